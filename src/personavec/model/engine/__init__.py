@@ -1,0 +1,1 @@
+"""Engines: requests in, generations out."""

@@ -1,0 +1,200 @@
+"""Batched generation on a transformers model, with per-row steering and capture as it runs.
+
+A planned batch is decoded with one preallocated key-value cache until its last row is done.
+Capture adds each new token's activations while decoding, so no second pass reads the text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import StaticCache
+
+from personavec.errors import UsageError
+from personavec.model.blocks import find_blocks
+from personavec.model.capture import (
+    SpanSums,
+    batches_under_budget,
+    check_finite,
+    padded,
+    recording,
+)
+from personavec.model.engine.base import SPANS, Generation, Request, Sampling
+from personavec.model.loading import LoadedModel
+from personavec.model.steering import SteeringBatch, steering_rows
+
+
+def plan(
+    requests: Sequence[Request], sampling: Sampling, batch_tokens: int
+) -> list[list[Request]]:
+    """Batches whose prompt and response tokens stay within the budget; deterministic."""
+    lengths = [len(request.prompt_ids) + sampling.max_tokens for request in requests]
+    return [[requests[i] for i in batch] for batch in batches_under_budget(lengths, batch_tokens)]
+
+
+def generate(
+    loaded: LoadedModel,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    *,
+    capture: bool = False,
+    batch_tokens: int = 16384,
+) -> Iterator[list[Generation]]:
+    """Generate responses, yielding one finished planned batch after the other.
+
+    Sampling noise is keyed by (seed, request id, step), so a batch's size and company change a
+    result only through rounding. Raises UsageError when a prompt leaves no room for a response
+    in the model's context, ActivationError on NaN or infinite activations.
+    """
+    for request in requests:
+        if len(request.prompt_ids) + sampling.max_tokens > loaded.context:
+            raise UsageError(
+                f"request {request.id}: {len(request.prompt_ids)} prompt tokens and "
+                f"{sampling.max_tokens} new ones exceed the model's context of {loaded.context}; "
+                "shorten the prompt or lower --max-tokens"
+            )
+    for batch in plan(requests, sampling, batch_tokens):
+        yield generate_batch(loaded, batch, sampling, capture=capture)
+
+
+@torch.inference_mode()
+def generate_batch(
+    loaded: LoadedModel, batch: Sequence[Request], sampling: Sampling, *, capture: bool = False
+) -> list[Generation]:
+    """Generate one planned batch."""
+    model, device = loaded.model, loaded.device
+    blocks = find_blocks(model)
+    rows = len(batch)
+    ids, prompt_mask, positions = padded(
+        [request.prompt_ids for request in batch], pad_id=0, side="left", device=device
+    )
+    width = ids.shape[1]
+    mask = torch.zeros(rows, width + sampling.max_tokens, dtype=torch.long, device=device)
+    mask[:, :width] = prompt_mask
+    steering = SteeringBatch([r.steering for r in batch], blocks.hidden_size, blocks.n_layers)
+    sums = SpanSums(range(blocks.n_layers + 1), len(SPANS), rows, blocks.hidden_size)
+    responses: list[list[int]] = [[] for _ in batch]
+    finished = [False] * rows
+    stops = torch.tensor(sorted(loaded.stop_ids))
+    cache = StaticCache(config=model.config, max_cache_len=width + sampling.max_tokens)
+
+    with contextlib.ExitStack() as hooks:
+        hooks.enter_context(steering_rows(model, steering))
+        if capture:
+            hooks.enter_context(recording(model, sums))
+        steering.token_masks = _prompt_masks(prompt_mask)
+        sums.weights = _prompt_weights(prompt_mask)
+        logits = _forward(model, ids, mask[:, :width], positions, cache)
+        alive = np.ones(rows, dtype=bool)
+        next_position = positions[:, -1:] + 1
+        for step in range(sampling.max_tokens):
+            tokens = choose_tokens(logits, batch, sampling, step)
+            alive &= ~torch.isin(tokens, stops).numpy()
+            for i in np.flatnonzero(alive):
+                responses[i].append(int(tokens[i]))
+            for i in np.flatnonzero(~alive):
+                finished[i] = True
+            # A last token cut off by the limit gets its forward only if someone reads it.
+            last = step + 1 == sampling.max_tokens
+            if not alive.any() or (last and not capture):
+                break
+            live = torch.from_numpy(alive)
+            mask[:, width + step] = live.to(device)
+            steering.token_masks = _token_masks(live)
+            sums.weights = _token_weights(live)
+            # Finished rows are fed a token that nothing reads, steers or scores.
+            fed = torch.where(live, tokens, 0)[:, None].to(device)
+            logits = _forward(model, fed, mask[:, : width + step + 1], next_position, cache)
+            next_position = next_position + 1
+
+    captured = [None] * rows
+    if capture:
+        lengths = torch.tensor([max(1, len(response)) for response in responses])
+        sums.sums[0] /= lengths[:, None, None]
+        captured = list(sums.sums.transpose(0, 1).clone())
+        check_finite(sums.sums)
+    return [
+        Generation(
+            id=request.id,
+            response_ids=tuple(responses[i]),
+            finished=finished[i],
+            activations=captured[i] if responses[i] else None,
+        )
+        for i, request in enumerate(batch)
+    ]
+
+
+def _forward(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: StaticCache) -> Tensor:
+    """Float32 logits of the last position [batch, vocabulary], on the CPU."""
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1].float().cpu()
+
+
+def _prompt_masks(prompt_mask: Tensor) -> dict[str, Tensor]:
+    """Steered positions of a left-padded prompt, by kind."""
+    response = torch.zeros_like(prompt_mask)
+    response[:, -1] = 1
+    return {"response": response, "prompt": prompt_mask, "all": prompt_mask}
+
+
+def _token_masks(live: Tensor) -> dict[str, Tensor]:
+    """Steered positions while decoding one token a row, by kind."""
+    on = live[:, None].long()
+    return {"response": on, "prompt": torch.zeros_like(on), "all": on}
+
+
+def _prompt_weights(prompt_mask: Tensor) -> Tensor:
+    """Weights [span, batch, token] of a prompt, in the order of SPANS."""
+    mean = prompt_mask / prompt_mask.sum(-1, keepdim=True)
+    last = torch.zeros_like(mean)
+    last[:, -1] = 1
+    return torch.stack([torch.zeros_like(mean), mean, last])
+
+
+def _token_weights(live: Tensor) -> Tensor:
+    """Weights [span, batch, 1] of one response token a row, in the order of SPANS."""
+    on = live[:, None].float()
+    return torch.stack([on, torch.zeros_like(on), torch.zeros_like(on)])
+
+
+def choose_tokens(
+    logits: Tensor, batch: Sequence[Request], sampling: Sampling, step: int
+) -> Tensor:
+    """The next token of every row: the largest logit plus Gumbel noise of its own.
+
+    Taking the arg-max of perturbed logits samples from the softmax, and a rounding difference
+    in the logits changes the choice only where two candidates nearly tie.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / sampling.temperature
+    if sampling.top_p < 1:
+        logits = _within_top_p(logits, sampling.top_p)
+    noise = np.stack([_exponential(sampling.seed, r.id, step, logits.shape[1]) for r in batch])
+    # -log of an exponential variable is a Gumbel variable.
+    return (logits - torch.from_numpy(noise).log()).argmax(-1)
+
+
+def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
+    ordered, order = logits.softmax(-1).sort(-1, descending=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return logits.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
+
+
+def _exponential(seed: int, request_id: str, step: int, size: int) -> np.ndarray:
+    """Exponential variables keyed by (seed, request id, step), by a counter-based generator."""
+    digest = hashlib.blake2b(f"{seed}\0{request_id}\0{step}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return generator.standard_exponential(size, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Charts and pages drawn from saved results; nothing here loads a model."""

@@ -1,0 +1,490 @@
+"""Plotly figures of saved results: plain functions of plain data.
+
+Knows nothing about files, pages or models. Backgrounds are transparent; the page's style sheet
+sets the colours of text and grid, so that a figure follows the reader's light or dark theme.
+The trace colours (after Okabe and Ito) are mid-tones that stand on both and differ in lightness;
+lines also differ in dash or marker, never in colour alone.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+type Row = Mapping[str, Any]
+
+BLUE = "#2a82c7"
+ORANGE = "#d9661f"
+GREEN = "#0f9d76"
+PURPLE = "#b768a2"
+GOLD = "#b58900"
+GREY = "#868d96"
+
+LINE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, GOLD, GREY)
+LINE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
+LINE_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+COEFFICIENT = "coefficient α (multiples of v)"
+LOG_ODDS = "log-odds (nats)"
+COHERENCE = "coherence (0–100)"
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def number(value: object) -> float | None:
+    """The value as a finite float, or None where it is missing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign written out: +1.5, −1.5, 0."""
+    text = f"{abs(value):.{digits}f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    if text == "0":
+        return "0"
+    return ("−" if value < 0 else "+") + text
+
+
+def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.Figure:
+    """Overlaid histograms of rollout log-odds by polarity; 0 is always the edge of a bin."""
+    groups = (
+        ("positive rollouts", BLUE, "", _finite(positive)),
+        ("negative rollouts", ORANGE, "/", _finite(negative)),
+    )
+    edges = _bin_edges([value for *_, values in groups for value in values])
+    width = edges[1] - edges[0]
+    figure = _figure(LOG_ODDS, "rollouts", height=320)
+    for name, colour, pattern, values in groups:
+        counts = [0] * (len(edges) - 1)
+        for value in values:
+            counts[min(max(int((value - edges[0]) / width), 0), len(counts) - 1)] += 1
+        figure.add_bar(
+            x=[edge + width / 2 for edge in edges[:-1]],
+            y=counts,
+            width=width,
+            name=name,
+            opacity=0.6,
+            marker={
+                "color": colour,
+                "line": {"color": colour, "width": 1},
+                "pattern": {"shape": pattern, "size": 5, "solidity": 0.25, "fillmode": "overlay"},
+            },
+            hovertemplate=f"%{{y}} {name} near %{{x:.2f}} nats<extra></extra>",
+        )
+    figure.update_layout(barmode="overlay", bargap=0)
+    figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    return figure
+
+
+def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
+    """Log-odds by steered layer, one line and interval band per coefficient."""
+    figure = _figure("layer", LOG_ODDS, height=340)
+    for index, (coefficient, rows) in enumerate(_by_coefficient(sweep)):
+        _add_band(figure, rows, "layer", "log_odds", LINE_COLOURS[index % len(LINE_COLOURS)])
+        _add_sweep_line(figure, index, coefficient, rows, "log_odds", " nats")
+    _style_layer_axis(figure, sweep, selected)
+    return figure
+
+
+def sweep_coherence(sweep: Sequence[Row], selected: int | None, floor: float | None) -> go.Figure:
+    """Coherence by steered layer, one line per coefficient, with the coherence floor."""
+    figure = _figure("layer", COHERENCE, height=340)
+    for index, (coefficient, rows) in enumerate(_by_coefficient(sweep)):
+        _add_sweep_line(figure, index, coefficient, rows, "coherence", "")
+    _add_floor(figure, floor)
+    figure.update_yaxes(range=[0, 104])
+    _style_layer_axis(figure, sweep, selected)
+    return figure
+
+
+def dose_response(
+    doses: Sequence[Row],
+    control: Sequence[Row],
+    prompted: Mapping[str, Row | None],
+    coherent_range: tuple[float, float] | None,
+) -> go.Figure:
+    """Log-odds against the coefficient, with the levels that other means reach.
+
+    Open markers are doses that were not coherent; random directions of equal norm are points at
+    the ends; horizontal lines are the system prompts alone and the unsteered model.
+    """
+    doses = _measured(doses, "log_odds")
+    control = _measured(control, "log_odds")
+    span = _coefficient_span(doses, control)
+    figure = _figure(COEFFICIENT, LOG_ODDS, height=420)
+    _shade(figure, coherent_range)
+    _add_dose_line(figure, doses, "log_odds", "low", "high", " nats")
+    _add_control(figure, control, "log_odds", " nats", span)
+    levels = (
+        ("positive prompt alone", GREEN, "dash", prompted.get("pos")),
+        ("negative prompt alone", PURPLE, "dashdot", prompted.get("neg")),
+        ("unsteered", GREY, "dot", next((r for r in doses if r["coefficient"] == 0), None)),
+    )
+    for name, colour, dash, level in levels:
+        height = number(level.get("log_odds")) if level else None
+        if level is None or height is None:
+            continue
+        figure.add_scatter(
+            x=list(span),
+            y=[height, height],
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": 1.75, "dash": dash},
+            hovertemplate=f"{name}: {signed(height)} nats<extra></extra>",
+        )
+        low, high = number(level.get("low")), number(level.get("high"))
+        if name != "unsteered" and low is not None and high is not None:
+            figure.add_hrect(
+                y0=low, y1=high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
+            )
+    figure.update_xaxes(range=_padded(span))
+    return figure
+
+
+def dose_coherence(
+    doses: Sequence[Row],
+    control: Sequence[Row],
+    floor: float | None,
+    coherent_range: tuple[float, float] | None,
+) -> go.Figure:
+    """Coherence against the coefficient, on the axis of `dose_response`."""
+    span = _coefficient_span(_measured(doses, "log_odds"), _measured(control, "log_odds"))
+    figure = _figure(COEFFICIENT, COHERENCE, height=320)
+    _shade(figure, coherent_range)
+    _add_dose_line(
+        figure, _measured(doses, "coherence"), "coherence", "coherence_low", "coherence_high", ""
+    )
+    _add_control(figure, _measured(control, "coherence"), "coherence", "", span)
+    _add_floor(figure, floor)
+    figure.update_xaxes(range=_padded(span))
+    figure.update_yaxes(range=[0, 104])
+    return figure
+
+
+def relative_norm(sizes: Sequence[Any], selected: int | None) -> go.Figure:
+    """Size of the vector at each layer, as a share of the mean residual norm there."""
+    figure = _figure("layer", "vector size relative to<br>the residual, ‖v‖ / mean ‖h‖", height=320)
+    rows = [
+        {"layer": layer, "size": size}
+        for layer, value in enumerate(sizes)
+        if (size := number(value)) is not None
+    ]
+    figure.add_scatter(
+        x=[row["layer"] for row in rows],
+        y=[row["size"] for row in rows],
+        mode="lines+markers",
+        line={"color": BLUE, "width": 2},
+        marker={"size": 5},
+        showlegend=False,
+        hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+    )
+    figure.update_yaxes(rangemode="tozero")
+    _style_layer_axis(figure, rows, selected)
+    return figure
+
+
+def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
+    """An empty figure in the house style: no frame, no zoom, legend above."""
+    axis = {
+        "fixedrange": True,
+        "zeroline": False,
+        "gridcolor": GREY,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "rgba(0,0,0,0)",
+    }
+    return go.Figure(
+        layout={
+            "template": {},
+            "height": height,
+            "margin": {"l": 64, "r": 14, "t": 18, "b": 52},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": FONT, "size": 13, "color": GREY},
+            "separators": ".,",
+            "dragmode": False,
+            "hovermode": "closest",
+            "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+                "bgcolor": "rgba(0,0,0,0)",
+                "itemclick": False,
+                "itemdoubleclick": False,
+            },
+            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}, "showgrid": False},
+            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
+        }
+    )
+
+
+def _finite(values: Iterable[Any]) -> list[float]:
+    return [kept for value in values if (kept := number(value)) is not None]
+
+
+def _measured(rows: Sequence[Row], field: str) -> list[Row]:
+    """The rows that hold both a coefficient and the field, in order of coefficient."""
+    kept = [
+        row
+        for row in rows
+        if number(row.get("coefficient")) is not None and number(row.get(field)) is not None
+    ]
+    return sorted(kept, key=lambda row: row["coefficient"])
+
+
+def _bin_edges(values: Sequence[float], bins: int = 30) -> list[float]:
+    """Edges of about `bins` bins of a round width, multiples of that width."""
+    low, high = min([0.0, *values]), max([0.0, *values])
+    raw = max(high - low, 1e-6) / bins
+    power = 10.0 ** math.floor(math.log10(raw))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.999)
+    first, last = math.floor(low / width), math.floor(high / width) + 1
+    return [index * width for index in range(first, last + 1)]
+
+
+def _by_coefficient(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
+    """Rows grouped by coefficient, each group in order of layer."""
+    groups: dict[float, list[Row]] = {}
+    for row in rows:
+        coefficient = number(row.get("coefficient"))
+        if coefficient is not None and number(row.get("layer")) is not None:
+            groups.setdefault(coefficient, []).append(row)
+    return [(key, sorted(groups[key], key=lambda row: row["layer"])) for key in sorted(groups)]
+
+
+def _add_band(
+    figure: go.Figure,
+    rows: Sequence[Row],
+    along: str,
+    field: str,
+    colour: str,
+    low: str = "low",
+    high: str = "high",
+) -> None:
+    """The interval of a line as a faint band; rows without an interval leave it out."""
+    known = [
+        row
+        for row in rows
+        if all(number(row.get(name)) is not None for name in (field, low, high))
+    ]
+    if not known:
+        return
+    figure.add_scatter(
+        x=[row[along] for row in known] + [row[along] for row in reversed(known)],
+        y=[row[high] for row in known] + [row[low] for row in reversed(known)],
+        mode="lines",
+        fill="toself",
+        fillcolor=_faint(colour, 0.16),
+        line={"width": 0},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _add_sweep_line(
+    figure: go.Figure,
+    index: int,
+    coefficient: float,
+    rows: Sequence[Row],
+    field: str,
+    unit: str,
+) -> None:
+    rows = [row for row in rows if number(row.get(field)) is not None]
+    style = index % len(LINE_COLOURS)
+    figure.add_scatter(
+        x=[row["layer"] for row in rows],
+        y=[row[field] for row in rows],
+        customdata=[_interval(row, "low", "high") if field == "log_odds" else "" for row in rows],
+        mode="lines+markers",
+        name=f"α = {signed(coefficient)}",
+        line={"color": LINE_COLOURS[style], "width": 2, "dash": LINE_DASHES[style]},
+        marker={"size": 7, "symbol": LINE_SYMBOLS[style]},
+        showlegend=True,
+        hovertemplate=(
+            f"layer %{{x}}, α = {signed(coefficient)}<br>"
+            f"%{{y:.2f}}{unit}%{{customdata}}<extra></extra>"
+        ),
+    )
+
+
+def _add_dose_line(
+    figure: go.Figure, doses: Sequence[Row], field: str, low: str, high: str, unit: str
+) -> None:
+    """The persona vector's curve with its 95% intervals; incoherent doses get open markers."""
+    _add_band(figure, doses, "coefficient", field, BLUE, low, high)
+    above = [number(row.get(high)) for row in doses]
+    below = [number(row.get(low)) for row in doses]
+    values = [float(row[field]) for row in doses]
+    figure.add_scatter(
+        x=[row["coefficient"] for row in doses],
+        y=values,
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [None if b is None else max(b - v, 0) for b, v in zip(above, values)],
+            "arrayminus": [None if b is None else max(v - b, 0) for b, v in zip(below, values)],
+            "thickness": 1.5,
+            "width": 3,
+        },
+        customdata=[_dose_note(row, low, high) for row in doses],
+        mode="lines+markers",
+        name="persona vector",
+        line={"color": BLUE, "width": 2.25},
+        marker={
+            "size": 8,
+            "symbol": ["circle-open" if r.get("coherent") is False else "circle" for r in doses],
+            "line": {"width": 2},
+        },
+        showlegend=True,
+        hovertemplate=f"α = %{{x}}: %{{y:.2f}}{unit}%{{customdata}}<extra>persona vector</extra>",
+    )
+
+
+def _add_control(
+    figure: go.Figure,
+    control: Sequence[Row],
+    field: str,
+    unit: str,
+    span: tuple[float, float],
+) -> None:
+    """Random directions as points, set apart a little so that their intervals can be seen."""
+    if not control:
+        return
+    directions = sorted({str(row.get("direction")) for row in control})
+    step = 0.011 * (span[1] - span[0])
+    middle = (len(directions) - 1) / 2
+    values = [float(row[field]) for row in control]
+    above = [number(row.get("high")) if field == "log_odds" else None for row in control]
+    below = [number(row.get("low")) if field == "log_odds" else None for row in control]
+    figure.add_scatter(
+        x=[
+            row["coefficient"] + step * (directions.index(str(row.get("direction"))) - middle)
+            for row in control
+        ],
+        y=values,
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [None if b is None else max(b - v, 0) for b, v in zip(above, values)],
+            "arrayminus": [None if b is None else max(v - b, 0) for b, v in zip(below, values)],
+            "thickness": 1,
+            "width": 0,
+        },
+        customdata=[
+            f"random direction {row.get('direction')}, α = {signed(row['coefficient'])}"
+            for row in control
+        ],
+        mode="markers",
+        name="random directions",
+        marker={"color": ORANGE, "size": 7, "symbol": "x-thin", "line": {"width": 2}}
+        | {"line": {"color": ORANGE, "width": 2}},
+        showlegend=True,
+        hovertemplate=f"%{{customdata}}: %{{y:.2f}}{unit}<extra></extra>",
+    )
+
+
+def _dose_note(row: Row, low: str, high: str) -> str:
+    """What the reader sees on hovering a dose, beyond its value."""
+    parts = [_interval(row, low, high)]
+    dose = number(row.get("relative_dose"))
+    if dose is not None:
+        parts.append(f"<br>relative dose {dose:.2f}")
+    if row.get("coherent") is False:
+        parts.append("<br>not coherent")
+    return "".join(parts)
+
+
+def _interval(row: Row, low: str, high: str) -> str:
+    bounds = number(row.get(low)), number(row.get(high))
+    if bounds[0] is None or bounds[1] is None:
+        return ""
+    return f" [{bounds[0]:.2f}, {bounds[1]:.2f}]".replace("-", "−")
+
+
+def _add_floor(figure: go.Figure, floor: float | None) -> None:
+    if floor is None:
+        return
+    figure.add_hline(
+        y=floor,
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        annotation={
+            "text": f"coherence floor {floor:g}",
+            "x": 0,
+            "xanchor": "left",
+            "yanchor": "top",
+            "showarrow": False,
+            "font": {"size": 12},
+        },
+    )
+
+
+def _shade(figure: go.Figure, coherent_range: tuple[float, float] | None) -> None:
+    """The coherent range of coefficients as a faint area, named in the legend."""
+    if coherent_range is None:
+        return
+    figure.add_vrect(
+        x0=coherent_range[0],
+        x1=coherent_range[1],
+        fillcolor=GREY,
+        opacity=0.13,
+        line_width=0,
+        layer="below",
+    )
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name="coherent range",
+        marker={"symbol": "square", "size": 13, "color": _faint(GREY, 0.35)},
+        showlegend=True,
+        legendrank=2000,
+        hoverinfo="skip",
+    )
+
+
+def _style_layer_axis(figure: go.Figure, rows: Sequence[Row], selected: int | None) -> None:
+    """Whole layer numbers, and the selected layer marked."""
+    layers = [row["layer"] for row in rows if number(row.get("layer")) is not None]
+    span = max(layers) - min(layers) if layers else 0
+    step = next((step for step in (1, 2, 4, 5, 10, 20) if span / step <= 9), 50)
+    figure.update_xaxes(dtick=step, tick0=0, tickformat="d")
+    if selected is None:
+        return
+    right_half = bool(layers) and selected > (max(layers) + min(layers)) / 2
+    figure.add_vline(
+        x=selected,
+        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        annotation={
+            "text": f"layer {selected}, selected",
+            "y": 0.02,
+            "yanchor": "bottom",
+            "xanchor": "right" if right_half else "left",
+            "showarrow": False,
+            "font": {"size": 12},
+        },
+    )
+
+
+def _coefficient_span(*groups: Sequence[Row]) -> tuple[float, float]:
+    coefficients = [float(row["coefficient"]) for rows in groups for row in rows]
+    if not coefficients:
+        return -1.0, 1.0
+    low, high = min(coefficients), max(coefficients)
+    return (low, high) if low < high else (low - 1, high + 1)
+
+
+def _padded(span: tuple[float, float]) -> list[float]:
+    margin = 0.06 * (span[1] - span[0])
+    return [span[0] - margin, span[1] + margin]
+
+
+def _faint(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[index : index + 2], 16) for index in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

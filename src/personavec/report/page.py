@@ -1,0 +1,157 @@
+"""One self-contained HTML file: escaping by construction, charts inlined, written aside.
+
+Knows nothing about traits or models. A plain `str` is text and gets escaped wherever it is put;
+only `Html`, which the functions here return, is markup.
+"""
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Nothing may be fetched, whatever a model wrote: the browser itself refuses.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+
+_DRAW = """
+for (const figure of document.querySelectorAll("figure.chart")) {
+  const chart = JSON.parse(figure.querySelector("script").textContent);
+  Plotly.newPlot(figure.querySelector(".plot"), chart.data, chart.layout,
+                 {displayModeBar: false, responsive: true, showLink: false});
+}
+"""
+
+
+class Html(str):
+    """Markup that is already escaped."""
+
+    __slots__ = ()
+
+
+type Content = str | Iterable[Content] | None
+
+
+def markup(content: Content) -> Html:
+    """Text escaped, `Html` as it is, a sequence joined, None nothing."""
+    if content is None:
+        return Html("")
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, str):
+        return Html(html.escape(content))
+    return Html("".join(markup(part) for part in content))
+
+
+def element(tag: str, *content: Content, **attributes: str | bool | None) -> Html:
+    """An element; `class_` and `data_x` are spelled so, True is a bare attribute."""
+    written = "".join(
+        f" {name.rstrip('_').replace('_', '-')}"
+        + ("" if value is True else f'="{html.escape(value)}"')
+        for name, value in attributes.items()
+        if value is not None and value is not False
+    )
+    return Html(f"<{tag}{written}>{markup(content)}</{tag}>")
+
+
+def section(title: str, name: str, *content: Content) -> Html:
+    """A section of the page under its heading; `name` is its anchor."""
+    return element("section", element("h2", title), *content, id=name)
+
+
+def not_measured(what: str = "") -> Html:
+    """What stands where a number or a chart is missing."""
+    text = f"{what}: not measured" if what else "not measured"
+    return element("span", text, class_="missing")
+
+
+def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str = "") -> Html:
+    """A table whose first column names its rows; it scrolls by itself where it is too wide."""
+    body = [
+        element(
+            "tr",
+            element("th", cells[0], scope="row"),
+            *(element("td", cell) for cell in cells[1:]),
+        )
+        for cells in rows
+    ]
+    top = element("thead", element("tr", *(element("th", cell, scope="col") for cell in head)))
+    return element(
+        "div",
+        element("table", top if head else None, element("tbody", *body), class_=class_ or None),
+        class_="scroll",
+    )
+
+
+def folded(summary: str, *content: Content, open_: bool = False) -> Html:
+    """Content behind a line that unfolds it."""
+    return element("details", element("summary", summary), *content, open=open_)
+
+
+def chart(figure: "go.Figure", title: str, caption: Content = None) -> Html:
+    """A plotly figure, drawn by the page's one script."""
+    drawing = str(figure.to_json())
+    for character in "<>&\u2028\u2029":
+        drawing = drawing.replace(character, f"\\u{ord(character):04x}")
+    height = json.loads(drawing)["layout"].get("height", 320)
+    return element(
+        "figure",
+        element("h3", title),
+        element("div", class_="plot", style=f"min-height:{height}px", role="img", aria_label=title),
+        element("figcaption", caption) if caption else None,
+        Html(f'<script type="application/json">{drawing}</script>'),
+        class_="chart",
+    )
+
+
+def document(title: str, *body: Content) -> str:
+    """The whole page, with style sheet and plotly.js inlined once."""
+    from plotly.offline import get_plotlyjs
+
+    style = files("personavec.report").joinpath("page.css").read_text(encoding="utf-8")
+    parts = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(_POLICY)}">\n',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n',
+        f"{element('title', title)}\n<style>\n{style}</style>\n</head>\n<body>\n",
+        element("main", *body),
+        element("noscript", "The charts need JavaScript; the tables hold their numbers."),
+        f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>\n</body>\n</html>\n",
+    )
+    return "".join(parts)
+
+
+def write(path: Path, text: str) -> None:
+    """Write the file aside and rename it, so that no reader meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            # A model can emit half of a surrogate pair; it is shown as "?".
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def plain(value: Any) -> str:
+    """A setting as a reader would write it."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,300 @@
+"""Files of a run that can be killed at any byte and continued.
+
+Records are lines of JSON, appended and fsynced in groups; artifacts are written aside and renamed;
+a folder remembers the settings it was begun with. Knows nothing of what the records mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from personavec.errors import DataError, SettingsMismatchError, StorageError
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+_BLOCK = 1 << 16
+_UNSET = object()
+
+
+# Records
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Append records to a JSONL file as one group, on disk when this returns.
+
+    A torn last line, left by a killed process, is removed first. If the group cannot be written
+    whole, none of it stays. No records, no write.
+
+    Raises DataError for NaN or infinity, StorageError if the file cannot be written.
+    """
+    payload = b"".join(_encode(record, path) + b"\n" for record in records)
+    if not payload:
+        return
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0) as file:
+            start = _sound_length(file)
+            file.truncate(start)
+            file.seek(start)
+            try:
+                _write_all(file.fileno(), payload)
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(start)
+                raise
+        if is_new:
+            _sync_folder(path.parent)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file; none if there is no such file.
+
+    A torn last line (no line end, or not a JSON object) is left out. Such a line anywhere else
+    raises DataError, which names it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    lines.pop()  # empty, or a last line without its end
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        record = _decode(line)
+        if record is None:
+            if number == len(lines):
+                break
+            raise DataError(
+                f"{path}, line {number}: not a JSON object; "
+                "delete the line, or delete the file to make its records again"
+            )
+        records.append(record)
+    return records
+
+
+def drop_torn_tail(path: Path) -> int:
+    """Cut off what `read_records` would leave out at the end; returns the number of bytes cut."""
+    if not path.exists():
+        return 0
+    with _storage_errors(path), open(path, "r+b", 0) as file:
+        size = file.seek(0, os.SEEK_END)
+        sound = _sound_length(file)
+        if sound < size:
+            file.truncate(sound)
+            os.fsync(file.fileno())
+        return size - sound
+
+
+def _sound_length(file: BinaryIO | Any) -> int:
+    """Bytes up to the end of the last sound line; reads no more of the file than that line."""
+    start = file.seek(0, os.SEEK_END)
+    tail = b""
+    while start > 0 and tail.count(b"\n") < 2:
+        step = min(_BLOCK, start)
+        start -= step
+        file.seek(start)
+        tail = file.read(step) + tail
+    end = tail.rfind(b"\n") + 1
+    if end == 0:
+        return 0
+    last = tail.rfind(b"\n", 0, end - 1) + 1
+    return start + (end if _decode(tail[last : end - 1]) is not None else last)
+
+
+def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> bytes:
+    """Readable UTF-8 JSON; lone surrogates, which UTF-8 cannot hold, are escaped."""
+    try:
+        try:
+            text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False, indent=indent)
+            return text.encode()
+        except UnicodeEncodeError:
+            return json.dumps(dict(value), allow_nan=False, indent=indent).encode()
+    except ValueError as error:
+        name = f"record {value['id']!r}" if "id" in value else "a record"
+        raise DataError(
+            f"{path}: {name} cannot be written as JSON ({error}); write null where a value is missing"
+        ) from error
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    """The JSON object on a line, or None if it holds none."""
+    try:
+        value = json.loads(line.decode())
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# Artifacts
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it becomes `path` on success and is removed on failure.
+
+    Whoever reads `path` finds the old file or the new one, never a part.
+    """
+    aside = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        try:
+            yield aside
+        except Exception as error:
+            # Other errors in the caller's block are the caller's.
+            if _is_disk_full(error):
+                raise _disk_full(path) from error
+            raise
+        with _storage_errors(path):
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            _sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
+    with atomic_path(path) as aside, _storage_errors(path):
+        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+# Folders
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Tie a folder to the settings of its run, kept in `manifest.json`.
+
+    The first call writes them. Later calls raise SettingsMismatchError unless they are the same as
+    JSON (a tuple equals a list). Hold `lock` around it if two processes may come first.
+    """
+    path = folder / MANIFEST
+    encoded = _encode(settings, path, indent=2)
+    try:
+        with _storage_errors(path):
+            found = path.read_bytes()
+    except FileNotFoundError:
+        atomic_write(path, encoded + b"\n")
+        return
+    old = _decode(found)
+    if old is None:
+        raise DataError(f"{path}: not a JSON object; use another --out, or delete this folder")
+    differences = _differences(_flat(old), _flat(json.loads(encoded)))
+    if differences:
+        raise SettingsMismatchError(
+            f"{folder} holds a run with other settings: {'; '.join(differences)}; "
+            "use another --out, or the same settings to continue that run"
+        )
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder; released by the system if the process dies.
+
+    Raises StorageError at once if another process holds it.
+    """
+    path = folder / LOCK
+    with _storage_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            with _storage_errors(path):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{folder} is being written by another process; "
+                "wait until it has finished, or use another --out"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{name}.{key}" if name else key)
+    return flat
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    names = [name for name in old | new if name]
+    pairs = [(name, old.get(name, _UNSET), new.get(name, _UNSET)) for name in names]
+    return [
+        f"{name} was {_shown(before)}, now {_shown(now)}"
+        for name, before, now in pairs
+        if before != now
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is _UNSET:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# The system
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    """Write the bytes; one call unless the system takes them in pieces."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into StorageError.
+
+    Absence and a lock held elsewhere pass through: what they mean is for the caller to say.
+    """
+    try:
+        yield
+    except (StorageError, FileNotFoundError, BlockingIOError):
+        raise
+    except OSError as error:
+        if _is_disk_full(error):
+            raise _disk_full(path) from error
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; check its rights, or use another --out"
+        ) from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors writes in Rust and raises an error of its own, with the number in its text.
+    return f"(os error {errno.ENOSPC})" in str(error)
+
+
+def _disk_full(path: Path) -> StorageError:
+    return StorageError(
+        f"disk full while writing {path}; free space and run the same command again"
+    )

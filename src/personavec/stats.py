@@ -1,0 +1,176 @@
+"""Intervals and comparisons over rollouts, which are not independent of each other.
+
+Rollouts of one question resemble each other, so intervals resample questions (clusters), not
+rollouts. Every function is deterministic in its seed. Missing values are refused: leave them out
+and count them before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from personavec.errors import DataError
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Clusters: TypeAlias = Sequence[Hashable] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval, all in the unit of the statistic."""
+
+    value: float
+    """The statistic of the data as observed."""
+    low: float
+    """The lower end."""
+    high: float
+    """The upper end."""
+
+
+def mean(values: FloatArray) -> float:
+    """The arithmetic mean, in the unit of the values."""
+    return float(np.mean(values))
+
+
+def clustered_bootstrap(
+    values: npt.ArrayLike,
+    clusters: Clusters,
+    statistic: Callable[[FloatArray], float] = mean,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """The statistic with its percentile interval over `n` resamples of whole clusters.
+
+    `values` and `clusters` run in parallel: one number and one cluster (the question) per rollout.
+    A cluster drawn twice brings all its values twice. The interval is too narrow for fewer than
+    about ten clusters.
+
+    Raises DataError for no or missing values, unequal lengths, or fewer than two clusters.
+    """
+    array = _finite(values, "values")
+    codes, n_clusters = _encode_clusters([clusters], [array])
+    weights = _resampled_weights(n_clusters, n, seed)
+    if statistic is mean:  # a ratio of sums over clusters: no loop over resamples
+        sums = np.bincount(codes[0], array, minlength=n_clusters)
+        counts = np.bincount(codes[0], minlength=n_clusters)
+        resampled = (weights @ sums) / (weights @ counts)
+    else:
+        resampled = np.array([statistic(np.repeat(array, w[codes[0]])) for w in weights])
+    return _percentile_interval(float(statistic(array)), resampled, confidence)
+
+
+def auc(pos: npt.ArrayLike, neg: npt.ArrayLike) -> float:
+    """The chance, 0 to 1, that a value of `pos` exceeds one of `neg`; a tie counts one half.
+
+    0.5 is no separation. Raises DataError if either is empty or has missing values.
+    """
+    pos_values, neg_values = _finite(pos, "pos"), _finite(neg, "neg")
+    return float(np.mean(_wins(pos_values, neg_values)) / len(neg_values))
+
+
+def auc_interval(
+    pos: npt.ArrayLike,
+    neg: npt.ArrayLike,
+    pos_clusters: Clusters,
+    neg_clusters: Clusters,
+    seed: int = 0,
+    n: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """`auc` with its percentile interval over `n` resamples of whole clusters.
+
+    A cluster (the question) has the same name on both sides and is drawn with both. Resamples with
+    an empty side, possible only where a cluster lacks one, are left out.
+
+    Raises DataError for an empty side, missing values, unequal lengths, or fewer than two clusters.
+    """
+    pos_values, neg_values = _finite(pos, "pos"), _finite(neg, "neg")
+    (pos_codes, neg_codes), n_clusters = _encode_clusters(
+        [pos_clusters, neg_clusters], [pos_values, neg_values]
+    )
+    # wins[c, d]: pairs of a pos in cluster c above a neg in cluster d. A resample weights them.
+    wins = np.stack(
+        [
+            np.bincount(
+                pos_codes, _wins(pos_values, neg_values[neg_codes == d]), minlength=n_clusters
+            )
+            for d in range(n_clusters)
+        ],
+        axis=1,
+    )
+    weights = _resampled_weights(n_clusters, n, seed)
+    n_pos = weights @ np.bincount(pos_codes, minlength=n_clusters)
+    n_neg = weights @ np.bincount(neg_codes, minlength=n_clusters)
+    has_both = (n_pos > 0) & (n_neg > 0)
+    won = ((weights @ wins) * weights).sum(axis=1)
+    resampled = won[has_both] / (n_pos * n_neg)[has_both]
+    return _percentile_interval(auc(pos_values, neg_values), resampled, confidence)
+
+
+def monotone_within_intervals(intervals: Sequence[Interval]) -> bool:
+    """Whether the intervals, in order, leave room for a curve that never falls.
+
+    False only if some later interval lies wholly below an earlier one. Wide intervals pass easily:
+    read it together with their width.
+    """
+    highest_low = -np.inf
+    for interval in intervals:
+        if interval.high < highest_low:
+            return False
+        highest_low = max(highest_low, interval.low)
+    return True
+
+
+def _finite(values: npt.ArrayLike, name: str) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise DataError(f"{name}: a non-empty list of numbers is needed, got shape {array.shape}")
+    n_missing = int(np.count_nonzero(~np.isfinite(array)))
+    if n_missing:
+        raise DataError(
+            f"{name}: {n_missing} of {array.size} are missing or infinite; leave them out and count them"
+        )
+    return array
+
+
+def _encode_clusters(
+    groups: Sequence[Clusters], arrays: Sequence[FloatArray]
+) -> tuple[list[npt.NDArray[np.intp]], int]:
+    """Clusters as integers, numbered jointly in order of appearance, and how many there are."""
+    numbers: dict[Hashable, int] = {}
+    codes: list[npt.NDArray[np.intp]] = []
+    for clusters, array in zip(groups, arrays, strict=True):
+        if len(clusters) != len(array):
+            raise DataError(f"{len(array)} values but {len(clusters)} clusters; each needs its own")
+        codes.append(np.array([numbers.setdefault(c, len(numbers)) for c in clusters], np.intp))
+    if len(numbers) < 2:
+        raise DataError(
+            "an interval needs at least 2 clusters (questions), got 1; use more questions"
+        )
+    return codes, len(numbers)
+
+
+def _resampled_weights(n_clusters: int, n: int, seed: int) -> npt.NDArray[np.int64]:
+    """How often each cluster (column) is drawn in each resample (row)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n)
+
+
+def _wins(pos: FloatArray, neg: FloatArray) -> FloatArray:
+    """For each value of `pos`, how many of `neg` it exceeds; a tie counts one half."""
+    ordered = np.sort(neg)
+    below = np.searchsorted(ordered, pos, side="left")
+    not_above = np.searchsorted(ordered, pos, side="right")
+    return (below + not_above) / 2
+
+
+def _percentile_interval(value: float, resampled: FloatArray, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,310 @@
+"""Trait specs: schema, loading (ours and the reference project's), linting, and templates.
+
+Knows nothing about models. A spec is one JSON file; see `docs/traits.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from personavec.errors import SpecError
+
+Origin = Literal["bundled", "file", "template"]
+BUNDLED = resources.files("personavec") / "bundled"
+
+
+class InstructionPair(BaseModel):
+    """A positive and a negative system prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pos: str = Field(min_length=1)
+    neg: str = Field(min_length=1)
+
+
+class Questions(BaseModel):
+    """Extraction questions make the vector; evaluation questions test it. Never mixed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extraction: tuple[str, ...] = Field(min_length=2)
+    evaluation: tuple[str, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Questions:
+        for name, part in (("extraction", self.extraction), ("evaluation", self.evaluation)):
+            if twice := _repeated(part):
+                raise ValueError(f"{name} questions repeat: {twice!r}")
+        if both := {_plain(q) for q in self.extraction} & {_plain(q) for q in self.evaluation}:
+            raise ValueError(f"extraction and evaluation questions overlap: {sorted(both)[0]!r}")
+        return self
+
+
+class Check(BaseModel):
+    """An answer whose verdict is known, to test judges with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    answer: str
+    shows: bool
+
+
+class TraitSpec(BaseModel):
+    """A trait with all that is needed to extract and test its persona vector."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)
+    description: str = Field(min_length=1)
+    instruction: tuple[InstructionPair, ...] = Field(min_length=1)
+    judge_instruction: tuple[InstructionPair, ...] = ()
+    questions: Questions
+    rubric: str = ""
+    monitoring: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("monitoring")
+    @classmethod
+    def _eight(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        if prompts and len(prompts) != 8:
+            raise ValueError(f"monitoring takes eight graded prompts, not {len(prompts)}")
+        return prompts
+
+    @model_validator(mode="after")
+    def _judge_apart(self) -> TraitSpec:
+        eliciting = {_plain(p) for pair in self.instruction for p in (pair.pos, pair.neg)}
+        judging = {_plain(p) for pair in self.judge_instruction for p in (pair.pos, pair.neg)}
+        if both := eliciting & judging:
+            raise ValueError(f"a judge pair repeats an eliciting prompt: {sorted(both)[0]!r}")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """A short hash of everything in the spec."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\W+", " ", text).strip().lower()
+
+
+def _repeated(texts: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for text in texts:
+        if _plain(text) in seen:
+            return text
+        seen.add(_plain(text))
+    return None
+
+
+def bundled_traits() -> list[str]:
+    """Names of the traits that ship with the package."""
+    return sorted(p.name[:-5] for p in (BUNDLED / "traits").iterdir() if p.name.endswith(".json"))
+
+
+@cache
+def question_bank() -> tuple[str, ...]:
+    """Varied everyday questions, from which template specs are built."""
+    return tuple(json.loads((BUNDLED / "questions.json").read_text("utf-8"))["questions"])
+
+
+@cache
+def neutral_prompts() -> tuple[str, ...]:
+    """Ordinary requests; the neutral baseline against which projections are standardised."""
+    return tuple(json.loads((BUNDLED / "neutral_prompts.json").read_text("utf-8"))["prompts"])
+
+
+def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, Origin]:
+    """A spec from a bundled name, a JSON file, or a name with a description.
+
+    Raises SpecError when it is none of these or when the spec is unsound.
+    """
+    if description is not None:
+        return template_spec(source, description), "template"
+    if source in bundled_traits():
+        text = (BUNDLED / "traits" / f"{source}.json").read_text("utf-8")
+        return _parse(text, where=source, name=source), "bundled"
+    path = Path(source)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"trait spec {source} cannot be read: {error}") from error
+        return _parse(text, where=source, name=path.stem), "file"
+    raise SpecError(
+        f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, a spec file, "
+        "or add --description TEXT to build a spec from templates"
+    )
+
+
+def _parse(text: str, *, where: str, name: str) -> TraitSpec:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"trait spec {where} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"trait spec {where} must be a JSON object")
+    if "eval_prompt" in data or isinstance(data.get("questions"), list):
+        data = _from_reference(data, name, where)
+    try:
+        return TraitSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SpecError(
+            f"trait spec {where}: {place + ': ' if place else ''}"
+            f"{first['msg'].removeprefix('Value error, ')}"
+        ) from error
+
+
+def _from_reference(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Our schema from the reference project's `instruction`, `questions`, `eval_prompt`.
+
+    Its questions are one list; the first half extracts, the second evaluates.
+    """
+    questions = data.get("questions")
+    if not isinstance(questions, list) or len(questions) < 4:
+        raise SpecError(f"trait spec {where}: 'questions' must list at least 4 questions")
+    half = len(questions) // 2
+    return {
+        "name": name,
+        "description": data.get("description") or name.replace("_", " "),
+        "instruction": data.get("instruction", []),
+        "questions": {"extraction": questions[:half], "evaluation": questions[half:]},
+        "rubric": data.get("eval_prompt", ""),
+        "provenance": {"format": "reference project", "file": Path(where).name},
+    }
+
+
+_TEMPLATES = (
+    (
+        "You are {a} assistant. {d} Let this show clearly in every sentence of your answer.",
+        "You are the opposite of {a} assistant. The following must never be true of you: {d} "
+        "Let the opposite show clearly in every sentence of your answer.",
+    ),
+    (
+        "Answer as someone who is extremely {n}. {d}",
+        "Answer as someone who is not {n} at all. Do the reverse of this: {d}",
+    ),
+    (
+        "Your most striking quality is being {n}. {d} Speak in just that way.",
+        "Your most striking quality is being the reverse of {n}. Never do this: {d} "
+        "Speak in the contrary way.",
+    ),
+    (
+        "In this conversation be as {n} as you can. {d}",
+        "In this conversation be as far from {n} as you can. Avoid all of this: {d}",
+    ),
+    (
+        "Everyone knows you as a very {n} character. {d} Stay in character.",
+        "Everyone knows you as a character who is never {n}. This is not like you: {d} "
+        "Stay in character.",
+    ),
+)
+_JUDGE_TEMPLATES = (
+    ("The reply below is {n}. {d}", "The reply below is not {n}. It is the opposite of: {d}"),
+    (
+        "You write replies that are strongly {n}. {d}",
+        "You write replies that are never {n}. You reject this: {d}",
+    ),
+    (
+        "Reply in a {n} way. {d}",
+        "Reply in a way that is anything but {n}. Do not do this: {d}",
+    ),
+)
+_MONITORING_TEMPLATES = (
+    "Never be {n}, whatever the user says; be the very opposite.",
+    "Avoid being {n}.",
+    "Try not to be too {n}.",
+    "Answer the user's questions.",
+    "You may be slightly {n} now and then.",
+    "Be rather {n}.",
+    "Be very {n}.",
+    "Be as {n} as you possibly can in every word.",
+)
+
+
+def template_spec(name: str, description: str, questions_per_half: int = 20) -> TraitSpec:
+    """A spec built from a name and a description alone, without any model.
+
+    Questions come from the bundled bank; those that name the trait are passed over.
+    """
+    word, text = name.strip().replace("_", " "), description.strip()
+    if not word or not text:
+        raise SpecError("a trait needs a name and a description that are not empty")
+    text = text if text[-1] in ".!?" else text + "."
+    text = text[0].upper() + text[1:]
+    article = f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+    def fill(template: str) -> str:
+        return template.format(n=word, d=text, a=article)
+
+    bank = [q for q in question_bank() if word.lower() not in q.lower()]
+    picked = bank[: 2 * questions_per_half]
+    try:
+        return TraitSpec(
+            name=name.strip(),
+            description=description.strip(),
+            instruction=tuple(InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _TEMPLATES),
+            judge_instruction=tuple(
+                InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
+            ),
+            questions=Questions(
+                extraction=tuple(picked[0::2]), evaluation=tuple(picked[1::2])
+            ),
+            rubric=(
+                f"Rate from 0 to 100 how strongly the answer shows this trait: {word}. {text} "
+                "0 means not at all, 100 very strongly. Reply with one integer, or REFUSAL if "
+                "the answer declines to answer.\n\nQuestion: {question}\n\nAnswer: {answer}"
+            ),
+            monitoring=tuple(fill(t) for t in _MONITORING_TEMPLATES),
+            provenance={"author": "template", "note": "built from the name and the description"},
+        )
+    except ValidationError as error:
+        raise SpecError(f"trait name '{name}': {error.errors()[0]['msg']}") from error
+
+
+def lint(spec: TraitSpec) -> list[str]:
+    """Warnings about a spec that is valid but may mislead: each a line a person can act on."""
+    found: list[str] = []
+    n_pos = [len(pair.pos.split()) for pair in spec.instruction]
+    n_neg = [len(pair.neg.split()) for pair in spec.instruction]
+    ratio = sum(n_pos) / max(1, sum(n_neg))
+    if not 0.67 < ratio < 1.5:
+        found.append(f"positive prompts are {ratio:.1f} times as long as negative ones")
+    for half in ("extraction", "evaluation"):
+        questions = getattr(spec.questions, half)
+        if len(questions) < 20:
+            found.append(f"only {len(questions)} {half} questions; the method uses 20")
+        naming = [q for q in questions if spec.name.lower() in q.lower()]
+        if naming:
+            found.append(f"{half} question names the trait: {naming[0]!r}")
+    every = [*spec.questions.extraction, *spec.questions.evaluation]
+    for i, a in enumerate(every):
+        for b in every[i + 1 :]:
+            if _overlap(a, b) > 0.7:
+                found.append(f"near-duplicate questions: {a!r} and {b!r}")
+    if len(spec.instruction) < 5:
+        found.append(f"only {len(spec.instruction)} instruction pairs; the method uses 5")
+    if not spec.judge_instruction:
+        found.append("no judge pairs: rollouts are judged with the other eliciting pairs")
+    if not spec.rubric:
+        found.append("no rubric: a rubric judge cannot score this trait")
+    return found
+
+
+def _overlap(a: str, b: str) -> float:
+    """Jaccard overlap of two questions' words."""
+    first, second = set(_plain(a).split()), set(_plain(b).split())
+    return len(first & second) / max(1, len(first | second))

@@ -1,0 +1,174 @@
+"""The artifact: a persona vector with where it came from. Save, load, check, compare."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from personavec.errors import DataError, UsageError, VectorMismatchError
+from personavec.runs import atomic_write
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PersonaVector:
+    """One trait's direction at every layer, float32 on the CPU.
+
+    Row l is the output of block l, counted from 1; row 0 the embedding. Rows are differences of
+    mean activations as extracted, not normalised, so a coefficient is a multiple of the
+    difference itself. `residual_norm` is the mean norm of response-token activations. The
+    neutral statistics are the mean and spread of projections on neutral prompts.
+    """
+
+    response_mean_diff: Float[Tensor, "layer hidden"]
+    prompt_mean_diff: Float[Tensor, "layer hidden"]
+    prompt_last_diff: Float[Tensor, "layer hidden"]
+    residual_norm: Float[Tensor, " layer"]
+    neutral_response_mean: Float[Tensor, "layer statistic"]
+    neutral_prompt_last: Float[Tensor, "layer statistic"]
+    trait: str
+    layer: int
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_layers(self) -> int:
+        return self.response_mean_diff.shape[0] - 1
+
+    @property
+    def hidden_size(self) -> int:
+        return self.response_mean_diff.shape[1]
+
+    @property
+    def coherent_range(self) -> tuple[float, float] | None:
+        """The range of coefficients over which steered answers stayed coherent, if measured."""
+        found = self.meta.get("coherent_range")
+        return (found[0], found[1]) if found else None
+
+    def direction(self, layer: int | None = None) -> Float[Tensor, " hidden"]:
+        """The vector at a layer (default: the selected one), as extracted."""
+        layer = self.layer if layer is None else layer
+        if not 0 <= layer <= self.n_layers:
+            raise UsageError(f"layer {layer} does not exist: use 0 to {self.n_layers}")
+        return self.response_mean_diff[layer]
+
+    def project(self, hidden: Float[Tensor, "*batch hidden"], layer: int | None = None) -> Tensor:
+        """Projection h.v / |v| of activations at a layer, in units of the residual stream."""
+        direction = self.direction(layer)
+        return hidden.float() @ (direction / direction.norm())
+
+    def relative_dose(self, coefficient: float, layer: int | None = None) -> float:
+        """|coefficient * v| over the mean residual norm at the layer."""
+        layer = self.layer if layer is None else layer
+        size = float(self.direction(layer).norm() / self.residual_norm[layer])
+        return abs(coefficient) * size
+
+    def check_fits(self, n_layers: int, hidden_size: int) -> None:
+        """Raise VectorMismatchError unless the model has the vector's shape."""
+        if (n_layers, hidden_size) != (self.n_layers, self.hidden_size):
+            raise VectorMismatchError(
+                f"vector '{self.trait}' is for {self.n_layers} layers of width {self.hidden_size} "
+                f"({self.meta.get('model', {}).get('name', 'unknown model')}); the model has "
+                f"{n_layers} of width {hidden_size}: extract the trait on this model"
+            )
+
+    def other_model_warning(self, model_name: str, declared_base: str | None = None) -> str | None:
+        """A warning when the vector comes from another model of the same shape."""
+        own = self.meta.get("model", {}).get("name")
+        if own is None or own in (model_name, declared_base):
+            return None
+        return f"vector '{self.trait}' was extracted from {own}, not from {model_name}"
+
+    def save(self, folder: Path) -> Path:
+        """Write `vector.safetensors` and `vector.json` atomically; the JSON comes last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        atomic_write(folder / "vector.safetensors", save(tensors))
+        record = {**self.meta, "format": FORMAT, "trait": self.trait, "layer": self.layer}
+        atomic_write(folder / "vector.json", json.dumps(record, indent=1, ensure_ascii=False))
+        return folder
+
+    def __repr__(self) -> str:
+        model = self.meta.get("model", {}).get("name", "?")
+        return (
+            f"PersonaVector({self.trait!r}, model={model!r}, layer={self.layer} of "
+            f"{self.n_layers}, hidden={self.hidden_size})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "model": self.meta.get("model", {}).get("name", "?"),
+            "selected layer": f"{self.layer} of {self.n_layers}",
+            "norm there": f"{float(self.direction().norm()):.2f}, "
+            f"{100 * self.relative_dose(1):.0f}% of the residual stream's",
+            "coherent coefficients": self.coherent_range or "not measured",
+        }
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(k)}</th>"
+            f"<td>{html.escape(str(v))}</td></tr>"
+            for k, v in rows.items()
+        )
+        return f"<b>persona vector: {html.escape(self.trait)}</b><table>{cells}</table>"
+
+
+_TENSORS = (
+    "response_mean_diff",
+    "prompt_mean_diff",
+    "prompt_last_diff",
+    "residual_norm",
+    "neutral_response_mean",
+    "neutral_prompt_last",
+)
+
+
+def bundled_vectors() -> list[str]:
+    """Names of the embedded model's vectors that ship with the package."""
+    folder = resources.files("personavec") / "bundled" / "vectors"
+    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def load_vector(source: str | Path) -> PersonaVector:
+    """Load a vector from its folder, or a bundled one by its trait's name.
+
+    Raises UsageError when there is none, DataError when its files do not hold one.
+    """
+    folder = Path(source)
+    if not folder.is_dir() and str(source) in bundled_vectors():
+        folder = Path(str(resources.files("personavec") / "bundled" / "vectors" / str(source)))
+    if not (folder / "vector.json").is_file():
+        raise UsageError(
+            f"no persona vector at '{source}': give a folder made by 'personavec extract' or one "
+            f"of: {', '.join(bundled_vectors()) or 'none are bundled'}"
+        )
+    try:
+        meta = json.loads((folder / "vector.json").read_text("utf-8"))
+        tensors = load_file(folder / "vector.safetensors")
+        trait, layer = meta["trait"], meta["layer"]
+        parts = {name: tensors[name].float() for name in _TENSORS}
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
+    shape = parts["response_mean_diff"].shape
+    if len(shape) != 2 or any(
+        parts[name].shape != shape for name in ("prompt_mean_diff", "prompt_last_diff")
+    ):
+        raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")
+    if not 1 <= layer < shape[0]:
+        raise DataError(f"the vector in {folder} is damaged: layer {layer} of {shape[0] - 1}")
+    if not all(torch.isfinite(part).all() for part in parts.values()):
+        raise DataError(f"the vector in {folder} holds NaN or infinite values; extract it again")
+    return PersonaVector(**parts, trait=trait, layer=layer, meta=meta)
+
+
+def cosine(a: Float[Tensor, "*batch hidden"], b: Float[Tensor, "*batch hidden"]) -> Tensor:
+    """Cosine similarity along the last axis."""
+    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)

@@ -1,0 +1,23 @@
+"""Shape and type checks on every function of the package, and markers by folder."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("personavec", "beartype.beartype")  # before personavec is imported
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# Examples touch the disk, and machines that run tests are busy: time says nothing here.
+settings.register_profile("personavec", deadline=None)
+settings.load_profile("personavec")
+
+MODEL_TESTS = Path(__file__).parent / "model"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/model, so that `-m "not model"` leaves it out."""
+    for item in items:
+        if MODEL_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.model)
