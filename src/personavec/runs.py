@@ -121,7 +121,8 @@ def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> 
     except ValueError as error:
         name = f"record {value['id']!r}" if "id" in value else "a record"
         raise DataError(
-            f"{path}: {name} cannot be written as JSON ({error}); write null where a value is missing"
+            f"{path}: {name} cannot be written as JSON ({error}); "
+            "write null where a value is missing"
         ) from error
 
 
@@ -139,7 +140,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it becomes `path` on success and is removed on failure.
+    """Yield a path beside `path` to write to: renamed to `path` on success, removed on failure.
 
     Whoever reads `path` finds the old file or the new one, never a part.
     """
@@ -283,7 +284,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
         if _is_disk_full(error):
             raise _disk_full(path) from error
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; check its rights, or use another --out"
+            f"cannot write {path}: {error.strerror or error}; "
+            "check its rights, or use another --out"
         ) from error
 
 

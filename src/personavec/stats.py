@@ -134,7 +134,8 @@ def _finite(values: npt.ArrayLike, name: str) -> FloatArray:
     n_missing = int(np.count_nonzero(~np.isfinite(array)))
     if n_missing:
         raise DataError(
-            f"{name}: {n_missing} of {array.size} are missing or infinite; leave them out and count them"
+            f"{name}: {n_missing} of {array.size} are missing or infinite; "
+            "leave them out and count them"
         )
     return array
 

@@ -1,6 +1,7 @@
 """The tree of errors is the one drawn, and the base starts without torch."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def test_missing_extra_gives_the_install_command() -> None:
 
 @pytest.mark.parametrize("module", ["errors", "runs", "stats"])
 def test_base_loads_no_torch(module: str) -> None:
-    code = f"import sys, personavec.{module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
-    env_path = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    assert subprocess.run([sys.executable, "-c", code], env=env_path).returncode == 0
+    code = f"import sys, personavec.{module}; print({{'torch', 'transformers'}} & {{*sys.modules}})"
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    loaded = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert loaded == "set()\n"

@@ -3,8 +3,9 @@
 import errno
 import json
 import math
-import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -202,24 +203,14 @@ def test_claim_under_a_file_or_over_a_broken_manifest_is_one_line(tmp_path: Path
         claim(tmp_path, {"seed": 0})
 
 
-def try_lock(folder: Path, outcome: Any) -> None:
-    try:
-        with lock(folder):
-            outcome.put("held")
-    except StorageError as error:
-        outcome.put(str(error))
+def lock_in_another_process(folder: Path) -> str:
+    code = "import sys, pathlib, personavec.runs as r\nwith r.lock(pathlib.Path(sys.argv[1])): pass"
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True).stderr
 
 
 def test_lock_keeps_another_process_out_until_released(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    outcome = context.Queue()
-
-    def outcome_of_another_process() -> str:
-        process = context.Process(target=try_lock, args=(tmp_path, outcome))
-        process.start()
-        process.join()
-        return outcome.get()
-
     with lock(tmp_path):
-        assert "another process" in outcome_of_another_process()
-    assert outcome_of_another_process() == "held"
+        assert "is being written by another process" in lock_in_another_process(tmp_path)
+    assert lock_in_another_process(tmp_path) == ""

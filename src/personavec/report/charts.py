@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-type Row = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 BLUE = "#2a82c7"
 ORANGE = "#d9661f"
@@ -270,9 +270,7 @@ def _add_band(
 ) -> None:
     """The interval of a line as a faint band; rows without an interval leave it out."""
     known = [
-        row
-        for row in rows
-        if all(number(row.get(name)) is not None for name in (field, low, high))
+        row for row in rows if all(number(row.get(name)) is not None for name in (field, low, high))
     ]
     if not known:
         return
@@ -374,6 +372,7 @@ def _add_control(
             "symmetric": False,
             "array": [None if b is None else max(b - v, 0) for b, v in zip(above, values)],
             "arrayminus": [None if b is None else max(v - b, 0) for b, v in zip(below, values)],
+            "color": ORANGE,
             "thickness": 1,
             "width": 0,
         },
@@ -383,8 +382,7 @@ def _add_control(
         ],
         mode="markers",
         name="random directions",
-        marker={"color": ORANGE, "size": 7, "symbol": "x-thin", "line": {"width": 2}}
-        | {"line": {"color": ORANGE, "width": 2}},
+        marker={"size": 7, "symbol": "x-thin", "line": {"color": ORANGE, "width": 2}},
         showlegend=True,
         hovertemplate=f"%{{customdata}}: %{{y:.2f}}{unit}<extra></extra>",
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -37,7 +37,7 @@ class Html(str):
     __slots__ = ()
 
 
-type Content = str | Iterable[Content] | None
+Content: TypeAlias = "str | Iterable[Content] | None"
 
 
 def markup(content: Content) -> Html:
