@@ -1,0 +1,56 @@
+"""personavec: persona vectors for open models.
+
+    >>> import personavec as pv
+    >>> loaded = pv.load_model("smollm2")
+    >>> vector = pv.load_vector("optimistic")
+    >>> with pv.steer(loaded.model, vector, coefficient=1.5):
+    ...     loaded.model.generate(...)
+
+The names below are the stable surface; they are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from personavec.errors import PersonavecError
+    from personavec.extract import ExtractConfig
+    from personavec.extract import run as extract
+    from personavec.model.loading import LoadedModel, load_model, wrap_model
+    from personavec.model.steering import steer
+    from personavec.reading import project_conversation
+    from personavec.traits import TraitSpec, load_trait
+    from personavec.vectors import PersonaVector, cosine, load_vector
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ExtractConfig": ("personavec.extract", "ExtractConfig"),
+    "LoadedModel": ("personavec.model.loading", "LoadedModel"),
+    "PersonaVector": ("personavec.vectors", "PersonaVector"),
+    "PersonavecError": ("personavec.errors", "PersonavecError"),
+    "TraitSpec": ("personavec.traits", "TraitSpec"),
+    "cosine": ("personavec.vectors", "cosine"),
+    "extract": ("personavec.extract", "run"),
+    "load_model": ("personavec.model.loading", "load_model"),
+    "load_trait": ("personavec.traits", "load_trait"),
+    "load_vector": ("personavec.vectors", "load_vector"),
+    "project_conversation": ("personavec.reading", "project_conversation"),
+    "steer": ("personavec.model.steering", "steer"),
+    "wrap_model": ("personavec.model.loading", "wrap_model"),
+}
+
+__all__ = sorted(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'personavec' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

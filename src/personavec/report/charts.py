@@ -49,6 +49,12 @@ def signed(value: float, digits: int = 2) -> str:
     return ("−" if value < 0 else "+") + text
 
 
+def direction_name(row: Row) -> str:
+    """How a random direction of the control is called."""
+    direction = number(row.get("direction"))
+    return "random direction" if direction is None else f"random direction {direction:g}"
+
+
 def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.Figure:
     """Overlaid histograms of rollout log-odds by polarity; 0 is always the edge of a bin."""
     groups = (
@@ -84,7 +90,13 @@ def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
     """Log-odds by steered layer, one line and interval band per coefficient."""
     figure = _figure("layer", LOG_ODDS, height=340)
     for index, (coefficient, rows) in enumerate(_by_coefficient(sweep)):
-        _add_band(figure, rows, "layer", "log_odds", LINE_COLOURS[index % len(LINE_COLOURS)])
+        _add_band(
+            figure,
+            rows,
+            along="layer",
+            field="log_odds",
+            colour=LINE_COLOURS[index % len(LINE_COLOURS)],
+        )
         _add_sweep_line(figure, index, coefficient, rows, "log_odds", " nats")
     _style_layer_axis(figure, sweep, selected)
     return figure
@@ -115,10 +127,8 @@ def dose_response(
     doses = _measured(doses, "log_odds")
     control = _measured(control, "log_odds")
     span = _coefficient_span(doses, control)
-    figure = _figure(COEFFICIENT, LOG_ODDS, height=420)
+    figure = _figure(COEFFICIENT, LOG_ODDS, height=440)
     _shade(figure, coherent_range)
-    _add_dose_line(figure, doses, "log_odds", "low", "high", " nats")
-    _add_control(figure, control, "log_odds", " nats", span)
     levels = (
         ("positive prompt alone", GREEN, "dash", prompted.get("pos")),
         ("negative prompt alone", PURPLE, "dashdot", prompted.get("neg")),
@@ -129,7 +139,7 @@ def dose_response(
         if level is None or height is None:
             continue
         figure.add_scatter(
-            x=list(span),
+            x=_padded(span),
             y=[height, height],
             mode="lines",
             name=name,
@@ -141,6 +151,8 @@ def dose_response(
             figure.add_hrect(
                 y0=low, y1=high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
             )
+    _add_control(figure, control, "log_odds", " nats", span)
+    _add_dose_line(figure, doses, "log_odds", "low", "high", " nats")
     figure.update_xaxes(range=_padded(span))
     return figure
 
@@ -155,10 +167,10 @@ def dose_coherence(
     span = _coefficient_span(_measured(doses, "log_odds"), _measured(control, "log_odds"))
     figure = _figure(COEFFICIENT, COHERENCE, height=320)
     _shade(figure, coherent_range)
+    _add_control(figure, _measured(control, "coherence"), "coherence", "", span)
     _add_dose_line(
         figure, _measured(doses, "coherence"), "coherence", "coherence_low", "coherence_high", ""
     )
-    _add_control(figure, _measured(control, "coherence"), "coherence", "", span)
     _add_floor(figure, floor)
     figure.update_xaxes(range=_padded(span))
     figure.update_yaxes(range=[0, 104])
@@ -167,7 +179,7 @@ def dose_coherence(
 
 def relative_norm(sizes: Sequence[Any], selected: int | None) -> go.Figure:
     """Size of the vector at each layer, as a share of the mean residual norm there."""
-    figure = _figure("layer", "vector size relative to<br>the residual, ‖v‖ / mean ‖h‖", height=320)
+    figure = _figure("layer", "relative size, ‖v‖ / mean ‖h‖", height=320)
     rows = [
         {"layer": layer, "size": size}
         for layer, value in enumerate(sizes)
@@ -201,7 +213,7 @@ def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
         layout={
             "template": {},
             "height": height,
-            "margin": {"l": 64, "r": 14, "t": 18, "b": 52},
+            "margin": {"l": 64, "r": 14, "t": 12, "b": 52},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": FONT, "size": 13, "color": GREY},
@@ -239,7 +251,7 @@ def _measured(rows: Sequence[Row], field: str) -> list[Row]:
     return sorted(kept, key=lambda row: row["coefficient"])
 
 
-def _bin_edges(values: Sequence[float], bins: int = 30) -> list[float]:
+def _bin_edges(values: Sequence[float], bins: int = 40) -> list[float]:
     """Edges of about `bins` bins of a round width, multiples of that width."""
     low, high = min([0.0, *values]), max([0.0, *values])
     raw = max(high - low, 1e-6) / bins
@@ -262,6 +274,7 @@ def _by_coefficient(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
 def _add_band(
     figure: go.Figure,
     rows: Sequence[Row],
+    *,
     along: str,
     field: str,
     colour: str,
@@ -316,21 +329,11 @@ def _add_dose_line(
     figure: go.Figure, doses: Sequence[Row], field: str, low: str, high: str, unit: str
 ) -> None:
     """The persona vector's curve with its 95% intervals; incoherent doses get open markers."""
-    _add_band(figure, doses, "coefficient", field, BLUE, low, high)
-    above = [number(row.get(high)) for row in doses]
-    below = [number(row.get(low)) for row in doses]
-    values = [float(row[field]) for row in doses]
+    _add_band(figure, doses, along="coefficient", field=field, colour=BLUE, low=low, high=high)
     figure.add_scatter(
         x=[row["coefficient"] for row in doses],
-        y=values,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [None if b is None else max(b - v, 0) for b, v in zip(above, values)],
-            "arrayminus": [None if b is None else max(v - b, 0) for b, v in zip(below, values)],
-            "thickness": 1.5,
-            "width": 3,
-        },
+        y=[row[field] for row in doses],
+        error_y=_error_bars(doses, field, low, high) | {"thickness": 1.5, "width": 3},
         customdata=[_dose_note(row, low, high) for row in doses],
         mode="lines+markers",
         name="persona vector",
@@ -338,9 +341,11 @@ def _add_dose_line(
         marker={
             "size": 8,
             "symbol": ["circle-open" if r.get("coherent") is False else "circle" for r in doses],
-            "line": {"width": 2},
+            "color": BLUE,
+            "line": {"color": BLUE, "width": 2},
         },
         showlegend=True,
+        legendrank=1,
         hovertemplate=f"α = %{{x}}: %{{y:.2f}}{unit}%{{customdata}}<extra>persona vector</extra>",
     )
 
@@ -358,34 +363,37 @@ def _add_control(
     directions = sorted({str(row.get("direction")) for row in control})
     step = 0.011 * (span[1] - span[0])
     middle = (len(directions) - 1) / 2
-    values = [float(row[field]) for row in control]
-    above = [number(row.get("high")) if field == "log_odds" else None for row in control]
-    below = [number(row.get("low")) if field == "log_odds" else None for row in control]
+    bounds = ("low", "high") if field == "log_odds" else ("coherence_low", "coherence_high")
     figure.add_scatter(
         x=[
             row["coefficient"] + step * (directions.index(str(row.get("direction"))) - middle)
             for row in control
         ],
-        y=values,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [None if b is None else max(b - v, 0) for b, v in zip(above, values)],
-            "arrayminus": [None if b is None else max(v - b, 0) for b, v in zip(below, values)],
-            "color": ORANGE,
-            "thickness": 1,
-            "width": 0,
-        },
-        customdata=[
-            f"random direction {row.get('direction')}, α = {signed(row['coefficient'])}"
-            for row in control
-        ],
+        y=[row[field] for row in control],
+        error_y=_error_bars(control, field, *bounds)
+        | {"color": ORANGE, "thickness": 1, "width": 0},
+        customdata=[f"{direction_name(row)}, α = {signed(row['coefficient'])}" for row in control],
         mode="markers",
         name="random directions",
         marker={"size": 7, "symbol": "x-thin", "line": {"color": ORANGE, "width": 2}},
         showlegend=True,
         hovertemplate=f"%{{customdata}}: %{{y:.2f}}{unit}<extra></extra>",
     )
+
+
+def _error_bars(rows: Sequence[Row], field: str, low: str, high: str) -> dict[str, Any]:
+    """Distances from the value to its bounds; a row without a bound gets no bar there."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [_distance(row.get(high), row[field]) for row in rows],
+        "arrayminus": [_distance(row[field], row.get(low)) for row in rows],
+    }
+
+
+def _distance(above: object, below: object) -> float | None:
+    top, bottom = number(above), number(below)
+    return None if top is None or bottom is None else max(top - bottom, 0.0)
 
 
 def _dose_note(row: Row, low: str, high: str) -> str:
@@ -412,14 +420,8 @@ def _add_floor(figure: go.Figure, floor: float | None) -> None:
     figure.add_hline(
         y=floor,
         line={"color": GREY, "width": 1.5, "dash": "dot"},
-        annotation={
-            "text": f"coherence floor {floor:g}",
-            "x": 0,
-            "xanchor": "left",
-            "yanchor": "top",
-            "showarrow": False,
-            "font": {"size": 12},
-        },
+        name=f"coherence floor {floor:g}",
+        showlegend=True,
     )
 
 
@@ -431,19 +433,11 @@ def _shade(figure: go.Figure, coherent_range: tuple[float, float] | None) -> Non
         x0=coherent_range[0],
         x1=coherent_range[1],
         fillcolor=GREY,
-        opacity=0.13,
+        opacity=0.17,
         line_width=0,
         layer="below",
-    )
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
         name="coherent range",
-        marker={"symbol": "square", "size": 13, "color": _faint(GREY, 0.35)},
         showlegend=True,
-        legendrank=2000,
-        hoverinfo="skip",
     )
 
 
@@ -455,18 +449,11 @@ def _style_layer_axis(figure: go.Figure, rows: Sequence[Row], selected: int | No
     figure.update_xaxes(dtick=step, tick0=0, tickformat="d")
     if selected is None:
         return
-    right_half = bool(layers) and selected > (max(layers) + min(layers)) / 2
     figure.add_vline(
         x=selected,
         line={"color": GREY, "width": 1.5, "dash": "dash"},
-        annotation={
-            "text": f"layer {selected}, selected",
-            "y": 0.02,
-            "yanchor": "bottom",
-            "xanchor": "right" if right_half else "left",
-            "showarrow": False,
-            "font": {"size": 12},
-        },
+        name=f"layer {selected}, selected",
+        showlegend=True,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from personavec.report import charts, page
 from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
+from personavec.runs import atomic_write
 
 _POLARITIES = (("pos", "positive"), ("neg", "negative"))
 _ORIGINS = {
@@ -35,7 +36,8 @@ def write_extraction_report(results: dict[str, Any], path: Path) -> None:
         _vector_size(results),
         _transcripts(results),
     )
-    page.write(path, text)
+    # A model can emit half of a surrogate pair; it is shown as "?".
+    atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
@@ -52,6 +54,7 @@ def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
         *(
             element("div", element("p", str(note)), class_="note")
             for note in _sequence(results, "notes")
+            if isinstance(note, str)
         ),
     )
 
@@ -168,11 +171,14 @@ def _duration(seconds: Mapping[str, Any]) -> Content:
 
 
 def _listing(title: str, values: Mapping[str, Any]) -> Html:
-    rows = [
-        (str(name), value if isinstance(value, Html) else element("code", page.plain(value)))
-        for name, value in values.items()
-    ]
+    rows = [(str(name), _setting(value)) for name, value in values.items()]
     return folded(title, table((), rows, "facts") if rows else element("p", not_measured()))
+
+
+def _setting(value: object) -> Html:
+    if isinstance(value, Html):
+        return value
+    return element("code", "not set" if value is None else page.plain(value))
 
 
 def _rollouts(results: Mapping[str, Any]) -> Html:
@@ -288,7 +294,7 @@ def _layer_sweep(results: Mapping[str, Any]) -> Html:
         "layer-sweep",
         element(
             "p",
-            "Each layer's vector was added at that layer. A good layer moves the trait far while "
+            "Each layer’s vector was added at that layer. A good layer moves the trait far while "
             "the text stays coherent.",
         ),
         element("div", *pair, class_="pair") if pair else element("p", not_measured()),
@@ -355,25 +361,28 @@ def _dose_table(
     doses: Sequence[Mapping[str, Any]], control: Sequence[Mapping[str, Any]]
 ) -> Html | None:
     rows: list[Sequence[Content]] = [
-        (
-            "persona vector",
-            _signed(row.get("coefficient")),
-            _fixed(row.get("relative_dose"), 2),
-            _estimate(row, "log_odds", sign=True),
-            _estimate(row, "coherence", "coherence_low", "coherence_high", digits=1),
-            _fixed(row.get("n"), 0),
-        )
-        for row in doses
-    ] + [
-        (
-            f"random {row.get('direction')}",
-            _signed(row.get("coefficient")),
-            "",
-            _estimate(row, "log_odds", sign=True),
-            _fixed(row.get("coherence"), 1),
-            "",
-        )
-        for row in control
+        *(
+            (
+                "persona vector",
+                _signed(row.get("coefficient")),
+                _fixed(row.get("relative_dose"), 2),
+                _estimate(row, "log_odds", sign=True),
+                _estimate(row, "coherence", "coherence_low", "coherence_high", digits=1),
+                _fixed(row.get("n"), 0),
+            )
+            for row in doses
+        ),
+        *(
+            (
+                charts.direction_name(row),
+                _signed(row.get("coefficient")),
+                "",
+                _estimate(row, "log_odds", sign=True),
+                _fixed(row.get("coherence"), 1),
+                "",
+            )
+            for row in control
+        ),
     ]
     head = ("direction", "α", "relative dose", "log-odds (nats)", "coherence", "n")
     return folded("The numbers", table(head, rows, "numbers")) if rows else None
@@ -395,7 +404,7 @@ def _wrong_way(results: Mapping[str, Any]) -> Html:
             "trait instead of toward it"
             + (f", from α = {signed(between[0])} to α = {signed(between[1])}." if between else "."),
         ),
-        element("p", *stated, class_="figure"),
+        element("p", *stated, class_="figure" if share is not None else None),
     )
 
 
@@ -409,7 +418,7 @@ def _reliability(results: Mapping[str, Any]) -> Html:
         (
             "question agreement",
             "question_agreement",
-            "mean cosine of one question's difference with the vector of the others",
+            "mean cosine of one question’s difference with the vector of the others",
         ),
         (
             "held-out AUC",
@@ -425,7 +434,7 @@ def _reliability(results: Mapping[str, Any]) -> Html:
         "Reliability",
         "reliability",
         element("p", "Would other questions have given the same vector? With 95% intervals."),
-        table(("measure", "value", "meaning"), rows),
+        table(("measure", "value", "meaning"), rows, "measures"),
     )
 
 
@@ -437,7 +446,7 @@ def _vector_size(results: Mapping[str, Any]) -> Html:
         "vector-size",
         element(
             "p",
-            "How long the vector is beside a typical activation. At α = 1 this is the relative "
+            "How long the vector is beside a typical activation. At α = 1 this is the relative "
             "dose of steering at that layer.",
         ),
         _massive(_mapping(results, "massive")),
@@ -455,10 +464,11 @@ def _massive(massive: Mapping[str, Any]) -> Html:
     share = number(massive.get("share"))
     if share is None:
         return element("p", not_measured("Massive activations"), ".")
-    where = f"coordinate {massive.get('coordinate')} at layer {massive.get('layer')}"
+    known = {name: _whole(massive.get(name)) for name in ("coordinate", "layer")}
+    where = ", ".join(f"{name} {at}" for name, at in known.items() if at is not None) or "unnamed"
     if massive.get("warning") is not True:
         return element(
-            "p", f"No single coordinate dominates: the largest share is {share:.1%}, {where}."
+            "p", f"No single coordinate dominates: the largest share is {share:.1%} ({where})."
         )
     return element(
         "div",
@@ -487,7 +497,7 @@ def _transcripts(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _transcript(row: Mapping[str, Any], open_: bool) -> Html:
+def _transcript(row: Mapping[str, Any], *, open_: bool) -> Html:
     answers = sorted(
         _rows(row, "answers"), key=lambda answer: number(answer.get("coefficient")) or 0
     )
@@ -577,7 +587,9 @@ def _range(value: object) -> tuple[float, float] | None:
 
 
 def _code(value: object) -> Html:
-    return not_measured() if value is None else element("code", str(value))
+    if value is None:
+        return element("span", "not recorded", class_="missing")
+    return element("code", str(value))
 
 
 def _count(values: Mapping[str, Any], key: str) -> Content:
@@ -606,6 +618,7 @@ def _estimate(
     field: str,
     low: str = "low",
     high: str = "high",
+    *,
     digits: int = 2,
     sign: bool = False,
 ) -> Html:

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: escaping by construction, charts inlined, written aside.
+"""One self-contained HTML file: escaping by construction, charts inlined.
 
 Knows nothing about traits or models. A plain `str` is text and gets escaped wherever it is put;
 only `Html`, which the functions here return, is markup.
@@ -6,12 +6,8 @@ only `Html`, which the functions here return, is markup.
 
 import html
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -128,26 +124,6 @@ def document(title: str, *body: Content) -> str:
         f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>\n</body>\n</html>\n",
     )
     return "".join(parts)
-
-
-def write(path: Path, text: str) -> None:
-    """Write the file aside and rename it, so that no reader meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # A model can emit half of a surrogate pair; it is shown as "?".
-            file.write(text.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
 
 
 def plain(value: Any) -> str:

@@ -1,0 +1,78 @@
+"""Progress with time left, on stderr; silent when told or when stderr is not a terminal's."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+
+class Bar:
+    """One task's bar."""
+
+    def advance(self, n: int) -> None:
+        """Count `n` more items as done."""
+
+
+class _LiveBar(Bar):
+    def __init__(self, rich: RichProgress, label: str, total: int):
+        self._rich, self._task = rich, rich.add_task(label, total=total)
+
+    def advance(self, n: int) -> None:
+        self._rich.advance(self._task, n)
+
+
+class _LineBar(Bar):
+    """Where no terminal redraws: a line at the end of each task, and every 30 seconds."""
+
+    def __init__(self, label: str, total: int):
+        self._label, self._total, self._done = label, total, 0
+        self._start = self._printed = time.monotonic()
+
+    def advance(self, n: int) -> None:
+        self._done += n
+        now = time.monotonic()
+        if self._done >= self._total or now - self._printed > 30:
+            self._printed = now
+            spent = now - self._start
+            left = spent * (self._total - self._done) / max(1, self._done)
+            print(
+                f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {left:.0f} s left",
+                file=sys.stderr,
+            )
+
+
+class Progress:
+    """Where a long job reports how far it is."""
+
+    def __init__(self, *, quiet: bool = False):
+        self.quiet = quiet
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Bar]:
+        """A bar for `total` items while the context lasts."""
+        if self.quiet:
+            yield Bar()
+        elif not sys.stderr.isatty():
+            yield _LineBar(label, total)
+        else:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            with RichProgress(*columns, console=Console(stderr=True)) as rich:
+                yield _LiveBar(rich, label, total)

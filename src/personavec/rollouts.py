@@ -1,0 +1,274 @@
+"""Rollouts: generate responses, judge them, keep those that show what they should.
+
+The long part of every verb. A planned batch is the unit of resume: its activations are written
+aside and renamed, then its records are appended and fsynced in one group. Killed at any moment
+and run again, finished batches are read back and only the rest is generated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from personavec.errors import DataError
+from personavec.judges.contrast import NAME as CONTRAST
+from personavec.judges.contrast import Answer, Score, score_answers
+from personavec.model.chat import chat
+from personavec.model.engine.base import SPANS, Request, Sampling
+from personavec.model.engine.hf import generate_batch, plan
+from personavec.model.loading import LoadedModel
+from personavec.model.steering import Steering
+from personavec.progress import Progress
+from personavec.runs import append_records, atomic_write, read_records
+from personavec.traits import TraitSpec
+
+Polarity = Literal["pos", "neg"]
+#: Responses judged between two writes to disk; a killed run loses at most these scores.
+_JUDGE_GROUP = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One response to ask for: the question, the system prompt if any, the steering if any."""
+
+    id: str
+    question: str
+    system: str | None = None
+    pair: int | None = None
+    polarity: Polarity | None = None
+    sample: int = 0
+    steering: tuple[Steering, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One generated response with its question, instruction, polarity, seed and scores.
+
+    `state` is `scored`, `empty` or `unscored` under the contrast judge; scores of other states
+    are None, never 0. `why_dropped` says why a rollout was not kept.
+    """
+
+    id: str
+    question: str
+    pair: int | None
+    polarity: Polarity | None
+    sample: int
+    system: str | None
+    response: str
+    response_ids: tuple[int, ...]
+    n_tokens: int
+    seed: int
+    state: str = "unscored"
+    log_odds: float | None = None
+    log_odds_per_token: tuple[float, ...] | None = None
+    trait_score: float | None = None
+    coherence: float | None = None
+    judge: str | None = None
+    kept: bool | None = None
+    why_dropped: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def from_record(record: Mapping[str, Any]) -> Rollout:
+    """A rollout from a line of JSON."""
+    data = {**record, "response_ids": tuple(record["response_ids"])}
+    if data.get("log_odds_per_token") is not None:
+        data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
+    return Rollout(**data)
+
+
+def collect(
+    loaded: LoadedModel,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    folder: Path,
+    *,
+    spec: TraitSpec | None,
+    judge_model: LoadedModel | None = None,
+    capture: bool = False,
+    batch_tokens: int = 16384,
+    label: str = "rollouts",
+    progress: Progress,
+) -> list[Rollout]:
+    """Rollouts of all tasks in their order: generated, judged against `spec` if there is one.
+
+    Writes `generated.jsonl`, `scores.jsonl` and, with `capture`, `activations/*.safetensors`
+    into `folder` as it goes, and reads back what is there.
+    """
+    _generate(loaded, tasks, sampling, folder, capture, batch_tokens, label, progress)
+    found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
+    rollouts = [from_record(found[task.id]) for task in tasks]
+    if spec is None:
+        return rollouts
+    _judge(judge_model or loaded, rollouts, spec, folder, label, progress)
+    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
+    return [_with_score(rollout, scores[rollout.id]) for rollout in rollouts]
+
+
+def _generate(
+    loaded: LoadedModel,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    folder: Path,
+    capture: bool,
+    batch_tokens: int,
+    label: str,
+    progress: Progress,
+) -> None:
+    path = folder / "generated.jsonl"
+    done = {record["id"] for record in read_records(path)}
+    by_id = {task.id: task for task in tasks}
+    requests = [
+        Request(
+            id=task.id,
+            prompt_ids=tuple(loaded.chat.prompt_ids(chat(task.question, task.system))),
+            steering=task.steering,
+        )
+        for task in tasks
+    ]
+    with progress.bar(f"{label}: generating", len(tasks)) as bar:
+        # Planned over all tasks, finished ones too, so that a continued run forms the batches
+        # that an undisturbed one would have formed.
+        for number, batch in enumerate(plan(requests, sampling, batch_tokens)):
+            missing = [request for request in batch if request.id not in done]
+            if missing:
+                generations = generate_batch(loaded, batch, sampling, capture=capture)
+                if capture:
+                    means = {
+                        g.id: g.activations for g in generations if g.activations is not None
+                    }
+                    atomic_write(folder / "activations" / f"{number:04d}.safetensors", save(means))
+                append_records(
+                    path,
+                    [
+                        _record(by_id[g.id], g.response_ids, loaded, sampling.seed)
+                        for g in generations
+                        if g.id not in done
+                    ],
+                )
+            bar.advance(len(batch))
+
+
+def _record(
+    task: Task, ids: tuple[int, ...], loaded: LoadedModel, seed: int
+) -> dict[str, Any]:
+    text = loaded.chat.decode(ids)
+    return Rollout(
+        id=task.id,
+        question=task.question,
+        pair=task.pair,
+        polarity=task.polarity,
+        sample=task.sample,
+        system=task.system,
+        response=text,
+        response_ids=ids,
+        n_tokens=len(ids),
+        seed=seed,
+        state="unscored" if ids else "empty",
+    ).as_dict()
+
+
+def _judge(
+    loaded: LoadedModel,
+    rollouts: Sequence[Rollout],
+    spec: TraitSpec,
+    folder: Path,
+    label: str,
+    progress: Progress,
+) -> None:
+    path = folder / "scores.jsonl"
+    done = {record["id"] for record in read_records(path)}
+    # Responses to one question share the judge's prompts, so they are judged together.
+    todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
+    with progress.bar(f"{label}: judging", len(rollouts)) as bar:
+        bar.advance(len(rollouts) - len(todo))
+        for start in range(0, len(todo), _JUDGE_GROUP):
+            group = todo[start : start + _JUDGE_GROUP]
+            answers = [Answer(r.question, r.response_ids, r.system, r.pair) for r in group]
+            scores = score_answers(loaded, spec, answers)
+            append_records(
+                path, [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
+            )
+            bar.advance(len(group))
+
+
+def _with_score(rollout: Rollout, score: Mapping[str, Any]) -> Rollout:
+    found = Score(**{k: v for k, v in score.items() if k != "id"})
+    if found.log_odds is None:
+        return rollout
+    per_token = found.log_odds_per_token
+    return replace(
+        rollout,
+        state="scored",
+        judge=CONTRAST,
+        log_odds=found.log_odds,
+        log_odds_per_token=tuple(per_token) if per_token is not None else None,
+        trait_score=found.trait_score,
+        coherence=found.coherence,
+    )
+
+
+def keep(
+    rollouts: Sequence[Rollout], *, trait_threshold: float = 50, coherence_floor: float = 50
+) -> list[Rollout]:
+    """Rollouts with `kept` and `why_dropped` filled in.
+
+    A positive rollout at or below the trait threshold is dropped, a negative one at or above it,
+    and an incoherent, empty or unscored one on either side (paper, section 2.2).
+    """
+    return [_verdict(r, trait_threshold, coherence_floor) for r in rollouts]
+
+
+def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:
+    why = None
+    if rollout.trait_score is None or rollout.coherence is None:
+        why = "empty response" if rollout.state == "empty" else rollout.state
+    elif rollout.coherence < floor:
+        why = "incoherent"
+    elif rollout.polarity == "pos" and rollout.trait_score <= threshold:
+        why = "does not show the trait"
+    elif rollout.polarity == "neg" and rollout.trait_score >= threshold:
+        why = "shows the trait"
+    return replace(rollout, kept=why is None, why_dropped=why)
+
+
+def load_activations(
+    folder: Path, ids: Sequence[str]
+) -> Float[Tensor, "rollout span layer hidden"]:
+    """Captured means of the given rollouts, in their order, from `folder/activations`.
+
+    Raises DataError when one is missing or its file is damaged.
+    """
+    found: dict[str, Tensor] = {}
+    for path in sorted((folder / "activations").glob("*.safetensors")):
+        try:
+            found |= load_file(path)
+        except SafetensorError as error:
+            raise DataError(f"{path} is damaged ({error}); delete the folder and run again") from error
+    missing = [i for i in ids if i not in found]
+    if missing:
+        raise DataError(f"no activations of rollout {missing[0]} in {folder / 'activations'}")
+    assert not found or next(iter(found.values())).shape[0] == len(SPANS)
+    return torch.stack([found[i] for i in ids])
+
+
+def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
+    """The final `rollouts.jsonl`, atomically."""
+    lines = (json.dumps(r.as_dict(), ensure_ascii=False) + "\n" for r in rollouts)
+    atomic_write(path, "".join(lines))
+
+
+def iter_rollouts(path: Path) -> Iterator[Rollout]:
+    """Rollouts from a `rollouts.jsonl`."""
+    return (from_record(record) for record in read_records(path))

@@ -1,0 +1,247 @@
+"""Steering as a test of a persona vector: layer selection, dose-response, controls, verdict.
+
+Everything here is a set of steered rollouts on evaluation questions without a system prompt,
+summarised with intervals clustered by question (paper, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from personavec.model.steering import Steering
+from personavec.rollouts import Rollout, Task
+from personavec.stats import Interval, clustered_bootstrap, monotone_within_intervals
+
+#: A configuration whose mean coherence falls below this is not acceptable.
+COHERENCE_FLOOR = 75.0
+
+Collect = Callable[[Sequence[Task], str], list[Rollout]]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """What steering at one layer with one coefficient did, over all its questions."""
+
+    layer: int
+    coefficient: float
+    log_odds: Interval
+    coherence: Interval
+    n: int
+    empty: int
+
+    @property
+    def coherent(self) -> bool:
+        return self.coherence.value >= COHERENCE_FLOOR
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "layer": self.layer,
+            "coefficient": self.coefficient,
+            "log_odds": self.log_odds.value,
+            "low": self.log_odds.low,
+            "high": self.log_odds.high,
+            "coherence": self.coherence.value,
+            "coherence_low": self.coherence.low,
+            "coherence_high": self.coherence.high,
+            "coherent": self.coherent,
+            "n": self.n,
+            "empty": self.empty,
+        }
+
+
+def steered_tasks(
+    prefix: str,
+    questions: Sequence[str],
+    direction: Float[Tensor, " hidden"],
+    layer: int,
+    coefficient: float,
+    samples: int = 1,
+) -> list[Task]:
+    """Every question under one steering configuration, without a system prompt."""
+    steering = (Steering(layer, direction, coefficient),) if coefficient else ()
+    return [
+        Task(
+            id=f"{prefix}-l{layer}-c{coefficient:g}-q{number}-s{sample}",
+            question=question,
+            sample=sample,
+            steering=steering,
+        )
+        for number, question in enumerate(questions)
+        for sample in range(samples)
+    ]
+
+
+def summarise(rollouts: Sequence[Rollout], layer: int, coefficient: float, seed: int) -> Dose:
+    """Mean log-odds and coherence with 95% intervals clustered by question.
+
+    An empty response is counted, and has no log-odds; where all are empty the values are NaN.
+    """
+    scored = [r for r in rollouts if r.log_odds is not None and r.coherence is not None]
+    questions = [r.question for r in scored]
+    nan = Interval(float("nan"), float("nan"), float("nan"))
+    enough = len(set(questions)) >= 2
+    return Dose(
+        layer=layer,
+        coefficient=coefficient,
+        log_odds=clustered_bootstrap([r.log_odds for r in scored], questions, seed=seed)
+        if enough
+        else nan,
+        coherence=clustered_bootstrap([r.coherence for r in scored], questions, seed=seed)
+        if enough
+        else nan,
+        n=len(scored),
+        empty=len(rollouts) - len(scored),
+    )
+
+
+def sweep_layers(
+    vectors: Float[Tensor, "layer hidden"],
+    layers: Sequence[int],
+    coefficients: Sequence[float],
+    questions: Sequence[str],
+    collect: Collect,
+    *,
+    seed: int,
+) -> list[Dose]:
+    """Steer at every layer and coefficient in one mixed batch."""
+    cells = [
+        (layer, coefficient, steered_tasks("sweep", questions, vectors[layer], layer, coefficient))
+        for layer in layers
+        for coefficient in coefficients
+    ]
+    return _collect_cells(cells, "layer sweep", collect, seed)
+
+
+def _collect_cells(
+    cells: Sequence[tuple[int, float, list[Task]]], label: str, collect: Collect, seed: int
+) -> list[Dose]:
+    rollouts = {r.id: r for r in collect([t for *_, tasks in cells for t in tasks], label)}
+    return [
+        summarise([rollouts[task.id] for task in tasks], layer, coefficient, seed)
+        for layer, coefficient, tasks in cells
+    ]
+
+
+def select_layer(sweep: Sequence[Dose]) -> int:
+    """The layer of the strongest trait expression at acceptable coherence.
+
+    Where no configuration is coherent enough, the layer of the most coherent one.
+    """
+    acceptable = [dose for dose in sweep if dose.coherent]
+    if acceptable:
+        return max(acceptable, key=lambda dose: dose.log_odds.value).layer
+    return max(sweep, key=lambda dose: dose.coherence.value).layer
+
+
+def dose_response(
+    direction: Float[Tensor, " hidden"],
+    layer: int,
+    coefficients: Sequence[float],
+    questions: Sequence[str],
+    collect: Collect,
+    *,
+    samples: int,
+    seed: int,
+) -> tuple[list[Dose], dict[float, list[Rollout]]]:
+    """Steer the evaluation questions over a range of coefficients; also the rollouts by dose."""
+    cells = [
+        (layer, c, steered_tasks("dose", questions, direction, layer, c, samples))
+        for c in coefficients
+    ]
+    rollouts = {r.id: r for r in collect([t for *_, ts in cells for t in ts], "dose-response")}
+    by_dose = {c: [rollouts[task.id] for task in tasks] for _, c, tasks in cells}
+    return [summarise(by_dose[c], layer, c, seed) for _, c, _ in cells], by_dose
+
+
+def coherent_range(doses: Sequence[Dose]) -> tuple[float, float]:
+    """The widest run of coherent coefficients around 0."""
+    ordered = sorted(doses, key=lambda dose: dose.coefficient)
+    zero = next(i for i, dose in enumerate(ordered) if dose.coefficient == 0)
+    low = high = zero
+    while low > 0 and ordered[low - 1].coherent:
+        low -= 1
+    while high + 1 < len(ordered) and ordered[high + 1].coherent:
+        high += 1
+    return ordered[low].coefficient, ordered[high].coefficient
+
+
+def random_controls(
+    directions: Float[Tensor, "direction hidden"],
+    layer: int,
+    ends: Sequence[float],
+    questions: Sequence[str],
+    collect: Collect,
+    *,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Random directions of the vector's norm, steered at both ends of the range."""
+    cells = [
+        (layer, c, steered_tasks(f"random{i}", questions, direction, layer, c))
+        for i, direction in enumerate(directions)
+        for c in ends
+    ]
+    found = _collect_cells(cells, "random directions", collect, seed)
+    which = [i for i in range(len(directions)) for _ in ends]
+    return [{"direction": i, **d.as_dict()} for i, d in zip(which, found, strict=True)]
+
+
+def wrong_way(
+    baseline: Sequence[Rollout], steered: Sequence[Rollout], seed: int
+) -> Interval | None:
+    """The share of questions whose mean log-odds fall when steering towards the trait."""
+    before, after = _by_question(baseline), _by_question(steered)
+    questions = sorted(before.keys() & after.keys())
+    if len(questions) < 2:
+        return None
+    moved = [float(after[q] <= before[q]) for q in questions]
+    return clustered_bootstrap(moved, questions, seed=seed)
+
+
+def _by_question(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        if rollout.log_odds is not None:
+            values.setdefault(rollout.question, []).append(rollout.log_odds)
+    return {question: sum(found) / len(found) for question, found in values.items()}
+
+
+def verdict(
+    doses: Sequence[Dose], control: Sequence[dict[str, Any]], ends: tuple[float, float]
+) -> dict[str, Any]:
+    """Did steering work? Three checks over the coherent range, each with its figures."""
+    inside = [d for d in doses if ends[0] <= d.coefficient <= ends[1]]
+    by_coefficient = {d.coefficient: d for d in inside}
+    low, high = by_coefficient[ends[0]], by_coefficient[ends[1]]
+    checks = [
+        {
+            "name": "coherent over a range on both sides of 0",
+            "passed": ends[0] < 0 < ends[1],
+            "detail": f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
+            f"{COHERENCE_FLOOR:g}",
+        },
+        {
+            "name": "dose-response monotone within its intervals",
+            "passed": len(inside) > 1 and monotone_within_intervals([d.log_odds for d in inside]),
+            "detail": ", ".join(f"{d.coefficient:+g}: {d.log_odds.value:.1f}" for d in inside),
+        },
+    ]
+    for name, dose, sign in (("positive", high, 1), ("negative", low, -1)):
+        others = [c for c in control if c["coefficient"] == dose.coefficient]
+        bound = (
+            max(c["high"] for c in others) if sign > 0 else min(c["low"] for c in others)
+        ) if others else float("nan")
+        value = dose.log_odds.value
+        checks.append(
+            {
+                "name": f"beyond every random direction's interval at the {name} end",
+                "passed": sign * dose.coefficient > 0 and sign * value > sign * bound,
+                "detail": f"log-odds {value:.1f} at {dose.coefficient:+g}; the random directions' "
+                f"intervals reach {bound:.1f}",
+            }
+        )
+    return {"passed": all(check["passed"] for check in checks), "checks": checks}
