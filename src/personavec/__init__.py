@@ -15,9 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from personavec import extract
     from personavec.errors import PersonavecError
     from personavec.extract import ExtractConfig
-    from personavec.extract import run as extract
     from personavec.model.loading import LoadedModel, load_model, wrap_model
     from personavec.model.steering import steer
     from personavec.reading import project_conversation
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_PUBLIC: dict[str, tuple[str, str | None]] = {
     "ExtractConfig": ("personavec.extract", "ExtractConfig"),
     "LoadedModel": ("personavec.model.loading", "LoadedModel"),
     "PersonaVector": ("personavec.vectors", "PersonaVector"),
     "PersonavecError": ("personavec.errors", "PersonavecError"),
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "cosine": ("personavec.vectors", "cosine"),
-    "extract": ("personavec.extract", "run"),
+    "extract": ("personavec.extract", None),
     "load_model": ("personavec.model.loading", "load_model"),
     "load_trait": ("personavec.traits", "load_trait"),
     "load_vector": ("personavec.vectors", "load_vector"),
@@ -49,7 +49,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'personavec' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    return getattr(import_module(module), attribute)
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> list[str]:

@@ -92,7 +92,7 @@ class PersonaVector:
     def save(self, folder: Path) -> Path:
         """Write `vector.safetensors` and `vector.json` atomically; the JSON comes last."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        tensors = {name: getattr(self, name).clone() for name in _TENSORS}
         atomic_write(folder / "vector.safetensors", save(tensors))
         record = {**self.meta, "format": FORMAT, "trait": self.trait, "layer": self.layer}
         atomic_write(folder / "vector.json", json.dumps(record, indent=1, ensure_ascii=False))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from personavec.errors import ModelError
-from personavec.model.blocks import find_blocks
+from personavec.model.blocks import Blocks, find_blocks
 from personavec.model.chat import ChatFormat, stop_ids
 
 EMBEDDED = "smollm2"
@@ -47,6 +47,10 @@ class LoadedModel:
     tokenizer: Any
     chat: ChatFormat
     identity: ModelIdentity
+
+    @property
+    def blocks(self) -> Blocks:
+        return find_blocks(self.model)
 
     @property
     def device(self) -> torch.device:

@@ -116,7 +116,7 @@ def generate_batch(
     if capture:
         lengths = torch.tensor([max(1, len(response)) for response in responses])
         sums.sums[0] /= lengths[:, None, None]
-        captured = list(sums.sums.transpose(0, 1).clone())
+        captured = [row.clone() for row in sums.sums.transpose(0, 1)]
         check_finite(sums.sums)
     return [
         Generation(

@@ -1,0 +1,105 @@
+"""personavec extract"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from personavec.cli import options
+from personavec.cli.options import console, numbers, print_json
+
+
+def command(
+    trait: options.Trait,
+    description: options.Description = None,
+    model: options.Model = "smollm2",
+    out: options.Out = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Responses per question, pair and polarity.")
+    ] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    layers: Annotated[
+        str | None, typer.Option(help="Candidate layers, e.g. 10,14,18; default: eight.")
+    ] = None,
+    coefficients: Annotated[
+        str | None, typer.Option(help="Dose-response coefficients, 0 included.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Model that judges; default: the subject, unsteered.")
+    ] = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    batch_tokens: options.BatchTokens = 16384,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Extract a trait's persona vector, validate it by steering, and write a report.
+
+    Example: `personavec extract --trait optimistic --out vectors/optimistic`
+
+    A killed run continues when the same command is given again.
+    """
+    from personavec.extract import ExtractConfig, run, summary
+    from personavec.model.loading import load_model
+    from personavec.traits import load_trait
+
+    spec, origin = load_trait(trait, description)
+    defaults = ExtractConfig()
+    config = ExtractConfig(
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        layers=tuple(int(n) for n in numbers(layers, "--layers")) if layers else None,
+        coefficients=numbers(coefficients, "--coefficients")
+        if coefficients
+        else defaults.coefficients,
+        batch_tokens=batch_tokens,
+    )
+    folder = out or Path("vectors") / spec.name.replace(" ", "_")
+    loaded = load_model(model, dtype=dtype, device=device)
+    judge = load_model(judge_model, dtype=dtype, device=device) if judge_model else None
+    results = run(loaded, spec, folder, config, origin=origin, judge_model=judge)
+    found = summary(results, folder)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    kept = found["kept"]
+    console.print(
+        f"\n[bold]{found['trait']}[/bold] on {found['model']}: layer {found['layer']}, kept "
+        f"{kept['pos']} positive and {kept['neg']} negative rollouts of {kept['of']} each"
+    )
+    table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+    for dose in found["dose_response"]:
+        others = [
+            c["log_odds"] for c in found["control"] if c["coefficient"] == dose["coefficient"]
+        ]
+        low, high = found["coherent_range"]
+        inside = low <= dose["coefficient"] <= high
+        table.add_row(
+            f"{dose['coefficient']:+g}",
+            f"{_number(dose['log_odds'])} ({_number(dose['low'])} to {_number(dose['high'])})",
+            _number(dose["coherence"]),
+            f"{min(others):.1f} to {max(others):.1f}" if others else "",
+            style=None if inside else "dim",
+        )
+    console.print(table)
+    for check in found["checks"]:
+        mark = "[green]passed[/green]" if check["passed"] else "[red]FAILED[/red]"
+        console.print(f"{mark}  {check['name']}: {check['detail']}", highlight=False)
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    console.print(f"{found['seconds']:.0f} s; report: {found['report']}", highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f}"

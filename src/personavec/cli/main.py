@@ -1,0 +1,66 @@
+"""`personavec`: the commands. Imports no torch, so that --help answers at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from personavec.cli import extract, judges, models, steer, traits
+from personavec.errors import PersonavecError, StorageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Persona vectors: extract, validate and use directions of character traits.",
+)
+app.command("extract")(extract.command)
+app.command("steer")(steer.command)
+app.add_typer(traits.app, name="traits")
+app.add_typer(judges.app, name="judges")
+app.add_typer(models.app, name="models")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 fine, 1 failed, 2 bad usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    _quiet_libraries(debug)
+    sys.exit(_guarded(lambda: app(arguments, standalone_mode=True), debug))
+
+
+def _guarded(call: Callable[[], Any], debug: bool) -> int:
+    try:
+        call()
+    except PersonavecError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to continue", 130, debug)
+    except OSError as error:
+        return _fail(str(StorageError(str(error))), 1, debug)
+    return 0
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        raise
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False,
+                               soft_wrap=True)
+    return code
+
+
+def _quiet_libraries(debug: bool) -> None:
+    if debug:
+        return
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
