@@ -194,7 +194,11 @@ def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _exponential(seed: int, request_id: str, step: int, size: int) -> np.ndarray:
-    """Exponential variables keyed by (seed, request id, step), by a counter-based generator."""
+    """Exponential variables keyed by (seed, request id, step), by a counter-based generator.
+
+    Drawn in float64: in float32 one draw in 2^23 is exactly 0, which over a vocabulary and a
+    response's length would force a random token into every third response.
+    """
     digest = hashlib.blake2b(f"{seed}\0{request_id}\0{step}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return generator.standard_exponential(size, dtype=np.float32)
+    return generator.standard_exponential(size).astype(np.float32)
