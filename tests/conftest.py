@@ -2,7 +2,9 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("personavec", "beartype.beartype")  # before personavec is imported
+# Before personavec is imported. As for type checkers, an int is a float.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook("personavec", CHECKER)
 
 from pathlib import Path  # noqa: E402
 

@@ -15,14 +15,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from personavec import extract
-    from personavec.errors import PersonavecError
-    from personavec.extract import ExtractConfig
-    from personavec.model.loading import LoadedModel, load_model, wrap_model
-    from personavec.model.steering import steer
-    from personavec.reading import project_conversation
-    from personavec.traits import TraitSpec, load_trait
-    from personavec.vectors import PersonaVector, cosine, load_vector
+    from personavec import extract as extract
+    from personavec.errors import PersonavecError as PersonavecError
+    from personavec.extract import ExtractConfig as ExtractConfig
+    from personavec.model.loading import LoadedModel as LoadedModel
+    from personavec.model.loading import load_model as load_model
+    from personavec.model.loading import wrap_model as wrap_model
+    from personavec.model.steering import steer as steer
+    from personavec.reading import project_conversation as project_conversation
+    from personavec.traits import TraitSpec as TraitSpec
+    from personavec.traits import load_trait as load_trait
+    from personavec.vectors import PersonaVector as PersonaVector
+    from personavec.vectors import cosine as cosine
+    from personavec.vectors import load_vector as load_vector
 
 __version__ = "0.1.0"
 

@@ -72,10 +72,10 @@ class ExtractConfig:
     """Rollouts below this coherence are dropped."""
     layers: tuple[int, ...] | None = None
     """Candidate layers; default: eight, evenly over the middle of the network."""
-    sweep_coefficients: tuple[float, ...] = (1.0, 2.0)
+    sweep_coefficients: tuple[float, ...] = (2.0, 4.0)
     sweep_questions: int = 8
     """Evaluation questions set aside for layer selection; validation uses the others."""
-    coefficients: tuple[float, ...] = (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3)
+    coefficients: tuple[float, ...] = (-8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8)
     validation_samples: int = 1
     """Steered responses per validation question and coefficient."""
     random_directions: int = 5
@@ -173,8 +173,11 @@ def _run(
 
     # Rollouts under contrastive system prompts, judged and filtered.
     rollouts = keep(
-        gather(elicitation_tasks(spec, spec.questions.extraction, config.samples), "extraction",
-               capture=True),
+        gather(
+            elicitation_tasks(spec, spec.questions.extraction, config.samples),
+            "extraction",
+            capture=True,
+        ),
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
     )
@@ -226,8 +229,10 @@ def _run(
         out / "run" / "system-prompts", [r.id for r in prompted if r.n_tokens]
     )
     neutral = gather(
-        [Task(id=f"neutral-{i}", question=q) for i, q in
-         enumerate(neutral_prompts()[: config.neutral_prompts])],
+        [
+            Task(id=f"neutral-{i}", question=q)
+            for i, q in enumerate(neutral_prompts()[: config.neutral_prompts])
+        ],
         "neutral prompts",
         capture=True,
         judged=False,
@@ -262,15 +267,17 @@ def _run(
                 "of": sum(r.polarity == polarity for r in rollouts),
                 "kept": sum(bool(r.polarity == polarity and r.kept) for r in rollouts),
                 "dropped": dict(
-                    Counter(r.why_dropped for r in rollouts
-                            if r.polarity == polarity and r.why_dropped)
+                    Counter(
+                        r.why_dropped for r in rollouts if r.polarity == polarity and r.why_dropped
+                    )
                 ),
             }
             for polarity in ("pos", "neg")
         },
         "log_odds": {
-            polarity: [r.log_odds for r in rollouts
-                       if r.polarity == polarity and r.log_odds is not None]
+            polarity: [
+                r.log_odds for r in rollouts if r.polarity == polarity and r.log_odds is not None
+            ]
             for polarity in ("pos", "neg")
         },
         "mean_log_odds": {
@@ -448,13 +455,8 @@ def _interval(interval: Interval | None) -> dict[str, float] | None:
     return asdict(interval) if interval is not None else None
 
 
-def _mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> dict[str, float] | None:
-    scored = [r for r in rollouts if r.log_odds is not None]
-    if len({r.question for r in scored}) < 2:
-        return None
-    found = clustered_bootstrap(
-        [r.log_odds for r in scored], [r.question for r in scored], seed=seed
-    )
+def _mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
+    found = validation.mean_log_odds(rollouts, seed)
     return {"log_odds": found.value, "low": found.low, "high": found.high}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from personavec.errors import DataError
 from personavec.model.capture import capture_means
 from personavec.model.chat import Message
@@ -59,6 +61,13 @@ def project_conversation(
     baselines = (vector.neutral_prompt_last[layer], vector.neutral_response_mean[layer])
     readings = []
     for turn, (last, mean) in zip(turns, values.tolist(), strict=True):
-        sigma = [(v - float(b[0])) / float(b[1]) for v, b in zip((last, mean), baselines, strict=True)]
+        sigma = [
+            (v - float(b[0])) / float(b[1]) for v, b in zip((last, mean), baselines, strict=True)
+        ]
         readings.append(Reading(turn, last, sigma[0], mean, sigma[1]))
     return readings
+
+
+def _sigma(value: float, baseline: Tensor) -> float:
+    """Standard deviations from a neutral baseline (mean, spread)."""
+    return (value - float(baseline[0])) / float(baseline[1])

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from personavec.errors import DataError
 from personavec.judges.contrast import NAME as CONTRAST
-from personavec.judges.contrast import Answer, Score, score_answers
+from personavec.judges.contrast import Answer, score_answers
 from personavec.model.chat import chat
 from personavec.model.engine.base import SPANS, Request, Sampling
 from personavec.model.engine.hf import generate_batch, plan
@@ -145,9 +145,7 @@ def _generate(
             if missing:
                 generations = generate_batch(loaded, batch, sampling, capture=capture)
                 if capture:
-                    means = {
-                        g.id: g.activations for g in generations if g.activations is not None
-                    }
+                    means = {g.id: g.activations for g in generations if g.activations is not None}
                     atomic_write(folder / "activations" / f"{number:04d}.safetensors", save(means))
                 append_records(
                     path,
@@ -160,9 +158,7 @@ def _generate(
             bar.advance(len(batch))
 
 
-def _record(
-    task: Task, ids: tuple[int, ...], loaded: LoadedModel, seed: int
-) -> dict[str, Any]:
+def _record(task: Task, ids: tuple[int, ...], loaded: LoadedModel, seed: int) -> dict[str, Any]:
     text = loaded.chat.decode(ids)
     return Rollout(
         id=task.id,
@@ -204,18 +200,16 @@ def _judge(
 
 
 def _with_score(rollout: Rollout, score: Mapping[str, Any]) -> Rollout:
-    found = Score(**{k: v for k, v in score.items() if k != "id"})
-    if found.log_odds is None:
+    if score["log_odds"] is None:
         return rollout
-    per_token = found.log_odds_per_token
     return replace(
         rollout,
         state="scored",
         judge=CONTRAST,
-        log_odds=found.log_odds,
-        log_odds_per_token=tuple(per_token) if per_token is not None else None,
-        trait_score=found.trait_score,
-        coherence=found.coherence,
+        log_odds=score["log_odds"],
+        log_odds_per_token=tuple(score["log_odds_per_token"]),
+        trait_score=score["trait_score"],
+        coherence=score["coherence"],
     )
 
 
@@ -255,7 +249,9 @@ def load_activations(
         try:
             found |= load_file(path)
         except SafetensorError as error:
-            raise DataError(f"{path} is damaged ({error}); delete the folder and run again") from error
+            raise DataError(
+                f"{path} is damaged ({error}); delete the folder and run again"
+            ) from error
     missing = [i for i in ids if i not in found]
     if missing:
         raise DataError(f"no activations of rollout {missing[0]} in {folder / 'activations'}")

@@ -52,7 +52,9 @@ def steered_answers(
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
     system = _eliciting_prompt(vector.trait)
-    conditions = [(f"{c:+g}" if c else "0", None, c) for c in coefficients]
+    conditions: list[tuple[str, str | None, float]] = [
+        (f"{c:+g}" if c else "0", None, c) for c in coefficients
+    ]
     if system is not None:
         conditions.append(("system prompt", system, 0.0))
     if out is not None:

@@ -260,9 +260,7 @@ def template_spec(name: str, description: str, questions_per_half: int = 20) -> 
             judge_instruction=tuple(
                 InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
             ),
-            questions=Questions(
-                extraction=tuple(picked[0::2]), evaluation=tuple(picked[1::2])
-            ),
+            questions=Questions(extraction=tuple(picked[0::2]), evaluation=tuple(picked[1::2])),
             rubric=(
                 f"Rate from 0 to 100 how strongly the answer shows this trait: {word}. {text} "
                 "0 means not at all, 100 very strongly. Reply with one integer, or REFUSAL if "

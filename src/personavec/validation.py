@@ -81,22 +81,28 @@ def summarise(rollouts: Sequence[Rollout], layer: int, coefficient: float, seed:
 
     An empty response is counted, and has no log-odds; where all are empty the values are NaN.
     """
-    scored = [r for r in rollouts if r.log_odds is not None and r.coherence is not None]
-    questions = [r.question for r in scored]
-    nan = Interval(float("nan"), float("nan"), float("nan"))
-    enough = len(set(questions)) >= 2
+    scored = [r for r in rollouts if r.state == "scored"]
     return Dose(
         layer=layer,
         coefficient=coefficient,
-        log_odds=clustered_bootstrap([r.log_odds for r in scored], questions, seed=seed)
-        if enough
-        else nan,
-        coherence=clustered_bootstrap([r.coherence for r in scored], questions, seed=seed)
-        if enough
-        else nan,
+        log_odds=mean_log_odds(rollouts, seed),
+        coherence=_mean([(r.coherence, r.question) for r in rollouts], seed),
         n=len(scored),
         empty=len(rollouts) - len(scored),
     )
+
+
+def mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> Interval:
+    """Mean log-odds of the scored rollouts with its 95% interval; NaN without two questions."""
+    return _mean([(r.log_odds, r.question) for r in rollouts], seed)
+
+
+def _mean(pairs: Sequence[tuple[float | None, str]], seed: int) -> Interval:
+    values = [value for value, _ in pairs if value is not None]
+    questions = [question for value, question in pairs if value is not None]
+    if len(set(questions)) < 2:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return clustered_bootstrap(values, questions, seed=seed)
 
 
 def sweep_layers(
@@ -233,8 +239,10 @@ def verdict(
     for name, dose, sign in (("positive", high, 1), ("negative", low, -1)):
         others = [c for c in control if c["coefficient"] == dose.coefficient]
         bound = (
-            max(c["high"] for c in others) if sign > 0 else min(c["low"] for c in others)
-        ) if others else float("nan")
+            (max(c["high"] for c in others) if sign > 0 else min(c["low"] for c in others))
+            if others
+            else float("nan")
+        )
         value = dose.log_odds.value
         checks.append(
             {

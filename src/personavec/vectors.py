@@ -155,14 +155,13 @@ def load_vector(source: str | Path) -> PersonaVector:
         tensors = load_file(folder / "vector.safetensors")
         trait, layer = meta["trait"], meta["layer"]
         parts = {name: tensors[name].float() for name in _TENSORS}
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
     shape = parts["response_mean_diff"].shape
-    if len(shape) != 2 or any(
-        parts[name].shape != shape for name in ("prompt_mean_diff", "prompt_last_diff")
-    ):
+    shapes = [shape, shape, shape, shape[:1], (*shape[:1], 2), (*shape[:1], 2)]
+    if len(shape) != 2 or [part.shape for part in parts.values()] != shapes:
         raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")
-    if not 1 <= layer < shape[0]:
+    if not isinstance(layer, int) or not 1 <= layer < shape[0]:
         raise DataError(f"the vector in {folder} is damaged: layer {layer} of {shape[0] - 1}")
     if not all(torch.isfinite(part).all() for part in parts.values()):
         raise DataError(f"the vector in {folder} holds NaN or infinite values; extract it again")

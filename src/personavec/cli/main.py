@@ -51,8 +51,9 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         raise
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False,
-                               soft_wrap=True)
+    Console(stderr=True).print(
+        f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
     return code
 
 
@@ -63,4 +64,3 @@ def _quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-

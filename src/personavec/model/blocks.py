@@ -8,6 +8,7 @@ longest `ModuleList` whose length is the config's number of layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ def find_blocks(model: nn.Module) -> Blocks:
 
     Raises ModelError, naming what was looked for, when there is none.
     """
-    config = model.config.get_text_config()
+    config = cast(Any, model).config.get_text_config()
     n_layers, hidden_size = config.num_hidden_layers, config.hidden_size
     stacks = [
         module

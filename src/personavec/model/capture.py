@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,6 +61,8 @@ def recording(model: nn.Module, sums: SpanSums, *, stop_early: bool = False) -> 
 
         def read_input(module, args, kwargs, slot=slot):
             sums.add(slot, args[0] if args else kwargs["hidden_states"])
+            if stop_early and deepest == 0:
+                raise _DeepestLayerReached
 
         def read_output(module, args, output, slot=slot, layer=layer):
             sums.add(slot, block_output(output))
@@ -79,7 +82,7 @@ def recording(model: nn.Module, sums: SpanSums, *, stop_early: bool = False) -> 
         raise HookError("no capture hook fired: the model's blocks were not called")
 
 
-def run_to_deepest_layer(model: nn.Module, **inputs: Tensor) -> None:
+def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
     """Run the decoder (no vocabulary logits) until the deepest recorded layer."""
     try:
         model.base_model(**inputs, use_cache=False)
@@ -119,7 +122,7 @@ def batches_under_budget(lengths: Sequence[int], budget: int) -> list[list[int]]
 
 @torch.inference_mode()
 def capture_means(
-    model: nn.Module,
+    model: Any,
     rows: Sequence[Sequence[int]],
     spans: Sequence[Sequence[tuple[int, int]]],
     *,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from personavec.errors import ModelError
 from personavec.model.blocks import Blocks, find_blocks
@@ -43,7 +42,7 @@ class ModelIdentity:
 class LoadedModel:
     """A model ready to use: the network, its chat format, and who it is."""
 
-    model: nn.Module
+    model: Any  # a transformers causal language model, wrapped or not
     tokenizer: Any
     chat: ChatFormat
     identity: ModelIdentity
@@ -105,14 +104,16 @@ def snapshot_of_gguf(gguf: Path) -> Path:
         raise ModelError(f"{gguf}: no such GGUF file")
     stamp = gguf.stat()
     key = f"{gguf.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}:{_SNAPSHOT_FORMAT}"
-    folder = cache_folder() / "models" / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    folder = (
+        cache_folder() / "models" / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    )
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         model = model.to(torch.bfloat16)
         # The weights are plain tensors by now; transformers refuses to save a model that still
         # calls itself GGUF-quantised.
@@ -174,7 +175,7 @@ def load_model(
     else:
         source = Path(name) if Path(name).is_dir() else name
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch_dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch_dtype)
         tokenizer = AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]

@@ -88,7 +88,9 @@ def _score(jobs: Sequence[Job], loaded: LoadedModel) -> list[Tensor]:
             use_cache=True,
         ).logits
         predicting.append(rest)
-    scored = [_gather(logits, responses, at) for logits, at in zip(predicting, (0, 1), strict=False)]
+    scored = [
+        _gather(logits, responses, at) for logits, at in zip(predicting, (0, 1), strict=False)
+    ]
     logprobs = torch.cat(scored, dim=1).cpu()
     return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
 

@@ -69,12 +69,11 @@ class SteeringBatch:
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
         """The hidden states [batch, tokens, hidden] of one layer, steered."""
         self.fired.add(layer)
-        total = None
         for kind, addition in self.additions[layer].items():
             mask = self.token_masks[kind].to(hidden.device, torch.float32)
-            part = mask[:, :, None] * addition.to(hidden.device)[:, None, :]
-            total = part if total is None else total + part
-        return hidden + total.to(hidden.dtype)
+            added = mask[:, :, None] * addition.to(hidden.device)[:, None, :]
+            hidden = hidden + added.to(hidden.dtype)
+        return hidden
 
 
 @contextmanager
@@ -128,10 +127,8 @@ def steer(
     blocks = find_blocks(model)
     vector.check_fits(blocks.n_layers, blocks.hidden_size)
     layer = vector.layer if layer is None else layer
-    item = Steering(layer, vector.response_mean_diff[layer], coefficient, positions)
+    item = Steering(layer, vector.direction(layer), coefficient, positions)
     addition = (coefficient * item.direction).float()
-    if layer > blocks.n_layers:
-        raise UsageError(f"layer {layer} does not exist: the model has 1 to {blocks.n_layers}")
     fired = False
 
     def hook(module, args, output):

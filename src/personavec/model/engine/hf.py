@@ -29,9 +29,7 @@ from personavec.model.loading import LoadedModel
 from personavec.model.steering import SteeringBatch, steering_rows
 
 
-def plan(
-    requests: Sequence[Request], sampling: Sampling, batch_tokens: int
-) -> list[list[Request]]:
+def plan(requests: Sequence[Request], sampling: Sampling, batch_tokens: int) -> list[list[Request]]:
     """Batches whose prompt and response tokens stay within the budget; deterministic."""
     lengths = [len(request.prompt_ids) + sampling.max_tokens for request in requests]
     return [[requests[i] for i in batch] for batch in batches_under_budget(lengths, batch_tokens)]

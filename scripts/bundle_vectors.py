@@ -1,0 +1,28 @@
+"""Copy extracted vectors into the package: `python scripts/bundle_vectors.py out/vectors`.
+
+Only the vector and its description ship; rollouts, activations and reports stay behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from personavec.traits import bundled_traits
+from personavec.vectors import load_vector
+
+TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
+
+
+def main(source: Path) -> None:
+    for name in bundled_traits():
+        load_vector(source / name)  # refuses a damaged one
+        (TARGET / name).mkdir(parents=True, exist_ok=True)
+        for file in ("vector.safetensors", "vector.json"):
+            shutil.copyfile(source / name / file, TARGET / name / file)
+        print(f"bundled {name}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

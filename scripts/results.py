@@ -1,0 +1,153 @@
+"""Write docs/results.md from finished extractions: `make results`.
+
+Every figure on that page is printed from a `results.json` that `personavec extract` wrote; no
+number is typed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+#: The trial that the project started from: mean log-odds at the best of its coefficients, and at
+#: -2. Other specs, judging and sampling; a bar to clear, not a baseline measured here.
+TRIAL = {
+    "evil": (8.1, -11.5),
+    "optimistic": (6.3, -2.9),
+    "impolite": (5.1, -6.3),
+    "apathetic": (1.6, -2.3),
+    "humorous": (4.1, -5.5),
+    "sycophantic": (5.8, -4.8),
+    "hallucinating": (3.2, -2.2),
+}
+
+
+def main(bundled: Path, unbundled: Path) -> None:
+    pages = [HEAD]
+    for title, folder in (("Bundled traits", bundled), ("Traits from a name alone", unbundled)):
+        found = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*/results.json"))]
+        failed = sorted(p.parent.name for p in folder.glob("*/failed.txt"))
+        if found or failed:
+            pages += [f"## {title}\n", _summary(found)]
+            pages += [_failure(folder / name / "failed.txt", name) for name in failed]
+            pages += [_curve(results) for results in found]
+    text = "\n".join(pages)
+    (DOCS / "results.md").write_text(text, "utf-8")
+    print(text)
+
+
+HEAD = """# Results on the embedded model
+
+SmolLM2-135M-Instruct on two processor cores, written by `make results` from the runs of
+`make vectors` and `make unbundled`. Log-odds are in nats over the first 64 response tokens,
+judged by the contrast judge with prompts that elicited nothing; intervals are 95%, from a
+bootstrap clustered by question. Steered answers have no system prompt and answer evaluation
+questions that neither made the vector nor selected its layer. "Random" is the range of the
+random directions' 95% intervals, norms equal to the vector's. The first four checks are those of
+the report; a failed one is printed as failed.
+"""
+
+
+def _pm(interval: dict[str, Any] | None, key: str = "value", digits: int = 2) -> str:
+    if interval is None or interval[key] is None:
+        return "not measured"
+    return (
+        f"{interval[key]:.{digits}f} ({interval['low']:.{digits}f} to "
+        f"{interval['high']:.{digits}f})"
+    )
+
+
+def _summary(found: list[dict[str, Any]]) -> str:
+    head = [
+        "trait",
+        "layer",
+        "kept pos / neg",
+        "good rollouts dropped as incoherent",
+        "log-odds at −end",
+        "unsteered",
+        "at +end",
+        "random at −end",
+        "random at +end",
+        "pos / neg prompt alone",
+        "wrong way",
+        "held-out AUC",
+        "split-half cosine",
+        "seconds",
+        "verdict",
+    ]
+    return _table(head, [_summary_row(r) for r in found])
+
+
+def _dose(results: dict[str, Any], coefficient: float) -> dict[str, Any]:
+    return next(d for d in results["dose_response"] if d["coefficient"] == coefficient)
+
+
+def _random(results: dict[str, Any], coefficient: float) -> str:
+    rows = [c for c in results["control"] if c["coefficient"] == coefficient]
+    if not rows:
+        return "not measured"
+    return f"{min(c['low'] for c in rows):.1f} to {max(c['high'] for c in rows):.1f}"
+
+
+def _summary_row(r: dict[str, Any]) -> list[str]:
+    low, high = r["coherent_range"]
+    kept, dropped = r["rollouts"], r["coherence_dropped_share"]
+    failed = [c["name"] for c in r["verdict"]["checks"] if not c["passed"]]
+    return [
+        r["trait"]["name"],
+        str(r["layer"]),
+        " / ".join(f"{kept[p]['kept']} of {kept[p]['of']}" for p in ("pos", "neg")),
+        " / ".join("–" if dropped[p] is None else f"{dropped[p]:.0%}" for p in ("pos", "neg")),
+        f"{_pm(_dose(r, low), 'log_odds', 1)} at {low:+g}",
+        _pm(_dose(r, 0), "log_odds", 1),
+        f"{_pm(_dose(r, high), 'log_odds', 1)} at {high:+g}",
+        _random(r, low),
+        _random(r, high),
+        " / ".join(_pm(r["prompted"][p], "log_odds", 1) for p in ("pos", "neg")),
+        _pm(r["wrong_way"]),
+        _pm(r["separability_auc"]),
+        _pm(r["split_half_cosine"]),
+        f"{sum(r['seconds'].values()):.0f}",
+        "passed" if not failed else "FAILED: " + "; ".join(failed),
+    ]
+
+
+def _curve(r: dict[str, Any]) -> str:
+    low, high = r["coherent_range"]
+    rows = [
+        [
+            f"{d['coefficient']:+g}",
+            f"{d['relative_dose']:.0%}",
+            _pm(d, "log_odds", 1),
+            f"{d['coherence']:.0f}",
+            "yes" if low <= d["coefficient"] <= high else "outside the coherent range",
+        ]
+        for d in r["dose_response"]
+    ]
+    head = ["coefficient", "relative dose", "log-odds", "coherence", "reported"]
+    text = f"### {r['trait']['name']}\n\n{_table(head, rows)}"
+    if r["trait"]["name"] in TRIAL:
+        up, down = TRIAL[r["trait"]["name"]]
+        inside = [d["log_odds"] for d in r["dose_response"] if low <= d["coefficient"] <= high]
+        text += (
+            f"\nThe trial's highest and lowest means were {up:+.1f} and {down:+.1f}; over the "
+            f"coherent range here: {max(inside):+.1f} and {min(inside):+.1f}.\n"
+        )
+    return text
+
+
+def _failure(path: Path, name: str) -> str:
+    return f"**{name}: FAILED.** {path.read_text('utf-8').strip()}\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

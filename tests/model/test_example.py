@@ -1,0 +1,111 @@
+"""The example's plain code and the package are two routes to the same numbers."""
+
+import copy
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from personavec import cosine, load_trait, wrap_model
+from personavec.judges.contrast import Answer, score_answers
+from personavec.model.capture import capture_means
+from personavec.model.chat import chat
+from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.hf import generate_batch
+from personavec.model.steering import Steering
+from personavec.projection import mean_difference
+
+LAYER = 16
+TOLERANCES = {
+    # The same operations in another order, over batches with padding. bf16 keeps 8 bits, so one
+    # activation is off by up to 0.4%; means over 8 rollouts of 16 tokens average most of it away.
+    # Logits between 16 and 32 come in steps of 1/8: one log-probability is off by some 0.04, a
+    # difference of sums over 16 tokens, averaged over 3 pairs, by some 0.13; 0.8 is 6 of those.
+    "bfloat16": SimpleNamespace(cosine=0.999, norm=0.01, log_odds=0.8),
+    # Here the same difference is one of rounding in the seventh digit.
+    "float32": SimpleNamespace(cosine=0.99999, norm=1e-4, log_odds=0.01),
+}
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The script as a module; its name begins with a digit, so it cannot be imported by it."""
+    path = Path(__file__).parents[2] / "examples" / "01_extract.py"
+    found = importlib.util.spec_from_file_location("example_extract", path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def made(example):
+    """The model, and a few greedy rollouts of it made by the example."""
+    model, tokenizer = example.load()
+    spec = example.load_spec("optimistic")
+    rollouts = example.make_rollouts(
+        model, tokenizer, spec, n_questions=4, n_pairs=2, max_tokens=16, temperature=0
+    )
+    assert len(rollouts) == 4 * 2 * 2
+    assert all(r["response"] for r in rollouts)
+    return SimpleNamespace(model=model, tokenizer=tokenizer, spec=spec, rollouts=rollouts)
+
+
+@pytest.fixture(scope="module", params=TOLERANCES)
+def setting(request, made):
+    """The same network for both routes, in one precision."""
+    model = made.model if request.param == "bfloat16" else copy.deepcopy(made.model).float()
+    loaded = wrap_model(model, made.tokenizer, name="smollm2")
+    return SimpleNamespace(model=model, loaded=loaded, tolerance=TOLERANCES[request.param])
+
+
+def test_the_package_gives_the_same_vector(example, made, setting):
+    plain = example.persona_vector(setting.model, made.tokenizer, made.rollouts)
+
+    chat_format = setting.loaded.chat
+    prompts = [chat_format.prompt_ids(chat(r["question"], r["system"])) for r in made.rollouts]
+    rows = [[*p, *r["response"]] for p, r in zip(prompts, made.rollouts, strict=True)]
+    spans = [[(len(p), len(row))] for p, row in zip(prompts, rows, strict=True)]
+    means = capture_means(setting.model, rows, spans)[:, 0]
+    positive = torch.tensor([r["polarity"] == "pos" for r in made.rollouts])
+    ours = mean_difference(means[positive], means[~positive])
+
+    assert ours.shape == plain.shape == (31, 576)
+    assert cosine(ours, plain).min() > setting.tolerance.cosine
+    ratio = ours.norm(dim=-1) / plain.norm(dim=-1)
+    assert (ratio - 1).abs().max() < setting.tolerance.norm
+
+
+def test_the_judges_agree(example, made, setting):
+    plain = [
+        example.log_odds(setting.model, made.tokenizer, made.spec, r["question"], r["response"])
+        for r in made.rollouts
+    ]
+    answers = [Answer(r["question"], tuple(r["response"]), r["system"]) for r in made.rollouts]
+    scores = score_answers(setting.loaded, load_trait("optimistic")[0], answers)
+    for mine, score in zip(plain, scores, strict=True):
+        assert score.log_odds == pytest.approx(mine, abs=setting.tolerance.log_odds)
+
+
+def test_steering_writes_the_same_words(example, made, setting):
+    if setting.model.dtype != torch.float32:
+        pytest.skip("in bf16 two tokens can tie, and greedy choices part from there")
+    vector = example.persona_vector(setting.model, made.tokenizer, made.rollouts)
+    question = made.spec["questions"]["evaluation"][0]
+    plain = example.steered(setting.model, made.tokenizer, question, vector, LAYER, 1.0, 12)
+    unsteered = example.steered(setting.model, made.tokenizer, question, vector, LAYER, 0.0, 12)
+
+    prompt = tuple(setting.loaded.chat.prompt_ids(chat(question)))
+    request = Request("q", prompt, (Steering(LAYER, vector[LAYER], 1.0),))
+    [ours] = generate_batch(setting.loaded, [request], Sampling(max_tokens=12, temperature=0))
+    assert list(ours.response_ids) == plain != unsteered
+
+
+def test_the_filter_keeps_the_right_side(example):
+    rollouts = [
+        {"polarity": polarity, "log_odds": s, "response": [1]}
+        for polarity in ("pos", "neg")
+        for s in (-1.0, 1.0)
+    ]
+    assert example.keep(rollouts) == [rollouts[1], rollouts[2]]

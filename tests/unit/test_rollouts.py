@@ -1,0 +1,339 @@
+"""A killed run equals an undisturbed one, and what is dropped is counted with its reason."""
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
+from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.model.engine.base import Sampling
+from personavec.model.engine.hf import generate_batch
+from personavec.model.steering import Steering
+from personavec.progress import Progress
+from personavec.projection import mean_difference
+from personavec.rollouts import (
+    Rollout,
+    Task,
+    collect,
+    iter_rollouts,
+    keep,
+    load_activations,
+)
+
+QUIET = Progress(quiet=True)
+SAMPLING = Sampling(max_tokens=6, temperature=1.0, seed=4)
+SPEC = TraitSpec.model_validate(
+    {
+        "name": "odd",
+        "description": "Being odd.",
+        "instruction": [
+            {"pos": f"Be odd, {i}.", "neg": f"Be like all others, {i}."} for i in range(3)
+        ],
+        "judge_instruction": [{"pos": "Odd!", "neg": "Even!"}],
+        "questions": {
+            "extraction": [f"Why {i}?" for i in range(6)],
+            "evaluation": [f"When {i}?" for i in range(4)],
+        },
+    }
+)
+
+
+def tasks_for(loaded: LoadedModel) -> list[Task]:
+    v = torch.ones(loaded.identity.hidden_size)
+    return [
+        Task(id=f"t{i}", question="Why? " * (i % 4), steering=(Steering(1, v, i / 10),))
+        for i in range(1, 12)
+    ]
+
+
+def run_in(
+    loaded: LoadedModel, folder: Path, tasks: list[Task] | None = None
+) -> tuple[list[Rollout], torch.Tensor]:
+    """Three to four rollouts a batch; the rollouts and the activations of those not empty."""
+    found = collect(
+        loaded,
+        tasks_for(loaded) if tasks is None else tasks,
+        SAMPLING,
+        folder,
+        spec=SPEC,
+        capture=True,
+        batch_tokens=80,
+        progress=QUIET,
+    )
+    return found, load_activations(folder, [r.id for r in found if r.n_tokens])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    llama: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Rollout], torch.Tensor, dict[str, bytes]]:
+    """What an undisturbed run finds, and every file it leaves."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    rollouts, activations = run_in(llama, folder)
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return rollouts, activations, {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@settings(derandomize=True, max_examples=20, deadline=None)
+@given(data=st.data())
+def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
+    llama: LoadedModel,
+    undisturbed: tuple[list[Rollout], torch.Tensor, dict[str, bytes]],
+    data: st.DataObject,
+) -> None:
+    """Killed while generating or while judging, perhaps between a batch's two files.
+
+    Batches are formed as before, so that the files end up the same byte for byte.
+    """
+    rollouts, activations, files = undisturbed
+    generated, scores = files["generated.jsonl"], files["scores.jsonl"]
+    judging = data.draw(st.booleans(), label="killed while judging")
+    cut = data.draw(st.integers(0, len(scores if judging else generated)), label="at byte")
+    left = dict(files)
+    if judging:
+        left["scores.jsonl"] = scores[:cut]
+    else:
+        del left["scores.jsonl"]
+        left["generated.jsonl"] = generated[:cut]
+        sound = {json.loads(line)["id"] for line in generated[:cut].split(b"\n")[:-1]}
+        # The file of a batch is there if a record of it is; the next one may already be.
+        n_batches = -(-len(sound) // 3)
+        for i, name in enumerate(sorted(n for n in files if n.endswith(".safetensors"))):
+            if i > n_batches:
+                del left[name]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "activations").mkdir()
+        for path, content in left.items():
+            (folder / path).write_bytes(content)
+        again, activations_again = run_in(llama, folder)
+        assert again == rollouts
+        assert torch.equal(activations_again, activations)
+        for path in ("generated.jsonl", "scores.jsonl"):
+            lines = (folder / path).read_bytes().splitlines()
+            assert sorted(lines) == sorted(files[path].splitlines())
+
+
+def test_a_finished_run_generates_and_judges_nothing_again(
+    llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the engine nor the judge is called."""
+    before = run_in(llama, tmp_path)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("called again")
+
+    monkeypatch.setattr("personavec.rollouts.generate_batch", never)
+    monkeypatch.setattr("personavec.rollouts.score_answers", never)
+    after = run_in(llama, tmp_path)
+    assert after[0] == before[0]
+    assert torch.equal(after[1], before[1])
+
+
+def test_interrupted_between_batches_keeps_what_was_finished(
+    llama: LoadedModel,
+    undisturbed: tuple[list[Rollout], torch.Tensor, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C in the third batch: two are on disk, and only the rest is generated afterwards."""
+    calls: list[int] = []
+
+    def interrupted(loaded: LoadedModel, batch: list[Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate_batch(loaded, batch, *args, **kwargs)
+
+    monkeypatch.setattr("personavec.rollouts.generate_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_in(llama, tmp_path)
+    lines = (tmp_path / "generated.jsonl").read_text().splitlines()
+    assert len(lines) == sum(calls[:2])
+    assert run_in(llama, tmp_path)[0] == undisturbed[0]
+    assert sum(calls[:2]) + sum(calls[3:]) == len(undisturbed[0])
+
+
+def test_an_empty_response_is_a_state_and_not_a_score(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    """Where every token ends the turn, all rollouts are empty, unscored and dropped as such."""
+    loaded = fresh("llama")
+    loaded.model.generation_config.eos_token_id = list(range(260))
+    tasks = [Task(id=f"t{i}", question="Why?", polarity="pos") for i in range(3)]
+    found = collect(loaded, tasks, SAMPLING, tmp_path, spec=SPEC, capture=True, progress=QUIET)
+    for rollout in keep(found):
+        assert (rollout.state, rollout.n_tokens, rollout.trait_score) == ("empty", 0, None)
+        assert (rollout.kept, rollout.why_dropped) == (False, "empty response")
+
+
+def rollout(**changes: Any) -> Rollout:
+    plain = Rollout(
+        id="a",
+        question="Why?",
+        pair=0,
+        polarity="pos",
+        sample=0,
+        system=None,
+        response="So.",
+        response_ids=(1,),
+        n_tokens=1,
+        seed=0,
+        state="scored",
+        trait_score=80.0,
+        coherence=90.0,
+    )
+    return replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({"trait_score": 50.0}, "does not show the trait"),
+        ({"polarity": "neg", "trait_score": 50.0}, "shows the trait"),
+        ({"polarity": "neg", "trait_score": 49.9}, None),
+        ({"coherence": 49.9}, "incoherent"),
+        ({"coherence": 50.0}, None),
+        ({"state": "empty", "trait_score": None, "coherence": None}, "empty response"),
+        ({"state": "unscored", "trait_score": None, "coherence": None}, "unscored"),
+        ({"state": "refusal", "trait_score": None}, "refusal"),
+    ],
+)
+def test_keep_says_why(changes: dict[str, Any], why: str | None) -> None:
+    """At the threshold falls; missing is a reason of its own and no low score."""
+    [found] = keep([rollout(**changes)])
+    assert (found.kept, found.why_dropped) == (why is None, why)
+
+
+def test_damaged_or_missing_activations_are_named(llama: LoadedModel, tmp_path: Path) -> None:
+    """The file, or the rollout."""
+    rollouts, _ = run_in(llama, tmp_path)
+    with pytest.raises(DataError, match="no activations of rollout zz"):
+        load_activations(tmp_path, ["zz"])
+    path = sorted((tmp_path / "activations").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError, match=path.name):
+        load_activations(tmp_path, [rollouts[0].id])
+
+
+SMALL = ExtractConfig(
+    max_tokens=5,
+    temperature=1.0,
+    coherence_floor=0,
+    layers=(1, 2),
+    coefficients=(-1, 0, 1),
+    sweep_questions=2,
+    random_directions=2,
+    neutral_prompts=4,
+    samples=2,
+)
+
+
+def finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def balanced(loaded: LoadedModel, folder: Path) -> ExtractConfig:
+    """A random model shows no trait: put the threshold where half of either side is kept."""
+    with pytest.raises(TooFewRolloutsError):
+        extract.run(loaded, SPEC, folder, replace(SMALL, trait_threshold=200), progress=QUIET)
+    scores = sorted(r.trait_score for r in iter_rollouts(folder / "rollouts.jsonl"))
+    return replace(SMALL, trait_threshold=scores[len(scores) // 2])
+
+
+@pytest.mark.parametrize("coherent", [False, True])
+def test_an_extraction_on_a_model_that_means_nothing(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coherent: bool
+) -> None:
+    """All files come, JSON is finite, the vector is the difference of means of what was kept.
+
+    A random model is never coherent, which leaves no range to test in; with coherence set to
+    90 by hand the controls run as well.
+    """
+    config = balanced(loaded, tmp_path / "first")
+    if coherent:
+        monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    out = tmp_path / "out"
+    results = extract.run(loaded, SPEC, out, config, progress=QUIET)
+    assert json.loads((out / "results.json").read_text("utf-8")) == results
+    assert finite(results)
+    assert "<html" in (out / "report.html").read_text("utf-8")
+    assert results["coherent_range"] == ([-1, 1] if coherent else [0, 0])
+    assert len(results["control"]) == (4 if coherent else 0)
+    assert results["verdict"]["passed"] in ((True, False) if coherent else (False,))
+    assert finite(extract.summary(results, out))
+
+    rollouts = list(iter_rollouts(out / "rollouts.jsonl"))
+    assert len({r.id for r in rollouts}) == len(rollouts) == 2 * 3 * 6 * 2
+    sides = {
+        p: load_activations(
+            out / "run" / "extraction", [r.id for r in rollouts if r.kept and r.polarity == p]
+        )
+        for p in ("pos", "neg")
+    }
+    vector = load_vector(out)
+    difference = mean_difference(sides["pos"][:, 0], sides["neg"][:, 0])
+    assert torch.equal(vector.response_mean_diff, difference)
+    vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+
+    # Run again, everything is read back and comes out the same.
+    again = extract.run(loaded, SPEC, out, config, progress=QUIET)
+    assert {**again, "seconds": None} == {**results, "seconds": None}
+
+
+def test_too_few_rollouts_are_counted_explained_and_kept(
+    llama: LoadedModel, tmp_path: Path
+) -> None:
+    """How many fell and why, what to do, and where the rollouts are."""
+    with pytest.raises(TooFewRolloutsError) as caught:
+        extract.run(llama, SPEC, tmp_path, replace(SMALL, coherence_floor=101), progress=QUIET)
+    message = str(caught.value)
+    assert "only 0 positive and 0 negative rollouts of 36 each" in message
+    assert "36 pos: incoherent" in message
+    assert "--samples" in message
+    assert len(list(iter_rollouts(tmp_path / "rollouts.jsonl"))) == 72
+    assert str(tmp_path / "rollouts.jsonl") in message
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "named"),
+    [
+        (replace(SMALL, seed=1), SPEC, "config.seed was 0, now 1"),
+        (SMALL, SPEC.model_copy(update={"description": "Otherwise."}), "spec was"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    llama: LoadedModel, tmp_path: Path, config: ExtractConfig, spec: TraitSpec, named: str
+) -> None:
+    """Not mixed: the difference is named and nothing in the folder changes."""
+    with pytest.raises(TooFewRolloutsError):
+        extract.run(llama, SPEC, tmp_path, replace(SMALL, trait_threshold=200), progress=QUIET)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(SettingsMismatchError, match=named):
+        extract.run(llama, spec, tmp_path, replace(config, trait_threshold=200), progress=QUIET)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_settings_that_cannot_be_meant_are_refused(llama: LoadedModel, tmp_path: Path) -> None:
+    """Before anything is generated or written."""
+    with pytest.raises(UsageError, match="must include 0"):
+        ExtractConfig(coefficients=(1.0, 2.0))
+    with pytest.raises(UsageError, match="at least 1"):
+        ExtractConfig(samples=0)
+    with pytest.raises(UsageError, match="layer 9 does not exist"):
+        extract.run(llama, SPEC, tmp_path / "out", replace(SMALL, layers=(9,)), progress=QUIET)
+    assert not (tmp_path / "out").exists()
