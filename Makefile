@@ -4,7 +4,7 @@ READY := .venv/.ready
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint vectors results clean
+.PHONY: help demo test check lint vectors unbundled results bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -35,13 +35,17 @@ check: lint  ## lint and the unit tests
 	$(BIN)/pytest tests/unit
 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits
-	set -e; for trait in $(TRAITS); do \
-	  $(BIN)/personavec extract --trait $$trait --out out/vectors/$$trait; \
-	done
+	$(BIN)/python scripts/extract_all.py bundled out/vectors
 	$(BIN)/python scripts/bundle_vectors.py out/vectors
 
-results: $(READY)  ## remake the figures and tables of docs/results.md
-	$(BIN)/python scripts/results.py
+unbundled: $(READY)  ## extract three traits from a name and a description alone
+	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
+
+results: $(READY)  ## write docs/results.md from the runs of vectors and unbundled
+	$(BIN)/python scripts/results.py out/vectors out/unbundled
+
+bench: $(READY)  ## one mixed batch against one generate call per configuration
+	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

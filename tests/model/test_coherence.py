@@ -71,9 +71,9 @@ def test_answers_steered_into_collapse_fall_below_50(smollm2: LoadedModel) -> No
         Sampling(max_tokens=8, temperature=0),
         capture=True,
     )
-    norm = probe.activations[0, LAYER].norm()
-    direction = torch.randn(norm.new_empty(576).shape, generator=torch.Generator().manual_seed(0))
-    steering = (Steering(LAYER, direction / direction.norm() * norm, 4.0),)
+    residual = probe.activations[0, LAYER]
+    noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(0))
+    steering = (Steering(LAYER, noise / noise.norm() * residual.norm(), 4.0),)
     answers = {q: ids for q, ids in answer(smollm2, steering).items() if ids}
     found = scores(smollm2, answers)
     show("collapsed", found)

@@ -183,10 +183,15 @@ def load_model(
             f"model '{name}' could not be loaded ({first_line}); use '{EMBEDDED}', a Hugging Face "
             "id, a local folder or a .gguf file"
         ) from error
-    return wrap_model(model.to(device), tokenizer, name=name)
+    revision = (
+        f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}" if name == EMBEDDED else None
+    )
+    return wrap_model(model.to(device), tokenizer, name=name, revision=revision)
 
 
-def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
+def wrap_model(
+    model: Any, tokenizer: Any, *, name: str | None = None, revision: str | None = None
+) -> LoadedModel:
     """A LoadedModel from a transformers model and tokenizer that are already in memory."""
     model.eval()
     blocks = find_blocks(model)
@@ -194,7 +199,7 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Loaded
     parameter = next(model.parameters())
     identity = ModelIdentity(
         name=name or model.config.name_or_path or type(model).__name__,
-        revision=getattr(model.config, "_commit_hash", None),
+        revision=revision or getattr(model.config, "_commit_hash", None),
         dtype=str(parameter.dtype).removeprefix("torch."),
         n_layers=blocks.n_layers,
         hidden_size=blocks.hidden_size,

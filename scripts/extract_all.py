@@ -1,0 +1,47 @@
+"""Extract many traits with default settings: the bundled ones, or three from a name alone.
+
+    python scripts/extract_all.py bundled out/vectors
+    python scripts/extract_all.py unbundled out/unbundled
+
+A trait that fails leaves its one-line reason in `failed.txt`, and the others go on. Run again,
+finished traits are read back, not extracted again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import personavec as pv
+from personavec.extract import run, summary
+from personavec.traits import bundled_traits
+
+#: Chosen before any of them was measured; descriptions as a user would type them.
+UNBUNDLED = {
+    "anxious": "Worries about everything, expects danger, and doubts that anything is safe.",
+    "formal": "Uses stiff, official and elaborate language, like a civil servant's letter.",
+    "poetic": "Speaks in images and metaphors, with rhythm and lyrical words, like a poem.",
+}
+
+
+def main(which: str, out: Path) -> int:
+    traits = dict.fromkeys(bundled_traits()) if which == "bundled" else UNBUNDLED
+    loaded = pv.load_model("smollm2")
+    failures = 0
+    for name, description in traits.items():
+        folder = out / name
+        spec, origin = pv.load_trait(name, description)
+        try:
+            found = summary(run(loaded, spec, folder, origin=origin), folder)
+        except pv.PersonavecError as error:
+            failures += 1
+            (folder / "failed.txt").write_text(f"{error}\n", "utf-8")
+            print(f"{name}: FAILED: {error}")
+            continue
+        (folder / "failed.txt").unlink(missing_ok=True)
+        print(f"{name}: {'passed' if found['passed'] else 'FAILED'}, layer {found['layer']}")
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(sys.argv[1], Path(sys.argv[2])) and sys.argv[1] == "bundled" else 0)
