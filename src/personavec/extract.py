@@ -8,12 +8,10 @@ steering, a dose-response curve with controls, a report.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec import validation
+from personavec import summaries, validation
 from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.model.engine.base import SPANS, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.projection import (
-    agreement,
-    largest_coordinate,
     mean_and_spread,
     mean_difference,
-    projections,
-    question_differences,
     random_directions,
-    split_half_cosine,
 )
 from personavec.report.extraction import write_extraction_report
 from personavec.rollouts import (
@@ -46,14 +39,11 @@ from personavec.rollouts import (
     write_rollouts,
 )
 from personavec.runs import atomic_write, claim, lock
-from personavec.stats import Interval, auc_interval, clustered_bootstrap
 from personavec.traits import Origin, TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
 MIN_KEPT = 10
-#: One coordinate holding more of the vector's squared norm than this is a massive activation.
-MASSIVE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -155,7 +145,13 @@ def _run(
     clock = _Clock()
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
 
-    def gather(tasks: Sequence[Task], label: str, *, capture: bool = False, judged: bool = True):
+    def gather(
+        tasks: Sequence[Task],
+        label: str,
+        *,
+        activations: Path | None = None,
+        judged: bool = True,
+    ) -> list[Rollout]:
         found = collect(
             loaded,
             tasks,
@@ -163,7 +159,7 @@ def _run(
             out / "run" / label.replace(" ", "-"),
             spec=spec if judged else None,
             judge_model=judge_model,
-            capture=capture,
+            activations=activations,
             batch_tokens=config.batch_tokens,
             label=label,
             progress=progress,
@@ -176,7 +172,7 @@ def _run(
         gather(
             elicitation_tasks(spec, spec.questions.extraction, config.samples),
             "extraction",
-            capture=True,
+            activations=out / "activations",
         ),
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
@@ -187,9 +183,8 @@ def _run(
     _require_enough(rollouts, pos, neg, out)
 
     # Persona vector: difference of mean activations, at every layer and for three spans.
-    folder = out / "run" / "extraction"
-    pos_means = load_activations(folder, [r.id for r in pos])
-    neg_means = load_activations(folder, [r.id for r in neg])
+    pos_means = load_activations(out / "activations", [r.id for r in pos])
+    neg_means = load_activations(out / "activations", [r.id for r in neg])
     by_span = {
         span: mean_difference(pos_means[:, i], neg_means[:, i]) for i, span in enumerate(SPANS)
     }
@@ -224,112 +219,59 @@ def _run(
         gather,
         seed=config.seed,
     )
-    prompted = gather(elicitation_tasks(spec, test_questions, 1), "system prompts", capture=True)
-    held_out = load_activations(
-        out / "run" / "system-prompts", [r.id for r in prompted if r.n_tokens]
+    prompted = gather(
+        elicitation_tasks(spec, test_questions, 1),
+        "system prompts",
+        activations=out / "run" / "system-prompts",
     )
+
+    # The neutral baseline against which later readings are standardised.
+    neutral_folder = out / "run" / "neutral-prompts"
+    prompts = neutral_prompts()[: config.neutral_prompts]
     neutral = gather(
-        [
-            Task(id=f"neutral-{i}", question=q)
-            for i, q in enumerate(neutral_prompts()[: config.neutral_prompts])
-        ],
+        [Task(id=f"neutral-{i}", question=question) for i, question in enumerate(prompts)],
         "neutral prompts",
-        capture=True,
+        activations=neutral_folder,
         judged=False,
     )
-    neutral_means = load_activations(
-        out / "run" / "neutral-prompts", [r.id for r in neutral if r.n_tokens]
-    )
+    neutral_means = load_activations(neutral_folder, [r.id for r in neutral if r.n_tokens])
+
     residual = residual_norms(pos_means[:, 0], neg_means[:, 0])
-
-    verdict = validation.verdict(doses, control, ends)
-    half_pos, half_neg = pos_means[:, 0, layer], neg_means[:, 0, layer]
-    pos_q, neg_q = [r.question for r in pos], [r.question for r in neg]
-    questions, differences = question_differences(half_pos, half_neg, pos_q, neg_q)
-    coordinate, share = largest_coordinate(direction)
-    unsteered = next(d for d in doses if d.coefficient == 0)
-    results: dict[str, Any] = {
-        "trait": {"name": spec.name, "description": spec.description, "origin": origin},
-        "spec": {
-            "hash": spec.hash,
-            "pairs": len(spec.instruction),
-            "judge_pairs": len(spec.judge_instruction),
-            "extraction_questions": len(spec.questions.extraction),
-            "evaluation_questions": len(evaluation),
-        },
-        "model": loaded.identity.as_dict(),
-        "judge_model": judge_model.identity.as_dict() if judge_model else None,
-        "settings": asdict(config),
-        "versions": versions(),
-        "notes": _notes(loaded, spec, origin),
-        "rollouts": {
-            polarity: {
-                "of": sum(r.polarity == polarity for r in rollouts),
-                "kept": sum(bool(r.polarity == polarity and r.kept) for r in rollouts),
-                "dropped": dict(
-                    Counter(
-                        r.why_dropped for r in rollouts if r.polarity == polarity and r.why_dropped
-                    )
-                ),
-            }
-            for polarity in ("pos", "neg")
-        },
-        "log_odds": {
-            polarity: [
-                r.log_odds for r in rollouts if r.polarity == polarity and r.log_odds is not None
-            ]
-            for polarity in ("pos", "neg")
-        },
-        "mean_log_odds": {
-            "pos": _mean_log_odds([r for r in rollouts if r.polarity == "pos"], config.seed),
-            "neg": _mean_log_odds([r for r in rollouts if r.polarity == "neg"], config.seed),
-            "unsteered": _interval(unsteered.log_odds),
-        },
-        "coherence_dropped_share": {
-            polarity: _incoherent_share([r for r in rollouts if r.polarity == polarity], config)
-            for polarity in ("pos", "neg")
-        },
-        "sweep": [dose.as_dict() for dose in sweep],
-        "layer": layer,
-        "coherence_floor": validation.COHERENCE_FLOOR,
-        "dose_response": [
-            {
-                **dose.as_dict(),
-                "relative_dose": abs(dose.coefficient) * float(direction.norm() / residual[layer]),
-            }
-            for dose in doses
+    held_out = [r for r in prompted if r.n_tokens]
+    evidence = summaries.Evidence(
+        rollouts=rollouts,
+        pos_means=pos_means[:, 0, layer],
+        neg_means=neg_means[:, 0, layer],
+        vectors=vectors,
+        residual_norm=residual,
+        layer=layer,
+        sweep=sweep,
+        doses=doses,
+        by_dose=by_dose,
+        ends=ends,
+        control=control,
+        prompted=prompted,
+        held_out=held_out,
+        held_out_means=load_activations(out / "run" / "system-prompts", [r.id for r in held_out])[
+            :, 0, layer
         ],
-        "control": control,
-        "prompted": {
-            polarity: _mean_log_odds([r for r in prompted if r.polarity == polarity], config.seed)
-            for polarity in ("pos", "neg")
-        },
-        "coherent_range": list(ends),
-        "wrong_way": _wrong_way(by_dose, ends, config.seed),
-        "split_half_cosine": _interval(
-            split_half_cosine(half_pos, half_neg, pos_q, neg_q, seed=config.seed)
-        ),
-        "question_agreement": _interval(
-            clustered_bootstrap(agreement(differences), questions, seed=config.seed)
-            if len(questions) > 1
-            else None
-        ),
-        "separability_auc": _interval(
-            _separability(held_out[:, 0, layer], direction, prompted, config.seed)
-        ),
-        "relative_norm": (vectors.norm(dim=-1) / residual).tolist(),
-        "massive": {
-            "layer": layer,
-            "coordinate": coordinate,
-            "share": share,
-            "warning": share > MASSIVE_SHARE,
-        },
-        "transcripts": _transcripts(by_dose, ends, prompted, test_questions),
-        "verdict": verdict,
-    }
-    results["seconds"] = clock.seconds()
-    results = _without_nan(results)
-
+        test_questions=test_questions,
+    )
+    results = summaries.without_nan(
+        {
+            "trait": {"name": spec.name, "description": spec.description, "origin": origin},
+            "spec": summaries.describe_spec(spec),
+            "model": loaded.identity.as_dict(),
+            "judge_model": judge_model.identity.as_dict() if judge_model else None,
+            "settings": asdict(config),
+            "versions": summaries.versions(),
+            "notes": summaries.notes(loaded, spec, origin),
+            **summaries.summarise(
+                evidence, config.trait_threshold, config.coherence_floor, config.seed
+            ),
+            "seconds": clock.seconds(),
+        }
+    )
     PersonaVector(
         response_mean_diff=vectors,
         prompt_mean_diff=by_span["prompt_mean"],
@@ -339,7 +281,7 @@ def _run(
         neutral_prompt_last=mean_and_spread(neutral_means[:, 2], vectors),
         trait=spec.name,
         layer=layer,
-        meta=_vector_meta(results),
+        meta=summaries.vector_meta(results),
     ).save(out)
     atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     write_extraction_report(results, out / "report.html")
@@ -369,11 +311,6 @@ def residual_norms(
 ) -> Float[Tensor, " layer"]:
     """Mean norm of the response-mean activations at every layer."""
     return torch.cat([pos, neg]).norm(dim=-1).mean(0)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a result depends on."""
-    return {name: metadata.version(name) for name in ("personavec", "torch", "transformers")}
 
 
 def summary(results: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -434,135 +371,3 @@ def _require_enough(
         f"are left, {MIN_KEPT} of each are needed ({why}); raise --samples, or make the pairs or "
         f"the description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )
-
-
-def _notes(loaded: LoadedModel, spec: TraitSpec, origin: Origin) -> list[str]:
-    notes = list(loaded.chat.notes)
-    if origin == "template":
-        notes.append(
-            "The trait spec was built from templates and a bundled question bank, from the "
-            "trait's name and description alone; nobody has reviewed it."
-        )
-    if not spec.judge_instruction:
-        notes.append(
-            "The spec has no judge pairs: each rollout was judged with the eliciting pairs it was "
-            "not generated under."
-        )
-    return notes
-
-
-def _interval(interval: Interval | None) -> dict[str, float] | None:
-    return asdict(interval) if interval is not None else None
-
-
-def _mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
-    found = validation.mean_log_odds(rollouts, seed)
-    return {"log_odds": found.value, "low": found.low, "high": found.high}
-
-
-def _incoherent_share(rollouts: Sequence[Rollout], config: ExtractConfig) -> float | None:
-    """The share of rollouts on the right side of the trait that coherence alone drops."""
-    right = [
-        r
-        for r in rollouts
-        if r.trait_score is not None
-        and (r.trait_score > config.trait_threshold) == (r.polarity == "pos")
-    ]
-    if not right:
-        return None
-    return sum((r.coherence or 0) < config.coherence_floor for r in right) / len(right)
-
-
-def _wrong_way(
-    by_dose: dict[float, list[Rollout]], ends: tuple[float, float], seed: int
-) -> dict[str, Any] | None:
-    found = validation.wrong_way(by_dose[0], by_dose[ends[1]], seed) if ends[1] > 0 else None
-    if found is None:
-        return None
-    return {
-        "share": found.value,
-        "low": found.low,
-        "high": found.high,
-        "coefficients": [0, ends[1]],
-    }
-
-
-def _separability(
-    activations: Float[Tensor, "row hidden"],
-    direction: Float[Tensor, " hidden"],
-    rollouts: Sequence[Rollout],
-    seed: int,
-) -> Interval:
-    """AUC of projections of evaluation-question rollouts, positive against negative prompts."""
-    answered = [r for r in rollouts if r.n_tokens]
-    values = projections(activations, direction).tolist()
-    pos = [(v, r.question) for v, r in zip(values, answered, strict=True) if r.polarity == "pos"]
-    neg = [(v, r.question) for v, r in zip(values, answered, strict=True) if r.polarity == "neg"]
-    return auc_interval(
-        [v for v, _ in pos],
-        [v for v, _ in neg],
-        [q for _, q in pos],
-        [q for _, q in neg],
-        seed=seed,
-    )
-
-
-def _transcripts(
-    by_dose: dict[float, list[Rollout]],
-    ends: tuple[float, float],
-    prompted: Sequence[Rollout],
-    questions: Sequence[str],
-    n: int = 6,
-) -> list[dict[str, Any]]:
-    """The first questions' answers at both ends and unsteered, and under system prompts."""
-    shown = sorted({ends[0], 0.0, ends[1]})
-    found = []
-    for question in questions[:n]:
-        answers = [
-            {
-                "coefficient": c,
-                "response": r.response,
-                "log_odds": r.log_odds,
-                "coherence": r.coherence,
-            }
-            for c in shown
-            for r in by_dose[c]
-            if r.question == question and r.sample == 0
-        ]
-        by_prompt = {
-            polarity: next(
-                (r.response for r in prompted if r.question == question and r.polarity == polarity),
-                "",
-            )
-            for polarity in ("pos", "neg")
-        }
-        found.append({"question": question, "answers": answers, "prompted": by_prompt})
-    return found
-
-
-def _vector_meta(results: dict[str, Any]) -> dict[str, Any]:
-    kept = {polarity: results["rollouts"][polarity]["kept"] for polarity in ("pos", "neg")}
-    return {
-        "description": results["trait"]["description"],
-        "model": results["model"],
-        "spec_hash": results["spec"]["hash"],
-        "engine": "hf",
-        "seed": results["settings"]["seed"],
-        "settings": results["settings"],
-        "versions": results["versions"],
-        "kept": kept,
-        "coherent_range": results["coherent_range"],
-        "dose_response": results["dose_response"],
-        "separability_auc": results["separability_auc"],
-        "split_half_cosine": results["split_half_cosine"],
-        "passed": results["verdict"]["passed"],
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ from personavec.errors import DataError
 from personavec.judges.contrast import NAME as CONTRAST
 from personavec.judges.contrast import Answer, score_answers
 from personavec.model.chat import chat
-from personavec.model.engine.base import SPANS, Request, Sampling
+from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch, plan
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
@@ -96,22 +96,24 @@ def collect(
     *,
     spec: TraitSpec | None,
     judge_model: LoadedModel | None = None,
-    capture: bool = False,
+    activations: Path | None = None,
     batch_tokens: int = 16384,
     label: str = "rollouts",
     progress: Progress,
 ) -> list[Rollout]:
     """Rollouts of all tasks in their order: generated, judged against `spec` if there is one.
 
-    Writes `generated.jsonl`, `scores.jsonl` and, with `capture`, `activations/*.safetensors`
-    into `folder` as it goes, and reads back what is there.
+    Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes, and reads back what is
+    there. With `activations`, a folder, the responses' mean activations are captured while
+    generating and kept there as safetensors, keyed by rollout id.
     """
-    _generate(loaded, tasks, sampling, folder, capture, batch_tokens, label, progress)
+    _generate(loaded, tasks, sampling, folder, activations, batch_tokens, label, progress)
     found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
     rollouts = [from_record(found[task.id]) for task in tasks]
     if spec is None:
         return rollouts
-    _judge(judge_model or loaded, rollouts, spec, folder, label, progress)
+    foreign = judge_model is not None
+    _judge(judge_model or loaded, rollouts, spec, folder, label, progress, foreign=foreign)
     scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
     return [_with_score(rollout, scores[rollout.id]) for rollout in rollouts]
 
@@ -121,7 +123,7 @@ def _generate(
     tasks: Sequence[Task],
     sampling: Sampling,
     folder: Path,
-    capture: bool,
+    activations: Path | None,
     batch_tokens: int,
     label: str,
     progress: Progress,
@@ -143,10 +145,11 @@ def _generate(
         for number, batch in enumerate(plan(requests, sampling, batch_tokens)):
             missing = [request for request in batch if request.id not in done]
             if missing:
+                capture = activations is not None
                 generations = generate_batch(loaded, batch, sampling, capture=capture)
-                if capture:
+                if activations is not None:
                     means = {g.id: g.activations for g in generations if g.activations is not None}
-                    atomic_write(folder / "activations" / f"{number:04d}.safetensors", save(means))
+                    atomic_write(activations / f"{number:04d}.safetensors", save(means))
                 append_records(
                     path,
                     [
@@ -182,6 +185,8 @@ def _judge(
     folder: Path,
     label: str,
     progress: Progress,
+    *,
+    foreign: bool,
 ) -> None:
     path = folder / "scores.jsonl"
     done = {record["id"] for record in read_records(path)}
@@ -191,7 +196,16 @@ def _judge(
         bar.advance(len(rollouts) - len(todo))
         for start in range(0, len(todo), _JUDGE_GROUP):
             group = todo[start : start + _JUDGE_GROUP]
-            answers = [Answer(r.question, r.response_ids, r.system, r.pair) for r in group]
+            answers = [
+                Answer(
+                    r.question,
+                    # Another model reads the text with its own tokenizer.
+                    tuple(loaded.chat.response_ids(r.response)) if foreign else r.response_ids,
+                    r.system,
+                    r.pair,
+                )
+                for r in group
+            ]
             scores = score_answers(loaded, spec, answers)
             append_records(
                 path, [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
@@ -240,12 +254,12 @@ def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:
 def load_activations(
     folder: Path, ids: Sequence[str]
 ) -> Float[Tensor, "rollout span layer hidden"]:
-    """Captured means of the given rollouts, in their order, from `folder/activations`.
+    """Captured means of the given rollouts, in their order, from the files in `folder`.
 
     Raises DataError when one is missing or its file is damaged.
     """
     found: dict[str, Tensor] = {}
-    for path in sorted((folder / "activations").glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):
         try:
             found |= load_file(path)
         except SafetensorError as error:
@@ -254,8 +268,9 @@ def load_activations(
             ) from error
     missing = [i for i in ids if i not in found]
     if missing:
-        raise DataError(f"no activations of rollout {missing[0]} in {folder / 'activations'}")
-    assert not found or next(iter(found.values())).shape[0] == len(SPANS)
+        raise DataError(
+            f"no activations of rollout {missing[0]} in {folder}; use another --out to start anew"
+        )
     return torch.stack([found[i] for i in ids])
 
 

@@ -475,7 +475,8 @@ def _massive(massive: Mapping[str, Any]) -> Html:
         element(
             "p",
             element("strong", "Massive activation. "),
-            f"One coordinate alone holds {share:.0%} of the vector's squared norm ({where}). The direction may "
+            f"One coordinate alone holds {share:.0%} of the vector's squared norm ({where}). "
+            "The direction may "
             "follow that coordinate rather than the trait; prefer another layer.",
         ),
         class_="note",
