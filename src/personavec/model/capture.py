@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,32 @@ from personavec.model.blocks import block_output, find_blocks
 
 class _DeepestLayerReached(Exception):
     """Raised by the hook of the deepest layer needed, to end a forward early."""
+
+
+class Recorder(Protocol):
+    """What a forward is read into: the layers wanted, and what to do with each one's states."""
+
+    layers: tuple[int, ...]
+    fired: int
+
+    def add(self, slot: int, hidden: Tensor) -> None:
+        """Take in layer `layers[slot]`'s hidden states [batch, tokens, hidden]."""
+
+
+class TokenStates:
+    """Every token's hidden states of one batch, float32: [batch, tokens, layers, hidden]."""
+
+    def __init__(self, layers: Sequence[int]):
+        self.layers = tuple(layers)
+        self.fired = 0
+        self._by_slot: dict[int, Tensor] = {}
+
+    def add(self, slot: int, hidden: Tensor) -> None:
+        self.fired += 1
+        self._by_slot[slot] = hidden.float().cpu()
+
+    def stacked(self) -> Tensor:
+        return torch.stack([self._by_slot[slot] for slot in range(len(self.layers))], dim=2)
 
 
 class SpanSums:
@@ -47,25 +73,25 @@ class SpanSums:
 
 
 @contextmanager
-def recording(model: nn.Module, sums: SpanSums, *, stop_early: bool = False) -> Iterator[SpanSums]:
-    """Within this context every forward of `model` adds to `sums`.
+def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False) -> Iterator[None]:
+    """Within this context every forward of `model` is read into `recorder`.
 
     With `stop_early` the forward ends after the deepest layer asked for; run it through
     `run_to_deepest_layer`. Hooks are removed on the way out, whatever happens.
     Raises HookError when a layer's hook never fired.
     """
     blocks = find_blocks(model).stack
-    deepest = max(sums.layers)
+    deepest = max(recorder.layers)
     handles = []
-    for slot, layer in enumerate(sums.layers):
+    for slot, layer in enumerate(recorder.layers):
 
         def read_input(module, args, kwargs, slot=slot):
-            sums.add(slot, args[0] if args else kwargs["hidden_states"])
+            recorder.add(slot, args[0] if args else kwargs["hidden_states"])
             if stop_early and deepest == 0:
                 raise _DeepestLayerReached
 
         def read_output(module, args, output, slot=slot, layer=layer):
-            sums.add(slot, block_output(output))
+            recorder.add(slot, block_output(output))
             if stop_early and layer == deepest:
                 raise _DeepestLayerReached
 
@@ -74,11 +100,11 @@ def recording(model: nn.Module, sums: SpanSums, *, stop_early: bool = False) -> 
         else:
             handles.append(blocks[layer - 1].register_forward_hook(read_output))
     try:
-        yield sums
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    if not sums.fired:
+    if not recorder.fired:
         raise HookError("no capture hook fired: the model's blocks were not called")
 
 
@@ -161,6 +187,35 @@ def capture_means(
             run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
         out[batch] = sums.sums.transpose(0, 1)
     check_finite(out)
+    return out
+
+
+@torch.inference_mode()
+def capture_tokens(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    *,
+    layers: Sequence[int],
+    batch_tokens: int = 4096,
+) -> list[Float[Tensor, "token layer hidden"]]:
+    """Every token's residual-stream activation of whole texts, float32 on the CPU.
+
+    Memory grows with tokens x layers: ask for few layers. Raises ActivationError on NaN or
+    infinite activations.
+    """
+    device = model.get_input_embeddings().weight.device
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
+        ids, mask, positions = padded(
+            [rows[i] for i in batch], pad_id=0, side="right", device=device
+        )
+        states = TokenStates(layers)
+        with recording(model, states, stop_early=True):
+            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+        stacked = states.stacked()
+        for b, i in enumerate(batch):
+            out[i] = stacked[b, : len(rows[i])].clone()
+            check_finite(out[i])
     return out
 
 
