@@ -73,7 +73,7 @@ def extraction(spec: Path, out: Path) -> list[str]:
         "from personavec.cli.main import main; main()",
         *("extract", "--trait", str(spec), "--out", str(out), "--json"),
         *("--layers", "16", "--coefficients=-1,0,1", "--max-tokens", "24"),
-        *("--batch-tokens", "1200"),
+        *("--batch-tokens", "2400"),
     ]
 
 

@@ -41,11 +41,20 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         call()
     except PersonavecError as error:
         return _fail(str(error), error.exit_code, debug)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        # typer has turned Ctrl-C into an exit of its own, which says nothing.
+        if not _interrupted(ended):
+            raise
         return _fail("interrupted; run the same command again to continue", 130, debug)
     except OSError as error:
         return _fail(str(StorageError(str(error))), 1, debug)
     return 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

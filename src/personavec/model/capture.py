@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class _DeepestLayerReached(Exception):
     """Raised by the hook of the deepest layer needed, to end a forward early."""
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What a forward is read into: the layers wanted, and what to do with each one's states."""
 
