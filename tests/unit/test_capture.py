@@ -11,7 +11,7 @@ from torch import Tensor
 from personavec import LoadedModel
 from personavec.errors import ActivationError
 from personavec.model.blocks import block_output
-from personavec.model.capture import batches_under_budget, capture_means
+from personavec.model.capture import batches_under_budget, capture_means, capture_tokens
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 
@@ -61,6 +61,21 @@ def test_capture_equals_the_naive_loop_on_either_padding_and_any_budget(
         found = capture_means(loaded.model, rows, spans, batch_tokens=budget, padding=padding)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, naive, **close)
+
+
+@same_examples
+@given(
+    rows=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=24), min_size=1, max_size=6),
+    budget=st.integers(1, 200),
+)
+def test_every_token_equals_the_naive_loop(
+    loaded: LoadedModel, rows: list[list[int]], budget: int
+) -> None:
+    """Each text's own tokens and no padding, in the texts' order, layers as asked for."""
+    found = capture_tokens(loaded.model, rows, layers=[2, 0], batch_tokens=budget)
+    for row, states in zip(rows, found, strict=True):
+        naive = all_hidden_states(loaded, row)[[2, 0]].transpose(0, 1)
+        torch.testing.assert_close(states, naive, **close)
 
 
 def test_chosen_layers_are_those_rows_of_all_layers(loaded: LoadedModel) -> None:

@@ -11,6 +11,7 @@ from personavec import LoadedModel
 from personavec.errors import UsageError
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import choose_tokens, generate, generate_batch, plan
+from personavec.model.steering import Steering
 
 same_examples = settings(derandomize=True, max_examples=15, deadline=None)
 REQUESTS = [Request(f"r{i}", tuple(range(40, 42 + 3 * i))) for i in range(7)]
@@ -75,10 +76,17 @@ def test_cached_decoding_equals_a_full_forward_at_every_step(loaded: LoadedModel
 def test_a_row_that_ended_changes_no_row_that_goes_on(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third of all tokens end a turn, so rows end at unlike steps; each equals itself alone."""
+    """A third of all tokens end a turn, so rows end at unlike steps; each equals itself alone.
+
+    Every second row is steered, so that a mask on the wrong row would show.
+    """
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", list(range(0, 256, 3)))
-    requests = [Request(f"r{i}", tuple(range(40, 42 + i))) for i in range(16)]
-    sampling = Sampling(max_tokens=8, temperature=1.5)
+    v = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    requests = [
+        Request(f"r{i}", tuple(range(40, 42 + i)), (Steering(1, v, 3.0),) * (i % 2))
+        for i in range(16)
+    ]
+    sampling = Sampling(max_tokens=8, temperature=0.2)
     together = ids_of(loaded, requests, sampling)
     assert len({len(ids) for ids in together.values()}) > 3
     assert together == ids_of(loaded, requests, sampling, budget=1)

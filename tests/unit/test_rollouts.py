@@ -65,11 +65,11 @@ def run_in(
         SAMPLING,
         folder,
         spec=SPEC,
-        capture=True,
+        activations=folder / "activations",
         batch_tokens=80,
         progress=QUIET,
     )
-    return found, load_activations(folder, [r.id for r in found if r.n_tokens])
+    return found, load_activations(folder / "activations", [r.id for r in found if r.n_tokens])
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,9 @@ def test_an_empty_response_is_a_state_and_not_a_score(
     loaded = fresh("llama")
     loaded.model.generation_config.eos_token_id = list(range(260))
     tasks = [Task(id=f"t{i}", question="Why?", polarity="pos") for i in range(3)]
-    found = collect(loaded, tasks, SAMPLING, tmp_path, spec=SPEC, capture=True, progress=QUIET)
+    found = collect(
+        loaded, tasks, SAMPLING, tmp_path, spec=SPEC, activations=tmp_path / "a", progress=QUIET
+    )
     for rollout in keep(found):
         assert (rollout.state, rollout.n_tokens, rollout.trait_score) == ("empty", 0, None)
         assert (rollout.kept, rollout.why_dropped) == (False, "empty response")
@@ -219,11 +221,11 @@ def test_damaged_or_missing_activations_are_named(llama: LoadedModel, tmp_path: 
     """The file, or the rollout."""
     rollouts, _ = run_in(llama, tmp_path)
     with pytest.raises(DataError, match="no activations of rollout zz"):
-        load_activations(tmp_path, ["zz"])
+        load_activations(tmp_path / "activations", ["zz"])
     path = sorted((tmp_path / "activations").iterdir())[0]
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=path.name):
-        load_activations(tmp_path, [rollouts[0].id])
+        load_activations(tmp_path / "activations", [rollouts[0].id])
 
 
 SMALL = ExtractConfig(
@@ -281,7 +283,7 @@ def test_an_extraction_on_a_model_that_means_nothing(
     assert len({r.id for r in rollouts}) == len(rollouts) == 2 * 3 * 6 * 2
     sides = {
         p: load_activations(
-            out / "run" / "extraction", [r.id for r in rollouts if r.kept and r.polarity == p]
+            out / "activations", [r.id for r in rollouts if r.kept and r.polarity == p]
         )
         for p in ("pos", "neg")
     }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
@@ -208,6 +208,26 @@ def test_capture_at_the_steered_layer_reads_the_steered_state(loaded: LoadedMode
         for row in ((), (Steering(1, v, 2.0),))
     ]
     torch.testing.assert_close(found[1][2, 1] - found[0][2, 1], 2.0 * v, atol=1e-4, rtol=1e-4)
+
+
+def test_capture_reads_the_steered_state_whichever_context_comes_first(
+    loaded: LoadedModel, random_vector: MakeVector
+) -> None:
+    """Recording around steer() and steer() around recording read the same, which is not plain."""
+    vector, ids = random_vector(loaded, layer=1), torch.tensor([list(prompt())])
+    read = []
+    for first, coefficient in (("recording", 2.0), ("steer", 2.0), ("steer", 0.0)):
+        sums = SpanSums([1], 1, 1, loaded.identity.hidden_size)
+        sums.weights = torch.ones(1, 1, ids.shape[1])
+        contexts = [recording(loaded.model, sums), steer(loaded.model, vector, coefficient)]
+        with ExitStack() as stack:
+            for context in contexts if first == "recording" else reversed(contexts):
+                stack.enter_context(context)
+            logits(loaded, list(prompt()))
+        read.append(sums.sums)
+    assert torch.equal(read[0], read[1])
+    moved = (read[1] - read[2]).flatten()
+    torch.testing.assert_close(moved, 2.0 * vector.direction(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("coefficient", [math.nan, math.inf, -math.inf])
