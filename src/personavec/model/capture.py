@@ -28,7 +28,6 @@ class Recorder(Protocol):
     """What a forward is read into: the layers wanted, and what to do with each one's states."""
 
     layers: tuple[int, ...]
-    fired: int
 
     def add(self, slot: int, hidden: Tensor) -> None:
         """Take in layer `layers[slot]`'s hidden states [batch, tokens, hidden]."""
@@ -39,11 +38,9 @@ class TokenStates:
 
     def __init__(self, layers: Sequence[int]):
         self.layers = tuple(layers)
-        self.fired = 0
         self._by_slot: dict[int, Tensor] = {}
 
     def add(self, slot: int, hidden: Tensor) -> None:
-        self.fired += 1
         self._by_slot[slot] = hidden.float().cpu()
 
     def stacked(self) -> Tensor:
@@ -62,11 +59,9 @@ class SpanSums:
         self.layers = tuple(layers)
         self.sums = torch.zeros(spans, batch, len(self.layers), hidden_size)
         self.weights: Tensor | None = None
-        self.fired = 0
 
     def add(self, slot: int, hidden: Tensor) -> None:
         """Add one layer's hidden states [batch, tokens, hidden] under the current weights."""
-        self.fired += 1
         if self.weights is None:
             return
         weights = self.weights.to(hidden.device, torch.float32)
@@ -83,15 +78,18 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
     """
     blocks = find_blocks(model).stack
     deepest = max(recorder.layers)
+    fired: set[int] = set()
     handles = []
     for slot, layer in enumerate(recorder.layers):
 
         def read_input(module, args, kwargs, slot=slot):
+            fired.add(0)
             recorder.add(slot, args[0] if args else kwargs["hidden_states"])
             if stop_early and deepest == 0:
                 raise _DeepestLayerReached
 
         def read_output(module, args, output, slot=slot, layer=layer):
+            fired.add(layer)
             recorder.add(slot, block_output(output))
             if stop_early and layer == deepest:
                 raise _DeepestLayerReached
@@ -105,8 +103,8 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
     finally:
         for handle in handles:
             handle.remove()
-    if not recorder.fired:
-        raise HookError("no capture hook fired: the model's blocks were not called")
+    if missed := set(recorder.layers) - fired:
+        raise HookError(f"capture did not fire at layer(s) {sorted(missed)}: no forward ran there")
 
 
 def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
