@@ -65,7 +65,7 @@ class ExtractConfig:
     sweep_coefficients: tuple[float, ...] = (2.0, 4.0)
     sweep_questions: int = 8
     """Evaluation questions set aside for layer selection; validation uses the others."""
-    coefficients: tuple[float, ...] = (-8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8)
+    coefficients: tuple[float, ...] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
     validation_samples: int = 1
     """Steered responses per validation question and coefficient."""
     random_directions: int = 5
