@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-#: Below this mean log-likelihood (nats per token) a text reads as word salad …
-_SALAD, _SALAD_WIDTH = -3.5, 0.35
+#: Two standard errors below this mean log-likelihood (nats per token) a text reads as word salad;
+#: a token's own spreads by about 3 nats, so that a short fluent answer can look unlikely …
+_SALAD, _SALAD_WIDTH, _TOKEN_SPREAD = -3.0, 0.35, 3.0
 #: … and above this one a text of some length is *too* likely: a loop.
 _LOOP, _LOOP_WIDTH = -0.12, 0.03
 _LOOP_MIN_TOKENS = 24
@@ -27,10 +28,11 @@ def coherence(logprobs: Tensor, ids: Sequence[int]) -> float:
 
     Two-sided: word salad is too unlikely, a loop too likely. 50 is the threshold below which a
     rollout is dropped; the constants were fixed on plain and deliberately broken generations
-    (`tests/model/test_coherence.py`).
+    (`tests/model/test_coherence.py`) and on answers that people and other models wrote.
     """
     mean = float(logprobs.mean())
-    fluent = _sigmoid((mean - _SALAD) / _SALAD_WIDTH)
+    salad = _SALAD - 2 * _TOKEN_SPREAD / math.sqrt(len(ids))
+    fluent = _sigmoid((mean - salad) / _SALAD_WIDTH)
     surprising = 1.0
     if len(ids) >= _LOOP_MIN_TOKENS:
         surprising = _sigmoid((_LOOP - mean) / _LOOP_WIDTH)
