@@ -91,8 +91,9 @@ class TraitSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """A short hash of everything in the spec."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """A short hash of what decides an extraction; checks and provenance do not."""
+        text = self.model_dump_json(exclude={"checks", "monitoring", "provenance", "rubric"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(text: str) -> str:
