@@ -92,7 +92,7 @@ class TraitSpec(BaseModel):
     @property
     def hash(self) -> str:
         """A short hash of what decides an extraction; checks and provenance do not."""
-        text = self.model_dump_json(exclude={"checks", "monitoring", "provenance", "rubric"})
+        text = self.model_dump_json(exclude={"checks", "monitoring", "provenance"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

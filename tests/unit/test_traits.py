@@ -160,9 +160,11 @@ def test_a_template_needs_a_sound_name_and_description(name: str, description: s
         template_spec(name, description)
 
 
-def test_the_hash_changes_with_any_content(tmp_path: Path) -> None:
-    """And with nothing else: not with the file's name or its spacing."""
+def test_the_hash_changes_with_what_decides_an_extraction(tmp_path: Path) -> None:
+    """And with nothing else: not with the file's name, its spacing, or checks of the judge."""
     plain = load_trait(write(tmp_path, example()))[0].hash
+    checked = example(checks=[{"question": "Q?", "answer": "A.", "shows": True}])
+    assert load_trait(write(tmp_path, checked))[0].hash == plain
     spaced = json.dumps(example(), indent=3)
     assert load_trait(write(tmp_path, spaced, "other.json"))[0].hash == plain
     changes: list[dict[str, Any]] = [
