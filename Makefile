@@ -4,7 +4,7 @@ READY := .venv/.ready
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint vectors unbundled results bench clean
+.PHONY: help demo test check lint vectors unbundled results models bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -43,6 +43,11 @@ unbundled: $(READY)  ## extract three traits from a name and a description alone
 
 results: $(READY)  ## write docs/results.md from the runs of vectors and unbundled
 	$(BIN)/python scripts/results.py out/vectors out/unbundled
+
+models: $(READY)  ## write docs/models.md from the tests of every family
+	$(BIN)/pytest tests/unit/test_architectures.py --junitxml out/models.xml \
+	  --deselect tests/unit/test_architectures.py::test_the_page_of_models_lists_what_is_tested
+	$(BIN)/python scripts/models_page.py out/models.xml
 
 bench: $(READY)  ## one mixed batch against one generate call per configuration
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json

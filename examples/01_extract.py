@@ -14,7 +14,7 @@ from importlib import resources
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from personavec.model.loading import embedded_gguf, snapshot_of_gguf
+from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
 
 
 def load():

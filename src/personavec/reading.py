@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from personavec.errors import DataError
 from personavec.model.capture import capture_means
 from personavec.model.chat import Message
@@ -53,9 +51,10 @@ def project_conversation(
         response = loaded.chat.response_ids(messages[turn]["content"])
         if not response:
             raise DataError(f"message {turn} is an empty assistant turn; remove it")
-        rows.append([*prompt, *response])
+        before = loaded.chat.answer_prompt_ids(messages[:turn])
+        rows.append([*before, *response])
         last = len(prompt)
-        spans.append([(last - 1, last), (last, last + len(response))])
+        spans.append([(last - 1, last), (len(before), len(before) + len(response))])
     means = capture_means(loaded.model, rows, spans, layers=[layer])
     values = projections(means[:, :, 0].flatten(0, 1), vector.direction(layer)).reshape(-1, 2)
     baselines = (vector.neutral_prompt_last[layer], vector.neutral_response_mean[layer])
@@ -67,7 +66,3 @@ def project_conversation(
         readings.append(Reading(turn, last, sigma[0], mean, sigma[1]))
     return readings
 
-
-def _sigma(value: float, baseline: Tensor) -> float:
-    """Standard deviations from a neutral baseline (mean, spread)."""
-    return (value - float(baseline[0])) / float(baseline[1])

@@ -23,7 +23,7 @@ from personavec.errors import DataError
 from personavec.judges.contrast import NAME as CONTRAST
 from personavec.judges.contrast import Answer, score_answers
 from personavec.model.chat import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import generate_batch, plan
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
@@ -53,8 +53,10 @@ class Task:
 class Rollout:
     """One generated response with its question, instruction, polarity, seed and scores.
 
-    `state` is `scored`, `empty` or `unscored` under the contrast judge; scores of other states
-    are None, never 0. `why_dropped` says why a rollout was not kept.
+    `state` is `scored`, `empty`, `unfinished` (it ended inside its thought) or `unscored` under
+    the contrast judge; scores of other states are None, never 0. `response` is the answer;
+    `thinking`, where the model thought, is what came before it. `why_dropped` says why a rollout
+    was not kept.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Rollout:
     judge: str | None = None
     kept: bool | None = None
     why_dropped: str | None = None
+    thinking: str | None = None
+    thinking_ids: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -83,6 +87,7 @@ class Rollout:
 def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON."""
     data = {**record, "response_ids": tuple(record["response_ids"])}
+    data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
     if data.get("log_odds_per_token") is not None:
         data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
     return Rollout(**data)
@@ -97,6 +102,7 @@ def collect(
     spec: TraitSpec | None,
     judge_model: LoadedModel | None = None,
     activations: Path | None = None,
+    include_thinking: bool = False,
     batch_tokens: int = 16384,
     label: str = "rollouts",
     progress: Progress,
@@ -107,7 +113,8 @@ def collect(
     there. With `activations`, a folder, the responses' mean activations are captured while
     generating and kept there as safetensors, keyed by rollout id.
     """
-    _generate(loaded, tasks, sampling, folder, activations, batch_tokens, label, progress)
+    generator = _Generator(loaded, sampling, batch_tokens, include_thinking)
+    _generate(generator, tasks, folder, activations, label, progress)
     found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
     rollouts = [from_record(found[task.id]) for task in tasks]
     if spec is None:
@@ -118,16 +125,25 @@ def collect(
     return [_with_score(rollout, scores[rollout.id]) for rollout in rollouts]
 
 
+@dataclass(frozen=True, eq=False)
+class _Generator:
+    """What decides how responses are generated."""
+
+    loaded: LoadedModel
+    sampling: Sampling
+    batch_tokens: int
+    include_thinking: bool
+
+
 def _generate(
-    loaded: LoadedModel,
+    generator: _Generator,
     tasks: Sequence[Task],
-    sampling: Sampling,
     folder: Path,
     activations: Path | None,
-    batch_tokens: int,
     label: str,
     progress: Progress,
 ) -> None:
+    loaded, sampling = generator.loaded, generator.sampling
     path = folder / "generated.jsonl"
     done = {record["id"] for record in read_records(path)}
     by_id = {task.id: task for task in tasks}
@@ -142,18 +158,23 @@ def _generate(
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
         # Planned over all tasks, finished ones too, so that a continued run forms the batches
         # that an undisturbed one would have formed.
-        for number, batch in enumerate(plan(requests, sampling, batch_tokens)):
+        for number, batch in enumerate(plan(requests, sampling, generator.batch_tokens)):
             missing = [request for request in batch if request.id not in done]
             if missing:
-                capture = activations is not None
-                generations = generate_batch(loaded, batch, sampling, capture=capture)
+                generations = generate_batch(
+                    loaded,
+                    batch,
+                    sampling,
+                    capture=activations is not None,
+                    include_thinking=generator.include_thinking,
+                )
                 if activations is not None:
                     means = {g.id: g.activations for g in generations if g.activations is not None}
                     atomic_write(activations / f"{number:04d}.safetensors", save(means))
                 append_records(
                     path,
                     [
-                        _record(by_id[g.id], g.response_ids, loaded, sampling.seed)
+                        _record(by_id[g.id], g, loaded, sampling.seed)
                         for g in generations
                         if g.id not in done
                     ],
@@ -161,8 +182,8 @@ def _generate(
             bar.advance(len(batch))
 
 
-def _record(task: Task, ids: tuple[int, ...], loaded: LoadedModel, seed: int) -> dict[str, Any]:
-    text = loaded.chat.decode(ids)
+def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:
+    state = "unscored" if generation.response_ids else "empty"
     return Rollout(
         id=task.id,
         question=task.question,
@@ -170,11 +191,13 @@ def _record(task: Task, ids: tuple[int, ...], loaded: LoadedModel, seed: int) ->
         polarity=task.polarity,
         sample=task.sample,
         system=task.system,
-        response=text,
-        response_ids=ids,
-        n_tokens=len(ids),
+        response=loaded.chat.decode(generation.response_ids),
+        response_ids=generation.response_ids,
+        n_tokens=len(generation.response_ids),
         seed=seed,
-        state="unscored" if ids else "empty",
+        state="unfinished" if generation.unfinished_thought else state,
+        thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
+        thinking_ids=generation.thinking_ids,
     ).as_dict()
 
 
@@ -203,6 +226,7 @@ def _judge(
                     tuple(loaded.chat.response_ids(r.response)) if foreign else r.response_ids,
                     r.system,
                     r.pair,
+                    () if foreign else r.thinking_ids,
                 )
                 for r in group
             ]
@@ -238,10 +262,13 @@ def keep(
     return [_verdict(r, trait_threshold, coherence_floor) for r in rollouts]
 
 
+_STATES = {"empty": "empty response", "unfinished": "unfinished thought"}
+
+
 def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:
     why = None
     if rollout.trait_score is None or rollout.coherence is None:
-        why = "empty response" if rollout.state == "empty" else rollout.state
+        why = _STATES.get(rollout.state, rollout.state)
     elif rollout.coherence < floor:
         why = "incoherent"
     elif rollout.polarity == "pos" and rollout.trait_score <= threshold:

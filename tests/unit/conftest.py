@@ -93,6 +93,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte tokenizer whose template has a system role."""
+    return byte_tokenizer(_TURNS)
+
+
 @pytest.fixture(scope="session", params=ARCHITECTURES)
 def loaded(request: pytest.FixtureRequest) -> LoadedModel:
     """Each architecture in turn; shared, so tests leave it as it was."""

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Models: the embedded one, and what
 def list_models(as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the embedded model and its vectors. Example: `personavec models list`"""
     from personavec.errors import ModelError
-    from personavec.model.loading import EMBEDDED, cache_folder, embedded_gguf
+    from personavec.model.snapshots import EMBEDDED, cache_folder, embedded_gguf
     from personavec.vectors import bundled_vectors
 
     try:

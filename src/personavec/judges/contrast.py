@@ -28,13 +28,15 @@ NAME = "contrast"
 class Answer:
     """A response to judge: what was asked, under which system prompt, and what came.
 
-    `pair` is the index of the eliciting pair it was generated under, if any.
+    `pair` is the index of the eliciting pair it was generated under, if any; `thinking_ids` what
+    the model thought before it, which coherence reads and the trait's score does not.
     """
 
     question: str
     response_ids: tuple[int, ...]
     system: str | None = None
     pair: int | None = None
+    thinking_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def score_answers(
     def prompt(question: str, system: str | None) -> tuple[int, ...]:
         key = (question, system)
         if key not in prompts:
-            prompts[key] = tuple(loaded.chat.prompt_ids(chat(question, system)))
+            prompts[key] = tuple(loaded.chat.answer_prompt_ids(chat(question, system)))
         return prompts[key]
 
     jobs: list[Job] = []
@@ -96,7 +98,11 @@ def score_answers(
         if not answer.response_ids:
             continue
         ids = answer.response_ids[:JUDGED_TOKENS]
-        jobs.append((prompt(answer.question, answer.system), ids))
+        own_prompt = prompt(answer.question, answer.system)
+        if answer.thinking_ids:
+            asked = loaded.chat.prompt_ids(chat(answer.question, answer.system))
+            own_prompt = (*asked, *answer.thinking_ids)
+        jobs.append((own_prompt, ids))
         for pair in pairs:
             jobs.append((prompt(answer.question, pair.pos), ids))
             jobs.append((prompt(answer.question, pair.neg), ids))

@@ -1,8 +1,8 @@
 """Find a model's decoder blocks and the shape of its residual stream.
 
 Layer l is the output of the l-th block counted from 1; layer 0 is the embedding (the input of
-the first block). The stack is found by its shape rather than by a list of class names: the
-longest `ModuleList` whose length is the config's number of layers.
+the first block). The stack is found by its shape rather than by a list of class names: within
+the model's text decoder, the `ModuleList` as long as the config's number of layers.
 """
 
 from __future__ import annotations
@@ -29,32 +29,47 @@ class Blocks:
 
 
 def find_blocks(model: nn.Module) -> Blocks:
-    """The stack of decoder blocks of a decoder-only model.
+    """The stack of decoder blocks of a decoder-only model, adapters and other wrappers included.
 
     Raises ModelError, naming what was looked for, when there is none.
     """
-    config = cast(Any, model).config.get_text_config()
-    n_layers, hidden_size = config.num_hidden_layers, config.hidden_size
+    kind = type(model).__name__
+    config = cast(Any, model).config
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{kind} is an encoder-decoder model; personavec needs a decoder-only one, with one "
+            "residual stream from the prompt to the response"
+        )
+    text = config.get_text_config()
+    n_layers = getattr(text, "num_hidden_layers", None)
+    hidden_size = getattr(text, "hidden_size", None)
+    if not n_layers or not hidden_size:
+        raise ModelError(
+            f"{kind}: its config names no num_hidden_layers and hidden_size; personavec needs a "
+            "decoder-only model with one regular stack of blocks"
+        )
+    # A multimodal model has other stacks beside that of its text decoder.
+    decoder = cast(Any, model).get_decoder()
     stacks = [
         module
-        for module in model.modules()
+        for module in (decoder if isinstance(decoder, nn.Module) else model).modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
     if not stacks:
         raise ModelError(
-            f"{type(model).__name__}: no stack of {n_layers} decoder blocks was found; "
-            "personavec needs a decoder-only model with one regular stack of blocks"
+            f"{kind}: no stack of {n_layers} decoder blocks was found; personavec needs a "
+            "decoder-only model with one regular stack of blocks"
         )
     return Blocks(stack=stacks[0], hidden_size=hidden_size)
 
 
-def block_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+def block_output(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
     """The hidden states [batch, tokens, hidden] in what a block returned."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def with_block_output(
-    output: torch.Tensor | tuple[torch.Tensor, ...], hidden: torch.Tensor
-) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    output: torch.Tensor | tuple[Any, ...], hidden: torch.Tensor
+) -> torch.Tensor | tuple[Any, ...]:
     """What a block returned, with its hidden states replaced."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

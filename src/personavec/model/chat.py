@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from personavec.errors import ModelError, UsageError
+from personavec.model.thinking import is_open, split, thinking_format
 
 Message = dict[str, str]
 
@@ -29,11 +30,14 @@ class ChatFormat:
     """Turns messages into prompt ids with a tokenizer's chat template.
 
     A template without a system role gets the system prompt merged into the first user turn, and
-    a tokenizer without a template gets a plain one; `notes` says so.
+    a tokenizer without a template gets a plain one; `notes` says so. `template_args` are passed
+    on to the template. `thinking` is the format in which the model thinks, if its template has
+    one.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, template_args: Mapping[str, Any] | None = None):
         self.tokenizer = tokenizer
+        self.template_args = dict(template_args or {})
         self.notes: list[str] = []
         self.template = tokenizer.chat_template
         if isinstance(self.template, dict):
@@ -43,6 +47,7 @@ class ChatFormat:
             self.notes.append(
                 "The tokenizer has no chat template; plain 'User: … Assistant:' turns were used."
             )
+        self.thinking = thinking_format(self.template)
         self.system_role = self._takes_system_role()
         if not self.system_role:
             self.notes.append(
@@ -63,6 +68,7 @@ class ChatFormat:
             chat_template=self.template,
             tokenize=False,
             add_generation_prompt=True,
+            **self.template_args,
         )
 
     def text(self, messages: Sequence[Message]) -> str:
@@ -79,18 +85,43 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt; the template brings its own special tokens."""
-        ids = self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"]
+        ids = self._ids(self.text(messages))
         if not ids:
             raise UsageError("a prompt has no tokens")
         return ids
 
+    def answer_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt up to where an answer without thinking begins.
+
+        For given texts, which hold the answer alone; the same as `prompt_ids` for a model that
+        does not think.
+        """
+        ids = self.prompt_ids(messages)
+        if self.thinking is None:
+            return ids
+        text = self.text(messages)
+        if is_open(text, self.thinking):
+            return ids + self._ids(f"\n{self.thinking.closes}\n\n")
+        if text.rstrip().endswith(self.thinking.closes):
+            return ids
+        return ids + self._ids(self.thinking.skipped)
+
     def response_ids(self, text: str) -> list[int]:
-        """Token ids of a response's text alone, without an end-of-turn token."""
+        """Token ids of a response's text alone, without thinking or an end-of-turn token."""
+        if self.thinking is not None:
+            text = split(text, self.thinking)[1] or ""
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The response's text, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def decode_marked(self, ids: Sequence[int]) -> str:
+        """The text with its special tokens, among which are the marks of thinking."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
     @property
     def template_hash(self) -> str:

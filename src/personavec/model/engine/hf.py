@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import StaticCache
+from transformers import Cache, DynamicCache, StaticCache
 
 from personavec.errors import UsageError
 from personavec.model.blocks import find_blocks
@@ -27,6 +28,10 @@ from personavec.model.capture import (
 from personavec.model.engine.base import SPANS, Generation, Request, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import SteeringBatch, steering_rows
+from personavec.model.thinking import Thought
+
+#: Families whose position biases are as wide as the attention mask, not as a preallocated cache.
+_ALIBI = frozenset({"bloom", "falcon", "mpt"})
 
 
 def plan(requests: Sequence[Request], sampling: Sampling, batch_tokens: int) -> list[list[Request]]:
@@ -41,6 +46,7 @@ def generate(
     sampling: Sampling,
     *,
     capture: bool = False,
+    include_thinking: bool = False,
     batch_tokens: int = 16384,
 ) -> Iterator[list[Generation]]:
     """Generate responses, yielding one finished planned batch after the other.
@@ -57,14 +63,25 @@ def generate(
                 "shorten the prompt or lower --max-tokens"
             )
     for batch in plan(requests, sampling, batch_tokens):
-        yield generate_batch(loaded, batch, sampling, capture=capture)
+        yield generate_batch(
+            loaded, batch, sampling, capture=capture, include_thinking=include_thinking
+        )
 
 
 @torch.inference_mode()
 def generate_batch(
-    loaded: LoadedModel, batch: Sequence[Request], sampling: Sampling, *, capture: bool = False
+    loaded: LoadedModel,
+    batch: Sequence[Request],
+    sampling: Sampling,
+    *,
+    capture: bool = False,
+    include_thinking: bool = False,
 ) -> list[Generation]:
-    """Generate one planned batch."""
+    """Generate one planned batch.
+
+    Thinking is cut off the response and stays out of its captured mean, unless
+    `include_thinking` takes it into the mean.
+    """
     model, device = loaded.model, loaded.device
     blocks = find_blocks(model)
     rows = len(batch)
@@ -78,8 +95,9 @@ def generate_batch(
     sums = SpanSums(range(blocks.n_layers + 1), len(SPANS), rows, blocks.hidden_size)
     responses: list[list[int]] = [[] for _ in batch]
     finished = [False] * rows
+    thoughts = _thoughts(loaded, batch)
     stops = torch.tensor(sorted(loaded.stop_ids))
-    cache = StaticCache(config=model.config, max_cache_len=width + sampling.max_tokens)
+    cache = _cache(model.config, width + sampling.max_tokens)
 
     with contextlib.ExitStack() as hooks:
         hooks.enter_context(steering_rows(model, steering))
@@ -93,8 +111,13 @@ def generate_batch(
         for step in range(sampling.max_tokens):
             tokens = choose_tokens(logits, batch, sampling, step)
             alive &= ~torch.isin(tokens, stops).numpy()
+            counted = alive.copy()
             for i in np.flatnonzero(alive):
                 responses[i].append(int(tokens[i]))
+                if thoughts and thoughts[i].read(responses[i]) and not include_thinking:
+                    # All of it was thinking, this token too, which has not had its forward yet.
+                    sums.sums[0, i] = 0
+                    counted[i] = False
             for i in np.flatnonzero(~alive):
                 finished[i] = True
             # A last token cut off by the limit gets its forward only if someone reads it.
@@ -104,30 +127,54 @@ def generate_batch(
             live = torch.from_numpy(alive)
             mask[:, width + step] = live.to(device)
             steering.token_masks = _token_masks(live)
-            sums.weights = _token_weights(live)
+            sums.weights = _token_weights(torch.from_numpy(counted))
             # Finished rows are fed a token that nothing reads, steers or scores.
             fed = torch.where(live, tokens, 0)[:, None].to(device)
             logits = _forward(model, fed, mask[:, : width + step + 1], next_position, cache)
             next_position = next_position + 1
 
+    starts = [thought.start for thought in thoughts] if thoughts else [0] * rows
+    unfinished = [bool(thoughts) and thoughts[i].unfinished(responses[i]) for i in range(rows)]
     captured = [None] * rows
     if capture:
-        lengths = torch.tensor([max(1, len(response)) for response in responses])
-        sums.sums[0] /= lengths[:, None, None]
+        skipped = [0] * rows if include_thinking else starts
+        lengths = [max(1, len(r) - n) for r, n in zip(responses, skipped, strict=True)]
+        sums.sums[0] /= torch.tensor(lengths)[:, None, None]
         captured = [row.clone() for row in sums.sums.transpose(0, 1)]
         check_finite(sums.sums)
-    return [
-        Generation(
-            id=request.id,
-            response_ids=tuple(responses[i]),
-            finished=finished[i],
-            activations=captured[i] if responses[i] else None,
+    found = []
+    for i, request in enumerate(batch):
+        start = len(responses[i]) if unfinished[i] else starts[i]
+        answer = tuple(responses[i][start:])
+        found.append(
+            Generation(
+                id=request.id,
+                response_ids=answer,
+                finished=finished[i],
+                activations=captured[i] if answer else None,
+                thinking_ids=tuple(responses[i][:start]),
+                unfinished_thought=unfinished[i],
+            )
         )
-        for i, request in enumerate(batch)
-    ]
+    return found
 
 
-def _forward(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: StaticCache) -> Tensor:
+def _thoughts(loaded: LoadedModel, batch: Sequence[Request]) -> list[Thought]:
+    """One for every row, or none where the model's template knows no thinking."""
+    form = loaded.chat.thinking
+    if form is None:
+        return []
+    return [Thought(form, loaded.chat.decode_marked, request.prompt_ids) for request in batch]
+
+
+def _cache(config: Any, tokens: int) -> Cache:
+    """Preallocated, which decodes faster, unless the model's attention cannot read it."""
+    if config.get_text_config().model_type in _ALIBI:
+        return DynamicCache(config=config)
+    return StaticCache(config=config, max_cache_len=tokens)
+
+
+def _forward(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
     """Float32 logits of the last position [batch, vocabulary], on the CPU."""
     output = model(
         input_ids=ids,
