@@ -1,7 +1,7 @@
 """Write docs/models.md from what the tests of every family say.
 
-    pytest tests/unit/test_architectures.py --junitxml out/models.xml
-    python scripts/models_page.py out/models.xml
+pytest tests/unit/test_architectures.py --junitxml out/models.xml
+python scripts/models_page.py out/models.xml
 """
 
 from __future__ import annotations

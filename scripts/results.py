@@ -76,7 +76,6 @@ def _summary(found: list[dict[str, Any]]) -> str:
         "wrong way",
         "held-out AUC",
         "split-half cosine",
-        "seconds",
         "verdict",
     ]
     return _table(head, [_summary_row(r) for r in found])
@@ -108,10 +107,9 @@ def _summary_row(r: dict[str, Any]) -> list[str]:
         _random(r, low),
         _random(r, high),
         " / ".join(_pm(r["prompted"][p], "log_odds", 1) for p in ("pos", "neg")),
-        _pm(r["wrong_way"]),
+        _pm(r["wrong_way"], "share"),
         _pm(r["separability_auc"]),
         _pm(r["split_half_cosine"]),
-        f"{sum(r['seconds'].values()):.0f}",
         "passed" if not failed else "FAILED: " + "; ".join(failed),
     ]
 

@@ -65,4 +65,3 @@ def project_conversation(
         ]
         readings.append(Reading(turn, last, sigma[0], mean, sigma[1]))
     return readings
-
