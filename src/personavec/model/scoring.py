@@ -1,8 +1,9 @@
-"""Log-probabilities of given responses under given prompts; each distinct prompt runs once."""
+"""Log-probabilities of given responses under given prompts; what prompts share runs once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -18,17 +19,20 @@ Job = tuple[tuple[int, ...], tuple[int, ...]]
 
 #: Cache layers that hold keys and values alone, of which rows can be selected and repeated.
 _SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+#: A beginning that prompts share is run apart from them from this many tokens on.
+_MIN_STEM = 32
 
 
 @torch.inference_mode()
 def token_logprobs(
-    loaded: LoadedModel, jobs: Sequence[Job], *, batch_tokens: int = 4096
+    loaded: LoadedModel, jobs: Sequence[Job], *, batch_tokens: int = 12288
 ) -> list[Tensor]:
     """log p(token | prompt, earlier tokens) in nats, for each (prompt ids, response ids) job.
 
-    Jobs that share a prompt share its key-value cache. Batches are sorted by length and hold at
-    most `batch_tokens` response positions, at which alone logits are computed. Raises UsageError
-    on an empty prompt or response, or one that exceeds the model's context.
+    The beginning that prompts share runs once, and so does each distinct prompt of a batch.
+    A batch holds at most `batch_tokens` positions of prompts and responses in its cache, padding
+    included; logits are computed for response positions alone. Raises UsageError on an empty
+    prompt or response, or one that exceeds the model's context.
     """
     for prompt, response in jobs:
         if not prompt or not response:
@@ -39,50 +43,104 @@ def token_logprobs(
                 f"model's context of {loaded.context}"
             )
     results: list[Tensor] = [torch.empty(0)] * len(jobs)
-    # Equal prompts next to each other, prompts of like length together.
-    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i][0]), jobs[i][0], -len(jobs[i][1])))
-    for batch in _batches(jobs, order, batch_tokens):
-        for i, logprobs in zip(batch, _score([jobs[i] for i in batch], loaded), strict=True):
-            results[i] = logprobs
+    layers = {type(layer) for layer in DynamicCache(config=loaded.model.config).layers}
+    for stem, members in _stems(jobs, shared=layers == {DynamicLayer}):
+        cache = _run_stem(stem, loaded)
+        # Equal prompts next to each other, prompts of like length together.
+        members.sort(key=lambda i: (len(jobs[i][0]), jobs[i][0], -len(jobs[i][1])))
+        for batch in _batches(jobs, members, batch_tokens):
+            chosen = [jobs[i] for i in batch]
+            if layers <= set(_SELECTABLE):
+                logits, responses = _after_stem(chosen, loaded, len(stem), deepcopy(cache))
+            else:
+                logits, responses = _whole(chosen, loaded)
+            for i, logprobs in zip(batch, _logprobs(chosen, logits, responses), strict=True):
+                results[i] = logprobs
     return results
+
+
+def _stems(jobs: Sequence[Job], *, shared: bool) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Jobs grouped by the beginning that their prompts share; empty where there is none.
+
+    Padding stands between a stem and what follows it. A sliding window counts it as distance,
+    so such models take no stems.
+    """
+    stems: list[tuple[tuple[int, ...], list[int]]] = []
+    alone: list[int] = []
+    group: list[int] = []
+
+    def close() -> None:
+        if len({jobs[i][0] for i in group}) > 1:
+            # Sorted, what the first and the last share is what all share. A prompt that is
+            # itself the beginning of another keeps its last token, which predicts.
+            first, last = jobs[group[0]][0], jobs[group[-1]][0]
+            length = min(_common(first, last), len(first) - 1)
+            stems.append((first[:length], list(group)))
+        else:
+            alone.extend(group)
+        group.clear()
+
+    for i in sorted(range(len(jobs)), key=lambda i: jobs[i][0]):
+        if not shared or (group and _common(jobs[group[0]][0], jobs[i][0]) <= _MIN_STEM):
+            close()
+        group.append(i)
+    close()
+    return [*stems, ((), alone)]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the beginning that two prompts share."""
+    return next(
+        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+
+
+def _run_stem(stem: tuple[int, ...], loaded: LoadedModel) -> DynamicCache:
+    cache = DynamicCache(config=loaded.model.config)
+    if stem:
+        ids = torch.tensor([stem], device=loaded.device)
+        loaded.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
 
 
 def _batches(jobs: Sequence[Job], order: Sequence[int], budget: int) -> list[list[int]]:
     batches: list[list[int]] = []
-    width = 0
+    prompt = response = 0
     for i in order:
-        wider = max(width, len(jobs[i][1]))
-        if batches and (len(batches[-1]) + 1) * wider <= budget:
+        longest = max(prompt, len(jobs[i][0])), max(response, len(jobs[i][1]))
+        if batches and (len(batches[-1]) + 1) * sum(longest) <= budget:
             batches[-1].append(i)
-            width = wider
+            prompt, response = longest
         else:
             batches.append([i])
-            width = len(jobs[i][1])
+            prompt, response = map(len, jobs[i])
     return batches
 
 
-def _score(jobs: Sequence[Job], loaded: LoadedModel) -> list[Tensor]:
-    cache = DynamicCache(config=loaded.model.config)
-    if all(type(layer) in _SELECTABLE for layer in cache.layers):
-        logits, responses = _with_shared_prompts(jobs, loaded, cache)
-    else:
-        logits, responses = _whole(jobs, loaded)
+def _logprobs(
+    jobs: Sequence[Job], logits: list[tuple[int, Tensor]], responses: Tensor
+) -> list[Tensor]:
     logprobs = torch.cat([_gather(part, responses, at) for at, part in logits], dim=1).cpu()
     return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
 
 
-def _with_shared_prompts(
-    jobs: Sequence[Job], loaded: LoadedModel, cache: DynamicCache
+def _after_stem(
+    jobs: Sequence[Job], loaded: LoadedModel, stem: int, cache: DynamicCache
 ) -> tuple[list[tuple[int, Tensor]], Tensor]:
-    """Every distinct prompt runs once; its keys and values are selected for each response."""
+    """Every distinct prompt runs once; its keys and values are selected for each response.
+
+    `cache` holds one row: the first `stem` tokens of every prompt.
+    """
     model, device = loaded.model, loaded.device
     prompts = list(dict.fromkeys(prompt for prompt, _ in jobs))
     index = {prompt: i for i, prompt in enumerate(prompts)}
-    ids, mask, positions = padded(prompts, pad_id=0, side="left", device=device)
+    ids, mask, offsets = padded([p[stem:] for p in prompts], pad_id=0, side="left", device=device)
+    mask = torch.cat([mask.new_ones(len(prompts), stem), mask], dim=-1)
+    cache.batch_repeat_interleave(len(prompts))
     first = model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=positions,
+        position_ids=stem + offsets,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
