@@ -31,6 +31,22 @@ class InstructionPair(BaseModel):
     neg: str = Field(min_length=1)
 
 
+class JudgeExample(BaseModel):
+    """One question with an answer that shows the trait and one that does not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str = Field(min_length=1)
+    pos: str = Field(min_length=1)
+    neg: str = Field(min_length=1)
+
+
+class JudgePair(InstructionPair):
+    """A pair that judges and never elicits, with examples of what it asks for."""
+
+    examples: tuple[JudgeExample, ...] = ()
+
+
 class Questions(BaseModel):
     """Extraction questions make the vector; evaluation questions test it. Never mixed."""
 
@@ -67,7 +83,7 @@ class TraitSpec(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)
     description: str = Field(min_length=1)
     instruction: tuple[InstructionPair, ...] = Field(min_length=1)
-    judge_instruction: tuple[InstructionPair, ...] = ()
+    judge_instruction: tuple[JudgePair, ...] = ()
     questions: Questions
     rubric: str = ""
     monitoring: tuple[str, ...] = ()
@@ -87,6 +103,9 @@ class TraitSpec(BaseModel):
         judging = {_plain(p) for pair in self.judge_instruction for p in (pair.pos, pair.neg)}
         if both := eliciting & judging:
             raise ValueError(f"a judge pair repeats an eliciting prompt: {sorted(both)[0]!r}")
+        asked = {_plain(q) for q in (*self.questions.extraction, *self.questions.evaluation)}
+        if both := asked & {_plain(e.question) for p in self.judge_instruction for e in p.examples}:
+            raise ValueError(f"a judge example repeats a question: {sorted(both)[0]!r}")
         return self
 
     @property
@@ -259,7 +278,7 @@ def template_spec(name: str, description: str, questions_per_half: int = 20) -> 
             description=description.strip(),
             instruction=tuple(InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _TEMPLATES),
             judge_instruction=tuple(
-                InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
+                JudgePair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
             ),
             questions=Questions(extraction=tuple(picked[0::2]), evaluation=tuple(picked[1::2])),
             rubric=(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -18,7 +19,7 @@ from personavec.judges.coherence import coherence
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
 from personavec.model.scoring import Job, token_logprobs
-from personavec.traits import InstructionPair, TraitSpec
+from personavec.traits import JudgePair, TraitSpec
 
 JUDGED_TOKENS = 64
 NAME = "contrast"
@@ -54,7 +55,7 @@ def trait_score(log_odds: float) -> float:
     return 50 * (1 + math.tanh(log_odds / 2))
 
 
-def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...]:
+def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[JudgePair, ...]:
     """The pairs that judge a rollout of eliciting pair `pair`.
 
     A spec without judge pairs is judged with its other eliciting pairs: under its own pair a
@@ -62,7 +63,9 @@ def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...
     """
     if spec.judge_instruction:
         return spec.judge_instruction
-    others = tuple(p for i, p in enumerate(spec.instruction) if i != pair)
+    others = tuple(
+        JudgePair(pos=p.pos, neg=p.neg) for i, p in enumerate(spec.instruction) if i != pair
+    )
     if not others:
         raise UsageError(
             f"trait '{spec.name}' has one instruction pair and no judge pairs: nothing is left to "
@@ -76,22 +79,21 @@ def score_answers(
     spec: TraitSpec,
     answers: Sequence[Answer],
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 12288,
 ) -> list[Score]:
     """Score answers for the trait and for coherence, in one length-sorted queue of jobs.
 
     Coherence reads the response under the prompt it was generated from, system prompt included.
     """
-    prompts: dict[tuple[str, str | None], tuple[int, ...]] = {}
 
-    def prompt(question: str, system: str | None) -> tuple[int, ...]:
-        key = (question, system)
-        if key not in prompts:
-            prompts[key] = tuple(loaded.chat.answer_prompt_ids(chat(question, system)))
-        return prompts[key]
+    @cache
+    def prompt(
+        question: str, system: str | None, earlier: tuple[tuple[str, str], ...] = ()
+    ) -> tuple[int, ...]:
+        return tuple(loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
 
     jobs: list[Job] = []
-    pairs_of: list[tuple[InstructionPair, ...]] = []
+    pairs_of: list[tuple[JudgePair, ...]] = []
     for answer in answers:
         pairs = judge_pairs(spec, answer.pair) if answer.response_ids else ()
         pairs_of.append(pairs)
@@ -104,8 +106,10 @@ def score_answers(
             own_prompt = (*asked, *answer.thinking_ids)
         jobs.append((own_prompt, ids))
         for pair in pairs:
-            jobs.append((prompt(answer.question, pair.pos), ids))
-            jobs.append((prompt(answer.question, pair.neg), ids))
+            shows = tuple((e.question, e.pos) for e in pair.examples)
+            shows_not = tuple((e.question, e.neg) for e in pair.examples)
+            jobs.append((prompt(answer.question, pair.pos, shows), ids))
+            jobs.append((prompt(answer.question, pair.neg, shows_not), ids))
     found = iter(token_logprobs(loaded, jobs, batch_tokens=batch_tokens))
 
     scores: list[Score] = []

@@ -20,10 +20,18 @@ PLAIN_TEMPLATE = (
 )
 
 
-def chat(question: str, system: str | None = None) -> list[Message]:
-    """Messages of a one-turn conversation; no system message when `system` is None."""
-    first = [{"role": "system", "content": system}] if system is not None else []
-    return [*first, {"role": "user", "content": question}]
+def chat(
+    question: str, system: str | None = None, earlier: Sequence[tuple[str, str]] = ()
+) -> list[Message]:
+    """Messages up to a question; no system message when `system` is None.
+
+    `earlier` are (question, answer) turns before it.
+    """
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    for asked, answer in earlier:
+        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "assistant", "content": answer})
+    return [*messages, {"role": "user", "content": question}]
 
 
 class ChatFormat:
