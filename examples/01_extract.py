@@ -29,10 +29,12 @@ def load_spec(trait):
     return json.loads((resources.files("personavec") / f"bundled/traits/{trait}.json").read_text())
 
 
-def prompt_ids(tokenizer, question, system=None):
+def prompt_ids(tokenizer, question, system=None, earlier=()):
     """Token ids up to where the response begins. Responses are joined to them as ids, never as
-    text, so that no token straddles the border."""
+    text, so that no token straddles the border. `earlier` are (question, answer) turns."""
     messages = [{"role": "system", "content": system}] if system else []
+    for asked, answer in earlier:
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     messages.append({"role": "user", "content": question})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -80,7 +82,8 @@ def make_rollouts(model, tokenizer, spec, n_questions, n_pairs, max_tokens, temp
 
 
 # 2. Judging: the paper asks a large model for a score from 0 to 100. Here the model itself says
-#    under which kind of prompt the response is likelier, with prompts that elicited nothing.
+#    under which kind of prompt the response is likelier, with prompts that elicited nothing. Each
+#    prompt comes with example answers, which tell a small model what it means.
 
 
 @torch.inference_mode()
@@ -95,11 +98,14 @@ def log_likelihood(model, prompt, response):
 def log_odds(model, tokenizer, spec, question, response):
     """Mean over judge pairs of log p(y | positive) - log p(y | negative), on 64 tokens."""
     response = response[:64]
-    differences = [
-        log_likelihood(model, prompt_ids(tokenizer, question, pair["pos"]), response)
-        - log_likelihood(model, prompt_ids(tokenizer, question, pair["neg"]), response)
-        for pair in spec["judge_instruction"]
-    ]
+    differences = []
+    for pair in spec["judge_instruction"]:
+        likelihood = {}
+        for side in ("pos", "neg"):
+            examples = [(e["question"], e[side]) for e in pair.get("examples", [])]
+            prompt = prompt_ids(tokenizer, question, pair[side], examples)
+            likelihood[side] = log_likelihood(model, prompt, response)
+        differences.append(likelihood["pos"] - likelihood["neg"])
     return sum(differences) / len(differences)
 
 

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from personavec import summaries, validation
 from personavec.errors import TooFewRolloutsError, UsageError
+from personavec.judges.base import Judge
+from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import SPANS, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -87,7 +89,7 @@ def run(
     config: ExtractConfig | None = None,
     *,
     origin: Origin = "file",
-    judge_model: LoadedModel | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Extract and validate one persona vector; returns the results that the report draws.
@@ -99,11 +101,12 @@ def run(
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
     """
     config = config or ExtractConfig()
+    judge = judge or ContrastJudge(loaded, wrote_answers=True)
     progress = progress or Progress()
     layers = candidate_layers(loaded, config.layers)
     with lock(out):
-        claim(out, _settings(loaded, spec, config, judge_model))
-        return _run(loaded, spec, out, config, origin, judge_model, progress, layers)
+        claim(out, _settings(loaded, spec, config, judge))
+        return _run(loaded, spec, out, config, origin, judge, progress, layers)
 
 
 def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
@@ -120,14 +123,14 @@ _LAYER_SHARES = (0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.75)
 
 
 def _settings(
-    loaded: LoadedModel, spec: TraitSpec, config: ExtractConfig, judge: LoadedModel | None
+    loaded: LoadedModel, spec: TraitSpec, config: ExtractConfig, judge: Judge
 ) -> dict[str, Any]:
     return {
         "command": "extract",
         "trait": spec.name,
         "spec": spec.hash,
         "model": loaded.identity.as_dict(),
-        "judge_model": judge.identity.as_dict() if judge else None,
+        "judge": judge.identity(),
         "config": asdict(config),
     }
 
@@ -138,7 +141,7 @@ def _run(
     out: Path,
     config: ExtractConfig,
     origin: Origin,
-    judge_model: LoadedModel | None,
+    judge: Judge,
     progress: Progress,
     layers: list[int],
 ) -> dict[str, Any]:
@@ -157,8 +160,8 @@ def _run(
             tasks,
             sampling,
             out / "run" / label.replace(" ", "-"),
-            spec=spec if judged else None,
-            judge_model=judge_model,
+            spec=spec,
+            judge=judge if judged else None,
             activations=activations,
             batch_tokens=config.batch_tokens,
             label=label,
@@ -262,7 +265,7 @@ def _run(
             "trait": {"name": spec.name, "description": spec.description, "origin": origin},
             "spec": summaries.describe_spec(spec),
             "model": loaded.identity.as_dict(),
-            "judge_model": judge_model.identity.as_dict() if judge_model else None,
+            "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),
             "notes": summaries.notes(loaded, spec, origin),

@@ -9,8 +9,8 @@ from typing import Any
 
 from personavec.conversations import read_rows
 from personavec.errors import DataError, UsageError
-from personavec.judges.contrast import JUDGED_TOKENS, Answer, score_answers
-from personavec.model.chat import chat
+from personavec.judges.base import Answer
+from personavec.judges.contrast import ContrastJudge
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.runs import append_records, claim, read_records
@@ -85,25 +85,18 @@ def _score_group(
     loaded: LoadedModel, spec: TraitSpec, rows: list[dict[str, Any]], columns: tuple[str, str]
 ) -> list[dict[str, Any]]:
     states = [_state(row, columns) for row in rows]
-    answers: list[Answer] = []
-    for i, row in enumerate(rows):
-        if states[i] != "scored":
-            continue
-        ids = tuple(loaded.chat.response_ids(row[columns[1]]))
-        prompts = [chat(row[columns[0]], p.pos) for p in spec.judge_instruction] or [
-            chat(row[columns[0]], p.pos) for p in spec.instruction
-        ]
-        longest = max(len(loaded.chat.prompt_ids(p)) for p in prompts)
-        if longest + min(len(ids), JUDGED_TOKENS) > loaded.context:
-            states[i] = "longer than the model's context"
-            continue
-        answers.append(Answer(row[columns[0]], ids))
-    scores = iter(score_answers(loaded, spec, answers))
+    answers = [
+        Answer(row[columns[0]], row[columns[1]])
+        for row, state in zip(rows, states, strict=True)
+        if state == "scored"
+    ]
+    scores = iter(ContrastJudge(loaded).score(spec, answers))
     records = []
     for row, state in zip(rows, states, strict=True):
         added: dict[str, Any] = dict.fromkeys(("log_odds", "trait_score", "coherence"))
         if state == "scored":
             found = next(scores)
+            state = found.why or found.state
             added = {
                 "log_odds": found.log_odds,
                 "trait_score": found.trait_score,

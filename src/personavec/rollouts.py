@@ -20,8 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from personavec.errors import DataError
-from personavec.judges.contrast import NAME as CONTRAST
-from personavec.judges.contrast import Answer, score_answers
+from personavec.judges.base import Answer, Judge
 from personavec.model.chat import chat
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import generate_batch, plan
@@ -99,15 +98,15 @@ def collect(
     sampling: Sampling,
     folder: Path,
     *,
-    spec: TraitSpec | None,
-    judge_model: LoadedModel | None = None,
+    spec: TraitSpec | None = None,
+    judge: Judge | None = None,
     activations: Path | None = None,
     include_thinking: bool = False,
     batch_tokens: int = 16384,
     label: str = "rollouts",
     progress: Progress,
 ) -> list[Rollout]:
-    """Rollouts of all tasks in their order: generated, judged against `spec` if there is one.
+    """Rollouts of all tasks in their order: generated, and judged for `spec` if there is a judge.
 
     Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes, and reads back what is
     there. With `activations`, a folder, the responses' mean activations are captured while
@@ -117,12 +116,11 @@ def collect(
     _generate(generator, tasks, folder, activations, label, progress)
     found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
     rollouts = [from_record(found[task.id]) for task in tasks]
-    if spec is None:
+    if spec is None or judge is None:
         return rollouts
-    foreign = judge_model is not None
-    _judge(judge_model or loaded, rollouts, spec, folder, label, progress, foreign=foreign)
+    _judge(judge, rollouts, spec, folder, label, progress)
     scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
-    return [_with_score(rollout, scores[rollout.id]) for rollout in rollouts]
+    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,17 +200,16 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
 
 
 def _judge(
-    loaded: LoadedModel,
+    judge: Judge,
     rollouts: Sequence[Rollout],
     spec: TraitSpec,
     folder: Path,
     label: str,
     progress: Progress,
-    *,
-    foreign: bool,
 ) -> None:
     path = folder / "scores.jsonl"
-    done = {record["id"] for record in read_records(path)}
+    # A call that failed is no score: the next run asks again.
+    done = {r["id"] for r in read_records(path) if r["state"] != "failed"}
     # Responses to one question share the judge's prompts, so they are judged together.
     todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
     with progress.bar(f"{label}: judging", len(rollouts)) as bar:
@@ -220,32 +217,26 @@ def _judge(
         for start in range(0, len(todo), _JUDGE_GROUP):
             group = todo[start : start + _JUDGE_GROUP]
             answers = [
-                Answer(
-                    r.question,
-                    # Another model reads the text with its own tokenizer.
-                    tuple(loaded.chat.response_ids(r.response)) if foreign else r.response_ids,
-                    r.system,
-                    r.pair,
-                    () if foreign else r.thinking_ids,
-                )
+                Answer(r.question, r.response, r.system, r.pair, r.response_ids, r.thinking_ids)
                 for r in group
             ]
-            scores = score_answers(loaded, spec, answers)
+            scores = judge.score(spec, answers)
             append_records(
                 path, [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
             )
             bar.advance(len(group))
 
 
-def _with_score(rollout: Rollout, score: Mapping[str, Any]) -> Rollout:
-    if score["log_odds"] is None:
+def _with_score(rollout: Rollout, score: Mapping[str, Any], judge: str) -> Rollout:
+    if rollout.state in _STATES:  # what the generation ended as says more than that it is empty
         return rollout
+    per_token = score["log_odds_per_token"]
     return replace(
         rollout,
-        state="scored",
-        judge=CONTRAST,
+        state=score["state"],
+        judge=judge,
         log_odds=score["log_odds"],
-        log_odds_per_token=tuple(score["log_odds_per_token"]),
+        log_odds_per_token=tuple(per_token) if per_token is not None else None,
         trait_score=score["trait_score"],
         coherence=score["coherence"],
     )

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from personavec import cosine, load_trait, wrap_model
-from personavec.judges.contrast import Answer, score_answers
+from personavec.judges.base import Answer
+from personavec.judges.contrast import ContrastJudge
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
@@ -82,8 +83,12 @@ def test_the_judges_agree(example, made, setting):
         example.log_odds(setting.model, made.tokenizer, made.spec, r["question"], r["response"])
         for r in made.rollouts
     ]
-    answers = [Answer(r["question"], tuple(r["response"]), r["system"]) for r in made.rollouts]
-    scores = score_answers(setting.loaded, load_trait("optimistic")[0], answers)
+    answers = [
+        Answer(r["question"], "", r["system"], response_ids=tuple(r["response"]))
+        for r in made.rollouts
+    ]
+    judge = ContrastJudge(setting.loaded, wrote_answers=True)
+    scores = judge.score(load_trait("optimistic")[0], answers)
     for mine, score in zip(plain, scores, strict=True):
         assert score.log_odds == pytest.approx(mine, abs=setting.tolerance.log_odds)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
@@ -65,6 +66,7 @@ def run_in(
         SAMPLING,
         folder,
         spec=SPEC,
+        judge=ContrastJudge(loaded, wrote_answers=True),
         activations=folder / "activations",
         batch_tokens=80,
         progress=QUIET,
@@ -133,7 +135,7 @@ def test_a_finished_run_generates_and_judges_nothing_again(
         raise AssertionError("called again")
 
     monkeypatch.setattr("personavec.rollouts.generate_batch", never)
-    monkeypatch.setattr("personavec.rollouts.score_answers", never)
+    monkeypatch.setattr(ContrastJudge, "score", never)
     after = run_in(llama, tmp_path)
     assert after[0] == before[0]
     assert torch.equal(after[1], before[1])
@@ -170,9 +172,7 @@ def test_an_empty_response_is_a_state_and_not_a_score(
     loaded = fresh("llama")
     loaded.model.generation_config.eos_token_id = list(range(260))
     tasks = [Task(id=f"t{i}", question="Why?", polarity="pos") for i in range(3)]
-    found = collect(
-        loaded, tasks, SAMPLING, tmp_path, spec=SPEC, activations=tmp_path / "a", progress=QUIET
-    )
+    found = run_in(loaded, tmp_path, tasks)[0]
     for rollout in keep(found):
         assert (rollout.state, rollout.n_tokens, rollout.trait_score) == ("empty", 0, None)
         assert (rollout.kept, rollout.why_dropped) == (False, "empty response")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,19 +12,24 @@ from torch import Tensor
 
 from personavec import LoadedModel, TraitSpec
 from personavec.errors import UsageError
+from personavec.judges.base import Answer, Score
 from personavec.judges.coherence import coherence, repeated_share
-from personavec.judges.contrast import (
-    JUDGED_TOKENS,
-    Answer,
-    judge_pairs,
-    score_answers,
-    trait_score,
-)
+from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs, trait_score
 from personavec.model.chat import chat
 from personavec.model.scoring import Job, token_logprobs
+from personavec.traits import JudgeExample
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
 PAIRS = [{"pos": f"Be {word}.", "neg": f"Never be {word}."} for word in ("odd", "queer", "strange")]
+
+
+def answer(question: str, ids: tuple[int, ...], **more: Any) -> Answer:
+    """One that the judging model wrote itself: its ids are read, not its text."""
+    return Answer(question, "", response_ids=ids, **more)
+
+
+def judge(loaded: LoadedModel) -> ContrastJudge:
+    return ContrastJudge(loaded, wrote_answers=True)
 
 
 def make_spec(*, judges: bool, pairs: int = 3) -> TraitSpec:
@@ -87,7 +93,8 @@ def test_log_odds_are_the_mean_over_pairs_of_the_difference(
     """Recomputed with plain forwards; without judge pairs the rollout's own pair is left out."""
     spec = make_spec(judges=judges)
     response = tuple(b"It is what it is, mostly.")
-    [score] = score_answers(loaded, spec, [Answer("Why?", response, PAIRS[1]["pos"], pair=1)])
+    asked = answer("Why?", response, system=PAIRS[1]["pos"], pair=1)
+    [score] = judge(loaded).score(spec, [asked])
     pairs = spec.judge_instruction if judges else (spec.instruction[0], spec.instruction[2])
 
     def total(system: str) -> float:
@@ -103,7 +110,7 @@ def test_log_odds_are_the_mean_over_pairs_of_the_difference(
 def test_only_the_first_64_tokens_are_judged(llama: LoadedModel) -> None:
     """What comes after them changes no score."""
     spec, start = make_spec(judges=True), tuple(range(100, 100 + JUDGED_TOKENS))
-    a, b = score_answers(llama, spec, [Answer("Why?", start + (5,) * 9), Answer("Why?", start)])
+    a, b = judge(llama).score(spec, [answer("Why?", start + (5,) * 9), answer("Why?", start)])
     assert a == b
     assert len(a.log_odds_per_token) == JUDGED_TOKENS
 
@@ -111,11 +118,11 @@ def test_only_the_first_64_tokens_are_judged(llama: LoadedModel) -> None:
 def test_company_changes_no_score_and_an_empty_response_has_none(llama: LoadedModel) -> None:
     """Judged among others, with an empty one in the middle; missing is None, never 0."""
     spec = make_spec(judges=True)
-    answers = [Answer(f"{n}?", tuple(range(n))) for n in (9, 0, 30, 2)]
-    together = score_answers(llama, spec, answers)
-    assert set(together[1].__dict__.values()) == {None}
-    for answer, score in zip(answers, together, strict=True):
-        [alone] = score_answers(llama, spec, [answer])
+    answers = [answer(f"{n}?", tuple(range(n))) for n in (9, 0, 30, 2)]
+    together = judge(llama).score(spec, answers)
+    assert together[1] == Score("empty")
+    for asked, score in zip(answers, together, strict=True):
+        [alone] = judge(llama).score(spec, [asked])
         if score.log_odds is not None:
             assert score.log_odds == pytest.approx(alone.log_odds, abs=1e-3)
             assert score.coherence == pytest.approx(alone.coherence, abs=1e-2)
@@ -126,7 +133,35 @@ def test_a_single_pair_without_judge_pairs_cannot_judge_itself() -> None:
     spec = make_spec(judges=False, pairs=1)
     with pytest.raises(UsageError, match="judge_instruction"):
         judge_pairs(spec, 0)
-    assert judge_pairs(spec, None) == spec.instruction
+    [own] = judge_pairs(spec, None)
+    assert (own.pos, own.neg) == (spec.instruction[0].pos, spec.instruction[0].neg)
+
+
+def test_examples_stand_as_earlier_turns(llama: LoadedModel) -> None:
+    """Recomputed with plain forwards over prompts that hold them; they change the score."""
+    spec, response = make_spec(judges=True), tuple(b"So it goes.")
+    example = JudgeExample(question="Odd?", pos="Very odd.", neg="Not at all.")
+    pairs = tuple(p.model_copy(update={"examples": (example,)}) for p in spec.judge_instruction)
+    with_examples = spec.model_copy(update={"judge_instruction": pairs})
+    [score] = judge(llama).score(with_examples, [answer("Why?", response)])
+    [plain] = judge(llama).score(spec, [answer("Why?", response)])
+
+    def total(system: str, shown: str) -> float:
+        prompt = tuple(llama.chat.prompt_ids(chat("Why?", system, [("Odd?", shown)])))
+        return float(plain_logprobs(llama, prompt, response).sum())
+
+    both = [total(p.pos, "Very odd.") - total(p.neg, "Not at all.") for p in pairs]
+    assert score.log_odds == pytest.approx(sum(both) / 2, abs=1e-3)
+    assert score.log_odds != pytest.approx(plain.log_odds, abs=1e-3)
+
+
+def test_an_answer_beyond_the_context_is_unscored_and_says_why(llama: LoadedModel) -> None:
+    """The answers beside it are scored."""
+    spec = make_spec(judges=True)
+    long, short = judge(llama).score(spec, [answer("x" * 2000, (1, 2)), answer("Why?", (1, 2))])
+    assert (long.state, short.state) == ("unscored", "scored")
+    assert "context" in (long.why or "")
+    assert long.log_odds is None
 
 
 def test_judge_pairs_are_used_where_there_are_some() -> None:

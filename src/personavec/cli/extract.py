@@ -45,6 +45,7 @@ def command(
     A killed run continues when the same command is given again.
     """
     from personavec.extract import ExtractConfig, run, summary
+    from personavec.judges.contrast import ContrastJudge
     from personavec.model.loading import load_model
     from personavec.traits import load_trait
 
@@ -63,8 +64,10 @@ def command(
     )
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
     loaded = load_model(model, dtype=dtype, device=device)
-    judge = load_model(judge_model, dtype=dtype, device=device) if judge_model else None
-    results = run(loaded, spec, folder, config, origin=origin, judge_model=judge)
+    judge = (
+        ContrastJudge(load_model(judge_model, dtype=dtype, device=device)) if judge_model else None
+    )
+    results = run(loaded, spec, folder, config, origin=origin, judge=judge)
     found = summary(results, folder)
     if as_json:
         print_json(found)

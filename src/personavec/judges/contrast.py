@@ -2,19 +2,23 @@
 
 For a response y to question q and the judge pairs k, the log-odds are the mean over k of
 log p(y | pos_k, q) - log p(y | neg_k, q) under the judging model, on the first 64 response
-tokens; the trait score is 100 * sigmoid(log-odds).
+tokens; the trait score is 100 * sigmoid(log-odds). A pair's examples, question and answer, stand
+as earlier turns between its system prompt and q: they tell a small model what the prompt means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from personavec.errors import UsageError
+from personavec.judges.base import Answer, Score
 from personavec.judges.coherence import coherence
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
@@ -24,30 +28,8 @@ from personavec.traits import JudgePair, TraitSpec
 JUDGED_TOKENS = 64
 NAME = "contrast"
 
-
-@dataclass(frozen=True)
-class Answer:
-    """A response to judge: what was asked, under which system prompt, and what came.
-
-    `pair` is the index of the eliciting pair it was generated under, if any; `thinking_ids` what
-    the model thought before it, which coherence reads and the trait's score does not.
-    """
-
-    question: str
-    response_ids: tuple[int, ...]
-    system: str | None = None
-    pair: int | None = None
-    thinking_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the judge says of one answer. All None when the response is empty."""
-
-    log_odds: float | None
-    log_odds_per_token: tuple[float, ...] | None
-    trait_score: float | None
-    coherence: float | None
+_Turns = tuple[tuple[str, str], ...]
+_PromptIds = Callable[[str, str | None, _Turns], tuple[int, ...]]
 
 
 def trait_score(log_odds: float) -> float:
@@ -74,58 +56,85 @@ def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[JudgePair, ...]:
     return others
 
 
-def score_answers(
-    loaded: LoadedModel,
-    spec: TraitSpec,
-    answers: Sequence[Answer],
-    *,
-    batch_tokens: int = 12288,
-) -> list[Score]:
-    """Score answers for the trait and for coherence, in one length-sorted queue of jobs.
+@dataclass(frozen=True, eq=False)
+class ContrastJudge:
+    """The contrast judge on one model.
 
-    Coherence reads the response under the prompt it was generated from, system prompt included.
+    `wrote_answers` says that this model, unsteered, is the one whose responses are judged: their
+    token ids are then read as they are. Any other model reads the text with its own tokenizer.
     """
 
-    @cache
-    def prompt(
-        question: str, system: str | None, earlier: tuple[tuple[str, str], ...] = ()
-    ) -> tuple[int, ...]:
-        return tuple(loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
+    loaded: LoadedModel
+    wrote_answers: bool = False
+    batch_tokens: int = 12288
+    name: str = NAME
 
-    jobs: list[Job] = []
-    pairs_of: list[tuple[JudgePair, ...]] = []
-    for answer in answers:
-        pairs = judge_pairs(spec, answer.pair) if answer.response_ids else ()
-        pairs_of.append(pairs)
-        if not answer.response_ids:
-            continue
-        ids = answer.response_ids[:JUDGED_TOKENS]
-        own_prompt = prompt(answer.question, answer.system)
-        if answer.thinking_ids:
-            asked = loaded.chat.prompt_ids(chat(answer.question, answer.system))
-            own_prompt = (*asked, *answer.thinking_ids)
-        jobs.append((own_prompt, ids))
-        for pair in pairs:
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.name, "model": self.loaded.identity.as_dict()}
+
+    def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
+        """Score answers for the trait and for coherence.
+
+        Coherence reads the response under the prompt it was generated from, system prompt and
+        thinking included. An empty answer is a state; one that exceeds the model's context
+        together with a judge's prompt is `unscored`, and `why` says so.
+        """
+        ids = [self._ids(answer) for answer in answers]
+        prompt_ids = cache(self._prompt_ids)
+        jobs_of = [
+            self._jobs(spec, answer, read, prompt_ids) if read else []
+            for answer, read in zip(answers, ids, strict=True)
+        ]
+        fits = [
+            all(len(prompt) + len(read) <= self.loaded.context for prompt, read in jobs)
+            for jobs in jobs_of
+        ]
+        jobs = [job for jobs, fit in zip(jobs_of, fits, strict=True) if fit for job in jobs]
+        found = iter(token_logprobs(self.loaded, jobs, batch_tokens=self.batch_tokens))
+        scores: list[Score] = []
+        for read, jobs, fit in zip(ids, jobs_of, fits, strict=True):
+            if not read:
+                scores.append(Score("empty"))
+            elif not fit:
+                scores.append(Score("unscored", why="longer than the judging model's context"))
+            else:
+                scores.append(_score(read, [next(found) for _ in jobs]))
+        return scores
+
+    def _ids(self, answer: Answer) -> tuple[int, ...]:
+        if self.wrote_answers and answer.response_ids is not None:
+            return answer.response_ids[:JUDGED_TOKENS]
+        return tuple(self.loaded.chat.response_ids(answer.response))[:JUDGED_TOKENS]
+
+    def _jobs(
+        self, spec: TraitSpec, answer: Answer, ids: tuple[int, ...], prompt_ids: _PromptIds
+    ) -> list[Job]:
+        """The response under its own prompt, then under both sides of every judge pair."""
+        own = prompt_ids(answer.question, answer.system, ())
+        if answer.thinking_ids and self.wrote_answers:
+            asked = self.loaded.chat.prompt_ids(chat(answer.question, answer.system))
+            own = (*asked, *answer.thinking_ids)
+        jobs = [(own, ids)]
+        for pair in judge_pairs(spec, answer.pair):
             shows = tuple((e.question, e.pos) for e in pair.examples)
             shows_not = tuple((e.question, e.neg) for e in pair.examples)
-            jobs.append((prompt(answer.question, pair.pos, shows), ids))
-            jobs.append((prompt(answer.question, pair.neg, shows_not), ids))
-    found = iter(token_logprobs(loaded, jobs, batch_tokens=batch_tokens))
+            jobs.append((prompt_ids(answer.question, pair.pos, shows), ids))
+            jobs.append((prompt_ids(answer.question, pair.neg, shows_not), ids))
+        return jobs
 
-    scores: list[Score] = []
-    for answer, pairs in zip(answers, pairs_of, strict=True):
-        if not pairs:
-            scores.append(Score(None, None, None, None))
-            continue
-        own = next(found)
-        differences = torch.stack([next(found) - next(found) for _ in pairs]).mean(0)
-        total = float(differences.sum())
-        scores.append(
-            Score(
-                log_odds=total,
-                log_odds_per_token=tuple(round(float(d), 4) for d in differences),
-                trait_score=trait_score(total),
-                coherence=coherence(own, answer.response_ids[:JUDGED_TOKENS]),
-            )
-        )
-    return scores
+    def _prompt_ids(self, question: str, system: str | None, earlier: _Turns) -> tuple[int, ...]:
+        return tuple(self.loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
+
+
+def _score(ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
+    """From log-probabilities under the own prompt, then positive and negative of every pair."""
+    own, *judged = logprobs
+    differences = (torch.stack(judged[0::2]) - torch.stack(judged[1::2])).mean(0)
+    total = float(differences.sum())
+    return Score(
+        "scored",
+        log_odds=total,
+        log_odds_per_token=tuple(round(float(d), 4) for d in differences),
+        trait_score=trait_score(total),
+        coherence=coherence(own, ids),
+    )
