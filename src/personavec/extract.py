@@ -41,7 +41,7 @@ from personavec.rollouts import (
     write_rollouts,
 )
 from personavec.runs import atomic_write, claim, lock
-from personavec.traits import Origin, TraitSpec, neutral_prompts
+from personavec.traits import POLARITIES, Origin, TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
@@ -301,10 +301,11 @@ def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -
             pair=k,
             polarity=polarity,
             sample=sample,
+            earlier=pair.turns(polarity),
         )
         for number, question in enumerate(questions)
         for k, pair in enumerate(spec.instruction)
-        for polarity in ("pos", "neg")
+        for polarity in POLARITIES
         for sample in range(samples)
     ]
 
