@@ -68,8 +68,8 @@ class ExtractConfig:
     sweep_questions: int = 8
     """Evaluation questions set aside for layer selection; validation uses the others."""
     coefficients: tuple[float, ...] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
-    validation_samples: int = 1
-    """Steered responses per validation question and coefficient."""
+    validation_samples: int = 2
+    """Steered responses per validation question and coefficient, controls included."""
     random_directions: int = 5
     neutral_prompts: int = 48
     """Neutral prompts whose projections standardise later readings."""
@@ -220,6 +220,7 @@ def _run(
         [end for end in ends if end],
         test_questions,
         gather,
+        samples=config.validation_samples,
         seed=config.seed,
     )
     prompted = gather(
