@@ -136,6 +136,7 @@ def read_reference(
     if found.dim() != 2 or found.shape[0] < 3 or not plain:
         kind = f"a {str(found.dtype).removeprefix('torch.')} tensor {list(found.shape)}"
         raise DataError(f"{path} holds {kind}, not {wanted}: save the vector's tensor alone")
+    found = found.detach().float()
     if not torch.isfinite(found).all():
         raise DataError(f"{path} holds NaN or infinite values: make the vector again")
     shape = (n_layers + 1, hidden_size) if n_layers and hidden_size else tuple(found.shape)
@@ -144,7 +145,7 @@ def read_reference(
             f"{path} holds a tensor {list(found.shape)}, the model needs {list(shape)} (layers + "
             "1, hidden): name the model that the vector was made on with --model"
         )
-    return found.detach().float().contiguous()
+    return found.contiguous()
 
 
 def _load_tensors(path: Path) -> Any:
@@ -178,9 +179,9 @@ def _save_tensor(tensor: Tensor, path: Path) -> None:
 
 def _use_reference(path: Path, trait: str) -> list[str]:
     return [
-        f"python -m eval.eval_persona --model MODEL --trait {shlex.quote(trait)} --output_path "
-        f"OUT.csv --steering_type response --coef 2.0 --layer LAYER --vector_path "
-        f"{shlex.quote(str(path))}"
+        f"python -m eval.eval_persona --model MODEL --trait {shlex.quote(trait)} --version eval "
+        f"--steering_type response --coef 2.0 --layer LAYER --vector_path {shlex.quote(str(path))} "
+        "--output_path out/steered.csv"
     ]
 
 
