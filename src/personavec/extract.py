@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec import summaries, validation
+from personavec.baseline import neutral_means
 from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
@@ -41,7 +42,7 @@ from personavec.rollouts import (
     write_rollouts,
 )
 from personavec.runs import atomic_write, claim, lock
-from personavec.traits import POLARITIES, Origin, TraitSpec, neutral_prompts
+from personavec.traits import POLARITIES, Origin, TraitSpec
 from personavec.vectors import PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
@@ -149,11 +150,7 @@ def _run(
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
 
     def gather(
-        tasks: Sequence[Task],
-        label: str,
-        *,
-        activations: Path | None = None,
-        judged: bool = True,
+        tasks: Sequence[Task], label: str, *, activations: Path | None = None
     ) -> list[Rollout]:
         found = collect(
             loaded,
@@ -161,7 +158,7 @@ def _run(
             sampling,
             out / "run" / label.replace(" ", "-"),
             spec=spec,
-            judge=judge if judged else None,
+            judge=judge,
             activations=activations,
             batch_tokens=config.batch_tokens,
             label=label,
@@ -230,15 +227,15 @@ def _run(
     )
 
     # The neutral baseline against which later readings are standardised.
-    neutral_folder = out / "run" / "neutral-prompts"
-    prompts = neutral_prompts()[: config.neutral_prompts]
-    neutral = gather(
-        [Task(id=f"neutral-{i}", question=question) for i, question in enumerate(prompts)],
-        "neutral prompts",
-        activations=neutral_folder,
-        judged=False,
+    neutral = neutral_means(
+        loaded,
+        sampling,
+        out / "run" / "neutral-prompts",
+        n=config.neutral_prompts,
+        batch_tokens=config.batch_tokens,
+        progress=progress,
     )
-    neutral_means = load_activations(neutral_folder, [r.id for r in neutral if r.n_tokens])
+    clock.lap("neutral prompts")
 
     residual = residual_norms(pos_means[:, 0], neg_means[:, 0])
     held_out = [r for r in prompted if r.n_tokens]
@@ -281,8 +278,8 @@ def _run(
         prompt_mean_diff=by_span["prompt_mean"],
         prompt_last_diff=by_span["prompt_last"],
         residual_norm=residual,
-        neutral_response_mean=mean_and_spread(neutral_means[:, 0], vectors),
-        neutral_prompt_last=mean_and_spread(neutral_means[:, 2], vectors),
+        neutral_response_mean=mean_and_spread(neutral[:, 0], vectors),
+        neutral_prompt_last=mean_and_spread(neutral[:, 2], vectors),
         trait=spec.name,
         layer=layer,
         meta=summaries.vector_meta(results),

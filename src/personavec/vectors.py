@@ -28,12 +28,13 @@ class PersonaVector:
     Row l is the output of block l, counted from 1; row 0 the embedding. Rows are differences of
     mean activations as extracted, not normalised, so a coefficient is a multiple of the
     difference itself. `residual_norm` is the mean norm of response-token activations. The
-    neutral statistics are the mean and spread of projections on neutral prompts.
+    neutral statistics are the mean and spread of projections on neutral prompts. The prompt's
+    differences are None where an imported vector came without them.
     """
 
     response_mean_diff: Float[Tensor, "layer hidden"]
-    prompt_mean_diff: Float[Tensor, "layer hidden"]
-    prompt_last_diff: Float[Tensor, "layer hidden"]
+    prompt_mean_diff: Float[Tensor, "layer hidden"] | None
+    prompt_last_diff: Float[Tensor, "layer hidden"] | None
     residual_norm: Float[Tensor, " layer"]
     neutral_response_mean: Float[Tensor, "layer statistic"]
     neutral_prompt_last: Float[Tensor, "layer statistic"]
@@ -92,7 +93,8 @@ class PersonaVector:
     def save(self, folder: Path) -> Path:
         """Write `vector.safetensors` and `vector.json` atomically; the JSON comes last."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self, name).clone() for name in _TENSORS}
+        found = {name: getattr(self, name) for name in _TENSORS}
+        tensors = {name: tensor.clone() for name, tensor in found.items() if tensor is not None}
         atomic_write(folder / "vector.safetensors", save(tensors))
         record = {**self.meta, "format": FORMAT, "trait": self.trait, "layer": self.layer}
         atomic_write(folder / "vector.json", json.dumps(record, indent=1, ensure_ascii=False))
@@ -129,6 +131,7 @@ _TENSORS = (
     "neutral_response_mean",
     "neutral_prompt_last",
 )
+_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff")
 
 
 def bundled_vectors() -> list[str]:
@@ -154,18 +157,24 @@ def load_vector(source: str | Path) -> PersonaVector:
         meta = json.loads((folder / "vector.json").read_text("utf-8"))
         tensors = load_file(folder / "vector.safetensors")
         trait, layer = meta["trait"], meta["layer"]
-        parts = {name: tensors[name].float() for name in _TENSORS}
+        parts = {
+            name: tensors[name].float()
+            for name in _TENSORS
+            if name in tensors or name not in _OPTIONAL
+        }
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
     shape = parts["response_mean_diff"].shape
     shapes = [shape, shape, shape, shape[:1], (*shape[:1], 2), (*shape[:1], 2)]
-    if len(shape) != 2 or [part.shape for part in parts.values()] != shapes:
+    expected: dict[str, tuple[int, ...]] = dict(zip(_TENSORS, shapes, strict=True))
+    if len(shape) != 2 or any(part.shape != expected[name] for name, part in parts.items()):
         raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")
     if not isinstance(layer, int) or not 1 <= layer < shape[0]:
         raise DataError(f"the vector in {folder} is damaged: layer {layer} of {shape[0] - 1}")
     if not all(torch.isfinite(part).all() for part in parts.values()):
         raise DataError(f"the vector in {folder} holds NaN or infinite values; extract it again")
-    return PersonaVector(**parts, trait=trait, layer=layer, meta=meta)
+    missing = dict.fromkeys(_OPTIONAL)
+    return PersonaVector(**{**missing, **parts}, trait=trait, layer=layer, meta=meta)
 
 
 def cosine(a: Float[Tensor, "*batch hidden"], b: Float[Tensor, "*batch hidden"]) -> Tensor:
