@@ -33,6 +33,8 @@ def command(
     ] = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -46,7 +48,6 @@ def command(
     """
     from personavec.extract import ExtractConfig, run, summary
     from personavec.judges.contrast import ContrastJudge
-    from personavec.model.loading import load_model
     from personavec.traits import load_trait
 
     spec, origin = load_trait(trait, description)
@@ -63,10 +64,8 @@ def command(
         batch_tokens=batch_tokens,
     )
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
-    loaded = load_model(model, dtype=dtype, device=device)
-    judge = (
-        ContrastJudge(load_model(judge_model, dtype=dtype, device=device)) if judge_model else None
-    )
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
+    judge = ContrastJudge(options.load_model(judge_model, dtype, device)) if judge_model else None
     results = run(loaded, spec, folder, config, origin=origin, judge=judge)
     found = summary(results, folder)
     if as_json:
