@@ -108,7 +108,11 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
 
 
 def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
-    """Run the decoder (no vocabulary logits) until the deepest recorded layer."""
+    """Run the decoder (no vocabulary logits) until the deepest recorded layer.
+
+    Rows padded on the right need no mask and no positions: a causal model's tokens see nothing of
+    what comes after them, and without a mask attention takes its fast causal path.
+    """
     try:
         model.base_model(**inputs, use_cache=False)
     except _DeepestLayerReached:
@@ -152,7 +156,7 @@ def capture_means(
     spans: Sequence[Sequence[tuple[int, int]]],
     *,
     layers: Sequence[int] | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     padding: str = "right",
 ) -> Float[Tensor, "row span layer hidden"]:
     """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
@@ -183,7 +187,12 @@ def capture_means(
         sums = SpanSums(layers, n_spans, len(batch), blocks.hidden_size)
         sums.weights = weights
         with recording(model, sums, stop_early=True):
-            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+            if padding == "right":
+                run_to_deepest_layer(model, input_ids=ids)
+            else:
+                run_to_deepest_layer(
+                    model, input_ids=ids, attention_mask=mask, position_ids=positions
+                )
         out[batch] = sums.sums.transpose(0, 1)
     check_finite(out)
     return out
@@ -195,7 +204,7 @@ def capture_tokens(
     rows: Sequence[Sequence[int]],
     *,
     layers: Sequence[int],
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
 ) -> list[Float[Tensor, "token layer hidden"]]:
     """Every token's residual-stream activation of whole texts, float32 on the CPU.
 
@@ -205,12 +214,10 @@ def capture_tokens(
     device = model.get_input_embeddings().weight.device
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
-        ids, mask, positions = padded(
-            [rows[i] for i in batch], pad_id=0, side="right", device=device
-        )
+        ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)
         states = TokenStates(layers)
         with recording(model, states, stop_early=True):
-            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+            run_to_deepest_layer(model, input_ids=ids)
         stacked = states.stacked()
         for b, i in enumerate(batch):
             out[i] = stacked[b, : len(rows[i])].clone()
