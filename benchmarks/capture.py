@@ -170,9 +170,7 @@ def main() -> None:
     dtype = next(loaded.model.parameters()).dtype
     peak = peak_flops(dtype, 2 * arguments.repeats)
     achieved = {
-        f"capture, {name}": useful_flops(loaded, texts, depth)
-        / medians[f"capture, {name}"]
-        / peak
+        f"capture, {name}": useful_flops(loaded, texts, depth) / medians[f"capture, {name}"] / peak
         for name, depth in (("every layer", len(every) - 1), ("middle layer", MIDDLE))
     }
     record = {

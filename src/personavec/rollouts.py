@@ -118,9 +118,7 @@ def collect(
     rollouts = [from_record(found[task.id]) for task in tasks]
     if spec is None or judge is None:
         return rollouts
-    _judge(judge, rollouts, spec, folder, label, progress)
-    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
-    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
+    return judged(judge, rollouts, spec, folder, label=label, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +195,21 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
     ).as_dict()
+
+
+def judged(
+    judge: Judge,
+    rollouts: Sequence[Rollout],
+    spec: TraitSpec,
+    folder: Path,
+    *,
+    label: str,
+    progress: Progress,
+) -> list[Rollout]:
+    """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
+    _judge(judge, rollouts, spec, folder, label, progress)
+    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
+    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
 def _judge(

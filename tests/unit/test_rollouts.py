@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.estimators import mean_difference
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
 from personavec.progress import Progress
-from personavec.projection import mean_difference
 from personavec.rollouts import (
     Rollout,
     Task,
@@ -71,7 +71,8 @@ def run_in(
         batch_tokens=80,
         progress=QUIET,
     )
-    return found, load_activations(folder / "activations", [r.id for r in found if r.n_tokens])
+    ids = [r.id for r in found if r.n_tokens]
+    return found, load_activations(folder / "activations", ids) if ids else torch.empty(0)
 
 
 @pytest.fixture(scope="module")
