@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from personavec.errors import ActivationError, HookError
-from personavec.model.blocks import block_output, find_blocks
+from personavec.model.blocks import block_output, find_blocks, input_device
 
 
 class _DeepestLayerReached(Exception):
@@ -197,7 +197,7 @@ def capture_means(
     n_spans = len(spans[0])
     if any(stop <= start for row in spans for start, stop in row):
         raise ValueError("a span to capture is empty")
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     out = torch.empty(len(rows), n_spans, len(layers), blocks.hidden_size)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
         ids, mask, positions = padded(
@@ -235,7 +235,7 @@ def capture_tokens(
     Memory grows with tokens x layers: ask for few layers. Raises ActivationError on NaN or
     infinite activations.
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
         ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)

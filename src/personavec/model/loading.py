@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError, UsageError, missing_extra
-from personavec.model.blocks import Blocks, find_blocks
+from personavec.model.blocks import Blocks, find_blocks, input_device
 from personavec.model.chat import ChatFormat, stop_ids
 from personavec.model.snapshots import (
     EMBEDDED,
@@ -56,7 +56,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        return input_device(self.model)
 
     @property
     def stop_ids(self) -> frozenset[int]:
