@@ -42,15 +42,18 @@ def logistic_direction(
 ) -> Float[Tensor, " hidden"]:
     """(d.w) w, where d is the difference of means and w the unit normal of a logistic regression.
 
-    The regression is L2-regularised, both sides weigh the same, and every coordinate is scaled by
-    its standard deviation within the sides. Adding the result moves an activation as far along w
-    as the sides lie apart on it. Not in the paper. Zeros where the two sides do not differ.
+    The regression is L2-regularised, both sides weigh the same, and a coordinate that spreads
+    more than the median one within the sides is scaled down to it; one that spreads less is left,
+    since a small difference on a still coordinate would else outweigh the others. Adding the
+    result moves an activation as far along w as the sides lie apart on it. Not in the paper.
+    Zeros where the two sides do not differ.
     """
     from sklearn.linear_model import LogisticRegression
 
     sides = pos.double(), neg.double()
     difference = sides[0].mean(0) - sides[1].mean(0)
     spread = torch.cat([side - side.mean(0) for side in sides]).square().mean(0).sqrt()
+    spread = spread.clamp(min=float(spread.median()))
     spread[spread == 0] = 1
     scaled = torch.cat(sides) / spread
     regression = LogisticRegression(C=_C, class_weight="balanced", max_iter=1000)

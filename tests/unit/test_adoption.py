@@ -277,7 +277,7 @@ def test_under_massive_activations_the_report_warns_and_the_logistic_direction_i
     fresh: Callable[..., LoadedModel], tmp_path: Path
 ) -> None:
     """End to end: both estimators in one sweep, the winner stored as what steers."""
-    loaded, direction = planted(fresh, massive=100)
+    loaded, direction = planted(fresh, massive=300)
     out = tmp_path / "out"
     files = csvs(loaded, tmp_path)
     config = ExtractConfig(**{**CONFIG.__dict__, "estimators": ("mean", "logistic")})
