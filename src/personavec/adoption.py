@@ -26,7 +26,7 @@ from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
-from personavec.rollouts import Polarity, Rollout, from_record, judged
+from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write
 from personavec.traits import TraitSpec
 
@@ -222,7 +222,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> tuple[Rollout, tuple[int, ...]]:
     """A line of our rollouts.jsonl; ids, where it has them, are read as they are."""
-    question = _text(row, "question")
+    _text(row, "question")
     response = row.get("response")
     if not isinstance(response, str):
         raise _Rejection(row.get("_error") or "no text in 'response'")
@@ -246,7 +246,7 @@ def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> tuple[Rollout, tuple[i
     if rollout.state == "unscored" and None not in scores.values():
         rollout = replace(rollout, state="scored", judge=rollout.judge or "file")
     rollout = replace(rollout, n_tokens=len(rollout.response_ids), **scores)
-    return rollout, tuple(loaded.chat.prompt_ids(chat(question, rollout.system)))
+    return rollout, prompt_ids(loaded, rollout)
 
 
 def _reference(

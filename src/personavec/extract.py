@@ -413,8 +413,10 @@ def _require_enough(
     positive = sum(r.polarity == "pos" for r in rollouts)
     negative = len(rollouts) - positive
     of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
+    unfinished = any(r.state == "unfinished" for r in rollouts)
+    remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
         f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "
-        f"{MIN_KEPT} of each are needed ({why}); raise --samples, or make the pairs or "
-        f"the description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
+        f"{MIN_KEPT} of each are needed ({why}); raise {remedy}, or make the pairs or the "
+        f"description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )

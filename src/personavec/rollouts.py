@@ -121,6 +121,11 @@ def collect(
     return judged(judge, rollouts, spec, folder, label=label, progress=progress)
 
 
+def prompt_ids(loaded: LoadedModel, asked: Task | Rollout) -> tuple[int, ...]:
+    """Token ids of everything that stands before a response."""
+    return tuple(loaded.chat.prompt_ids(chat(asked.question, asked.system)))
+
+
 @dataclass(frozen=True, eq=False)
 class _Generator:
     """What decides how responses are generated."""
@@ -146,7 +151,7 @@ def _generate(
     requests = [
         Request(
             id=task.id,
-            prompt_ids=tuple(loaded.chat.prompt_ids(chat(task.question, task.system))),
+            prompt_ids=prompt_ids(loaded, task),
             steering=task.steering,
         )
         for task in tasks
