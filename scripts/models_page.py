@@ -55,7 +55,9 @@ read as JSON:
     personavec extract --trait evil --model meta-llama/Llama-3.1-8B-Instruct \\
       --model-arg 'quantization_config={{"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
-Hooks follow the blocks to whatever device they sit on. `trust_remote_code` is refused: it runs
+Hooks follow the blocks to whatever device they sit on, also where weights wait on disk until they
+run. Quantised models need `pip install 'personavec[quantise]'` (bitsandbytes); a machine that
+cannot run a kind of quantisation says so when the model is loaded. `trust_remote_code` is refused: it runs
 code from the model's repository.
 
 A folder that holds a LoRA adapter is loaded onto its base model (`pip install
