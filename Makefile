@@ -7,7 +7,7 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled results models bench clean
+.PHONY: help demo test check lint llamacpp vectors unbundled results models bench benchcapture clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -69,6 +69,9 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 
 bench: $(READY)  ## one mixed batch against one generate call per configuration
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
+
+benchcapture: $(READY)  ## capture against the loop most people write, and the machine's limit
+	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv $(LLAMACPP) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

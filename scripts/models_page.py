@@ -15,6 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 CHECKS = {
     "test_capture_equals_the_plain_loop[left-": "capture, padded left",
     "test_capture_equals_the_plain_loop[right-": "capture, padded right",
+    "test_layers_are_those_that_transformers_counts[": "layers",
     "test_coefficient_zero_changes_nothing[": "coefficient 0",
     "test_cached_steered_decoding_equals_full_forwards[": "steered decoding",
     "test_capture_while_generating_equals_capture_of_the_text[": "capture while generating",
@@ -40,6 +41,7 @@ one text at a time, no cache, no padding.
 no two batches agree to the last token there; capture and scores agree to a tenth.
 
 What the columns say: captured means equal those of the plain loop under either padding;
+layers are the `hidden_states` of transformers, up to the last, which it returns normed;
 steering with coefficient 0 changes no logit; greedy decoding of a mixed batch on the cache,
 some rows steered, picks what full forwards over the growing text pick; means captured while
 generating equal those of the finished text; the judge's log-probabilities equal a full forward's.
@@ -53,7 +55,9 @@ read as JSON:
     personavec extract --trait evil --model meta-llama/Llama-3.1-8B-Instruct \\
       --model-arg 'quantization_config={{"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
-Hooks follow the blocks to whatever device they sit on. `trust_remote_code` is refused: it runs
+Hooks follow the blocks to whatever device they sit on, also where weights wait on disk until they
+run. Quantised models need `pip install 'personavec[quantise]'` (bitsandbytes); a machine that
+cannot run a kind of quantisation says so when the model is loaded. `trust_remote_code` is refused: it runs
 code from the model's repository.
 
 A folder that holds a LoRA adapter is loaded onto its base model (`pip install

@@ -20,18 +20,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec import summaries, validation
+from personavec.adoption import Adopted, adopt, fingerprints, read_rollouts
 from personavec.baseline import neutral_means
 from personavec.errors import TooFewRolloutsError, UsageError
+from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import SPANS, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
-from personavec.projection import (
-    mean_and_spread,
-    mean_difference,
-    random_directions,
-)
+from personavec.projection import mean_and_spread, random_directions
 from personavec.report.extraction import write_extraction_report
 from personavec.rollouts import (
     Rollout,
@@ -43,7 +41,7 @@ from personavec.rollouts import (
 )
 from personavec.runs import atomic_write, claim, lock
 from personavec.traits import POLARITIES, Origin, TraitSpec
-from personavec.vectors import PersonaVector
+from personavec.vectors import Estimator, PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
 MIN_KEPT = 10
@@ -74,6 +72,10 @@ class ExtractConfig:
     random_directions: int = 5
     neutral_prompts: int = 48
     """Neutral prompts whose projections standardise later readings."""
+    estimators: tuple[Estimator, ...] = ("mean",)
+    """How the direction is estimated; the layer sweep picks where there are several."""
+    include_thinking: bool = False
+    """Take what a reasoning model thought into the response mean."""
     batch_tokens: int = 16384
 
     def __post_init__(self) -> None:
@@ -91,12 +93,14 @@ def run(
     *,
     origin: Origin = "file",
     judge: Judge | None = None,
+    rollouts: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Extract and validate one persona vector; returns the results that the report draws.
 
     Writes the vector, `rollouts.jsonl`, `activations/`, `results.json` and `report.html` into
-    `out`. A killed run is continued by calling again with the same settings.
+    `out`. A killed run is continued by calling again with the same settings. `rollouts` are files
+    of existing ones to adopt in place of generating (`adoption.py`).
 
     Raises SettingsMismatchError when `out` was begun with other settings, TooFewRolloutsError
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
@@ -105,9 +109,15 @@ def run(
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
     progress = progress or Progress()
     layers = candidate_layers(loaded, config.layers)
+    settings = _settings(loaded, spec, config, judge)
+    adopted = None
+    if rollouts:
+        settings["rollouts"] = fingerprints(rollouts)
+        adopted = read_rollouts(loaded, rollouts, spec)
+    notes = [adopted.note(rollouts)] if adopted else []
     with lock(out):
-        claim(out, _settings(loaded, spec, config, judge))
-        return _run(loaded, spec, out, config, origin, judge, progress, layers)
+        claim(out, settings)
+        return _run(loaded, spec, out, config, origin, judge, progress, layers, adopted, notes)
 
 
 def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
@@ -145,6 +155,8 @@ def _run(
     judge: Judge,
     progress: Progress,
     layers: list[int],
+    adopted: Adopted | None,
+    notes: list[str],
 ) -> dict[str, Any]:
     clock = _Clock()
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
@@ -160,11 +172,28 @@ def _run(
             spec=spec,
             judge=judge,
             activations=activations,
+            include_thinking=config.include_thinking,
             batch_tokens=config.batch_tokens,
             label=label,
             progress=progress,
         )
         clock.lap(label)
+        return found
+
+    def take(adopted: Adopted) -> list[Rollout]:
+        adopted.write_rejected(out / "rejected.jsonl")
+        found = adopt(
+            loaded,
+            adopted,
+            spec,
+            out / "run" / "extraction",
+            judge=judge,
+            activations=out / "activations",
+            include_thinking=config.include_thinking,
+            label="extraction",
+            progress=progress,
+        )
+        clock.lap("extraction")
         return found
 
     # Rollouts under contrastive system prompts, judged and filtered.
@@ -173,7 +202,9 @@ def _run(
             elicitation_tasks(spec, spec.questions.extraction, config.samples),
             "extraction",
             activations=out / "activations",
-        ),
+        )
+        if adopted is None
+        else take(adopted),
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
     )
@@ -188,16 +219,19 @@ def _run(
     by_span = {
         span: mean_difference(pos_means[:, i], neg_means[:, i]) for i, span in enumerate(SPANS)
     }
-    vectors = by_span["response_mean"]
+    by_estimator: dict[Estimator, Tensor] = {
+        name: estimate(name, pos_means[:, 0], neg_means[:, 0]) for name in config.estimators
+    }
 
     # Layer selection on evaluation questions set aside for it.
     evaluation = spec.questions.evaluation
     aside = min(config.sweep_questions, len(evaluation) // 2)
     sweep_questions, test_questions = evaluation[:aside], evaluation[aside:]
     sweep = validation.sweep_layers(
-        vectors, layers, config.sweep_coefficients, sweep_questions, gather, seed=config.seed
+        by_estimator, layers, config.sweep_coefficients, sweep_questions, gather, seed=config.seed
     )
-    layer = validation.select_layer(sweep)
+    selected = validation.select(sweep)
+    layer, vectors = selected.layer, by_estimator[selected.estimator]
 
     # Validation on the other evaluation questions, with controls.
     direction = vectors[layer]
@@ -244,6 +278,8 @@ def _run(
         pos_means=pos_means[:, 0, layer],
         neg_means=neg_means[:, 0, layer],
         vectors=vectors,
+        mean_diff=by_span["response_mean"],
+        estimator=selected.estimator,
         residual_norm=residual,
         layer=layer,
         sweep=sweep,
@@ -266,7 +302,8 @@ def _run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),
-            "notes": summaries.notes(loaded, spec, origin),
+            "notes": [*notes, *summaries.notes(loaded, spec, origin)],
+            "rejected": len(adopted.rejected) if adopted else 0,
             **summaries.summarise(
                 evidence, config.trait_threshold, config.coherence_floor, config.seed
             ),
@@ -274,7 +311,7 @@ def _run(
         }
     )
     PersonaVector(
-        response_mean_diff=vectors,
+        response_mean_diff=by_span["response_mean"],
         prompt_mean_diff=by_span["prompt_mean"],
         prompt_last_diff=by_span["prompt_last"],
         residual_norm=residual,
@@ -283,6 +320,8 @@ def _run(
         trait=spec.name,
         layer=layer,
         meta=summaries.vector_meta(results),
+        response_logistic=by_estimator.get("logistic"),
+        estimator=selected.estimator,
     ).save(out)
     atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     write_extraction_report(results, out / "report.html")
@@ -322,11 +361,13 @@ def summary(results: dict[str, Any], out: Path) -> dict[str, Any]:
         "model": results["model"]["name"],
         "vector": str(out),
         "layer": results["layer"],
+        "estimator": results["estimator"],
         "kept": {
             "pos": results["rollouts"]["pos"]["kept"],
             "neg": results["rollouts"]["neg"]["kept"],
             "of": results["rollouts"]["pos"]["of"],
         },
+        "rejected": results["rejected"],
         "log_odds": results["mean_log_odds"],
         "dose_response": results["dose_response"],
         "control": results["control"],
@@ -368,8 +409,13 @@ def _require_enough(
         f"{r.polarity}: {r.why_dropped}" for r in rollouts if r.why_dropped is not None
     )
     why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    positive = sum(r.polarity == "pos" for r in rollouts)
+    negative = len(rollouts) - positive
+    of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
+    unfinished = any(r.state == "unfinished" for r in rollouts)
+    remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
-        f"only {len(pos)} positive and {len(neg)} negative rollouts of {len(rollouts) // 2} each "
-        f"are left, {MIN_KEPT} of each are needed ({why}); raise --samples, or make the pairs or "
-        f"the description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
+        f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "
+        f"{MIN_KEPT} of each are needed ({why}); raise {remedy}, or make the pairs or the "
+        f"description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )

@@ -1,4 +1,4 @@
-"""From activations to vectors and projections: differences of means, their reliability."""
+"""Projections onto a direction, and how reliable the direction is."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from personavec.estimators import estimate
 from personavec.stats import Interval
-from personavec.vectors import cosine
-
-
-def mean_difference(
-    pos: Float[Tensor, "pos layer hidden"], neg: Float[Tensor, "neg layer hidden"]
-) -> Float[Tensor, "layer hidden"]:
-    """Mean of the positive activations minus mean of the negative ones (paper, section 2.2)."""
-    return pos.mean(0) - neg.mean(0)
+from personavec.vectors import Estimator, cosine
 
 
 def projections(
@@ -42,6 +36,7 @@ def split_half_cosine(
     pos_questions: Sequence[str],
     neg_questions: Sequence[str],
     *,
+    estimator: Estimator = "mean",
     n: int = 200,
     seed: int = 0,
 ) -> Interval:
@@ -61,7 +56,9 @@ def split_half_cosine(
         neg_first = torch.tensor([q in first for q in neg_questions])
         sides = (pos[pos_first], neg[neg_first], pos[~pos_first], neg[~neg_first])
         if all(len(side) for side in sides):
-            a, b = sides[0].mean(0) - sides[1].mean(0), sides[2].mean(0) - sides[3].mean(0)
+            a, b = (
+                estimate(estimator, p[:, None], q[:, None])[0] for p, q in (sides[:2], sides[2:])
+            )
             found.append(float(cosine(a, b)))
     if not found:
         return Interval(float("nan"), float("nan"), float("nan"))

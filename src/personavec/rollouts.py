@@ -120,9 +120,12 @@ def collect(
     rollouts = [from_record(found[task.id]) for task in tasks]
     if spec is None or judge is None:
         return rollouts
-    _judge(judge, rollouts, spec, folder, label, progress)
-    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
-    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
+    return judged(judge, rollouts, spec, folder, label=label, progress=progress)
+
+
+def prompt_ids(loaded: LoadedModel, asked: Task | Rollout) -> tuple[int, ...]:
+    """Token ids of everything that stands before a response."""
+    return tuple(loaded.chat.prompt_ids(chat(asked.question, asked.system, asked.earlier)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,16 +150,7 @@ def _generate(
     path = folder / "generated.jsonl"
     done = {record["id"] for record in read_records(path)}
     by_id = {task.id: task for task in tasks}
-    requests = [
-        Request(
-            id=task.id,
-            prompt_ids=tuple(
-                loaded.chat.prompt_ids(chat(task.question, task.system, task.earlier))
-            ),
-            steering=task.steering,
-        )
-        for task in tasks
-    ]
+    requests = [Request(task.id, prompt_ids(loaded, task), task.steering) for task in tasks]
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
         # Planned over all tasks, finished ones too, so that a continued run forms the batches
         # that an undisturbed one would have formed.
@@ -202,6 +196,21 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         thinking_ids=generation.thinking_ids,
         earlier=task.earlier,
     ).as_dict()
+
+
+def judged(
+    judge: Judge,
+    rollouts: Sequence[Rollout],
+    spec: TraitSpec,
+    folder: Path,
+    *,
+    label: str,
+    progress: Progress,
+) -> list[Rollout]:
+    """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
+    _judge(judge, rollouts, spec, folder, label, progress)
+    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
+    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
 def _judge(

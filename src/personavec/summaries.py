@@ -25,9 +25,12 @@ from personavec.rollouts import Rollout
 from personavec.stats import Interval, auc_interval, clustered_bootstrap
 from personavec.traits import Origin, TraitSpec
 from personavec.validation import Dose
+from personavec.vectors import Estimator
 
 #: One coordinate holding more of the vector's squared norm than this is a massive activation.
 MASSIVE_SHARE = 0.5
+#: Random splits of the split-half cosine: a logistic regression takes its time.
+_SPLITS: dict[Estimator, int] = {"mean": 200, "logistic": 25}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,8 @@ class Evidence:
     pos_means: Float[Tensor, "pos hidden"]
     neg_means: Float[Tensor, "neg hidden"]
     vectors: Float[Tensor, "layer hidden"]
+    mean_diff: Float[Tensor, "layer hidden"]
+    estimator: Estimator
     residual_norm: Float[Tensor, " layer"]
     layer: int
     sweep: list[Dose]
@@ -92,6 +97,7 @@ def summarise(
         },
         "sweep": [dose.as_dict() for dose in evidence.sweep],
         "layer": evidence.layer,
+        "estimator": evidence.estimator,
         "coherence_floor": validation.COHERENCE_FLOOR,
         "dose_response": [
             {**dose.as_dict(), "relative_dose": abs(dose.coefficient) * dose_size}
@@ -104,7 +110,14 @@ def summarise(
         },
         "coherent_range": list(evidence.ends),
         "wrong_way": _wrong_way(evidence.by_dose, evidence.ends, seed),
-        "split_half_cosine": _interval(split_half_cosine(*halves, seed=seed)),
+        "split_half_cosine": _interval(
+            split_half_cosine(
+                *halves,
+                estimator=evidence.estimator,
+                n=_SPLITS[evidence.estimator],
+                seed=seed,
+            )
+        ),
         "question_agreement": _interval(_agreement(evidence, seed)),
         "separability_auc": _interval(_separability(evidence, seed)),
         "relative_norm": (evidence.vectors.norm(dim=-1) / evidence.residual_norm).tolist(),
@@ -208,7 +221,12 @@ def _separability(evidence: Evidence, seed: int) -> Interval:
 
 
 def _agreement(evidence: Evidence, seed: int) -> Interval | None:
-    """Mean cosine of a question's difference with the mean of the other questions'."""
+    """Mean cosine of a question's difference with the mean of the other questions'.
+
+    None for the logistic estimator: one question's rollouts are too few for a regression.
+    """
+    if evidence.estimator != "mean":
+        return None
     questions, differences = question_differences(
         evidence.pos_means, evidence.neg_means, *evidence.kept_questions
     )
@@ -218,12 +236,14 @@ def _agreement(evidence: Evidence, seed: int) -> Interval | None:
 
 
 def _massive(evidence: Evidence) -> dict[str, Any]:
-    coordinate, share = largest_coordinate(evidence.vectors[evidence.layer])
+    """Whether one coordinate rules the difference of means, and the vector in use."""
+    coordinate, share = largest_coordinate(evidence.mean_diff[evidence.layer])
     return {
         "layer": evidence.layer,
         "coordinate": coordinate,
         "share": share,
         "warning": share > MASSIVE_SHARE,
+        "share_in_use": largest_coordinate(evidence.vectors[evidence.layer])[1],
     }
 
 

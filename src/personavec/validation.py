@@ -6,8 +6,8 @@ summarised with intervals clustered by question (paper, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -16,9 +16,12 @@ from torch import Tensor
 from personavec.model.steering import Steering
 from personavec.rollouts import Rollout, Task
 from personavec.stats import Interval, clustered_bootstrap, monotone_within_intervals
+from personavec.vectors import Estimator
 
 #: A configuration whose mean coherence falls below this is not acceptable.
 COHERENCE_FLOOR = 75.0
+
+_SWEEP: dict[Estimator, str] = {"mean": "sweep", "logistic": "sweep-logistic"}
 
 Collect = Callable[[Sequence[Task], str], list[Rollout]]
 
@@ -33,6 +36,7 @@ class Dose:
     coherence: Interval
     n: int
     empty: int
+    estimator: Estimator = "mean"
 
     @property
     def coherent(self) -> bool:
@@ -41,6 +45,7 @@ class Dose:
     def as_dict(self) -> dict[str, Any]:
         return {
             "layer": self.layer,
+            "estimator": self.estimator,
             "coefficient": self.coefficient,
             "log_odds": self.log_odds.value,
             "low": self.log_odds.low,
@@ -106,7 +111,7 @@ def _mean(pairs: Sequence[tuple[float | None, str]], seed: int) -> Interval:
 
 
 def sweep_layers(
-    vectors: Float[Tensor, "layer hidden"],
+    vectors: Mapping[Estimator, Float[Tensor, "layer hidden"]],
     layers: Sequence[int],
     coefficients: Sequence[float],
     questions: Sequence[str],
@@ -114,13 +119,17 @@ def sweep_layers(
     *,
     seed: int,
 ) -> list[Dose]:
-    """Steer at every layer and coefficient in one mixed batch."""
+    """Steer by every estimator, layer and coefficient in one mixed batch."""
     cells = [
-        (layer, coefficient, steered_tasks("sweep", questions, vectors[layer], layer, coefficient))
+        (layer, c, steered_tasks(_SWEEP[estimator], questions, found[layer], layer, c))
+        for estimator, found in vectors.items()
         for layer in layers
-        for coefficient in coefficients
+        for c in coefficients
     ]
-    return _collect_cells(cells, "layer sweep", collect, seed)
+    doses = _collect_cells(cells, "layer sweep", collect, seed)
+    each = len(layers) * len(coefficients)
+    by = [estimator for estimator in vectors for _ in range(each)]
+    return [replace(dose, estimator=which) for dose, which in zip(doses, by, strict=True)]
 
 
 def _collect_cells(
@@ -133,15 +142,15 @@ def _collect_cells(
     ]
 
 
-def select_layer(sweep: Sequence[Dose]) -> int:
-    """The layer of the strongest trait expression at acceptable coherence.
+def select(sweep: Sequence[Dose]) -> Dose:
+    """The configuration of the strongest trait expression at acceptable coherence.
 
-    Where no configuration is coherent enough, the layer of the most coherent one.
+    Where none is coherent enough, the most coherent one.
     """
     acceptable = [dose for dose in sweep if dose.coherent]
     if acceptable:
-        return max(acceptable, key=lambda dose: dose.log_odds.value).layer
-    return max(sweep, key=lambda dose: dose.coherence.value).layer
+        return max(acceptable, key=lambda dose: dose.log_odds.value)
+    return max(sweep, key=lambda dose: dose.coherence.value)
 
 
 def dose_response(

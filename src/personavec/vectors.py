@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,8 @@ from personavec.errors import DataError, UsageError, VectorMismatchError
 from personavec.runs import atomic_write
 
 FORMAT = 1
+#: How a direction is estimated: the difference of means, or a logistic regression.
+Estimator = Literal["mean", "logistic"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,9 @@ class PersonaVector:
     difference itself. `residual_norm` is the mean norm of response-token activations. The
     neutral statistics are the mean and spread of projections on neutral prompts. The prompt's
     differences are None where an imported vector came without them.
+
+    Where `estimator` is `logistic`, the vector in use is `response_logistic` in place of
+    `response_mean_diff`, which stays beside it.
     """
 
     response_mean_diff: Float[Tensor, "layer hidden"]
@@ -41,6 +46,8 @@ class PersonaVector:
     trait: str
     layer: int
     meta: dict[str, Any] = field(default_factory=dict)
+    response_logistic: Float[Tensor, "layer hidden"] | None = None
+    estimator: Estimator = "mean"
 
     @property
     def n_layers(self) -> int:
@@ -56,12 +63,19 @@ class PersonaVector:
         found = self.meta.get("coherent_range")
         return (found[0], found[1]) if found else None
 
+    @property
+    def directions(self) -> Float[Tensor, "layer hidden"]:
+        """The vector in use at every layer, by the estimator that was selected."""
+        if self.estimator == "mean" or self.response_logistic is None:
+            return self.response_mean_diff
+        return self.response_logistic
+
     def direction(self, layer: int | None = None) -> Float[Tensor, " hidden"]:
         """The vector at a layer (default: the selected one), as extracted."""
         layer = self.layer if layer is None else layer
         if not 0 <= layer <= self.n_layers:
             raise UsageError(f"layer {layer} does not exist: use 0 to {self.n_layers}")
-        return self.response_mean_diff[layer]
+        return self.directions[layer]
 
     def project(self, hidden: Float[Tensor, "*batch hidden"], layer: int | None = None) -> Tensor:
         """Projection h.v / |v| of activations at a layer, in units of the residual stream."""
@@ -96,7 +110,11 @@ class PersonaVector:
         found = {name: getattr(self, name) for name in _TENSORS}
         tensors = {name: tensor.clone() for name, tensor in found.items() if tensor is not None}
         atomic_write(folder / "vector.safetensors", save(tensors))
-        record = {**self.meta, "format": FORMAT, "trait": self.trait, "layer": self.layer}
+        record = {
+            **self.meta,
+            **{"format": FORMAT, "trait": self.trait, "layer": self.layer},
+            "estimator": self.estimator,
+        }
         atomic_write(folder / "vector.json", json.dumps(record, indent=1, ensure_ascii=False))
         return folder
 
@@ -130,8 +148,9 @@ _TENSORS = (
     "residual_norm",
     "neutral_response_mean",
     "neutral_prompt_last",
+    "response_logistic",
 )
-_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff")
+_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff", "response_logistic")
 
 
 def bundled_vectors() -> list[str]:
@@ -157,6 +176,7 @@ def load_vector(source: str | Path) -> PersonaVector:
         meta = json.loads((folder / "vector.json").read_text("utf-8"))
         tensors = load_file(folder / "vector.safetensors")
         trait, layer = meta["trait"], meta["layer"]
+        estimator = meta.get("estimator", "mean")
         parts = {
             name: tensors[name].float()
             for name in _TENSORS
@@ -165,7 +185,7 @@ def load_vector(source: str | Path) -> PersonaVector:
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
     shape = parts["response_mean_diff"].shape
-    shapes = [shape, shape, shape, shape[:1], (*shape[:1], 2), (*shape[:1], 2)]
+    shapes = [shape, shape, shape, shape[:1], (*shape[:1], 2), (*shape[:1], 2), shape]
     expected: dict[str, tuple[int, ...]] = dict(zip(_TENSORS, shapes, strict=True))
     if len(shape) != 2 or any(part.shape != expected[name] for name, part in parts.items()):
         raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")
@@ -173,8 +193,10 @@ def load_vector(source: str | Path) -> PersonaVector:
         raise DataError(f"the vector in {folder} is damaged: layer {layer} of {shape[0] - 1}")
     if not all(torch.isfinite(part).all() for part in parts.values()):
         raise DataError(f"the vector in {folder} holds NaN or infinite values; extract it again")
-    missing = dict.fromkeys(_OPTIONAL)
-    return PersonaVector(**{**missing, **parts}, trait=trait, layer=layer, meta=meta)
+    if estimator != "mean" and (estimator != "logistic" or "response_logistic" not in parts):
+        raise DataError(f"the vector in {folder} is damaged: no tensor of estimator {estimator!r}")
+    fields = {**dict.fromkeys(_OPTIONAL), **parts}
+    return PersonaVector(**fields, trait=trait, layer=layer, meta=meta, estimator=estimator)
 
 
 def cosine(a: Float[Tensor, "*batch hidden"], b: Float[Tensor, "*batch hidden"]) -> Tensor:

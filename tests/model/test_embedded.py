@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from personavec import LoadedModel, PersonaVector, load_model, load_vector
+from personavec import LoadedModel, PersonaVector, cosine, load_model, load_vector
 from personavec.cli.main import main
 from personavec.model.chat import chat
 from personavec.runs import read_records
@@ -136,6 +136,25 @@ def test_a_killed_extraction_generates_nothing_twice(killed_and_continued: Conti
     for path in [*(out / "run").rglob("*.jsonl"), out / "rollouts.jsonl"]:
         ids = [record["id"] for record in read_records(path)]
         assert len(set(ids)) == len(ids)
+
+
+def test_extract_adopts_rollouts_and_compares_estimators(
+    killed_and_continued: Continued, small_spec: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """The same rollouts kept, the same mean difference within bf16, whichever estimator won."""
+    first, again = killed_and_continued[0], tmp_path / "again"
+    code, stdout, stderr = cli(
+        *("extract", "--trait", small_spec, "--rollouts", first / "rollouts.jsonl"),
+        *("--estimator", "both", "--layers", "16", "--coefficients", "0"),
+        *("--max-tokens", 8, "--out", again, "--json"),
+    )
+    assert code == 0, stderr
+    found, before = json.loads(stdout), json.loads(killed_and_continued[2].stdout)
+    assert found["kept"] == before["kept"]
+    assert found["rejected"] == 0
+    assert found["estimator"] in ("mean", "logistic")
+    vectors = [load_vector(first), load_vector(again)]
+    assert cosine(*(v.response_mean_diff[16] for v in vectors)) > 0.999
 
 
 def test_the_artifact_is_whole(killed_and_continued: Continued, smollm2: LoadedModel) -> None:
@@ -288,6 +307,14 @@ BAD = [
     (2, "layer 99 does not exist", ["extract", "--trait", "evil", "--layers", "99"]),
     (1, "could not be loaded", ["extract", "--trait", "evil", "--model", "./no-such-folder"]),
     (1, "no such GGUF file", ["models", "show", "no.gguf"]),
+    (1, "check each --model-arg", ["models", "show", "--model-arg", "nonsense=1"]),
+    (1, "with device_map=foo", ["models", "show", "--model-arg", "device_map=foo"]),
+    (1, "with quantization_config=5", ["models", "show", "--model-arg", "quantization_config=5"]),
+    (1, "or a device that", ["models", "show", "--device", "no-such-device"]),
+    (2, "give KEY=VALUE", ["models", "show", "--model-arg", "device_map"]),
+    (2, "trust_remote_code", ["models", "show", "--model-arg", "trust_remote_code=true"]),
+    (2, "use mean, logistic or both", ["extract", "--trait", "evil", "--estimator", "pca"]),
+    (1, "no such file", ["extract", "--trait", "evil", "--rollouts", "none.csv"]),
     (1, "use float32, bfloat16", ["models", "show", "--dtype", "float99"]),
     (2, "no persona vector at", ["steer", "Hi?", "--vectors", "no-such-vector"]),
     (1, "no such file", ["judges", "score", "none.csv", "--trait", "evil"]),

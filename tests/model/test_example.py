@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from personavec import cosine, load_trait, wrap_model
+from personavec.estimators import mean_difference
 from personavec.extract import elicitation_tasks
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
@@ -17,7 +18,6 @@ from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
-from personavec.projection import mean_difference
 
 LAYER = 16
 TOLERANCES = {

@@ -125,7 +125,7 @@ def example_results() -> dict[str, Any]:
         "notes": ["The spec was built from templates; read its instruction pairs before use."],
         "rollouts": {
             "pos": {"of": 200, "kept": 171, "dropped": {"weak trait": 20, "incoherent": 9}},
-            "neg": {"of": 200, "kept": 158, "dropped": {"weak trait": 38, "empty": 4}},
+            "neg": {"of": 200, "kept": 158, "dropped": {"weak trait": 38, "unfinished thought": 4}},
         },
         "log_odds": {"pos": positive, "neg": negative},
         "coherence_dropped_share": {"pos": 0.045, "neg": 0.0},

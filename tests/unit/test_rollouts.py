@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.estimators import mean_difference
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
 from personavec.progress import Progress
-from personavec.projection import mean_difference
 from personavec.rollouts import (
     Rollout,
     Task,
@@ -71,7 +71,8 @@ def run_in(
         batch_tokens=80,
         progress=QUIET,
     )
-    return found, load_activations(folder / "activations", [r.id for r in found if r.n_tokens])
+    ids = [r.id for r in found if r.n_tokens]
+    return found, load_activations(folder / "activations", ids) if ids else torch.empty(0)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,7 @@ def rollout(**changes: Any) -> Rollout:
         ({"coherence": 49.9}, "incoherent"),
         ({"coherence": 50.0}, None),
         ({"state": "empty", "trait_score": None, "coherence": None}, "empty response"),
+        ({"state": "unfinished", "trait_score": None, "coherence": None}, "unfinished thought"),
         ({"state": "unscored", "trait_score": None, "coherence": None}, "unscored"),
         ({"state": "refusal", "trait_score": None}, "refusal"),
     ],

@@ -218,7 +218,7 @@ def test_capture_reads_the_steered_state_whichever_context_comes_first(
     read = []
     for first, coefficient in (("recording", 2.0), ("steer", 2.0), ("steer", 0.0)):
         sums = SpanSums([1], 1, 1, loaded.identity.hidden_size)
-        sums.weights = torch.ones(1, 1, ids.shape[1])
+        sums.weigh(torch.ones(1, 1, ids.shape[1]))
         contexts = [recording(loaded.model, sums), steer(loaded.model, vector, coefficient)]
         with ExitStack() as stack:
             for context in contexts if first == "recording" else reversed(contexts):

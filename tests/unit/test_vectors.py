@@ -52,6 +52,43 @@ def test_a_layer_of_it_can_be_saved_without_its_neighbours(
     assert torch.equal(load_vector(tmp_path).prompt_mean_diff, vector.response_mean_diff)
 
 
+def test_the_selected_estimators_tensor_is_the_vector(
+    tmp_path: Path, vector: PersonaVector
+) -> None:
+    """It steers and projects; the mean difference keeps its name and meaning beside it."""
+    logistic = torch.flip(vector.response_mean_diff, dims=[1])
+    both = dataclasses.replace(vector, response_logistic=logistic, estimator="logistic")
+    found = load_vector(both.save(tmp_path))
+    assert found.estimator == "logistic"
+    assert torch.equal(found.direction(2), logistic[2])
+    assert torch.equal(found.directions, logistic)
+    assert torch.equal(found.response_mean_diff, vector.response_mean_diff)
+    other = load_vector(dataclasses.replace(both, estimator="mean").save(tmp_path))
+    assert torch.equal(other.direction(2), vector.response_mean_diff[2])
+
+
+def test_a_vector_from_before_there_were_estimators_is_a_mean_difference(
+    tmp_path: Path, vector: PersonaVector
+) -> None:
+    vector.save(tmp_path)
+    record = json.loads((tmp_path / "vector.json").read_text("utf-8"))
+    del record["estimator"]
+    (tmp_path / "vector.json").write_text(json.dumps(record))
+    found = load_vector(tmp_path)
+    assert (found.estimator, found.response_logistic) == ("mean", None)
+
+
+@pytest.mark.parametrize("estimator", ["logistic", "other"])
+def test_an_estimator_without_its_tensor_is_damage(
+    tmp_path: Path, vector: PersonaVector, estimator: str
+) -> None:
+    vector.save(tmp_path)
+    record = json.loads((tmp_path / "vector.json").read_text("utf-8"))
+    (tmp_path / "vector.json").write_text(json.dumps({**record, "estimator": estimator}))
+    with pytest.raises(DataError, match=f"no tensor of estimator '{estimator}'"):
+        load_vector(tmp_path)
+
+
 def test_no_vector_there_is_bad_usage(tmp_path: Path) -> None:
     """The message says what makes one."""
     for source in (tmp_path, tmp_path / "none", "no-such-trait"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, numbers, print_json
+from personavec.errors import UsageError
 
 
 def command(
@@ -28,11 +29,26 @@ def command(
     coefficients: Annotated[
         str | None, typer.Option(help="Dose-response coefficients, 0 included.")
     ] = None,
+    rollouts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--rollouts",
+            help="Adopt rollouts: a rollouts.jsonl, or a CSV for each polarity; repeatable.",
+        ),
+    ] = None,
+    estimator: Annotated[
+        str, typer.Option(help="mean, logistic, or both: the layer sweep then picks one.")
+    ] = "mean",
+    include_thinking: Annotated[
+        bool, typer.Option("--include-thinking", help="Take thinking into the response mean.")
+    ] = False,
     judge_model: Annotated[
         str | None, typer.Option(help="Model that judges; default: the subject, unsteered.")
     ] = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -46,7 +62,6 @@ def command(
     """
     from personavec.extract import ExtractConfig, run, summary
     from personavec.judges.contrast import ContrastJudge
-    from personavec.model.loading import load_model
     from personavec.traits import load_trait
 
     spec, origin = load_trait(trait, description)
@@ -60,14 +75,14 @@ def command(
         coefficients=numbers(coefficients, "--coefficients")
         if coefficients
         else defaults.coefficients,
+        estimators=_estimators(estimator),
+        include_thinking=include_thinking,
         batch_tokens=batch_tokens,
     )
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
-    loaded = load_model(model, dtype=dtype, device=device)
-    judge = (
-        ContrastJudge(load_model(judge_model, dtype=dtype, device=device)) if judge_model else None
-    )
-    results = run(loaded, spec, folder, config, origin=origin, judge=judge)
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
+    judge = ContrastJudge(options.load_model(judge_model, dtype, device)) if judge_model else None
+    results = run(loaded, spec, folder, config, origin=origin, judge=judge, rollouts=rollouts or ())
     found = summary(results, folder)
     if as_json:
         print_json(found)
@@ -75,10 +90,20 @@ def command(
         _print(found)
 
 
+def _estimators(text: str) -> tuple[Literal["mean", "logistic"], ...]:
+    match text:
+        case "mean" | "logistic":
+            return (text,)
+        case "both":
+            return ("mean", "logistic")
+    raise UsageError(f"--estimator {text}: use mean, logistic or both")
+
+
 def _print(found: dict[str, Any]) -> None:
     kept = found["kept"]
     console.print(
-        f"\n[bold]{found['trait']}[/bold] on {found['model']}: layer {found['layer']}, kept "
+        f"\n[bold]{found['trait']}[/bold] on {found['model']}: layer {found['layer']}, "
+        f"estimator {found['estimator']}, kept "
         f"{kept['pos']} positive and {kept['neg']} negative rollouts of {kept['of']} each"
     )
     table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")

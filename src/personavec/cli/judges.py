@@ -24,6 +24,8 @@ def score(
     out: options.Out = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -34,13 +36,12 @@ def score(
     Rows that cannot be scored are kept with a `state` that says why.
     """
     from personavec.judging import score_file
-    from personavec.model.loading import load_model
     from personavec.traits import load_trait
 
     spec, _ = load_trait(trait, description)
     target = out or file.with_suffix(".scored.jsonl")
     found = score_file(
-        lambda: load_model(model, dtype=dtype, device=device),
+        lambda: options.load_model(model, dtype, device, model_arg, template_arg),
         spec,
         file,
         target,

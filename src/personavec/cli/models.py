@@ -43,14 +43,15 @@ def show(
     model: Annotated[str, typer.Argument(help="Model to load and describe.")] = "smollm2",
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Load a model and show what was found in it. Example: `personavec models show smollm2`"""
     from personavec.model.chat import chat
-    from personavec.model.loading import load_model
 
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     found = {
         **loaded.identity.as_dict(),
         "device": str(loaded.device),

@@ -33,6 +33,8 @@ def command(
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -43,7 +45,6 @@ def command(
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
     from personavec.model.engine.base import Sampling
-    from personavec.model.loading import load_model
     from personavec.steering_study import read_questions, steered_answers
     from personavec.vectors import load_vector
 
@@ -52,7 +53,7 @@ def command(
         raise UsageError("no question: give one as an argument or a file with --file")
     coefficients = numbers(coefficient, "--coefficient")
     vector = load_vector(vectors)
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     if warning := vector.other_model_warning(loaded.identity.name, loaded.identity.declared_base):
         log(f"warning: {warning}")
     records = steered_answers(

@@ -63,6 +63,12 @@ def find_blocks(model: nn.Module) -> Blocks:
     return Blocks(stack=stacks[0], hidden_size=hidden_size)
 
 
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids go. Weights that wait on disk or elsewhere are on `meta`: then the CPU."""
+    device = cast(Any, model).get_input_embeddings().weight.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
 def block_output(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
     """The hidden states [batch, tokens, hidden] in what a block returned."""
     return output[0] if isinstance(output, tuple) else output

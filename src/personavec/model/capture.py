@@ -1,8 +1,8 @@
 """Read the residual stream while a forward runs, reduced where it is born.
 
 Nothing here keeps a [layers, batch, tokens, hidden] stack: every hook multiplies one block's
-output by the masks of the spans that are asked for and adds the float32 sums to one
-[spans, batch, layers, hidden] buffer.
+output by the masks of the spans that are asked for and adds the result to that layer's float32
+[batch, spans, hidden] buffer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from personavec.errors import ActivationError, HookError
-from personavec.model.blocks import block_output, find_blocks
+from personavec.model.blocks import block_output, find_blocks, input_device
 
 
 class _DeepestLayerReached(Exception):
@@ -50,22 +50,46 @@ class TokenStates:
 class SpanSums:
     """Float32 sums of hidden states over weighted token spans, per batch row and layer.
 
-    `weights` is set before each forward: [spans, batch, tokens], aligned with that forward's
-    tokens (during cached decoding: with the new tokens only). `sums` is
-    [spans, batch, layers, hidden]; divide by the summed weights to get means.
+    `weigh` sets the weights before each forward: [spans, batch, tokens], aligned with that
+    forward's tokens (during cached decoding: with the new tokens only). Each layer's sums stay
+    where the layer is, so that no forward waits for a copy. Divide `sums` by the summed weights
+    to get means.
     """
 
     def __init__(self, layers: Sequence[int], spans: int, batch: int, hidden_size: int):
         self.layers = tuple(layers)
-        self.sums = torch.zeros(spans, batch, len(self.layers), hidden_size)
-        self.weights: Tensor | None = None
+        self._shape = (batch, spans, hidden_size)
+        self._by_slot: dict[int, Tensor] = {}
+        self._weights: dict[torch.device, Tensor] = {}
+
+    def weigh(self, weights: Float[Tensor, "span batch token"]) -> None:
+        """Set what the next forward's tokens count in every span."""
+        by_row = weights.transpose(0, 1).float().contiguous()
+        self._weights = {by_row.device: by_row}
 
     def add(self, slot: int, hidden: Tensor) -> None:
         """Add one layer's hidden states [batch, tokens, hidden] under the current weights."""
-        if self.weights is None:
+        if not self._weights:
             return
-        weights = self.weights.to(hidden.device, torch.float32)
-        self.sums[:, :, slot] += torch.einsum("sbt,bth->sbh", weights, hidden.float()).cpu()
+        device = hidden.device
+        if device not in self._weights:
+            self._weights[device] = next(iter(self._weights.values())).to(device)
+        if slot not in self._by_slot:
+            self._by_slot[slot] = torch.zeros(self._shape, device=device)
+        self._by_slot[slot].baddbmm_(self._weights[device], hidden.float())
+
+    def forget(self, span: int, row: int) -> None:
+        """Start one row's sums over one span again at every layer."""
+        for sums in self._by_slot.values():
+            sums[row, span] = 0
+
+    @property
+    def sums(self) -> Float[Tensor, "span batch layer hidden"]:
+        """The sums so far, on the CPU."""
+        empty = torch.zeros(self._shape)
+        slots = range(len(self.layers))
+        stacked = torch.stack([self._by_slot.get(slot, empty).cpu() for slot in slots])
+        return stacked.permute(2, 1, 0, 3)
 
 
 @contextmanager
@@ -108,7 +132,11 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
 
 
 def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
-    """Run the decoder (no vocabulary logits) until the deepest recorded layer."""
+    """Run the decoder (no vocabulary logits) until the deepest recorded layer.
+
+    Rows padded on the right need no mask and no positions: a causal model's tokens see nothing of
+    what comes after them, and without a mask attention takes its fast causal path.
+    """
     try:
         model.base_model(**inputs, use_cache=False)
     except _DeepestLayerReached:
@@ -152,7 +180,7 @@ def capture_means(
     spans: Sequence[Sequence[tuple[int, int]]],
     *,
     layers: Sequence[int] | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     padding: str = "right",
 ) -> Float[Tensor, "row span layer hidden"]:
     """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
@@ -169,7 +197,7 @@ def capture_means(
     n_spans = len(spans[0])
     if any(stop <= start for row in spans for start, stop in row):
         raise ValueError("a span to capture is empty")
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     out = torch.empty(len(rows), n_spans, len(layers), blocks.hidden_size)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
         ids, mask, positions = padded(
@@ -181,9 +209,14 @@ def capture_means(
             for s, (start, stop) in enumerate(spans[i]):
                 weights[s, b, offset + start : offset + stop] = 1 / (stop - start)
         sums = SpanSums(layers, n_spans, len(batch), blocks.hidden_size)
-        sums.weights = weights
+        sums.weigh(weights)
         with recording(model, sums, stop_early=True):
-            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+            if padding == "right":
+                run_to_deepest_layer(model, input_ids=ids)
+            else:
+                run_to_deepest_layer(
+                    model, input_ids=ids, attention_mask=mask, position_ids=positions
+                )
         out[batch] = sums.sums.transpose(0, 1)
     check_finite(out)
     return out
@@ -195,22 +228,20 @@ def capture_tokens(
     rows: Sequence[Sequence[int]],
     *,
     layers: Sequence[int],
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
 ) -> list[Float[Tensor, "token layer hidden"]]:
     """Every token's residual-stream activation of whole texts, float32 on the CPU.
 
     Memory grows with tokens x layers: ask for few layers. Raises ActivationError on NaN or
     infinite activations.
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
-        ids, mask, positions = padded(
-            [rows[i] for i in batch], pad_id=0, side="right", device=device
-        )
+        ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)
         states = TokenStates(layers)
         with recording(model, states, stop_early=True):
-            run_to_deepest_layer(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+            run_to_deepest_layer(model, input_ids=ids)
         stacked = states.stacked()
         for b, i in enumerate(batch):
             out[i] = stacked[b, : len(rows[i])].clone()

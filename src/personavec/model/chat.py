@@ -111,6 +111,10 @@ class ChatFormat:
             return ids
         return ids + self._ids(self.thinking.skipped)
 
+    def templated_ids(self, text: str) -> list[int]:
+        """Token ids of a prompt that is text of the chat template already."""
+        return self._ids(text)
+
     def response_ids(self, text: str) -> list[int]:
         """Token ids of a response's text alone, without thinking or an end-of-turn token."""
         if self.thinking is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError, UsageError, missing_extra
-from personavec.model.blocks import Blocks, find_blocks
+from personavec.model.blocks import Blocks, find_blocks, input_device
 from personavec.model.chat import ChatFormat, stop_ids
 from personavec.model.snapshots import (
     EMBEDDED,
@@ -56,7 +56,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        return input_device(self.model)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -118,7 +118,7 @@ def load_model(
     model, tokenizer = _from_pretrained(name, choose_dtype(dtype, device), model_args)
     # Weights that from_pretrained has placed or packed itself stay where they are.
     if not {"device_map", "quantization_config"} & model_args.keys():
-        model = model.to(device)
+        model = _on_device(model, device)
     version = f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}"
     return wrap_model(
         model,
@@ -128,6 +128,28 @@ def load_model(
         template_args=template_args,
         arguments=model_args,
     )
+
+
+#: What from_pretrained raises is as manifold as what it is given: a missing package or device
+#: (an AssertionError in torch), an argument it does not know, files that do not match.
+_REFUSALS = (
+    *(OSError, ValueError, KeyError, ImportError),
+    *(TypeError, RuntimeError, AttributeError, AssertionError),
+)
+
+
+def _on_device(model: Any, device: str) -> Any:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"the model cannot be moved to --device {device} ({_first_line(error)}); use cpu, or "
+            "a device that this installation of torch can use"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _from_pretrained(
@@ -145,13 +167,11 @@ def _from_pretrained(
         model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": dtype, **model_args})
         revision = {k: model_args[k] for k in ("revision",) if k in model_args}
         return model, AutoTokenizer.from_pretrained(source, **revision)
-    # What from_pretrained raises is as manifold as what it is given: a missing package or
-    # device, an argument that it does not know, files that do not match.
-    except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except _REFUSALS as error:
         given = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
         raise ModelError(
-            f"model '{name}' could not be loaded{given if model_args else ''} ({first_line}); "
+            f"model '{name}' could not be loaded{given if model_args else ''} "
+            f"({_first_line(error)}); "
             f"use '{EMBEDDED}', a Hugging Face id, a local folder or a .gguf file"
             + (", and check each --model-arg" if model_args else "")
         ) from error
@@ -182,9 +202,9 @@ def _load_adapter(
     try:
         model = PeftModel.from_pretrained(base.model, folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
+            f"the adapter in {folder} does not fit its base model '{base_name}' "
+            f"({_first_line(error)}); "
             "check base_model_name_or_path in its adapter_config.json"
         ) from error
     return wrap_model(

@@ -87,9 +87,9 @@ def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.F
 
 
 def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
-    """Log-odds by steered layer, one line and interval band per coefficient."""
+    """Log-odds by steered layer, one line and interval band per estimator and coefficient."""
     figure = _figure("layer", LOG_ODDS, height=340)
-    for index, (coefficient, rows) in enumerate(_by_coefficient(sweep)):
+    for index, (name, rows) in enumerate(_sweep_lines(sweep)):
         _add_band(
             figure,
             rows,
@@ -97,16 +97,16 @@ def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
             field="log_odds",
             colour=LINE_COLOURS[index % len(LINE_COLOURS)],
         )
-        _add_sweep_line(figure, index, coefficient, rows, "log_odds", " nats")
+        _add_sweep_line(figure, index, name, rows, "log_odds", " nats")
     _style_layer_axis(figure, sweep, selected)
     return figure
 
 
 def sweep_coherence(sweep: Sequence[Row], selected: int | None, floor: float | None) -> go.Figure:
-    """Coherence by steered layer, one line per coefficient, with the coherence floor."""
+    """Coherence by steered layer, a line per estimator and coefficient, and the floor."""
     figure = _figure("layer", COHERENCE, height=340)
-    for index, (coefficient, rows) in enumerate(_by_coefficient(sweep)):
-        _add_sweep_line(figure, index, coefficient, rows, "coherence", "")
+    for index, (name, rows) in enumerate(_sweep_lines(sweep)):
+        _add_sweep_line(figure, index, name, rows, "coherence", "")
     _add_floor(figure, floor)
     figure.update_yaxes(range=[0, 104])
     _style_layer_axis(figure, sweep, selected)
@@ -261,14 +261,22 @@ def _bin_edges(values: Sequence[float], bins: int = 40) -> list[float]:
     return [index * width for index in range(first, last + 1)]
 
 
-def _by_coefficient(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
-    """Rows grouped by coefficient, each group in order of layer."""
-    groups: dict[float, list[Row]] = {}
+def _sweep_lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Rows by estimator and coefficient, each group named and in order of layer."""
+    groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         coefficient = number(row.get("coefficient"))
         if coefficient is not None and number(row.get("layer")) is not None:
-            groups.setdefault(coefficient, []).append(row)
-    return [(key, sorted(groups[key], key=lambda row: row["layer"])) for key in sorted(groups)]
+            key = str(row.get("estimator") or "mean"), coefficient
+            groups.setdefault(key, []).append(row)
+    several = len({estimator for estimator, _ in groups}) > 1
+    return [
+        (
+            f"{key[0]}, α = {signed(key[1])}" if several else f"α = {signed(key[1])}",
+            sorted(groups[key], key=lambda row: row["layer"]),
+        )
+        for key in sorted(groups)
+    ]
 
 
 def _add_band(
@@ -302,7 +310,7 @@ def _add_band(
 def _add_sweep_line(
     figure: go.Figure,
     index: int,
-    coefficient: float,
+    name: str,
     rows: Sequence[Row],
     field: str,
     unit: str,
@@ -314,14 +322,11 @@ def _add_sweep_line(
         y=[row[field] for row in rows],
         customdata=[_interval(row, "low", "high") if field == "log_odds" else "" for row in rows],
         mode="lines+markers",
-        name=f"α = {signed(coefficient)}",
+        name=name,
         line={"color": LINE_COLOURS[style], "width": 2, "dash": LINE_DASHES[style]},
         marker={"size": 7, "symbol": LINE_SYMBOLS[style]},
         showlegend=True,
-        hovertemplate=(
-            f"layer %{{x}}, α = {signed(coefficient)}<br>"
-            f"%{{y:.2f}}{unit}%{{customdata}}<extra></extra>"
-        ),
+        hovertemplate=(f"layer %{{x}}, {name}<br>%{{y:.2f}}{unit}%{{customdata}}<extra></extra>"),
     )
 
 

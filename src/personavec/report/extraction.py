@@ -15,6 +15,7 @@ _ORIGINS = {
     "file": "read from a file",
     "template": "built from templates",
 }
+_ESTIMATORS = {"mean": "difference of means", "logistic": "logistic direction"}
 _OPEN_TRANSCRIPTS = 3
 
 
@@ -137,6 +138,7 @@ def _what_was_done(results: Mapping[str, Any]) -> Html:
             ],
         ),
         ("selected layer", _fixed(results.get("layer"), 0)),
+        ("estimator", _ESTIMATORS.get(str(results.get("estimator")), "difference of means")),
         ("seed", _fixed(settings.get("seed"), 0)),
         ("time", _duration(seconds)),
     ]
@@ -283,6 +285,7 @@ def _layer_sweep(results: Mapping[str, Any]) -> Html:
     rows = [
         (
             _fixed(row.get("layer"), 0),
+            _ESTIMATORS.get(str(row.get("estimator")), "difference of means"),
             _signed(row.get("coefficient")),
             _estimate(row, "log_odds", sign=True),
             _fixed(row.get("coherence"), 1),
@@ -300,7 +303,7 @@ def _layer_sweep(results: Mapping[str, Any]) -> Html:
         element("div", *pair, class_="pair") if pair else element("p", not_measured()),
         folded(
             "The numbers",
-            table(("layer", "α", "log-odds (nats)", "coherence"), rows, "numbers"),
+            table(("layer", "estimator", "α", "log-odds (nats)", "coherence"), rows, "numbers"),
         )
         if rows
         else None,
@@ -449,7 +452,7 @@ def _vector_size(results: Mapping[str, Any]) -> Html:
             "How long the vector is beside a typical activation. At α = 1 this is the relative "
             "dose of steering at that layer.",
         ),
-        _massive(_mapping(results, "massive")),
+        _massive(_mapping(results, "massive"), str(results.get("estimator") or "mean")),
         page.chart(
             charts.relative_norm(sizes, _whole(results.get("layer"))),
             "Relative size by layer",
@@ -460,7 +463,7 @@ def _vector_size(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _massive(massive: Mapping[str, Any]) -> Html:
+def _massive(massive: Mapping[str, Any], estimator: str) -> Html:
     share = number(massive.get("share"))
     if share is None:
         return element("p", not_measured("Massive activations"), ".")
@@ -475,9 +478,16 @@ def _massive(massive: Mapping[str, Any]) -> Html:
         element(
             "p",
             element("strong", "Massive activation. "),
-            f"One coordinate alone holds {share:.0%} of the vector's squared norm ({where}). "
-            "The direction may "
-            "follow that coordinate rather than the trait; prefer another layer.",
+            f"One coordinate alone holds {share:.0%} of the squared norm of the difference of "
+            f"means ({where}). That direction may follow the coordinate rather than the trait",
+            "; prefer another layer, or compare with --estimator both."
+            if estimator == "mean"
+            else [
+                ". The vector in use is the logistic direction, of which no coordinate holds more "
+                "than ",
+                _percent(massive.get("share_in_use")),
+                ".",
+            ],
         ),
         class_="note",
     )

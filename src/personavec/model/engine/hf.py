@@ -104,7 +104,7 @@ def generate_batch(
         if capture:
             hooks.enter_context(recording(model, sums))
         steering.token_masks = _prompt_masks(prompt_mask)
-        sums.weights = _prompt_weights(prompt_mask)
+        sums.weigh(_prompt_weights(prompt_mask))
         logits = _forward(model, ids, mask[:, :width], positions, cache)
         alive = np.ones(rows, dtype=bool)
         next_position = positions[:, -1:] + 1
@@ -116,7 +116,7 @@ def generate_batch(
                 responses[i].append(int(tokens[i]))
                 if thoughts and thoughts[i].read(responses[i]) and not include_thinking:
                     # All of it was thinking, this token too, which has not had its forward yet.
-                    sums.sums[0, i] = 0
+                    sums.forget(0, int(i))
                     counted[i] = False
             for i in np.flatnonzero(~alive):
                 finished[i] = True
@@ -127,7 +127,7 @@ def generate_batch(
             live = torch.from_numpy(alive)
             mask[:, width + step] = live.to(device)
             steering.token_masks = _token_masks(live)
-            sums.weights = _token_weights(torch.from_numpy(counted))
+            sums.weigh(_token_weights(torch.from_numpy(counted)))
             # Finished rows are fed a token that nothing reads, steers or scores.
             fed = torch.where(live, tokens, 0)[:, None].to(device)
             logits = _forward(model, fed, mask[:, : width + step + 1], next_position, cache)
@@ -139,9 +139,11 @@ def generate_batch(
     if capture:
         skipped = [0] * rows if include_thinking else starts
         lengths = [max(1, len(r) - n) for r, n in zip(responses, skipped, strict=True)]
-        sums.sums[0] /= torch.tensor(lengths)[:, None, None]
-        captured = [row.clone() for row in sums.sums.transpose(0, 1)]
-        check_finite(sums.sums)
+        # Rows of their own: a view of one would keep the whole batch in memory.
+        means = sums.sums.transpose(0, 1).contiguous()
+        means[:, 0] /= torch.tensor(lengths)[:, None, None]
+        check_finite(means)
+        captured = [row.clone() for row in means]
     found = []
     for i, request in enumerate(batch):
         start = len(responses[i]) if unfinished[i] else starts[i]

@@ -1,0 +1,323 @@
+"""Adopt rollouts that exist already in place of generating them.
+
+Takes our `rollouts.jsonl`, and the reference project's CSV, one file a polarity, with the columns
+question, prompt (templated text), answer, question_id, coherence, and one named as the trait.
+Activations are captured from the text in one pass; scores in a file stand, others are judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from personavec.conversations import read_rows
+from personavec.errors import DataError
+from personavec.judges.base import Judge
+from personavec.model.capture import capture_means
+from personavec.model.chat import chat
+from personavec.model.loading import LoadedModel
+from personavec.progress import Progress
+from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
+from personavec.runs import atomic_write
+from personavec.traits import TraitSpec
+
+#: Rollouts whose activations are written to disk together.
+_GROUP = 64
+_POLARITY = re.compile(r"(?:^|_)(pos|neg)(?=_|$)")
+_MARKER = "personavec-system-marker"
+
+
+@dataclass(frozen=True, eq=False)
+class Adopted:
+    """Rollouts from files, what was put before each response, and the rows that cannot be used."""
+
+    rollouts: list[Rollout]
+    prompt_ids: dict[str, tuple[int, ...]]
+    rejected: list[dict[str, Any]]
+
+    def note(self, paths: Sequence[Path]) -> str:
+        """A sentence for the reader of the result."""
+        names = ", ".join(path.name for path in paths)
+        text = f"The {len(self.rollouts)} rollouts were adopted from {names}, not generated"
+        if not self.rejected:
+            return f"{text}."
+        reasons = Counter(row["why"] for row in self.rejected)
+        listed = "; ".join(f"{n} of them: {why}" for why, n in reasons.most_common())
+        return f"{text}; {len(self.rejected)} rows were rejected ({listed})."
+
+    def write_rejected(self, path: Path) -> None:
+        """Keep the rejected rows aside, each with its file, row number and reason."""
+        if self.rejected:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
+            atomic_write(path, "".join(lines))
+
+
+def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
+    """A hash of every file's content, for the settings of a run. Raises DataError."""
+    found = {}
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return found
+
+
+def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -> Adopted:
+    """The rollouts in files, as rollouts of `loaded`.
+
+    A row that cannot be used stands among `rejected` with the reason. Raises DataError when a
+    file lacks a column or says that another model wrote it, or when no row of a polarity is left.
+    """
+    found = Adopted([], {}, [])
+    for number, path in enumerate(paths):
+        rows = list(read_rows(path))
+        read = _reader(path, [row for _, row in rows], loaded, spec)
+        for row_number, row in rows:
+            try:
+                rollout, prompt = read(row, f"f{number}-{row_number}")
+                _check(rollout, prompt, loaded, spec, found)
+            except _Rejection as why:
+                found.rejected.append(
+                    {"file": str(path), "row": row_number, "why": str(why), "content": row}
+                )
+                continue
+            found.rollouts.append(rollout)
+            found.prompt_ids[rollout.id] = prompt
+    missing = {"pos", "neg"} - {rollout.polarity for rollout in found.rollouts}
+    if missing:
+        reasons = Counter(row["why"] for row in found.rejected).most_common(2)
+        why = ", ".join(f"{n} rows: {reason}" for reason, n in reasons)
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no usable rollout of polarity "
+            f"{' or '.join(sorted(missing))} ({why or 'no such row'}); give one file for each, or "
+            "one that holds both, written by this model"
+        )
+    return found
+
+
+def adopt(
+    loaded: LoadedModel,
+    adopted: Adopted,
+    spec: TraitSpec,
+    folder: Path,
+    *,
+    judge: Judge,
+    activations: Path,
+    include_thinking: bool = False,
+    label: str = "rollouts",
+    progress: Progress,
+) -> list[Rollout]:
+    """Capture the activations of adopted rollouts and judge those that came without scores.
+
+    Writes as `rollouts.collect` does, and continues like it.
+    """
+    _capture(loaded, adopted, activations, include_thinking, label, progress)
+    unscored = [r for r in adopted.rollouts if r.judge is None and r.state == "unscored"]
+    if not unscored:
+        return adopted.rollouts
+    scored = judged(judge, unscored, spec, folder, label=label, progress=progress)
+    by_id = {rollout.id: rollout for rollout in scored}
+    return [by_id.get(rollout.id, rollout) for rollout in adopted.rollouts]
+
+
+def _capture(
+    loaded: LoadedModel,
+    adopted: Adopted,
+    folder: Path,
+    include_thinking: bool,
+    label: str,
+    progress: Progress,
+) -> None:
+    texts = [rollout for rollout in adopted.rollouts if rollout.response_ids]
+    with progress.bar(f"{label}: capturing", len(texts)) as bar:
+        for start in range(0, len(texts), _GROUP):
+            group = texts[start : start + _GROUP]
+            path = folder / f"{start // _GROUP:04d}.safetensors"
+            if not path.exists():
+                rows, spans = [], []
+                for rollout in group:
+                    prompt = adopted.prompt_ids[rollout.id]
+                    rows.append([*prompt, *rollout.thinking_ids, *rollout.response_ids])
+                    answer = len(prompt) + len(rollout.thinking_ids)
+                    begins = len(prompt) if include_thinking else answer
+                    # In the order of the engine's SPANS.
+                    spans.append(
+                        [(begins, len(rows[-1])), (0, len(prompt)), (len(prompt) - 1, len(prompt))]
+                    )
+                means = capture_means(loaded.model, rows, spans)
+                by_id = {r.id: m.clone() for r, m in zip(group, means, strict=True)}
+                atomic_write(path, save(by_id))
+            bar.advance(len(group))
+
+
+# Rows
+
+
+class _Rejection(Exception):
+    """Why a row cannot be used."""
+
+
+def _reader(
+    path: Path, rows: Sequence[Mapping[str, Any]], loaded: LoadedModel, spec: TraitSpec
+) -> Callable[[Mapping[str, Any], str], tuple[Rollout, tuple[int, ...]]]:
+    """The function that reads this file's rows; its columns are checked here."""
+    columns = set().union(*rows) if rows else set()
+    if "response" in columns:
+        _same_model(path, loaded)
+        _require(path, columns, "question", "polarity")
+        return lambda row, _: _ours(row, loaded)
+    _require(path, columns, "question", "prompt", "answer")
+    trait = next((c for c in sorted(columns) if _plain(c) == _plain(spec.name)), None)
+    if (trait is None) != ("coherence" not in columns):
+        _require(path, columns, trait or spec.name, "coherence")
+    match = _POLARITY.search(path.stem)
+    side = match[1] if match else None
+    return lambda row, key: _reference(row, key, side, trait, loaded)
+
+
+def _require(path: Path, columns: set[str], *names: str) -> None:
+    if missing := [name for name in names if name not in columns]:
+        raise DataError(
+            f"{path} has no column '{missing[0]}' (found: {', '.join(sorted(columns)) or 'none'}); "
+            "give a rollouts.jsonl of personavec, or a CSV with the columns question, prompt, "
+            "answer, question_id and, with scores, coherence and the trait's name"
+        )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("-", "_")
+
+
+def _same_model(path: Path, loaded: LoadedModel) -> None:
+    """Refuse rollouts whose run, by the manifest beside them, was another model's."""
+    manifest = path.parent / "manifest.json"
+    if not manifest.is_file():
+        return
+    try:
+        writer = json.loads(manifest.read_text("utf-8"))["model"]["name"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if writer != loaded.identity.name:
+        raise DataError(
+            f"{path} holds rollouts of {writer}, not of {loaded.identity.name}: a vector is made "
+            f"from what its own model writes; use --model {writer}, or generate them anew"
+        )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise _Rejection(row.get("_error") or f"no text in '{name}'")
+    return value
+
+
+def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> tuple[Rollout, tuple[int, ...]]:
+    """A line of our rollouts.jsonl; ids, where it has them, are read as they are."""
+    _text(row, "question")
+    response = row.get("response")
+    if not isinstance(response, str):
+        raise _Rejection(row.get("_error") or "no text in 'response'")
+    defaults = {
+        **{"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"},
+        "response_ids": loaded.chat.response_ids(response),
+    }
+    try:
+        rollout = from_record({"n_tokens": 0, **defaults, **row})
+    except (TypeError, ValueError) as error:
+        raise _Rejection(f"not a rollout of this version: {error}") from error
+    if not isinstance(rollout.id, str) or not isinstance(rollout.system, str | None):
+        raise _Rejection("its id or system prompt is no text")
+    if not all(isinstance(i, int) for i in (*rollout.response_ids, *rollout.thinking_ids)):
+        raise _Rejection("its token ids are no numbers")
+    if loaded.chat.decode(rollout.response_ids) != response:
+        raise _Rejection("its token ids are another model's")
+    scores = {name: _score(row, name) for name in ("trait_score", "coherence")}
+    if not rollout.response_ids and rollout.state != "unfinished":
+        rollout = replace(rollout, state="empty", judge=None)
+    if rollout.state == "unscored" and None not in scores.values():
+        rollout = replace(rollout, state="scored", judge=rollout.judge or "file")
+    rollout = replace(rollout, n_tokens=len(rollout.response_ids), **scores)
+    return rollout, prompt_ids(loaded, rollout)
+
+
+def _reference(
+    row: Mapping[str, Any], key: str, side: Any, trait: str | None, loaded: LoadedModel
+) -> tuple[Rollout, tuple[int, ...]]:
+    """A row of the reference project; its question_id ends in polarity and pair, as `_pos_2`."""
+    question, prompt, answer = (_text(row, name) for name in ("question", "prompt", "answer"))
+    named = re.search(r"_(pos|neg)_(\d+)$", str(row.get("question_id") or ""))
+    polarity: Polarity | None = named[1] if named else side  # pyright: ignore[reportAssignmentType]
+    ids = tuple(loaded.chat.response_ids(answer))
+    score = coherence = None
+    if trait is not None and ids:  # no ids: nothing but a thought
+        score, coherence = _score(row, trait), _score(row, "coherence")
+    state = "unscored" if ids else "empty"
+    rollout = Rollout(
+        id=f"{polarity}-{key}",
+        question=question,
+        pair=int(named[2]) if named else None,
+        polarity=polarity,
+        sample=0,
+        system=_system(prompt, question, loaded),
+        response=answer,
+        response_ids=ids,
+        n_tokens=len(ids),
+        seed=0,
+        state=state if score is None or coherence is None else "scored",
+        trait_score=score,
+        coherence=coherence,
+        judge=None if trait is None else "file",
+    )
+    return rollout, tuple(loaded.chat.templated_ids(prompt))
+
+
+def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
+    """The system prompt in a templated prompt; refused where the template is not this model's."""
+    asked = loaded.chat.text(chat(question))
+    if not prompt.endswith(asked[asked.rfind(question.strip()) :]):
+        raise _Rejection("its prompt is not in this model's chat template")
+    before, _, after = loaded.chat.text(chat(question, _MARKER)).partition(_MARKER)
+    if prompt.startswith(before) and prompt.endswith(after):
+        return prompt[len(before) : len(prompt) - len(after)]
+    return None
+
+
+def _score(row: Mapping[str, Any], name: str) -> float | None:
+    """A score from 0 to 100; None where the cell is empty, as a judge leaves it that gave none."""
+    value = row.get(name)
+    if value is None or str(value).strip().lower() in ("", "nan", "none"):
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        raise _Rejection(f"'{name}' is no number") from None
+    if not (math.isfinite(score) and 0 <= score <= 100):
+        raise _Rejection(f"'{name}' is not between 0 and 100")
+    return score
+
+
+def _check(
+    rollout: Rollout,
+    prompt: tuple[int, ...],
+    loaded: LoadedModel,
+    spec: TraitSpec,
+    found: Adopted,
+) -> None:
+    """Refuse what would spoil an extraction, whatever file it comes from."""
+    if rollout.polarity not in ("pos", "neg"):
+        raise _Rejection("neither question_id nor the file's name says pos or neg")
+    if rollout.id in found.prompt_ids:
+        raise _Rejection("its id occurs twice")
+    if rollout.question in spec.questions.evaluation:
+        raise _Rejection("its question is one of the evaluation questions")
+    if len(prompt) + len(rollout.thinking_ids) + rollout.n_tokens > loaded.context:
+        raise _Rejection("longer than the model's context")
