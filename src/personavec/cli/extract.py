@@ -28,9 +28,13 @@ def command(
     coefficients: Annotated[
         str | None, typer.Option(help="Dose-response coefficients, 0 included.")
     ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Model that judges; default: the subject, unsteered.")
-    ] = None,
+    judge: options.Judge = "contrast",
+    judge_model: options.JudgeModel = None,
+    api_base: options.ApiBase = None,
+    api_model: options.ApiModel = None,
+    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
+    api_concurrency: options.ApiConcurrency = 16,
+    cache: options.Cache = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     seed: options.Seed = 0,
@@ -42,14 +46,19 @@ def command(
 
     Example: `personavec extract --trait optimistic --out vectors/optimistic`
 
-    A killed run continues when the same command is given again.
+    A killed run continues when the same command is given again. The subject judges its own
+    responses, unsteered, unless --judge-model or --judge api says otherwise.
     """
     from personavec.extract import ExtractConfig, run, summary
-    from personavec.judges.contrast import ContrastJudge
     from personavec.model.loading import load_model
     from personavec.traits import load_trait
 
+    choice = options.JudgeChoice(
+        judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
+    )
     spec, origin = load_trait(trait, description)
+    if judge != "contrast":
+        options.require_rubric(spec)
     defaults = ExtractConfig()
     config = ExtractConfig(
         samples=samples,
@@ -64,10 +73,8 @@ def command(
     )
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
     loaded = load_model(model, dtype=dtype, device=device)
-    judge = (
-        ContrastJudge(load_model(judge_model, dtype=dtype, device=device)) if judge_model else None
-    )
-    results = run(loaded, spec, folder, config, origin=origin, judge=judge)
+    judging = options.make_judge(choice, subject=loaded, dtype=dtype, device=device)
+    results = run(loaded, spec, folder, config, origin=origin, judge=judging)
     found = summary(results, folder)
     if as_json:
         print_json(found)
