@@ -34,8 +34,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
-from personavec.model.snapshots import cache_folder
 from personavec.progress import Bar, Progress
+from personavec.runs import cache_folder
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
