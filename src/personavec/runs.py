@@ -255,7 +255,10 @@ def _shown(value: Any) -> str:
 
 
 def cache_folder() -> Path:
-    """Where converted models and endpoints' answers are kept: $PERSONAVEC_CACHE, or the user's cache folder."""
+    """Where converted models and endpoints' answers are kept.
+
+    $PERSONAVEC_CACHE, or the user's cache folder.
+    """
     if own := os.environ.get("PERSONAVEC_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personavec"

@@ -101,14 +101,17 @@ class NumberTree:
     """Token lists behind the digits that lead to them; the root's is the reply's first.
 
     A number that is followed by anything but a digit has ended: "85", "85." and "85/100" are 85.
+    `ended` holds numbers behind which a reply stopped: many servers list nothing there.
     """
 
     lists: dict[str, dict[str, float]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
 
-    def add(self, choice: Mapping[str, Any]) -> None:
-        """Take in the lists that a completion passed on its way through a number."""
+    def add(self, choice: Mapping[str, Any], room: int) -> None:
+        """Take in the lists that a completion of at most `room` tokens passed through a number."""
         prefix = ""
-        for position, token in enumerate((choice.get("logprobs") or {}).get("content") or []):
+        content = (choice.get("logprobs") or {}).get("content") or []
+        for position, token in enumerate(content):
             listed = token_list(choice, position)
             if listed is None:
                 return
@@ -117,6 +120,8 @@ class NumberTree:
             if not _is_digits(digits) or not _is_number(prefix + digits):
                 return
             prefix += digits
+        if prefix and choice.get("finish_reason") == "stop" and len(content) < room:
+            self.ended.add(prefix)
 
     def numbers(self) -> tuple[dict[int, float], float]:
         """The probability of each number that is known to its end, and of all that are not."""
@@ -147,11 +152,10 @@ class NumberTree:
         return mass >= MIN_MASS and still_open > _OPEN * mass
 
     def _is_whole(self, number: str) -> bool:
-        """Whether no digit can follow: no longer number exists, or it would be a token itself."""
-        if number == "10":
-            return "100" in self.lists[""]
+        """Whether no digit follows: no longer number exists, or it would be a token itself."""
         as_tokens = any(len(digits) > 1 for digits in self.lists[""])
-        return as_tokens or len(number) > 1 or number == "0"
+        longest = number == "0" or (len(number) > 1 and number != "10")
+        return as_tokens or longest or number in self.ended
 
 
 def _digits(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:

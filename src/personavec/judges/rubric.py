@@ -226,7 +226,7 @@ class ApiRubricJudge:
                 readings[i] = _without_number(reply)
             else:
                 tree = trees[i] = NumberTree()
-                tree.add(reply.choice)
+                tree.add(reply.choice, room=1)
                 refusals[i] = refusal_mass(token_list(reply.choice) or {})
         failed = self._follow_digits(prompts, trees)
         for i, tree in trees.items():
@@ -268,7 +268,7 @@ class ApiRubricJudge:
                 if reply.completion is None:
                     failed[i] = _without_number(reply)
                 else:
-                    trees[i].add(reply.choice)
+                    trees[i].add(reply.choice, room=_DIGIT_TOKENS)
         return failed
 
     def _sample(self, prompts: Sequence[str]) -> list[Reading]:
