@@ -410,14 +410,11 @@ def test_the_local_judge_gives_the_exact_expected_number(
                 continue
             prompt = llama.chat.prompt_ids(chat(fill(rubric, answer.question, answer.response)))
             (stop,) = llama.stop_ids
+            ends = [[*llama.chat.response_ids(str(n)), stop] for n in range(101)]
             numbers = torch.cat(
                 [
-                    plain_probabilities(
-                        llama,
-                        prompt,
-                        [[*llama.chat.response_ids(str(n)), stop] for n in range(*span)],
-                    )
-                    for span in ((0, 10), (10, 100), (100, 101))
+                    plain_probabilities(llama, prompt, of_one_length)
+                    for of_one_length in (ends[:10], ends[10:100], ends[100:])
                 ]
             )
             refusal = plain_probabilities(llama, prompt, [llama.chat.response_ids(REFUSAL)])[0]
