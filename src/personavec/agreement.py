@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from personavec.conversations import read_rows
 from personavec.errors import DataError, UsageError
-from personavec.stats import auc, clustered_bootstrap
+from personavec.stats import Interval, auc_interval, clustered_bootstrap
 
 Floats = npt.NDArray[np.float64]
 _SHOWN = 10
@@ -91,22 +91,39 @@ def agreement(
     ranks apart and b ranks alike, a tie of b counting one half.
     """
     rows = np.arange(len(a), dtype=float)
+    shows = a > 50
 
-    def over_rows(statistic: Callable[[Floats, Floats], float]) -> dict[str, Any]:
+    def over_rows(statistic: Callable[[Floats, Floats], float]) -> Interval:
         def of(chosen: Floats) -> float:
             index = chosen.astype(int)
             return statistic(a[index], b[index])
 
-        return _interval(rows, clusters, of, seed)
+        if math.isnan(statistic(a, b)):
+            raise DataError("undefined: one judge gives every answer the same verdict or score")
+        return clustered_bootstrap(rows, clusters, of, seed=seed)
+
+    def of_side(side: npt.NDArray[np.bool_]) -> list[Hashable]:
+        return [cluster for cluster, there in zip(clusters, side, strict=True) if there]
 
     wins, of_question = _preferences(a, b, clusters, same_question=same_question, seed=seed)
+    same = (shows == (b > 50)).astype(float)
     return {
-        "agreement": over_rows(lambda x, y: float(np.mean((x > 50) == (y > 50)))),
-        "kappa": over_rows(_kappa),
-        "auc": over_rows(_auc),
-        "spearman": over_rows(_spearman),
-        "preference": _interval(wins, of_question, None, seed),
+        "agreement": _figure(lambda: clustered_bootstrap(same, clusters, seed=seed)),
+        "kappa": _figure(lambda: over_rows(_kappa)),
+        "auc": _figure(
+            lambda: auc_interval(b[shows], b[~shows], of_side(shows), of_side(~shows), seed=seed)
+        ),
+        "spearman": _figure(lambda: over_rows(_spearman)),
+        "preference": _figure(lambda: clustered_bootstrap(wins, of_question, seed=seed)),
     }
+
+
+def _figure(compute: Callable[[], Interval]) -> dict[str, Any]:
+    """A figure with its interval, or why there is none."""
+    try:
+        return asdict(compute())
+    except DataError as error:
+        return {"value": None, "low": None, "high": None, "why": str(error)}
 
 
 def _score(value: Any, column: str, row: int, path: Path) -> float | None:
@@ -127,33 +144,11 @@ def _score(value: Any, column: str, row: int, path: Path) -> float | None:
     return number
 
 
-def _interval(
-    values: Floats,
-    clusters: Sequence[Hashable],
-    statistic: Callable[[Floats], float] | None,
-    seed: int,
-) -> dict[str, Any]:
-    """The statistic (default: the mean) with its interval, or why there is none."""
-    try:
-        if statistic is None:
-            return asdict(clustered_bootstrap(values, clusters, seed=seed))
-        if math.isnan(statistic(values)):
-            raise DataError("undefined: one judge gives every answer the same verdict or score")
-        return asdict(clustered_bootstrap(values, clusters, statistic, seed=seed))
-    except DataError as error:
-        return {"value": None, "low": None, "high": None, "why": str(error)}
-
-
 def _kappa(a: Floats, b: Floats) -> float:
     """(observed − chance) / (1 − chance) of the verdicts at 50; NaN where chance is certain."""
     first, second = a > 50, b > 50
     chance = first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean())
     return float(((first == second).mean() - chance) / (1 - chance)) if chance < 1 else math.nan
-
-
-def _auc(a: Floats, b: Floats) -> float:
-    shows = a > 50
-    return math.nan if shows.all() or not shows.any() else auc(b[shows], b[~shows])
 
 
 def _spearman(a: Floats, b: Floats) -> float:

@@ -61,7 +61,10 @@ class Calibration:
 
 def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]]:
     """A spec's checks with their half: questions in their order, the first to tune, the second
-    to report, and so on. Raises SpecError where there are none.
+    to report, and so on.
+
+    Questions of the judge pairs' examples are left out: those answers have told the contrast
+    judge their verdict. Raises SpecError where there are no checks.
     """
     if not spec.checks:
         raise SpecError(
@@ -70,9 +73,15 @@ def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]
         )
     order = {q: i for i, q in enumerate(dict.fromkeys(check.question for check in spec.checks))}
     found: list[tuple[Check, Half]] = [
-        (check, HALVES[order[check.question] % 2]) for check in spec.checks
+        (check, HALVES[order[check.question] % 2])
+        for check in spec.checks
+        if check.question not in _examples(spec)
     ]
     return [(check, which) for check, which in found if half in (None, which)]
+
+
+def _examples(spec: TraitSpec) -> set[str]:
+    return {example.question for pair in spec.judge_instruction for example in pair.examples}
 
 
 def answers(spec: TraitSpec, half: Half | None = None) -> list[Answer]:
@@ -110,6 +119,7 @@ def run(
     return {
         "trait": spec.name,
         "judge": judge.identity(),
+        "in_examples": len(spec.checks) - len(halves(spec)),
         "halves": {
             which: _summary([c for c in checked if c.half == which])
             for which in HALVES

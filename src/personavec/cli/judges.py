@@ -197,8 +197,13 @@ def _print_check(found: dict[str, Any]) -> None:
         for state, n in half["states"].items():
             if state != "scored":
                 console.print(f"  {n} answers: {state}", markup=False)
+    if found["in_examples"]:
+        console.print(
+            f"  {found['in_examples']} answers left out: the judge pairs' examples hold them",
+            highlight=False,
+        )
     console.print(f"{len(found['wrong'])} on the wrong side of 50:", highlight=False)
-    _print_rows(found["wrong"], ["shows", "trait_score"])
+    _print_rows(found["wrong"][:20], ["shows", "trait_score"])
 
 
 def _print_rows(rows: list[dict[str, Any]], columns: list[str]) -> None:
