@@ -156,11 +156,13 @@ def test_bundled_traits_have_checks_that_do_not_change_their_hash(name: str) -> 
 
 
 def test_questions_of_the_judges_examples_are_left_out_and_move_no_other() -> None:
-    spec = make_spec([("A", "1", True), ("B", "2", True), ("C", "3", False), ("D", "4", True)])
-    pair = {"pos": "P", "neg": "N", "examples": [{"question": "C", "pos": "p", "neg": "n"}]}
+    spec = make_spec(
+        [("AA?", "1", True), ("BB?", "2", True), ("CC?", "3", False), ("DD?", "4", True)]
+    )
+    pair = {"pos": "P", "neg": "N", "examples": [{"question": "CC?", "pos": "p", "neg": "n"}]}
     spec = TraitSpec.model_validate({**spec.model_dump(), "judge_instruction": [pair]})
     found = [(check.question, half) for check, half in checking.halves(spec)]
-    assert found == [("A", "tune"), ("B", "report"), ("D", "report")]
+    assert found == [("AA?", "tune"), ("BB?", "report"), ("DD?", "report")]
     assert checking.run(ByText(), spec)["in_examples"] == 1
 
 
