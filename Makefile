@@ -67,8 +67,10 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 	  --deselect tests/unit/test_architectures.py::test_the_page_of_models_lists_what_is_tested
 	$(BIN)/python scripts/models_page.py out/models.xml
 
-bench: $(READY)  ## one mixed batch against one generate call per configuration
+bench: $(READY)  ## mixed batches, the judges' throughput and speed
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
+	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
+	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json
 
 benchcapture: $(READY)  ## capture against the loop most people write, and the machine's limit
 	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json

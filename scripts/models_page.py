@@ -57,8 +57,8 @@ read as JSON:
 
 Hooks follow the blocks to whatever device they sit on, also where weights wait on disk until they
 run. Quantised models need `pip install 'personavec[quantise]'` (bitsandbytes); a machine that
-cannot run a kind of quantisation says so when the model is loaded. `trust_remote_code` is refused: it runs
-code from the model's repository.
+cannot run a kind of quantisation says so when the model is loaded. `trust_remote_code` is
+refused: it runs code from the model's repository.
 
 A folder that holds a LoRA adapter is loaded onto its base model (`pip install
 'personavec[finetune]'`). Its vectors and those of its base fit each other.

@@ -15,11 +15,12 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("personavec", deadline=None)
 settings.load_profile("personavec")
 
-MODEL_TESTS = Path(__file__).parent / "model"
+#: Slow by nature: the embedded model, and real servers.
+SLOW = [Path(__file__).parent / "model", Path(__file__).parent / "live"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in tests/model, so that `-m "not model"` leaves it out."""
+    """Mark what lies in tests/model and tests/live, so that `-m "not model"` leaves it out."""
     for item in items:
-        if MODEL_TESTS in item.path.parents:
+        if set(SLOW) & set(item.path.parents):
             item.add_marker(pytest.mark.model)

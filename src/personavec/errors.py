@@ -4,6 +4,7 @@
     ├── UsageError                  exit code 2; also a ValueError
     │   └── SpecError               a trait spec that cannot be used
     ├── ModelError                  a model that cannot be loaded or is not supported
+    ├── EndpointError               an API that cannot be used; also a ConnectionError
     ├── VectorMismatchError         a vector that does not fit the model; also a ValueError
     ├── DataError                   rows, records or numbers that cannot be used; also a ValueError
     ├── SettingsMismatchError       a folder begun with other settings
@@ -44,6 +45,10 @@ class SpecError(UsageError):
 
 class ModelError(PersonavecError):
     """A model that cannot be found or loaded, or whose architecture is not supported."""
+
+
+class EndpointError(PersonavecError, ConnectionError):
+    """An API endpoint that cannot be used: no key, no such model, nobody who answers."""
 
 
 class VectorMismatchError(PersonavecError, ValueError):

@@ -9,18 +9,17 @@ from typing import Any
 
 from personavec.conversations import read_rows
 from personavec.errors import DataError, UsageError
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.loading import LoadedModel
+from personavec.judges.base import Answer, Judge
 from personavec.progress import Progress
-from personavec.runs import append_records, claim, read_records
+from personavec.runs import append_records, atomic_path, claim, read_records
 from personavec.traits import TraitSpec
 
-_GROUP = 64
+_SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
+_FAILED = "failed: "
 
 
 def score_file(
-    load: Callable[[], LoadedModel],
+    make_judge: Callable[[], Judge],
     spec: TraitSpec,
     path: Path,
     out: Path,
@@ -29,43 +28,45 @@ def score_file(
     answer_column: str = "answer",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score every row with the contrast judge and write it to `out` with the new columns.
+    """Score every row and write it to `out` with the new columns.
 
     Original columns and row order are kept. A row without a usable question and answer keeps its
-    place with a `state` that says why. Rows already in `out` are not scored again. Raises
-    DataError, before the model is loaded, when no row has the columns.
+    place with a `state` that says why. Rows already in `out` are not scored again, but for those
+    whose judge's call failed. Raises DataError, before the judge is made, when no row has the
+    columns.
     """
     progress = progress or Progress()
-    rows = [row for _, row in read_rows(path)]
-    if not rows:
-        raise DataError(f"{path} holds no rows")
     columns = (question_column, answer_column)
-    if missing := [c for c in columns if not any(c in row for row in rows)]:
-        raise DataError(
-            f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
-            "name it with --question-column or --answer-column"
-        )
+    rows = _rows(path, columns)
     if out.resolve() == path.resolve():
         raise UsageError(f"--out {out} is the input file; write to another")
     if out.suffix != ".jsonl":
         raise UsageError(f"--out {out}: scores are written as .jsonl")
-    loaded = load()
+    judge = make_judge()
     claim(
         out.with_name(f".{out.name}.run"),
         {
             "input": str(path.resolve()),
             "rows": len(rows),
             "spec": spec.hash,
-            "model": loaded.identity.as_dict(),
+            "judge": judge.identity(),
             "columns": list(columns),
         },
     )
-    done = len(read_records(out))
+    records = read_records(out)
     with progress.bar("judging", len(rows)) as bar:
-        bar.advance(done)
-        for start in range(done, len(rows), _GROUP):
-            group = rows[start : start + _GROUP]
-            append_records(out, _score_group(loaded, spec, group, columns))
+        failed = [i for i, r in enumerate(records) if r["state"].startswith(_FAILED)]
+        for start in range(0, len(failed), judge.group):
+            group = failed[start : start + judge.group]
+            again = _score_group(judge, spec, [rows[i] for i in group], columns)
+            for i, record in zip(group, again, strict=True):
+                records[i] = record
+            with atomic_path(out) as aside:
+                append_records(aside, records)
+        bar.advance(len(records))
+        for start in range(len(records), len(rows), judge.group):
+            group = rows[start : start + judge.group]
+            append_records(out, _score_group(judge, spec, group, columns))
             bar.advance(len(group))
     records = read_records(out)
     scored = [r for r in records if r["state"] == "scored"]
@@ -81,27 +82,44 @@ def score_file(
     }
 
 
+def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:
+    """The answers that `score_file` would hand to a judge."""
+    return _answers(_rows(path, columns), columns)
+
+
+def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, Any]]:
+    rows = [row for _, row in read_rows(path)]
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    if missing := [c for c in columns if not any(c in row for row in rows)]:
+        raise DataError(
+            f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
+            "name it with --question-column or --answer-column"
+        )
+    return rows
+
+
+def _answers(rows: list[dict[str, Any]], columns: tuple[str, str]) -> list[Answer]:
+    usable = (row for row in rows if _state(row, columns) == "scored")
+    return [Answer(row[columns[0]], row[columns[1]]) for row in usable]
+
+
 def _score_group(
-    loaded: LoadedModel, spec: TraitSpec, rows: list[dict[str, Any]], columns: tuple[str, str]
+    judge: Judge, spec: TraitSpec, rows: list[dict[str, Any]], columns: tuple[str, str]
 ) -> list[dict[str, Any]]:
-    states = [_state(row, columns) for row in rows]
-    answers = [
-        Answer(row[columns[0]], row[columns[1]])
-        for row, state in zip(rows, states, strict=True)
-        if state == "scored"
-    ]
-    scores = iter(ContrastJudge(loaded).score(spec, answers))
+    scores = iter(judge.score(spec, _answers(rows, columns)))
     records = []
-    for row, state in zip(rows, states, strict=True):
-        added: dict[str, Any] = dict.fromkeys(("log_odds", "trait_score", "coherence"))
+    for row in rows:
+        added: dict[str, Any] = dict.fromkeys(_SCORES)
+        state = _state(row, columns)
         if state == "scored":
             found = next(scores)
-            state = found.why or found.state
-            added = {
-                "log_odds": found.log_odds,
-                "trait_score": found.trait_score,
-                "coherence": found.coherence,
-            }
+            added = {name: getattr(found, name) for name in _SCORES}
+            state = found.state
+            if found.state == "failed":
+                state = f"{_FAILED}{found.why}"
+            elif found.state == "unscored":
+                state = found.why or found.state
         records.append({**row, **added, "state": state})
     return records
 

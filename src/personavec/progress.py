@@ -11,11 +11,21 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
 
 
 class Bar:
@@ -47,8 +57,10 @@ class _LineBar(Bar):
             self._printed = now
             spent = now - self._start
             left = spent * (self._total - self._done) / max(1, self._done)
+            rate = self._done / max(spent, 1e-3)
             print(
-                f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {left:.0f} s left",
+                f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s, "
+                f"{left:.0f} s left",
                 file=sys.stderr,
             )
 
@@ -71,6 +83,7 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                _Rate(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )

@@ -30,9 +30,6 @@ from personavec.progress import Progress
 from personavec.runs import append_records, atomic_write, read_records
 from personavec.traits import Polarity, TraitSpec
 
-#: Responses judged between two writes to disk; a killed run loses at most these scores.
-_JUDGE_GROUP = 40
-
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -228,8 +225,8 @@ def _judge(
     todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
     with progress.bar(f"{label}: judging", len(rollouts)) as bar:
         bar.advance(len(rollouts) - len(todo))
-        for start in range(0, len(todo), _JUDGE_GROUP):
-            group = todo[start : start + _JUDGE_GROUP]
+        for start in range(0, len(todo), judge.group):
+            group = todo[start : start + judge.group]
             answers = [
                 Answer(
                     question=r.question,
@@ -280,8 +277,10 @@ _STATES = {"empty": "empty response", "unfinished": "unfinished thought"}
 
 def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:
     why = None
-    if rollout.trait_score is None or rollout.coherence is None:
+    if rollout.trait_score is None:
         why = _STATES.get(rollout.state, rollout.state)
+    elif rollout.coherence is None:
+        why = "coherence unscored"
     elif rollout.coherence < floor:
         why = "incoherent"
     elif rollout.polarity == "pos" and rollout.trait_score <= threshold:

@@ -254,6 +254,16 @@ def _shown(value: Any) -> str:
 # The system
 
 
+def cache_folder() -> Path:
+    """Where converted models and endpoints' answers are kept.
+
+    $PERSONAVEC_CACHE, or the user's cache folder.
+    """
+    if own := os.environ.get("PERSONAVEC_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personavec"
+
+
 def _write_all(handle: int, data: bytes) -> None:
     """Write the bytes; one call unless the system takes them in pieces."""
     view = memoryview(data)

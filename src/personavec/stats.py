@@ -49,7 +49,7 @@ def clustered_bootstrap(
 
     `values` and `clusters` run in parallel: one number and one cluster (the question) per rollout.
     A cluster drawn twice brings all its values twice. The interval is too narrow for fewer than
-    about ten clusters.
+    about ten clusters. Resamples for which the statistic is NaN, undefined, are left out.
 
     Raises DataError for no or missing values, unequal lengths, or fewer than two clusters.
     """
@@ -62,6 +62,7 @@ def clustered_bootstrap(
         resampled = (weights @ sums) / (weights @ counts)
     else:
         resampled = np.array([statistic(np.repeat(array, w[codes[0]])) for w in weights])
+        resampled = resampled[~np.isnan(resampled)]
     return _percentile_interval(float(statistic(array)), resampled, confidence)
 
 

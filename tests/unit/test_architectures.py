@@ -22,6 +22,7 @@ from personavec.model.capture import capture_means
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.scoring import token_logprobs
+from personavec.model.sequences import sequence_logprobs
 from personavec.model.steering import Steering, steer
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -373,6 +374,20 @@ def test_blocks_apart_from_each_other_are_read_and_steered_alike(
     ):
         assert one.response_ids == other.response_ids
         torch.testing.assert_close(one.activations, other.activations, atol=1e-5, rtol=1e-4)
+
+
+@on_every
+def test_a_trie_of_answers_equals_each_by_itself(family: LoadedModel) -> None:
+    prompts = [tuple(text) for text in TEXTS]
+    answers = [(7,), (7, 8), (7, 8, 9), (7, 9, 9, 1), (8, 7)]
+    found = sequence_logprobs(family, prompts, answers)
+    for prompt, row in zip(prompts, found, strict=True):
+        theirs = []
+        for answer in answers:
+            logprobs = plain_logits(family, [*prompt, *answer]).log_softmax(-1)
+            steps = [logprobs[len(prompt) - 1 + i, token] for i, token in enumerate(answer)]
+            theirs.append(torch.stack(steps).sum())
+        assert_close(row, torch.stack(theirs), family)
 
 
 def test_a_model_with_two_residual_streams_is_refused() -> None:

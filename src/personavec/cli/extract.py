@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,9 +43,13 @@ def command(
     include_thinking: Annotated[
         bool, typer.Option("--include-thinking", help="Take thinking into the response mean.")
     ] = False,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Model that judges; default: the subject, unsteered.")
-    ] = None,
+    judge: options.Judge = "contrast",
+    judge_model: options.JudgeModel = None,
+    api_base: options.ApiBase = None,
+    api_model: options.ApiModel = None,
+    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
+    api_concurrency: options.ApiConcurrency = 16,
+    cache: options.Cache = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
@@ -58,13 +63,18 @@ def command(
 
     Example: `personavec extract --trait optimistic --out vectors/optimistic`
 
-    A killed run continues when the same command is given again.
+    A killed run continues when the same command is given again. The subject judges its own
+    responses, unsteered, unless --judge-model or --judge api says otherwise.
     """
     from personavec.extract import ExtractConfig, run, summary
-    from personavec.judges.contrast import ContrastJudge
     from personavec.traits import load_trait
 
+    choice = options.JudgeChoice(
+        judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
+    )
     spec, origin = load_trait(trait, description)
+    if judge != "contrast":
+        options.require_rubric(spec)
     defaults = ExtractConfig()
     config = ExtractConfig(
         samples=samples,
@@ -80,9 +90,18 @@ def command(
         batch_tokens=batch_tokens,
     )
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
-    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    judge = ContrastJudge(options.load_model(judge_model, dtype, device)) if judge_model else None
-    results = run(loaded, spec, folder, config, origin=origin, judge=judge, rollouts=rollouts or ())
+    load = partial(
+        options.load_model,
+        dtype=dtype,
+        device=device,
+        model_args=model_arg,
+        template_args=template_arg,
+    )
+    loaded = load(model)
+    judging = options.make_judge(choice, load, subject=loaded)
+    results = run(
+        loaded, spec, folder, config, origin=origin, judge=judging, rollouts=rollouts or ()
+    )
     found = summary(results, folder)
     if as_json:
         print_json(found)

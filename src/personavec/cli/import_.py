@@ -36,10 +36,9 @@ def command(
     """
     from personavec.formats import read_reference
     from personavec.importing import run
-    from personavec.model.loading import load_model
 
     read_reference(file)  # before a model is loaded for nothing
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = options.load_model(model, dtype, device)
     found = run(loaded, file, trait, out, layer=layer, seed=seed, batch_tokens=batch_tokens)
     if as_json:
         print_json(found)

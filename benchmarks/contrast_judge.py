@@ -1,0 +1,144 @@
+"""How much faster than the plain way does the contrast judge score, with the same scores?
+
+200 responses as an extraction has them: 20 questions, ten responses each under the ten eliciting
+prompts, judged in groups as rollouts are. The plain way: full logits, one judge pair and one
+polarity at a time, unsorted batches of 16. Texts are those of the bundled checks' tune halves;
+what is judged here is the time alone.
+
+    python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import personavec as pv
+from personavec import checking
+from personavec.judges.base import Answer, Score
+from personavec.judges.coherence import coherence
+from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs
+from personavec.model.capture import padded
+from personavec.model.chat import chat
+from personavec.summaries import versions
+from personavec.traits import TraitSpec, bundled_traits
+
+BATCH = 16
+
+
+def workload(spec: TraitSpec, questions: int) -> list[Answer]:
+    specs = [pv.load_trait(name)[0] for name in bundled_traits()]
+    texts = [answer.response for s in specs for answer in checking.answers(s, "tune")]
+    systems = [
+        (k, text) for k, pair in enumerate(spec.instruction) for text in (pair.pos, pair.neg)
+    ]
+    return [
+        Answer(question, texts[(i * len(systems) + j) % len(texts)], system, pair)
+        for i, question in enumerate(spec.questions.extraction[:questions])
+        for j, (pair, system) in enumerate(systems)
+    ]
+
+
+def ours(judge: ContrastJudge, spec: TraitSpec, answers: list[Answer]) -> list[Score]:
+    return [
+        score
+        for start in range(0, len(answers), judge.group)
+        for score in judge.score(spec, answers[start : start + judge.group])
+    ]
+
+
+@torch.inference_mode()
+def plain_logprobs(
+    loaded: pv.LoadedModel, prompts: list[list[int]], responses: list[list[int]]
+) -> list[Tensor]:
+    found: list[Tensor] = []
+    for start in range(0, len(prompts), BATCH):
+        some = list(zip(prompts, responses, strict=True))[start : start + BATCH]
+        ids, mask, _ = padded([p + r for p, r in some], pad_id=0, side="right", device="cpu")
+        logprobs = loaded.model(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+        for row, (p, r) in zip(logprobs, some, strict=True):
+            predicting = row[len(p) - 1 : len(p) + len(r) - 1]
+            found.append(predicting.gather(-1, torch.tensor(r)[:, None])[:, 0])
+    return found
+
+
+def plain(loaded: pv.LoadedModel, spec: TraitSpec, answers: list[Answer]) -> list[Tensor]:
+    """Log-odds per token and, as the judge does, coherence from the response's own prompt."""
+    responses = [loaded.chat.response_ids(a.response)[:JUDGED_TOKENS] for a in answers]
+
+    def under(system, examples):
+        prompts = [
+            loaded.chat.answer_prompt_ids(chat(a.question, system, examples)) for a in answers
+        ]
+        return plain_logprobs(loaded, prompts, responses)
+
+    own = [loaded.chat.answer_prompt_ids(chat(a.question, a.system)) for a in answers]
+    for logprobs, ids in zip(plain_logprobs(loaded, own, responses), responses, strict=True):
+        coherence(logprobs, ids)
+    pairs = judge_pairs(spec, None)
+    totals = [torch.zeros(len(r)) for r in responses]
+    for pair in pairs:
+        pos = under(pair.pos, [(e.question, e.pos) for e in pair.examples])
+        neg = under(pair.neg, [(e.question, e.neg) for e in pair.examples])
+        totals = [t + (p - n) / len(pairs) for t, p, n in zip(totals, pos, neg, strict=True)]
+    return totals
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trait", default="optimistic")
+    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    loaded = pv.load_model("smollm2")
+    spec = pv.load_trait(arguments.trait)[0]
+    answers = workload(spec, arguments.questions)
+    judge = ContrastJudge(loaded)
+    judge.score(spec, answers[:2])  # warm up
+    start = time.perf_counter()
+    scores = ours(judge, spec, answers)
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    per_token = plain(loaded, spec, answers)
+    plain_seconds = time.perf_counter() - start
+    off = [
+        abs(score.log_odds - float(tokens.sum())) / len(tokens)
+        for score, tokens in zip(scores, per_token, strict=True)
+        if score.log_odds is not None
+    ]
+    record = {
+        "trait": spec.name,
+        "responses": len(answers),
+        "dtype": loaded.identity.dtype,
+        "seconds": seconds,
+        "plain_seconds": plain_seconds,
+        "ratio": plain_seconds / seconds,
+        "nats_per_token_off": {"mean": sum(off) / len(off), "max": max(off)},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    print("| way | s | responses/s |\n| --- | --- | --- |")
+    print(f"| contrast judge | {seconds:.1f} | {len(answers) / seconds:.2f} |")
+    print(f"| plain | {plain_seconds:.1f} | {len(answers) / plain_seconds:.2f} |")
+    print(
+        f"ratio {record['ratio']:.2f}; log-odds differ by {sum(off) / len(off):.4f} nats a token "
+        f"on average, {max(off):.4f} at most ({loaded.identity.dtype})"
+    )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,553 @@
+"""A language model behind an OpenAI-compatible endpoint: many questions, few at a time, each once.
+
+    endpoint = Endpoint("gpt-4.1-mini")                      # key from $OPENAI_API_KEY
+    endpoint = Endpoint("qwen", "http://localhost:8000/v1")  # a local server needs no key
+
+    replies = ask(endpoint, [{"messages": chat("Hello?"), "max_tokens": 8}, ...])
+    spec = ask_json(endpoint, messages, schema=SomePydanticModel)
+
+A request is the body of a chat completion without its model. Answers are kept on disk under the
+hash of URL, model and body, so that a repeated or continued run asks nothing twice. One request
+that fails is a `Reply` that says why and is asked again by the next run; what concerns all of them
+(no key, a wrong URL, an unknown model) raises EndpointError at once. The key is read from the
+environment when asking and goes into the request's header alone. Knows nothing about traits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import hashlib
+import json
+import os
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
+from personavec.progress import Bar, Progress
+from personavec.runs import cache_folder
+
+OPENAI_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+#: A request: the body of a chat completion, without `model`.
+Request = Mapping[str, Any]
+Schema = TypeVar("Schema", bound=BaseModel)
+_Result = TypeVar("_Result")
+
+#: Seconds before the second try, doubled for each further one, up to the longest.
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
+#: A server that asks for a longer pause than this has its request fail instead.
+_LONGEST_PAUSE = 300.0
+#: Statuses that pass by themselves; 500 and above do too.
+_PASSING = {408, 409, 425, 429}
+#: Roughly, in English text.
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask, whom, and how hard. Holds the name of the key's variable, never the key."""
+
+    model: str
+    base_url: str = ""
+    """Up to and including `/v1`; default: $OPENAI_BASE_URL, else OpenAI's own."""
+    key_variable: str = KEY_VARIABLE
+    """The environment variable that holds the key; may be unset for servers that need none."""
+    concurrency: int = 16
+    """Requests under way at a time."""
+    timeout: float = 120.0
+    """Seconds without a byte after which a request is given up and tried again."""
+    retries: int = 5
+    """Further tries of a request that failed in a way that may pass."""
+    cache: Path | None = None
+    """Folder that keeps the answers; default: `answers` in the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        url = self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        object.__setattr__(self, "base_url", url.rstrip("/"))
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                f"--api-base {self._shown_url()} is no URL; give one like http://localhost:8000/v1"
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise UsageError(
+                f"--api-base {self._shown_url()}: a URL must hold no key or other parameters; "
+                f"put the key into ${self.key_variable}"
+            )
+        if not self.model:
+            raise UsageError("no model is named for the endpoint; name one with --api-model")
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
+            raise UsageError("concurrency must be at least 1, retries 0, and timeout above 0")
+
+    def _shown_url(self) -> str:
+        """The URL without what may be a secret in it."""
+        return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", self.base_url))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers, for manifests and reports."""
+        return {"endpoint": self.base_url, "model": self.model}
+
+    def answers_folder(self) -> Path:
+        return self.cache or cache_folder() / "answers"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request: a chat completion, or why there is none."""
+
+    completion: dict[str, Any] | None
+    """The response as the endpoint wrote it."""
+    why: str | None = None
+    """The reason of a failure, in one line."""
+    status: int | None = None
+    """The HTTP status of a failure, if it got that far."""
+    cached: bool = False
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The first choice; only of a request that was answered."""
+        assert self.completion is not None
+        return self.completion["choices"][0]
+
+    @property
+    def text(self) -> str:
+        """The answer's text, empty where there is none; only of a request that was answered."""
+        return self.choice["message"].get("content") or ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking would take. Tokens are estimated from characters; the answers' are the most."""
+
+    calls: int
+    cached: int
+    prompt_tokens: int
+    answer_tokens: int
+
+    def cost(self, prompt_price: float, answer_price: float) -> float:
+        """At prices for a million tokens, in their currency."""
+        return (self.prompt_tokens * prompt_price + self.answer_tokens * answer_price) / 1e6
+
+
+def estimate(endpoint: Endpoint, requests: Sequence[Request]) -> Estimate:
+    """Count calls and tokens without asking; answers on disk cost nothing."""
+    asked = [r for r in requests if _recall(endpoint, r) is None]
+    characters = sum(len(message["content"]) for r in asked for message in r["messages"])
+    return Estimate(
+        calls=len(asked),
+        cached=len(requests) - len(asked),
+        prompt_tokens=characters // _CHARACTERS_PER_TOKEN,
+        answer_tokens=sum(r.get("max_tokens", 0) for r in asked),
+    )
+
+
+def ask(
+    endpoint: Endpoint,
+    requests: Sequence[Request],
+    *,
+    label: str = "asking",
+    progress: Progress | None = None,
+    on_reply: Callable[[int, Reply], None] | None = None,
+) -> list[Reply]:
+    """One reply a request, in their order.
+
+    `on_reply` gets the number of a request and its reply as soon as it is there, in the order of
+    arrival, so that callers can write results as they come. Raises EndpointError, in one line with
+    the remedy, for what concerns all requests; answers that came before are on disk by then.
+    """
+    progress = progress or Progress(quiet=True)
+    replies: list[Reply | None] = [None] * len(requests)
+
+    def settle(number: int, reply: Reply) -> None:
+        replies[number] = reply
+        if on_reply is not None:
+            on_reply(number, reply)
+
+    with progress.bar(label, len(requests)) as bar:
+        missing: dict[Path, list[int]] = {}
+        for number, request in enumerate(requests):
+            if (known := _recall(endpoint, request)) is not None:
+                settle(number, Reply(known, cached=True))
+                bar.advance(1)
+            else:  # equal requests are one
+                missing.setdefault(_path(endpoint, request), []).append(number)
+        if missing:
+            _run(_ask_all(endpoint, requests, list(missing.values()), settle, bar))
+    return [reply for reply in replies if reply is not None]
+
+
+def ask_json(
+    endpoint: Endpoint,
+    messages: Sequence[Mapping[str, str]],
+    schema: type[Schema],
+    *,
+    tries: int = 3,
+    max_tokens: int = 8192,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> Schema:
+    """One answer as an instance of a pydantic model.
+
+    The schema goes along as `response_format`, which endpoints with structured outputs enforce;
+    their strict mode wants every field required and `extra="forbid"`, and some small models fill
+    a text without `max_length` for ever. An endpoint that refuses the format gets the schema in
+    words. An answer that does not fit is asked for again, with what was wrong about it, up to
+    `tries` answers in all. Raises EndpointError when none of them fits or the model declines.
+    """
+    definition = schema.model_json_schema()
+    in_words = {
+        "role": "user",
+        "content": "Reply with one JSON object and nothing else. It must fit this JSON schema:\n"
+        + json.dumps(definition, ensure_ascii=False),
+    }
+    response_format: dict[str, Any] | None = {
+        "type": "json_schema",
+        "json_schema": {"name": schema.__name__, "strict": True, "schema": definition},
+    }
+    options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options = {name: value for name, value in options.items() if value is not None}
+    turns: list[Mapping[str, str]] = list(messages)
+    problem = ""
+    for _ in range(tries):
+        reply = _ask_once(endpoint, turns, options, response_format)
+        if reply.status in (400, 422) and response_format is not None:
+            response_format, turns = None, [*turns, in_words]
+            reply = _ask_once(endpoint, turns, options, response_format)
+        if reply.completion is None:
+            raise EndpointError(f"{endpoint.model} at {endpoint.base_url}: {reply.why}")
+        if refusal := reply.choice["message"].get("refusal"):
+            raise EndpointError(f"{endpoint.model} declines to answer: {refusal}")
+        try:
+            return schema.model_validate_json(_json_part(reply.text))
+        except ValidationError as error:
+            problem = _what_is_wrong(error)
+        if reply.choice.get("finish_reason") == "length":
+            problem = f"it was cut off after {max_tokens} tokens; {problem}"
+        again = f"That answer cannot be used: {problem}. Write the whole corrected JSON object."
+        turns = [*messages, in_words, {"role": "assistant", "content": reply.text or "{}"}]
+        turns.append({"role": "user", "content": again})
+    raise EndpointError(
+        f"{endpoint.model} gave no usable JSON in {tries} tries ({problem}); "
+        "use a larger model, or one with structured outputs"
+    )
+
+
+def _ask_once(
+    endpoint: Endpoint,
+    messages: Sequence[Mapping[str, str]],
+    options: Mapping[str, Any],
+    response_format: dict[str, Any] | None,
+) -> Reply:
+    request = {"messages": [dict(m) for m in messages], **options}
+    if response_format is not None:
+        request["response_format"] = response_format
+    return ask(endpoint, [request])[0]
+
+
+def _json_part(text: str) -> str:
+    """The object in a text: models like to fence it or to introduce it."""
+    return text[text.find("{") : text.rfind("}") + 1] or text
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    found = [
+        f"{'.'.join(map(str, e['loc'])) or 'the answer'}: {e['msg']}" for e in error.errors()[:5]
+    ]
+    return "; ".join(found)
+
+
+# Asking
+
+
+def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run to the end, also where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+async def _ask_all(
+    endpoint: Endpoint,
+    requests: Sequence[Request],
+    missing: Sequence[Sequence[int]],
+    settle: Callable[[int, Reply], None],
+    bar: Bar,
+) -> None:
+    """Ask what is missing: the numbers of equal requests stand together."""
+    async with _client(endpoint) as client:
+        asker = _Asker(endpoint, client)
+
+        async def work(left: Iterator[Sequence[int]]) -> None:
+            for equal in left:
+                reply = await asker.ask(requests[equal[0]])
+                for number in equal:
+                    settle(number, reply)
+                bar.advance(len(equal))
+
+        # The first goes alone: where all would fail, one is enough to see it.
+        await work(iter(missing[:1]))
+        left = iter(missing[1:])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(endpoint.concurrency, len(missing) - 1)):
+                    group.create_task(work(left))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+
+def _client(endpoint: Endpoint) -> Any:
+    try:
+        from openai import AsyncOpenAI
+    except ImportError:
+        raise missing_extra("api") from None
+    key = _key(endpoint)
+    if not key and endpoint.base_url == OPENAI_URL:
+        raise EndpointError(
+            f"no key: set ${endpoint.key_variable}, or name its variable with --api-key-env, "
+            "or another endpoint with --api-base"
+        )
+    return AsyncOpenAI(
+        api_key=key or "none",
+        base_url=endpoint.base_url,
+        timeout=endpoint.timeout,
+        max_retries=0,  # `_Asker` retries: it also knows answers that are no completions
+    )
+
+
+def _key(endpoint: Endpoint) -> str:
+    return os.environ.get(endpoint.key_variable, "").strip()
+
+
+class _Failed(Exception):
+    """A try that failed; `again` says whether another may fare better, after `wait` seconds."""
+
+    def __init__(
+        self, why: str, status: int | None = None, *, again: bool = False, wait: float | None = None
+    ):
+        super().__init__(why)
+        self.why, self.status, self.again, self.wait = why, status, again, wait
+
+
+class _Asker:
+    """Asks with retries; what one request learns of the endpoint, the others use."""
+
+    def __init__(self, endpoint: Endpoint, client: Any):
+        self.endpoint, self.client = endpoint, client
+        self.works = False  # has it ever given a completion?
+        self.resume_at = 0.0  # a server that asks for a pause asks all
+        self.limit_name = "max_tokens"
+
+    async def ask(self, request: Request) -> Reply:
+        for attempt in range(self.endpoint.retries + 1):
+            await asyncio.sleep(max(0.0, self.resume_at - time.monotonic()))
+            try:
+                completion = await self._try(request)
+            except _Failed as failed:
+                why = self._without_key(failed.why)
+                if not failed.again or attempt == self.endpoint.retries:
+                    return Reply(None, why, failed.status)
+                if failed.wait is not None:
+                    if failed.wait > _LONGEST_PAUSE:
+                        return Reply(None, why, failed.status)
+                    self.resume_at = max(self.resume_at, time.monotonic() + failed.wait)
+                else:
+                    longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
+                    await asyncio.sleep(longest * random.uniform(0.75, 1))
+            else:
+                self.works = True
+                _remember(self.endpoint, request, completion)
+                return Reply(completion)
+        raise AssertionError("unreachable: the last try returns")
+
+    async def _try(self, request: Request) -> dict[str, Any]:
+        """One call. Raises _Failed for this request, EndpointError for all of them."""
+        import openai
+
+        body = {"model": self.endpoint.model, **request}
+        if "max_tokens" in body:  # OpenAI's newer models want its newer name
+            body[self.limit_name] = body.pop("max_tokens")
+        try:
+            # Not through `chat.completions.create`: servers know more parameters than it does,
+            # and its checks of each message cost as much time as all the rest.
+            found = await self.client.post("/chat/completions", cast_to=object, body=body)
+        except openai.APIStatusError as error:
+            raise await self._refused(error) from None
+        except UnicodeEncodeError:
+            raise _Failed("the request holds half a character (a lone surrogate)") from None
+        except json.JSONDecodeError:
+            raise _Failed("the response is broken JSON", 200, again=True) from None
+        except openai.APITimeoutError:
+            why = f"no answer within {self.endpoint.timeout:g} s"
+            raise _Failed(why, again=True) from None
+        except openai.APIConnectionError as error:
+            raise self._unreached(error) from None
+        if _key(self.endpoint):
+            found = json.loads(self._without_key(json.dumps(found)))
+        return self._completion(found)
+
+    def _completion(self, found: Any) -> dict[str, Any]:
+        """The completion that a response is, if it is one."""
+        if isinstance(found, dict) and _is_completion(found):
+            return found
+        said = found.get("error") if isinstance(found, dict) else None
+        what = f"answered: {_short(str(said))}" if said else "is no chat-completions endpoint"
+        if not self.works:
+            raise EndpointError(
+                f"{self.endpoint.base_url} {what}; check --api-base, which usually ends in /v1"
+            )
+        raise _Failed(f"the endpoint {what}", 200, again=True)
+
+    def _unreached(self, error: Any) -> Exception:
+        """A connection that was not made concerns all; one that broke off, this request."""
+        cause = error.__cause__
+        # By name: the HTTP library under `openai` is not the same in all its versions.
+        if "ConnectError" not in {kind.__name__ for kind in type(cause).__mro__}:
+            return _Failed(f"the connection broke off ({type(cause).__name__})", again=True)
+        message = self._without_key(_short(str(cause)))
+        if self.works:
+            return _Failed(f"the endpoint is gone ({message})", again=True)
+        return EndpointError(
+            f"nobody answers at {self.endpoint.base_url} ({message}); "
+            "check --api-base, and that the server runs"
+        )
+
+    async def _refused(self, error: Any) -> Exception:
+        """What an HTTP error means: for this request a _Failed, for all an EndpointError."""
+        endpoint, status = self.endpoint, error.status_code
+        said = self._without_key(_said(error))
+        if status == 401 or (status == 403 and not self.works):
+            return EndpointError(
+                f"{endpoint.base_url} refuses the key in ${endpoint.key_variable} ({said}); "
+                "set it, or name another variable with --api-key-env"
+                if _key(endpoint)
+                else f"{endpoint.base_url} wants a key ({said}); set ${endpoint.key_variable}, "
+                "or name its variable with --api-key-env"
+            )
+        no_model = error.code == "model_not_found" or re.search(
+            r"model.{0,80}(not found|not exist|unknown|invalid model)", said, re.IGNORECASE
+        )
+        if status in (400, 404) and no_model:
+            return EndpointError(
+                f"{endpoint.base_url} has no model '{endpoint.model}' ({said}); "
+                f"name another with --api-model{await self._offered()}"
+            )
+        if status in (404, 405) and not self.works:
+            return EndpointError(
+                f"{endpoint.base_url} has no chat completions ({status}: {said}); "
+                "check --api-base, which usually ends in /v1"
+            )
+        if error.code == "insufficient_quota":
+            return EndpointError(f"{endpoint.base_url}: {said}; raise the quota, then run again")
+        if status == 400 and "max_completion_tokens" in said and self.limit_name == "max_tokens":
+            self.limit_name = "max_completion_tokens"
+            return _Failed(said, status, again=True, wait=0)
+        again = status in _PASSING or status >= 500
+        wait = _retry_after(error.response.headers) if again else None
+        return _Failed(f"{status}: {said}", status, again=again, wait=wait)
+
+    async def _offered(self) -> str:
+        """The models that the endpoint lists, if it does."""
+        import openai
+
+        try:
+            names = [model.id for model in (await self.client.models.list()).data]
+        except (openai.OpenAIError, AttributeError, TypeError):
+            return ""
+        return f": {', '.join(names[:8])}{' …' if len(names) > 8 else ''}" if names else ""
+
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the key that they were sent."""
+        key = _key(self.endpoint)
+        return text.replace(key, "[key]") if len(key) >= 8 else text
+
+
+def _is_completion(found: Any) -> bool:
+    try:
+        return isinstance(found["choices"][0]["message"], dict)
+    except (TypeError, KeyError, IndexError):
+        return False
+
+
+def _said(error: Any) -> str:
+    """An HTTP error's own words, in one short line."""
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        body = inner.get("message", inner) if isinstance(inner, dict) else inner
+    text = str(body) if body else error.message
+    if "<html" in text.lower():
+        text = "an HTML page"
+    return _short(text)
+
+
+def _short(text: str, length: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait, given as a number or as a date."""
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        date = email.utils.parsedate_tz(text)
+        return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+
+
+# Answers on disk
+
+
+def _path(endpoint: Endpoint, request: Request) -> Path:
+    asked = {"url": endpoint.base_url, "model": endpoint.model, "body": request}
+    text = json.dumps(asked, sort_keys=True, ensure_ascii=True)
+    name = hashlib.sha256(text.encode()).hexdigest()
+    return endpoint.answers_folder() / name[:2] / f"{name}.json"
+
+
+def _recall(endpoint: Endpoint, request: Request) -> dict[str, Any] | None:
+    """The answer on disk; None where there is none or a power cut has damaged it."""
+    try:
+        found = json.loads(_path(endpoint, request).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if _is_completion(found) else None
+
+
+def _remember(endpoint: Endpoint, request: Request, completion: dict[str, Any]) -> None:
+    """Written aside and renamed, so that a kill or another process leaves a whole file or none.
+
+    Not forced to the disk: that would cost more than many an answer, and one that a power cut
+    takes is asked for again.
+    """
+    path = _path(endpoint, request)
+    aside = path.with_name(f".{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            aside.write_text(json.dumps(completion), "utf-8")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(completion), "utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep answers in {endpoint.answers_folder()} ({error.strerror}); "
+            "name another folder with --cache"
+        ) from error

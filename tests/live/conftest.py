@@ -1,0 +1,34 @@
+"""A real OpenAI-compatible server on loopback: llama.cpp with the embedded model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from personavec import LoadedModel, load_model
+from personavec.judges.endpoint import Endpoint
+from personavec.model.snapshots import embedded_gguf
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Iterator[str]:
+    """The server's URL; it stops with the session."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(embedded_gguf())
+    params.n_ctx, params.n_parallel = 4096, 2
+    params.cpuparams.n_threads = 2
+    params.port, params.warmup, params.verbosity = 0, False, -1
+    server = xllamacpp.Server(params)
+    yield f"{server.listening_address}/v1"
+    del server
+
+
+@pytest.fixture
+def endpoint(llama_server: str, tmp_path: Path) -> Endpoint:
+    return Endpoint("smollm2", llama_server, concurrency=2, cache=tmp_path / "answers")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LoadedModel:
+    return load_model("smollm2")
