@@ -107,10 +107,14 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
         raise HookError(f"capture did not fire at layer(s) {sorted(missed)}: no forward ran there")
 
 
-def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
-    """Run the decoder (no vocabulary logits) until the deepest recorded layer."""
+def run_to_deepest_layer(model: Any, past: Any = None, **inputs: Tensor) -> None:
+    """Run the decoder (no vocabulary logits) until the deepest recorded layer.
+
+    `past` is a cache that the forward continues and adds to.
+    """
+    cached = {} if past is None else {"past_key_values": past}
     try:
-        model.base_model(**inputs, use_cache=False)
+        model.base_model(**inputs, **cached, use_cache=past is not None)
     except _DeepestLayerReached:
         return
 
