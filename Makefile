@@ -7,7 +7,7 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled results models bench benchcapture clean
+.PHONY: help demo test check lint llamacpp vectors unbundled results models bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -67,13 +67,12 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 	  --deselect tests/unit/test_architectures.py::test_the_page_of_models_lists_what_is_tested
 	$(BIN)/python scripts/models_page.py out/models.xml
 
-bench: $(READY)  ## mixed batches, the judges' throughput and speed
+bench: $(READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
 	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json
-
-benchcapture: $(READY)  ## capture against the loop most people write, and the machine's limit
 	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json
+	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv $(LLAMACPP) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -131,14 +131,16 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
         raise HookError(f"capture did not fire at layer(s) {sorted(missed)}: no forward ran there")
 
 
-def run_to_deepest_layer(model: Any, **inputs: Tensor) -> None:
+def run_to_deepest_layer(model: Any, past: Any = None, **inputs: Tensor) -> None:
     """Run the decoder (no vocabulary logits) until the deepest recorded layer.
 
-    Rows padded on the right need no mask and no positions: a causal model's tokens see nothing of
-    what comes after them, and without a mask attention takes its fast causal path.
+    `past` is a cache that the forward continues and adds to. Rows padded on the right need no
+    mask and no positions: a causal model's tokens see nothing of what comes after them, and
+    without a mask attention takes its fast causal path.
     """
+    cached = {} if past is None else {"past_key_values": past}
     try:
-        model.base_model(**inputs, use_cache=False)
+        model.base_model(**inputs, **cached, use_cache=past is not None)
     except _DeepestLayerReached:
         return
 

@@ -121,6 +121,19 @@ class ChatFormat:
             text = split(text, self.thinking)[1] or ""
         return self._ids(text)
 
+    def between_ids(self, messages: Sequence[Message], earlier: int) -> list[int] | None:
+        """Token ids from the end of an earlier response to where the next one begins.
+
+        `messages` lead up to the next response, `messages[earlier]` is the earlier one. None
+        where the template writes what stood before anew (it drops thinking, or trims texts), so
+        that the two prompts do not continue each other.
+        """
+        if self.thinking is not None:
+            return None
+        written = self.text(messages[:earlier]) + messages[earlier]["content"]
+        text = self.text(messages)
+        return self._ids(text[len(written) :]) if text.startswith(written) else None
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 

@@ -1,0 +1,217 @@
+"""Project every token of whole texts onto directions, as fast as the model runs.
+
+The projection happens inside the forward, so that what is kept is one number a token and
+direction. Texts of like length run together, padded on the right: causal attention never looks
+there, so that no mask is needed and attention takes its fast path. A beginning that texts share
+runs once where that saves enough. The forward ends after the deepest layer asked for; no
+vocabulary logits are computed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from personavec.model.capture import (
+    batches_under_budget,
+    check_finite,
+    recording,
+    run_to_deepest_layer,
+)
+
+TokenIds = npt.NDArray[np.int32]
+
+#: Tokens of a batch, padding included. On a processor a batch's activations should stay in its
+#: caches; on an accelerator, more keep it busy.
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 32768
+#: A shared beginning runs apart from this many texts on, and if it saves this share of tokens:
+#: what follows it needs an explicit mask, which is slower.
+_MIN_SHARERS, _MIN_SAVED = 4, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Unit directions, each with the layer whose output it is read at."""
+
+    layers: tuple[int, ...]
+    unit: Float[Tensor, "direction hidden"]
+
+    def __post_init__(self) -> None:
+        if len(self.layers) != len(self.unit):
+            raise ValueError(f"{len(self.unit)} directions but {len(self.layers)} layers")
+
+
+class _Projections:
+    """Recorder: token projections of one batch, float32 on the CPU, [batch, token, direction]."""
+
+    def __init__(self, directions: Directions, device: torch.device):
+        self.layers = tuple(sorted(set(directions.layers)))
+        self._columns = [
+            [i for i, own in enumerate(directions.layers) if own == layer] for layer in self.layers
+        ]
+        self._unit = [
+            directions.unit[columns].float().T.contiguous().to(device) for columns in self._columns
+        ]
+        self._n = len(directions.layers)
+        self.values = torch.empty(0)
+
+    def clear(self, rows: int, width: int) -> None:
+        self.values = torch.empty(rows, width, self._n)
+
+    def add(self, slot: int, hidden: Tensor) -> None:
+        unit = self._unit[slot].to(hidden.device)
+        self.values[:, :, self._columns[slot]] = (hidden.float() @ unit).cpu()
+
+
+@torch.inference_mode()
+def project_tokens(
+    model: Any,
+    texts: Sequence[TokenIds],
+    directions: Directions,
+    *,
+    batch_tokens: int | None = None,
+    share_prefixes: bool = True,
+) -> list[Float[Tensor, "token direction"]]:
+    """Every token's projection h.u at each direction's layer, in units of the residual stream.
+
+    Raises ActivationError on NaN or infinite activations.
+    """
+    device = model.get_input_embeddings().weight.device
+    budget = batch_tokens or (CPU_BATCH_TOKENS if device.type == "cpu" else DEVICE_BATCH_TOKENS)
+    if device.type == "cpu":
+        keep_freed_memory()
+    out: list[Tensor] = [torch.empty(0)] * len(texts)
+    recorder = _Projections(directions, device)
+    share = share_prefixes and _is_plain(model)
+    stems = _stems(texts) if share else [(0, list(range(len(texts))))]
+    with recording(model, recorder, stop_early=True):
+        for length, members in stems:
+            prefix = _Prefix(model, recorder, texts[members[0]][:length], device)
+            rest = [texts[i][length:] for i in members]
+            # A text is at least its stem and one token, which the grouping sees to.
+            for batch in batches_under_budget([len(r) for r in rest], budget):
+                values = prefix.run([rest[b] for b in batch])
+                for row, b in enumerate(batch):
+                    own = values[row, : len(rest[b])]
+                    check_finite(own)
+                    out[members[b]] = torch.cat([prefix.values, own]) if length else own.clone()
+    return out
+
+
+class _Prefix:
+    """The beginning that some texts share, run once; without one, texts run as they are."""
+
+    def __init__(self, model: Any, recorder: _Projections, stem: TokenIds, device: torch.device):
+        self._model, self._recorder, self._device = model, recorder, device
+        self._cache: DynamicCache | None = None
+        if len(stem):
+            kept = DynamicCache(config=model.config)
+            self.values = self._forward([stem], kept)[0]
+            check_finite(self.values)
+            self._cache = kept
+
+    def run(self, texts: Sequence[TokenIds]) -> Tensor:
+        """Projections [text, token, direction] of texts that follow the prefix."""
+        if self._cache is None:
+            return self._forward(texts, None)
+        own = deepcopy(self._cache)
+        own.batch_repeat_interleave(len(texts))
+        return self._forward(texts, own)
+
+    def _forward(self, texts: Sequence[TokenIds], past: DynamicCache | None) -> Tensor:
+        width = max(map(len, texts))
+        ids = torch.zeros(len(texts), width, dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = torch.from_numpy(text.astype(np.int64))
+        self._recorder.clear(len(texts), width)
+        run_to_deepest_layer(self._model, past, input_ids=ids.to(self._device))
+        return self._recorder.values
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what a process frees, where it can be told so.
+
+    A batch allocates and frees its activations hundreds of times; glibc hands blocks of this size
+    back to the system every time, which then clears their pages anew.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt(mmap_threshold, 32 << 20)
+    mallopt(trim_threshold, 256 << 20)
+
+
+def _is_plain(model: Any) -> bool:
+    """Does every layer keep plain keys and values, of which a beginning's can be repeated?"""
+    return {type(layer) for layer in DynamicCache(config=model.config).layers} == {DynamicLayer}
+
+
+def _stems(texts: Sequence[TokenIds]) -> list[tuple[int, list[int]]]:
+    """Texts grouped by a shared beginning, as (its length, places), where that saves enough.
+
+    The last group has none and holds the others. Of nested beginnings, such as a system prompt
+    and whole prompts under it, those are taken that save more.
+    """
+    order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
+    shared = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
+    groups = []
+    for start, stop, length in _best(shared, [len(texts[i]) for i in order], 0, len(order))[1]:
+        groups.append((length, order[start:stop]))
+    taken = {i for _, members in groups for i in members}
+    alone = [i for i in range(len(texts)) if i not in taken]
+    return [*groups, (0, alone)] if alone else groups
+
+
+_Group = tuple[int, int, int]
+
+
+def _best(
+    shared: Sequence[int], lengths: Sequence[int], start: int, stop: int
+) -> tuple[int, list[_Group]]:
+    """Tokens saved, and the (start, stop, stem) groups that save them, among sorted texts.
+
+    `shared[i]` is what text i has in common with the next.
+    """
+    n = stop - start
+    if n < _MIN_SHARERS:
+        return 0, []
+    # What sorted neighbours all share; a text that is itself the beginning keeps a token.
+    common = min(shared[start : stop - 1])
+    stem = min(common, min(lengths[start:stop]) - 1)
+    saved = stem * (n - 1)
+    together = (saved, [(start, stop, stem)])
+    if saved < _MIN_SAVED * sum(lengths[start:stop]):
+        together = (0, [])
+    cuts = [start, *(i + 1 for i in range(start, stop - 1) if shared[i] == common), stop]
+    apart_saved, apart = 0, []
+    for a, b in pairwise(cuts):
+        more, groups = _best(shared, lengths, a, b)
+        apart_saved += more
+        apart += groups
+    return together if together[0] >= apart_saved else (apart_saved, apart)
+
+
+def _common(a: TokenIds, b: TokenIds) -> int:
+    """Length of the beginning that two texts share."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n

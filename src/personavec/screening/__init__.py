@@ -1,0 +1,1 @@
+"""Screening: from rows of data to projections, natural sides, verdicts and summaries."""

@@ -1,0 +1,98 @@
+"""Rows as token ids, with the places of their responses. Runs beside the model, in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from personavec.conversations import Message, Reject, Row
+from personavec.errors import UsageError
+from personavec.model.chat import ChatFormat
+from personavec.model.projecting import TokenIds
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One response within a text: its own tokens, and the last token of its prompt."""
+
+    message: int
+    """Which message of the row it is."""
+    prompt_last: int
+    start: int
+    stop: int
+
+    @property
+    def n_tokens(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """One forward's token ids, and the responses in it."""
+
+    ids: TokenIds
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A row ready to be scored; `rejected` holds a preference pair's other side."""
+
+    row: Row
+    texts: tuple[Text, ...]
+    rejected: tuple[Text, ...] = ()
+
+
+def encode(
+    chat: ChatFormat, row: Row | Reject, *, context: int, last_turn: bool = False
+) -> Encoded | Reject:
+    """Tokenise a row; a reject passes through, and a row that does not fit becomes one.
+
+    All turns of a row share one text where the template lets the prompts continue each other,
+    and have one each otherwise. With `last_turn` only the last response is scored.
+    """
+    if isinstance(row, Reject):
+        return row
+    sides = []
+    for messages in (row.messages, row.rejected or ()):
+        try:
+            texts = _texts(chat, messages, last_turn)
+        except UsageError as error:
+            return Reject(row.index, row.id, str(error))
+        for text in texts:
+            if empty := [turn for turn in text.turns if not turn.n_tokens]:
+                reason = f"message {empty[0].message + 1} is an empty response"
+                return Reject(row.index, row.id, reason)
+            if len(text.ids) > context:
+                reason = f"{len(text.ids)} tokens, more than the model's context of {context}"
+                return Reject(row.index, row.id, reason)
+        sides.append(tuple(texts))
+    return Encoded(row, *sides)
+
+
+def _texts(chat: ChatFormat, messages: Sequence[Message], last_turn: bool) -> list[Text]:
+    places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    texts: list[Text] = []
+    ids: list[int] = []
+    turns: list[Turn] = []
+    for place in places[-1:] if last_turn else places:
+        between = chat.between_ids(messages[:place], turns[-1].message) if turns else None
+        if between is None:
+            if turns:
+                texts.append(_text(ids, turns))
+            ids, turns = list(chat.answer_prompt_ids(messages[:place])), []
+            # What closes a thought before an answer stands between prompt and response.
+            last = len(ids) if chat.thinking is None else len(chat.prompt_ids(messages[:place]))
+        else:
+            ids += between
+            last = len(ids)
+        response = chat.response_ids(messages[place]["content"])
+        turns.append(Turn(place, last - 1, len(ids), len(ids) + len(response)))
+        ids += response
+    return [*texts, _text(ids, turns)] if turns else texts
+
+
+def _text(ids: Sequence[int], turns: Sequence[Turn]) -> Text:
+    return Text(np.asarray(ids, dtype=np.int32), tuple(turns))
