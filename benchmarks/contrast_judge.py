@@ -136,7 +136,8 @@ def main() -> None:
     print(f"| contrast judge | {seconds:.1f} | {len(answers) / seconds:.2f} |")
     print(f"| plain | {plain_seconds:.1f} | {len(answers) / plain_seconds:.2f} |")
     print(
-        f"ratio {record['ratio']:.2f}, of processor time {plain_cpu / cpu_seconds:.2f}; log-odds differ by {sum(off) / len(off):.4f} nats a token "
+        f"ratio {record['ratio']:.2f}, of processor time {plain_cpu / cpu_seconds:.2f}; "
+        f"log-odds differ by {sum(off) / len(off):.4f} nats a token "
         f"on average, {max(off):.4f} at most ({loaded.identity.dtype})"
     )
     if arguments.json:
