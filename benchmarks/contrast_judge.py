@@ -5,7 +5,7 @@ prompts, judged in groups as rollouts are. The plain way: full logits, one judge
 polarity at a time, unsorted batches of 16. Texts are those of the bundled checks' tune halves;
 what is judged here is the time alone.
 
-    python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--json FILE]
+    python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -95,19 +95,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trait", default="optimistic")
     parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--dtype", help="float32 shows what of the difference is rounding")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    loaded = pv.load_model("smollm2")
+    loaded = pv.load_model("smollm2", dtype=arguments.dtype)
     spec = pv.load_trait(arguments.trait)[0]
     answers = workload(spec, arguments.questions)
     judge = ContrastJudge(loaded)
     judge.score(spec, answers[:2])  # warm up
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     scores = ours(judge, spec, answers)
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    start, cpu = time.perf_counter(), time.process_time()
     per_token = plain(loaded, spec, answers)
-    plain_seconds = time.perf_counter() - start
+    plain_seconds, plain_cpu = time.perf_counter() - start, time.process_time() - cpu
     off = [
         abs(score.log_odds - float(tokens.sum())) / len(tokens)
         for score, tokens in zip(scores, per_token, strict=True)
@@ -120,6 +121,8 @@ def main() -> None:
         "seconds": seconds,
         "plain_seconds": plain_seconds,
         "ratio": plain_seconds / seconds,
+        "cpu_seconds": cpu_seconds,
+        "plain_cpu_seconds": plain_cpu,
         "nats_per_token_off": {"mean": sum(off) / len(off), "max": max(off)},
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -133,7 +136,8 @@ def main() -> None:
     print(f"| contrast judge | {seconds:.1f} | {len(answers) / seconds:.2f} |")
     print(f"| plain | {plain_seconds:.1f} | {len(answers) / plain_seconds:.2f} |")
     print(
-        f"ratio {record['ratio']:.2f}; log-odds differ by {sum(off) / len(off):.4f} nats a token "
+        f"ratio {record['ratio']:.2f}, of processor time {plain_cpu / cpu_seconds:.2f}; "
+        f"log-odds differ by {sum(off) / len(off):.4f} nats a token "
         f"on average, {max(off):.4f} at most ({loaded.identity.dtype})"
     )
     if arguments.json:
