@@ -37,7 +37,10 @@ _JUDGE_GROUP = 40
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One response to ask for: the question, the system prompt if any, the steering if any."""
+    """One response to ask for: the question, the system prompt if any, the steering if any.
+
+    `earlier` are (question, answer) turns before the question.
+    """
 
     id: str
     question: str
@@ -46,6 +49,7 @@ class Task:
     polarity: Polarity | None = None
     sample: int = 0
     steering: tuple[Steering, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Rollout:
     why_dropped: str | None = None
     thinking: str | None = None
     thinking_ids: tuple[int, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -87,6 +92,7 @@ def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON."""
     data = {**record, "response_ids": tuple(record["response_ids"])}
     data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
+    data["earlier"] = tuple((asked, answer) for asked, answer in data.get("earlier", ()))
     if data.get("log_odds_per_token") is not None:
         data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
     return Rollout(**data)
@@ -118,9 +124,7 @@ def collect(
     rollouts = [from_record(found[task.id]) for task in tasks]
     if spec is None or judge is None:
         return rollouts
-    _judge(judge, rollouts, spec, folder, label, progress)
-    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
-    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
+    return judged(judge, rollouts, spec, folder, label=label, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +152,9 @@ def _generate(
     requests = [
         Request(
             id=task.id,
-            prompt_ids=tuple(loaded.chat.prompt_ids(chat(task.question, task.system))),
+            prompt_ids=tuple(
+                loaded.chat.prompt_ids(chat(task.question, task.system, task.earlier))
+            ),
             steering=task.steering,
         )
         for task in tasks
@@ -196,7 +202,23 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         state="unfinished" if generation.unfinished_thought else state,
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
+        earlier=task.earlier,
     ).as_dict()
+
+
+def judged(
+    judge: Judge,
+    rollouts: Sequence[Rollout],
+    spec: TraitSpec,
+    folder: Path,
+    *,
+    label: str,
+    progress: Progress,
+) -> list[Rollout]:
+    """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
+    _judge(judge, rollouts, spec, folder, label, progress)
+    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
+    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
 def _judge(
@@ -217,7 +239,15 @@ def _judge(
         for start in range(0, len(todo), _JUDGE_GROUP):
             group = todo[start : start + _JUDGE_GROUP]
             answers = [
-                Answer(r.question, r.response, r.system, r.pair, r.response_ids, r.thinking_ids)
+                Answer(
+                    r.question,
+                    r.response,
+                    r.system,
+                    r.pair,
+                    r.response_ids,
+                    r.thinking_ids,
+                    r.earlier,
+                )
                 for r in group
             ]
             scores = judge.score(spec, answers)

@@ -110,9 +110,10 @@ class ContrastJudge:
         self, spec: TraitSpec, answer: Answer, ids: tuple[int, ...], prompt_ids: _PromptIds
     ) -> list[Job]:
         """The response under its own prompt, then under both sides of every judge pair."""
-        own = prompt_ids(answer.question, answer.system, ())
+        own = prompt_ids(answer.question, answer.system, answer.earlier)
         if answer.thinking_ids and self.wrote_answers:
-            asked = self.loaded.chat.prompt_ids(chat(answer.question, answer.system))
+            messages = chat(answer.question, answer.system, answer.earlier)
+            asked = self.loaded.chat.prompt_ids(messages)
             own = (*asked, *answer.thinking_ids)
         jobs = [(own, ids)]
         for pair in judge_pairs(spec, answer.pair):
