@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -137,29 +138,29 @@ def run_task(
     `max_items` takes only the first items of each task. Few-shot examples and prompts are the
     task's own. Raises DataError where the task has no number an item.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval import evaluator
+    from lm_eval.models import huggingface
 
-    class Quiet(HFLM):
-        """Without the harness's own progress bar."""
-
-        def loglikelihood(self, requests, disable_tqdm=False):
-            return super().loglikelihood(requests, disable_tqdm=True)
-
+    # Typed as anything: the harness's decorators hide its signatures.
+    harness: Any = evaluator
+    backend: Any = huggingface
     everywhere = [replace(s, positions="all") for s in steering]
     with _quiet(), steering_forwards(loaded.model, everywhere):
-        results = simple_evaluate(
+        model = backend.HFLM(
+            pretrained=loaded.model,
             # The harness sets a padding token on the tokenizer that it gets.
-            (Quiet if quiet else HFLM)(
-                pretrained=loaded.model,
-                tokenizer=deepcopy(loaded.tokenizer),
-                batch_size=max(1, batch_tokens // _TOKENS_AN_ITEM),
-            ),
+            tokenizer=deepcopy(loaded.tokenizer),
+            batch_size=max(1, batch_tokens // _TOKENS_AN_ITEM),
+        )
+        if quiet:  # without the harness's own progress bar
+            model.loglikelihood = partial(model.loglikelihood, disable_tqdm=True)
+        results = harness.simple_evaluate(
+            model,
             tasks=list(task.tasks),
             task_manager=task.manager,
             limit=max_items,
             bootstrap_iters=0,
-            # Nothing here draws at random but the choice of few-shot examples.
+            # Nothing here draws at random but the choice of few-shot examples, which has a seed.
             random_seed=None,
             numpy_random_seed=None,
             torch_random_seed=None,
