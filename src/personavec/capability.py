@@ -68,36 +68,43 @@ class HarnessTask:
 
     name: str
     tasks: tuple[Any, ...]
-    manager: Any
+    index: Any
 
 
-def load_tasks(names: Sequence[str]) -> list[HarnessTask]:
+def load_tasks(names: Sequence[str], index: Any = None) -> list[HarnessTask]:
     """The harness tasks of these names, `packaged` among them, with their data.
 
-    Raises UsageError for a name that the harness does not know, DataError for data that cannot
-    be reached; either is raised before any model has run.
+    `index` is a `task_index()` made before. Raises UsageError for a name that the harness does
+    not know, DataError for data that cannot be reached; either before any model has run.
     """
+    index = index or task_index(packaged_alone=set(names) <= {PACKAGED})
+    for name in names:
+        if name != PACKAGED and name not in index.all_tasks:
+            raise UsageError(
+                f"unknown task '{name}': lm-evaluation-harness does not know it; "
+                f"'lm_eval ls tasks' lists its names, and '{PACKAGED}' needs no data"
+            )
     with _quiet():
-        try:
-            from lm_eval.tasks import TaskManager
-        except ImportError:
-            raise missing_extra("eval") from None
-
-        alone = set(names) <= {PACKAGED}
-        manager = TaskManager(include_defaults=not alone)
-        for name in names:
-            if name != PACKAGED and name not in manager.all_tasks:
-                raise UsageError(
-                    f"unknown task '{name}': lm-evaluation-harness does not know it; "
-                    f"'lm_eval ls tasks' lists its names, and '{PACKAGED}' needs no data"
-                )
-        return [_load_task(manager, name) for name in names]
+        return [_load_task(index, name) for name in names]
 
 
-def _load_task(manager: Any, name: str) -> HarnessTask:
+def task_index(*, packaged_alone: bool = False) -> Any:
+    """The harness's index of its tasks, which takes seconds; an empty one for the packaged task.
+
+    Raises PersonavecError with the install command where the harness is missing.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise missing_extra("eval") from None
+    with _quiet():
+        return TaskManager(include_defaults=not packaged_alone)
+
+
+def _load_task(index: Any, name: str) -> HarnessTask:
     source = _packaged_config() if name == PACKAGED else name
     try:
-        found = manager.load([source])
+        found = index.load([source])
     # Whatever a data set's loader meets: no network, no such file, a package it lacks.
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -105,7 +112,7 @@ def _load_task(manager: Any, name: str) -> HarnessTask:
             f"the data of task '{name}' cannot be reached ({first_line}); "
             f"'{PACKAGED}' is a task that needs no network"
         ) from error
-    return HarnessTask(name, tuple(found["tasks"].values()), manager)
+    return HarnessTask(name, tuple(found["tasks"].values()), index)
 
 
 def _packaged_config() -> dict[str, Any]:
@@ -157,7 +164,7 @@ def run_task(
         results = harness.simple_evaluate(
             model,
             tasks=list(task.tasks),
-            task_manager=task.manager,
+            task_manager=task.index,
             limit=max_items,
             bootstrap_iters=0,
             # Nothing here draws at random but the choice of few-shot examples, which has a seed.
@@ -212,7 +219,7 @@ def interval(score: TaskScore, seed: int = 0) -> Interval | None:
     """The mean over items with its 95% interval, resampling items; None for a single item."""
     if len(score.items) < 2:
         return None
-    return clustered_bootstrap(score.values, score.items, seed=seed)
+    return clustered_bootstrap(list(score.values), score.items, seed=seed)
 
 
 def difference(score: TaskScore, other: TaskScore, seed: int = 0) -> Interval | None:

@@ -22,8 +22,11 @@ from personavec.errors import (
 )
 from personavec.evaluate import EvaluateConfig, SteeredBy, Subject, default_judge, run
 from personavec.expression import paired, summarise
+from personavec.judges.base import Answer
+from personavec.judges.coherence import coherence
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.chat import chat
+from personavec.model.scoring import token_logprobs
 from personavec.progress import Progress
 from personavec.report import charts
 from personavec.report.evaluation import write_evaluation_report
@@ -136,9 +139,12 @@ def test_half_the_width_takes_about_the_questions_that_are_promised() -> None:
         found = summarise([rollout(str(i), v) for i, v in enumerate(values[:n])], refusals=True)
         return found["high"] - found["low"]
 
-    assert summarise([rollout(str(i), 1.0) for i in range(100)], refusals=True)[
-        "questions_for_half_width"
-    ] == 400
+    assert (
+        summarise([rollout(str(i), 1.0) for i in range(100)], refusals=True)[
+            "questions_for_half_width"
+        ]
+        == 400
+    )
     assert width(100) / width(400) == pytest.approx(2, rel=0.25)
 
 
@@ -207,7 +213,10 @@ def test_traits_together_equal_each_alone(steered: Subject, tmp_path: Path) -> N
             together[spec.name]["log_odds"], abs=1e-3
         )
         texts = [
-            [r.response for r in iter_rollouts(tmp_path / where / "rollouts" / f"{spec.name}.jsonl")]
+            [
+                r.response
+                for r in iter_rollouts(tmp_path / where / "rollouts" / f"{spec.name}.jsonl")
+            ]
             for where in ("both", spec.name)
         ]
         assert texts[0] == texts[1]
@@ -309,13 +318,11 @@ def test_cues_are_the_distinct_system_prompts_and_opening_turns(tmp_path: Path) 
     assert (found.rows, found.rejected) == (6, 2)
     nothing = tmp_path / "nothing.jsonl"
     nothing.write_text('{"text": "no conversation"}\n')
-    with pytest.raises(DataError, match="nothing.jsonl"):
+    with pytest.raises(DataError, match=r"nothing\.jsonl"):
         read_cues(nothing)
 
 
-def test_cues_stand_before_the_questions_of_both_models(
-    steered: Subject, tmp_path: Path
-) -> None:
+def test_cues_stand_before_the_questions_of_both_models(steered: Subject, tmp_path: Path) -> None:
     """Each question is answered plainly and under a cue, the same one for model and other."""
     cues = read_cues(write_training(tmp_path / "rows.jsonl"))
     out = tmp_path / "out"
@@ -326,7 +333,7 @@ def test_cues_stand_before_the_questions_of_both_models(
     assert len(written) == 40
     given = {}
     for rollout_id, r in written.items():
-        arm, variant, rest = rollout_id.split("-", 2)
+        _, variant, rest = rollout_id.split("-", 2)
         if variant == "plain":
             assert (r.system, r.earlier) == (None, ())
         else:
@@ -351,6 +358,17 @@ def test_a_cue_changes_answers_and_their_coherence(llama: LoadedModel, tmp_path:
     pairs = [(written[f"model-{v}-odd-q{i}-s0"] for v in ("plain", "cue")) for i in range(5)]
     answers = [(a.response_ids, b.response_ids) for a, b in pairs]
     assert sum(a != b for a, b in answers) >= 3
+
+
+def test_coherence_is_read_under_the_turns_before_the_question(llama: LoadedModel) -> None:
+    """Recomputed from the log-probabilities under the whole prompt."""
+    earlier = (("Who is there?", "It is nobody."),)
+    ids = tuple(llama.chat.response_ids("So it is, and so it will be."))
+    answer = Answer("Why?", "So it is, and so it will be.", response_ids=ids, earlier=earlier)
+    [score] = ContrastJudge(llama, wrote_answers=True).score(ODD, [answer])
+    prompt = tuple(llama.chat.prompt_ids(chat("Why?", None, earlier)))
+    [logprobs] = token_logprobs(llama, [(prompt, ids)])
+    assert score.coherence == pytest.approx(coherence(logprobs, ids), rel=1e-3)
 
 
 def test_cues_that_leave_no_room_are_left_out(llama: LoadedModel, tmp_path: Path) -> None:
