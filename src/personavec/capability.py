@@ -14,6 +14,7 @@ with four choices each, a harness task like any other.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -26,6 +27,7 @@ import numpy as np
 
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.model.loading import LoadedModel
+from personavec.model.scoring import token_logprobs
 from personavec.model.steering import Steering, steering_forwards
 from personavec.stats import Interval, clustered_bootstrap
 
@@ -82,7 +84,7 @@ def load_tasks(names: Sequence[str], index: Any = None) -> list[HarnessTask]:
         if name != PACKAGED and name not in index.all_tasks:
             raise UsageError(
                 f"unknown task '{name}': lm-evaluation-harness does not know it; "
-                f"'lm_eval ls tasks' lists its names, and '{PACKAGED}' needs no data"
+                f"'lm-eval ls tasks' lists its names, and '{PACKAGED}' needs no data"
             )
     with _quiet():
         return [_load_task(index, name) for name in names]
@@ -233,6 +235,23 @@ def difference(score: TaskScore, other: TaskScore, seed: int = 0) -> Interval | 
     if len(pairs) < 2:
         return None
     return clustered_bootstrap([d for d, _ in pairs], [item for _, item in pairs], seed=seed)
+
+
+def perplexity(
+    loaded: LoadedModel, texts: Sequence[str], *, steering: Sequence[Steering] = (), seed: int = 0
+) -> Interval:
+    """exp of the mean negative log-likelihood a token, with its 95% interval resampling texts.
+
+    Texts are plain, without a chat template; a first token has nothing before it and is not
+    scored. Steering acts at every position. Raises DataError for fewer than two texts.
+    """
+    ids = [tuple(loaded.chat.response_ids(text))[: loaded.context] for text in texts]
+    with steering_forwards(loaded.model, [replace(s, positions="all") for s in steering]):
+        found = token_logprobs(loaded, [(text[:1], text[1:]) for text in ids])
+    surprise = [-value for text in found for value in text.tolist()]
+    numbers = [number for number, text in enumerate(found) for _ in range(len(text))]
+    mean = clustered_bootstrap(surprise, numbers, seed=seed)
+    return Interval(math.exp(mean.value), math.exp(mean.low), math.exp(mean.high))
 
 
 @contextmanager

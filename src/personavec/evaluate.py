@@ -35,6 +35,7 @@ from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
 from personavec.runs import atomic_write, claim, lock
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
+from personavec.validation import COHERENCE_FLOOR
 from personavec.vectors import PersonaVector
 
 #: A trait's rollouts by who answered, `model` or `other`, and how, `plain` or under a `cue`.
@@ -155,7 +156,7 @@ def run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": versions(),
-            "notes": _notes(arms, specs, config, judge, cues),
+            "notes": _notes(arms, specs, config, judge, cues) + _incoherent(rollouts),
             "transcripts": {name: _transcripts(cells) for name, cells in rollouts.items()},
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -164,17 +165,29 @@ def run(
     return results
 
 
-def default_judge(subject: Subject, compare_to: Subject | None = None) -> Judge:
-    """The contrast judge on the model nearest to an untouched one, unsteered.
+def judging_model(subject: Subject, compare_to: Subject | None = None) -> LoadedModel:
+    """The model nearest to an untouched one: that compared to, an adapter's base, or its own.
 
     A finetuned model is no judge of what finetuning did to it, and two models are compared by
-    one judge: so the model compared to judges, or an adapter's base, or the model itself.
+    one judge.
     """
+    if compare_to is not None:
+        return compare_to.loaded
+    identity = subject.loaded.identity
+    if identity.declared_base:
+        device = str(subject.loaded.device)
+        return load_model(identity.declared_base, dtype=identity.dtype, device=device)
+    return subject.loaded
+
+
+def default_judge(subject: Subject, compare_to: Subject | None = None) -> Judge:
+    """The contrast judge on the judging model, unsteered.
+
+    It reads answers by their ids only where it wrote all of them: answers that are compared are
+    read in one way.
+    """
+    loaded = judging_model(subject, compare_to)
     answering = {id(s.loaded) for s in (subject, compare_to) if s is not None}
-    loaded = compare_to.loaded if compare_to else subject.loaded
-    if compare_to is None and (base := loaded.identity.declared_base):
-        loaded = load_model(base, dtype=loaded.identity.dtype, device=str(loaded.device))
-    # Read by its ids only where no other model answers too: all answers are read in one way.
     return ContrastJudge(loaded, wrote_answers=answering == {id(loaded)})
 
 
@@ -482,6 +495,21 @@ def _notes(
             "with one under the same cues (--compare-to) before blaming the finetuning."
         )
     return list(dict.fromkeys(notes))
+
+
+def _incoherent(rollouts: Mapping[str, Cells]) -> list[str]:
+    """Broken text is no trait, whatever it scores."""
+    found = []
+    for name, cells in rollouts.items():
+        for (arm, variant), rs in cells.items():
+            values = [r.coherence for r in rs if r.coherence is not None]
+            if values and (mean := sum(values) / len(values)) < COHERENCE_FLOOR:
+                who = "the model" if arm == "model" else "the model compared to"
+                found.append(
+                    f"Mean coherence of {who} on {name}{' under cues' if variant == 'cue' else ''} "
+                    f"is {mean:.0f}, below {COHERENCE_FLOOR:g}: its score there means little."
+                )
+    return found
 
 
 def _layer_notes(dose: SteeredBy, specs: Sequence[TraitSpec], config: EvaluateConfig) -> list[str]:

@@ -1,6 +1,7 @@
 """Capability: the harness scores what a plain forward scores, with the same steering."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from personavec.capability import (
     from_record,
     interval,
     load_tasks,
+    perplexity,
     run_task,
     task_index,
 )
@@ -103,6 +105,22 @@ def test_intervals_resample_items_and_differences_are_paired() -> None:
     assert same is not None
     assert (same.value, same.low, same.high) == (0, 0, 0)
     assert from_record(json.loads(json.dumps(score.as_dict()))) == score
+
+
+def test_perplexity_is_that_of_a_plain_steered_forward(
+    llama: LoadedModel, random_vector: MakeVector
+) -> None:
+    """Token by token over unpadded texts, the first token of each left out."""
+    texts, vector = ["It rains.", "The day is long, and so is the night."], random_vector(llama)
+    surprise = []
+    with steer(llama.model, vector, 2.0, positions="all"), torch.inference_mode():
+        for text in texts:
+            ids = torch.tensor([llama.chat.response_ids(text)])
+            logprobs = llama.model(input_ids=ids).logits[0].log_softmax(-1)
+            surprise += [-float(logprobs[i - 1, ids[0, i]]) for i in range(1, ids.shape[1])]
+    found = perplexity(llama, texts, steering=vector_steering(vector, 2.0))
+    assert found.value == pytest.approx(math.exp(sum(surprise) / len(surprise)), rel=1e-4)
+    assert found.low <= found.value <= found.high
 
 
 def test_the_packaged_items_are_sound() -> None:

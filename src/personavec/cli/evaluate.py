@@ -26,8 +26,9 @@ def command(
         typer.Option("--vectors", help="Steer with this vector; repeatable."),
     ] = None,
     coefficient: Annotated[
-        str, typer.Option("--coefficient", help="One for all vectors or one each, e.g. 2,-1.")
-    ] = "1",
+        str | None,
+        typer.Option("--coefficient", help="One for all vectors or one each, e.g. 2,-1."),
+    ] = None,
     layer: Annotated[
         str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
     ] = None,
@@ -117,11 +118,17 @@ def command(
         _print(found)
 
 
-def _steered_by(names: list[str], coefficient: str, layer: str | None) -> tuple[Any, ...]:
+def _steered_by(names: list[str], coefficient: str | None, layer: str | None) -> tuple[Any, ...]:
     from personavec.evaluate import SteeredBy
     from personavec.vectors import load_vector
 
-    coefficients = numbers(coefficient, "--coefficient")
+    if not names:
+        if coefficient is not None or layer is not None:
+            raise UsageError("--coefficient and --layer need --vectors, which name what to add")
+        return ()
+    coefficients = numbers(coefficient or "", "--coefficient")
+    if not coefficients:
+        raise UsageError("--vectors needs --coefficient: how much of each vector to add")
     if len(coefficients) == 1:
         coefficients *= len(names)
     if len(coefficients) != len(names):
