@@ -256,11 +256,13 @@ def perplexity(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness logs what every one of these runs does as a warning."""
-    logger = logging.getLogger("lm_eval")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """The harness warns of what every one of these runs does, the hub of every try to reach it."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "huggingface_hub")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

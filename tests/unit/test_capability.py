@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -22,7 +23,7 @@ from personavec.capability import (
     run_task,
     task_index,
 )
-from personavec.errors import DataError, UsageError
+from personavec.errors import DataError, PersonavecError, UsageError
 from personavec.evaluate import EvaluateConfig, SteeredBy, Subject, run
 from personavec.model.steering import vector_steering
 from personavec.progress import Progress
@@ -145,6 +146,14 @@ def test_unknown_tasks_and_data_out_of_reach_are_one_line(
     for caught in (unknown, beyond):
         assert PACKAGED in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_missing_harness_is_one_line_with_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(PersonavecError, match=r"pip install 'personavec\[eval\]'"):
+        load_tasks([PACKAGED])
 
 
 def test_an_evaluation_measures_capability_of_both_and_keeps_it(
