@@ -180,7 +180,7 @@ def judging_model(subject: Subject, compare_to: Subject | None = None) -> Loaded
     return subject.loaded
 
 
-def default_judge(subject: Subject, compare_to: Subject | None = None) -> Judge:
+def default_judge(subject: Subject, compare_to: Subject | None = None) -> ContrastJudge:
     """The contrast judge on the judging model, unsteered.
 
     It reads answers by their ids only where it wrote all of them: answers that are compared are
@@ -305,11 +305,16 @@ def _usable_cues(
     specs: Sequence[TraitSpec],
     config: EvaluateConfig,
 ) -> tuple[Cue, ...]:
-    """The cues in an order drawn by the seed, without those that leave no room for an answer."""
-    asked = [q for spec in specs for q in _questions(spec, config)]
+    """The cues in an order drawn by the seed, without those that leave no room for an answer.
+
+    No more than the largest trait has responses to put them before.
+    """
+    by_trait = [_questions(spec, config) for spec in specs]
+    asked = [question for questions in by_trait for question in questions]
+    places = max(map(len, by_trait)) * config.samples
     fitting = []
     for cue in random.Random(config.seed).sample(cues.cues, len(cues.cues)):
-        if len(fitting) == len(asked) * config.samples:  # no question is left to carry more
+        if len(fitting) == places:
             break
         system = config.system if cue.system is None else cue.system
         if all(_fits(s.loaded, asked, system, cue, config.max_tokens) for s in arms.values()):
@@ -344,7 +349,7 @@ def _capability(
     """Each task once: what a finished one gave is read back."""
     scores = {}
     for task in tasks:
-        path = out / "capability" / f"{arm}-{task.name}.json"
+        path = out / "capability" / f"{arm}-{task.name.replace('/', '_')}.json"
         if not path.exists():
             found = capability.run_task(
                 subject.loaded,

@@ -288,6 +288,9 @@ def test_what_cannot_be_meant_is_refused(
         evaluate(Subject(llama, (of_another,)), tmp_path)
     with pytest.raises(UsageError, match="layer 9 "):
         evaluate(Subject(llama, (SteeredBy(random_vector(llama), 1.0, 9),)), tmp_path)
+    config = replace(CONFIG, max_tokens=1000, system="x" * 100)
+    with pytest.raises(UsageError, match="exceed the model's context"):
+        evaluate(Subject(llama), tmp_path / "long", config=config)
     assert not list(tmp_path.rglob("generated.jsonl"))
 
 
@@ -364,6 +367,7 @@ def test_cues_stand_before_the_questions_of_both_models(steered: Subject, tmp_pa
     # The prompt that was answered, and that coherence reads, begins with the cue.
     r = next(r for r in written.values() if r.earlier and r.response_ids)
     assert chat(r.question, r.system, r.earlier)[0]["content"] in ("Hm?", "What now?")
+    assert cue["used"] == 3
     assert set(cue["traits"]["odd"]) == set(found["traits"]["odd"])
     assert cue["differences"]["odd"]["questions"] > 2
     assert cue["compare_to"]["differences"]["odd"]["questions"] > 2
@@ -431,6 +435,10 @@ def test_an_adapter_is_evaluated_and_judged_by_its_base(
     base, adapter = (load_model(str(path), dtype="float32") for path in base_and_adapter)
     judge = default_judge(Subject(adapter))
     assert judge.identity()["model"]["name"] == str(base_and_adapter[0])
+    # Token ids are read as they are only where nobody but the judge wrote answers.
+    assert default_judge(Subject(base), Subject(base)).wrote_answers
+    assert not judge.wrote_answers
+    assert not default_judge(Subject(adapter), Subject(base)).wrote_answers
     alone = evaluate(Subject(adapter), tmp_path / "alone")
     compared = evaluate(Subject(adapter), tmp_path / "compared", compare_to=Subject(base))
     assert alone["judge"] == compared["judge"]
