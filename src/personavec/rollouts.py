@@ -21,7 +21,7 @@ from torch import Tensor
 
 from personavec.errors import DataError
 from personavec.judges.base import Answer, Judge
-from personavec.model.chat import chat
+from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import check_room, generate_batch, plan
 from personavec.model.loading import LoadedModel
@@ -37,10 +37,7 @@ _JUDGE_GROUP = 40
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One response to ask for: the question, the system prompt if any, the steering if any.
-
-    `earlier` are (question, answer) turns before the question.
-    """
+    """One response to ask for: the question and what stands before it, the steering if any."""
 
     id: str
     question: str
@@ -48,8 +45,8 @@ class Task:
     pair: int | None = None
     polarity: Polarity | None = None
     sample: int = 0
+    earlier: Turns = ()
     steering: tuple[Steering, ...] = ()
-    earlier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Rollout:
     why_dropped: str | None = None
     thinking: str | None = None
     thinking_ids: tuple[int, ...] = ()
-    earlier: tuple[tuple[str, str], ...] = ()
+    earlier: Turns = ()
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -92,7 +89,7 @@ def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON."""
     data = {**record, "response_ids": tuple(record["response_ids"])}
     data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
-    data["earlier"] = tuple((asked, answer) for asked, answer in data.get("earlier", ()))
+    data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
     if data.get("log_odds_per_token") is not None:
         data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
     return Rollout(**data)
@@ -242,13 +239,13 @@ def _judge(
             group = todo[start : start + _JUDGE_GROUP]
             answers = [
                 Answer(
-                    r.question,
-                    r.response,
-                    r.system,
-                    r.pair,
-                    r.response_ids,
-                    r.thinking_ids,
-                    r.earlier,
+                    question=r.question,
+                    response=r.response,
+                    system=r.system,
+                    pair=r.pair,
+                    response_ids=r.response_ids,
+                    thinking_ids=r.thinking_ids,
+                    earlier=r.earlier,
                 )
                 for r in group
             ]
