@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from personavec import evaluate as evaluate
     from personavec import extract as extract
     from personavec import screen as screen
     from personavec.errors import PersonavecError as PersonavecError
@@ -39,6 +40,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "PersonavecError": ("personavec.errors", "PersonavecError"),
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "cosine": ("personavec.vectors", "cosine"),
+    "evaluate": ("personavec.evaluate", None),
     "extract": ("personavec.extract", None),
     "load_model": ("personavec.model.loading", "load_model"),
     "load_trait": ("personavec.traits", "load_trait"),

@@ -23,7 +23,7 @@ from personavec.errors import DataError
 from personavec.judges.base import Answer, Judge
 from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Generation, Request, Sampling
-from personavec.model.engine.hf import generate_batch, plan
+from personavec.model.engine.hf import check_room, generate_batch, plan
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
 from personavec.progress import Progress
@@ -109,7 +109,8 @@ def collect(
 
     Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes, and reads back what is
     there. With `activations`, a folder, the responses' mean activations are captured while
-    generating and kept there as safetensors, keyed by rollout id.
+    generating and kept there as safetensors, keyed by rollout id. Raises UsageError when a prompt
+    leaves no room for its response in the model's context.
     """
     generator = _Generator(loaded, sampling, batch_tokens, include_thinking)
     _generate(generator, tasks, folder, activations, label, progress)
@@ -148,6 +149,7 @@ def _generate(
     done = {record["id"] for record in read_records(path)}
     by_id = {task.id: task for task in tasks}
     requests = [Request(task.id, prompt_ids(loaded, task), task.steering) for task in tasks]
+    check_room(loaded, requests, sampling)
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
         # Planned over all tasks, finished ones too, so that a continued run forms the batches
         # that an undisturbed one would have formed.

@@ -16,7 +16,7 @@ from personavec.model.blocks import block_output, with_block_output
 from personavec.model.capture import SpanSums, recording, run_to_deepest_layer
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.steering import Steering, SteeringBatch, steering_rows
+from personavec.model.steering import Steering, SteeringBatch, steering_rows, vector_steering
 
 GREEDY = Sampling(max_tokens=6, temperature=0)
 POSITIONS = ("response", "prompt", "all")
@@ -293,3 +293,55 @@ def test_steering_a_layer_that_the_forward_does_not_reach_is_an_error(llama: Loa
         recording(llama.model, SpanSums([1], 1, 1, 32), stop_early=True),
     ):
         run_to_deepest_layer(llama.model, input_ids=ids)
+
+
+def test_all_layers_together_add_the_vector_once(
+    fresh: Callable[..., LoadedModel], random_vector: MakeVector
+) -> None:
+    """Where blocks add nothing of their own, the last layer moves by α·(v_L − v_0)."""
+    loaded = fresh("llama")
+    for block in loaded.blocks.stack:
+        block.self_attn.o_proj.weight.data.zero_()
+        block.mlp.down_proj.weight.data.zero_()
+    vector, ids = random_vector(loaded), list(prompt())
+    seen: list[Tensor] = []
+    handle = loaded.blocks.stack[-1].register_forward_hook(
+        lambda module, args, output: seen.append(block_output(output).clone())
+    )
+    logits(loaded, ids)
+    with steer(loaded.model, vector, 1.5, layer="all", positions="all"):
+        logits(loaded, ids)
+    handle.remove()
+    rows = vector.response_mean_diff
+    moved = (seen[1] - seen[0])[0]
+    torch.testing.assert_close(moved, (1.5 * (rows[-1] - rows[0])).expand_as(moved))
+
+
+def test_all_layers_in_the_engine_equal_steer_around_generate(
+    loaded: LoadedModel, random_vector: MakeVector
+) -> None:
+    """Per-row steering at every layer, beside an unsteered row, writes what steer() writes."""
+    vector = random_vector(loaded)
+    rows = [vector_steering(vector, 0.5, "all"), ()]
+    requests = [Request(str(i), prompt(), steering) for i, steering in enumerate(rows)]
+    steered, plain = generate_batch(loaded, requests, GREEDY)
+    with steer(loaded.model, vector, 0.5, layer="all"):
+        output = loaded.model.generate(
+            torch.tensor([prompt()]), max_new_tokens=6, do_sample=False, pad_token_id=0
+        )
+    written = tuple(output[0, len(prompt()) :].tolist())
+    assert steered.response_ids == written[: len(steered.response_ids)]
+    assert steered.response_ids != plain.response_ids
+
+
+def test_a_vector_means_one_steering_or_one_a_layer(
+    llama: LoadedModel, random_vector: MakeVector
+) -> None:
+    vector = random_vector(llama, layer=3)
+    [selected] = vector_steering(vector, 2.0)
+    [second] = vector_steering(vector, 2.0, 2, "all")
+    assert (selected.layer, second.layer, second.positions) == (3, 2, "all")
+    assert torch.equal(second.direction, vector.direction(2))
+    each = vector_steering(vector, 2.0, "all")
+    assert [s.layer for s in each] == [1, 2, 3, 4]
+    assert torch.equal(each[2].direction, vector.direction(3) - vector.direction(2))

@@ -11,7 +11,17 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from personavec.cli import export, extract, import_, judges, models, screen, steer, traits
+from personavec.cli import (
+    evaluate,
+    export,
+    extract,
+    import_,
+    judges,
+    models,
+    screen,
+    steer,
+    traits,
+)
 from personavec.errors import PersonavecError, StorageError
 
 app = typer.Typer(
@@ -23,6 +33,7 @@ app = typer.Typer(
 )
 app.command("extract")(extract.command)
 app.command("steer")(steer.command)
+app.command("evaluate")(evaluate.command)
 app.command("screen")(screen.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -186,7 +187,8 @@ def _load_adapter(
 ) -> LoadedModel:
     """The base model that a LoRA adapter names, with the adapter on it."""
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
+        from peft.utils import load_peft_weights
     except ImportError:
         raise missing_extra("finetune") from None
     try:
@@ -200,7 +202,13 @@ def _load_adapter(
         base_name, dtype=dtype, device=device, model_args=model_args, template_args=template_args
     )
     try:
-        model = PeftModel.from_pretrained(base.model, folder)
+        with warnings.catch_warnings():
+            # Of weights that find no place peft warns at most; below it is an error.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            model = PeftModel.from_pretrained(base.model, folder)
+        stored = load_peft_weights(folder, device="cpu").keys()
+        if odd := stored ^ get_peft_model_state_dict(model).keys():
+            raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"the adapter in {folder} does not fit its base model '{base_name}' "

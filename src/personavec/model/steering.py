@@ -17,6 +17,8 @@ from personavec.model.blocks import block_output, find_blocks, with_block_output
 from personavec.vectors import PersonaVector
 
 Positions = Literal["response", "prompt", "all"]
+#: One layer, every layer, or the vector's selected one.
+Layers = int | Literal["all"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +104,35 @@ def steering_rows(model: nn.Module, batch: SteeringBatch) -> Iterator[SteeringBa
         raise HookError(f"steering did not act at layer(s) {sorted(missed)}: no forward ran there")
 
 
+def vector_steering(
+    vector: PersonaVector,
+    coefficient: float,
+    layer: Layers = None,
+    positions: Positions = "response",
+) -> tuple[Steering, ...]:
+    """The steerings that a vector and a coefficient mean.
+
+    At one layer (default: the vector's selected one), h <- h + coefficient * v. With `"all"`, at
+    every layer the increment v_l - v_(l-1) from the layer below: what is added at the layers
+    below has already travelled up, so that the whole vector is added once, not once a layer
+    (paper, multi-layer steering).
+    """
+    if layer != "all":
+        chosen = vector.layer if layer is None else layer
+        return (Steering(chosen, vector.direction(chosen), coefficient, positions),)
+    return tuple(
+        Steering(number, increment, coefficient, positions)
+        for number, increment in enumerate(vector.increments(), start=1)
+    )
+
+
 @contextmanager
 def steer(
     model: nn.Module,
     vector: PersonaVector,
     coefficient: float,
     *,
-    layer: int | None = None,
+    layer: Layers = None,
     positions: Positions = "response",
 ) -> Iterator[nn.Module]:
     """Steer any forward or `generate` of a transformers model towards (or against) a trait.
@@ -116,38 +140,65 @@ def steer(
     >>> with steer(model, vector, coefficient=1.5):
     ...     model.generate(**inputs)
 
-    `layer` defaults to the vector's selected layer. With `positions="response"` a forward of
-    several tokens (the prompt) is steered at its last position only and every one-token forward
-    (cached decoding) entirely, which is what `generate` needs with left-padded prompts. To
-    score given texts, use `positions="all"`.
+    `layer` defaults to the vector's selected layer; `"all"` steers every layer by its increment
+    (see `vector_steering`). With `positions="response"` a forward of several tokens (the prompt)
+    is steered at its last position only and every one-token forward (cached decoding) entirely,
+    which is what `generate` needs with left-padded prompts. To score given texts, use
+    `positions="all"`.
 
     Raises VectorMismatchError when the vector is for a model of another shape, HookError when
     nothing was steered.
     """
     blocks = find_blocks(model)
     vector.check_fits(blocks.n_layers, blocks.hidden_size)
-    layer = vector.layer if layer is None else layer
-    item = Steering(layer, vector.direction(layer), coefficient, positions)
-    addition = (coefficient * item.direction).float()
-    fired = False
-
-    def hook(module, args, output):
-        nonlocal fired
-        fired = True
-        hidden = block_output(output)
-        tokens = hidden.shape[1]
-        mask = torch.ones(tokens, device=hidden.device)
-        if positions == "response":
-            mask[:-1] = 0
-        elif positions == "prompt" and tokens == 1:
-            mask[:] = 0
-        steered = hidden + (mask[:, None] * addition.to(hidden.device)).to(hidden.dtype)
-        return with_block_output(output, steered)
-
-    handle = blocks.stack[layer - 1].register_forward_hook(hook, prepend=True)
-    try:
+    with steering_forwards(model, vector_steering(vector, coefficient, layer, positions)):
         yield model
+
+
+@contextmanager
+def steering_forwards(model: nn.Module, steerings: Sequence[Steering]) -> Iterator[None]:
+    """Within this context every row of every forward of `model` gets the same steerings.
+
+    Positions are told from the forward's length alone, as `steer` says. Raises HookError if
+    nothing was steered; with no steerings there is nothing to do.
+    """
+    blocks = find_blocks(model)
+    fired: set[int] = set()
+
+    def hook_for(number: int, steering: Steering):
+        addition = (steering.coefficient * steering.direction).float()
+
+        def hook(module, args, output):
+            fired.add(number)
+            hidden = block_output(output)
+            tokens = hidden.shape[1]
+            mask = torch.ones(tokens, device=hidden.device)
+            if steering.positions == "response":
+                mask[:-1] = 0
+            elif steering.positions == "prompt" and tokens == 1:
+                mask[:] = 0
+            steered = hidden + (mask[:, None] * addition.to(hidden.device)).to(hidden.dtype)
+            return with_block_output(output, steered)
+
+        return hook
+
+    for steering in steerings:
+        if steering.layer > blocks.n_layers:
+            raise UsageError(
+                f"layer {steering.layer} does not exist: the model has layers 1 to "
+                f"{blocks.n_layers}"
+            )
+    # Prepended, so that capture at the same layer reads the steered state.
+    handles = [
+        blocks.stack[steering.layer - 1].register_forward_hook(
+            hook_for(number, steering), prepend=True
+        )
+        for number, steering in enumerate(steerings)
+    ]
+    try:
+        yield
     finally:
-        handle.remove()
-    if not fired:
-        raise HookError("steer(): no forward of the model ran inside the context")
+        for handle in handles:
+            handle.remove()
+    if len(fired) < len(steerings):
+        raise HookError("steering did not act: no forward of the model ran inside the context")

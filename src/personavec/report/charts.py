@@ -288,6 +288,61 @@ def _shortened(text: str, limit: int = 28) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def forest(
+    rows: Sequence[Row],
+    x_title: str,
+    *,
+    reference: float | None = None,
+    span: tuple[float, float] | None = None,
+) -> go.Figure:
+    """Values with their intervals side by side, one line a label and series.
+
+    Each row has `label`, `series`, `value`, `low` and `high`; labels go from top to bottom in
+    the order of the rows, the series of one label next to each other. `reference` is drawn as a
+    vertical line (no difference, chance); `span` fixes the axis. Labels stand above their lines,
+    not beside them, so that a narrow screen keeps its width for the values.
+    """
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    pitch = len(series) + 1.8
+    figure = _figure(x_title, "", height=int(100 + 19 * pitch * len(labels)))
+    for index, name in enumerate(series):
+        known = [r for r in rows if r["series"] == name and number(r.get("value")) is not None]
+        figure.add_scatter(
+            x=[row["value"] for row in known],
+            y=[labels.index(row["label"]) * pitch + index + 1.1 for row in known],
+            error_x=_error_bars(known, "value", "low", "high") | {"thickness": 1.75, "width": 4},
+            customdata=[row["label"] + _interval(row, "low", "high") for row in known],
+            mode="markers",
+            name=name,
+            marker={
+                "size": 9,
+                "symbol": LINE_SYMBOLS[index % len(LINE_SYMBOLS)],
+                "color": LINE_COLOURS[index % len(LINE_COLOURS)],
+            },
+            showlegend=len(series) > 1,
+            hovertemplate=f"%{{x:.2f}} %{{customdata}}<extra>{name}</extra>",
+        )
+    for place, label in enumerate(labels):
+        figure.add_annotation(
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=place * pitch + 0.15,
+            text=label,
+            showarrow=False,
+            font={"size": 13},
+        )
+    if reference is not None:
+        figure.add_vline(x=reference, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    figure.update_yaxes(
+        range=[pitch * len(labels) - 0.4, -0.6], showgrid=False, showticklabels=False, title=None
+    )
+    figure.update_xaxes(showgrid=True, range=span)
+    figure.update_layout(margin={"l": 14, "r": 14, "t": 34, "b": 52})
+    return figure
+
+
 def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
     """An empty figure in the house style: no frame, no zoom, legend above."""
     axis = {

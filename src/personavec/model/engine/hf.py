@@ -55,6 +55,15 @@ def generate(
     result only through rounding. Raises UsageError when a prompt leaves no room for a response
     in the model's context, ActivationError on NaN or infinite activations.
     """
+    check_room(loaded, requests, sampling)
+    for batch in plan(requests, sampling, batch_tokens):
+        yield generate_batch(
+            loaded, batch, sampling, capture=capture, include_thinking=include_thinking
+        )
+
+
+def check_room(loaded: LoadedModel, requests: Sequence[Request], sampling: Sampling) -> None:
+    """Raise UsageError unless every prompt leaves room for its response in the model's context."""
     for request in requests:
         if len(request.prompt_ids) + sampling.max_tokens > loaded.context:
             raise UsageError(
@@ -62,10 +71,6 @@ def generate(
                 f"{sampling.max_tokens} new ones exceed the model's context of {loaded.context}; "
                 "shorten the prompt or lower --max-tokens"
             )
-    for batch in plan(requests, sampling, batch_tokens):
-        yield generate_batch(
-            loaded, batch, sampling, capture=capture, include_thinking=include_thinking
-        )
 
 
 @torch.inference_mode()
