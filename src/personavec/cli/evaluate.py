@@ -111,8 +111,9 @@ def command(
     other = evaluate.Subject(load(compare_to)) if compare_to else None
     judging = None
     if judge != "contrast" or judge_model:
-        # A contrast judge here is on a model of its own, which reads texts and not ids.
-        judging = options.make_judge(choice, load, subject=evaluate.judging_model(subject, other))
+        # A contrast judge on a model that is named reads texts, whoever wrote them.
+        nearest = evaluate.judging_model(subject, other) if judge == "rubric" else None
+        judging = options.make_judge(choice, load, subject=nearest)
     keep = nullcontext(out) if out else tempfile.TemporaryDirectory(prefix="personavec-")
     with keep as folder:
         results = evaluate.run(
