@@ -404,7 +404,8 @@ def _question_flaws(spec: TraitSpec) -> list[Flaw]:
         ("evaluation", spec.questions.evaluation),
     )
     for half, questions in halves:
-        every += [(half, index, question) for index, question in enumerate(questions)]
+        for index, question in enumerate(questions):
+            every.append((half, index, question))
         if len(questions) < 20:
             found.append(Flaw(f"only {len(questions)} {half} questions; the method uses 20"))
     for half, index, question in every:
