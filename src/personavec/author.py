@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,6 @@ def _write(
     settings: dict[str, Any],
 ) -> None:
     asking = Asking(endpoint, config.tries, config.answer_tokens, _keeper(out / UNUSABLE_FILE))
-    judge = ContrastJudge(subject, wrote_answers=True) if subject else None
     sampling = Sampling(config.probe_tokens, config.temperature, seed=config.seed)
 
     def draft(number: int, make: Callable[[], TraitSpec]) -> TraitSpec:
@@ -127,45 +127,41 @@ def _write(
         path = out / f"draft-{number}.json"
         if path.exists():
             return load_trait(str(path))[0]
-        with progress.bar("writing" if number == 0 else f"rewriting, round {number}", 1) as bar:
+        label = f"rewriting, round {number}" if number else "writing"
+        with progress.bar(label, 1) as bar:
             spec = _asked(make, out / UNUSABLE_FILE)
             bar.advance(1)
-        # The folder is tied to its settings by the first draft: before it, nothing is lost by
-        # trying another author.
+        # The first draft ties the folder to its settings: before it, nothing stands in the way
+        # of trying another author.
         claim(out, settings)
         atomic_write(path, spec.model_dump_json(indent=2))
         return spec
 
-    spec = draft(0, lambda: write(asking, name, description, config.sizes))
+    def trial(spec: TraitSpec, number: int, known: dict[str, Rollout]) -> dict[str, Rollout]:
+        if subject is None:
+            return {}
+        return probe(
+            subject,
+            ContrastJudge(subject, wrote_answers=True),
+            spec,
+            sampling,
+            out / "probe" / f"round-{number}",
+            known,
+            batch_tokens=config.batch_tokens,
+            progress=progress,
+        )
+
+    spec = draft(0, partial(write, asking, name, description, config.sizes))
+    found, rollouts = _check(spec, trial(spec, 0, {}), config)
     history: list[dict[str, Any]] = []
-    rollouts: dict[str, Rollout] = {}
-    for number in range(config.rounds + 1):
-        found = flaws(spec)
-        if subject is not None and judge is not None:
-            rollouts = probe(
-                subject,
-                judge,
-                spec,
-                sampling,
-                out / "probe" / f"round-{number}",
-                rollouts,
-                batch_tokens=config.batch_tokens,
-                progress=progress,
-            )
-            found += silent(spec, list(rollouts.values()), config.min_share)
-        if number == config.rounds or not to_replace(found):
+    for number in range(1, config.rounds + 1):
+        if not to_replace(found):
             break
-        before, tried = spec, list(rollouts.values())
-
-        def better(
-            spec: TraitSpec = before,
-            found: Sequence[Flaw] = found,
-            tried: Sequence[Rollout] = tried,
-        ) -> TraitSpec:
-            return rewrite(asking, spec, found, lambda flaw: evidence(flaw, spec, tried))
-
-        spec = draft(number + 1, better)
-        history.append({"round": number + 1, "replaced": _replaced(before, spec, found)})
+        see = partial(evidence, spec=spec, rollouts=list(rollouts.values()))
+        better = draft(number, partial(rewrite, asking, spec, found, see))
+        history.append({"round": number, "replaced": _replaced(spec, better, found)})
+        spec = better
+        found, rollouts = _check(spec, trial(spec, number, rollouts), config)
 
     provenance = {
         "author": endpoint.model,
@@ -175,10 +171,20 @@ def _write(
         "prompts": draft_messages(name, description, config.sizes),
         "rounds": history,
         "warnings": [flaw.why for flaw in found],
-        "probe": _probe_record(subject, spec, rollouts, settings) if subject else None,
+        "probe": None if subject is None else _probe_record(subject, spec, rollouts, config),
     }
     final = spec.model_copy(update={"provenance": provenance})
     atomic_write(out / SPEC_FILE, final.model_dump_json(indent=2) + "\n")
+
+
+def _check(
+    spec: TraitSpec, rollouts: dict[str, Rollout], config: AuthorConfig
+) -> tuple[list[Flaw], dict[str, Rollout]]:
+    """What lint finds, and what the rollouts show where there are any."""
+    found = flaws(spec)
+    if rollouts:
+        found += silent(spec, list(rollouts.values()), config.min_share)
+    return found, rollouts
 
 
 def _keeper(path: Path) -> Callable[[str, str], None]:
@@ -220,16 +226,15 @@ def _plain_entry(entry: Any) -> Any:
 
 
 def _probe_record(
-    subject: LoadedModel,
-    spec: TraitSpec,
-    rollouts: dict[str, Rollout],
-    settings: dict[str, Any],
+    subject: LoadedModel, spec: TraitSpec, rollouts: dict[str, Rollout], config: AuthorConfig
 ) -> dict[str, Any]:
-    tried = {k: settings["config"][k] for k in ("probe_tokens", "temperature", "seed", "min_share")}
     return {
         "model": subject.identity.as_dict(),
         "judge": "contrast",
-        "settings": tried,
+        "tokens": config.probe_tokens,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "min_share": config.min_share,
         **counts(spec, list(rollouts.values())),
     }
 

@@ -219,8 +219,12 @@ def rewrite(
 def to_replace(found: Sequence[Flaw]) -> list[tuple[Part, int]]:
     """The entries that flaws point to, each once, pairs before questions."""
     order: tuple[Part, ...] = ("instruction", "judge_instruction", "extraction", "evaluation")
-    slots = {(f.part, f.index) for f in found if f.part is not None and f.index is not None}
-    return sorted(slots, key=lambda slot: (order.index(slot[0]), slot[1]))
+    slots = {(f.part, f.index) for f in found}
+    return [
+        (part, index)
+        for part in order
+        for index in sorted(i for p, i in slots if p == part and i is not None)
+    ]
 
 
 def _entry(spec: TraitSpec, part: Part, index: int) -> Any:

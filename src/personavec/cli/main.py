@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from personavec.cli import extract, judges, models, steer, traits
+from personavec.cli import author, extract, judges, models, steer, traits
 from personavec.errors import PersonavecError, StorageError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("extract")(extract.command)
+app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
