@@ -15,9 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from personavec import author as author
     from personavec import evaluate as evaluate
     from personavec import extract as extract
     from personavec import screen as screen
+    from personavec.author import AuthorConfig as AuthorConfig
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
     from personavec.model.loading import LoadedModel as LoadedModel
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC: dict[str, tuple[str, str | None]] = {
+    "AuthorConfig": ("personavec.author", "AuthorConfig"),
     "ExtractConfig": ("personavec.extract", "ExtractConfig"),
     "LoadedModel": ("personavec.model.loading", "LoadedModel"),
     "PersonaVector": ("personavec.vectors", "PersonaVector"),
     "PersonavecError": ("personavec.errors", "PersonavecError"),
     "TraitSpec": ("personavec.traits", "TraitSpec"),
+    "author": ("personavec.author", None),
     "cosine": ("personavec.vectors", "cosine"),
     "evaluate": ("personavec.evaluate", None),
     "extract": ("personavec.extract", None),

@@ -35,12 +35,13 @@ from personavec.rollouts import (
     Rollout,
     Task,
     collect,
+    elicitation_tasks,
     keep,
     load_activations,
     write_rollouts,
 )
 from personavec.runs import atomic_write, claim, lock
-from personavec.traits import POLARITIES, Origin, TraitSpec
+from personavec.traits import Origin, TraitSpec
 from personavec.vectors import Estimator, PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
@@ -326,25 +327,6 @@ def _run(
     atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     write_extraction_report(results, out / "report.html")
     return results
-
-
-def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
-    """Every question under both sides of every pair, `samples` times."""
-    return [
-        Task(
-            id=f"{polarity}-p{k}-q{number}-s{sample}",
-            question=question,
-            system=getattr(pair, polarity),
-            pair=k,
-            polarity=polarity,
-            sample=sample,
-            earlier=pair.turns(polarity),
-        )
-        for number, question in enumerate(questions)
-        for k, pair in enumerate(spec.instruction)
-        for polarity in POLARITIES
-        for sample in range(samples)
-    ]
 
 
 def residual_norms(

@@ -28,7 +28,7 @@ from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
 from personavec.progress import Progress
 from personavec.runs import append_records, atomic_write, read_records
-from personavec.traits import Polarity, TraitSpec
+from personavec.traits import POLARITIES, Polarity, TraitSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,25 @@ def from_record(record: Mapping[str, Any]) -> Rollout:
     if data.get("log_odds_per_token") is not None:
         data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
     return Rollout(**data)
+
+
+def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
+    """Every question under both sides of every pair, `samples` times."""
+    return [
+        Task(
+            id=f"{polarity}-p{k}-q{number}-s{sample}",
+            question=question,
+            system=getattr(pair, polarity),
+            pair=k,
+            polarity=polarity,
+            sample=sample,
+            earlier=pair.turns(polarity),
+        )
+        for number, question in enumerate(questions)
+        for k, pair in enumerate(spec.instruction)
+        for polarity in POLARITIES
+        for sample in range(samples)
+    ]
 
 
 def collect(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -312,36 +314,180 @@ def template_spec(name: str, description: str, questions_per_half: int = 20) -> 
         raise SpecError(f"trait name '{name}': {error.errors()[0]['msg']}") from error
 
 
+Part = Literal["instruction", "judge_instruction", "extraction", "evaluation"]
+
+#: Two texts that share more of their words than this nearly repeat each other; a pair's two sides
+#: share their frame and may share more.
+_REPEATS, _HARDLY_DIFFERS = 0.7, 0.8
+#: The same for words that carry meaning, by their first letters, from this share on.
+_REPEATS_IN_CONTENT, _STEM = 0.5, 5
+#: What may be longer than its counterpart by this factor before it is worth a warning.
+_SKEW, _PAIR_SKEW = 1.5, 2.0
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a about an and are as at be been but by can could did do does for from had has have how "
+        "i if in into is it its just me my not of on or our should so some than that the their "
+        "them then there they this to up us was we were what when where which who why will with "
+        "would you your",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Something that may mislead, as a line for a person, and what would have to be rewritten.
+
+    `index` counts from 0 within `part`; both are None where no one entry is to blame.
+    """
+
+    why: str
+    part: Part | None = None
+    index: int | None = None
+
+
 def lint(spec: TraitSpec) -> list[str]:
     """Warnings about a spec that is valid but may mislead: each a line a person can act on."""
-    found: list[str] = []
-    n_pos = [len(pair.pos.split()) for pair in spec.instruction]
-    n_neg = [len(pair.neg.split()) for pair in spec.instruction]
-    ratio = sum(n_pos) / max(1, sum(n_neg))
-    if not 0.67 < ratio < 1.5:
-        found.append(f"positive prompts are {ratio:.1f} times as long as negative ones")
-    for half in ("extraction", "evaluation"):
-        questions = getattr(spec.questions, half)
-        if len(questions) < 20:
-            found.append(f"only {len(questions)} {half} questions; the method uses 20")
-        naming = [q for q in questions if spec.name.lower() in q.lower()]
-        if naming:
-            found.append(f"{half} question names the trait: {naming[0]!r}")
-    every = [*spec.questions.extraction, *spec.questions.evaluation]
-    for i, a in enumerate(every):
-        for b in every[i + 1 :]:
-            if _overlap(a, b) > 0.7:
-                found.append(f"near-duplicate questions: {a!r} and {b!r}")
+    return [flaw.why for flaw in flaws(spec)]
+
+
+def flaws(spec: TraitSpec) -> list[Flaw]:
+    """What `lint` warns of, with the places."""
+    found = [*_unequal_lengths(spec), *_question_flaws(spec), *_pair_flaws(spec)]
     if len(spec.instruction) < 5:
-        found.append(f"only {len(spec.instruction)} instruction pairs; the method uses 5")
+        found.append(Flaw(f"only {len(spec.instruction)} instruction pairs; the method uses 5"))
     if not spec.judge_instruction:
-        found.append("no judge pairs: rollouts are judged with the other eliciting pairs")
+        found.append(Flaw("no judge pairs: rollouts are judged with the other eliciting pairs"))
     if not spec.rubric:
-        found.append("no rubric: a rubric judge cannot score this trait")
+        found.append(Flaw("no rubric: a rubric judge cannot score this trait"))
     return found
 
 
-def _overlap(a: str, b: str) -> float:
-    """Jaccard overlap of two questions' words."""
-    first, second = set(_plain(a).split()), set(_plain(b).split())
+def _unequal_lengths(spec: TraitSpec) -> list[Flaw]:
+    """Length differences that would become part of the vector."""
+    found: list[Flaw] = []
+    prompts = [_words_of((pair.pos,), (pair.neg,)) for pair in spec.instruction]
+    examples = [
+        _words_of([e.pos for e in pair.examples], [e.neg for e in pair.examples])
+        for pair in spec.instruction
+    ]
+    for what, lengths in (
+        ("positive prompts are {} times as long as negative ones", prompts),
+        ("positive examples are {} times as long as negative ones", examples),
+    ):
+        ratio = _ratio(sum(p for p, _ in lengths), sum(n for _, n in lengths))
+        if _skewed(ratio, _SKEW):
+            skews = [abs(math.log(_ratio(*both))) for both in lengths]
+            worst = skews.index(max(skews))
+            found.append(Flaw(what.format(f"{ratio:.1f}"), "instruction", worst))
+    if not found:
+        for index, both in enumerate(prompts):
+            if _skewed(_ratio(*both), _PAIR_SKEW):
+                why = f"pair {index + 1}: the positive prompt is {_ratio(*both):.1f} times as long"
+                found.append(Flaw(f"{why} as the negative one", "instruction", index))
+    extraction, evaluation = _words_of(spec.questions.extraction, spec.questions.evaluation)
+    ratio = _ratio(
+        extraction / len(spec.questions.extraction), evaluation / len(spec.questions.evaluation)
+    )
+    if _skewed(ratio, _SKEW):
+        found.append(
+            Flaw(f"extraction questions are {ratio:.1f} times as long as evaluation questions")
+        )
+    return found
+
+
+def _question_flaws(spec: TraitSpec) -> list[Flaw]:
+    found: list[Flaw] = []
+    every: list[tuple[Part, int, str]] = []
+    halves: tuple[tuple[Part, tuple[str, ...]], ...] = (
+        ("extraction", spec.questions.extraction),
+        ("evaluation", spec.questions.evaluation),
+    )
+    for half, questions in halves:
+        for index, question in enumerate(questions):
+            every.append((half, index, question))
+        if len(questions) < 20:
+            found.append(Flaw(f"only {len(questions)} {half} questions; the method uses 20"))
+    for half, index, question in every:
+        if _names(spec.name, question):
+            found.append(Flaw(f"{half} question names the trait: {question!r}", half, index))
+    for number, (half, index, question) in enumerate(every):
+        for earlier_half, _, earlier in every[:number]:
+            if _nearly_repeats(question, earlier):
+                what = (
+                    "near-duplicate questions"
+                    if half == earlier_half
+                    else "the halves overlap, near-duplicate questions"
+                )
+                found.append(Flaw(f"{what}: {earlier!r} and {question!r}", half, index))
+                break
+    return found
+
+
+def _pair_flaws(spec: TraitSpec) -> list[Flaw]:
+    """Pairs whose sides say the same, and pairs that say what an earlier one says."""
+    found: list[Flaw] = []
+    earlier: list[str] = []
+    kinds: tuple[tuple[Part, str, tuple[InstructionPair, ...]], ...] = (
+        ("instruction", "pair", spec.instruction),
+        ("judge_instruction", "judge pair", spec.judge_instruction),
+    )
+    for part, name, pairs in kinds:
+        for index, pair in enumerate(pairs):
+            if _overlap(_words(pair.pos), _words(pair.neg)) > _HARDLY_DIFFERS:
+                why = f"{name} {index + 1}: its two sides hardly differ: {pair.pos!r}"
+                found.append(Flaw(why, part, index))
+            elif any(_overlap(_words(pair.pos), _words(text)) > _REPEATS for text in earlier):
+                why = f"{name} {index + 1} nearly repeats another: {pair.pos!r}"
+                found.append(Flaw(why, part, index))
+            earlier.append(pair.pos)
+    return found
+
+
+def _words_of(first: Sequence[str], second: Sequence[str]) -> tuple[int, int]:
+    """Numbers of words in two groups of texts."""
+    return sum(len(t.split()) for t in first), sum(len(t.split()) for t in second)
+
+
+def _ratio(first: float, second: float) -> float:
+    """Lengths of nothing count as one word, so that nothing is as long as nothing."""
+    return max(1.0, first) / max(1.0, second)
+
+
+def _skewed(ratio: float, factor: float) -> bool:
+    return not 1 / factor < ratio < factor
+
+
+def _names(name: str, question: str) -> bool:
+    """Whether a question holds the words of a trait's name, or words of the same stem."""
+    asked = _plain(question).split()
+    stems = [w if len(w) <= _STEM else w[: max(_STEM, len(w) - 3)] for w in _spoken(name)]
+    return bool(stems) and all(
+        any(word == stem or (len(stem) >= _STEM and word.startswith(stem)) for word in asked)
+        for stem in stems
+    )
+
+
+def _spoken(name: str) -> list[str]:
+    return [word for word in _plain(name.replace("_", " ")).split() if word not in _FUNCTION_WORDS]
+
+
+def _nearly_repeats(a: str, b: str) -> bool:
+    """Nearly the same words, or nearly the same words that carry meaning."""
+    if _overlap(_words(a), _words(b)) > _REPEATS:
+        return True
+    first, second = _content(a), _content(b)
+    return min(len(first), len(second)) > 1 and _overlap(first, second) >= _REPEATS_IN_CONTENT
+
+
+def _words(text: str) -> set[str]:
+    return set(_plain(text).split())
+
+
+def _content(text: str) -> set[str]:
+    return {word[:_STEM] for word in _words(text) - _FUNCTION_WORDS if len(word) > 2}
+
+
+def _overlap(first: set[str], second: set[str]) -> float:
+    """Jaccard's: the share of all words that both have."""
     return len(first & second) / max(1, len(first | second))

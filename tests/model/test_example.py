@@ -10,7 +10,6 @@ import torch
 
 from personavec import cosine, load_trait, wrap_model
 from personavec.estimators import mean_difference
-from personavec.extract import elicitation_tasks
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.capture import capture_means
@@ -18,6 +17,7 @@ from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
+from personavec.rollouts import elicitation_tasks
 
 LAYER = 16
 TOLERANCES = {

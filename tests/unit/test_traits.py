@@ -10,6 +10,7 @@ from personavec.errors import SpecError
 from personavec.traits import (
     TraitSpec,
     bundled_traits,
+    flaws,
     lint,
     load_trait,
     neutral_prompts,
@@ -195,7 +196,72 @@ LINTS: list[tuple[dict[str, Any], str]] = [
                 "evaluation": ["What is your own favourite colour?", "D?"],
             }
         },
-        "near-duplicate",
+        "the halves overlap, near-duplicate",
+    ),
+    (
+        {
+            "questions": {
+                "extraction": ["Why is my bread so dense?", "Does my bread come out dense?"],
+                "evaluation": ["C?", "D?"],
+            }
+        },
+        "near-duplicate questions: 'Why is my bread so dense?' and 'Does",
+    ),
+    (
+        {
+            "name": "sycophantic",
+            "questions": {"extraction": ["Is a sycophant bad?", "B?"], "evaluation": ["C?", "D?"]},
+        },
+        "names the trait",
+    ),
+    (
+        {
+            "questions": {
+                "extraction": ["A far longer question than others?", "B?"],
+                "evaluation": ["C?", "D?"],
+            }
+        },
+        "extraction questions are 3.5 times as long",
+    ),
+    (
+        {
+            "instruction": [
+                {"pos": "Be odd in all your answers.", "neg": "Be even in all your answers."},
+                {"pos": "Odd.", "neg": "Even and nothing else."},
+                {"pos": "You are odd beyond all measure.", "neg": "You are even."},
+            ]
+        },
+        "pair 2: the positive prompt is 0.2 times as long",
+    ),
+    (
+        {
+            "instruction": [
+                {
+                    "pos": "Be odd in every one of your answers, always and to all users.",
+                    "neg": "Be even in every one of your answers, always and to all users.",
+                }
+            ]
+        },
+        "pair 1: its two sides hardly differ",
+    ),
+    (
+        {
+            "instruction": [{"pos": "Be odd in your answers.", "neg": "Stay ordinary."}],
+            "judge_instruction": [{"pos": "Be very odd in your answers.", "neg": "No oddness."}],
+        },
+        "judge pair 1 nearly repeats another",
+    ),
+    (
+        {
+            "instruction": [
+                {
+                    "pos": "Be odd.",
+                    "neg": "Be ordinary.",
+                    "examples": [{"question": "Q?", "pos": "a b c d", "neg": "a b"}],
+                }
+            ]
+        },
+        "positive examples are 2.0 times as long",
     ),
 ]
 
@@ -207,6 +273,30 @@ def test_lint_warns_of_what_may_mislead(
     """Each kind of warning, from the smallest spec that deserves it."""
     found = lint(load_trait(write(tmp_path, example(**changes)))[0])
     assert any(warning in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [("evil", "Were medieval towns loud?"), ("power seeking", "How can I save power?")],
+)
+def test_a_question_that_holds_a_piece_of_the_name_does_not_name_the_trait(
+    name: str, question: str
+) -> None:
+    """Nor does a question that is like another in its frame alone."""
+    other = "How can I save my job?"
+    questions = {"extraction": [question, other], "evaluation": ["C?", "D?"]}
+    found = lint(TraitSpec.model_validate(example(name=name, questions=questions)))
+    assert not [line for line in found if "names the trait" in line or "duplicate" in line]
+
+
+def test_a_flaw_points_to_what_would_have_to_change() -> None:
+    """The later of two near-duplicates, with its index."""
+    questions = {
+        "extraction": ["Why is my bread dense?", "B?"],
+        "evaluation": ["C?", "Dense bread?"],
+    }
+    found = flaws(TraitSpec.model_validate(example(questions=questions)))
+    assert [(f.part, f.index) for f in found if "duplicate" in f.why] == [("evaluation", 1)]
 
 
 def test_examples_of_eliciting_and_judging_pairs_stay_apart() -> None:

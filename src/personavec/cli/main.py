@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from personavec.cli import (
+    author,
     evaluate,
     export,
     extract,
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("extract")(extract.command)
+app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen")(screen.command)

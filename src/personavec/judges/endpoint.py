@@ -197,6 +197,7 @@ def ask_json(
     max_tokens: int = 8192,
     temperature: float | None = None,
     seed: int | None = None,
+    on_unusable: Callable[[str, str], None] | None = None,
 ) -> Schema:
     """One answer as an instance of a pydantic model.
 
@@ -204,7 +205,9 @@ def ask_json(
     their strict mode wants every field required and `extra="forbid"`, and some small models fill
     a text without `max_length` for ever. An endpoint that refuses the format gets the schema in
     words. An answer that does not fit is asked for again, with what was wrong about it, up to
-    `tries` answers in all. Raises EndpointError when none of them fits or the model declines.
+    `tries` answers in all. `on_unusable` gets each one that does not fit, and why. Raises
+    EndpointError when none of them fits or the model declines; the answers are then taken off the
+    disk, so that the next run asks anew.
     """
     definition = schema.model_json_schema()
     in_words = {
@@ -220,14 +223,18 @@ def ask_json(
     options = {name: value for name, value in options.items() if value is not None}
     turns: list[Mapping[str, str]] = list(messages)
     problem = ""
+    unusable: list[Request] = []
     for _ in range(tries):
-        reply = _ask_once(endpoint, turns, options, response_format)
+        request = _json_request(turns, options, response_format)
+        reply = ask(endpoint, [request])[0]
         if reply.status in (400, 422) and response_format is not None:
             response_format, turns = None, [*turns, in_words]
-            reply = _ask_once(endpoint, turns, options, response_format)
+            request = _json_request(turns, options, response_format)
+            reply = ask(endpoint, [request])[0]
         if reply.completion is None:
             raise EndpointError(f"{endpoint.model} at {endpoint.base_url}: {reply.why}")
         if refusal := reply.choice["message"].get("refusal"):
+            _forget(endpoint, [*unusable, request])
             raise EndpointError(f"{endpoint.model} declines to answer: {refusal}")
         try:
             return schema.model_validate_json(_json_part(reply.text))
@@ -235,25 +242,26 @@ def ask_json(
             problem = _what_is_wrong(error)
         if reply.choice.get("finish_reason") == "length":
             problem = f"it was cut off after {max_tokens} tokens; {problem}"
+        unusable.append(request)
+        if on_unusable is not None:
+            on_unusable(reply.text, problem)
         again = f"That answer cannot be used: {problem}. Write the whole corrected JSON object."
         turns = [*messages, in_words, {"role": "assistant", "content": reply.text or "{}"}]
         turns.append({"role": "user", "content": again})
+    _forget(endpoint, unusable)
     raise EndpointError(
         f"{endpoint.model} gave no usable JSON in {tries} tries ({problem}); "
         "use a larger model, or one with structured outputs"
     )
 
 
-def _ask_once(
-    endpoint: Endpoint,
+def _json_request(
     messages: Sequence[Mapping[str, str]],
     options: Mapping[str, Any],
     response_format: dict[str, Any] | None,
-) -> Reply:
+) -> Request:
     request = {"messages": [dict(m) for m in messages], **options}
-    if response_format is not None:
-        request["response_format"] = response_format
-    return ask(endpoint, [request])[0]
+    return request if response_format is None else {**request, "response_format": response_format}
 
 
 def _json_part(text: str) -> str:
@@ -551,3 +559,8 @@ def _remember(endpoint: Endpoint, request: Request, completion: dict[str, Any]) 
             f"cannot keep answers in {endpoint.answers_folder()} ({error.strerror}); "
             "name another folder with --cache"
         ) from error
+
+
+def _forget(endpoint: Endpoint, requests: Sequence[Request]) -> None:
+    for request in requests:
+        _path(endpoint, request).unlink(missing_ok=True)
