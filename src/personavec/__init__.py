@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personavec import extract as extract
+    from personavec import screen as screen
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
     from personavec.model.loading import LoadedModel as LoadedModel
@@ -42,6 +43,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "load_model": ("personavec.model.loading", "load_model"),
     "load_trait": ("personavec.traits", "load_trait"),
     "load_vector": ("personavec.vectors", "load_vector"),
+    "screen": ("personavec.screen", None),
     "project_conversation": ("personavec.reading", "project_conversation"),
     "steer": ("personavec.model.steering", "steer"),
     "wrap_model": ("personavec.model.loading", "wrap_model"),

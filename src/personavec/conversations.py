@@ -26,11 +26,21 @@ Kind = Literal["row", "pair"]
 _CHUNK = 1 << 20
 #: A longer item of a JSON list, in characters, is taken for a mistake in its syntax.
 _LONGEST_ITEM = 1 << 26
-#: What a reader yields: the line or row number in its file, and the columns or why there are none.
-_Numbered = Iterator[tuple[int, dict[str, Any] | str]]
 
 
 # Rows as they are stored
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """A line or row that holds no columns: why, and its text as far as it can be read."""
+
+    reason: str
+    text: str | None = None
+
+
+#: What a reader yields: the line or row number in its file, and what is there.
+_Numbered = Iterator[tuple[int, dict[str, Any] | _Bad]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class RawRow:
     """The line or row in that file, counted from 1."""
     columns: dict[str, Any]
     error: str | None = None
+    text: str | None = None
+    """A bad line as it stands in the file."""
 
 
 def raw_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRow]:
@@ -58,8 +70,8 @@ def raw_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRow
     index = 0
     for name, rows in _parts(source, split):
         for number, found in rows:
-            if isinstance(found, str):
-                yield RawRow(index, name, number, {}, error=found)
+            if isinstance(found, _Bad):
+                yield RawRow(index, name, number, {}, error=found.reason, text=found.text)
             else:
                 yield RawRow(index, name, number, found)
             index += 1
@@ -77,7 +89,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     for place, (_, found) in enumerate(_reader(path)(path), start=1):
-        yield place, {"_error": found} if isinstance(found, str) else found
+        yield place, {"_error": found.reason} if isinstance(found, _Bad) else found
 
 
 def source_name(source: str | Path) -> str:
@@ -150,14 +162,16 @@ def _jsonl(path: Path) -> _Numbered:
                 yield number, _json_object(line.removeprefix(b"\xef\xbb\xbf"))
 
 
-def _json_object(line: bytes) -> dict[str, Any] | str:
+def _json_object(line: bytes) -> dict[str, Any] | _Bad:
+    text = line.decode(errors="replace").rstrip("\r\n")
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        return f"not UTF-8: byte 0x{line[error.start]:02x} at place {error.start + 1} of the line"
+        place = f"byte 0x{line[error.start]:02x} at place {error.start + 1} of the line"
+        return _Bad(f"not UTF-8: {place}", text)
     except (json.JSONDecodeError, RecursionError) as error:
-        return f"not JSON: {error}"
-    return value if isinstance(value, dict) else "not a JSON object"
+        return _Bad(f"not JSON: {error}", text)
+    return value if isinstance(value, dict) else _Bad("not a JSON object", text)
 
 
 def _json(path: Path) -> _Numbered:
@@ -165,7 +179,7 @@ def _json(path: Path) -> _Numbered:
     with path.open("rb") as file:
         try:
             for number, value in enumerate(_list_items(file, path), start=1):
-                yield number, value if isinstance(value, dict) else "not a JSON object"
+                yield number, value if isinstance(value, dict) else _Bad("not a JSON object")
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -215,11 +229,11 @@ def _csv(path: Path) -> _Numbered:
             raise DataError(f"{path} cannot be read: line {reader.line_num}: {error}") from error
 
 
-def _csv_row(row: dict[Any, Any]) -> dict[str, Any] | str:
+def _csv_row(row: dict[Any, Any]) -> dict[str, Any] | _Bad:
     if None in row:
-        return f"{len(row[None])} more fields than the header has"
+        return _Bad(f"{len(row[None])} more fields than the header has", str(row))
     if any(isinstance(v, str) and not _is_unicode(v) for v in row.values()):
-        return "not UTF-8"
+        return _Bad("not UTF-8", str(row).encode(errors="replace").decode())
     return row
 
 

@@ -13,6 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
+from scipy.stats import binom as binomial
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
 
 from personavec.errors import DataError
 
@@ -111,6 +115,84 @@ def auc_interval(
     won = ((weights @ wins) * weights).sum(axis=1)
     resampled = won[has_both] / (n_pos * n_neg)[has_both]
     return _percentile_interval(auc(pos_values, neg_values), resampled, confidence)
+
+
+def cluster_mean(
+    values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
+    """The mean with a cluster-robust interval, without resampling: for very many values.
+
+    The mean is a ratio of sums over clusters; its variance is that of the linearised ratio, and
+    the interval a Student's t with one degree of freedom less than there are clusters. Agrees
+    with `clustered_bootstrap`, in memory that does not grow with resamples. `clusters` are
+    integers. Raises DataError for no or missing values, unequal lengths, or one cluster.
+    """
+    array = _finite(values, "values")
+    error, n_clusters = _cluster_error(array, np.asarray(clusters))
+    reach = float(student_t.ppf((1 + confidence) / 2, n_clusters - 1)) * error
+    middle = float(array.mean())
+    return Interval(middle, middle - reach, middle + reach)
+
+
+def mean_difference_interval(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    reference_clusters: npt.ArrayLike,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of the values minus mean of the reference, each with its cluster-robust error.
+
+    The two are taken as independent, which is cautious where they share clusters. The interval
+    is normal. Raises what `cluster_mean` raises.
+    """
+    a, b = _finite(values, "values"), _finite(reference, "reference")
+    errors = (
+        _cluster_error(a, np.asarray(clusters))[0],
+        _cluster_error(b, np.asarray(reference_clusters))[0],
+    )
+    reach = float(normal.ppf((1 + confidence) / 2)) * float(np.hypot(*errors))
+    middle = float(a.mean() - b.mean())
+    return Interval(middle, middle - reach, middle + reach)
+
+
+def quantile_interval(values: npt.ArrayLike, share: float, confidence: float = 0.95) -> Interval:
+    """A quantile with the distribution-free interval between order statistics.
+
+    Values are taken as independent. `low` or `high` is an extreme of the data where too few
+    values lie beyond the quantile.
+    """
+    ordered = np.sort(_finite(values, "values"))
+    n, tail = len(ordered), (1 - confidence) / 2
+    low = int(binomial.ppf(tail, n, share))
+    high = int(binomial.ppf(1 - tail, n, share))
+    return Interval(
+        float(np.quantile(ordered, share)),
+        float(ordered[max(0, low - 1)]),
+        float(ordered[min(n - 1, high)]),
+    )
+
+
+def share_interval(hits: int, of: int, confidence: float = 0.95) -> Interval:
+    """A share with its exact (Clopper-Pearson) interval. Raises DataError if `of` is 0."""
+    if of < 1:
+        raise DataError("a share of nothing has no value")
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, hits, of - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, of - hits)) if hits < of else 1.0
+    return Interval(hits / of, low, high)
+
+
+def _cluster_error(array: FloatArray, clusters: npt.NDArray[Any]) -> tuple[float, int]:
+    """The standard error of the mean over clusters, and how many there are."""
+    if len(clusters) != len(array):
+        raise DataError(f"{len(array)} values but {len(clusters)} clusters; each needs its own")
+    _, codes = np.unique(clusters, return_inverse=True)
+    n = int(codes.max()) + 1
+    if n < 2:
+        raise DataError("an interval needs at least 2 clusters (prompts), got 1; use more prompts")
+    residuals = np.bincount(codes, array - array.mean(), minlength=n)
+    return float(np.sqrt(n / (n - 1) * np.square(residuals).sum()) / len(array)), n
 
 
 def monotone_within_intervals(intervals: Sequence[Interval]) -> bool:

@@ -8,6 +8,7 @@ lines also differ in dash or marker, never in colour alone.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -197,6 +198,94 @@ def relative_norm(sizes: Sequence[Any], selected: int | None) -> go.Figure:
     figure.update_yaxes(rangemode="tozero")
     _style_layer_axis(figure, rows, selected)
     return figure
+
+
+def difference_histogram(histogram: Row, threshold: float | None, unit: str) -> go.Figure:
+    """Rows by projection difference, beside the reference set as shares, with the line drawn."""
+    edges = [float(edge) for edge in histogram["edges"]]
+    figure = _figure(unit, "share of rows", height=320)
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    width = edges[1] - edges[0]
+    sides = [("rows", BLUE, "", histogram["counts"])]
+    if histogram.get("reference"):
+        sides.append(("reference", ORANGE, "/", histogram["reference"]))
+    for name, colour, pattern, counts in sides:
+        total = max(1, sum(counts))
+        figure.add_bar(
+            x=middles,
+            y=[count / total for count in counts],
+            width=width,
+            name=name,
+            opacity=0.6,
+            marker={
+                "color": colour,
+                "line": {"color": colour, "width": 1},
+                "pattern": {"shape": pattern, "size": 5, "solidity": 0.25, "fillmode": "overlay"},
+            },
+            hovertemplate=f"%{{y:.1%}} of the {name} near %{{x:.2f}}<extra></extra>",
+            showlegend=True,
+        )
+    figure.update_layout(barmode="overlay", bargap=0)
+    figure.update_yaxes(tickformat=".0%")
+    if threshold is not None:
+        figure.add_vline(
+            x=threshold,
+            line={"color": GREY, "width": 1.5, "dash": "dash"},
+            name=f"line at {signed(threshold)}",
+            showlegend=True,
+        )
+    return figure
+
+
+def group_means(rows: Sequence[Row], unit: str) -> go.Figure:
+    """One dot with its interval for each group, highest on top."""
+    rows = [row for row in rows if number(row.get("mean")) is not None][::-1]
+    figure = _figure(unit, "", height=90 + 26 * len(rows))
+    figure.add_scatter(
+        x=[row["mean"] for row in rows],
+        y=[_shortened(str(row["group"])) for row in rows],
+        error_x=_error_bars(rows, "mean", "low", "high")
+        | {"thickness": 1.5, "width": 3, "color": BLUE},
+        customdata=[f"{_interval(row, 'low', 'high')}<br>{row['n']} rows" for row in rows],
+        mode="markers",
+        marker={"size": 8, "color": BLUE},
+        showlegend=False,
+        hovertemplate="%{y}: %{x:.3f}%{customdata}<extra></extra>",
+    )
+    figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    figure.update_yaxes(type="category", automargin=True)
+    figure.update_xaxes(showgrid=True)
+    return figure
+
+
+def group_map(
+    groups: Sequence[str], traits: Sequence[str], means: Sequence[Sequence[Any]]
+) -> go.Figure:
+    """Every group's mean for every trait as a field of colour, with the number in it."""
+    known = [abs(value) for row in means for value in row if number(value) is not None]
+    reach = max([*known, 1e-6])
+    figure = _figure("", "", height=130 + 30 * len(groups))
+    figure.add_heatmap(
+        z=[list(row) for row in means][::-1],
+        x=list(traits),
+        y=[_shortened(group) for group in groups][::-1],
+        text=[["" if v is None else signed(v) for v in row] for row in means][::-1],
+        texttemplate="%{text}",
+        colorscale=[(0, _faint(BLUE, 0.85)), (0.5, _faint(GREY, 0.06)), (1, _faint(ORANGE, 0.85))],
+        zmin=-reach,
+        zmax=reach,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
+    )
+    figure.update_yaxes(type="category", automargin=True, showgrid=False)
+    figure.update_xaxes(side="top", type="category", tickangle=-35, automargin=True)
+    return figure
+
+
+def _shortened(text: str, limit: int = 28) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _figure(x_title: str, y_title: str, height: int) -> go.Figure:

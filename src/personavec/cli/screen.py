@@ -1,0 +1,235 @@
+"""personavec screen"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from personavec.cli import options
+from personavec.cli.options import console, log, print_json
+from personavec.errors import UsageError
+
+
+class NaturalSide(StrEnum):
+    generate = "generate"
+    last_prompt = "last-prompt"
+    none = "none"
+    two_stage = "two-stage"
+
+
+class Turns(StrEnum):
+    all = "all"
+    last = "last"
+
+
+class Remedy(StrEnum):
+    drop = "drop"
+    swap = "swap"
+
+
+class OutFormat(StrEnum):
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+def command(
+    data: Annotated[
+        list[str],
+        typer.Argument(help="JSONL, JSON, CSV or Parquet files, folders of them, or datasets."),
+    ],
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vectors",
+            help="Vectors' folders or bundled names; repeat it, or separate by commas. "
+            "Default: all bundled ones.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/screen"),
+    natural: Annotated[
+        NaturalSide, typer.Option(help="What stands for the model's own response.")
+    ] = NaturalSide.last_prompt,
+    natural_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest natural response, in tokens.")
+    ] = 64,
+    natural_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps natural responses between runs.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A clean dataset; its 95th percentile draws the line.")
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Another percentile of the reference.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Flag each trait's N highest.")] = None,
+    bottom: Annotated[int | None, typer.Option(min=1, help="Flag each trait's N lowest.")] = None,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(help="Flag above TRAIT>NUMBER[sigma|norm|projection]; repeat it."),
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Totals and ranks by this column; repeat it.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Also score rows with a judge: contrast.")
+    ] = None,
+    turns: Annotated[Turns, typer.Option(help="Assistant turns that are scored.")] = Turns.all,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the spans that carry a flagged row's trait.")
+    ] = False,
+    remedy: Annotated[
+        Remedy, typer.Option(help="For flagged preference pairs, in the clean file.")
+    ] = Remedy.drop,
+    subsets: Annotated[
+        int, typer.Option(min=0, help="Rows of each trait's high, random and low subsets.")
+    ] = 0,
+    columns: Annotated[
+        str | None, typer.Option(help="Other column names, e.g. prompt=q,response=a.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A dataset's split.")] = None,
+    format: Annotated[OutFormat | None, typer.Option(help="Default: like the input.")] = None,
+    max_rejects: Annotated[
+        int | None, typer.Option(min=0, help="Stop at more unusable rows than this.")
+    ] = None,
+    top_share: Annotated[
+        float, typer.Option(help="Two stages: share of rows that get the exact side.")
+    ] = 0.1,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Two stages: random other rows that get it too.")
+    ] = 200,
+    layer: Annotated[
+        int | None, typer.Option("--layer", help="Default: each selected one.")
+    ] = None,
+    model: options.Model = "smollm2",
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    batch_tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Tokens in a batch.")
+    ] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """How far datasets would push a model along each trait, and which rows do it.
+
+    Example: `personavec screen chats.jsonl --vectors evil,sycophantic --reference clean.jsonl`
+
+    Writes all rows with scores, the clean and the flagged ones, and a report. A killed run
+    continues with the same command.
+    """
+    from personavec import screen
+    from personavec.conversations import ColumnMap
+    from personavec.model.loading import load_model
+    from personavec.screening.verdicts import Cut, Rule
+    from personavec.vectors import bundled_vectors, load_vector
+
+    if percentile is not None and reference is None:
+        raise UsageError("--percentile is of a --reference set; name one")
+    drawn = reference is not None and not (top or bottom or cut)
+    config = screen.ScreenConfig(
+        natural=natural.value,
+        natural_tokens=natural_tokens,
+        turns=turns.value,
+        layer=layer,
+        columns=ColumnMap.parse(columns),
+        split=split,
+        by=tuple(by or ()),
+        rule=Rule(
+            percentile=percentile or 95.0 if drawn else None,
+            top=top,
+            bottom=bottom,
+            cuts=tuple(Cut.parse(text) for text in cut or ()),
+        ),
+        swap=remedy is Remedy.swap,
+        subsets=subsets,
+        explain=explain,
+        format=format.value if format else None,
+        top_share=top_share,
+        sample=sample,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        max_rejects=max_rejects,
+    )
+    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
+    found = [load_vector(name) for name in names or bundled_vectors()]
+    loaded = load_model(model, dtype=dtype, device=device)
+    judging, specs = _judge(judge, loaded, [vector.trait for vector in found])
+    results = screen.run(
+        loaded,
+        found,
+        data,
+        out,
+        config,
+        reference=reference,
+        naturals=natural_cache,
+        judge=judging,
+        specs=specs,
+    )
+    if as_json:
+        print_json(screen.summarised(results))
+        return
+    _print(results)
+
+
+def _judge(name: str | None, loaded: Any, traits: list[str]) -> tuple[Any, list[Any]]:
+    from personavec.judges.contrast import ContrastJudge
+    from personavec.traits import load_trait
+
+    if name is None:
+        return None, []
+    if name != "contrast":
+        raise UsageError(f"--judge {name}: use contrast")
+    return ContrastJudge(loaded), [load_trait(trait)[0] for trait in traits]
+
+
+def _print(results: dict[str, Any]) -> None:
+    for note in results["notes"]:
+        log(f"note: {note}")
+    table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
+    for name, record in results["traits"].items():
+        table.add_row(
+            name,
+            str(record["layer"]),
+            _estimate(record),
+            _number(record["mean"], record["sigma"]),
+            _number(record["threshold"]),
+            "–" if record["flagged"] is None else str(record["flagged"]),
+        )
+    console.print(table)
+    for column in next(iter(results["traits"].values()))["groups"]:
+        _print_groups(column, results["traits"])
+    flagged = results["flagged_any"]
+    console.print(
+        f"{results['rows']} rows, {results['rejected']} rejected"
+        + ("" if flagged is None else f", {flagged} flagged")
+        + f"; written to {results['out']}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _print_groups(column: str, traits: dict[str, Any]) -> None:
+    """Every group's mean for every trait, in σ of neutral prompts."""
+    table = Table(column, "rows", *traits, title="mean in σ of neutral prompts")
+    found = {
+        name: {row["group"]: row for row in record["groups"][column]}
+        for name, record in traits.items()
+    }
+    for group, row in next(iter(found.values())).items():
+        cells = [_number(found[name][group]["mean"], traits[name]["sigma"]) for name in traits]
+        table.add_row(group, str(row["n"]), *cells)
+    console.print(table)
+
+
+def _estimate(record: dict[str, Any]) -> str:
+    if record["low"] is None:
+        return _number(record["mean"])
+    return f"{record['mean']:+.3f} [{record['low']:+.3f}, {record['high']:+.3f}]"
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    return "–" if value is None or not unit else f"{value / unit:+.2f}"

@@ -1,0 +1,150 @@
+"""Verdicts: which value of a row counts, where the line is drawn, and which rows are over it.
+
+Plain numbers in and out: knows nothing of models or files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from personavec.errors import DataError, UsageError
+from personavec.stats import quantile_interval
+
+NaturalSide = Literal["generate", "last-prompt", "none", "two-stage"]
+Side = Literal["projection", "minus_prompt", "minus_natural", "pair"]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: Units of a fixed cut.
+UNITS = ("sigma", "norm", "projection")
+_CUT = re.compile(
+    rf"(?P<trait>[^<>]+)>(?P<number>[-+]?[0-9.]+(?:e[-+]?[0-9]+)?) *(?P<unit>{'|'.join(UNITS)})?"
+)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A fixed line for one trait; rows above it are flagged."""
+
+    trait: str
+    number: float
+    unit: str = "sigma"
+
+    @classmethod
+    def parse(cls, text: str) -> Cut:
+        """From `TRAIT>NUMBER[UNIT]`, such as `evil>3` or `evil>0.1norm`. Raises UsageError."""
+        found = _CUT.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(
+                f"--cut {text}: write TRAIT>NUMBER or TRAIT>NUMBER followed by one of "
+                f"{', '.join(UNITS)}"
+            )
+        return cls(found["trait"].strip(), float(found["number"]), found["unit"] or "sigma")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the line is drawn. One of the four, or none: then no row is flagged."""
+
+    percentile: float | None = None
+    """Of the reference set's values."""
+    top: int | None = None
+    """So many rows of every trait, the highest."""
+    bottom: int | None = None
+    """So many rows of every trait, the lowest."""
+    cuts: tuple[Cut, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = [self.percentile is not None, self.top is not None, self.bottom is not None]
+        if sum([*given, bool(self.cuts)]) > 1:
+            raise UsageError("choose one of --reference, --top, --bottom and --cut")
+
+    def __bool__(self) -> bool:
+        return bool(self.cuts) or not self.percentile == self.top == self.bottom == None  # noqa: E711
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """One trait's line and the rows over it."""
+
+    flagged: BoolArray
+    threshold: float | None
+    low: float | None = None
+    """The interval of a threshold that was estimated from a reference set."""
+    high: float | None = None
+
+
+def judge_trait(
+    rule: Rule,
+    trait: str,
+    values: FloatArray,
+    reference: FloatArray | None,
+    scale: Mapping[str, float],
+) -> Verdict:
+    """One trait's verdict on its values; a missing value (NaN) is never flagged.
+
+    `scale` holds the size of every unit in units of the projection.
+    """
+    known = np.isfinite(values)
+    if rule.percentile is not None:
+        if reference is None or not np.isfinite(reference).any():
+            raise DataError(f"the reference set has no value for '{trait}'")
+        found = quantile_interval(reference[np.isfinite(reference)], rule.percentile / 100)
+        return Verdict(known & (values > found.value), found.value, found.low, found.high)
+    if rule.top is not None or rule.bottom is not None:
+        sign = 1 if rule.top is not None else -1
+        k = min(int(rule.top or rule.bottom or 0), int(known.sum()))
+        flagged = np.zeros(len(values), bool)
+        order = np.argsort(np.where(known, -sign * values, np.inf), kind="stable")
+        flagged[order[:k]] = True
+        return Verdict(flagged, float(values[order[k - 1]]) if k else None)
+    cut = next((cut for cut in rule.cuts if cut.trait == trait), None)
+    if cut is None:
+        return Verdict(np.zeros(len(values), bool), None)
+    threshold = cut.number * scale[cut.unit]
+    return Verdict(known & (values > threshold), threshold)
+
+
+def combined(
+    differences: FloatArray,
+    judged: FloatArray,
+    reference: tuple[FloatArray, FloatArray] | None = None,
+) -> FloatArray:
+    """Projection and judge as one value: the mean of the two, each standardised.
+
+    Each is measured in standard deviations from the mean of the reference set, or of the rows
+    themselves where there is none. A row that misses one of the two has no value.
+    """
+    base = reference or (differences, judged)
+    parts = [_standardised(v, b) for v, b in zip((differences, judged), base, strict=True)]
+    return (parts[0] + parts[1]) / 2
+
+
+def _standardised(values: FloatArray, base: FloatArray) -> FloatArray:
+    known = base[np.isfinite(base)]
+    if len(known) < 2 or known.std() == 0:
+        raise DataError("scores that do not vary cannot be combined with others")
+    return (values - known.mean()) / known.std(ddof=1)
+
+
+def check_cuts(rule: Rule, traits: Sequence[str]) -> None:
+    """Raise UsageError for a cut of a trait that is not screened for."""
+    for cut in rule.cuts:
+        if cut.trait not in traits:
+            raise UsageError(f"--cut {cut.trait}>…: the traits are {', '.join(traits)}")
+
+
+def describe(rule: Rule) -> dict[str, Any]:
+    """The rule as a record."""
+    return {
+        "percentile": rule.percentile,
+        "top": rule.top,
+        "bottom": rule.bottom,
+        "cuts": [cut.__dict__ for cut in rule.cuts],
+    }
