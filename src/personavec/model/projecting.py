@@ -105,9 +105,9 @@ def project_tokens(
             # A text is at least its stem and one token, which the grouping sees to.
             for batch in batches_under_budget([len(r) for r in rest], budget):
                 values = prefix.run([rest[b] for b in batch])
-                check_finite(values)
                 for row, b in enumerate(batch):
                     own = values[row, : len(rest[b])]
+                    check_finite(own)
                     out[members[b]] = torch.cat([prefix.values, own]) if length else own.clone()
     return out
 
@@ -139,11 +139,7 @@ class _Prefix:
             ids[row, : len(text)] = torch.from_numpy(text.astype(np.int64))
         self._recorder.clear(len(texts), width)
         run_to_deepest_layer(self._model, past, input_ids=ids.to(self._device))
-        # Padding may overflow, and is never read.
-        values = self._recorder.values
-        for row, text in enumerate(texts):
-            values[row, len(text) :] = 0
-        return values
+        return self._recorder.values
 
 
 @cache

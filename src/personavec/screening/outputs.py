@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,7 @@ class Added:
     """By file name: which rows are in it."""
 
 
+@runtime_checkable
 class _Writer(Protocol):
     def add(self, row: dict[str, Any]) -> None: ...
     def close(self) -> None: ...
