@@ -45,12 +45,14 @@ screen.run(load_model(model, dtype="float32"), [load_vector(vector)], [data], Pa
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head node that works on nothing, and a way to add workers; loopback, no usage statistics.
-
-    Nodes are processes of this machine that know each other by address alone, as on many.
-    """
+    """A head node that works on nothing: tests add workers. No usage statistics, no dashboard."""
     before = dict(os.environ)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        # Nodes then know each other by the loopback address, and nothing listens elsewhere.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
     from ray.cluster_utils import Cluster
 
     found = Cluster(
@@ -59,7 +61,6 @@ def cluster() -> Iterator[Any]:
             "num_cpus": 0,
             "object_store_memory": 100 << 20,
             "include_dashboard": False,
-            "node_ip_address": "127.0.0.1",
         },
     )
     yield found
