@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def _assert_same(out: Path, alone: Path) -> None:
     assert _rejects(out) == _rejects(alone)
 
 
-def _wait(until: Callable[[], bool], seconds: float = 60) -> None:
+def _wait(until: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, "nothing happened"
@@ -218,24 +219,28 @@ def test_a_cluster_gives_what_one_process_gives(
 def test_a_worker_node_that_dies_loses_and_doubles_no_row(
     cluster: Any,
     worker: Callable[[], Any],
-    model: str,
+    loaded: LoadedModel,
     vector: PersonaVector,
     data: Path,
     alone: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(parts, "WINDOW", WINDOW)
+    # The only worker there is: what it has in its hands, and in its object store, dies with it.
     doomed = worker()
-    worker()
-    vector.save(tmp_path / "vector")
-    out = tmp_path / "out"
-    driver = _driver(model, tmp_path / "vector", data, out, cluster.address)
-    _wait(lambda: len(_parts(out)) >= 3)
-    assert driver.poll() is None, "the run was over before the node died"
-    cluster.remove_node(doomed, allow_graceful=False)
-    before = len(_parts(out))
-    assert driver.wait(90) == 0
-    assert before < len(_parts(out))
-    _assert_same(out, alone)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(
+            screen.run, loaded, [vector], [data], tmp_path, ray=cluster.address, progress=QUIET
+        )
+        _wait(lambda: run.done() or len(_parts(tmp_path)) >= 3)
+        assert not run.done(), "the run was over before the node died"
+        cluster.remove_node(doomed, allow_graceful=False)
+        before = len(_parts(tmp_path))
+        worker()
+        run.result()
+    assert before < len(_parts(tmp_path))
+    _assert_same(tmp_path, alone)
 
 
 def test_a_killed_driver_goes_on_with_what_is_not_finished(
@@ -260,7 +265,7 @@ def test_a_killed_driver_goes_on_with_what_is_not_finished(
     finished = {path: path.stat().st_mtime_ns for path in _parts(out)}
     assert not (out / "results.json").exists(), "the run was over before its driver died"
 
-    assert _driver(model, tmp_path / "vector", data, out, cluster.address).wait(90) == 0
+    assert _driver(model, tmp_path / "vector", data, out, cluster.address).wait(120) == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert len(_parts(out)) > len(finished)
     _assert_same(out, alone)

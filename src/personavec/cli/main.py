@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 app.command("extract")(extract.command)
 app.command("steer")(steer.command)
-app.command("screen")(screen.command)
+app.command("screen", cls=screen.Command)(screen.command)
 app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")
