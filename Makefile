@@ -51,6 +51,7 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 
 bench: $(READY)  ## one mixed batch against one generate call per configuration
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
+	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

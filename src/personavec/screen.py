@@ -355,7 +355,7 @@ def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
     exact = _is_exact(job, dataset)
 
     def prepared() -> Iterator[tuple[int, Prepared]]:
-        for number, raws in enumerate(parts.windows(dataset.rows())):
+        for number, raws in enumerate(parts.windows(dataset.rows(), parts.WINDOW)):
             if number >= done:
                 yield number, prepare(job.loaded, raws, job.plan)
 

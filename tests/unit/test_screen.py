@@ -213,7 +213,6 @@ def test_a_run_that_dies_continues_with_each_row_once(
         rows[place]["completion"] = ""
     _write(data, rows)
     monkeypatch.setattr(parts, "WINDOW", 10)
-    monkeypatch.setattr(parts.windows, "__defaults__", (10,))
     expected = _screen(llama, vectors, data, tmp_path / "whole")
 
     write, written = parts.write_part, []

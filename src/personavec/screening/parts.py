@@ -30,7 +30,7 @@ _Item = TypeVar("_Item")
 _GROUP = "by."
 
 
-def windows(rows: Iterable[RawRow], size: int = WINDOW) -> Iterator[list[RawRow]]:
+def windows(rows: Iterable[RawRow], size: int) -> Iterator[list[RawRow]]:
     """Rows in windows of `size`, the last one shorter."""
     rows = iter(rows)
     while window := list(islice(rows, size)):

@@ -1,0 +1,209 @@
+"""How fast a screen scores rows, against the plain loop and against what the processor can do.
+
+Rows are bundled questions, answered with bundled sentences up to 50 to 1,500 tokens a row, spread
+evenly on a log scale. The plain loop runs one row at a time with `output_hidden_states=True`, at
+full depth and with the output head. Both project onto five traits at the middle layer. FLOP/s
+count the tokens of the rows and the layers needed alone, and are held against the fastest square
+bf16 product measured in the same run. Memory and cost per row are measured in processes of their
+own, on rows of at most 64 tokens. Leave the machine alone meanwhile.
+
+    python benchmarks/screen.py [--json FILE] [--rows N] [--many N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from personavec import LoadedModel, load_model, load_vector, screen
+from personavec.conversations import RawRow
+from personavec.progress import Progress
+from personavec.screening.score import Plan, Probe, prepare, probe, score_rows
+from personavec.summaries import versions
+from personavec.traits import load_trait, neutral_prompts
+
+TRAITS = ("evil", "sycophantic", "hallucinating", "optimistic", "impolite")
+FEW = 1000
+
+
+def long_rows(loaded: LoadedModel, n: int) -> list[RawRow]:
+    """Rows of 50 to 1,500 tokens in random order."""
+    lengths = np.random.default_rng(0).permutation(np.geomspace(50, 1500, n)).astype(int)
+    return [_row(loaded, i, int(length)) for i, length in enumerate(lengths)]
+
+
+def _row(loaded: LoadedModel, number: int, length: int) -> RawRow:
+    """A question, and sentences in an order of the row's own, cut at the wanted length."""
+    rng = np.random.default_rng(number)
+    questions = neutral_prompts()
+    question = str(rng.choice(questions))
+    messages = [{"role": "user", "content": question}]
+    room = max(4, length - len(loaded.chat.prompt_ids(messages)))
+    sentences = [q for name in TRAITS for q in load_trait(name)[0].questions.extraction]
+    text = " ".join(rng.permutation(sentences * (2 + room // 200)).tolist())
+    answer = loaded.chat.decode(loaded.chat.response_ids(text)[:room])
+    columns = {"messages": [*messages, {"role": "assistant", "content": answer}]}
+    return RawRow(number, "made", number + 1, columns)
+
+
+def plain_loop(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> int:
+    """The tokens scored: what a user would write without this package."""
+    layer, unit = wanted.layer(0), wanted.directions.unit[: len(TRAITS)]
+    tokens = 0
+    for encoded in prepare(loaded, raws, Plan()).encoded:
+        [text] = encoded.texts
+        ids = torch.from_numpy(text.ids.astype(np.int64))[None]
+        with torch.inference_mode():
+            states = loaded.model(input_ids=ids, output_hidden_states=True).hidden_states[layer]
+        [turn] = text.turns
+        states[0, turn.start : turn.stop].float().mean(0) @ unit.T
+        tokens += len(text.ids)
+    return tokens
+
+
+def screened(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> int:
+    return int(score_rows(loaded, raws, wanted, Plan()).sequence_tokens.sum())
+
+
+def flops(loaded: LoadedModel, lengths: Sequence[int], layers: int) -> float:
+    """Of the matrix products in the first `layers` blocks; causal attention counts half."""
+    blocks = list(loaded.blocks.stack)[:layers]
+    weights = sum(
+        module.weight.numel()
+        for block in blocks
+        for module in block.modules()
+        if isinstance(module, nn.Linear)
+    )
+    config = loaded.model.config
+    width = config.num_attention_heads * config.head_dim
+    attention = sum(2 * width * length * length for length in lengths)
+    return 2 * weights * sum(lengths) + layers * attention
+
+
+def matmul_peak() -> float:
+    """The fastest square bf16 product, in FLOP/s, over sizes from 1,024 to 4,096."""
+    best = 0.0
+    for size in (1024, 2048, 4096):
+        a = torch.randn(size, size, dtype=torch.bfloat16)
+        for _ in range(5):
+            start = time.perf_counter()
+            a @ a
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def rate(call: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    tokens = call()
+    return tokens / (time.perf_counter() - start)
+
+
+def short_run(rows: int) -> dict[str, float]:
+    """A whole screen of short rows in a process of its own: seconds a row, and peak memory."""
+    out = subprocess.run(
+        [sys.executable, __file__, "--short", str(rows)], check=True, capture_output=True, text=True
+    )
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def _short_child(rows: int) -> None:
+    loaded = load_model("smollm2")
+    vectors = [load_vector(trait) for trait in TRAITS]
+    made = [_row(loaded, i, 36 + i % 29) for i in range(FEW)]
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "rows.jsonl"
+        with data.open("w") as file:
+            for i in range(rows):
+                file.write(json.dumps(made[i % FEW].columns | {"id": i}) + "\n")
+        start = time.perf_counter()
+        results = screen.run(
+            loaded,
+            vectors,
+            [data],
+            Path(folder) / "out",
+            screen.ScreenConfig(layer=loaded.identity.n_layers // 2),
+            progress=Progress(quiet=True),
+        )
+        seconds = time.perf_counter() - start
+    assert results["rows"] == rows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"rows": rows, "ms_per_row": 1000 * seconds / rows, "peak_mib": peak}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--many", type=int, default=50_000, help="0 leaves the short rows out")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--short", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.short:
+        return _short_child(arguments.short)
+
+    loaded = load_model("smollm2")
+    layer = loaded.identity.n_layers // 2
+    wanted = probe([load_vector(trait) for trait in TRAITS], loaded, layer=layer)
+    raws = long_rows(loaded, arguments.rows)
+    some = raws[:: max(1, arguments.rows // 32)]
+    screened(loaded, some[:4], wanted)  # warm up
+    plain_loop(loaded, some[:2], wanted)
+    peaks, plain, ours = [], [], []
+    for _ in range(arguments.repeats):
+        peaks.append(matmul_peak())
+        plain.append(rate(lambda: plain_loop(loaded, some, wanted)))
+        ours.append(rate(lambda: screened(loaded, raws, wanted)))
+    lengths = [len(e.texts[0].ids) for e in prepare(loaded, raws, Plan()).encoded]
+    achieved = statistics.median(ours) * flops(loaded, lengths, layer) / sum(lengths)
+    record: dict[str, Any] = {
+        "rows": len(raws),
+        "tokens": sum(lengths),
+        "lengths": {"from": min(lengths), "to": max(lengths)},
+        "layer": layer,
+        "traits": len(TRAITS),
+        "plain_tokens_per_second": plain,
+        "screen_tokens_per_second": ours,
+        "ratio": statistics.median(ours) / statistics.median(plain),
+        "flops": achieved,
+        "matmul_peak": max(peaks),
+        "share_of_peak": achieved / max(peaks),
+        "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if arguments.many:
+        record["short"] = [short_run(rows) for rows in (FEW, arguments.many)]
+    print("| way | tokens/s, median | of " + str(arguments.repeats) + " |\n| --- | --- | --- |")
+    for name, found in (("plain loop", plain), ("screen", ours)):
+        shown = ", ".join(f"{value:.0f}" for value in found)
+        print(f"| {name} | {statistics.median(found):.0f} | {shown} |")
+    print(f"ratio {record['ratio']:.2f}")
+    print(
+        f"{achieved / 1e12:.3f} TFLOP/s, {record['share_of_peak']:.1%} of the bf16 product's "
+        f"{max(peaks) / 1e12:.3f}"
+    )
+    for run in record.get("short", []):
+        print(
+            f"{run['rows']} short rows: {run['ms_per_row']:.2f} ms a row, {run['peak_mib']:.0f} MiB"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
