@@ -49,6 +49,7 @@ from personavec.screening.score import (
     probe,
     score,
 )
+from personavec.screening.stretches import stretches
 from personavec.screening.table import Scores, load_scores
 from personavec.screening.verdicts import (
     NaturalSide,
@@ -388,18 +389,14 @@ def _score_on_ray(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
         return
     on_ray = _on_ray()
     work = job.workers if _is_exact(job, dataset) else replace(job.workers, natural_folder=None)
-    rejects = 0
+    done, rejects = on_ray.finished(dataset.folder)
+    todo, total = stretches(dataset.source, split=dataset.split, size=parts.WINDOW, done=done)
+    left = sum(min(s.size, total - n * s.size) for s in todo for n in s.numbers)
     try:
-        with job.progress.bar(f"scoring {dataset.name}", _total(dataset)) as bar:
+        with job.progress.bar(f"scoring {dataset.name}", total) as bar:
+            bar.advance(total - left)
             since = time.monotonic()
-            for scored in on_ray.score_dataset(
-                work,
-                dataset.source,
-                dataset.folder,
-                dataset.name,
-                split=dataset.split,
-                size=parts.WINDOW,
-            ):
+            for scored in on_ray.score_stretches(work, todo, dataset.folder, dataset.name):
                 now = time.monotonic()
                 clock.scored(scored.tokens, now - since)
                 since = now

@@ -88,7 +88,7 @@ def _connect(address: str) -> None:
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
 
-def _devices() -> tuple[int, bool]:
+def devices() -> tuple[int, bool]:
     """How many devices the cluster has now, and whether they are accelerators."""
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
@@ -171,29 +171,22 @@ class Scored:
 # Scoring
 
 
-def score_dataset(
-    work: Setup,
-    source: str | Path,
-    folder: Path,
-    name: str,
-    *,
-    split: str | None = None,
-    size: int = parts.WINDOW,
+def score_stretches(
+    work: Setup, todo: Sequence[Stretch], folder: Path, name: str
 ) -> Iterator[Scored]:
-    """Score what has no part in `folder` yet; yields as windows finish, in any order.
+    """Score the windows of some stretches into `folder`; yields as they finish, in any order.
 
-    `name` is what the dataset is called in the records of its rejects. What earlier runs have
-    finished is yielded first, as one, with no tokens. Call it while `connected`. Raises what
-    scoring raises, from whichever worker did first.
+    `name` is what the dataset is called in the records of its rejects. Call it while `connected`.
+    Raises what scoring raises, from whichever worker did first.
     """
-    done = {int(path.stem) for path in parts.parts(folder)}
-    todo, total = stretches(source, split=split, size=size, done=done)
-    left = sum(min(size, total - n * size) for stretch in todo for n in stretch.numbers)
-    rejects = sum(len(read_records(_rejects(folder, number))) for number in done)
-    yield Scored(total - left, rejects, 0)
-    arguments = (work, folder.resolve(), name)
-    for report in _pipeline(todo, _Scorer, arguments):
+    for report in pipeline(todo, _Scorer, (work, folder.resolve(), name)):
         yield Scored(report["rows"], report["rejects"], report["tokens"])
+
+
+def finished(folder: Path) -> tuple[set[int], int]:
+    """The windows that have a part, and how many rows of theirs were rejected."""
+    done = {int(path.stem) for path in parts.parts(folder)}
+    return done, sum(len(read_records(_rejects(folder, number))) for number in done)
 
 
 def gather_rejects(folder: Path, name: str, path: Path) -> None:
@@ -219,7 +212,7 @@ def fill_naturals(
     todo, _ = stretches(source, split=split, size=size)
     windows = set((wanted // size).tolist())
     left = [replace(s, numbers=s.numbers & windows) for s in todo if s.numbers & windows]
-    for report in _pipeline(left, _Naturals, (work, frozenset(wanted.tolist()))):
+    for report in pipeline(left, _Naturals, (work, frozenset(wanted.tolist()))):
         yield report["rows"]
 
 
@@ -331,20 +324,20 @@ def _reports(batch: pa.Table, work: Callable[[int, list[RawRow]], dict[str, int]
     return pa.Table.from_pylist([work(number, pickle.loads(rows)) for number, rows in found])
 
 
-def _pipeline(
+def pipeline(
     todo: Sequence[Stretch], actor: type, arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, int]]:
     """Reports of all windows in the stretches, as they come."""
     if not todo:
         return
-    devices, accelerated = _devices()
+    n_devices, accelerated = devices()
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Smaller than any window, so that each is a block of its own and blocks are shared out evenly.
     context.target_max_block_size = 1
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=devices * STORE_PER_DEVICE
+        object_store_memory=n_devices * STORE_PER_DEVICE
     )
     n_windows = sum(len(stretch.numbers) for stretch in todo)
     with DataContext.current(context):
@@ -352,7 +345,7 @@ def _pipeline(
             _Source(todo),
             override_num_blocks=len(todo),
             num_cpus=1 if accelerated else _READER,
-            concurrency=devices,
+            concurrency=n_devices,
         )
         reports = read.map_batches(
             actor,
@@ -363,7 +356,7 @@ def _pipeline(
             num_cpus=None if accelerated else 1 - _READER,
             compute=ActorPoolStrategy(
                 min_size=1,
-                initial_size=min(devices, n_windows),
+                initial_size=min(n_devices, n_windows),
                 max_size=n_windows,
                 max_concurrent_calls_per_actor=2,
                 enable_true_multi_threading=True,
