@@ -52,6 +52,7 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 bench: $(READY)  ## one mixed batch against one generate call per configuration
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
+	$(BIN)/python benchmarks/ray_screen.py --json benchmarks/results/ray_screen.json
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -456,10 +456,12 @@ def _second_stage(job: _Job, scores: Scores) -> _Stage | None:
             own = places[scores.dataset[places] == number]
             if job.workers is not None:
                 # What the cluster has generated is only read below.
-                for _ in _on_ray().fill_naturals(
+                filled = _on_ray().fill_naturals(
                     job.workers, dataset.source, scores.index[own], split=dataset.split
-                ):
-                    pass
+                )
+                with job.progress.bar("generating on the cluster", len(own)) as generated:
+                    for n in filled:
+                        generated.advance(n)
             for group, raws in _at(dataset, scores.index[own], own):
                 window = prepare(job.loaded, raws, job.plan)
                 assert job.naturals is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _connect(address)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"--ray {address}: no cluster answers there ({reason}); give the HOST:PORT that "
@@ -78,14 +79,19 @@ def connected(address: str) -> Iterator[None]:
 
 def _connect(address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address != "local":
+    if address == "auto":
         try:
             ray.init(address=address, **quiet)
             return
         except ConnectionError:
-            if address != "auto":
-                raise
-    ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            address = "local"
+    if address == "local":
+        ray.init(address=address, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        return
+    host, _, port = address.rpartition(":")
+    # Ray itself takes minutes to find that nobody is there.
+    socket.create_connection((host, int(port)), timeout=10).close()
+    ray.init(address=address, **quiet)
 
 
 def devices() -> tuple[int, bool]:
@@ -212,7 +218,7 @@ def fill_naturals(
     todo, _ = stretches(source, split=split, size=size)
     windows = set((wanted // size).tolist())
     left = [replace(s, numbers=s.numbers & windows) for s in todo if s.numbers & windows]
-    for report in pipeline(left, _Naturals, (work, frozenset(wanted.tolist()))):
+    for report in pipeline(left, _Generator, (work, frozenset(wanted.tolist()))):
         yield report["rows"]
 
 
@@ -222,7 +228,7 @@ class _Scorer:
     def __init__(self, work: Setup, folder: Path, dataset: str):
         self._work, self._folder, self._dataset = work, folder, dataset
         self._loaded = work.load()
-        self._naturals = _naturals(work, self._loaded)
+        self._naturals = _kept_naturals(work, self._loaded)
         self._judge = ContrastJudge(self._loaded) if work.judged else None
         self._device = Lock()
 
@@ -252,13 +258,13 @@ class _Scorer:
         return {"rows": len(columns), "rejects": bad, "tokens": tokens}
 
 
-class _Naturals:
+class _Generator:
     """An actor that generates the natural responses of chosen rows."""
 
     def __init__(self, work: Setup, rows: frozenset[int]):
         self._work, self._rows = work, rows
         self._loaded = work.load()
-        self._naturals = _naturals(work, self._loaded)
+        self._naturals = _kept_naturals(work, self._loaded)
         self._device = Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -273,7 +279,7 @@ class _Naturals:
         return {"rows": len(chosen)}
 
 
-def _naturals(work: Setup, loaded: LoadedModel) -> Naturals | None:
+def _kept_naturals(work: Setup, loaded: LoadedModel) -> Naturals | None:
     if work.natural_folder is None:
         return None
     return Naturals(loaded, work.natural_folder, max_tokens=work.natural_tokens)
@@ -376,6 +382,10 @@ def _own_errors() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, PersonavecError):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from error
+        if cause is not None:
+            raise cause from error
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise PersonavecError(
+            f"the Ray cluster could not go on ({last}); mend that, and run the same command again: "
+            "what is finished is kept"
+        ) from error
