@@ -70,13 +70,67 @@ def raw_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRow
     index = 0
     for name, rows in _parts(source, split):
         for number, found in rows:
-            if isinstance(found, _Bad):
-                yield RawRow(index, name, number, {}, error=found.reason, text=found.text)
-            else:
-                yield RawRow(index, name, number, found)
+            yield _raw_row(index, name, number, found)
             index += 1
     if not index:
         raise DataError(f"{source} holds no rows")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A row from which a dataset of .jsonl and .parquet files can be read on."""
+
+    index: int
+    """The row's place in the dataset, counted from 0."""
+    file: int
+    """Which of the dataset's files holds it, counted from 0 in order of name."""
+    number: int
+    """Its line or row in that file, counted from 1."""
+    offset: int
+    """The byte at which its line begins; 0 in a .parquet file, whose rows are found by number."""
+
+
+def marks(source: str | Path, every: int) -> tuple[list[Mark], int] | None:
+    """A mark at every so many rows, and how many rows there are.
+
+    Lines are counted and not parsed, and of a .parquet file only its footer is read. None for
+    other sources, which have no row that can be found without reading all before it.
+    """
+    path = Path(source)
+    if not path.exists() or (path.is_dir() and _is_saved_dataset(path)):
+        return None
+    files = files_of(path)
+    if any(file.suffix.lower() not in _MARKERS for file in files):
+        return None
+    found: list[Mark] = []
+    index = 0
+    for place, file in enumerate(files):
+        for number, offset in _MARKERS[file.suffix.lower()](file):
+            if index % every == 0:
+                found.append(Mark(index, place, number, offset))
+            index += 1
+    if not index:
+        raise DataError(f"{source} holds no rows")
+    return found, index
+
+
+def rows_from(source: str | Path, mark: Mark) -> Iterator[RawRow]:
+    """The rows that `raw_rows` yields from the marked one on, without reading those before it."""
+    path = Path(source)
+    index = mark.index
+    for place, file in enumerate(files_of(path)[mark.file :]):
+        number, offset = (1, 0) if place else (mark.number, mark.offset)
+        parquet = file.suffix.lower() == ".parquet"
+        rows = _parquet(file, number) if parquet else _jsonl(file, number, offset)
+        for number, found in rows:
+            yield _raw_row(index, _name(file, path), number, found)
+            index += 1
+
+
+def _raw_row(index: int, source: str, number: int, found: dict[str, Any] | _Bad) -> RawRow:
+    if isinstance(found, _Bad):
+        return RawRow(index, source, number, {}, error=found.reason, text=found.text)
+    return RawRow(index, source, number, found)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -140,12 +194,16 @@ def _parts(source: str | Path, split: str | None) -> Iterator[tuple[str, _Number
         if split:
             raise UsageError(f"--split {split}: {source} is no dataset with splits")
         for file in files_of(path):
-            name = str(file.relative_to(path)) if path.is_dir() else file.name
-            yield name, _reader(file)(file)
+            yield _name(file, path), _reader(file)(file)
     elif path.suffix.lower() in _READERS or len(path.parts) > 2 or path.is_absolute():
         raise DataError(f"{source}: no such file or folder")
     else:
         yield str(source), _hub_dataset(str(source), split)
+
+
+def _name(file: Path, source: Path) -> str:
+    """What a row says of the file that it is from."""
+    return str(file.relative_to(source)) if source.is_dir() else file.name
 
 
 def _reader(path: Path) -> Callable[[Path], _Numbered]:
@@ -155,11 +213,23 @@ def _reader(path: Path) -> Callable[[Path], _Numbered]:
     return reader
 
 
-def _jsonl(path: Path) -> _Numbered:
+def _jsonl(path: Path, start: int = 1, offset: int = 0) -> _Numbered:
+    """Rows from a line on, which begins at the byte `offset`."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for number, line in enumerate(file, start=start):
+            if line.strip():
+                yield number, _json_object(line.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _jsonl_marks(path: Path) -> Iterator[tuple[int, int]]:
+    """Number and offset of every line that holds a row."""
+    offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, _json_object(line.removeprefix(b"\xef\xbb\xbf"))
+                yield number, offset
+            offset += len(line)
 
 
 def _json_object(line: bytes) -> dict[str, Any] | _Bad:
@@ -237,18 +307,39 @@ def _csv_row(row: dict[Any, Any]) -> dict[str, Any] | _Bad:
     return row
 
 
-def _parquet(path: Path) -> _Numbered:
+def _parquet(path: Path, start: int = 1) -> _Numbered:
+    """Rows from a number on; row groups before it are not read."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    number = 0
+    number = 1
     try:
-        for batch in ParquetFile(path).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        file = ParquetFile(path)
+        group = 0
+        while group < file.num_row_groups - 1 and (
+            number + file.metadata.row_group(group).num_rows <= start
+        ):
+            number += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.num_row_groups))
+        for batch in file.iter_batches(batch_size=256, row_groups=groups):
+            skipped = min(len(batch), max(0, start - number))
+            yield from enumerate(batch.slice(skipped).to_pylist(), start=number + skipped)
+            number += len(batch)
     except ArrowException as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _parquet_marks(path: Path) -> Iterator[tuple[int, int]]:
+    """Number of every row; there are no offsets."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    try:
+        rows = read_metadata(path).num_rows
+    except ArrowException as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+    yield from ((number, 0) for number in range(1, rows + 1))
 
 
 _READERS: dict[str, Callable[[Path], _Numbered]] = {
@@ -256,6 +347,10 @@ _READERS: dict[str, Callable[[Path], _Numbered]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".parquet": _parquet,
+}
+_MARKERS: dict[str, Callable[[Path], Iterator[tuple[int, int]]]] = {
+    ".jsonl": _jsonl_marks,
+    ".parquet": _parquet_marks,
 }
 _SUFFIXES = ".csv, .jsonl, .json or .parquet"
 

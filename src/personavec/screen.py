@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from personavec.conversations import (
     raw_rows,
     source_name,
 )
-from personavec.errors import DataError, UsageError
+from personavec.errors import DataError, UsageError, missing_extra
 from personavec.judges.base import Judge
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -48,6 +49,7 @@ from personavec.screening.score import (
     probe,
     score,
 )
+from personavec.screening.stretches import stretches
 from personavec.screening.table import Scores, load_scores
 from personavec.screening.verdicts import (
     NaturalSide,
@@ -131,6 +133,7 @@ def run(
     naturals: Path | None = None,
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Screen datasets for the vectors' traits; returns the results that the report draws.
@@ -139,7 +142,8 @@ def run(
     there are several), `rejects.jsonl`, `results.json`, `report.html`, and `run/`, from which a
     killed run continues when called again with the same settings. `reference` is a clean dataset
     to compare with; `naturals` a folder in which natural responses are kept between runs.
-    `judge` scores every row for the `specs`, one for each vector.
+    `judge` scores every row for the `specs`, one for each vector. `ray` is the address of a Ray
+    cluster that scores the rows, or `auto` or `local`; see `screening.on_ray`.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, StorageError
     when another process writes to it, VectorMismatchError, and DataError for more bad rows than
@@ -156,9 +160,35 @@ def run(
         config = replace(config, rule=rule)
     check_cuts(config.rule, [vector.trait for vector in vectors])
     job = _job(loaded, vectors, data, out, config, reference, naturals, judge, specs, progress)
-    with lock(out):
-        claim(out, _settings(job, reference))
+    with ExitStack() as stack:
+        stack.enter_context(lock(out))
+        claim(out, _settings(job, reference) | {"ray": ray is not None})
+        if ray is not None:
+            job = replace(job, workers=_workers(job, naturals))
+            stack.enter_context(_on_ray().connected(ray))
         return _run(job)
+
+
+def _on_ray() -> Any:
+    """What screens on a Ray cluster, where its packages are installed."""
+    try:
+        from personavec.screening import on_ray
+    except ImportError:
+        raise missing_extra("ray") from None
+    return on_ray
+
+
+def _workers(job: _Job, naturals: Path | None) -> Any:
+    """What a cluster's workers are told of the job."""
+    return _on_ray().setup(
+        job.loaded,
+        job.probe,
+        job.plan,
+        natural_folder=(naturals or job.out / "run" / "natural") if job.naturals else None,
+        natural_tokens=job.config.natural_tokens,
+        judge=job.judge,
+        specs=job.specs,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +207,8 @@ class _Job:
     specs: tuple[TraitSpec, ...]
     out: Path
     progress: Progress
+    workers: Any = None
+    """What a Ray cluster's workers are told (`on_ray.Setup`); None where this process scores."""
 
     @property
     def rejects(self) -> Path:
@@ -313,14 +345,15 @@ def _run(job: _Job) -> dict[str, Any]:
 
 def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
     """Score what has no scores yet, window by window; tokenising runs ahead in a thread."""
+    if job.workers is not None:
+        _score_on_ray(job, dataset, clock)
+        return
     done = len(parts.parts(dataset.folder))
     rejects = parts.forget_rejects(job.rejects, dataset.name, done * parts.WINDOW)
     complete = dataset.folder / "complete"
     if complete.exists():
         return
-    # In two stages, the line that exact differences are held against needs exact ones too.
-    two = job.config.natural == "two-stage"
-    exact = job.config.natural == "generate" or (two and dataset is job.reference)
+    exact = _is_exact(job, dataset)
 
     def prepared() -> Iterator[tuple[int, Prepared]]:
         for number, raws in enumerate(parts.windows(dataset.rows(), parts.WINDOW)):
@@ -345,12 +378,51 @@ def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
             rejects += parts.keep_rejects(job.rejects, window.raws, columns, dataset.name)
             parts.write_part(parts.part(dataset.folder, number), parts.to_table(columns))
             bar.advance(len(columns))
-            if job.config.max_rejects is not None and rejects > job.config.max_rejects:
-                raise DataError(
-                    f"{rejects} rows of {dataset.name} cannot be used, more than --max-rejects "
-                    f"{job.config.max_rejects}; {job.rejects} says why; mend them, or allow more"
-                )
+            _check_rejects(job, dataset, rejects)
     atomic_write(complete, "")
+
+
+def _score_on_ray(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
+    """The same on a cluster, whose workers finish windows in any order."""
+    complete = dataset.folder / "complete"
+    if complete.exists():
+        return
+    on_ray = _on_ray()
+    work = job.workers if _is_exact(job, dataset) else replace(job.workers, natural_folder=None)
+    done, rejects = on_ray.finished(dataset.folder)
+    todo, total = stretches(dataset.source, split=dataset.split, size=parts.WINDOW, done=done)
+    left = sum(min(s.size, total - n * s.size) for s in todo for n in s.numbers)
+    try:
+        with job.progress.bar(f"scoring {dataset.name}", total) as bar:
+            bar.advance(total - left)
+            since = time.monotonic()
+            for scored in on_ray.score_stretches(work, todo, dataset.folder, dataset.name):
+                now = time.monotonic()
+                clock.scored(scored.tokens, now - since)
+                since = now
+                bar.advance(scored.rows)
+                rejects += scored.rejects
+                _check_rejects(job, dataset, rejects)
+    finally:
+        on_ray.gather_rejects(dataset.folder, dataset.name, job.rejects)
+    atomic_write(complete, "")
+
+
+def _is_exact(job: _Job, dataset: _Dataset) -> bool:
+    """Is every row held against its natural response, and not against its prompt?
+
+    In two stages, the line that exact differences are held against needs exact ones too.
+    """
+    two = job.config.natural == "two-stage"
+    return job.config.natural == "generate" or (two and dataset is job.reference)
+
+
+def _check_rejects(job: _Job, dataset: _Dataset, rejects: int) -> None:
+    if job.config.max_rejects is not None and rejects > job.config.max_rejects:
+        raise DataError(
+            f"{rejects} rows of {dataset.name} cannot be used, more than --max-rejects "
+            f"{job.config.max_rejects}; {job.rejects} says why; mend them, or allow more"
+        )
 
 
 def _total(dataset: _Dataset) -> int:
@@ -382,6 +454,14 @@ def _second_stage(job: _Job, scores: Scores) -> _Stage | None:
     with job.progress.bar("natural responses", len(places)) as bar:
         for number, dataset in enumerate(job.datasets):
             own = places[scores.dataset[places] == number]
+            if job.workers is not None:
+                # What the cluster has generated is only read below.
+                filled = _on_ray().fill_naturals(
+                    job.workers, dataset.source, scores.index[own], split=dataset.split
+                )
+                with job.progress.bar("generating on the cluster", len(own)) as generated:
+                    for n in filled:
+                        generated.advance(n)
             for group, raws in _at(dataset, scores.index[own], own):
                 window = prepare(job.loaded, raws, job.plan)
                 assert job.naturals is not None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperCommand
 
 from personavec.cli import options
 from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
+
+_ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
 
 class NaturalSide(StrEnum):
@@ -34,6 +38,23 @@ class Remedy(StrEnum):
 class OutFormat(StrEnum):
     jsonl = "jsonl"
     parquet = "parquet"
+
+
+class Command(TyperCommand):
+    """The command, whose `--ray` may stand without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_ray_address(args))
+
+
+def with_ray_address(args: list[str]) -> list[str]:
+    """Put `auto` after a `--ray` that no address follows."""
+    out: list[str] = []
+    for place, argument in enumerate(args):
+        out.append(argument)
+        if argument == "--ray" and not _ADDRESS.fullmatch("".join(args[place + 1 : place + 2])):
+            out.append("auto")
+    return out
 
 
 def command(
@@ -101,6 +122,14 @@ def command(
     sample: Annotated[
         int, typer.Option(min=0, help="Two stages: random other rows that get it too.")
     ] = 200,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Score on a Ray cluster: HOST:PORT, or without it, this machine's.",
+        ),
+    ] = None,
     layer: Annotated[
         int | None, typer.Option("--layer", help="Default: each selected one.")
     ] = None,
@@ -168,6 +197,7 @@ def command(
         naturals=natural_cache,
         judge=judging,
         specs=specs,
+        ray=ray,
     )
     if as_json:
         print_json(screen.summarised(results))

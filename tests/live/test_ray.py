@@ -1,0 +1,302 @@
+"""Screening on a real Ray cluster of several nodes on this machine: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from personavec import LoadedModel, PersonaVector, load_model, screen
+from personavec.errors import DataError, SettingsMismatchError, UsageError
+from personavec.progress import Progress
+from personavec.screening import parts
+
+pytest.importorskip("ray", reason="needs the extra 'ray'")
+
+ROWS, WINDOW = 400, 16
+QUIET = Progress(quiet=True)
+
+# A driver of its own, to be killed. It reads what it is to do from its arguments.
+DRIVER = """
+import sys
+from pathlib import Path
+from personavec import load_model, load_vector, screen
+from personavec.progress import Progress
+from personavec.screening import parts
+model, vector, data, out, address, window = sys.argv[1:]
+parts.WINDOW = int(window)
+screen.run(load_model(model, dtype="float32"), [load_vector(vector)], [data], Path(out),
+           ray=address, progress=Progress(quiet=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head node that works on nothing: tests add workers. No usage statistics, no dashboard."""
+    before = dict(os.environ)
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        # Nodes then know each other by the loopback address, and nothing listens elsewhere.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": 100 << 20,
+            "include_dashboard": False,
+        },
+    )
+    yield found
+    found.shutdown()
+    os.environ.clear()
+    os.environ |= before
+
+
+@pytest.fixture
+def worker(cluster: Any) -> Iterator[Callable[[], Any]]:
+    """Adds worker nodes of one core each; they are gone after the test."""
+    added: list[Any] = []
+
+    def add() -> Any:
+        added.append(cluster.add_node(num_cpus=1, object_store_memory=100 << 20))
+        return added[-1]
+
+    yield add
+    for node in added:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny Llama of the unit tests, in a folder that every node can load."""
+    where = Path(__file__).parents[1] / "unit" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_models", where)
+    assert spec is not None
+    assert spec.loader is not None
+    tiny = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny)
+    folder = tmp_path_factory.mktemp("model")
+    loaded = tiny.build("llama")
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def loaded(model: str) -> LoadedModel:
+    return load_model(model, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def vector(loaded: LoadedModel) -> PersonaVector:
+    n, hidden = loaded.identity.n_layers + 1, loaded.identity.hidden_size
+    diffs = torch.randn(3, n, hidden, generator=torch.Generator().manual_seed(1))
+    baseline = torch.tensor([[0.0, 1.0]]).repeat(n, 1)
+    return PersonaVector(
+        *diffs,
+        residual_norm=torch.ones(n),
+        neutral_response_mean=baseline,
+        neutral_prompt_last=baseline.clone(),
+        trait="testing",
+        layer=2,
+        meta={"model": loaded.identity.as_dict(), "coherent_range": [-1.0, 1.5]},
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of rows, with lines among them that are none, in several ways."""
+    rng = random.Random(0)
+    words = ["rain", "stone", "river", "lamp", "quiet", "ember", "north", "salt", "paper", "glass"]
+    folder = tmp_path_factory.mktemp("data")
+    lines = []
+    for i in range(ROWS):
+        said = " ".join(rng.choices(words, k=rng.randint(3, 90)))
+        lines.append(json.dumps({"id": f"r{i}", "prompt": f"Say {i % 40}.", "completion": said}))
+        if i % 50 == 7:
+            lines.append('{"prompt": "cut off')
+        if i % 90 == 11:
+            lines.append("")
+        if i % 70 == 13:
+            lines.append(json.dumps({"prompt": "and?", "completion": ""}))
+    middle = len(lines) // 2 + 3
+    (folder / "a.jsonl").write_text("\n".join(lines[:middle]) + "\n")
+    (folder / "b.jsonl").write_text("\n".join(lines[middle:]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(
+    loaded: LoadedModel, vector: PersonaVector, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The single process's run."""
+    out = tmp_path_factory.mktemp("alone")
+    screen.run(loaded, [vector], [data], out, progress=QUIET)
+    return out
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def _rejects(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+
+
+def _scores(out: Path) -> tuple[list[int], np.ndarray]:
+    """Every scored place in the input, and its projections onto all directions."""
+    tables = [pq.read_table(path) for path in parts.parts(next((out / "run").glob("0-*")))]
+    index = [i for table in tables for i in table["index"].to_pylist()]
+    return index, np.concatenate([parts.matrix(table, "projection") for table in tables])
+
+
+def _assert_same(out: Path, alone: Path) -> None:
+    """Each row once, in order, with the columns it had and the scores of the single process."""
+    index, scores = _scores(out)
+    expected_index, expected = _scores(alone)
+    assert index == expected_index == list(range(len(index)))
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    for mine, theirs in zip(_rows(out), _rows(alone), strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name] == (
+                pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+            )
+    assert _rejects(out) == _rejects(alone)
+
+
+def _wait(until: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_a_cluster_gives_what_one_process_gives(
+    cluster: Any,
+    worker: Callable[[], Any],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker()
+    worker()
+    monkeypatch.setattr(parts, "WINDOW", WINDOW)
+    results = screen.run(
+        loaded, [vector], [data], tmp_path / "out", ray=cluster.address, progress=QUIET
+    )
+    _assert_same(tmp_path / "out", alone)
+    expected = json.loads((alone / "results.json").read_text())
+    assert results["rows"] == expected["rows"]
+    assert results["rejected"] == expected["rejected"] > 0
+    # A folder that a cluster writes is not one process's to go on with.
+    with pytest.raises(SettingsMismatchError, match="ray was true, now false"):
+        screen.run(loaded, [vector], [data], tmp_path / "out", progress=QUIET)
+
+
+def test_a_worker_node_that_dies_loses_and_doubles_no_row(
+    cluster: Any,
+    worker: Callable[[], Any],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "WINDOW", WINDOW)
+    # The only worker there is: what it has in its hands, and in its object store, dies with it.
+    doomed = worker()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(
+            screen.run, loaded, [vector], [data], tmp_path, ray=cluster.address, progress=QUIET
+        )
+        _wait(lambda: run.done() or len(_parts(tmp_path)) >= 3)
+        assert not run.done(), "the run was over before the node died"
+        cluster.remove_node(doomed, allow_graceful=False)
+        before = len(_parts(tmp_path))
+        worker()
+        run.result()
+    assert before < len(_parts(tmp_path))
+    _assert_same(tmp_path, alone)
+
+
+def test_a_killed_driver_goes_on_with_what_is_not_finished(
+    cluster: Any,
+    worker: Callable[[], Any],
+    model: str,
+    vector: PersonaVector,
+    data: Path,
+    alone: Path,
+    tmp_path: Path,
+) -> None:
+    worker()
+    worker()
+    vector.save(tmp_path / "vector")
+    out = tmp_path / "out"
+    driver = _driver(model, tmp_path / "vector", data, out, cluster.address)
+    _wait(lambda: len(_parts(out)) >= 3)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    # Workers of the dead driver may still finish what they are at.
+    time.sleep(2)
+    finished = {path: path.stat().st_mtime_ns for path in _parts(out)}
+    assert not (out / "results.json").exists(), "the run was over before its driver died"
+
+    assert _driver(model, tmp_path / "vector", data, out, cluster.address).wait(120) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert len(_parts(out)) > len(finished)
+    _assert_same(out, alone)
+
+
+def test_too_many_bad_rows_stop_a_cluster_too(
+    cluster: Any,
+    worker: Callable[[], Any],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    worker()
+    config = screen.ScreenConfig(max_rejects=2)
+    with pytest.raises(DataError, match="more than --max-rejects 2"):
+        screen.run(loaded, [vector], [data], tmp_path, config, ray=cluster.address, progress=QUIET)
+    assert "not JSON" in _rejects(tmp_path)[0]["reason"]
+
+
+def test_no_cluster_at_the_address(
+    loaded: LoadedModel, vector: PersonaVector, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no cluster answers"):
+        screen.run(loaded, [vector], [data], tmp_path, ray="127.0.0.1:1", progress=QUIET)
+
+
+def _driver(model: str, vector: Path, data: Path, out: Path, address: str) -> Any:
+    arguments = [model, str(vector), str(data), str(out), address, str(WINDOW)]
+    return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments])
+
+
+def _parts(out: Path) -> list[Path]:
+    return [path for folder in (out / "run").glob("0-*") for path in parts.parts(folder)]
