@@ -241,6 +241,8 @@ def _job(
         _Dataset(name, str(source), out / "run" / f"{number}-{name}", config.split)
         for number, (name, source) in enumerate(zip(names, data, strict=True))
     )
+    for dataset in datasets:
+        _check_names(dataset, [vector.trait for vector in vectors])
     kinds: dict[str, Kind] = {d.name: kind_of(d.rows(), config.columns) for d in datasets}
     if len(set(kinds.values())) > 1:
         pairs = next(name for name, kind in kinds.items() if kind == "pair")
@@ -278,6 +280,17 @@ def _job(
         out=out,
         progress=progress,
     )
+
+
+def _check_names(dataset: _Dataset, traits: Sequence[str]) -> None:
+    """Refuse, before any scoring, data that has a column of a name that would be added."""
+    first = next(dataset.rows()).columns
+    for trait in traits:
+        if f"{trait}_projection" in first or f"{trait}_flag" in first:
+            raise DataError(
+                f"{dataset.source} has a column '{trait}_projection' or '{trait}_flag' already: "
+                "rename it, or screen the original file"
+            )
 
 
 def _names(names: Sequence[str]) -> list[str]:
