@@ -7,7 +7,7 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled results models bench clean
+.PHONY: help demo test check lint llamacpp vectors unbundled checks results models bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -59,8 +59,13 @@ vectors: $(READY)  ## remake the bundled vectors of all seven traits
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
 
-results: $(READY)  ## write docs/results.md from the runs of vectors and unbundled
-	$(BIN)/python scripts/results.py out/vectors out/unbundled
+checks: $(READY)  ## the contrast judge on every bundled trait's known answers
+	for trait in $(TRAITS); do \
+	  $(BIN)/personavec judges check --trait $$trait --out out/checks/$$trait.json || exit 1; \
+	done
+
+results: $(READY)  ## write docs/results.md from the runs of vectors, unbundled and checks
+	$(BIN)/python scripts/results.py out/vectors out/unbundled out/checks
 
 models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/pytest tests/unit/test_architectures.py --junitxml out/models.xml \

@@ -162,8 +162,22 @@ def _run(
     clock = _Clock()
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
 
+    # Steering is measured in log-odds, which the contrast judge alone gives.
+    measuring = judge
+    if not isinstance(judge, ContrastJudge):
+        measuring = ContrastJudge(loaded, wrote_answers=True)
+        notes = [
+            *notes,
+            f"The rollouts were kept by the {judge.name} judge; steering was measured in log-odds "
+            "by the contrast judge.",
+        ]
+
     def gather(
-        tasks: Sequence[Task], label: str, *, activations: Path | None = None
+        tasks: Sequence[Task],
+        label: str,
+        *,
+        judge: Judge = measuring,
+        activations: Path | None = None,
     ) -> list[Rollout]:
         found = collect(
             loaded,
@@ -202,6 +216,7 @@ def _run(
         gather(
             elicitation_tasks(spec, spec.questions.extraction, config.samples),
             "extraction",
+            judge=judge,
             activations=out / "activations",
         )
         if adopted is None

@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
 from personavec.estimators import mean_difference
+from personavec.judges.base import Answer, Score
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.hf import generate_batch
@@ -350,3 +351,37 @@ def test_settings_that_cannot_be_meant_are_refused(llama: LoadedModel, tmp_path:
     with pytest.raises(UsageError, match="layer 9 does not exist"):
         extract.run(llama, SPEC, tmp_path / "out", replace(SMALL, layers=(9,)), progress=QUIET)
     assert not (tmp_path / "out").exists()
+
+
+class ByInstruction:
+    """A judge without log-odds, which finds in a response what its system prompt asked for."""
+
+    name, group = "by instruction", 40
+
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.name}
+
+    def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
+        asked_for = {pair.pos for pair in spec.instruction}
+        return [
+            Score(
+                "scored", trait_score=90.0 if answer.system in asked_for else 10.0, coherence=90.0
+            )
+            if answer.response_ids
+            else Score("empty")
+            for answer in answers
+        ]
+
+
+def test_a_judge_without_log_odds_keeps_and_the_contrast_judge_measures(
+    llama: LoadedModel, tmp_path: Path
+) -> None:
+    """Its scores decide what makes the vector; the curve is in nats all the same, and says so."""
+    results = extract.run(llama, SPEC, tmp_path, SMALL, judge=ByInstruction(), progress=QUIET)
+    counts = results["rollouts"]
+    assert counts["pos"]["kept"] + counts["neg"]["kept"] == sum(
+        rollout.n_tokens > 0 for rollout in iter_rollouts(tmp_path / "rollouts.jsonl")
+    )
+    assert results["mean_log_odds"]["pos"]["log_odds"] is None
+    assert all(dose["log_odds"] is not None for dose in results["dose_response"])
+    assert any("by instruction judge" in note for note in results["notes"])
