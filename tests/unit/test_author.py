@@ -346,22 +346,37 @@ def test_only_what_a_round_replaced_is_tried_again(
 
 @pytest.mark.model
 def test_a_pair_that_elicits_nothing_goes_back_with_the_evidence_and_is_replaced(
-    server: Any, endpoint: Endpoint, says: Callable[..., None], tmp_path: Path
+    server: Any, endpoint: Endpoint, chat_completion: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """On the embedded model: a pair the wrong way round, then the right way round."""
-    answer = good(SMALL.sizes)
+    """On the embedded model: a pair the wrong way round, then the right way round.
+
+    Where rounding makes another answer fall through, its question is asked for too.
+    """
+    sizes = Sizes(pairs=2, judge_pairs=2, examples=2, questions=6)
+    answer, spare = good(sizes), good(Sizes())["questions"][6:]
     right = answer["instruction"][1]
     wrong = copy.deepcopy(right)
     for part in (wrong, *wrong["examples"]):
         part["pos"], part["neg"] = part["neg"], part["pos"]
-    says({**answer, "instruction": [answer["instruction"][0], wrong]}, {"instruction": [right]})
-    config = AuthorConfig(sizes=SMALL.sizes, probe_tokens=24, rounds=1)
+    first = {**answer, "instruction": [answer["instruction"][0], wrong]}
+
+    def reply(body: dict[str, Any], times: int) -> Any:
+        asked = body["response_format"]["json_schema"]["schema"]["properties"]
+        if "rubric" in asked:
+            return chat_completion(json.dumps(first))
+        again = {"instruction": [right]}
+        if "questions" in asked:
+            again["questions"] = spare[: asked["questions"]["minItems"]]
+        return chat_completion(json.dumps(again))
+
+    server.reply = reply
+    config = AuthorConfig(sizes=sizes, probe_tokens=24, rounds=1)
     spec = write(endpoint, tmp_path / "out", config, subject=load_model("smollm2"))
     assert spec.instruction[1].pos == right["pos"]
     told = server.seen[1]["messages"][1]["content"]
-    assert "pair 2 elicits too little: 0 of 2 positive rollouts kept" in told
+    assert "pair 2 elicits too little: 0 of 3 positive rollouts kept" in told
     assert f"under the pos prompt {wrong['pos']!r} the model answered" in told
-    assert all(min(p["pos"], p["neg"]) > 0 for p in spec.provenance["probe"]["pairs"])
+    assert spec.provenance["probe"]["pairs"][1]["pos"] > 0
 
 
 def test_from_the_command_line(
