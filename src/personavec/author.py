@@ -53,7 +53,7 @@ class AuthorConfig:
     def __post_init__(self) -> None:
         sizes = self.sizes
         if sizes.pairs < 1 or sizes.judge_pairs < 1 or sizes.questions < 4 or sizes.examples < 0:
-            raise UsageError("a spec needs a pair, a judge pair and 4 questions at least")
+            raise UsageError("a spec needs at least 1 pair, 1 judge pair and 4 questions")
         if self.rounds < 0 or self.tries < 1 or self.answer_tokens < 1 or self.probe_tokens < 1:
             raise UsageError("rounds must be at least 0, tries and numbers of tokens at least 1")
 

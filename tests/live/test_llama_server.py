@@ -1,6 +1,7 @@
 """The client and the judge on a real server, whose model writes numbers digit by digit."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,24 @@ def test_scoring_a_file_from_the_command_line(
     found = cli("--out", str(tmp_path / "out.jsonl"))
     assert found["states"] == {"scored": 1, "empty answer": 1}
     assert cli("--dry-run")["dry_run"]["calls"] == 0
+
+
+def test_a_spec_that_no_answer_holds_ends_in_one_line_and_a_file(
+    llama_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server takes the schema as a grammar; this model fills its first text until cut off."""
+    out = tmp_path / "out"
+    command = ["author", "odd", "--description", "Being odd.", "--out", str(out)]
+    command += ["--api-model", "smollm2", "--api-base", llama_server]
+    command += ["--cache", str(tmp_path / "answers"), "--tries", "2", "--answer-tokens", "40"]
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 1
+    kept = out / "unusable-answer.txt"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "no usable JSON in 2 tries (it was cut off after 40 tokens" in line
+    assert line.endswith(f"its last answer is in {kept}")
+    why, _, answer = kept.read_text("utf-8").partition("\n\n")
+    assert "cut off" in why
+    assert re.match(r'\{\s*"instruction"\s*:\s*\[\s*\{\s*"pos"\s*:\s*"', answer)
+    assert not (out / "manifest.json").exists()
