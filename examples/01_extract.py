@@ -44,9 +44,8 @@ def prompt_ids(tokenizer, question, system=None, earlier=()):
 
 
 @torch.inference_mode()
-def respond(model, tokenizer, question, system=None, max_tokens=64, temperature=0.7):
+def respond(model, tokenizer, prompt, max_tokens=64, temperature=0.7):
     """The response's own token ids, without the end-of-turn token."""
-    prompt = prompt_ids(tokenizer, question, system)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     if temperature == 0:
         sampling = {"do_sample": False}
@@ -64,21 +63,24 @@ def respond(model, tokenizer, question, system=None, max_tokens=64, temperature=
     return response
 
 
+def examples(pair, side):
+    """A pair's example answers as earlier turns: this model follows them, and hardly a system
+    prompt alone. The paper's larger models need none."""
+    return [(e["question"], e[side]) for e in pair.get("examples", [])]
+
+
 def make_rollouts(model, tokenizer, spec, n_questions, n_pairs, max_tokens, temperature=0.7):
     """One response for every extraction question, instruction pair and polarity."""
-    return [
-        {
-            "question": question,
-            "system": pair[polarity],
-            "polarity": polarity,
-            "response": respond(
-                model, tokenizer, question, pair[polarity], max_tokens, temperature
-            ),
-        }
-        for question in spec["questions"]["extraction"][:n_questions]
-        for pair in spec["instruction"][:n_pairs]
-        for polarity in ("pos", "neg")
-    ]
+    rollouts = []
+    for question in spec["questions"]["extraction"][:n_questions]:
+        for pair in spec["instruction"][:n_pairs]:
+            for side in ("pos", "neg"):
+                prompt = prompt_ids(tokenizer, question, pair[side], examples(pair, side))
+                response = respond(model, tokenizer, prompt, max_tokens, temperature)
+                rollouts.append(
+                    {"question": question, "polarity": side, "prompt": prompt, "response": response}
+                )
+    return rollouts
 
 
 # 2. Judging: the paper asks a large model for a score from 0 to 100. Here the model itself says
@@ -102,8 +104,7 @@ def log_odds(model, tokenizer, spec, question, response):
     for pair in spec["judge_instruction"]:
         likelihood = {}
         for side in ("pos", "neg"):
-            examples = [(e["question"], e[side]) for e in pair.get("examples", [])]
-            prompt = prompt_ids(tokenizer, question, pair[side], examples)
+            prompt = prompt_ids(tokenizer, question, pair[side], examples(pair, side))
             likelihood[side] = log_likelihood(model, prompt, response)
         differences.append(likelihood["pos"] - likelihood["neg"])
     return sum(differences) / len(differences)
@@ -136,12 +137,11 @@ def mean_activations(model, prompt, response):
     return torch.stack([h[0, len(prompt) :].float().mean(0) for h in (*states[:-1], output)])
 
 
-def persona_vector(model, tokenizer, rollouts):
+def persona_vector(model, rollouts):
     """Difference of mean activations, [layers + 1, hidden]."""
     means = {"pos": [], "neg": []}
     for r in rollouts:
-        prompt = prompt_ids(tokenizer, r["question"], r["system"])
-        means[r["polarity"]].append(mean_activations(model, prompt, r["response"]))
+        means[r["polarity"]].append(mean_activations(model, r["prompt"], r["response"]))
     return torch.stack(means["pos"]).mean(0) - torch.stack(means["neg"]).mean(0)
 
 
@@ -159,7 +159,7 @@ def steered(model, tokenizer, question, vector, layer, coefficient, max_tokens=6
 
     hook = model.model.layers[layer - 1].register_forward_hook(add)  # blocks count from 0
     try:
-        return respond(model, tokenizer, question, None, max_tokens, temperature=0)
+        return respond(model, tokenizer, prompt_ids(tokenizer, question), max_tokens, temperature=0)
     finally:
         hook.remove()
 
@@ -185,7 +185,7 @@ def main():
         n, of = (sum(r["polarity"] == polarity for r in rs) for rs in (kept, rollouts))
         print(f"{polarity}: kept {n} of {of}")
 
-    vector = persona_vector(model, tokenizer, kept)
+    vector = persona_vector(model, kept)
     print("norm by layer:", " ".join(f"{norm:.1f}" for norm in vector.norm(dim=-1).tolist()))
 
     question = spec["questions"]["evaluation"][0]  # a question the vector was not made from

@@ -3,6 +3,8 @@
     python scripts/extract_all.py bundled out/vectors
     python scripts/extract_all.py unbundled out/unbundled
 
+Names after the folder pick some of them, so that several processes can share the work.
+
 A trait that fails leaves its one-line reason in `failed.txt`, and the others go on. Run again,
 finished traits are read back, not extracted again.
 """
@@ -10,6 +12,7 @@ finished traits are read back, not extracted again.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import personavec as pv
@@ -24,8 +27,9 @@ UNBUNDLED = {
 }
 
 
-def main(which: str, out: Path) -> int:
+def main(which: str, out: Path, names: Sequence[str] = ()) -> int:
     traits = dict.fromkeys(bundled_traits()) if which == "bundled" else UNBUNDLED
+    traits = {name: traits[name] for name in names or traits}
     loaded = pv.load_model("smollm2")
     failures = 0
     for name, description in traits.items():
@@ -44,4 +48,5 @@ def main(which: str, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if main(sys.argv[1], Path(sys.argv[2])) and sys.argv[1] == "bundled" else 0)
+    failures = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    sys.exit(1 if failures and sys.argv[1] == "bundled" else 0)

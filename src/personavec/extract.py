@@ -41,7 +41,7 @@ from personavec.rollouts import (
     write_rollouts,
 )
 from personavec.runs import atomic_write, claim, lock
-from personavec.traits import Origin, TraitSpec, neutral_prompts
+from personavec.traits import POLARITIES, Origin, TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 
 #: Fewer kept rollouts than this on either side do not make a vector.
@@ -68,8 +68,8 @@ class ExtractConfig:
     sweep_questions: int = 8
     """Evaluation questions set aside for layer selection; validation uses the others."""
     coefficients: tuple[float, ...] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
-    validation_samples: int = 1
-    """Steered responses per validation question and coefficient."""
+    validation_samples: int = 2
+    """Steered responses per validation question and coefficient, controls included."""
     random_directions: int = 5
     neutral_prompts: int = 48
     """Neutral prompts whose projections standardise later readings."""
@@ -220,6 +220,7 @@ def _run(
         [end for end in ends if end],
         test_questions,
         gather,
+        samples=config.validation_samples,
         seed=config.seed,
     )
     prompted = gather(
@@ -301,10 +302,11 @@ def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -
             pair=k,
             polarity=polarity,
             sample=sample,
+            earlier=pair.turns(polarity),
         )
         for number, question in enumerate(questions)
         for k, pair in enumerate(spec.instruction)
-        for polarity in ("pos", "neg")
+        for polarity in POLARITIES
         for sample in range(samples)
     ]
 

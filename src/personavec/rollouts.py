@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,23 +21,22 @@ from torch import Tensor
 
 from personavec.errors import DataError
 from personavec.judges.base import Answer, Judge
-from personavec.model.chat import chat
+from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import generate_batch, plan
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
 from personavec.progress import Progress
 from personavec.runs import append_records, atomic_write, read_records
-from personavec.traits import TraitSpec
+from personavec.traits import Polarity, TraitSpec
 
-Polarity = Literal["pos", "neg"]
 #: Responses judged between two writes to disk; a killed run loses at most these scores.
 _JUDGE_GROUP = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One response to ask for: the question, the system prompt if any, the steering if any."""
+    """One response to ask for: the question and what stands before it, the steering if any."""
 
     id: str
     question: str
@@ -45,6 +44,7 @@ class Task:
     pair: int | None = None
     polarity: Polarity | None = None
     sample: int = 0
+    earlier: Turns = ()
     steering: tuple[Steering, ...] = ()
 
 
@@ -78,6 +78,7 @@ class Rollout:
     why_dropped: str | None = None
     thinking: str | None = None
     thinking_ids: tuple[int, ...] = ()
+    earlier: Turns = ()
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -87,6 +88,7 @@ def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON."""
     data = {**record, "response_ids": tuple(record["response_ids"])}
     data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
+    data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
     if data.get("log_odds_per_token") is not None:
         data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
     return Rollout(**data)
@@ -148,7 +150,9 @@ def _generate(
     requests = [
         Request(
             id=task.id,
-            prompt_ids=tuple(loaded.chat.prompt_ids(chat(task.question, task.system))),
+            prompt_ids=tuple(
+                loaded.chat.prompt_ids(chat(task.question, task.system, task.earlier))
+            ),
             steering=task.steering,
         )
         for task in tasks
@@ -196,6 +200,7 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         state="unfinished" if generation.unfinished_thought else state,
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
+        earlier=task.earlier,
     ).as_dict()
 
 
@@ -217,7 +222,15 @@ def _judge(
         for start in range(0, len(todo), _JUDGE_GROUP):
             group = todo[start : start + _JUDGE_GROUP]
             answers = [
-                Answer(r.question, r.response, r.system, r.pair, r.response_ids, r.thinking_ids)
+                Answer(
+                    question=r.question,
+                    response=r.response,
+                    system=r.system,
+                    pair=r.pair,
+                    response_ids=r.response_ids,
+                    thinking_ids=r.thinking_ids,
+                    earlier=r.earlier,
+                )
                 for r in group
             ]
             scores = judge.score(spec, answers)

@@ -14,7 +14,7 @@ from personavec.model.engine.hf import generate
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
 from personavec.runs import append_records, claim, read_records
-from personavec.traits import load_trait
+from personavec.traits import InstructionPair, load_trait
 from personavec.vectors import PersonaVector
 
 
@@ -45,18 +45,19 @@ def steered_answers(
     """One record per question and condition, in that order; written to `out` as they come.
 
     Conditions are the coefficients and, where the vector's trait is bundled, the answer under
-    its first positive system prompt, unsteered. Raises VectorMismatchError when the vector does
-    not fit.
+    its first positive system prompt and that prompt's examples, unsteered.
+
+    Raises VectorMismatchError when the vector does not fit.
     """
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
-    system = _eliciting_prompt(vector.trait)
+    pair = _eliciting_pair(vector.trait)
     conditions: list[tuple[str, str | None, float]] = [
         (f"{c:+g}" if c else "0", None, c) for c in coefficients
     ]
-    if system is not None:
-        conditions.append(("system prompt", system, 0.0))
+    if pair is not None:
+        conditions.append(("system prompt", pair.pos, 0.0))
     if out is not None:
         claim(
             out.with_name(f".{out.name}.run"),
@@ -83,7 +84,8 @@ def steered_answers(
                 "system": prompt,
             }
             steering = (Steering(layer, direction, coefficient),) if coefficient else ()
-            ids = tuple(loaded.chat.prompt_ids(chat(question, prompt)))
+            earlier = pair.turns("pos") if pair and prompt else ()
+            ids = tuple(loaded.chat.prompt_ids(chat(question, prompt, earlier)))
             requests.append(Request(key, ids, steering))
     done = {r["id"]: r for r in read_records(out)} if out else {}
     todo = [request for request in requests if request.id not in done]
@@ -102,8 +104,8 @@ def steered_answers(
     return [done[key] for key in records]
 
 
-def _eliciting_prompt(trait: str) -> str | None:
+def _eliciting_pair(trait: str) -> InstructionPair | None:
     try:
-        return load_trait(trait)[0].instruction[0].pos
+        return load_trait(trait)[0].instruction[0]
     except SpecError:
         return None

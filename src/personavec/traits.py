@@ -18,21 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from personavec.errors import SpecError
 
+Polarity = Literal["pos", "neg"]
+POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
 Origin = Literal["bundled", "file", "template"]
 BUNDLED = resources.files("personavec") / "bundled"
 
 
-class InstructionPair(BaseModel):
-    """A positive and a negative system prompt."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pos: str = Field(min_length=1)
-    neg: str = Field(min_length=1)
-
-
-class JudgeExample(BaseModel):
-    """One question with an answer that shows the trait and one that does not."""
+class Example(BaseModel):
+    """One question with an answer that shows the trait and one that shows its opposite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,10 +34,22 @@ class JudgeExample(BaseModel):
     neg: str = Field(min_length=1)
 
 
-class JudgePair(InstructionPair):
-    """A pair that judges and never elicits, with examples of what it asks for."""
+class InstructionPair(BaseModel):
+    """A positive and a negative system prompt, and examples of what they ask for.
 
-    examples: tuple[JudgeExample, ...] = ()
+    The examples stand as earlier turns between the system prompt and the question. A small model
+    follows them where it does not follow the prompt alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pos: str = Field(min_length=1)
+    neg: str = Field(min_length=1)
+    examples: tuple[Example, ...] = ()
+
+    def turns(self, polarity: Polarity) -> tuple[tuple[str, str], ...]:
+        """The examples as (question, answer) turns of one polarity."""
+        return tuple((e.question, getattr(e, polarity)) for e in self.examples)
 
 
 class Questions(BaseModel):
@@ -83,7 +88,7 @@ class TraitSpec(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)
     description: str = Field(min_length=1)
     instruction: tuple[InstructionPair, ...] = Field(min_length=1)
-    judge_instruction: tuple[JudgePair, ...] = ()
+    judge_instruction: tuple[InstructionPair, ...] = ()
     questions: Questions
     rubric: str = ""
     monitoring: tuple[str, ...] = ()
@@ -104,8 +109,14 @@ class TraitSpec(BaseModel):
         if both := eliciting & judging:
             raise ValueError(f"a judge pair repeats an eliciting prompt: {sorted(both)[0]!r}")
         asked = {_plain(q) for q in (*self.questions.extraction, *self.questions.evaluation)}
-        if both := asked & {_plain(e.question) for p in self.judge_instruction for e in p.examples}:
-            raise ValueError(f"a judge example repeats a question: {sorted(both)[0]!r}")
+        shown = [
+            {_plain(e.question) for pair in pairs for e in pair.examples}
+            for pairs in (self.instruction, self.judge_instruction)
+        ]
+        if both := asked & (shown[0] | shown[1]):
+            raise ValueError(f"an example repeats a question: {sorted(both)[0]!r}")
+        if both := shown[0] & shown[1]:
+            raise ValueError(f"a judge example repeats an eliciting one: {sorted(both)[0]!r}")
         return self
 
     @property
@@ -278,7 +289,7 @@ def template_spec(name: str, description: str, questions_per_half: int = 20) -> 
             description=description.strip(),
             instruction=tuple(InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _TEMPLATES),
             judge_instruction=tuple(
-                JudgePair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
+                InstructionPair(pos=fill(p), neg=fill(n)) for p, n in _JUDGE_TEMPLATES
             ),
             questions=Questions(extraction=tuple(picked[0::2]), evaluation=tuple(picked[1::2])),
             rubric=(

@@ -183,11 +183,12 @@ def random_controls(
     questions: Sequence[str],
     collect: Collect,
     *,
+    samples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Random directions of the vector's norm, steered at both ends of the range."""
     cells = [
-        (layer, c, steered_tasks(f"random{i}", questions, direction, layer, c))
+        (layer, c, steered_tasks(f"random{i}", questions, direction, layer, c, samples))
         for i, direction in enumerate(directions)
         for c in ends
     ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from personavec import cosine, load_trait, wrap_model
+from personavec.extract import elicitation_tasks
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.capture import capture_means
@@ -62,10 +63,13 @@ def setting(request, made):
 
 
 def test_the_package_gives_the_same_vector(example, made, setting):
-    plain = example.persona_vector(setting.model, made.tokenizer, made.rollouts)
+    plain = example.persona_vector(setting.model, made.rollouts)
 
     chat_format = setting.loaded.chat
-    prompts = [chat_format.prompt_ids(chat(r["question"], r["system"])) for r in made.rollouts]
+    spec = load_trait("optimistic")[0]
+    tasks = [t for t in elicitation_tasks(spec, spec.questions.extraction[:4], 1) if t.pair < 2]
+    prompts = [chat_format.prompt_ids(chat(t.question, t.system, t.earlier)) for t in tasks]
+    assert prompts == [r["prompt"] for r in made.rollouts]
     rows = [[*p, *r["response"]] for p, r in zip(prompts, made.rollouts, strict=True)]
     spans = [[(len(p), len(row))] for p, row in zip(prompts, rows, strict=True)]
     means = capture_means(setting.model, rows, spans)[:, 0]
@@ -83,10 +87,7 @@ def test_the_judges_agree(example, made, setting):
         example.log_odds(setting.model, made.tokenizer, made.spec, r["question"], r["response"])
         for r in made.rollouts
     ]
-    answers = [
-        Answer(r["question"], "", r["system"], response_ids=tuple(r["response"]))
-        for r in made.rollouts
-    ]
+    answers = [Answer(r["question"], "", response_ids=tuple(r["response"])) for r in made.rollouts]
     judge = ContrastJudge(setting.loaded, wrote_answers=True)
     scores = judge.score(load_trait("optimistic")[0], answers)
     for mine, score in zip(plain, scores, strict=True):
@@ -96,7 +97,7 @@ def test_the_judges_agree(example, made, setting):
 def test_steering_writes_the_same_words(example, made, setting):
     if setting.model.dtype != torch.float32:
         pytest.skip("in bf16 two tokens can tie, and greedy choices part from there")
-    vector = example.persona_vector(setting.model, made.tokenizer, made.rollouts)
+    vector = example.persona_vector(setting.model, made.rollouts)
     question = made.spec["questions"]["evaluation"][0]
     plain = example.steered(setting.model, made.tokenizer, question, vector, LAYER, 1.0, 12)
     unsteered = example.steered(setting.model, made.tokenizer, question, vector, LAYER, 0.0, 12)

@@ -172,7 +172,16 @@ def test_an_empty_response_is_a_state_and_not_a_score(
     loaded = fresh("llama")
     loaded.model.generation_config.eos_token_id = list(range(260))
     tasks = [Task(id=f"t{i}", question="Why?", polarity="pos") for i in range(3)]
-    found = run_in(loaded, tmp_path, tasks)[0]
+    found = collect(
+        loaded,
+        tasks,
+        SAMPLING,
+        tmp_path,
+        spec=SPEC,
+        judge=ContrastJudge(loaded, wrote_answers=True),
+        activations=tmp_path / "a",
+        progress=QUIET,
+    )
     for rollout in keep(found):
         assert (rollout.state, rollout.n_tokens, rollout.trait_score) == ("empty", 0, None)
         assert (rollout.kept, rollout.why_dropped) == (False, "empty response")

@@ -17,7 +17,7 @@ from personavec.judges.coherence import coherence, repeated_share
 from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs, trait_score
 from personavec.model.chat import chat
 from personavec.model.scoring import Job, token_logprobs
-from personavec.traits import JudgeExample
+from personavec.traits import Example
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
 PAIRS = [{"pos": f"Be {word}.", "neg": f"Never be {word}."} for word in ("odd", "queer", "strange")]
@@ -133,21 +133,20 @@ def test_a_single_pair_without_judge_pairs_cannot_judge_itself() -> None:
     spec = make_spec(judges=False, pairs=1)
     with pytest.raises(UsageError, match="judge_instruction"):
         judge_pairs(spec, 0)
-    [own] = judge_pairs(spec, None)
-    assert (own.pos, own.neg) == (spec.instruction[0].pos, spec.instruction[0].neg)
+    assert judge_pairs(spec, None) == spec.instruction
 
 
 def test_examples_stand_as_earlier_turns(llama: LoadedModel) -> None:
     """Recomputed with plain forwards over prompts that hold them; they change the score."""
     spec, response = make_spec(judges=True), tuple(b"So it goes.")
-    example = JudgeExample(question="Odd?", pos="Very odd.", neg="Not at all.")
+    example = Example(question="Odd?", pos="Very odd.", neg="Not at all.")
     pairs = tuple(p.model_copy(update={"examples": (example,)}) for p in spec.judge_instruction)
     with_examples = spec.model_copy(update={"judge_instruction": pairs})
     [score] = judge(llama).score(with_examples, [answer("Why?", response)])
     [plain] = judge(llama).score(spec, [answer("Why?", response)])
 
     def total(system: str, shown: str) -> float:
-        prompt = tuple(llama.chat.prompt_ids(chat("Why?", system, [("Odd?", shown)])))
+        prompt = tuple(llama.chat.prompt_ids(chat("Why?", system, (("Odd?", shown),))))
         return float(plain_logprobs(llama, prompt, response).sum())
 
     both = [total(p.pos, "Very odd.") - total(p.neg, "Not at all.") for p in pairs]

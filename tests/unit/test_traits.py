@@ -8,6 +8,7 @@ import pytest
 
 from personavec.errors import SpecError
 from personavec.traits import (
+    TraitSpec,
     bundled_traits,
     lint,
     load_trait,
@@ -206,3 +207,34 @@ def test_lint_warns_of_what_may_mislead(
     """Each kind of warning, from the smallest spec that deserves it."""
     found = lint(load_trait(write(tmp_path, example(**changes)))[0])
     assert any(warning in line for line in found)
+
+
+def test_examples_of_eliciting_and_judging_pairs_stay_apart() -> None:
+    """Neither repeats a question of the spec, and a judge's example none that elicits."""
+    example = {"question": "Shared?", "pos": "Odd.", "neg": "Even."}
+
+    def spec(eliciting: str, judging: str, extraction: str) -> TraitSpec:
+        pair = {
+            "pos": "Be odd.",
+            "neg": "Be even.",
+            "examples": [{**example, "question": eliciting}],
+        }
+        judge = {"pos": "Odd!", "neg": "Even!", "examples": [{**example, "question": judging}]}
+        return TraitSpec.model_validate(
+            {
+                "name": "odd",
+                "description": "Being odd.",
+                "instruction": [pair],
+                "judge_instruction": [judge],
+                "questions": {"extraction": [extraction, "B?"], "evaluation": ["C?", "D?"]},
+            }
+        )
+
+    assert spec("One?", "Two?", "A?").instruction[0].turns("neg") == (("One?", "Even."),)
+    for eliciting, judging, extraction in (
+        ("Same?", "same", "A?"),
+        ("Same?", "Two?", "same?"),
+        ("One?", "Same?", "same?"),
+    ):
+        with pytest.raises(ValueError, match="example repeats"):
+            spec(eliciting, judging, extraction)

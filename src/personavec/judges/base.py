@@ -17,7 +17,7 @@ class Answer:
 
     `response_ids` are the ids that the answering model wrote, which a judge that is the same
     model reads in place of the text. `pair` is the index of the eliciting pair it was generated
-    under, if any; `thinking_ids` what the model thought before it.
+    under, if any, and `earlier` its examples; `thinking_ids` what the model thought before it.
     """
 
     question: str
@@ -26,6 +26,7 @@ class Answer:
     pair: int | None = None
     response_ids: tuple[int, ...] | None = None
     thinking_ids: tuple[int, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,15 @@ from torch import Tensor
 from personavec.errors import UsageError
 from personavec.judges.base import Answer, Score
 from personavec.judges.coherence import coherence
-from personavec.model.chat import chat
+from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
 from personavec.model.scoring import Job, token_logprobs
-from personavec.traits import JudgePair, TraitSpec
+from personavec.traits import InstructionPair, TraitSpec
 
 JUDGED_TOKENS = 64
 NAME = "contrast"
 
-_Turns = tuple[tuple[str, str], ...]
-_PromptIds = Callable[[str, str | None, _Turns], tuple[int, ...]]
+_PromptIds = Callable[[str, str | None, Turns], tuple[int, ...]]
 
 
 def trait_score(log_odds: float) -> float:
@@ -37,7 +36,7 @@ def trait_score(log_odds: float) -> float:
     return 50 * (1 + math.tanh(log_odds / 2))
 
 
-def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[JudgePair, ...]:
+def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...]:
     """The pairs that judge a rollout of eliciting pair `pair`.
 
     A spec without judge pairs is judged with its other eliciting pairs: under its own pair a
@@ -45,9 +44,7 @@ def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[JudgePair, ...]:
     """
     if spec.judge_instruction:
         return spec.judge_instruction
-    others = tuple(
-        JudgePair(pos=p.pos, neg=p.neg) for i, p in enumerate(spec.instruction) if i != pair
-    )
+    others = tuple(p for i, p in enumerate(spec.instruction) if i != pair)
     if not others:
         raise UsageError(
             f"trait '{spec.name}' has one instruction pair and no judge pairs: nothing is left to "
@@ -110,19 +107,18 @@ class ContrastJudge:
         self, spec: TraitSpec, answer: Answer, ids: tuple[int, ...], prompt_ids: _PromptIds
     ) -> list[Job]:
         """The response under its own prompt, then under both sides of every judge pair."""
-        own = prompt_ids(answer.question, answer.system, ())
+        own = prompt_ids(answer.question, answer.system, answer.earlier)
         if answer.thinking_ids and self.wrote_answers:
-            asked = self.loaded.chat.prompt_ids(chat(answer.question, answer.system))
+            messages = chat(answer.question, answer.system, answer.earlier)
+            asked = self.loaded.chat.prompt_ids(messages)
             own = (*asked, *answer.thinking_ids)
         jobs = [(own, ids)]
         for pair in judge_pairs(spec, answer.pair):
-            shows = tuple((e.question, e.pos) for e in pair.examples)
-            shows_not = tuple((e.question, e.neg) for e in pair.examples)
-            jobs.append((prompt_ids(answer.question, pair.pos, shows), ids))
-            jobs.append((prompt_ids(answer.question, pair.neg, shows_not), ids))
+            jobs.append((prompt_ids(answer.question, pair.pos, pair.turns("pos")), ids))
+            jobs.append((prompt_ids(answer.question, pair.neg, pair.turns("neg")), ids))
         return jobs
 
-    def _prompt_ids(self, question: str, system: str | None, earlier: _Turns) -> tuple[int, ...]:
+    def _prompt_ids(self, question: str, system: str | None, earlier: Turns) -> tuple[int, ...]:
         return tuple(self.loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
 
 

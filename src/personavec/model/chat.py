@@ -12,6 +12,8 @@ from personavec.errors import ModelError, UsageError
 from personavec.model.thinking import is_open, split, thinking_format
 
 Message = dict[str, str]
+#: (question, answer) turns.
+Turns = tuple[tuple[str, str], ...]
 
 #: Used when a tokenizer has no chat template of its own; said in every result's notes.
 PLAIN_TEMPLATE = (
@@ -20,13 +22,8 @@ PLAIN_TEMPLATE = (
 )
 
 
-def chat(
-    question: str, system: str | None = None, earlier: Sequence[tuple[str, str]] = ()
-) -> list[Message]:
-    """Messages up to a question; no system message when `system` is None.
-
-    `earlier` are (question, answer) turns before it.
-    """
+def chat(question: str, system: str | None = None, earlier: Turns = ()) -> list[Message]:
+    """Messages up to a question, after `earlier` turns; no system message when it is None."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     for asked, answer in earlier:
         messages.append({"role": "user", "content": asked})
