@@ -165,7 +165,8 @@ def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, 
         return template_spec(source, description), "template"
     if source in bundled_traits():
         text = (BUNDLED / "traits" / f"{source}.json").read_text("utf-8")
-        return _parse(text, where=source, name=source), "bundled"
+        spec = _parse(text, where=source, name=source)
+        return spec.model_copy(update={"checks": _bundled_checks(source)}), "bundled"
     path = Path(source)
     if path.suffix == ".json" or path.is_file():
         try:
@@ -177,6 +178,13 @@ def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, 
         f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, a spec file, "
         "or add --description TEXT to build a spec from templates"
     )
+
+
+@cache
+def _bundled_checks(name: str) -> tuple[Check, ...]:
+    """Kept beside the specs: they are longer, and were written without a look at them."""
+    path = BUNDLED / "checks" / f"{name}.json"
+    return tuple(Check.model_validate(check) for check in json.loads(path.read_text("utf-8")))
 
 
 def _parse(text: str, *, where: str, name: str) -> TraitSpec:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from personavec.cli import extract, judges, models, steer, traits
+from personavec.cli import extract, judges, models, steer, traits, validate_screen
 from personavec.errors import PersonavecError, StorageError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("extract")(extract.command)
 app.command("steer")(steer.command)
+app.command("validate-screen")(validate_screen.command)
 app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")
