@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,8 @@ class StudyRow:
     kind: Kind
     messages: tuple[Message, ...]
     """Without the system prompt and the examples that elicited the response."""
+    log_odds: float | None = None
+    """The judge's, where it has read the response already."""
 
     @property
     def question(self) -> str:
@@ -140,7 +142,11 @@ def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
 
 def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:
     """Rollouts as a dataset would hold them: question and response, nothing of how it came."""
-    return [_row(f"{kind}/{r.id}", kind, r.question, r.response) for r in rollouts if r.n_tokens]
+    return [
+        replace(_row(f"{kind}/{r.id}", kind, r.question, r.response), log_odds=r.log_odds)
+        for r in rollouts
+        if r.n_tokens
+    ]
 
 
 def written_rows(spec: TraitSpec) -> list[StudyRow]:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from personavec.conversations import ColumnMap, RawRow, fingerprint, source_name
 from personavec.errors import DataError, UsageError
 from personavec.judges.contrast import ContrastJudge
@@ -25,7 +27,17 @@ from personavec.report.detection import write_detection_report
 from personavec.rollouts import Rollout, Task, collect, keep
 from personavec.runs import append_records, atomic_write, claim, lock, read_records
 from personavec.screening.natural import Naturals
-from personavec.screening.score import Columns, Plan, Probe, probe, score_rows
+from personavec.screening.score import (
+    Columns,
+    FloatColumns,
+    Plan,
+    Prepared,
+    Probe,
+    judge_rows,
+    prepare,
+    probe,
+    score,
+)
 from personavec.studies.baselines import Baselines, Labelled, fit
 from personavec.studies.figures import METHODS, MIN_PLANTED, detection_figures, order_figures
 from personavec.studies.planting import (
@@ -306,29 +318,41 @@ def _score(
         seed=job.config.seed,
     )
     specs = [trait.spec for trait in traits]
+    plan = Plan(turns="last")
     with job.progress.bar(f"scoring {label}", len(rows)) as bar:
         bar.advance(done)
         for start in range(done, len(rows), _GROUP):
             group = rows[start : start + _GROUP]
-            columns = score_rows(
-                job.loaded,
-                [_raw(place, row) for place, row in enumerate(group, start=start)],
-                own,
-                Plan(turns="last"),
-                naturals=job.naturals,
-                judge=job.judge,
-                specs=specs,
+            raws = [_raw(place, row) for place, row in enumerate(group, start=start)]
+            prepared = prepare(job.loaded, raws, plan)
+            columns = score(job.loaded, prepared, own, plan, naturals=job.naturals)
+            judged = _judged(job.judge, specs, prepared, group)
+            append_records(
+                path, [_record(columns, judged, own, i, row) for i, row in enumerate(group)]
             )
-            append_records(path, [_record(columns, own, i, row) for i, row in enumerate(group)])
             bar.advance(len(group))
     return read_records(path)
+
+
+def _judged(
+    judge: ContrastJudge, specs: Sequence[TraitSpec], prepared: Prepared, rows: Sequence[StudyRow]
+) -> FloatColumns:
+    """Log-odds [row, trait]; what was judged when it was elicited is not judged again."""
+    known = [[row.log_odds] * len(specs) for row in rows]
+    out = np.array(known, np.float32).reshape(len(rows), len(specs))
+    left = [i for i, row in enumerate(rows) if row.log_odds is None]
+    raws, encoded = ([side[i] for i in left] for side in (prepared.raws, prepared.rows))
+    out[left] = judge_rows(judge, specs, Prepared(tuple(raws), tuple(encoded)))
+    return out
 
 
 def _raw(place: int, row: StudyRow) -> RawRow:
     return RawRow(place, row.kind, place + 1, {"id": row.id, "messages": list(row.messages)})
 
 
-def _record(columns: Columns, own: Probe, i: int, row: StudyRow) -> dict[str, Any]:
+def _record(
+    columns: Columns, judged: FloatColumns, own: Probe, i: int, row: StudyRow
+) -> dict[str, Any]:
     return without_nan(
         {
             "id": row.id,
@@ -340,7 +364,7 @@ def _record(columns: Columns, own: Probe, i: int, row: StudyRow) -> dict[str, An
             "scores": {
                 trait: {
                     "length": float(columns.n_tokens[i]),
-                    "judge": float(columns.judged[i, t]),
+                    "judge": float(judged[i, t]),
                     "none": float(columns.projection[i, t]),
                     "last_prompt": float(columns.minus_prompt[i, t]),
                     "generate": float(columns.minus_natural[i, t]),
