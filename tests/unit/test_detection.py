@@ -157,7 +157,10 @@ def test_averages_are_over_traits_and_a_style_without_rows_has_none() -> None:
     own, clean = records()
     wrong = [{**r, "scores": {"even": r["scores"]["odd"]}} for r in own]
     for row in wrong:
-        row["scores"]["even"] = {**row["scores"]["even"], "generate": -row["scores"]["even"]["none"]}
+        row["scores"]["even"] = {
+            **row["scores"]["even"],
+            "generate": -row["scores"]["even"]["none"],
+        }
     for row in clean:
         row["scores"]["even"] = row["scores"]["odd"]
     baselines = {"odd": fit(training()), "even": fit(training())}

@@ -108,7 +108,13 @@ def _print(results: dict[str, Any]) -> None:
         console.print(_methods(results, found, STYLES[style]))
         console.print(_traits(results, found, STYLES[style]))
     console.print(_order(results))
-    console.print(f"report: {results['out']}/report.html", highlight=False, markup=False)
+    data = results["data"]
+    console.print(
+        f"{data['clean']} clean rows of {data['name']} to plant into, {data['training']} to train "
+        f"on, {data['rejected']} that cannot be used; report: {results['out']}/report.html",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Table:
@@ -117,8 +123,8 @@ def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Tabl
         "method",
         "AUC",
         "AUC, same prompts",
-        *(f"precision = recall, {rate:.0%}" for rate in rates),
-        *(f"average precision, {rate:.0%}" for rate in rates),
+        *(f"precision = recall, {100 * rate:g}%" for rate in rates),
+        *(f"average precision, {100 * rate:g}%" for rate in rates),
         title=f"{title}: mean over {len(found['traits'])} traits",
         title_justify="left",
     )

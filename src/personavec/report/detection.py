@@ -100,8 +100,8 @@ def _style(results: Results, name: str, style: Results) -> Html:
         "method",
         "AUC",
         "AUC, same prompts",
-        *(f"precision = recall at {float(rate):.0%}" for rate in rates),
-        *(f"average precision at {float(rate):.0%}" for rate in rates),
+        *(f"precision = recall at {100 * float(rate):g}%" for rate in rates),
+        *(f"average precision at {100 * float(rate):g}%" for rate in rates),
     ]
     rows = [
         [title, *(_estimate(style["methods"][method].get(s)) for s in statistics)]

@@ -280,12 +280,14 @@ def _folder(job: _Job, spec: TraitSpec) -> Path:
 def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], list[Rollout]]:
     """Elicited responses that show the trait, and neutral ones, to one half of the questions."""
     questions = getattr(spec.questions, half)
+    # The halves share ids, which key the sampling: another seed keeps them independent.
+    seed = job.config.seed + (half == "extraction")
 
     def responses(tasks: Sequence[Task], what: str, judge: ContrastJudge | None) -> list[Rollout]:
         return collect(
             job.loaded,
             tasks,
-            Sampling(job.config.max_tokens, job.config.temperature, seed=job.config.seed),
+            Sampling(job.config.max_tokens, job.config.temperature, seed=seed),
             _folder(job, spec) / f"{what}-{half}",
             spec=spec,
             judge=judge,
