@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.cli.main import main
+from personavec.cli.validate_screen import show
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
@@ -140,9 +141,13 @@ def test_resamples_draw_whole_clusters() -> None:
 
 
 def test_figures_are_those_of_the_rows_on_disk(
-    validate: Callable[..., dict[str, Any]], tmp_path: Path
+    validate: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = validate()
+    show(results)
+    printed = capsys.readouterr().out
+    for said in ("rows elicited", "rows written", "contrast judge", "strong −"):
+        assert said in printed
     folder = tmp_path / "out" / "run"
     own = read_records(folder / "traits" / "odd" / "scores.jsonl")
     clean = read_records(folder / "clean.jsonl")

@@ -91,10 +91,11 @@ def command(
     if as_json:
         print_json(validate_screen.summary(results))
     else:
-        _print(results)
+        show(results)
 
 
-def _print(results: dict[str, Any]) -> None:
+def show(results: dict[str, Any]) -> None:
+    """Print the tables of saved or fresh results."""
     from personavec.report.detection import STYLES
 
     for note in results["notes"]:
@@ -170,8 +171,8 @@ def _order(results: dict[str, Any]) -> Table:
     return table
 
 
-def _estimate(found: dict[str, float] | None) -> str:
+def _estimate(found: dict[str, Any] | None) -> str:
     """A value with its interval on the line below."""
-    if found is None:
+    if found is None or found["value"] is None:
         return "–"
     return f"{found['value']:.2f}\n[dim]{found['low']:.2f}–{found['high']:.2f}[/dim]"
