@@ -196,6 +196,17 @@ def _cluster_error(array: FloatArray, clusters: npt.NDArray[Any]) -> tuple[float
     return float(np.sqrt(n / (n - 1) * np.square(residuals).sum()) / len(array)), n
 
 
+def resampled(clusters: Clusters, n: int = 2000, seed: int = 0) -> npt.NDArray[np.int64]:
+    """How often each value (column) occurs in each of `n` resamples (rows) of whole clusters.
+
+    For statistics that can be computed of weighted values, in all resamples at once. Values of
+    several groups are resampled jointly when they are given as one list. Raises DataError for
+    fewer than two clusters.
+    """
+    (codes,), n_clusters = _encode_clusters([clusters], [np.zeros(len(clusters))])
+    return _resampled_weights(n_clusters, n, seed)[:, codes]
+
+
 def monotone_within_intervals(intervals: Sequence[Interval]) -> bool:
     """Whether the intervals, in order, leave room for a curve that never falls.
 

@@ -22,6 +22,7 @@ from personavec.cli import (
     screen,
     steer,
     traits,
+    validate_screen,
 )
 from personavec.errors import PersonavecError, StorageError
 
@@ -37,6 +38,7 @@ app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen", cls=screen.Command)(screen.command)
+app.command("validate-screen")(validate_screen.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")

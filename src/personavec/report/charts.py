@@ -87,6 +87,38 @@ def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.F
     return figure
 
 
+def detection_auc(styles: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure:
+    """AUC of every method with its interval, best read from top to bottom; one colour a style."""
+    names = list(dict.fromkeys(str(row["method"]) for _, rows in styles for row in rows))
+    figure = _figure("AUC", "", height=110 + 46 * len(names))
+    for index, (style, rows) in enumerate(styles):
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        # Styles stand apart a little, so that intervals can be seen.
+        shift = 0.13 * (index - (len(styles) - 1) / 2)
+        figure.add_scatter(
+            x=[row["value"] for row in rows],
+            y=[names.index(str(row["method"])) + shift for row in rows],
+            error_x=_error_bars(rows, "value", "low", "high")
+            | {"thickness": 1.5, "width": 3, "color": colour},
+            customdata=[f"{row['method']}, {style}{_interval(row, 'low', 'high')}" for row in rows],
+            mode="markers",
+            name=style,
+            marker={"size": 9, "symbol": LINE_SYMBOLS[index % len(LINE_SYMBOLS)], "color": colour},
+            showlegend=True,
+            hovertemplate="%{x:.3f} %{customdata}<extra></extra>",
+        )
+    figure.add_vline(x=0.5, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=[len(names) - 0.5, -0.5],
+        automargin=True,
+        showgrid=False,
+    )
+    figure.update_xaxes(range=[-0.02, 1.02], showgrid=True)
+    return figure
+
+
 def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
     """Log-odds by steered layer, one line and interval band per estimator and coefficient."""
     figure = _figure("layer", LOG_ODDS, height=340)

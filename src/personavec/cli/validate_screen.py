@@ -1,0 +1,178 @@
+"""personavec validate-screen"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from personavec.cli import options
+from personavec.cli.options import console, log, numbers, print_json
+
+
+def command(
+    data: Annotated[
+        str, typer.Argument(help="Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.")
+    ],
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vectors",
+            help="Vectors' folders or bundled names; repeat it, or separate by commas. "
+            "Default: all bundled ones.",
+        ),
+    ] = None,
+    trait: Annotated[
+        list[str] | None,
+        typer.Option("--trait", help="Spec file of a vector's trait that is not bundled."),
+    ] = None,
+    rates: Annotated[
+        str, typer.Option(help="Shares of planted rows, separated by commas.")
+    ] = "0.01,0.05,0.2",
+    clean: Annotated[int, typer.Option(min=1, help="Rows drawn from DATA to plant into.")] = 300,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest response; longer ones of DATA are cut there.")
+    ] = 64,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(
+        "out/validate-screen"
+    ),
+    natural_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps natural responses between runs.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Other column names, e.g. prompt=q,response=a.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A dataset's split.")] = None,
+    model: options.Model = "smollm2",
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    batch_tokens: options.BatchTokens = 16384,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Plant rows that show a trait into clean ones, and see which methods find them.
+
+    Example: `personavec validate-screen chats.jsonl --vectors evil,sycophantic --clean 100`
+
+    Prints precision, recall, AUC and average precision of every method, for rows that the model
+    wrote and for rows that people wrote. A killed run continues with the same command.
+    """
+    from personavec.conversations import ColumnMap
+    from personavec.model.loading import load_model
+    from personavec.studies import validate_screen
+    from personavec.traits import load_trait
+    from personavec.vectors import bundled_vectors, load_vector
+
+    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
+    found = [load_vector(name) for name in names or bundled_vectors()]
+    given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
+    specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]
+    config = validate_screen.ValidateScreenConfig(
+        rates=numbers(rates, "--rates"),
+        clean_rows=clean,
+        max_tokens=max_tokens,
+        columns=ColumnMap.parse(columns),
+        split=split,
+        seed=seed,
+        batch_tokens=batch_tokens,
+    )
+    results = validate_screen.run(
+        load_model(model, dtype=dtype, device=device),
+        found,
+        specs,
+        data,
+        out,
+        config,
+        naturals=natural_cache,
+    )
+    if as_json:
+        print_json(validate_screen.summary(results))
+    else:
+        show(results)
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the tables of saved or fresh results."""
+    from personavec.report.detection import STYLES
+
+    for note in results["notes"]:
+        log(f"note: {note}")
+    for name, why in results["not_measured"].items():
+        log(f"warning: {name} was not measured: {why}")
+    for style, found in results["styles"].items():
+        if found is None:
+            log(f"note: no {STYLES[style]}")
+            continue
+        console.print(_methods(results, found, STYLES[style]))
+        console.print(_traits(results, found, STYLES[style]))
+    console.print(_order(results))
+    data = results["data"]
+    console.print(
+        f"{data['clean']} clean rows of {data['name']} to plant into, {data['training']} to train "
+        f"on, {data['rejected']} that cannot be used; report: {results['out']}/report.html",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Table:
+    rates = results["rates"]
+    table = Table(
+        "method",
+        "AUC",
+        "AUC, same prompts",
+        *(f"precision = recall, {100 * rate:g}%" for rate in rates),
+        *(f"average precision, {100 * rate:g}%" for rate in rates),
+        title=f"{title}: mean over {len(found['traits'])} traits",
+        title_justify="left",
+    )
+    statistics = [
+        "auc",
+        "auc_same_prompts",
+        *(f"precision@{rate:g}" for rate in rates),
+        *(f"average_precision@{rate:g}" for rate in rates),
+    ]
+    for method, name in results["methods"].items():
+        table.add_row(name, *(_estimate(found["methods"][method].get(s)) for s in statistics))
+    return table
+
+
+def _traits(results: dict[str, Any], found: dict[str, Any], title: str) -> Table:
+    traits = found["traits"]
+    table = Table("AUC", *traits, title=f"{title}: every trait", title_justify="left")
+    for method, name in results["methods"].items():
+        table.add_row(name, *(_estimate(t["methods"][method]["auc"]) for t in traits.values()))
+    table.add_section()
+    table.add_row("planted", *(str(t["planted"]) for t in traits.values()))
+    table.add_row("clean", *(str(t["clean"]) for t in traits.values()))
+    table.add_row("same prompts", *(str(t["clean_same_prompts"]) for t in traits.values()))
+    table.add_row("left out", *(str(t["left_out"]) for t in traits.values()))
+    return table
+
+
+def _order(results: dict[str, Any]) -> Table:
+    from personavec.report.detection import verdict
+
+    table = Table(
+        *("trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"),
+        title="mean exact difference of datasets whose strength is known",
+        title_justify="left",
+    )
+    for trait, order in results["order"].items():
+        if order is None:
+            table.add_row(trait, *["not measured"] * 6)
+            continue
+        cells = [order["bands"][name] for name in ("normal", "mild", "strong")]
+        cells += [order["mild_minus_normal"], order["strong_minus_mild"]]
+        table.add_row(trait, *map(_estimate, cells), verdict(order))
+    return table
+
+
+def _estimate(found: dict[str, Any] | None) -> str:
+    """A value with its interval on the line below."""
+    if found is None or found["value"] is None:
+        return "–"
+    return f"{found['value']:.2f}\n[dim]{found['low']:.2f}–{found['high']:.2f}[/dim]"

@@ -1,0 +1,1 @@
+"""Studies: verbs made of verbs, which test what single ones claim."""
