@@ -7,7 +7,7 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled checks results models bench clean
+.PHONY: help demo test check lint llamacpp vectors unbundled checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -58,6 +58,9 @@ vectors: $(READY)  ## remake the bundled vectors of all seven traits
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
+
+cluster: $(READY)  ## the tests on a Ray cluster of several nodes
+	$(BIN)/pytest -m cluster tests/live/test_ray.py
 
 checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	for trait in $(TRAITS); do \

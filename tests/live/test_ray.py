@@ -25,6 +25,8 @@ from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.progress import Progress
 from personavec.screening import parts
 
+pytestmark = pytest.mark.cluster
+
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
 ROWS, WINDOW = 400, 16
