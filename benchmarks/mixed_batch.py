@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import personavec as pv
-from personavec.extract import versions
+from personavec.summaries import versions
 from personavec.model.capture import padded
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling

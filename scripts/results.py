@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 #: The trial that the project started from: mean log-odds at the best of its coefficients, and at
 #: -2. Other specs, another judge, other sampling: not a baseline measured here.
@@ -35,6 +36,7 @@ def main(bundled: Path, unbundled: Path, checks: Path) -> None:
             pages += [f"## {title}\n", _summary(found)]
             pages += [_failure(folder / name / "failed.txt", name) for name in failed]
             pages += [_curve(results) for results in found]
+    pages.append(_speed())
     text = "\n".join(pages)
     (DOCS / "results.md").write_text(text, "utf-8")
     print(text)
@@ -103,6 +105,58 @@ def _checks(folder: Path) -> str:
         rows.append([check["trait"], *cells, f"{tune['n']} and {report['n']}"])
     mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
     return f"{_table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
+
+
+def _speed() -> str:
+    """The benchmarks' ratios, baseline over ours, with their range over all pairs of repeats."""
+    mixed, capture = (
+        json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8"))
+        for name in ("mixed_batch", "capture")
+    )
+
+    def row(what: str, found: dict[str, Any], baseline: str, ours: str) -> list[str]:
+        slow, fast = found["seconds"][baseline], found["seconds"][ours]
+        middle = found["median_seconds"][baseline] / found["median_seconds"][ours]
+        spread = f"{min(slow) / max(fast):.2f} to {max(slow) / min(fast):.2f}"
+        repeats = f"{len(slow)} and {len(fast)}"
+        return [what, f"{middle:.2f} ({spread})", repeats, f"{found['date']}"]
+
+    rows = [
+        row(
+            "20 steering configurations x 5 questions: one `generate` call each / one mixed batch",
+            mixed,
+            "one call each",
+            "mixed",
+        ),
+        *(
+            row(
+                f"one text at a time with `output_hidden_states` / capture, {depth}",
+                capture,
+                f"loop, {depth}",
+                f"capture, {depth}",
+            )
+            for depth in ("every layer", "middle layer")
+        ),
+        row(
+            "generation with capture / without",
+            capture,
+            "generation with capture",
+            "generation",
+        ),
+    ]
+    head = ["seconds / seconds", "ratio of medians (range over pairs)", "repeats", "date"]
+    memory = "; ".join(
+        f"{what} {found['peak_mib']['1x']:.0f} and {found['peak_mib']['10x']:.0f} MiB"
+        for what, found in (("mixed batches", mixed), ("capture", capture))
+    )
+    share = capture["share_of_peak"]
+    return (
+        f"## Speed\n\nTwo processor cores, `make bench`.\n\n{_table(head, rows)}\n"
+        f"Peak memory on the same texts and on ten times as many: {memory}. Capture reaches "
+        f"{share['capture, every layer']:.0%} (every layer) and "
+        f"{share['capture, middle layer']:.0%} (up to the middle layer) of the processor's "
+        f"measured matrix-product peak, {capture['peak_flops'] / 1e9:.0f} GFLOP/s.\n"
+    )
 
 
 def _dose(results: dict[str, Any], coefficient: float) -> dict[str, Any]:
