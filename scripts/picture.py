@@ -29,7 +29,7 @@ def main() -> None:
         x = [d["coefficient"] for d in doses]
         band = [d["high"] for d in doses] + [d["low"] for d in reversed(doses)]
         figure.add_trace(
-            go.Scatter(x=x + x[::-1], y=band, fill="toself", line={"width": 0},
+            go.Scatter(x=x + x[::-1], y=band, fill="toself", mode="lines", line={"width": 0},
                        fillcolor="rgba(42,130,199,0.22)"),
             row=1, col=column,
         )  # fmt: skip
