@@ -126,7 +126,7 @@ def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Tabl
         "AUC, same prompts",
         *(f"precision = recall, {100 * rate:g}%" for rate in rates),
         *(f"average precision, {100 * rate:g}%" for rate in rates),
-        title=f"{title}: mean over {len(found['traits'])} traits",
+        title=f"{title}: mean over {', '.join(found['traits'])}",
         title_justify="left",
     )
     statistics = [

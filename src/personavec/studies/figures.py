@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import zscore
 
 from personavec.stats import resampled
 from personavec.studies import detection
@@ -119,8 +118,12 @@ def method_scores(
         "last_prompt": [column("last_prompt")],
         "generate": [exact],
         # Each in its own standard deviations, which sees no label.
-        "combined": [np.mean([zscore(judged), zscore(exact)], axis=0)],
+        "combined": [(_standardised(judged) + _standardised(exact)) / 2],
     }
+
+
+def _standardised(values: FloatArray) -> FloatArray:
+    return (values - values.mean()) / values.std()
 
 
 def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[str, Any] | None:

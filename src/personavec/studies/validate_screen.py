@@ -343,8 +343,8 @@ def _judged(
     known = [[row.log_odds] * len(specs) for row in rows]
     out = np.array(known, np.float32).reshape(len(rows), len(specs))
     left = [i for i, row in enumerate(rows) if row.log_odds is None]
-    raws, encoded = ([side[i] for i in left] for side in (prepared.raws, prepared.rows))
-    out[left] = judge_rows(judge, specs, Prepared(tuple(raws), tuple(encoded)))
+    unread = Prepared(tuple(prepared.raws[i] for i in left), tuple(prepared.rows[i] for i in left))
+    out[left] = judge_rows(judge, specs, unread)
     return out
 
 
