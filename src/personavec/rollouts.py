@@ -326,6 +326,8 @@ def load_activations(
             raise DataError(
                 f"{path} is damaged ({error}); delete the folder and run again"
             ) from error
+    if not ids:
+        raise DataError(f"no rollouts whose activations in {folder} could be read")
     missing = [i for i in ids if i not in found]
     if missing:
         raise DataError(

@@ -385,3 +385,9 @@ def test_a_judge_without_log_odds_keeps_and_the_contrast_judge_measures(
     assert results["mean_log_odds"]["pos"]["log_odds"] is None
     assert all(dose["log_odds"] is not None for dose in results["dose_response"])
     assert any("by instruction judge" in note for note in results["notes"])
+
+
+def test_activations_of_no_rollouts_are_a_clear_error(tmp_path: Path) -> None:
+    """Where nothing was answered there is nothing to read, and that is one line."""
+    with pytest.raises(DataError, match="no rollouts"):
+        load_activations(tmp_path, [])
