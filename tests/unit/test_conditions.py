@@ -1,0 +1,54 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personavec.conditions import UNITS, Condition, parse_condition
+from personavec.errors import UsageError
+
+TRAITS = ("evil", "sycophantic")
+
+
+@given(
+    st.sampled_from(TRAITS),
+    st.sampled_from("<>"),
+    st.floats(-1e6, 1e6, allow_nan=False),
+    st.sampled_from(UNITS),
+)
+def test_what_is_spelled_is_read_back(trait, side, threshold, unit):
+    written = f"{trait} {side} {threshold!r}{unit}"
+    assert parse_condition(written, traits=TRAITS) == Condition(trait, side, threshold, unit)
+
+
+def test_sigma_is_the_unit_where_none_is_named():
+    assert parse_condition("evil>3", traits=TRAITS).unit == "sigma"
+
+
+def test_a_condition_is_met_beyond_its_threshold_alone():
+    above, below = (parse_condition(f"evil{side}3", traits=TRAITS) for side in "><")
+    readings = [{"evil": value} for value in (2.0, 3.0, 4.0)]
+    assert [above.met(reading) for reading in readings] == [False, False, True]
+    assert [below.met(reading) for reading in readings] == [True, False, False]
+
+
+def test_no_reading_meets_no_condition():
+    above = parse_condition("evil>3", traits=TRAITS)
+    assert not above.met({}) and not above.met({"evil": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("evil", "TRAIT>NUMBER"),
+        ("evil>", "TRAIT>NUMBER"),
+        ("evil>three", "TRAIT>NUMBER"),
+        ("evil>1.2.3", "not a number"),
+        ("evil>1e999", "finite"),
+        ("cruel>3", "evil, sycophantic"),
+        ("evil>3percent", "sigma, log_odds, score, norm"),
+    ],
+)
+def test_what_is_wrong_is_named(text, says):
+    with pytest.raises(UsageError, match=says):
+        parse_condition(text, traits=TRAITS)
