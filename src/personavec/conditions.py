@@ -1,4 +1,4 @@
-"""Conditions on a trait's reading: `TRAIT>NUMBER[UNIT]`, the grammar of --fail-if, --stop-if, --guard."""
+"""Conditions on a reading: `TRAIT>NUMBER[UNIT]`, as --fail-if, --stop-if and --guard take."""
 
 from __future__ import annotations
 
