@@ -53,6 +53,8 @@ _LONGEST_PAUSE = 300.0
 _PASSING = {408, 409, 425, 429}
 #: Roughly, in English text.
 _CHARACTERS_PER_TOKEN = 4
+#: Seconds between two questions, about what it takes to handle a reply.
+_APART = 0.002
 
 
 @dataclass(frozen=True)
@@ -358,11 +360,12 @@ class _Asker:
         self.endpoint, self.client = endpoint, client
         self.works = False  # has it ever given a completion?
         self.resume_at = 0.0  # a server that asks for a pause asks all
+        self.next_at = 0.0
         self.limit_name = "max_tokens"
 
     async def ask(self, request: Request) -> Reply:
         for attempt in range(self.endpoint.retries + 1):
-            await asyncio.sleep(max(0.0, self.resume_at - time.monotonic()))
+            await asyncio.sleep(self._wait())
             try:
                 completion = await self._try(request)
             except _Failed as failed:
@@ -381,6 +384,17 @@ class _Asker:
                 _remember(self.endpoint, request, completion)
                 return Reply(completion)
         raise AssertionError("unreachable: the last try returns")
+
+    def _wait(self) -> float:
+        """Seconds until the next question may leave.
+
+        Apart, since replies that come at once are handled in step: the questions that follow them
+        would all leave late, and at once again.
+        """
+        now = time.monotonic()
+        at = max(now, self.resume_at, self.next_at)
+        self.next_at = at + _APART
+        return at - now
 
     async def _try(self, request: Request) -> dict[str, Any]:
         """One call. Raises _Failed for this request, EndpointError for all of them."""
@@ -549,10 +563,10 @@ def _remember(endpoint: Endpoint, request: Request, completion: dict[str, Any]) 
     aside = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         try:
-            aside.write_text(json.dumps(completion), "utf-8")
+            aside.write_bytes(json.dumps(completion).encode())
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(completion), "utf-8")
+            aside.write_bytes(json.dumps(completion).encode())
         os.replace(aside, path)
     except OSError as error:
         raise StorageError(

@@ -184,11 +184,13 @@ def _whole(jobs: Sequence[Job], loaded: LoadedModel) -> tuple[list[tuple[int, Te
     return [(0, logits[:, :-1])], responses
 
 
-def _gather(logits: Tensor, responses: Tensor, at: int, chunk: int = 512) -> Tensor:
+def _gather(logits: Tensor, responses: Tensor, at: int) -> Tensor:
     """Float32 log-probabilities of responses[:, at:at+n] under logits [batch, n, vocabulary]."""
     rows, n, size = logits.shape
     targets = responses[:, at : at + n].reshape(-1)
     flat = logits.reshape(-1, size)
+    # In float32 the logits of 512 tokens are 100 MB: a processor's caches hold those of a few.
+    chunk = max(1, 2**20 // size) if logits.device.type == "cpu" else 512
     parts = [
         -functional.cross_entropy(
             flat[i : i + chunk].float(), targets[i : i + chunk], reduction="none"
