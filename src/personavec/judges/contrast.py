@@ -65,7 +65,7 @@ class ContrastJudge:
     wrote_answers: bool = False
     batch_tokens: int = 12288
     name: str = NAME
-    group: int = 40
+    group: int = 80
 
     def identity(self) -> dict[str, Any]:
         return {"judge": self.name, "model": self.loaded.identity.as_dict()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def token_logprobs(
         for batch in _batches(jobs, members, batch_tokens):
             chosen = [jobs[i] for i in batch]
             if layers <= set(_SELECTABLE):
-                logits, responses = _after_stem(chosen, loaded, len(stem), deepcopy(cache))
+                logits, responses = _after_stem(chosen, loaded, len(stem), _shared(cache))
             else:
                 logits, responses = _whole(chosen, loaded)
             for i, logprobs in zip(batch, _logprobs(chosen, logits, responses), strict=True):
@@ -101,6 +101,13 @@ def _run_stem(stem: tuple[int, ...], loaded: LoadedModel) -> DynamicCache:
         ids = torch.tensor([stem], device=loaded.device)
         loaded.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache
+
+
+def _shared(cache: DynamicCache) -> DynamicCache:
+    """A cache of its own with the same keys and values, which are replaced and never changed."""
+    own = copy(cache)
+    own.layers = [copy(layer) for layer in cache.layers]
+    return own
 
 
 def _batches(jobs: Sequence[Job], order: Sequence[int], budget: int) -> list[list[int]]:
