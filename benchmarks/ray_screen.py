@@ -32,7 +32,7 @@ from personavec.conversations import fingerprint, marks, raw_rows
 from personavec.screening import on_ray, parts
 from personavec.screening.outputs import Added, write_outputs
 from personavec.screening.score import Plan, Probe, prepare, probe, score
-from personavec.screening.stretches import stretches
+from personavec.screening.stretches import stretches, windows
 from personavec.summaries import versions
 
 #: Rows of a window, fewer than in use: two workers should have as much to do as each other.
@@ -51,7 +51,7 @@ def one_process(loaded: LoadedModel, wanted: Probe, data: Path, folder: Path) ->
     """The tokens of a dataset, scored as `personavec screen` does."""
 
     def prepared() -> Iterator[Any]:
-        for number, raws in enumerate(parts.windows(raw_rows(data), WINDOW)):
+        for number, raws in enumerate(windows(raw_rows(data), WINDOW)):
             yield number, prepare(loaded, raws, Plan())
 
     tokens = 0

@@ -17,7 +17,7 @@ from typing import Any
 from personavec import __version__
 from personavec.errors import EndpointError, UsageError
 from personavec.judges.contrast import ContrastJudge
-from personavec.judges.endpoint import Endpoint
+from personavec.judges.endpoint import Endpoint, Estimate, estimate, total, unwritten
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -86,6 +86,24 @@ def run(
         if not (out / SPEC_FILE).exists():
             _write(endpoint, name, description, out, config, subject, progress, settings)
         return _summary(out / SPEC_FILE)
+
+
+def most_asked(
+    endpoint: Endpoint, name: str, description: str, config: AuthorConfig | None = None
+) -> Estimate:
+    """What a spec takes of the endpoint at most, where every answer can be used.
+
+    Every round is counted as if it showed the author a whole draft and had it all written again.
+    Raises SpecError for a name or description that no spec can have.
+    """
+    config = config or AuthorConfig()
+    template_spec(name, description)
+    messages = draft_messages(name.strip(), description.strip(), config.sizes)
+    draft = {"messages": messages, "max_tokens": config.answer_tokens}
+    shown = {"role": "user", "content": unwritten(config.answer_tokens)}
+    rewriting = {"messages": [*messages, shown], "max_tokens": config.answer_tokens}
+    first = estimate(endpoint, [draft])
+    return total([first, *(estimate(endpoint, [rewriting]) for _ in range(config.rounds))])
 
 
 def _settings(

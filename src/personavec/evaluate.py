@@ -165,6 +165,14 @@ def run(
     return results
 
 
+def questions_to_judge(spec: TraitSpec, config: EvaluateConfig, *, repeats: int) -> list[str]:
+    """The question of every response for a trait that the judge will score.
+
+    `repeats` is how often a question is asked of all models, with and without cues.
+    """
+    return [q for q in _questions(spec, config) for _ in range(config.samples * repeats)]
+
+
 def judging_model(subject: Subject, compare_to: Subject | None = None) -> LoadedModel:
     """The model nearest to an untouched one: that compared to, an adapter's base, or its own.
 

@@ -121,6 +121,15 @@ def run(
         return _run(loaded, spec, out, config, origin, judge, progress, layers, adopted, notes)
 
 
+def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
+    """The question of every rollout that is generated for the judge, in order.
+
+    Steered responses are not among them: the contrast judge measures those.
+    """
+    tasks = elicitation_tasks(spec, spec.questions.extraction, config.samples)
+    return [task.question for task in tasks]
+
+
 def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
     """The layers to sweep: those given, or about eight over the middle of the network."""
     n = loaded.identity.n_layers

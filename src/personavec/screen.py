@@ -49,7 +49,7 @@ from personavec.screening.score import (
     probe,
     score,
 )
-from personavec.screening.stretches import stretches
+from personavec.screening.stretches import stretches, windows
 from personavec.screening.table import Scores, load_scores
 from personavec.screening.verdicts import (
     NaturalSide,
@@ -369,7 +369,7 @@ def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
     exact = _is_exact(job, dataset)
 
     def prepared() -> Iterator[tuple[int, Prepared]]:
-        for number, raws in enumerate(parts.windows(dataset.rows(), parts.WINDOW)):
+        for number, raws in enumerate(windows(dataset.rows(), parts.WINDOW)):
             if number >= done:
                 yield number, prepare(job.loaded, raws, job.plan)
 

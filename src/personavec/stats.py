@@ -13,10 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
-from scipy.stats import binom as binomial
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
+from scipy import special
 
 from personavec.errors import DataError
 
@@ -130,7 +127,7 @@ def cluster_mean(
     """
     array = _finite(values, "values")
     error, n_clusters = _cluster_error(array, np.asarray(clusters))
-    reach = float(student_t.ppf((1 + confidence) / 2, n_clusters - 1)) * error
+    reach = float(special.stdtrit(n_clusters - 1, (1 + confidence) / 2)) * error
     middle = float(array.mean())
     return Interval(middle, middle - reach, middle + reach)
 
@@ -152,7 +149,7 @@ def mean_difference_interval(
         _cluster_error(a, np.asarray(clusters))[0],
         _cluster_error(b, np.asarray(reference_clusters))[0],
     )
-    reach = float(normal.ppf((1 + confidence) / 2)) * float(np.hypot(*errors))
+    reach = float(special.ndtri((1 + confidence) / 2)) * float(np.hypot(*errors))
     middle = float(a.mean() - b.mean())
     return Interval(middle, middle - reach, middle + reach)
 
@@ -163,6 +160,9 @@ def quantile_interval(values: npt.ArrayLike, share: float, confidence: float = 0
     Values are taken as independent. `low` or `high` is an extreme of the data where too few
     values lie beyond the quantile.
     """
+    # All of scipy.stats costs a second to import, and all that it is needed for is this.
+    from scipy.stats import binom as binomial
+
     ordered = np.sort(_finite(values, "values"))
     n, tail = len(ordered), (1 - confidence) / 2
     low = int(binomial.ppf(tail, n, share))
@@ -179,8 +179,8 @@ def share_interval(hits: int, of: int, confidence: float = 0.95) -> Interval:
     if of < 1:
         raise DataError("a share of nothing has no value")
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, of - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, of - hits)) if hits < of else 1.0
+    low = float(special.betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
     return Interval(hits / of, low, high)
 
 

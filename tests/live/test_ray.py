@@ -29,7 +29,7 @@ pytestmark = pytest.mark.cluster
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
-ROWS, WINDOW = 400, 16
+ROWS, WINDOW = 160, 4
 QUIET = Progress(quiet=True)
 
 # A driver of its own, to be killed. It reads what it is to do from its arguments.
@@ -64,6 +64,13 @@ def cluster() -> Iterator[Any]:
             "num_cpus": 0,
             "object_store_memory": 100 << 20,
             "include_dashboard": False,
+            # A node that is gone is believed so after a second or two, not after half a minute.
+            "_system_config": {
+                "health_check_initial_delay_ms": 0,
+                "health_check_period_ms": 500,
+                "health_check_timeout_ms": 5000,
+                "health_check_failure_threshold": 3,
+            },
         },
     )
     yield found
@@ -132,7 +139,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     lines = []
     for i in range(ROWS):
-        said = " ".join(rng.choices(words, k=rng.randint(3, 90)))
+        said = " ".join(rng.choices(words, k=rng.randint(3, 30)))
         lines.append(json.dumps({"id": f"r{i}", "prompt": f"Say {i % 40}.", "completion": said}))
         if i % 50 == 7:
             lines.append('{"prompt": "cut off')

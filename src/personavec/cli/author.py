@@ -20,7 +20,9 @@ def command(
     api_model: options.ApiModel = None,
     api_base: options.ApiBase = None,
     api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
+    api_price: options.ApiPrice = None,
     cache: options.Cache = None,
+    dry_run: options.DryRun = False,
     out: options.Out = None,
     examples: Annotated[
         int, typer.Option(min=0, help="Examples in every pair; small models need them.")
@@ -40,6 +42,8 @@ def command(
     model: options.Model = "smollm2",
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -50,9 +54,9 @@ def command(
     Example: `personavec author formal --description "Writes with distance." --api-model gpt-4.1`
 
     The spec is written to spec.json in --out, for you to read and edit. A killed run continues
-    when the same command is given again.
+    when the same command is given again. --dry-run counts every round as a whole spec.
     """
-    from personavec.author import AuthorConfig, Sizes, run
+    from personavec.author import AuthorConfig, Sizes, most_asked, run
     from personavec.judges.endpoint import Endpoint
 
     endpoint = Endpoint(
@@ -66,11 +70,13 @@ def command(
         answer_tokens=answer_tokens,
         batch_tokens=batch_tokens,
     )
+    if dry_run:
+        asked = most_asked(endpoint, name, description, config)
+        options.print_estimate(asked, api_price, as_json)
+        return
     subject = None
     if probe:
-        from personavec.model.loading import load_model
-
-        subject = load_model(model, dtype=dtype, device=device)
+        subject = options.load_model(model, dtype, device, model_arg, template_arg)
     folder = out or Path("traits") / name.strip().replace(" ", "_")
     found = run(endpoint, name, description, folder, config, subject=subject)
     if as_json:

@@ -52,15 +52,17 @@ def command(
         int | None, typer.Option(min=2, help="Only the last N evaluation questions of a trait.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt before it all.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    max_tokens: options.MaxTokens = 64,
+    temperature: options.Temperature = 0.7,
     judge: options.Judge = "contrast",
     judge_model: options.JudgeModel = None,
     api_base: options.ApiBase = None,
     api_model: options.ApiModel = None,
     api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
     api_concurrency: options.ApiConcurrency = 16,
+    api_price: options.ApiPrice = None,
     cache: options.Cache = None,
+    dry_run: options.DryRun = False,
     out: options.Out = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
@@ -77,6 +79,7 @@ def command(
 
     With --out a report is written, and a killed run continues with the same command. Unless
     --judge and --judge-model say otherwise, the model compared to or a base model judges.
+    --dry-run counts every response as if it were as long as it may become.
     """
     from personavec import evaluate
     from personavec.cues import read_cues
@@ -100,6 +103,13 @@ def command(
     if judge != "contrast":
         for spec in specs:
             options.require_rubric(spec)
+    if dry_run:
+        repeats = (2 if compare_to else 1) * (2 if cue else 1)
+        asked = [evaluate.questions_to_judge(spec, config, repeats=repeats) for spec in specs]
+        coming = [options.responses_to_come(questions, max_tokens) for questions in asked]
+        expected = options.estimate(choice, list(zip(specs, coming, strict=True)))
+        options.print_estimate(expected, api_price, as_json)
+        return
     steered_by = _steered_by(vectors or [], coefficient, layer)
     cues = read_cues(cue) if cue else None
 

@@ -22,8 +22,8 @@ def command(
     samples: Annotated[
         int, typer.Option(min=1, help="Responses per question, pair and polarity.")
     ] = 1,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    max_tokens: options.MaxTokens = 64,
+    temperature: options.Temperature = 0.7,
     layers: Annotated[
         str | None, typer.Option(help="Candidate layers, e.g. 10,14,18; default: eight.")
     ] = None,
@@ -49,7 +49,9 @@ def command(
     api_model: options.ApiModel = None,
     api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
     api_concurrency: options.ApiConcurrency = 16,
+    api_price: options.ApiPrice = None,
     cache: options.Cache = None,
+    dry_run: options.DryRun = False,
     dtype: options.Dtype = None,
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
@@ -64,9 +66,10 @@ def command(
     Example: `personavec extract --trait optimistic --out vectors/optimistic`
 
     A killed run continues when the same command is given again. The subject judges its own
-    responses, unsteered, unless --judge-model or --judge api says otherwise.
+    responses, unsteered, unless --judge-model or --judge api says otherwise. --dry-run counts
+    every response as if it were as long as it may become.
     """
-    from personavec.extract import ExtractConfig, run, summary
+    from personavec.extract import ExtractConfig, questions_to_judge, run, summary
     from personavec.traits import load_trait
 
     choice = options.JudgeChoice(
@@ -89,6 +92,12 @@ def command(
         include_thinking=include_thinking,
         batch_tokens=batch_tokens,
     )
+    if dry_run:
+        if rollouts:
+            raise UsageError("--dry-run counts responses that are to come: leave --rollouts out")
+        coming = options.responses_to_come(questions_to_judge(spec, config), max_tokens)
+        options.print_estimate(options.estimate(choice, [(spec, coming)]), api_price, as_json)
+        return
     folder = out or Path("vectors") / spec.name.replace(" ", "_")
     load = partial(
         options.load_model,

@@ -61,7 +61,7 @@ def score(
         options.require_rubric(spec)
     if dry_run:
         answers = file_answers(file, (question_column, answer_column))
-        options.print_estimate(options.estimate(choice, spec, answers), api_price, as_json)
+        options.print_estimate(options.estimate(choice, [(spec, answers)]), api_price, as_json)
         return
     load = partial(
         options.load_model,
@@ -112,6 +112,8 @@ def check(
     dry_run: options.DryRun = False,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -136,9 +138,15 @@ def check(
         options.require_rubric(spec)
     answers = checking.answers(spec, half)
     if dry_run:
-        options.print_estimate(options.estimate(choice, spec, answers), api_price, as_json)
+        options.print_estimate(options.estimate(choice, [(spec, answers)]), api_price, as_json)
         return
-    load = partial(options.load_model, dtype=dtype, device=device)
+    load = partial(
+        options.load_model,
+        dtype=dtype,
+        device=device,
+        model_args=model_arg,
+        template_args=template_arg,
+    )
     judging = options.make_judge(choice, load, default_model=model)
     found = checking.run(judging, spec, half)
     target = out or Path("checks") / f"{spec.name.replace(' ', '_')}-{judge}.json"

@@ -56,6 +56,24 @@ BatchTokens = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest response, in tokens.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
+ManyVectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vectors",
+        help="Vectors' folders or bundled names; repeat it, or separate by commas. "
+        "Default: all bundled ones.",
+    ),
+]
+Columns = Annotated[
+    str | None, typer.Option("--columns", help="Other column names, e.g. prompt=q,response=a.")
+]
+Split = Annotated[str | None, typer.Option("--split", help="A dataset's split.")]
+NaturalCache = Annotated[
+    Path | None,
+    typer.Option("--natural-cache", help="Folder that keeps natural responses between runs."),
+]
 
 Judge = Annotated[
     str,
@@ -92,6 +110,11 @@ DryRun = Annotated[
 
 #: Tables for people go here; with --json everything but the object goes to stderr.
 console = Console()
+
+
+def names(texts: Sequence[str] | None) -> list[str]:
+    """The names in options that may be repeated, or hold several separated by commas."""
+    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -213,14 +236,26 @@ def require_rubric(spec: TraitSpec) -> None:
     trait_rubric(spec)
 
 
-def estimate(choice: JudgeChoice, spec: TraitSpec, answers: Sequence[Answer]) -> Estimate:
-    """What judging would take of an endpoint. Raises UsageError for other judges."""
+def responses_to_come(questions: Sequence[str], max_tokens: int) -> list[Answer]:
+    """Stand-ins for responses that a model will write, each as long as it may become."""
+    from personavec.judges.base import Answer
+    from personavec.judges.endpoint import unwritten
+
+    return [Answer(question, unwritten(max_tokens)) for question in questions]
+
+
+def estimate(choice: JudgeChoice, answers: Sequence[tuple[TraitSpec, list[Answer]]]) -> Estimate:
+    """What judging every spec's answers would take of an endpoint.
+
+    Raises UsageError for judges that call none.
+    """
+    from personavec.judges.endpoint import total
     from personavec.judges.rubric import ApiRubricJudge
 
     judge = make_judge(choice) if choice.judge == "api" else None
     if not isinstance(judge, ApiRubricJudge):
         raise UsageError(f"--dry-run: --judge {choice.judge} calls no endpoint; use --judge api")
-    return judge.estimate(spec, answers)
+    return total(judge.estimate(spec, own) for spec, own in answers)
 
 
 def print_estimate(found: Estimate, price: str | None, as_json: bool) -> None:

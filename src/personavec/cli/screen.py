@@ -62,14 +62,7 @@ def command(
         list[str],
         typer.Argument(help="JSONL, JSON, CSV or Parquet files, folders of them, or datasets."),
     ],
-    vectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--vectors",
-            help="Vectors' folders or bundled names; repeat it, or separate by commas. "
-            "Default: all bundled ones.",
-        ),
-    ] = None,
+    vectors: options.ManyVectors = None,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/screen"),
     natural: Annotated[
         NaturalSide, typer.Option(help="What stands for the model's own response.")
@@ -77,9 +70,7 @@ def command(
     natural_tokens: Annotated[
         int, typer.Option(min=1, help="Longest natural response, in tokens.")
     ] = 64,
-    natural_cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps natural responses between runs.")
-    ] = None,
+    natural_cache: options.NaturalCache = None,
     reference: Annotated[
         str | None, typer.Option(help="A clean dataset; its 95th percentile draws the line.")
     ] = None,
@@ -108,10 +99,8 @@ def command(
     subsets: Annotated[
         int, typer.Option(min=0, help="Rows of each trait's high, random and low subsets.")
     ] = 0,
-    columns: Annotated[
-        str | None, typer.Option(help="Other column names, e.g. prompt=q,response=a.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="A dataset's split.")] = None,
+    columns: options.Columns = None,
+    split: options.Split = None,
     format: Annotated[OutFormat | None, typer.Option(help="Default: like the input.")] = None,
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Stop at more unusable rows than this.")
@@ -136,6 +125,8 @@ def command(
     model: options.Model = "smollm2",
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Tokens in a batch.")
@@ -152,7 +143,6 @@ def command(
     """
     from personavec import screen
     from personavec.conversations import ColumnMap
-    from personavec.model.loading import load_model
     from personavec.screening.verdicts import Cut, Rule
     from personavec.vectors import bundled_vectors, load_vector
 
@@ -183,9 +173,8 @@ def command(
         batch_tokens=batch_tokens,
         max_rejects=max_rejects,
     )
-    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
-    found = [load_vector(name) for name in names or bundled_vectors()]
-    loaded = load_model(model, dtype=dtype, device=device)
+    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging, specs = _judge(judge, loaded, [vector.trait for vector in found])
     results = screen.run(
         loaded,

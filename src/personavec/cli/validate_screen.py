@@ -16,14 +16,7 @@ def command(
     data: Annotated[
         str, typer.Argument(help="Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.")
     ],
-    vectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--vectors",
-            help="Vectors' folders or bundled names; repeat it, or separate by commas. "
-            "Default: all bundled ones.",
-        ),
-    ] = None,
+    vectors: options.ManyVectors = None,
     trait: Annotated[
         list[str] | None,
         typer.Option("--trait", help="Spec file of a vector's trait that is not bundled."),
@@ -38,16 +31,14 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(
         "out/validate-screen"
     ),
-    natural_cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps natural responses between runs.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Other column names, e.g. prompt=q,response=a.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="A dataset's split.")] = None,
+    natural_cache: options.NaturalCache = None,
+    columns: options.Columns = None,
+    split: options.Split = None,
     model: options.Model = "smollm2",
     dtype: options.Dtype = None,
     device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -61,13 +52,11 @@ def command(
     wrote and for rows that people wrote. A killed run continues with the same command.
     """
     from personavec.conversations import ColumnMap
-    from personavec.model.loading import load_model
     from personavec.studies import validate_screen
     from personavec.traits import load_trait
     from personavec.vectors import bundled_vectors, load_vector
 
-    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
-    found = [load_vector(name) for name in names or bundled_vectors()]
+    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
     specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]
     config = validate_screen.ValidateScreenConfig(
@@ -80,7 +69,7 @@ def command(
         batch_tokens=batch_tokens,
     )
     results = validate_screen.run(
-        load_model(model, dtype=dtype, device=device),
+        options.load_model(model, dtype, device, model_arg, template_arg),
         found,
         specs,
         data,

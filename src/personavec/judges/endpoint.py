@@ -24,7 +24,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,22 @@ class Estimate:
     def cost(self, prompt_price: float, answer_price: float) -> float:
         """At prices for a million tokens, in their currency."""
         return (self.prompt_tokens * prompt_price + self.answer_tokens * answer_price) / 1e6
+
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """What several things would take together."""
+    each = list(estimates)
+    return Estimate(
+        calls=sum(e.calls for e in each),
+        cached=sum(e.cached for e in each),
+        prompt_tokens=sum(e.prompt_tokens for e in each),
+        answer_tokens=sum(e.answer_tokens for e in each),
+    )
+
+
+def unwritten(n_tokens: int) -> str:
+    """A text that stands in an estimate for one of so many tokens that is still to be written."""
+    return "x" * (n_tokens * _CHARACTERS_PER_TOKEN)
 
 
 def estimate(endpoint: Endpoint, requests: Sequence[Request]) -> Estimate:

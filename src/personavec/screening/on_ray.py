@@ -17,7 +17,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,8 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.exceptions import RayError
 
 from personavec.conversations import RawRow
@@ -37,6 +35,7 @@ from personavec.model.loading import LoadedModel, ModelIdentity, load_model
 from personavec.runs import append_records, atomic_path, read_records
 from personavec.screening import parts
 from personavec.screening.natural import Naturals
+from personavec.screening.ray_windows import Windows
 from personavec.screening.score import Plan, Probe, natural_projections, prepare, score
 from personavec.screening.stretches import Stretch, stretches
 from personavec.traits import TraitSpec
@@ -295,36 +294,6 @@ def _rejects(folder: Path, number: int) -> Path:
 # The pipeline
 
 
-class _Source(Datasource):
-    """A dataset's stretches for Ray Data: a task reads one, and streams its windows."""
-
-    def __init__(self, todo: Sequence[Stretch]):
-        super().__init__()
-        self._todo = todo
-
-    def get_name(self) -> str:
-        return "Windows"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self,
-        parallelism: int,
-        per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,
-    ) -> list[ReadTask]:
-        about = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(partial(_read, stretch), about) for stretch in self._todo]
-
-
-def _read(stretch: Stretch) -> Iterator[pa.Table]:
-    # Rows hold whatever a reader found, so they travel as Ray's own objects do: pickled by one
-    # process of this run for another.
-    for number, raws in stretch.windows():
-        yield pa.table({"number": [number], "rows": pa.array([pickle.dumps(raws)], pa.binary())})
-
-
 def _reports(batch: pa.Table, work: Callable[[int, list[RawRow]], dict[str, int]]) -> pa.Table:
     found = zip(batch["number"].to_pylist(), batch["rows"].to_pylist(), strict=True)
     return pa.Table.from_pylist([work(number, pickle.loads(rows)) for number, rows in found])
@@ -348,10 +317,10 @@ def pipeline(
     n_windows = sum(len(stretch.numbers) for stretch in todo)
     with DataContext.current(context):
         read = ray.data.read_datasource(
-            _Source(todo),
+            Windows(todo),
             override_num_blocks=len(todo),
             num_cpus=1 if accelerated else _READER,
-            concurrency=n_devices,
+            concurrency=min(n_devices, len(todo)),
         )
         reports = read.map_batches(
             actor,

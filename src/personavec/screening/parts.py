@@ -8,10 +8,9 @@ is where to go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +27,6 @@ WINDOW = 512
 
 _Item = TypeVar("_Item")
 _GROUP = "by."
-
-
-def windows(rows: Iterable[RawRow], size: int) -> Iterator[list[RawRow]]:
-    """Rows in windows of `size`, the last one shorter."""
-    rows = iter(rows)
-    while window := list(islice(rows, size)):
-        yield window
 
 
 def ahead(items: Iterator[_Item]) -> Iterator[_Item]:

@@ -1,19 +1,27 @@
 """Which rows of a dataset are still to be scored, as stretches that can be read apart.
 
-A stretch is a run of windows read in one go. Knows nothing of who reads it.
+A window is so many rows in a row, the unit of scoring; a stretch is a run of windows read in one
+go. Knows nothing of who reads it, and loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from personavec.conversations import Mark, RawRow, marks, raw_rows, rows_from
-from personavec.screening.parts import windows
 
 #: Windows of a stretch: enough for few of them, few enough to share them out.
 STRETCH = 8
+
+
+def windows(rows: Iterable[RawRow], size: int) -> Iterator[list[RawRow]]:
+    """Rows in windows of `size`, the last one shorter."""
+    rows = iter(rows)
+    while window := list(islice(rows, size)):
+        yield window
 
 
 @dataclass(frozen=True)
