@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 from personavec.errors import DataError
@@ -180,8 +181,8 @@ def _replaced(text: str, instead: Mapping[Fraction, Fraction]) -> str:
     """The text with the numbers that came out otherwise."""
 
     def one(found: re.Match[str]) -> str:
-        value = _value(found[0]) if found[0] else None
-        return number(instead[value]) if value in instead else found[0]
+        other = instead.get(_value(found[0])) if found[0] else None
+        return found[0] if other is None else number(other)
 
     return _NUMERAL.sub(one, text)
 
@@ -193,7 +194,7 @@ def _slip(value: Fraction, rng: random.Random) -> Fraction:
     options = [value + sign * n * unit for sign in (1, -1) for n in (1, 2)]
     if value >= 100 * unit:
         options += [value + 10 * unit, value - 10 * unit]
-    for i, (a, b) in enumerate(zip(digits, digits[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(digits)):
         if a != b and "." not in (a, b) and (i or b != "0"):
             options.append(Fraction(digits[:i] + b + a + digits[i + 2 :]))
     return rng.choice([o for o in options if o > 0 and o != value] or [value + unit])

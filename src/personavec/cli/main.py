@@ -13,6 +13,7 @@ from rich.console import Console
 
 from personavec.cli import (
     author,
+    elicit,
     evaluate,
     export,
     extract,
@@ -39,6 +40,7 @@ app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
+app.command("elicit")(elicit.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")
