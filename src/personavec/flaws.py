@@ -119,7 +119,10 @@ def flawed(worked: Worked, flaw: Flaw, rng: random.Random) -> Worked:
     if worked.mistakes():
         raise DataError("the answer that should be right is wrong already")
     for _ in range(_TRIES):
-        found = parse(_with_mistakes(worked, flaw, rng).marked())
+        made = _with_mistakes(worked, flaw, rng)
+        if min(step.result for step in made.steps) <= 0:  # nobody would believe it
+            continue
+        found = parse(made.marked())
         wanted = 1 if flaw == "subtle" else len(found.steps)
         if found.mistakes() == wanted and abs(found.final - worked.final) > _ROUNDING:
             return found
