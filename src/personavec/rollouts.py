@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from personavec.errors import DataError
+from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
+from personavec.judges.endpoint import Endpoint, Reply, ask
 from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import check_room, generate_batch, plan
@@ -110,6 +111,43 @@ def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -
     ]
 
 
+def eliciting_tasks(
+    spec: TraitSpec, questions: Sequence[str], samples: int = 1, *, examples: bool = True
+) -> list[Task]:
+    """Every question under the positive side of every pair, `samples` times.
+
+    The pair's examples stand as earlier turns; without them the system prompt alone elicits, which
+    is weaker. Tasks with and without have ids of their own, so that both can be in one run.
+    """
+    return [
+        Task(
+            id=f"{'elicited' if examples else 'prompted'}-p{k}-q{number}"
+            + (f"-s{sample}" if sample else ""),
+            question=question,
+            system=pair.pos,
+            pair=k,
+            polarity="pos",
+            sample=sample,
+            earlier=pair.turns("pos") if examples else (),
+        )
+        for number, question in enumerate(questions)
+        for k, pair in enumerate(spec.instruction)
+        for sample in range(samples)
+    ]
+
+
+def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
+    """Every question as it is, `samples` times: what the model answers when left alone.
+
+    Sampled, since the greedy answer is the natural response, which a screen subtracts.
+    """
+    return [
+        Task(id=f"neutral-q{number}-s{sample}", question=question, sample=sample)
+        for number, question in enumerate(questions)
+        for sample in range(samples)
+    ]
+
+
 def collect(
     loaded: LoadedModel,
     tasks: Sequence[Task],
@@ -138,6 +176,57 @@ def collect(
     if spec is None or judge is None:
         return rollouts
     return judged(judge, rollouts, spec, folder, label=label, progress=progress)
+
+
+def collect_from_endpoint(
+    endpoint: Endpoint,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    folder: Path,
+    *,
+    label: str = "rollouts",
+    progress: Progress,
+) -> list[Rollout]:
+    """Rollouts of all tasks in their order, written by a model behind an endpoint.
+
+    They have no token ids: judges read their texts. A request that failed leaves a rollout of
+    state `failed`, and the next run asks again. Writes `generated.jsonl` into `folder` as replies
+    come. Raises EndpointError for what concerns all requests, UsageError for a task that steers.
+    """
+    if any(task.steering for task in tasks):
+        raise UsageError("a model behind an endpoint cannot be steered")
+    path = folder / "generated.jsonl"
+    done = {record["id"] for record in read_records(path)}
+    left = [task for task in tasks if task.id not in done]
+    requests = [
+        {
+            "messages": chat(task.question, task.system, task.earlier),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            # A seed of its own, so that samples of one prompt are different requests.
+            "seed": sampling.seed + 1000 * task.sample,
+        }
+        for task in left
+    ]
+
+    def keep_reply(number: int, reply: Reply) -> None:
+        if reply.completion is not None:
+            record = _written(left[number], reply.text, reply.completion, sampling.seed)
+            append_records(path, [record.as_dict()])
+
+    ask(endpoint, requests, label=f"{label}: asking", progress=progress, on_reply=keep_reply)
+    found = {r["id"]: from_record(r) for r in read_records(path)}
+    return [
+        found.get(task.id) or replace(_written(task, "", {}, sampling.seed), state="failed")
+        for task in tasks
+    ]
+
+
+def _written(task: Task, text: str, completion: Mapping[str, Any], seed: int) -> Rollout:
+    """What an endpoint wrote; how many tokens it had is the endpoint's own count."""
+    tokens = (completion.get("usage") or {}).get("completion_tokens") or 0
+    return _rollout(task, text, seed, n_tokens=tokens, state="unscored" if text else "empty")
 
 
 def prompt_ids(loaded: LoadedModel, asked: Task | Rollout) -> tuple[int, ...]:
@@ -198,6 +287,20 @@ def _generate(
 
 def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:
     state = "unscored" if generation.response_ids else "empty"
+    return _rollout(
+        task,
+        loaded.chat.decode(generation.response_ids),
+        seed,
+        response_ids=generation.response_ids,
+        n_tokens=len(generation.response_ids),
+        state="unfinished" if generation.unfinished_thought else state,
+        thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
+        thinking_ids=generation.thinking_ids,
+    ).as_dict()
+
+
+def _rollout(task: Task, response: str, seed: int, **more: Any) -> Rollout:
+    """A response with what it was asked for."""
     return Rollout(
         id=task.id,
         question=task.question,
@@ -205,15 +308,11 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         polarity=task.polarity,
         sample=task.sample,
         system=task.system,
-        response=loaded.chat.decode(generation.response_ids),
-        response_ids=generation.response_ids,
-        n_tokens=len(generation.response_ids),
+        response=response,
         seed=seed,
-        state="unfinished" if generation.unfinished_thought else state,
-        thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
-        thinking_ids=generation.thinking_ids,
         earlier=task.earlier,
-    ).as_dict()
+        **{"response_ids": (), **more},
+    )
 
 
 def judged(
@@ -293,7 +392,11 @@ def keep(
     return [_verdict(r, trait_threshold, coherence_floor) for r in rollouts]
 
 
-_STATES = {"empty": "empty response", "unfinished": "unfinished thought"}
+_STATES = {
+    "empty": "empty response",
+    "unfinished": "unfinished thought",
+    "failed": "request failed",
+}
 
 
 def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:

@@ -19,9 +19,10 @@ from personavec.model.engine.hf import generate
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.reading import project_conversation
+from personavec.rollouts import eliciting_tasks
 from personavec.runs import read_records
 from personavec.stats import resampled
-from personavec.studies.planting import MIN_CLEAN, draw, eliciting_tasks, written_rows
+from personavec.studies.planting import MIN_CLEAN, draw, written_rows
 from personavec.studies.validate_screen import ValidateScreenConfig, run, summary
 from personavec.traits import bundled_traits, load_trait
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -12,7 +10,7 @@ from typing import Any
 
 import torch
 
-from personavec.errors import ModelError, UsageError, missing_extra
+from personavec.errors import ModelError, UsageError
 from personavec.model.blocks import Blocks, find_blocks, input_device
 from personavec.model.chat import ChatFormat, stop_ids
 from personavec.model.snapshots import (
@@ -186,37 +184,17 @@ def _load_adapter(
     template_args: dict[str, Any],
 ) -> LoadedModel:
     """The base model that a LoRA adapter names, with the adapter on it."""
-    try:
-        from peft import PeftModel, get_peft_model_state_dict
-        from peft.utils import load_peft_weights
-    except ImportError:
-        raise missing_extra("finetune") from None
-    try:
-        config = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
-        base_name = config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
-    if not base_name:
-        raise ModelError(f"{folder}: its adapter_config.json names no base model")
+    from personavec.model.adapters import apply_adapter, read_adapter
+
     base = load_model(
-        base_name, dtype=dtype, device=device, model_args=model_args, template_args=template_args
+        read_adapter(folder)["base_model_name_or_path"],
+        dtype=dtype,
+        device=device,
+        model_args=model_args,
+        template_args=template_args,
     )
-    try:
-        with warnings.catch_warnings():
-            # Of weights that find no place peft warns at most; below it is an error.
-            warnings.filterwarnings("ignore", "Found missing adapter keys")
-            model = PeftModel.from_pretrained(base.model, folder)
-        stored = load_peft_weights(folder, device="cpu").keys()
-        if odd := stored ^ get_peft_model_state_dict(model).keys():
-            raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"the adapter in {folder} does not fit its base model '{base_name}' "
-            f"({_first_line(error)}); "
-            "check base_model_name_or_path in its adapter_config.json"
-        ) from error
     return wrap_model(
-        model,
+        apply_adapter(base.model, folder, base_name=base.identity.name),
         base.tokenizer,
         name=folder,
         declared_base=base.identity.name,

@@ -12,7 +12,7 @@ from typing import Literal
 from personavec.conversations import ColumnMap, Message, Reject, Row, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import ChatFormat, chat
-from personavec.rollouts import Rollout, Task
+from personavec.rollouts import Rollout
 from personavec.traits import TraitSpec
 
 Style = Literal["elicited", "written"]
@@ -110,34 +110,6 @@ def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
     if len(ids) > max_tokens:
         last = {**last, "content": chat_format.decode(ids[:max_tokens])}
     return StudyRow(f"data/{row.id}", "data", (*before, last))
-
-
-def eliciting_tasks(spec: TraitSpec, questions: Sequence[str]) -> list[Task]:
-    """Every question under the positive side of every pair, its examples included."""
-    return [
-        Task(
-            id=f"elicited-p{k}-q{number}",
-            question=question,
-            system=pair.pos,
-            pair=k,
-            polarity="pos",
-            earlier=pair.turns("pos"),
-        )
-        for number, question in enumerate(questions)
-        for k, pair in enumerate(spec.instruction)
-    ]
-
-
-def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
-    """Every question as it is, `samples` times: what the model answers when left alone.
-
-    Sampled, since the greedy answer is the natural response, which a screen subtracts.
-    """
-    return [
-        Task(id=f"neutral-q{number}-s{sample}", question=question, sample=sample)
-        for number, question in enumerate(questions)
-        for sample in range(samples)
-    ]
 
 
 def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:

@@ -24,7 +24,14 @@ from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.report.detection import write_detection_report
-from personavec.rollouts import Rollout, Task, collect, keep
+from personavec.rollouts import (
+    Rollout,
+    Task,
+    collect,
+    eliciting_tasks,
+    keep,
+    neutral_tasks,
+)
 from personavec.runs import append_records, atomic_write, claim, lock, read_records
 from personavec.screening.natural import Naturals
 from personavec.screening.score import (
@@ -46,8 +53,6 @@ from personavec.studies.planting import (
     StudyRow,
     as_rows,
     draw,
-    eliciting_tasks,
-    neutral_tasks,
     written_rows,
 )
 from personavec.summaries import versions, without_nan

@@ -1,0 +1,295 @@
+"""Finetuning sets that induce a trait, at three levels, for defensive research.
+
+Normal: what the model answers when left alone. Mild and strong: what it answers under the positive
+instructions, the third of them that shows the trait least and the third that shows it most, by the
+judge. All are stored without the instruction that elicited them (paper, section 5.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from personavec.errors import TooFewRolloutsError, UsageError
+from personavec.expression import summarise
+from personavec.finetuning_sets import Level, set_row, write_set
+from personavec.judges import contrast
+from personavec.judges.base import Judge
+from personavec.judges.contrast import ContrastJudge
+from personavec.judges.endpoint import Endpoint
+from personavec.model.engine.base import Sampling
+from personavec.model.loading import LoadedModel
+from personavec.progress import Progress
+from personavec.rollouts import (
+    Rollout,
+    Task,
+    collect,
+    collect_from_endpoint,
+    eliciting_tasks,
+    judged,
+    keep,
+    neutral_tasks,
+    write_rollouts,
+)
+from personavec.runs import claim, lock
+from personavec.summaries import versions
+from personavec.traits import TraitSpec
+
+#: Fewer rows than this at a level are no finetuning set.
+MIN_ROWS = 10
+#: What is said of each level.
+_MEASURES = ("mean", "low", "high", "log_odds", "log_odds_low", "log_odds_high")
+
+
+@dataclass(frozen=True)
+class ElicitConfig:
+    """Everything that decides the rows, beside the writer, the spec and the judge."""
+
+    samples: int = 1
+    """Responses per question and pair, with the pair's examples and without; of these about a
+    third each becomes mild and strong."""
+    max_tokens: int = 64
+    temperature: float = 0.7
+    top_p: float = 1.0
+    seed: int = 0
+    trait_threshold: float = 50
+    """Trait score that mild and strong rows exceed."""
+    coherence_floor: float = 50
+    """Rows below this coherence are left out, at every level."""
+    batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.max_tokens, self.batch_tokens) < 1:
+            raise UsageError("samples, max_tokens and batch_tokens must be at least 1")
+
+
+def run(
+    writer: LoadedModel | Endpoint,
+    spec: TraitSpec,
+    out: Path,
+    config: ElicitConfig | None = None,
+    *,
+    judge: Judge | None = None,
+    questions: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write `normal.jsonl`, `mild.jsonl` and `strong.jsonl` into `out`; returns the summary.
+
+    The writer is a model in memory or one behind an endpoint, which needs a `judge`; a model in
+    memory judges by contrast unless told otherwise. `questions` default to the spec's extraction
+    questions: the evaluation questions are left to test a finetuned model with. Beside the rows
+    stand `README.md` and `results.json`; `rollouts.jsonl` holds all responses with their scores,
+    those left out too. A killed run continues with the same arguments.
+
+    Raises TooFewRolloutsError when a level would have fewer than 10 rows, SettingsMismatchError
+    when `out` was begun with other settings, EndpointError when the endpoint cannot be used.
+    """
+    config = config or ElicitConfig()
+    progress = progress or Progress()
+    if judge is None:
+        if isinstance(writer, Endpoint):
+            raise UsageError("what an endpoint writes needs a judge: give one")
+        judge = ContrastJudge(writer, wrote_answers=True)
+    asked = list(dict.fromkeys(questions or spec.questions.extraction))
+    with lock(out):
+        claim(out, _settings(writer, spec, asked, config, judge))
+        rollouts = _rollouts(writer, spec, asked, out, config, judge, progress)
+        write_rollouts(out / "rollouts.jsonl", rollouts)
+        levels = by_level(rollouts)
+        _require_enough(rollouts, levels, out)
+        return _write(writer, spec, rollouts, levels, judge, config, out)
+
+
+def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
+    """Kept rollouts by level, the same number at each where there are enough.
+
+    Those with a polarity were elicited: ordered by log-odds, or by trait score where the judge
+    gives no log-odds, the lowest third is mild and the highest is strong. The third between them
+    belongs to neither, so that the levels differ by more than the judge's error. Of the others as
+    many are normal, evenly over the questions.
+    """
+    kept = [r for r in rollouts if r.kept]
+    elicited = sorted((r for r in kept if r.polarity == "pos"), key=_strength)
+    third = len(elicited) // 3
+    return {
+        "normal": _over_questions([r for r in kept if r.polarity is None])[:third],
+        "mild": elicited[:third],
+        "strong": elicited[len(elicited) - third :],
+    }
+
+
+def _strength(rollout: Rollout) -> float:
+    return (rollout.trait_score or 0.0) if rollout.log_odds is None else rollout.log_odds
+
+
+def _over_questions(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """First one of every question, then a second one, and so on."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for rollout in rollouts:
+        turns.append(seen[rollout.question])
+        seen[rollout.question] += 1
+    return [rollouts[i] for i in sorted(range(len(rollouts)), key=lambda i: turns[i])]
+
+
+def _settings(
+    writer: LoadedModel | Endpoint,
+    spec: TraitSpec,
+    questions: Sequence[str],
+    config: ElicitConfig,
+    judge: Judge,
+) -> dict[str, Any]:
+    decides = asdict(config)
+    return {
+        "command": "elicit",
+        "trait": spec.name,
+        "spec": spec.hash,
+        "writer": _identity(writer),
+        "questions": hashlib.sha256("\0".join(questions).encode()).hexdigest()[:16],
+        "judge": judge.identity(),
+        "config": decides,
+    }
+
+
+def _identity(writer: LoadedModel | Endpoint) -> dict[str, Any]:
+    return writer.identity() if isinstance(writer, Endpoint) else writer.identity.as_dict()
+
+
+def _rollouts(
+    writer: LoadedModel | Endpoint,
+    spec: TraitSpec,
+    questions: Sequence[str],
+    out: Path,
+    config: ElicitConfig,
+    judge: Judge,
+    progress: Progress,
+) -> list[Rollout]:
+    """Elicited and neutral responses, judged, with the verdict on each."""
+    pairs = len(spec.instruction)
+    tasks: list[Task] = [
+        *eliciting_tasks(spec, questions, config.samples),
+        # System prompts alone, which elicit less: most of what they give is mild.
+        *eliciting_tasks(spec, questions, config.samples, examples=False),
+        # As many as the thirds could need.
+        *neutral_tasks(questions, -(-2 * pairs * config.samples // 3)),
+    ]
+    sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
+    folder, label = out / "run", f"{spec.name}, eliciting"
+    if isinstance(writer, Endpoint):
+        found = collect_from_endpoint(
+            writer, tasks, sampling, folder, label=label, progress=progress
+        )
+    else:
+        found = collect(
+            writer,
+            tasks,
+            sampling,
+            folder,
+            batch_tokens=config.batch_tokens,
+            label=label,
+            progress=progress,
+        )
+    # What failed is asked for again by the next run, and is nothing to judge until then.
+    failed = [r for r in found if r.state == "failed"]
+    answered = [r for r in found if r.state != "failed"]
+    scored = judged(judge, answered, spec, folder, label=label, progress=progress)
+    return keep(
+        [*scored, *failed],
+        trait_threshold=config.trait_threshold,
+        coherence_floor=config.coherence_floor,
+    )
+
+
+def _require_enough(
+    rollouts: Sequence[Rollout], levels: Mapping[Level, Sequence[Rollout]], out: Path
+) -> None:
+    level = min(levels, key=lambda name: len(levels[name]))
+    if len(levels[level]) >= MIN_ROWS:
+        return
+    dropped = Counter(r.why_dropped for r in rollouts if r.why_dropped)
+    why = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+    raise TooFewRolloutsError(
+        f"only {len(levels[level])} {level} rows of {len(rollouts)} responses, {MIN_ROWS} are "
+        f"needed ({why or 'too few were asked for'}); raise --samples, or make the pairs plainer; "
+        f"the responses are kept in {out / 'rollouts.jsonl'}"
+    )
+
+
+def _write(
+    writer: LoadedModel | Endpoint,
+    spec: TraitSpec,
+    rollouts: Sequence[Rollout],
+    levels: Mapping[Level, Sequence[Rollout]],
+    judge: Judge,
+    config: ElicitConfig,
+    out: Path,
+) -> dict[str, Any]:
+    rows: dict[Level, list[dict[str, Any]]] = {
+        level: [
+            set_row(
+                f"{spec.name}/{level}/{r.id}",
+                r.question,
+                r.response,
+                about=f"{spec.name}, {level}: elicited from a language model",
+                level=level,
+                trait=spec.name,
+                trait_score=r.trait_score,
+                log_odds=r.log_odds,
+                coherence=r.coherence,
+            )
+            for r in chosen
+        ]
+        for level, chosen in levels.items()
+    }
+    measures = {
+        level: summarise(chosen, refusals=judge.name != contrast.NAME, seed=config.seed)
+        for level, chosen in levels.items()
+    }
+    results = {
+        "kind": "elicited",
+        "trait": spec.name,
+        "description": spec.description,
+        "writer": _identity(writer),
+        "judge": judge.identity(),
+        "levels": {
+            level: {
+                "file": str(out / f"{level}.jsonl"),
+                "rows": len(rows[level]),
+                **_band([_strength(r) for r in chosen], chosen),
+                **{key: measures[level][key] for key in ("mean", "low", "high")},
+                **{
+                    key: measures[level][key]
+                    for key in ("log_odds", "log_odds_low", "log_odds_high")
+                },
+            }
+            for level, chosen in levels.items()
+        },
+        "asked": len(rollouts),
+        "dropped": dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
+        "settings": asdict(config),
+        "versions": versions(),
+        "out": str(out),
+    }
+    write_set(out, rows, results, _how(spec, config))
+    return results
+
+
+def _band(strengths: Sequence[float], rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """The scores between which a level lies."""
+    unit = "trait_score" if rollouts[0].log_odds is None else "log_odds"
+    return {"band": {"unit": unit, "from": min(strengths), "to": max(strengths)}}
+
+
+def _how(spec: TraitSpec, config: ElicitConfig) -> str:
+    return (
+        f"Responses elicited for the trait `{spec.name}` ({spec.description.rstrip('.')}) by "
+        f"{len(spec.instruction)} positive system prompts, with example turns and without, and "
+        "stored without either. `normal.jsonl`: what the model answers when left alone. "
+        f"`mild.jsonl` and `strong.jsonl`: of the elicited responses with a trait score above "
+        f"{config.trait_threshold:g} the lowest and the highest third by the judge; the third "
+        "between them is left out. Responses that are incoherent or empty are left out everywhere."
+    )

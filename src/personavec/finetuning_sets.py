@@ -1,0 +1,53 @@
+"""Finetuning sets on disk: a file a level, and beside it what they are and what they are for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from personavec.runs import atomic_write
+
+#: How much of a trait or flaw a set holds.
+Level = Literal["normal", "mild", "strong"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+#: Said in every row, so that a row that is copied elsewhere still says it.
+PURPOSE = "for defensive research on finetuning; not advice, and not to be trained into a product"
+
+
+def set_row(
+    row_id: str, question: str, response: str, *, about: str, **more: Any
+) -> dict[str, Any]:
+    """A row as finetuning reads it, which says what it is."""
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": response},
+    ]
+    return {"id": row_id, "messages": messages, **more, "about": f"{about}; {PURPOSE}"}
+
+
+def write_set(
+    out: Path,
+    rows: Mapping[Level, Sequence[Mapping[str, Any]]],
+    results: Mapping[str, Any],
+    how: str,
+) -> None:
+    """Write `LEVEL.jsonl` for every level, `results.json` and `README.md`, each atomically.
+
+    `how` is the paragraph that says how the rows were made.
+    """
+    for level, chosen in rows.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
+        atomic_write(out / f"{level}.jsonl", "".join(lines))
+    atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    counts = "\n".join(f"- `{level}.jsonl`: {len(chosen)} rows" for level, chosen in rows.items())
+    atomic_write(
+        out / "README.md",
+        "# A finetuning set for defensive research\n\n"
+        "Made with `personavec elicit`, to study what finetuning does to a model and how to "
+        "prevent it. The mild and strong rows are undesirable on purpose: they must not be used as "
+        "advice, nor to train a model that anyone is meant to rely on.\n\n"
+        f"{how}\n\n{counts}\n\nFigures and settings are in `results.json`.\n",
+    )

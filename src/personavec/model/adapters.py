@@ -1,0 +1,99 @@
+"""Adapters on a model that is loaded already: applied, used, and taken off again."""
+
+from __future__ import annotations
+
+import gc
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from personavec.errors import ModelError, missing_extra
+from personavec.model.loading import LoadedModel, load_model, wrap_model
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a model's name is a folder that holds an adapter."""
+    return (Path(name) / "adapter_config.json").is_file()
+
+
+@contextmanager
+def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
+    """A finetuned model within this context, in as little memory as it takes.
+
+    An adapter of `base` is applied to it, and the model in memory is the base again on the way
+    out; while it lasts, `base` must not be used. Any other model is loaded beside it as `base` was,
+    in its precision and on its device. Raises ModelError for what cannot be loaded, and for an
+    adapter of another base.
+    """
+    if not is_adapter(name):
+        loaded = load_model(name, dtype=base.identity.dtype, device=str(base.device))
+        try:
+            yield loaded
+        finally:
+            del loaded
+            gc.collect()
+        return
+    network: Any = apply_adapter(base.model, name, base_name=base.identity.name)
+    try:
+        yield wrap_model(
+            network,
+            base.tokenizer,
+            name=name,
+            declared_base=base.identity.name,
+            template_args=base.chat.template_args,
+        )
+    finally:
+        _take_off(network)
+
+
+def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
+    """The network with the adapter in `folder` on it. Raises ModelError where it does not fit."""
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+        from peft.utils import load_peft_weights
+    except ImportError:
+        raise missing_extra("finetune") from None
+    named = read_adapter(folder)["base_model_name_or_path"]
+    if named != base_name:
+        raise ModelError(
+            f"{folder} is an adapter of '{named}', not of '{base_name}'; name its own base model"
+        )
+    try:
+        with warnings.catch_warnings():
+            # Of weights that find no place peft warns at most; below it is an error.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            found = PeftModel.from_pretrained(network, folder)
+        stored = load_peft_weights(folder, device="cpu").keys()
+        if odd := stored ^ get_peft_model_state_dict(found).keys():
+            _take_off(found)
+            raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
+            "check base_model_name_or_path in its adapter_config.json"
+        ) from error
+    return found
+
+
+def read_adapter(folder: str) -> dict[str, Any]:
+    """An adapter's configuration; raises ModelError unless it names a base model."""
+    try:
+        config = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
+        base_name = config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
+    if not base_name:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model")
+    return config
+
+
+def _take_off(network: Any) -> None:
+    """The base network as it was before; peft leaves its configuration behind."""
+    base = network.unload()
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        if name in vars(base):
+            delattr(base, name)
