@@ -1,6 +1,6 @@
 """Act on the residual stream per row, layer and position: add a vector, or cap a projection.
 
-An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u, with u = v / |v|:
+An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|:
 it acts only where the projection exceeds its ceiling. At one layer additions come first.
 """
 
@@ -83,7 +83,7 @@ class _CapRows:
     ceilings: Float[Tensor, " row"]
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
-        """How far every token's projection exceeds its ceiling: [row, token], 0 where it does not."""
+        """How far every token's projection exceeds its ceiling, [row, token]; 0 where it does not."""
         units = self.units.to(hidden.device)
         projected = torch.einsum("rth,rh->rt", hidden.float(), units)
         return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
