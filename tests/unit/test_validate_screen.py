@@ -19,10 +19,9 @@ from personavec.model.engine.hf import generate
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.readings import project_conversation
-from personavec.rollouts import eliciting_tasks
 from personavec.runs import read_records
 from personavec.stats import resampled
-from personavec.studies.planting import MIN_CLEAN, draw, written_rows
+from personavec.studies.planting import MIN_CLEAN, draw, planting_tasks, written_rows
 from personavec.studies.validate_screen import ValidateScreenConfig, run, summary
 from personavec.traits import bundled_traits, load_trait
 
@@ -123,7 +122,7 @@ def test_data_that_cannot_be_planted_into_is_refused(llama: LoadedModel, tmp_pat
 @pytest.mark.parametrize("trait", bundled_traits())
 def test_planted_rows_answer_other_questions_than_made_the_vector(trait: str) -> None:
     spec, _ = load_trait(trait)
-    asked = {task.question for task in eliciting_tasks(spec, spec.questions.evaluation)}
+    asked = {task.question for task in planting_tasks(spec, spec.questions.evaluation)}
     written = written_rows(spec)
     made = set(spec.questions.extraction)
     assert not made & (asked | {row.question for row in written})

@@ -83,7 +83,7 @@ class _CapRows:
     ceilings: Float[Tensor, " row"]
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
-        """How far every token's projection exceeds its ceiling, [row, token]; 0 where it does not."""
+        """How far every token's projection exceeds its ceiling, [row, token]; else 0."""
         units = self.units.to(hidden.device)
         projected = torch.einsum("rth,rh->rt", hidden.float(), units)
         return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)

@@ -144,7 +144,7 @@ def _order(results: Results) -> list[Html]:
         element(
             "p",
             "Mean exact difference of three datasets that answer the same questions: the model's "
-            "own answers, and the lower and the upper half of the elicited ones by the judge.",
+            "own answers, and the lowest and the highest third of the elicited ones by the judge.",
         ),
         table(head, rows),
     ]

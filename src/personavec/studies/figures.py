@@ -129,20 +129,21 @@ def _standardised(values: FloatArray) -> FloatArray:
 def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[str, Any] | None:
     """Mean exact differences of three datasets whose strength the judge knows.
 
-    Normal: what the model answers when left alone, unfiltered. Mild and strong: the lower and the
-    upper half of the elicited rows by the judge's log-odds. None where one of them is empty.
+    Normal: what the model answers when left alone, unfiltered. Mild and strong: the lowest and the
+    highest third of the elicited rows by the judge's log-odds; those between are left out, so that
+    the datasets differ by more than the judge's error. None where one of them is empty.
     """
     known = [record for record in records if usable(record, trait)]
 
     def judged(record: Record) -> float:
         return record["scores"][trait]["judge"]
 
-    elicited = [record for record in known if record["kind"] == "elicited"]
-    middle = float(np.median([judged(record) for record in elicited])) if elicited else 0.0
+    elicited = sorted((r for r in known if r["kind"] == "elicited"), key=judged)
+    third = len(elicited) // 3
     bands = {
         "normal": [record for record in known if record["kind"] == "neutral"],
-        "mild": [record for record in elicited if judged(record) <= middle],
-        "strong": [record for record in elicited if judged(record) > middle],
+        "mild": elicited[:third],
+        "strong": elicited[len(elicited) - third :],
     }
     if not all(bands.values()):
         return None
@@ -158,7 +159,7 @@ def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[
     return {
         "ordered": all(step["value"] > 0 for step in steps.values()),
         "beyond_chance": all(step["low"] > 0 for step in steps.values()),
-        "log_odds_between_bands": middle,
+        "log_odds_between_bands": [judged(bands["mild"][-1]), judged(bands["strong"][0])],
         "bands": {name: {**_interval(means[name]), "n": len(bands[name])} for name in bands},
         **steps,
     }

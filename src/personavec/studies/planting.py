@@ -12,7 +12,7 @@ from typing import Literal
 from personavec.conversations import ColumnMap, Message, Reject, Row, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import ChatFormat, chat
-from personavec.rollouts import Rollout
+from personavec.rollouts import Rollout, Task, eliciting_tasks
 from personavec.traits import TraitSpec
 
 Style = Literal["elicited", "written"]
@@ -110,6 +110,16 @@ def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
     if len(ids) > max_tokens:
         last = {**last, "content": chat_format.decode(ids[:max_tokens])}
     return StudyRow(f"data/{row.id}", "data", (*before, last))
+
+
+def planting_tasks(spec: TraitSpec, questions: Sequence[str]) -> list[Task]:
+    """Every question under the positive side of every pair, every second time without examples.
+
+    System prompts alone elicit less than those with examples: the rows show the trait faintly and
+    plainly.
+    """
+    plain, faint = (eliciting_tasks(spec, questions, examples=given) for given in (True, False))
+    return [(plain, faint)[i % 2][i] for i in range(len(plain))]
 
 
 def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:

@@ -28,7 +28,6 @@ from personavec.rollouts import (
     Rollout,
     Task,
     collect,
-    eliciting_tasks,
     keep,
     neutral_tasks,
 )
@@ -53,6 +52,7 @@ from personavec.studies.planting import (
     StudyRow,
     as_rows,
     draw,
+    planting_tasks,
     written_rows,
 )
 from personavec.summaries import versions, without_nan
@@ -256,7 +256,7 @@ def _run(
 
 def _plant(job: _Job, vector: PersonaVector, spec: TraitSpec, drawn: Drawn) -> _Trait:
     """A trait's rows: evaluation questions to test on, extraction questions to train baselines."""
-    n_tasks = len(eliciting_tasks(spec, spec.questions.evaluation))
+    n_tasks = len(planting_tasks(spec, spec.questions.evaluation))
     elicited, neutral = _responses(job, spec, "evaluation")
     shown, plain = _responses(job, spec, "extraction")
     training = [*as_rows(shown, "elicited"), *as_rows(plain, "neutral"), *drawn.training]
@@ -302,7 +302,7 @@ def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], li
         )
 
     elicited = keep(
-        responses(eliciting_tasks(spec, questions), "elicited", job.judge),
+        responses(planting_tasks(spec, questions), "elicited", job.judge),
         trait_threshold=job.config.trait_threshold,
         coherence_floor=job.config.coherence_floor,
     )
