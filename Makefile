@@ -67,8 +67,9 @@ checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	  $(BIN)/personavec judges check --trait $$trait --out out/checks/$$trait.json || exit 1; \
 	done
 
-results: $(READY)  ## write docs/results.md from the runs of vectors, unbundled and checks
-	$(BIN)/python scripts/results.py out/vectors out/unbundled out/checks
+results: $(READY)  ## write docs/results.md from the runs that it names
+	$(BIN)/python scripts/results.py out/vectors out/unbundled out/checks out/validate-screen \
+	  out/screen-chats
 
 models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/pytest tests/unit/test_architectures.py --junitxml out/models.xml \

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from results_screening import datasets, detection, table
+
 DOCS = Path(__file__).parents[1] / "docs"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -27,7 +29,7 @@ TRIAL = {
 }
 
 
-def main(bundled: Path, unbundled: Path, checks: Path) -> None:
+def main(bundled: Path, unbundled: Path, checks: Path, planted: Path, chats: Path) -> None:
     pages = [HEAD, CHECKS, _checks(checks)]
     for title, folder in (("Bundled traits", bundled), ("Traits from a name alone", unbundled)):
         found = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*/results.json"))]
@@ -36,10 +38,15 @@ def main(bundled: Path, unbundled: Path, checks: Path) -> None:
             pages += [f"## {title}\n", _summary(found)]
             pages += [_failure(folder / name / "failed.txt", name) for name in failed]
             pages += [_curve(results) for results in found]
-    pages.append(_speed())
+    pages += [detection(_results(planted)), datasets(_results(chats)), _speed()]
     text = "\n".join(pages)
     (DOCS / "results.md").write_text(text, "utf-8")
     print(text)
+
+
+def _results(folder: Path) -> dict[str, Any] | None:
+    path = folder / "results.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 HEAD = """# Results on the embedded model
@@ -92,7 +99,7 @@ def _summary(found: list[dict[str, Any]]) -> str:
         "split-half cosine",
         "verdict",
     ]
-    return _table(head, [_summary_row(r) for r in found])
+    return table(head, [_summary_row(r) for r in found])
 
 
 def _checks(folder: Path) -> str:
@@ -104,7 +111,7 @@ def _checks(folder: Path) -> str:
         cells = _pm(tune["auc"]), _pm(report["auc"]), _pm(report["agreement"])
         rows.append([check["trait"], *cells, f"{tune['n']} and {report['n']}"])
     mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
-    return f"{_table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
+    return f"{table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
 
 
 def _speed() -> str:
@@ -151,12 +158,60 @@ def _speed() -> str:
     )
     share = capture["share_of_peak"]
     return (
-        f"## Speed\n\nTwo processor cores, `make bench`.\n\n{_table(head, rows)}\n"
+        f"## Speed\n\nTwo processor cores, `make bench`.\n\n{table(head, rows)}\n"
         f"Peak memory on the same texts and on ten times as many: {memory}. Capture reaches "
         f"{share['capture, every layer']:.0%} (every layer) and "
         f"{share['capture, middle layer']:.0%} (up to the middle layer) of the processor's "
         f"measured matrix-product peak, {capture['peak_flops'] / 1e9:.0f} GFLOP/s.\n"
+        f"{_judges()}{_screen()}"
     )
+
+
+def _judges() -> str:
+    asked, contrast = (
+        json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8"))
+        for name in ("judge_throughput", "contrast_judge")
+    )
+    off, itself, exact = (
+        contrast[key] for key in ("nats_per_token_off", "plain_off_itself", "float32_off")
+    )
+    seconds = sorted(asked["seconds"])
+    shares = [asked["calls"] / s / asked["allowed_per_second"] for s in (seconds[-1], seconds[0])]
+    return (
+        f"\nThe API judge reaches {asked['share']:.1%} of what {asked['concurrency']} calls at a "
+        f"time allow against a server that answers in {1000 * asked['server_seconds']:.0f} ms "
+        f"(median of {len(seconds)} runs of {asked['calls']} calls, {shares[0]:.1%} to "
+        f"{shares[1]:.1%}); asked again, no call. The contrast judge scores "
+        f"{contrast['responses']} responses {contrast['ratio']:.2f} times as fast as the plain way "
+        f"(one run: {contrast['seconds']:.0f} s beside {contrast['plain_seconds']:.0f} s). The "
+        f"scores differ by {off['mean']:.1e} nats a token on average and {off['max']:.1e} at most "
+        f"in bfloat16, where the plain way differs from itself in other batches by "
+        f"{itself['mean']:.1e} and "
+        f"{itself['max']:.1e}; in float32 by {exact['max']:.1e} at most.\n"
+    )
+
+
+def _screen() -> str:
+    path = BENCHMARKS / "screen.json"
+    if not path.exists():
+        return "\nScreening: not measured.\n"
+    found = json.loads(path.read_text("utf-8"))
+    plain, ours = (sorted(found[f"{way}_tokens_per_second"]) for way in ("plain", "screen"))
+    text = (
+        f"\nScreening {found['rows']} rows of {found['lengths']['from']} to "
+        f"{found['lengths']['to']} tokens for {found['traits']} traits at layer {found['layer']} "
+        f"is {found['ratio']:.2f} times as fast as the plain loop (range over pairs of "
+        f"{len(ours)} repeats {ours[0] / plain[-1]:.2f} to {ours[-1] / plain[0]:.2f}); it reaches "
+        f"{found['flops'] / 1e12:.2f} TFLOP/s, {found['share_of_peak']:.0%} of the best square "
+        f"bfloat16 product's {found['matmul_peak'] / 1e12:.2f} in the same run.\n"
+    )
+    if short := found.get("short"):
+        shown = "; ".join(
+            f"{run['rows']} rows: {run['ms_per_row']:.2f} ms a row, {run['peak_mib']:.0f} MiB"
+            for run in short
+        )
+        text += f"\nShort rows, each run in a process of its own: {shown}.\n"
+    return text
 
 
 def _dose(results: dict[str, Any], coefficient: float) -> dict[str, Any]:
@@ -205,7 +260,7 @@ def _curve(r: dict[str, Any]) -> str:
         for d in r["dose_response"]
     ]
     head = ["coefficient", "relative dose", "log-odds", "coherence", "reported"]
-    text = f"### {r['trait']['name']}\n\n{_table(head, rows)}"
+    text = f"### {r['trait']['name']}\n\n{table(head, rows)}"
     if r["trait"]["name"] in TRIAL:
         up, down = TRIAL[r["trait"]["name"]]
         inside = [d["log_odds"] for d in r["dose_response"] if low <= d["coefficient"] <= high]
@@ -221,10 +276,5 @@ def _failure(path: Path, name: str) -> str:
     return f"**{name}: FAILED.** {path.read_text('utf-8').strip()}\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:4]))
+    main(*(Path(argument) for argument in sys.argv[1:6]))

@@ -1,0 +1,142 @@
+"""The tables of docs/results.md on screening: what is found, and in which of twelve datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def detection(results: Record | None) -> str:
+    """Planted rows found by every method, and the order of three datasets."""
+    text = (
+        "## Planted rows found among clean ones\n\n"
+        "`personavec validate-screen chats.jsonl --clean 100`: rows that show a trait, planted "
+        "into rows of 12 assistants' answers. Elicited rows come from the model itself, written ones "
+        "from people; baselines were fitted on other elicited rows. AUC, mean over traits, with "
+        "95% intervals over prompts.\n"
+    )
+    if results is None:
+        return f"{text}\nNot measured.\n"
+    return "\n".join([text, _methods(results), _by_trait(results), _order(results)])
+
+
+def _methods(results: Record) -> str:
+    styles = {name: found for name, found in results["styles"].items() if found}
+    head = ["method", *(f"{style} rows: {what}" for style in styles for what in _STATISTICS)]
+    rows = [
+        [label]
+        + [
+            pm(found["methods"][method].get(statistic))
+            for found in styles.values()
+            for statistic in _STATISTICS.values()
+        ]
+        for method, label in results["methods"].items()
+    ]
+    return table(head, rows)
+
+
+#: What is shown of each style, and its key in the results.
+_STATISTICS = {
+    "AUC": "auc",
+    "AUC, same prompts": "auc_same_prompts",
+    "precision at 5%": "precision@0.05",
+}
+
+
+def _by_trait(results: Record) -> str:
+    styles = {name: found for name, found in results["styles"].items() if found}
+    head = ["trait", "layer", "planted"]
+    shown = ("tfidf", "judge", "none", "last_prompt", "generate", "combined")
+    head += [f"{style}: {results['methods'][m]}" for style in styles for m in shown]
+    rows = []
+    for trait, about in results["traits"].items():
+        cells = [trait, str(about["layer"]), f"{about['kept']} and {about['written']}"]
+        for found in styles.values():
+            methods = found["traits"].get(trait, {}).get("methods")
+            cells += [pm(methods[m]["auc"]) if methods else "not measured" for m in shown]
+        rows.append(cells)
+    return f"AUC by trait.\n\n{table(head, rows)}"
+
+
+def _order(results: Record) -> str:
+    head = ["trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"]
+    rows = []
+    for trait, found in results["order"].items():
+        if found is None:
+            rows.append([trait, *["not measured"] * 6])
+            continue
+        bands = [pm(found["bands"][name]) for name in ("normal", "mild", "strong")]
+        steps = [pm(found[name]) for name in ("mild_minus_normal", "strong_minus_mild")]
+        verdict = "yes" if found["beyond_chance"] else "within chance"
+        rows.append([trait, *bands, *steps, verdict if found["ordered"] else "NO"])
+    return (
+        "Mean exact projection difference of three datasets whose strength the judge knows.\n\n"
+        + table(head, rows)
+    )
+
+
+def datasets(results: Record | None) -> str:
+    """Twelve assistants' answers to the same instructions, screened for every trait."""
+    text = (
+        "## Twelve assistants, screened\n\n"
+        "`personavec screen chats.jsonl --natural generate --by source --by topic --top 100`: 805 "
+        "instructions, each answered by 12 assistants. Mean projection difference to the embedded "
+        "model's own answers in standard deviations on neutral prompts, with 95% intervals over "
+        "prompts: how far finetuning on that assistant's answers would push the model.\n"
+    )
+    if results is None:
+        return f"{text}\nNot measured.\n"
+    traits = results["traits"]
+    sources = sorted({g["group"] for g in next(iter(traits.values()))["groups"]["source"]})
+    rows = []
+    for source in sources:
+        cells = [source]
+        for record in traits.values():
+            group = next(g for g in record["groups"]["source"] if g["group"] == source)
+            cells.append(f"{_in_sigma(group, record['sigma'])}, {group['rank']}.")
+        rows.append(cells)
+    controls = [
+        [
+            trait,
+            pm(record["controls"]["length"].get("spearman"), "value"),
+            _effects(record["controls"]["random"]),
+        ]
+        for trait, record in traits.items()
+    ]
+    return "\n".join(
+        [
+            text,
+            table(["assistant", *(f"{trait}, rank" for trait in traits)], rows),
+            "Is it only length? Rank correlation of the difference with the response's length; and "
+            "beside the trait's effect (mean over spread), those of random directions.\n",
+            table(["trait", "correlation with length", "effect; random directions"], controls),
+        ]
+    )
+
+
+def _effects(control: Record) -> str:
+    if "trait" not in control:
+        return control.get("why", "not measured")
+    found = [d["effect"] for d in control["directions"] if d["effect"] is not None]
+    own = control["trait"]["effect"]
+    return f"{own:+.2f}; {min(found):+.2f} to {max(found):+.2f}" if found else f"{own:+.2f}"
+
+
+def _in_sigma(group: Record, sigma: float) -> str:
+    mean, low, high = (group[key] / sigma for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def pm(found: Record | None, key: str = "value") -> str:
+    """An estimate with its interval."""
+    if found is None or found.get(key) is None:
+        return "not measured"
+    return f"{found[key]:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
