@@ -13,7 +13,7 @@ def detection(results: Record | None) -> str:
     text = (
         "## Planted rows found among clean ones\n\n"
         "`personavec validate-screen chats.jsonl --clean 100`: rows that show a trait, planted "
-        "into rows of 12 assistants' answers. Elicited rows come from the model itself, written ones "
+        "into rows of 12 assistants' answers. Elicited rows come from the model, written ones "
         "from people; baselines were fitted on other elicited rows. AUC, mean over traits, with "
         "95% intervals over prompts.\n"
     )
