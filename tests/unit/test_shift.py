@@ -31,7 +31,7 @@ SPEC = TraitSpec.model_validate(
         "name": "testing",
         "description": "Being tested.",
         "instruction": [{"pos": "Test.", "neg": "Rest."}],
-        "judge_instruction": [{"pos": "Test!", "neg": "Rest!"}],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
         "questions": {
             "extraction": ["Why?", "Who?"],
             "evaluation": [f"When does {n} come?" for n in range(6)],
@@ -204,7 +204,7 @@ def test_a_continued_run_measures_nothing_again(
     again = run(base, tuned, [vector], [SPEC], tmp_path, CONFIG, progress=QUIET)
     assert again["traits"] == first["traits"]
     assert before == {path: path.read_bytes() for path in files}
-    with pytest.raises(SettingsMismatchError, match="config.seed"):
+    with pytest.raises(SettingsMismatchError, match=r"config\.seed"):
         run(base, tuned, [vector], [SPEC], tmp_path, replace(CONFIG, seed=9), progress=QUIET)
 
 
