@@ -9,7 +9,8 @@ backward comes before the next forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -69,7 +70,7 @@ class TrainingHooks:
         self, layers: Sequence[int], act: Act, positions: TrainedPositions = "response"
     ) -> None:
         self.layers = tuple(layers)
-        self.positions = positions
+        self.positions: TrainedPositions = positions
         self._act = act
         self._chosen: Tensor | None = None
         self._fired: set[int] = set()
@@ -187,41 +188,61 @@ class PullAlong:
     over all positions, that lies along the direction: 1/hidden by chance.
     """
 
-    def __init__(self, directions: dict[int, Float[Tensor, " hidden"]]) -> None:
-        self.units = {layer: d.float() / d.float().norm() for layer, d in directions.items()}
-        self.rows: dict[int, list[Tensor]] = {layer: [] for layer in directions}
-        self._squares: dict[int, list[Tensor]] = {layer: [] for layer in directions}
+    def __init__(self, directions: Mapping[str, tuple[int, Float[Tensor, " hidden"]]]) -> None:
+        """`directions` by name: the layer each is read at, and the direction."""
+        self._at: dict[int, dict[str, Tensor]] = {}
+        for name, (layer, direction) in directions.items():
+            unit = direction.float() / direction.float().norm()
+            self._at.setdefault(layer, {})[name] = unit
+        self._cosines: dict[str, list[Tensor]] = {name: [] for name in directions}
+        self._squares: dict[str, list[Tensor]] = {name: [] for name in directions}
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self._at)
 
     def act(self, layer: int, hidden: Tensor, positions: Tensor) -> None:
         """To be a `TrainingHooks`' act; changes nothing."""
         if not hidden.requires_grad:
             return  # the first pass of reentrant checkpointing; the second one has a gradient
-        unit = self.units[layer].to(hidden.device)
 
         def read(gradient: Tensor) -> None:
-            found = gradient.float() * positions[:, :, None]
-            descent = -found.sum(1)
+            found = gradient.detach().float() * positions[:, :, None]
+            descent, all_of_it = -found.sum(1), found.square().sum()
             size = descent.norm(dim=-1)
-            # A row without a loss, or whose gradient vanished, pulls nowhere.
-            cosine = torch.where(size > 0, descent @ unit / size.clamp(min=1e-30), torch.nan)
-            self.rows[layer].append(cosine.detach())
-            along, all_of_it = (found @ unit).square().sum(), found.square().sum()
-            self._squares[layer].append(torch.stack([along, all_of_it]).detach())
+            for name, unit in self._at[layer].items():
+                unit = unit.to(found.device)
+                # A row without a loss, or whose gradient vanished, pulls nowhere.
+                cosine = torch.where(size > 0, descent @ unit / size.clamp(min=1e-30), torch.nan)
+                self._cosines[name].append(cosine)
+                self._squares[name].append(torch.stack([(found @ unit).square().sum(), all_of_it]))
 
         hidden.register_hook(read)
 
-    def take(self) -> dict[int, dict[str, float | list[float] | None]]:
-        """What was read since the last call, by layer: `toward`, `share`, and `rows`' cosines."""
-        taken: dict[int, dict[str, float | list[float] | None]] = {}
-        for layer, rows in self.rows.items():
-            if rows:
-                cosines = [c for c in torch.cat(rows).tolist() if c == c]
-                along, all_of_it = torch.stack(self._squares[layer]).sum(0).tolist()
-                taken[layer] = {
-                    "toward": sum(cosines) / len(cosines) if cosines else None,
-                    "share": along / all_of_it if all_of_it else None,
-                    "rows": cosines,
-                }
-            rows.clear()
-            self._squares[layer].clear()
+    def take(self) -> dict[str, Pull]:
+        """What was read since the last call, by name."""
+        taken = {}
+        for name, cosines in self._cosines.items():
+            if cosines:
+                rows = tuple(c for c in torch.cat(cosines).tolist() if c == c)
+                along, all_of_it = torch.stack(self._squares[name]).sum(0).tolist()
+                taken[name] = Pull(
+                    toward=sum(rows) / len(rows) if rows else None,
+                    share=along / all_of_it if all_of_it else None,
+                    rows=rows,
+                )
+            cosines.clear()
+            self._squares[name].clear()
         return taken
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What `PullAlong` read of some forwards."""
+
+    toward: float | None
+    """Mean over rows of the cosine of the descent with the direction; None without any row."""
+    share: float | None
+    """The part of the squared gradient along the direction."""
+    rows: tuple[float, ...]
+    """Every row's cosine."""
