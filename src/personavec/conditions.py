@@ -1,4 +1,4 @@
-"""Conditions on a trait's reading: `TRAIT>NUMBER[UNIT]`, the grammar of --fail-if, --stop-if, --guard."""
+"""Conditions on a trait's reading, `TRAIT>NUMBER[UNIT]`: --fail-if, --stop-if, --guard."""
 
 from __future__ import annotations
 
