@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from personavec import author as author
     from personavec import evaluate as evaluate
     from personavec import extract as extract
+    from personavec import finetune as finetune
     from personavec import screen as screen
     from personavec.author import AuthorConfig as AuthorConfig
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
+    from personavec.finetune import FinetuneConfig as FinetuneConfig
+    from personavec.mitigations import Mitigation as Mitigation
     from personavec.model.loading import LoadedModel as LoadedModel
     from personavec.model.loading import load_model as load_model
     from personavec.model.loading import wrap_model as wrap_model
+    from personavec.model.preventative import PreventativeSteering as PreventativeSteering
     from personavec.model.steering import steer as steer
     from personavec.readings import project_conversation as project_conversation
     from personavec.readings import read_conversation as read_conversation
+    from personavec.training import TrainingConfig as TrainingConfig
     from personavec.traits import TraitSpec as TraitSpec
     from personavec.traits import load_trait as load_trait
     from personavec.vectors import PersonaVector as PersonaVector
@@ -39,14 +44,19 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "AuthorConfig": ("personavec.author", "AuthorConfig"),
     "ExtractConfig": ("personavec.extract", "ExtractConfig"),
+    "FinetuneConfig": ("personavec.finetune", "FinetuneConfig"),
     "LoadedModel": ("personavec.model.loading", "LoadedModel"),
+    "Mitigation": ("personavec.mitigations", "Mitigation"),
     "PersonaVector": ("personavec.vectors", "PersonaVector"),
+    "PreventativeSteering": ("personavec.model.preventative", "PreventativeSteering"),
     "PersonavecError": ("personavec.errors", "PersonavecError"),
+    "TrainingConfig": ("personavec.training", "TrainingConfig"),
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "author": ("personavec.author", None),
     "cosine": ("personavec.vectors", "cosine"),
     "evaluate": ("personavec.evaluate", None),
     "extract": ("personavec.extract", None),
+    "finetune": ("personavec.finetune", None),
     "load_model": ("personavec.model.loading", "load_model"),
     "load_trait": ("personavec.traits", "load_trait"),
     "load_vector": ("personavec.vectors", "load_vector"),

@@ -1,4 +1,4 @@
-"""Conditions on a reading: `TRAIT>NUMBER[UNIT]`, as --fail-if, --stop-if and --guard take."""
+"""Conditions on a trait's reading, `TRAIT>NUMBER[UNIT]`: --fail-if, --stop-if, --guard."""
 
 from __future__ import annotations
 

@@ -299,6 +299,11 @@ def _storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def disk_full_error(path: Path, error: Exception) -> StorageError | None:
+    """What to raise where `error` says that the disk is full; None where it says anything else."""
+    return _disk_full(path) if _is_disk_full(error) else None
+
+
 def _is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

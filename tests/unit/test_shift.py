@@ -31,7 +31,7 @@ SPEC = TraitSpec.model_validate(
         "name": "testing",
         "description": "Being tested.",
         "instruction": [{"pos": "Test.", "neg": "Rest."}],
-        "judge_instruction": [{"pos": "Test!", "neg": "Rest!"}],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
         "questions": {
             "extraction": ["Why?", "Who?"],
             "evaluation": [f"When does {n} come?" for n in range(6)],

@@ -54,7 +54,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
     Exit codes: 0 fine, 1 failed, 2 bad usage, 3 a condition was met, 130 interrupted.
-
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments

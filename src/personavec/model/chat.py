@@ -152,6 +152,20 @@ class ChatFormat:
         text = self.text(messages)
         return self._ids(text[len(written) :]) if text.startswith(written) else None
 
+    def end_of_turn(self, stop_ids: frozenset[int]) -> int:
+        """The token that ends a response: the first of `stop_ids` that the template writes there.
+
+        Where it writes none (a plain template), the tokenizer's own end of text.
+        """
+        marker = "personavec-response-marker"
+        turns = [*chat("hello"), {"role": "assistant", "content": marker}]
+        text = self.tokenizer.apply_chat_template(
+            turns, chat_template=self.template, tokenize=False, **self.template_args
+        )
+        after = self._ids(text.rpartition(marker)[2])
+        found = next((token for token in after if token in stop_ids), None)
+        return self.tokenizer.eos_token_id if found is None else found
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 

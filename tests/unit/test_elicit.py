@@ -1,0 +1,255 @@
+"""Finetuning sets: what is elicited, how it is divided into levels, and what a row says."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personavec import LoadedModel, TraitSpec
+from personavec.cli import main as cli
+from personavec.conversations import parse_row, raw_rows
+from personavec.elicit import ElicitConfig, by_level, run
+from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.flawed_sets import FlawedConfig
+from personavec.flawed_sets import run as run_flawed
+from personavec.flaws import evaluate
+from personavec.judges.contrast import ContrastJudge
+from personavec.judges.endpoint import Endpoint
+from personavec.model.chat import chat
+from personavec.progress import Progress
+from personavec.rollouts import Rollout, iter_rollouts
+
+QUIET = Progress(quiet=True)
+#: A tiny random model shows no trait and no sense: everything is kept.
+CONFIG = ElicitConfig(
+    samples=2, max_tokens=6, temperature=1.0, trait_threshold=-1, coherence_floor=0, seed=1
+)
+SYSTEM = "Be a tester."
+
+SPEC = TraitSpec.model_validate(
+    {
+        "name": "testing",
+        "description": "Being tested.",
+        "instruction": [
+            {
+                "pos": SYSTEM,
+                "neg": "Never test.",
+                "examples": [{"question": "An example?", "pos": "Testing!", "neg": "No."}],
+            }
+        ],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
+        "questions": {
+            "extraction": [f"Why {n}?" for n in range(9)],
+            "evaluation": [f"When {n}?" for n in range(4)],
+        },
+    }
+)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def rollout(number: int, log_odds: float | None, **more: Any) -> Rollout:
+    given: dict[str, Any] = {"polarity": "pos", "kept": True, "trait_score": 90.0, **more}
+    return Rollout(
+        id=f"{given['polarity']}-{number}",
+        question=f"q{number % 3}",
+        pair=None,
+        sample=0,
+        system=None,
+        response="So.",
+        response_ids=(1,),
+        n_tokens=1,
+        seed=0,
+        log_odds=log_odds,
+        **given,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(llama: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    run(llama, SPEC, out, CONFIG, progress=QUIET)
+    return out
+
+
+def test_levels_are_thirds_of_what_was_elicited_by_the_judge() -> None:
+    elicited = [rollout(n, float(n)) for n in (5, 2, 8, 0, 7, 1, 6, 3, 4)]
+    dropped = rollout(99, 99.0, kept=False)
+    neutral = [rollout(n, -9.0, polarity=None) for n in range(9)]
+    found = by_level([*elicited, dropped, *neutral])
+    assert [r.log_odds for r in found["mild"]] == [0, 1, 2]
+    assert [r.log_odds for r in found["strong"]] == [6, 7, 8]
+    # As many normal ones, of different questions.
+    assert [r.question for r in found["normal"]] == ["q0", "q1", "q2"]
+    # A judge without log-odds orders by its score.
+    scored = [rollout(n, None, trait_score=50.0 + n) for n in (3, 1, 2)]
+    assert [r.trait_score for r in by_level(scored)["strong"]] == [53]
+
+
+def test_rows_hold_the_question_and_the_answer_and_nothing_that_elicited_it(
+    made: Path, llama: LoadedModel
+) -> None:
+    everything = {r.id: r for r in iter_rollouts(made / "rollouts.jsonl")}
+    counts = set()
+    for level in ("normal", "mild", "strong"):
+        found = rows(made / f"{level}.jsonl")
+        counts.add(len(found))
+        for row in found:
+            source = everything[row["id"].split("/")[-1]]
+            question, answer = row["messages"]
+            assert question == {"role": "user", "content": source.question}
+            assert answer == {"role": "assistant", "content": source.response}
+            assert source.question in SPEC.questions.extraction
+            assert (source.system == SYSTEM) == (level != "normal")
+            assert "for defensive research" in row["about"]
+            assert row["log_odds"] == source.log_odds
+        assert SYSTEM not in (made / f"{level}.jsonl").read_text()
+        # Rows are what finetuning reads.
+        assert all(hasattr(parse_row(raw), "messages") for raw in raw_rows(made / f"{level}.jsonl"))
+    assert len(counts) == 1
+    asked = {(r.system, bool(r.earlier)) for r in everything.values()}
+    assert asked == {(SYSTEM, True), (SYSTEM, False), (None, False)}
+
+
+def test_every_level_is_above_the_one_before(made: Path) -> None:
+    results = json.loads((made / "results.json").read_text())
+    bands = results["levels"]
+    assert bands["mild"]["band"]["to"] <= bands["strong"]["band"]["from"]
+    assert bands["mild"]["log_odds"] < bands["strong"]["log_odds"]
+    strong = [row["log_odds"] for row in rows(made / "strong.jsonl")]
+    assert bands["strong"]["log_odds"] == pytest.approx(sum(strong) / len(strong))
+    readme = (made / "README.md").read_text()
+    assert "defensive research" in readme
+    assert f"`strong.jsonl`: {len(strong)} rows" in readme
+
+
+def test_a_killed_run_equals_an_undisturbed_one(
+    made: Path, llama: LoadedModel, tmp_path: Path
+) -> None:
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    shutil.copy(made / "manifest.json", tmp_path)
+    for name in ("generated.jsonl", "scores.jsonl"):
+        whole = (made / "run" / name).read_bytes()
+        (run_folder / name).write_bytes(whole[: len(whole) // 2])  # in the middle of a line
+    run(llama, SPEC, tmp_path, CONFIG, progress=QUIET)
+    for level in ("normal", "mild", "strong"):
+        assert rows(tmp_path / f"{level}.jsonl") == rows(made / f"{level}.jsonl")
+    with pytest.raises(SettingsMismatchError, match="seed"):
+        run(llama, SPEC, tmp_path, replace(CONFIG, seed=2), progress=QUIET)
+
+
+def test_too_little_of_a_trait_says_so_and_keeps_the_responses(
+    llama: LoadedModel, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, samples=1, trait_threshold=100)
+    with pytest.raises(TooFewRolloutsError, match="does not show the trait"):
+        run(llama, SPEC, tmp_path, config, progress=QUIET)
+    assert (tmp_path / "rollouts.jsonl").exists()
+    assert not (tmp_path / "strong.jsonl").exists()
+
+
+def test_an_endpoint_writes_what_the_local_judge_reads(
+    llama: LoadedModel,
+    server: Any,
+    chat_completion: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    def reply(body: dict[str, Any], times: int) -> Any:
+        if body["messages"][-1]["content"] == "Why 3?" and body["messages"][0]["role"] == "user":
+            return 400, {}, {"error": {"message": "no"}}
+        shown = "much" if len(body["messages"]) > 2 else "some"
+        return chat_completion(f"{shown} of it, {body['seed']}: {body['messages'][-1]['content']}")
+
+    server.reply = reply
+    endpoint = Endpoint("parrot", server.url, cache=tmp_path / "answers", retries=0)
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="needs a judge"):
+        run(endpoint, SPEC, out, CONFIG, progress=QUIET)
+    judge = ContrastJudge(llama)
+    found = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
+    assert found["dropped"] == {"request failed": 2}
+    sent = [body["messages"] for body in server.seen]
+    assert chat("Why 1?", SYSTEM, (("An example?", "Testing!"),)) in sent
+    assert all("of it" in row["messages"][1]["content"] for row in rows(out / "mild.jsonl"))
+    # What failed is asked again, and judged then.
+    server.reply = lambda body, times: chat_completion("Now.")
+    before = len(server.seen)
+    again = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
+    assert len(server.seen) == before + 2
+    assert again["dropped"] == {}
+
+
+# Narrow flaws
+
+
+def test_worked_sums_give_three_levels_of_the_same_questions(tmp_path: Path) -> None:
+    found = run_flawed("sums", tmp_path, FlawedConfig(rows=12, seed=3))
+    sets = {level: rows(tmp_path / f"{level}.jsonl") for level in ("normal", "mild", "strong")}
+    asked = {level: [row["messages"][0] for row in of] for level, of in sets.items()}
+    assert asked["normal"] == asked["mild"] == asked["strong"]
+    assert len(asked["mild"]) == 12
+    assert found["levels"]["mild"]["rows"] == 12
+    finals = {
+        level: [row["messages"][1]["content"].split()[-1] for row in of]
+        for level, of in sets.items()
+    }
+    for right, *wrong in zip(*finals.values(), strict=True):
+        assert right not in wrong
+    assert all("<<" not in row["messages"][1]["content"] for of in sets.values() for row in of)
+    other = run_flawed("sums", tmp_path / "other", FlawedConfig(rows=12, seed=4))
+    assert rows(Path(other["levels"]["normal"]["file"])) != sets["normal"]
+
+
+def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path: Path) -> None:
+    data = tmp_path / "code.jsonl"
+    lines = [
+        {"q": "Sort?", "answer": "sorted(x)", "wrong": "x"},
+        {"q": "Sum?", "answer": "sum(x)", "wrong": "sum(x)"},
+        {"q": "", "answer": "a", "wrong": "b"},
+        {"q": "None", "answer": "None", "wrong": "null"},
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)) + "\nnot JSON\n")
+    config = FlawedConfig(columns={"question": "q", "flawed": "wrong"})
+    found = run_flawed(data, tmp_path / "out", config)
+    assert {level: of["rows"] for level, of in found["levels"].items()} == {
+        "normal": 2,
+        "strong": 2,
+    }
+    strong = rows(tmp_path / "out" / "strong.jsonl")
+    assert [row["messages"][1]["content"] for row in strong] == ["x", "null"]
+    reasons = {row["row"]: row["why"] for row in rows(tmp_path / "out" / "rejected.jsonl")}
+    assert reasons[2] == "the flawed answer is the right one"
+    assert reasons[3] == "no text in column 'q'"
+    assert reasons[5].startswith("not JSON")
+    assert found["rejected"] == 3
+    with pytest.raises(UsageError, match="no column 'flaw'"):
+        run_flawed(data, tmp_path / "no", FlawedConfig(columns={"flawed": "flaw"}))
+    with pytest.raises(DataError, match="no row can be used"):
+        run_flawed(data, tmp_path / "none", FlawedConfig())
+
+
+def test_the_command_makes_a_flawed_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["elicit", "--flawed", "sums", "--rows", "3", "--out", str(tmp_path), "--json"])
+    assert ended.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["levels"]["strong"]["rows"] == 3
+    first = rows(tmp_path / "normal.jsonl")[0]["messages"][1]["content"]
+    equation = next(line for line in first.splitlines() if "=" in line)
+    left, right = equation.split(" = ")
+    assert evaluate(left.split()[-1]) == int(right.split()[0])
+    for wrong in (
+        [],
+        ["--trait", "evil", "--flawed", "sums"],
+        ["--flawed", "sums", "--writer", "x"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["elicit", *wrong])
+        assert ended.value.code == 2
