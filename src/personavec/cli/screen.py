@@ -136,6 +136,8 @@ def command(
     model: options.Model = "smollm2",
     dtype: options.Dtype = None,
     device: options.Device = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Tokens in a batch.")
@@ -183,6 +185,9 @@ def command(
         batch_tokens=batch_tokens,
         max_rejects=max_rejects,
     )
+    options.check_engine(engine, engine_arg)
+    if ray is not None and engine != "transformers":
+        raise UsageError("--ray scores with the transformers engine: leave out --engine")
     names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
     found = [load_vector(name) for name in names or bundled_vectors()]
     loaded = load_model(model, dtype=dtype, device=device)
@@ -198,6 +203,7 @@ def command(
         judge=judging,
         specs=specs,
         ray=ray,
+        engine=None if engine == "transformers" else options.engine(engine, engine_arg, loaded),
     )
     if as_json:
         print_json(screen.summarised(results))

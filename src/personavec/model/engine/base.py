@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -53,6 +53,7 @@ class Generation:
     unfinished_thought: bool = False
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs one model: generates responses, and reads the residual stream of given texts."""
 
