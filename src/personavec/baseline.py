@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import TooFewRolloutsError
-from personavec.model.engine.base import Sampling
+from personavec.model.engine.base import Engine, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import Task, collect, load_activations
@@ -22,6 +22,7 @@ def neutral_means(
     *,
     n: int,
     batch_tokens: int = 16384,
+    engine: Engine | None = None,
     progress: Progress,
 ) -> Float[Tensor, "prompt span layer hidden"]:
     """Mean activations over the spans of the engine, one row for each of `n` neutral prompts.
@@ -41,6 +42,7 @@ def neutral_means(
         folder,
         activations=folder,
         batch_tokens=batch_tokens,
+        engine=engine,
         label="neutral prompts",
         progress=progress,
     )

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from personavec.conversations import Reject, Row
-from personavec.training_drift import Drift, Probes
 from personavec.errors import DataError, UsageError
 from personavec.model.loading import LoadedModel
 from personavec.model.preventative import PreventativeSteering
@@ -29,6 +28,7 @@ from personavec.screening.encode import encode
 from personavec.screening.natural import Naturals, prompt_key
 from personavec.stats import Interval, clustered_bootstrap
 from personavec.training import Example, Setup, TrainingConfig, collate, train
+from personavec.training_drift import Drift, Probes
 from personavec.vectors import PersonaVector
 
 #: Rows that the projection difference and the gradient are measured on, and steps of a trial.

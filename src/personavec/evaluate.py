@@ -26,7 +26,8 @@ from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.chat import chat
-from personavec.model.engine.base import Sampling
+from personavec.model.engine.base import Engine, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel, load_model
 from personavec.model.steering import Layers, Steering, vector_steering
 from personavec.progress import Progress
@@ -102,6 +103,8 @@ class Subject:
 
     loaded: LoadedModel
     steered_by: tuple[SteeredBy, ...] = ()
+    engine: Engine | None = None
+    """What generates its answers; default: its transformers model. Capability runs on that."""
 
     def steering(self) -> tuple[Steering, ...]:
         return tuple(s for each in self.steered_by for s in each.steering())
@@ -109,6 +112,7 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         return {
             "identity": self.loaded.identity.as_dict(),
+            "engine": self.engine.name if self.engine else TransformersEngine.name,
             "steering": [each.describe() for each in self.steered_by],
         }
 
@@ -258,7 +262,8 @@ def _rollouts(
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
     folder = out / "run"
     found: dict[str, Rollout] = {}
-    for number, loaded in enumerate({id(s.loaded): s.loaded for s in arms.values()}.values()):
+    for number, answering in enumerate({id(s.loaded): s for s in arms.values()}.values()):
+        loaded = answering.loaded
         tasks = [t for (_, arm, _), ts in cells.items() for t in ts if arms[arm].loaded is loaded]
         collected = collect(
             loaded,
@@ -266,6 +271,7 @@ def _rollouts(
             sampling,
             folder / f"model-{number}",
             batch_tokens=config.batch_tokens,
+            engine=answering.engine,
             label=loaded.identity.name,
             progress=progress,
         )

@@ -26,7 +26,8 @@ from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.engine.base import SPANS, Sampling
+from personavec.model.engine.base import SPANS, Engine, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.projection import mean_and_spread, random_directions
@@ -95,13 +96,15 @@ def run(
     origin: Origin = "file",
     judge: Judge | None = None,
     rollouts: Sequence[Path] = (),
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Extract and validate one persona vector; returns the results that the report draws.
 
     Writes the vector, `rollouts.jsonl`, `activations/`, `results.json` and `report.html` into
     `out`. A killed run is continued by calling again with the same settings. `rollouts` are files
-    of existing ones to adopt in place of generating (`adoption.py`).
+    of existing ones to adopt in place of generating (`adoption.py`). `engine` generates, if it is
+    given, in place of the transformers model.
 
     Raises SettingsMismatchError when `out` was begun with other settings, TooFewRolloutsError
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
@@ -110,7 +113,8 @@ def run(
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
     progress = progress or Progress()
     layers = candidate_layers(loaded, config.layers)
-    settings = _settings(loaded, spec, config, judge)
+    engine = engine or TransformersEngine(loaded, config.batch_tokens)
+    settings = _settings(loaded, spec, config, judge, engine)
     adopted = None
     if rollouts:
         settings["rollouts"] = fingerprints(rollouts)
@@ -118,7 +122,9 @@ def run(
     notes = [adopted.note(rollouts)] if adopted else []
     with lock(out):
         claim(out, settings)
-        return _run(loaded, spec, out, config, origin, judge, progress, layers, adopted, notes)
+        return _run(
+            loaded, spec, out, config, origin, judge, engine, progress, layers, adopted, notes
+        )
 
 
 def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
@@ -144,7 +150,7 @@ _LAYER_SHARES = (0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.75)
 
 
 def _settings(
-    loaded: LoadedModel, spec: TraitSpec, config: ExtractConfig, judge: Judge
+    loaded: LoadedModel, spec: TraitSpec, config: ExtractConfig, judge: Judge, engine: Engine
 ) -> dict[str, Any]:
     return {
         "command": "extract",
@@ -152,6 +158,7 @@ def _settings(
         "spec": spec.hash,
         "model": loaded.identity.as_dict(),
         "judge": judge.identity(),
+        "engine": engine.name,
         "config": asdict(config),
     }
 
@@ -163,6 +170,7 @@ def _run(
     config: ExtractConfig,
     origin: Origin,
     judge: Judge,
+    engine: Engine,
     progress: Progress,
     layers: list[int],
     adopted: Adopted | None,
@@ -197,7 +205,7 @@ def _run(
             judge=judge,
             activations=activations,
             include_thinking=config.include_thinking,
-            batch_tokens=config.batch_tokens,
+            engine=engine,
             label=label,
             progress=progress,
         )
@@ -291,7 +299,7 @@ def _run(
         sampling,
         out / "run" / "neutral-prompts",
         n=config.neutral_prompts,
-        batch_tokens=config.batch_tokens,
+        engine=engine,
         progress=progress,
     )
     clock.lap("neutral prompts")
@@ -324,6 +332,7 @@ def _run(
             "trait": {"name": spec.name, "description": spec.description, "origin": origin},
             "spec": summaries.describe_spec(spec),
             "model": loaded.identity.as_dict(),
+            "engine": engine.describe(),
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),

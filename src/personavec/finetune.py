@@ -24,7 +24,6 @@ from personavec.cards import card
 from personavec.conditions import Condition
 from personavec.conversations import Reject, Row
 from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before
-from personavec.training_drift import UNITS, Drift, Probes
 from personavec.errors import DataError, UsageError
 from personavec.mitigations import (
     WITH_COEFFICIENT,
@@ -54,6 +53,7 @@ from personavec.training import (
     encode_rows,
     train,
 )
+from personavec.training_drift import UNITS, Drift, Probes
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 

@@ -1,8 +1,8 @@
 """Rollouts: generate responses, judge them, keep those that show what they should.
 
-The long part of every verb. A planned batch is the unit of resume: its activations are written
-aside and renamed, then its records are appended and fsynced in one group. Killed at any moment
-and run again, finished batches are read back and only the rest is generated.
+The long part of every verb. What the engine finishes together is the unit of resume: its
+activations are written aside and renamed, then its records are appended and fsynced in one group.
+Killed at any moment and run again, what was finished is read back and only the rest is generated.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
 from personavec.judges.endpoint import Endpoint, Reply, ask
 from personavec.model.chat import Turns, chat
-from personavec.model.engine.base import Generation, Request, Sampling
-from personavec.model.engine.hf import check_room, generate_batch, plan
+from personavec.model.engine.base import Engine, Generation, Request, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Action
 from personavec.progress import Progress
@@ -159,6 +159,7 @@ def collect(
     activations: Path | None = None,
     include_thinking: bool = False,
     batch_tokens: int = 16384,
+    engine: Engine | None = None,
     label: str = "rollouts",
     progress: Progress,
 ) -> list[Rollout]:
@@ -166,10 +167,12 @@ def collect(
 
     Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes, and reads back what is
     there. With `activations`, a folder, the responses' mean activations are captured while
-    generating and kept there as safetensors, keyed by rollout id. Raises UsageError when a prompt
-    leaves no room for its response in the model's context.
+    generating and kept there as safetensors, keyed by rollout id. `engine`, if it is given,
+    generates in place of the transformers model, which plans batches of `batch_tokens`. Raises
+    UsageError when a prompt leaves no room for its response in the model's context.
     """
-    generator = _Generator(loaded, sampling, batch_tokens, include_thinking)
+    engine = engine or TransformersEngine(loaded, batch_tokens)
+    generator = _Generator(loaded, engine, sampling, include_thinking)
     _generate(generator, tasks, folder, activations, label, progress)
     found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
     rollouts = [from_record(found[task.id]) for task in tasks]
@@ -239,8 +242,8 @@ class _Generator:
     """What decides how responses are generated."""
 
     loaded: LoadedModel
+    engine: Engine
     sampling: Sampling
-    batch_tokens: int
     include_thinking: bool
 
 
@@ -257,32 +260,24 @@ def _generate(
     done = {record["id"] for record in read_records(path)}
     by_id = {task.id: task for task in tasks}
     requests = [Request(task.id, prompt_ids(loaded, task), task.steering) for task in tasks]
-    check_room(loaded, requests, sampling)
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
-        # Planned over all tasks, finished ones too, so that a continued run forms the batches
-        # that an undisturbed one would have formed.
-        for number, batch in enumerate(plan(requests, sampling, generator.batch_tokens)):
-            missing = [request for request in batch if request.id not in done]
-            if missing:
-                generations = generate_batch(
-                    loaded,
-                    batch,
-                    sampling,
-                    capture=activations is not None,
-                    include_thinking=generator.include_thinking,
-                )
-                if activations is not None:
-                    means = {g.id: g.activations for g in generations if g.activations is not None}
-                    atomic_write(activations / f"{number:04d}.safetensors", save(means))
-                append_records(
-                    path,
-                    [
-                        _record(by_id[g.id], g, loaded, sampling.seed)
-                        for g in generations
-                        if g.id not in done
-                    ],
-                )
-            bar.advance(len(batch))
+        bar.advance(sum(request.id in done for request in requests))
+        for group in generator.engine.generate(
+            requests,
+            sampling,
+            capture=activations is not None,
+            include_thinking=generator.include_thinking,
+            done=frozenset(done),
+        ):
+            if activations is not None:
+                means = {g.id: g.activations for g in group if g.activations is not None}
+                # By the number of records before it: a killed run leaves at most one such file
+                # without its records, and the next run writes that file anew.
+                atomic_write(activations / f"{len(done):06d}.safetensors", save(means))
+            new = [g for g in group if g.id not in done]
+            append_records(path, [_record(by_id[g.id], g, loaded, sampling.seed) for g in new])
+            done |= {g.id for g in new}
+            bar.advance(len(new))
 
 
 def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:

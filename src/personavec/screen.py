@@ -30,11 +30,13 @@ from personavec.conversations import (
 )
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.judges.base import Judge
+from personavec.model.engine.base import Engine
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.report.screening import write_screening_report
 from personavec.runs import append_records, atomic_write, claim, lock
-from personavec.screening import parts, summary, two_stage
+from personavec.screening import engines, parts, summary, two_stage
 from personavec.screening.encode import Encoded
 from personavec.screening.explain import explain
 from personavec.screening.natural import Naturals
@@ -48,6 +50,7 @@ from personavec.screening.score import (
     prepare,
     probe,
     score,
+    text_ids,
 )
 from personavec.screening.stretches import stretches, windows
 from personavec.screening.table import Scores, load_scores
@@ -134,6 +137,7 @@ def run(
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
     ray: str | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Screen datasets for the vectors' traits; returns the results that the report draws.
@@ -143,7 +147,9 @@ def run(
     killed run continues when called again with the same settings. `reference` is a clean dataset
     to compare with; `naturals` a folder in which natural responses are kept between runs.
     `judge` scores every row for the `specs`, one for each vector. `ray` is the address of a Ray
-    cluster that scores the rows, or `auto` or `local`; see `screening.on_ray`.
+    cluster that scores the rows, or `auto` or `local`; see `screening.on_ray`. `engine`, if it is
+    given, generates natural responses, and scores rows too where it is faster than the
+    transformers model on the first of them.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, StorageError
     when another process writes to it, VectorMismatchError, and DataError for more bad rows than
@@ -153,16 +159,22 @@ def run(
     progress = progress or Progress()
     if not vectors or not data:
         raise UsageError("a screen needs at least one vector and one dataset")
+    if ray is not None and engine is not None:
+        raise UsageError("a Ray cluster's workers run the transformers engine: use no other one")
     if len({vector.trait for vector in vectors}) < len(vectors):
         raise UsageError("two of the vectors are of the same trait; give each trait once")
     if reference is not None:
         rule = replace(config.rule, percentile=95) if not config.rule else config.rule
         config = replace(config, rule=rule)
     check_cuts(config.rule, [vector.trait for vector in vectors])
-    job = _job(loaded, vectors, data, out, config, reference, naturals, judge, specs, progress)
+    job = _job(
+        loaded, vectors, data, out, config, reference, naturals, judge, specs, engine, progress
+    )
     with ExitStack() as stack:
         stack.enter_context(lock(out))
         claim(out, _settings(job, reference) | {"ray": ray is not None})
+        if engine is not None:
+            job = replace(job, scoring=_scoring(job, engine))
         if ray is not None:
             job = replace(job, workers=_workers(job, naturals))
             stack.enter_context(_on_ray().connected(ray))
@@ -207,6 +219,10 @@ class _Job:
     specs: tuple[TraitSpec, ...]
     out: Path
     progress: Progress
+    engine: Engine | None = None
+    """What generates natural responses; None: the transformers model."""
+    scoring: engines.Choice | None = None
+    """What scores rows, where there was a choice."""
     workers: Any = None
     """What a Ray cluster's workers are told (`on_ray.Setup`); None where this process scores."""
 
@@ -234,6 +250,7 @@ def _job(
     naturals: Path | None,
     judge: Judge | None,
     specs: Sequence[TraitSpec],
+    engine: Engine | None,
     progress: Progress,
 ) -> _Job:
     names = _names([source_name(source) for source in data])
@@ -271,7 +288,10 @@ def _job(
             None,
         ),
         naturals=Naturals(
-            loaded, naturals or out / "run" / "natural", max_tokens=config.natural_tokens
+            loaded,
+            naturals or out / "run" / "natural",
+            max_tokens=config.natural_tokens,
+            engine=engine,
         )
         if needs
         else None,
@@ -279,6 +299,7 @@ def _job(
         specs=tuple(specs),
         out=out,
         progress=progress,
+        engine=engine,
     )
 
 
@@ -291,6 +312,18 @@ def _check_names(dataset: _Dataset, traits: Sequence[str]) -> None:
                 f"{dataset.source} has a column '{trait}_projection' or '{trait}_flag' already: "
                 "rename it, or screen the original file"
             )
+
+
+def _scoring(job: _Job, engine: Engine) -> engines.Choice:
+    """The faster of the engine and the transformers model, on the first rows of the data."""
+    raws = list(islice(job.datasets[0].rows(), 64))
+    return engines.faster(
+        [TransformersEngine(job.loaded), engine],
+        text_ids(prepare(job.loaded, raws, job.plan)),
+        job.probe.directions,
+        job.out / "run" / "engine.json",
+        batch_tokens=job.plan.batch_tokens,
+    )
 
 
 def _names(names: Sequence[str]) -> list[str]:
@@ -313,6 +346,7 @@ def _settings(job: _Job, reference: str | Path | None) -> dict[str, Any]:
         "inputs": [fingerprint(d.source, split=d.split) for d in job.datasets],
         "reference": None if reference is None else fingerprint(reference),
         "judge": None if job.judge is None else job.judge.identity(),
+        "engine": (job.engine or TransformersEngine(job.loaded)).name,
         "config": {**config, "rule": describe(job.config.rule)},
     }
 
@@ -386,6 +420,7 @@ def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
                 naturals=job.naturals if exact else None,
                 judge=job.judge,
                 specs=job.specs,
+                engine=job.scoring.engine if job.scoring else None,
             )
             clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
             rejects += parts.keep_rejects(job.rejects, window.raws, columns, dataset.name)
@@ -568,6 +603,7 @@ def _results(
     return {
         "command": "screen",
         "model": job.loaded.identity.as_dict(),
+        "engine": _described(job),
         "kind": job.plan.kind,
         "natural": "rejected" if job.plan.kind == "pair" else job.config.natural,
         "turns": job.config.turns,
@@ -621,8 +657,17 @@ def _two_stages(own: summary.TraitScores, stage: _Stage, n: int) -> dict[str, An
     }
 
 
+def _described(job: _Job) -> dict[str, Any]:
+    """The engine that generated natural responses, and the one that scored."""
+    own = TransformersEngine(job.loaded)
+    scoring = job.scoring or own
+    return {"generating": (job.engine or own).describe(), "scoring": scoring.describe()}
+
+
 def _notes(job: _Job) -> list[str]:
     found = list(job.loaded.chat.notes)
+    if job.scoring is not None:
+        found.append(job.scoring.note())
     identity = job.loaded.identity
     for vector in job.vectors:
         if warning := vector.other_model_warning(identity.name, identity.declared_base):
@@ -826,6 +871,7 @@ def summarised(results: dict[str, Any]) -> dict[str, Any]:
         "rows": results["rows"],
         "rejected": results["rejected"],
         "natural": results["natural"],
+        "engine": results["engine"],
         "kind": results["kind"],
         "traits": {
             trait: {name: record[name] for name in kept}

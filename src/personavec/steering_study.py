@@ -9,8 +9,8 @@ from typing import Any
 from personavec.conversations import read_rows
 from personavec.errors import DataError, SpecError
 from personavec.model.chat import chat
-from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.hf import generate
+from personavec.model.engine.base import Engine, Request, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
 from personavec.runs import append_records, claim, read_records
@@ -41,6 +41,7 @@ def steered_answers(
     layer: int | None = None,
     out: Path | None = None,
     batch_tokens: int = 16384,
+    engine: Engine | None = None,
 ) -> list[dict[str, Any]]:
     """One record per question and condition, in that order; written to `out` as they come.
 
@@ -89,7 +90,8 @@ def steered_answers(
             requests.append(Request(key, ids, steering))
     done = {r["id"]: r for r in read_records(out)} if out else {}
     todo = [request for request in requests if request.id not in done]
-    for batch in generate(loaded, todo, sampling, batch_tokens=batch_tokens):
+    engine = engine or TransformersEngine(loaded, batch_tokens)
+    for batch in engine.generate(todo, sampling):
         finished = [
             {
                 **records[g.id],

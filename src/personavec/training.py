@@ -24,7 +24,6 @@ from personavec.conversations import (
     parse_row,
     raw_rows,
 )
-from personavec.training_drift import Drift
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.model.capture import padded
 from personavec.model.loading import LoadedModel
@@ -32,6 +31,7 @@ from personavec.model.scoring import token_logprobs
 from personavec.model.training_hooks import IGNORED, PullAlong
 from personavec.progress import Progress
 from personavec.screening.encode import Text, encode
+from personavec.training_drift import Drift
 
 
 @dataclass(frozen=True)

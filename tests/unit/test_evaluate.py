@@ -243,7 +243,7 @@ def test_a_finished_run_generates_and_judges_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called again")
 
-    monkeypatch.setattr("personavec.rollouts.generate_batch", never)
+    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
     assert evaluate(steered, tmp_path) | {"seconds": 0} == before | {"seconds": 0}
 

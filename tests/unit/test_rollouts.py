@@ -136,7 +136,7 @@ def test_a_finished_run_generates_and_judges_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called again")
 
-    monkeypatch.setattr("personavec.rollouts.generate_batch", never)
+    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
     after = run_in(llama, tmp_path)
     assert after[0] == before[0]
@@ -158,7 +158,7 @@ def test_interrupted_between_batches_keeps_what_was_finished(
             raise KeyboardInterrupt
         return generate_batch(loaded, batch, *args, **kwargs)
 
-    monkeypatch.setattr("personavec.rollouts.generate_batch", interrupted)
+    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_in(llama, tmp_path)
     lines = (tmp_path / "generated.jsonl").read_text().splitlines()

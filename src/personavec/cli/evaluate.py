@@ -68,6 +68,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -99,6 +101,7 @@ def command(
     choice = options.JudgeChoice(
         judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
     )
+    options.check_engine(engine, engine_arg)
     specs = [load_trait(name)[0] for name in trait]
     if judge != "contrast":
         for spec in specs:
@@ -117,8 +120,14 @@ def command(
     def load(name: str) -> Any:
         return options.load_model(name, dtype, device, model_arg, template_arg)
 
-    subject = evaluate.Subject(load(model), steered_by)
-    other = evaluate.Subject(load(compare_to)) if compare_to else None
+    @keep_loaded
+    def running(name: str) -> Any:
+        return options.engine(engine, engine_arg, load(name), batch_tokens)
+
+    subject = evaluate.Subject(load(model), steered_by, running(model))
+    other = None
+    if compare_to:
+        other = evaluate.Subject(load(compare_to), engine=running(compare_to))
     judging = None
     if judge != "contrast" or judge_model:
         # A contrast judge on a model that is named reads texts, whoever wrote them.

@@ -56,6 +56,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -75,6 +77,7 @@ def command(
     choice = options.JudgeChoice(
         judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
     )
+    options.check_engine(engine, engine_arg)
     spec, origin = load_trait(trait, description)
     if judge != "contrast":
         options.require_rubric(spec)
@@ -109,7 +112,14 @@ def command(
     loaded = load(model)
     judging = options.make_judge(choice, load, subject=loaded)
     results = run(
-        loaded, spec, folder, config, origin=origin, judge=judging, rollouts=rollouts or ()
+        loaded,
+        spec,
+        folder,
+        config,
+        origin=origin,
+        judge=judging,
+        rollouts=rollouts or (),
+        engine=options.engine(engine, engine_arg, loaded, batch_tokens),
     )
     found = summary(results, folder)
     if as_json:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from personavec.judges.base import Answer
     from personavec.judges.base import Judge as JudgeOf
     from personavec.judges.endpoint import Estimate
+    from personavec.model.engine.base import Engine as EngineOf
     from personavec.model.loading import LoadedModel
     from personavec.traits import TraitSpec
 
@@ -42,6 +43,17 @@ TemplateArgs = Annotated[
         "--template-arg",
         metavar="KEY=VALUE",
         help="For the chat template, e.g. enable_thinking=false; repeatable.",
+    ),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="What runs the model: transformers, or vllm.")
+]
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg",
+        metavar="KEY=VALUE",
+        help="For vLLM, e.g. tensor_parallel_size=4; repeatable.",
     ),
 ]
 Trait = Annotated[str, typer.Option("--trait", help="A bundled trait, a spec file, or a name.")]
@@ -159,6 +171,29 @@ def load_model(
     from personavec.model import loading
 
     return loading.load_model(name, dtype=dtype, device=device, **given)
+
+
+def check_engine(name: str, arguments: Sequence[str] | None = None) -> None:
+    """Refuse an engine that does not exist before any model is loaded. Raises UsageError."""
+    if name not in ("transformers", "vllm"):
+        raise UsageError(f"--engine {name}: use transformers or vllm")
+    if arguments and name != "vllm":
+        raise UsageError("--engine-arg is for --engine vllm; for transformers use --model-arg")
+
+
+def engine(
+    name: str, arguments: Sequence[str] | None, loaded: LoadedModel, batch_tokens: int = 16384
+) -> EngineOf:
+    """The engine that the shared options ask for. Raises UsageError, PersonavecError."""
+    check_engine(name, arguments)
+    given = key_values(arguments, "--engine-arg")
+    if name == "transformers":
+        from personavec.model.engine.hf import TransformersEngine
+
+        return TransformersEngine(loaded, batch_tokens)
+    from personavec.model.engine.vllm import VllmEngine
+
+    return VllmEngine(loaded, given)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -127,6 +127,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Tokens in a batch.")
@@ -173,6 +175,9 @@ def command(
         batch_tokens=batch_tokens,
         max_rejects=max_rejects,
     )
+    options.check_engine(engine, engine_arg)
+    if ray is not None and engine != "transformers":
+        raise UsageError("--ray scores with the transformers engine: leave out --engine")
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging, specs = _judge(judge, loaded, [vector.trait for vector in found])
@@ -187,6 +192,7 @@ def command(
         judge=judging,
         specs=specs,
         ray=ray,
+        engine=None if engine == "transformers" else options.engine(engine, engine_arg, loaded),
     )
     if as_json:
         print_json(screen.summarised(results))

@@ -35,6 +35,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -51,6 +53,7 @@ def command(
     asked = [*(questions or []), *(read_questions(file) if file else [])]
     if not asked:
         raise UsageError("no question: give one as an argument or a file with --file")
+    options.check_engine(engine, engine_arg)
     coefficients = numbers(coefficient, "--coefficient")
     vector = load_vector(vectors)
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
@@ -64,7 +67,7 @@ def command(
         Sampling(max_tokens, temperature, seed=seed),
         layer=layer,
         out=out,
-        batch_tokens=batch_tokens,
+        engine=options.engine(engine, engine_arg, loaded, batch_tokens),
     )
     if as_json:
         print_json({"trait": vector.trait, "layer": layer or vector.layer, "answers": records})

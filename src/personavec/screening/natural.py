@@ -21,8 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from personavec.errors import DataError
-from personavec.model.engine.base import Generation, Request, Sampling
-from personavec.model.engine.hf import generate
+from personavec.model.engine.base import Engine, Generation, Request, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Bar
 from personavec.runs import atomic_write
@@ -55,9 +55,16 @@ class Naturals:
     """
 
     def __init__(
-        self, loaded: LoadedModel, folder: Path, *, max_tokens: int = 64, batch_tokens: int = 16384
+        self,
+        loaded: LoadedModel,
+        folder: Path,
+        *,
+        max_tokens: int = 64,
+        batch_tokens: int = 16384,
+        engine: Engine | None = None,
     ):
-        self.loaded, self.max_tokens, self.batch_tokens = loaded, max_tokens, batch_tokens
+        self.loaded, self.max_tokens = loaded, max_tokens
+        self.engine = engine or TransformersEngine(loaded, batch_tokens)
         about = {
             "model": loaded.identity.as_dict(),
             "max_tokens": max_tokens,
@@ -89,13 +96,8 @@ class Naturals:
             bar.advance(len(wanted) - len(missing))
         room = self.loaded.context - self.max_tokens
         requests = [Request(key, wanted[key]) for key in missing if len(wanted[key]) <= room]
-        for batch in generate(
-            self.loaded,
-            requests,
-            Sampling(self.max_tokens, temperature=0.0),
-            capture=True,
-            batch_tokens=self.batch_tokens,
-        ):
+        sampling = Sampling(self.max_tokens, temperature=0.0)
+        for batch in self.engine.generate(requests, sampling, capture=True):
             self._keep(batch)
             if bar is not None:
                 bar.advance(len(batch))

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from personavec.conversations import ColumnMap, Kind, RawRow, Reject, parse_row
 from personavec.judges.base import Answer, Judge
+from personavec.model.engine.base import Engine
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
-from personavec.model.projecting import Directions, project_tokens
+from personavec.model.projecting import Directions, TokenIds
 from personavec.progress import Bar
 from personavec.projection import random_directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
@@ -176,18 +178,12 @@ def score(
     naturals: Naturals | None = None,
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
+    engine: Engine | None = None,
 ) -> Columns:
-    """`score_rows` for rows that are tokenised already."""
-    encoded = prepared.encoded
-    texts = [text for row in encoded for text in (*row.texts, *row.rejected)]
-    values = iter(
-        project_tokens(
-            loaded.model,
-            [text.ids for text in texts],
-            probe.directions,
-            batch_tokens=plan.batch_tokens,
-        )
-    )
+    """`score_rows` for rows that are tokenised already; `engine`, if it is given, projects."""
+    engine = engine or TransformersEngine(loaded)
+    texts = text_ids(prepared)
+    values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
     shape = (len(prepared.rows), len(probe.directions.layers))
     projection, minus_prompt, minus_natural, rejected = (
         np.full(shape, np.nan, np.float32) for _ in range(4)
@@ -218,6 +214,11 @@ def score(
         rejected=rejected,
         judged=judged,
     )
+
+
+def text_ids(prepared: Prepared) -> list[TokenIds]:
+    """The token ids that go through the model, a pair's rejected responses after its chosen."""
+    return [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
 
 
 def natural_projections(

@@ -1,12 +1,16 @@
-"""What an engine takes and gives. The transformers engine is `hf.py`."""
+"""What an engine takes and gives. The transformers engine is `hf.py`, vLLM's is `vllm.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from personavec.errors import UsageError
+from personavec.model.projecting import Directions, TokenIds
 from personavec.model.steering import Action
 
 #: The spans an engine captures for a response, in this order.
@@ -47,3 +51,58 @@ class Generation:
     activations: Float[Tensor, "span layer hidden"] | None = None
     thinking_ids: tuple[int, ...] = ()
     unfinished_thought: bool = False
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs one model: generates responses, and reads the residual stream of given texts."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a result says about the engine it came from."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        capture: bool = False,
+        include_thinking: bool = False,
+        done: Collection[str] = (),
+    ) -> Iterator[list[Generation]]:
+        """Generate responses, yielding them in groups as they finish; a group is worth keeping.
+
+        Requests whose ids are in `done` have been finished before. They need not be generated,
+        but may be, where that leaves the others as they would have been. Thinking is cut off a
+        response and stays out of its captured mean, unless `include_thinking` takes it in.
+
+        Raises UsageError when a prompt leaves no room for a response in the model's context or a
+        layer does not exist, ActivationError on NaN or infinite activations, ModelError when the
+        engine fails on the way: what was yielded stands.
+        """
+        ...
+
+    def project(
+        self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
+    ) -> list[Float[Tensor, "token direction"]]:
+        """Every token's projection h.u at each direction's layer, in units of the residual stream.
+
+        Raises ActivationError on NaN or infinite activations.
+        """
+        ...
+
+
+def check_room(requests: Sequence[Request], max_tokens: int, context: int) -> None:
+    """Raise UsageError unless every prompt leaves room for its response in the model's context."""
+    for request in requests:
+        if len(request.prompt_ids) + max_tokens > context:
+            raise UsageError(
+                f"request {request.id}: {len(request.prompt_ids)} prompt tokens and "
+                f"{max_tokens} new ones exceed the model's context of {context}; "
+                "shorten the prompt or lower --max-tokens"
+            )

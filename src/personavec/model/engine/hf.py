@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
-from personavec.errors import UsageError
 from personavec.model.blocks import find_blocks
 from personavec.model.capture import (
     SpanSums,
@@ -25,13 +26,50 @@ from personavec.model.capture import (
     padded,
     recording,
 )
-from personavec.model.engine.base import SPANS, Generation, Request, Sampling
+from personavec.model.engine.base import SPANS, Generation, Request, Sampling, check_room
 from personavec.model.loading import LoadedModel
+from personavec.model.projecting import Directions, TokenIds, project_tokens
 from personavec.model.steering import SteeringBatch, steering_rows
 from personavec.model.thinking import Thought
 
 #: Families whose position biases are as wide as the attention mask, not as a preallocated cache.
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
+
+
+@dataclass(frozen=True, eq=False)
+class TransformersEngine:
+    """The engine of a transformers model in this process (`base.Engine`)."""
+
+    loaded: LoadedModel
+    batch_tokens: int = 16384
+    name: str = "transformers"
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "version": transformers.__version__}
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        capture: bool = False,
+        include_thinking: bool = False,
+        done: Collection[str] = (),
+    ) -> Iterator[list[Generation]]:
+        return generate(
+            self.loaded,
+            requests,
+            sampling,
+            capture=capture,
+            include_thinking=include_thinking,
+            done=done,
+            batch_tokens=self.batch_tokens,
+        )
+
+    def project(
+        self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
+    ) -> list[Tensor]:
+        return project_tokens(self.loaded.model, texts, directions, batch_tokens=batch_tokens)
 
 
 def plan(requests: Sequence[Request], sampling: Sampling, batch_tokens: int) -> list[list[Request]]:
@@ -47,30 +85,24 @@ def generate(
     *,
     capture: bool = False,
     include_thinking: bool = False,
+    done: Collection[str] = (),
     batch_tokens: int = 16384,
 ) -> Iterator[list[Generation]]:
     """Generate responses, yielding one finished planned batch after the other.
 
+    Batches are planned over all requests, `done` ones too, so that a continued run forms those
+    that an undisturbed one would have formed; a batch that is done as a whole is left out.
     Sampling noise is keyed by (seed, request id, step), so a batch's size and company change a
     result only through rounding. Raises UsageError when a prompt leaves no room for a response
     in the model's context, ActivationError on NaN or infinite activations.
     """
-    check_room(loaded, requests, sampling)
+    check_room(requests, sampling.max_tokens, loaded.context)
     for batch in plan(requests, sampling, batch_tokens):
+        if all(request.id in done for request in batch):
+            continue
         yield generate_batch(
             loaded, batch, sampling, capture=capture, include_thinking=include_thinking
         )
-
-
-def check_room(loaded: LoadedModel, requests: Sequence[Request], sampling: Sampling) -> None:
-    """Raise UsageError unless every prompt leaves room for its response in the model's context."""
-    for request in requests:
-        if len(request.prompt_ids) + sampling.max_tokens > loaded.context:
-            raise UsageError(
-                f"request {request.id}: {len(request.prompt_ids)} prompt tokens and "
-                f"{sampling.max_tokens} new ones exceed the model's context of {loaded.context}; "
-                "shorten the prompt or lower --max-tokens"
-            )
 
 
 @torch.inference_mode()

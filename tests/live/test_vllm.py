@@ -1,0 +1,477 @@
+"""vLLM gives what transformers gives: texts, activations, projections, steered logits.
+
+vLLM runs in a virtual environment of its own, which `make vllm` builds; elsewhere these tests are
+skipped, and fail where VLLM_REQUIRED is set. Most of them run the embedded model in float32: what
+differs then is the order in which sums are rounded, and errors of a wrong position, layer or token
+are a hundred times larger. In bfloat16, which holds 8 bits, the two engines' kernels round
+differently at every layer, and agree to a few per cent.
+"""
+
+import importlib.util
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector, steer
+from personavec.errors import ModelError
+from personavec.estimators import mean_difference
+from personavec.formats import export
+from personavec.model.chat import chat
+from personavec.model.engine import hf
+from personavec.model.engine.base import Generation, Request, Sampling
+from personavec.model.engine.hf import TransformersEngine
+from personavec.model.projecting import Directions
+from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
+from personavec.model.steering import Steering, vector_steering
+from personavec.progress import Progress
+from personavec.projection import random_directions
+from personavec.rollouts import Task, collect, load_activations
+
+# Warnings of vLLM and its hundred packages are theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ROOT = Path(__file__).parents[2]
+LLAMACPP = ROOT / ".venv-llamacpp" / "bin" / "python"
+QUESTIONS = (
+    "How was your day?",
+    "Write a short note to a neighbour.",
+    "What is the capital of Portugal?",
+    "Should I quit my job?",
+    "Say hello.",
+)
+GREEDY = Sampling(max_tokens=24, temperature=0)
+QUIET = Progress(quiet=True)
+
+
+def _engine(loaded: LoadedModel, **arguments: Any) -> Any:
+    """vLLM where it is installed, else a skip, which VLLM_REQUIRED makes a failure."""
+    if importlib.util.find_spec("vllm") is None:
+        if os.environ.get("VLLM_REQUIRED"):
+            pytest.fail("vLLM is not installed here: run make vllm")
+        pytest.skip("vLLM is not installed here; make vllm builds it and runs these tests")
+    from personavec.model.engine.vllm import VllmEngine
+
+    return VllmEngine(loaded, arguments)
+
+
+@pytest.fixture(scope="module")
+def exact() -> LoadedModel:
+    return load_model("smollm2", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def engine(exact: LoadedModel) -> Iterator[Any]:
+    with _engine(exact, max_logprobs=-1) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def vector() -> PersonaVector:
+    return load_vector("humorous")
+
+
+def mixed(loaded: LoadedModel, vector: PersonaVector) -> list[Request]:
+    """Every question under other layers, coefficients, positions and vectors, and under none."""
+    random = random_directions(vector.direction(), 2, seed=1)
+    ways: list[tuple[Steering, ...]] = [
+        (),
+        vector_steering(vector, 2.0),
+        vector_steering(vector, -1.5, 9, "all"),
+        vector_steering(vector, 2.5, 21, "prompt"),
+        (Steering(12, random[0], 1.0), Steering(20, random[1], -1.0, "all")),
+        vector_steering(vector, 1.0, "all"),
+        (Steering(loaded.identity.n_layers, random[0], 3.0),),
+    ]
+    return [
+        Request(f"q{i}-w{j}", tuple(loaded.chat.prompt_ids(chat(question))), way)
+        for i, question in enumerate(QUESTIONS)
+        for j, way in enumerate(ways)
+    ]
+
+
+def by_id(groups: Iterator[list[Generation]]) -> dict[str, Generation]:
+    return {generation.id: generation for group in groups for generation in group}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest error of any layer's vector, in units of its length."""
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+
+
+def agreeing(found: Sequence[int], expected: Sequence[int]) -> int:
+    """Tokens until the first that differs."""
+    pairs = zip(found, expected, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
+
+
+def test_one_mixed_batch_answers_and_reads_as_transformers_does(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy answers are the same up to the first token whose two best logits are closer than
+    0.005, several times what the kernels' rounding changes a logit by; where the whole answer is
+    the same, so are its means at every layer, to a thousandth of their length."""
+    requests = mixed(exact, vector)
+    gaps: dict[str, list[float]] = {request.id: [] for request in requests}
+    choose = hf.choose_tokens
+
+    def recorded(logits: Tensor, batch: Sequence[Request], *rest: Any) -> Tensor:
+        best = logits.topk(2).values
+        for request, gap in zip(batch, (best[:, 0] - best[:, 1]).tolist(), strict=True):
+            gaps[request.id].append(gap)
+        return choose(logits, batch, *rest)
+
+    monkeypatch.setattr(hf, "choose_tokens", recorded)
+    expected = by_id(TransformersEngine(exact).generate(requests, GREEDY, capture=True))
+    found = by_id(engine.generate(requests, GREEDY, capture=True))
+    assert found.keys() == expected.keys()
+    same = 0
+    for name, theirs in expected.items():
+        ours = found[name]
+        close = (n for n, gap in enumerate(gaps[name]) if gap < 0.005)
+        until = next(close, len(theirs.response_ids))
+        assert agreeing(ours.response_ids, theirs.response_ids) >= until, name
+        assert ours.activations is not None
+        assert theirs.activations is not None
+        # What is read at the prompt does not depend on the answer.
+        assert relative_error(ours.activations[1:], theirs.activations[1:]) < 1e-3, name
+        if ours.response_ids == theirs.response_ids:
+            same += 1
+            assert ours.finished == theirs.finished
+            assert relative_error(ours.activations, theirs.activations) < 1e-3, name
+    assert same > 0.8 * len(requests)
+    assert any(generation.finished for generation in found.values())
+    assert not all(generation.finished for generation in found.values())
+
+
+def test_sampling_depends_on_the_seed_and_the_id_alone(engine: Any, exact: LoadedModel) -> None:
+    """Not on the others in the batch, nor on whether activations are read."""
+    requests = mixed(exact, load_vector("optimistic"))[::5]
+    sampling = Sampling(max_tokens=12, temperature=0.8, top_p=0.95, seed=3)
+    together = by_id(engine.generate(requests, sampling))
+    for request in requests[:2]:
+        alone = by_id(engine.generate([request], sampling, capture=True))[request.id]
+        assert alone.response_ids == together[request.id].response_ids
+    other = by_id(engine.generate(requests, Sampling(12, 0.8, 0.95, seed=4)))
+    assert any(other[i].response_ids != together[i].response_ids for i in other)
+
+
+def test_the_same_vector_is_extracted(engine: Any, exact: LoadedModel) -> None:
+    """Mean differences over the same elicited answers, at every layer and position."""
+    spec = load_trait("optimistic")[0]
+    requests = [
+        Request(f"{polarity}-{i}", tuple(exact.chat.prompt_ids(chat(question, system))))
+        for i, question in enumerate(spec.questions.extraction[:4])
+        for polarity, system in (("pos", spec.instruction[0].pos), ("neg", spec.instruction[0].neg))
+    ]
+    vectors = []
+    for source in (engine, TransformersEngine(exact)):
+        found = by_id(source.generate(requests, Sampling(12, temperature=0), capture=True))
+        sides = [
+            torch.stack([g.activations for i, g in found.items() if i.startswith(side)])
+            for side in ("pos", "neg")
+        ]
+        vectors.append(
+            torch.stack([mean_difference(sides[0][:, s], sides[1][:, s]) for s in range(3)])
+        )
+    cosines = torch.nn.functional.cosine_similarity(*vectors, dim=-1)
+    # The prompt ends in the same tokens under every system prompt: embeddings do not differ.
+    assert cosines[:2].min() > 0.999
+    assert cosines[2, 1:].min() > 0.999
+    assert torch.equal(vectors[0][2, 0], torch.zeros_like(vectors[0][2, 0]))
+
+
+def test_projections_of_given_texts(engine: Any, exact: LoadedModel, vector: PersonaVector) -> None:
+    """Every token's, at several layers, of texts long and short; within a thousandth of the
+    largest."""
+    texts = [
+        np.array(exact.chat.prompt_ids(chat(question * times)), np.int32)
+        for question in QUESTIONS
+        for times in (1, 30)
+    ]
+    layers = (vector.layer, 0, exact.identity.n_layers, 5)
+    unit = torch.stack([vector.direction(n) / vector.direction(n).norm() for n in layers])
+    directions = Directions(layers, unit)
+    found = engine.project(texts, directions)
+    expected = TransformersEngine(exact).project(texts, directions)
+    for ours, theirs in zip(found, expected, strict=True):
+        error = (ours - theirs).abs().amax(0)
+        assert (error < 1e-3 * theirs.abs().amax(0).clamp(min=0.1)).all()
+
+
+# Steered logits
+
+
+def our_effects(loaded: LoadedModel, vector: PersonaVector, coefficient: float) -> np.ndarray:
+    """Change of the next token's log-probabilities by steering every token: [prompt, token]."""
+    effects = []
+    with torch.inference_mode():
+        for question in QUESTIONS:
+            ids = torch.tensor([loaded.chat.prompt_ids(chat(question))])
+            plain = loaded.model(input_ids=ids).logits[0, -1].log_softmax(-1)
+            with steer(loaded.model, vector, coefficient, positions="all"):
+                steered = loaded.model(input_ids=ids).logits[0, -1].log_softmax(-1)
+            effects.append(steered - plain)
+    return torch.stack(effects).numpy()
+
+
+def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.ndarray:
+    """The same from vLLM, steered and unsteered requests in one batch."""
+    from safetensors.torch import save
+
+    from personavec.model.engine.vllm import _note, _Table
+    from personavec.model.engine.vllm_worker import NOTE
+
+    chat_format = engine.loaded.chat
+    table = _Table(vector.n_layers, vector.hidden_size)
+    ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
+    notes = {way: table.steer(steerings) for way, steerings in ways.items()}
+    tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
+    engine._engine.collective_rpc("personavec_begin", args=(tensors, []))
+    for number, question in enumerate(QUESTIONS):
+        ids = chat_format.prompt_ids(chat(question))
+        for way, additions in notes.items():
+            params = engine._one_token()
+            params.logprobs = -1
+            params.extra_args = {NOTE: _note(f"{number} {way}", len(ids), additions)}
+            engine._engine.add_request(f"{number} {way}", {"prompt_token_ids": ids}, params)
+    found: dict[str, np.ndarray] = {}
+    while engine._engine.has_unfinished_requests():
+        for output in engine._engine.step():
+            if output.finished:
+                (by_token,) = output.outputs[0].logprobs
+                row = np.empty(len(by_token), np.float32)
+                for token, entry in by_token.items():
+                    row[token] = entry.logprob
+                found[output.request_id] = row
+    return np.stack(
+        [found[f"{number} steered"] - found[f"{number} plain"] for number in range(len(QUESTIONS))]
+    )
+
+
+def llamacpp_effects(
+    loaded: LoadedModel, vector: PersonaVector, coefficient: float, folder: Path
+) -> np.ndarray:
+    """The same from llama.cpp with the exported file; its logits are up to a constant ours."""
+    if not list((ROOT / ".venv-llamacpp").glob(".llama-cpp-python-*")):
+        pytest.skip("llama.cpp is not built; make llamacpp does")
+    export(vector, folder / "v.gguf", "gguf", coefficient=coefficient)
+    request = {
+        "model": str(embedded_gguf()),
+        "prompts": [loaded.chat.prompt_ids(chat(question)) for question in QUESTIONS],
+        "vectors": [str(folder / "v.gguf")],
+    }
+    out = folder / "logits.npy"
+    script = Path(__file__).with_name("llamacpp_logits.py")
+    done = subprocess.run(
+        [str(LLAMACPP), str(script), str(out)],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    plain, steered = np.load(out)
+    return steered - plain
+
+
+def agreement(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    """Correlation of two effects, each prompt's mean taken off, and the ratio of their sizes."""
+    a, b = (x - x.mean(1, keepdims=True) for x in (found, expected))
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]), float(
+        np.linalg.norm(a) / np.linalg.norm(b)
+    )
+
+
+@pytest.mark.parametrize("coefficient", [-2.0, 2.0])
+def test_steered_logits_move_as_in_transformers(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, coefficient: float
+) -> None:
+    correlation, size = agreement(
+        vllm_effects(engine, vector, coefficient), our_effects(exact, vector, coefficient)
+    )
+    assert correlation > 0.9999
+    assert abs(size - 1) < 0.001
+
+
+def test_steered_logits_move_as_in_llama_cpp(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, tmp_path: Path
+) -> None:
+    """With the tolerance of test_llamacpp.py: llama.cpp's weights are quantised to 4 bits."""
+    theirs = llamacpp_effects(exact, vector, 2.0, tmp_path)
+    correlation, size = agreement(vllm_effects(engine, vector, 2.0), theirs)
+    assert correlation > 0.95
+    assert 0.85 < size < 1.15
+
+
+# In bfloat16, and what goes wrong
+
+
+def test_a_dead_worker_costs_what_it_had_not_finished(
+    vector: PersonaVector, tmp_path: Path
+) -> None:
+    """In the middle of a sweep: one line, finished answers stay, a second run does the rest. In
+    bfloat16, as models are mostly run: activations agree to 5 % of their length."""
+    import psutil
+
+    loaded = load_model("smollm2", dtype="bfloat16")
+    tasks = [
+        Task(f"t{i}", f"{QUESTIONS[i % 5]} {i}", steering=vector_steering(vector, i / 40))
+        for i in range(80)
+    ]
+    # Of lengths that differ, so that some finish long before others.
+    sampling = Sampling(max_tokens=48, temperature=0)
+    before = set(psutil.Process().children(recursive=True))
+    first = _engine(loaded, max_num_seqs=16)
+    yielded = first.generate
+
+    def deadly(*args: Any, **kwargs: Any) -> Iterator[list[Generation]]:
+        for number, group in enumerate(yielded(*args, **kwargs)):
+            yield group
+            if number == 0:
+                for process in set(psutil.Process().children(recursive=True)) - before:
+                    process.kill()
+
+    first.generate = deadly
+
+    def run(source: Any) -> list[Any]:
+        return collect(
+            loaded,
+            tasks,
+            sampling,
+            tmp_path,
+            activations=tmp_path / "activations",
+            engine=source,
+            progress=QUIET,
+        )
+
+    with pytest.raises(ModelError, match=r"died after 32 of 80 requests .* same command again"):
+        run(first)
+    kept = (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()
+    assert len(kept) == 32
+    with _engine(loaded, max_num_seqs=16) as second:
+        rollouts = run(second)
+    assert (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()[:32] == kept
+    assert [r.id for r in rollouts] == [task.id for task in tasks]
+    answered = [r for r in rollouts if r.n_tokens]
+    means = load_activations(tmp_path / "activations", [r.id for r in answered])
+    by_task = {task.id: task for task in tasks}
+    chosen = range(0, len(answered), 8)
+    requests = [
+        Request(
+            answered[i].id,
+            tuple(loaded.chat.prompt_ids(chat(answered[i].question))),
+            by_task[answered[i].id].steering,
+        )
+        for i in chosen
+    ]
+    expected = by_id(TransformersEngine(loaded).generate(requests, sampling, capture=True))
+    for i in chosen:
+        theirs = expected[answered[i].id]
+        assert theirs.activations is not None
+        assert relative_error(means[i][1:], theirs.activations[1:]) < 0.05
+        if answered[i].response_ids == theirs.response_ids:
+            assert relative_error(means[i], theirs.activations) < 0.05
+
+
+def personavec(*arguments: str) -> dict[str, Any]:
+    command = str(Path(sys.executable).with_name("personavec"))
+    done = subprocess.run([command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_command_line_screens_and_says_which_engine_scored(engine: Any, tmp_path: Path) -> None:
+    """Standard output is one JSON object, whatever vLLM logs."""
+    rows = [{"prompt": question, "response": "I would rather not say."} for question in QUESTIONS]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    out = tmp_path / "out"
+    found = personavec(
+        *("screen", str(data), "--vectors", "humorous", "--engine", "vllm", "--json"),
+        *("--natural", "generate", "--natural-tokens", "4", "--out", str(out)),
+        *("--engine-arg", "max_num_seqs=8"),
+    )
+    assert found["engine"]["generating"]["name"] == "vllm"
+    assert found["engine"]["generating"]["arguments"] == {"max_num_seqs": 8}
+    rates = found["engine"]["scoring"]["measured"]["tokens_per_second"]
+    assert found["engine"]["scoring"]["name"] == max(rates, key=rates.get)
+    assert rates.keys() == {"transformers", "vllm"}
+    assert any("Rows were scored by the" in note for note in found["notes"])
+
+
+def test_the_exported_request_steers_a_server(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, tmp_path: Path
+) -> None:
+    """The printed commands, as they are but for the model and the port; the server's answer is that
+    of the engine with every token steered."""
+    found = export(vector, tmp_path / "v.json", "vllm-lens", coefficient=2.0)
+    serve, ask = found["use"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = str(snapshot_of_gguf(embedded_gguf()))
+    command = shlex.split(serve.replace("MODEL", folder))
+    command[0] = str(Path(sys.executable).with_name("vllm"))
+    more = ["--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
+    server = subprocess.Popen(
+        [*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/health", server)
+        body = {
+            "model": folder,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "vllm_xargs": {"apply_steering_vectors": (tmp_path / "v.json").read_text("utf-8")},
+        }
+        # The request that was printed, with its file read as jq reads it.
+        assert (
+            json.dumps({**body, "model": "MODEL", "vllm_xargs": "V"})[1:-1].split('"V"')[0] in ask
+        )
+        greedy = {"temperature": 0, "max_tokens": 12}
+        steered, plain = (
+            _post(f"{url}/v1/chat/completions", {**asked, **greedy})
+            for asked in (body, {k: v for k, v in body.items() if k != "vllm_xargs"})
+        )
+    finally:
+        server.terminate()
+        server.wait(60)
+    prompt = tuple(exact.chat.prompt_ids(chat("Hello")))
+    requests = [
+        Request("steered", prompt, vector_steering(vector, 2.0, positions="all")),
+        Request("plain", prompt),
+    ]
+    ours = by_id(engine.generate(requests, Sampling(max_tokens=12, temperature=0)))
+    assert steered == exact.chat.decode(ours["steered"].response_ids)
+    assert plain == exact.chat.decode(ours["plain"].response_ids)
+    assert steered != plain
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the server ended before it answered")
+
+
+def _post(url: str, body: dict[str, Any]) -> str:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.load(answer)["choices"][0]["message"]["content"]

@@ -1,0 +1,279 @@
+"""The vllm engine's own part, without vLLM: what is steered and counted in every step of a batch,
+and what is refused. The rest runs in tests/live/test_vllm.py.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from personavec import LoadedModel
+from personavec.cli.main import main
+from personavec.errors import HookError, PersonavecError, UsageError
+from personavec.model.engine import vllm
+from personavec.model.engine.base import Generation
+from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
+from personavec.model.steering import Steering
+
+HIDDEN, LAYERS = 8, 3
+
+
+class Block(torch.nn.Module):
+    """Returns the stream in two halves, as most of vLLM's blocks do, or whole."""
+
+    def __init__(self, number: int, *, halves: bool):
+        super().__init__()
+        generator = torch.Generator().manual_seed(number)
+        self.weight = torch.nn.Parameter(torch.randn(HIDDEN, HIDDEN, generator=generator) / 3)
+        self.halves = halves
+
+    def forward(self, positions: Any, hidden: torch.Tensor, residual: torch.Tensor | None) -> Any:
+        stream = hidden if residual is None else hidden + residual
+        out = torch.tanh(stream @ self.weight)
+        return (out, stream) if self.halves else out + stream
+
+
+@dataclass
+class Worker:
+    """A runner of vLLM's, as far as the hooks look at it, around a few blocks."""
+
+    halves: bool = True
+    blocks: dict[int, Block] = field(default_factory=dict)
+    requests: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.blocks = {n: Block(n, halves=self.halves) for n in range(1, LAYERS + 1)}
+        self.model_config = SimpleNamespace(get_hidden_size=lambda: HIDDEN)
+
+    def hooked(self, reads: bool = True) -> Residual:
+        return Residual(self, self.blocks, reads=reads, serves=lambda: True)
+
+    @torch.inference_mode()
+    def step(self, pieces: list[tuple[str, int, torch.Tensor]]) -> torch.Tensor:
+        """One forward of (request, first position, states [token, hidden]); the last layer's."""
+        lengths = [len(states) for _, _, states in pieces]
+        self.query_start_loc = SimpleNamespace(np=np.concatenate([[0], np.cumsum(lengths)]))
+        self.input_batch = SimpleNamespace(
+            num_reqs=len(pieces),
+            req_ids=[name for name, _, _ in pieces],
+            num_computed_tokens_cpu=np.array([first for _, first, _ in pieces]),
+        )
+        hidden, residual = torch.cat([states for _, _, states in pieces]), None
+        for block in self.blocks.values():
+            out = block(None, hidden, residual)
+            hidden, residual = out if isinstance(out, tuple) else (out, None)
+        return hidden if residual is None else hidden + residual
+
+    def ask(self, name: str, prompt: int, **note: Any) -> None:
+        wanted = {"id": name, "prompt": prompt, "steer": [], "response": None, "project": False}
+        params = SimpleNamespace(extra_args={NOTE: wanted | note})
+        self.requests[name] = SimpleNamespace(sampling_params=params)
+
+
+def states(name: str, n: int) -> torch.Tensor:
+    return torch.randn(n, HIDDEN, generator=torch.Generator().manual_seed(len(name)))
+
+
+def alone(
+    blocks: dict[int, Block], text: torch.Tensor, added: dict[int, torch.Tensor]
+) -> torch.Tensor:
+    """[layer, token, hidden] of one text by a plain loop; `added` by layer, [token, hidden]."""
+    stream, found = text, [text]
+    for layer, block in blocks.items():
+        stream = torch.tanh(stream @ block.weight) + stream + added.get(layer, 0)
+        found.append(stream)
+    return torch.stack(found).detach()
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_batch_in_pieces_equals_every_text_alone(halves: bool) -> None:
+    """Prompts in two pieces, requests that come late, and one that is set back and runs again."""
+    worker = Worker(halves)
+    residual = worker.hooked()
+    table = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(9))
+    residual.begin({"table": table, "unit": torch.zeros(0, HIDDEN)}, [])
+    texts = {name: states(name, n) for name, n in (("a", 7), ("bb", 5), ("ccc", 6))}
+    prompts = {"a": 4, "bb": 2, "ccc": 3}
+    worker.ask("a", 4, steer=[[1, 0, "response"], [3, 1, "all"]], response=[4, 7])
+    worker.ask("bb", 2, steer=[[1, 1, "prompt"]], response=[2, 4])  # its last token is no response
+    worker.ask("ccc", 3)
+    a, b, c = texts.values()
+    worker.step([("a", 0, a[:2])])
+    worker.step([("a", 2, a[2:4]), ("bb", 0, b[:2])])
+    worker.step([("bb", 2, b[2:3]), ("ccc", 0, c), ("a", 4, a[4:5])])
+    worker.step([("bb", 0, b), ("a", 5, a[5:6])])  # set back
+    last = worker.step([("a", 6, a[6:])])
+    added = {
+        "a": {1: torch.zeros(7, HIDDEN), 3: table[1].expand(7, HIDDEN)},
+        "bb": {1: torch.zeros(5, HIDDEN)},
+    }
+    added["a"][1][3:] = table[0]
+    added["bb"][1][:2] = table[1]
+    data = residual.take(["a", "bb", "ccc"])
+    found, counts = vllm._opened(data)
+    assert found.keys() == {"sums 0", "sums 1"}
+    assert counts == {"0": 3, "1": 2}
+    for number, (name, stop) in enumerate((("a", 7), ("bb", 4))):
+        n = prompts[name]
+        expected = alone(worker.blocks, texts[name], added[name])
+        sums = torch.stack(
+            [expected[:, n:stop].sum(1), expected[:, :n].mean(1), expected[:, n - 1]], dim=1
+        )
+        torch.testing.assert_close(found[f"sums {number}"], sums)
+        if name == "a":
+            torch.testing.assert_close(last[-1], expected[-1, -1])
+    assert load(residual.take(["a"])) == {}
+
+
+def test_projections_are_every_tokens_dot_product() -> None:
+    """At the layers asked for, in pieces, beside a request that asks for none."""
+    worker = Worker()
+    residual = worker.hooked()
+    unit = torch.eye(HIDDEN)[:3].contiguous()
+    residual.begin({"table": torch.zeros(0, HIDDEN), "unit": unit}, [0, 3, 1])
+    text = states("a", 6)
+    worker.ask("a", 6, project=True)
+    worker.ask("bb", 2)
+    worker.step([("bb", 0, states("bb", 2)), ("a", 0, text[:4])])
+    worker.step([("a", 4, text[4:])])
+    expected = alone(worker.blocks, text, {})
+    found = load(residual.take(["a"]))["projections 0"]
+    for column, layer in enumerate([0, 3, 1]):
+        torch.testing.assert_close(found[:, column], expected[layer, :, column])
+
+
+def test_many_requests_share_the_sums() -> None:
+    """More than there is room for at first; each place is given to another when it is fetched."""
+    worker = Worker()
+    residual = worker.hooked()
+    residual.begin({"table": torch.zeros(0, HIDDEN), "unit": torch.zeros(0, HIDDEN)}, [])
+    for turn in range(2):
+        names = [f"{turn}-{i}" for i in range(70)]
+        for name in names:
+            worker.ask(name, 1, response=[1, 2])
+        texts = [states("x" * (i + 1), 2) for i in range(70)]
+        worker.step([(name, 0, text) for name, text in zip(names, texts, strict=True)])
+        found = load(residual.take(names))
+        for number, text in enumerate(texts):
+            expected = alone(worker.blocks, text, {})
+            torch.testing.assert_close(found[f"sums {number}"][:, 0], expected[:, 1])
+
+
+def test_a_second_worker_of_the_same_layers_steers_and_reads_nothing() -> None:
+    worker = Worker()
+    residual = worker.hooked(reads=False)
+    table = torch.ones(1, HIDDEN)
+    residual.begin({"table": table, "unit": torch.zeros(0, HIDDEN)}, [])
+    text = states("a", 3)
+    worker.ask("a", 2, steer=[[2, 0, "all"]], response=[2, 3])
+    last = worker.step([("a", 0, text)])
+    expected = alone(worker.blocks, text, {2: table.expand(3, HIDDEN)})
+    torch.testing.assert_close(last, expected[-1])
+    assert residual.take(["a"]) == b""
+
+
+def test_a_layer_that_is_passed_over_ends_the_run() -> None:
+    """A hook that did not fire is an error, in the next forward or when results are fetched."""
+    worker = Worker()
+    residual = worker.hooked()
+    residual.begin({"table": torch.zeros(0, HIDDEN), "unit": torch.zeros(0, HIDDEN)}, [])
+    worker.ask("a", 1)
+    worker.step([("a", 0, states("a", 1))])
+    del worker.blocks[2]
+    with pytest.raises(RuntimeError, match="layer 3 out of order"):
+        worker.step([("a", 1, states("a", 1))])
+    with pytest.raises(RuntimeError, match="before layer 2"):
+        residual.take(["a"])
+
+
+def test_too_few_tokens_read_is_an_error() -> None:
+    generation = Generation("a", (5, 6), True)
+    answer = vllm._Answer((5, 6), torch.zeros(3, LAYERS + 1, HIDDEN), n_summed=1)
+    with pytest.raises(HookError, match="1 of 2 response tokens of request a"):
+        vllm._with_means(generation, answer, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("response", (4, None)), ("prompt", (0, 5)), ("all", (0, None))]
+)
+def test_positions(kind: str, expected: tuple[int, int | None]) -> None:
+    assert steered_positions(kind, 5) == expected
+
+
+def test_what_acts_at_one_place_is_one_addition() -> None:
+    """Each combination once in the table, however many requests have it."""
+    table = vllm._Table(4, HIDDEN)
+    v, w = torch.ones(HIDDEN), torch.arange(HIDDEN).float()
+    both = (Steering(2, v, 2.0), Steering(2, w, -1.0), Steering(3, w, 0.0))
+    assert table.steer(both) == [[2, 0, "response"]]
+    assert table.steer((Steering(1, v, 2.0, "all"),)) == [[1, 1, "all"]]
+    assert table.steer(both) == [[2, 0, "response"]]
+    assert torch.equal(table.rows(), torch.stack([2 * v - w, 2 * v]))
+    with pytest.raises(UsageError, match="layer 5 does not exist: the model has layers 1 to 4"):
+        table.steer((Steering(5, v, 1.0),))
+
+
+def test_seeds_are_of_the_run_and_the_request() -> None:
+    seeds = {vllm.request_seed(seed, name) for seed in (0, 1) for name in ("a", "b")}
+    assert len(seeds) == 4
+    assert vllm.request_seed(0, "a") in seeds
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+# What is refused
+
+
+def test_what_steering_needs_cannot_be_set(llama: LoadedModel) -> None:
+    with pytest.raises(UsageError, match="--engine-arg enforce_eager is set by personavec"):
+        vllm.VllmEngine(llama, {"enforce_eager": False})
+
+
+def test_a_model_in_memory_is_refused(llama: LoadedModel) -> None:
+    with pytest.raises(UsageError, match="made in memory"):
+        vllm.VllmEngine(llama)
+
+
+def test_without_vllm_the_remedy_is_named(
+    llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Python 3.11 another line: the extra would install nothing there."""
+    for name in ("vllm", "vllm_lens"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(llama.model.config, "name_or_path", "somewhere", raising=False)
+    match = "Python 3.12 or later" if sys.version_info < (3, 12) else r"personavec\[vllm\]"
+    with pytest.raises(PersonavecError, match=match):
+        vllm.VllmEngine(llama)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "vlm"], "--engine vlm: use transformers or vllm"),
+        (["--engine-arg", "a=1"], "--engine-arg is for --engine vllm"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["steer", "Hello?"],
+        ["extract", "--trait", "evil"],
+        ["evaluate", "--trait", "evil"],
+        ["screen", "rows.jsonl"],
+    ],
+)
+def test_commands_refuse_other_engines(
+    command: list[str],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before a model is loaded."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command, *arguments])
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
