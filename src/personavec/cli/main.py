@@ -16,6 +16,7 @@ from personavec.cli import (
     evaluate,
     export,
     extract,
+    finetune,
     import_,
     judges,
     models,
@@ -39,6 +40,7 @@ app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
+app.command("finetune")(finetune.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")
@@ -47,7 +49,10 @@ app.add_typer(models.app, name="models")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 fine, 1 failed, 2 bad usage, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 fine, 1 failed, 2 bad usage, 3 a condition was met, 130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     _quiet_libraries(debug)
