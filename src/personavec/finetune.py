@@ -379,3 +379,8 @@ def _shown(coefficient: Schedule | None) -> float | str | None:
 def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     lines = [json.dumps(asdict(reject), ensure_ascii=False) for reject in rejects]
     atomic_write(path, "\n".join(lines) + "\n")
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one of several that writes and prints."""
+    return PartialState().is_main_process

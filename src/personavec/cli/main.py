@@ -17,6 +17,7 @@ from personavec.cli import (
     evaluate,
     export,
     extract,
+    finetune,
     import_,
     judges,
     models,
@@ -43,6 +44,7 @@ app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)
+app.command("finetune")(finetune.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")
