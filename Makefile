@@ -106,6 +106,9 @@ bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 	$(BIN)/python benchmarks/ray_screen.py --json benchmarks/results/ray_screen.json
 	$(VLLM)/bin/python benchmarks/vllm_engine.py --json benchmarks/results/vllm_engine.json
+	$(BIN)/python benchmarks/gpu.py --shapes smollm2 --device cpu \
+	  --json benchmarks/results/processor.json
+	$(BIN)/python scripts/performance.py
 
 clean:  ## remove the environment, caches and out/
 	rm -rf .venv $(LLAMACPP) $(VLLM) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -40,6 +40,11 @@ _EVERYWHERE_NOTE = (
     "same coefficient acts more strongly there."
 )
 
+_LOOPBACK_NOTE = (
+    "Its server runs code that a request's hooks carry: keep it on loopback, where only programs "
+    "of this machine reach it."
+)
+
 
 def export(
     vector: PersonaVector,
@@ -88,7 +93,8 @@ def export(
         note = "With decode_only, hotwire steers generated tokens only, without it the prompt too."
     elif to == "vllm-lens":
         write_vllm_lens(vector, path, layer=chosen, coefficient=coefficient)
-        layers, use, note = [chosen], _use_vllm_lens(path), _EVERYWHERE_NOTE.format("vllm-lens")
+        layers, use = [chosen], _use_vllm_lens(path)
+        note = f"{_EVERYWHERE_NOTE.format('vllm-lens')} {_LOOPBACK_NOTE}"
     else:
         layers = list(range(min(2, n), n + 1)) if all_layers else [chosen]
         write_control_vector(vector, path, layers=layers, coefficient=coefficient)
@@ -260,12 +266,12 @@ def _use_vllm_lens(path: Path) -> list[str]:
         '"vllm_xargs": {"apply_steering_vectors": $vector}}'
     )
     return [
-        "vllm serve MODEL",
+        "vllm serve MODEL --host 127.0.0.1",
         f"jq -n --rawfile vector {shlex.quote(str(path))} '{body}' | {_POST} -d @-",
     ]
 
 
-_POST = "curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json'"
+_POST = "curl -s 127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'"
 
 
 # hotwire

@@ -1,0 +1,346 @@
+"""Everything whose speed matters, on one accelerator, with nothing to download: one table.
+
+Models: the embedded one, and random weights in the shapes of Qwen2.5-7B and -32B where they fit;
+how fast a network runs does not depend on what its weights say. For each: capture for screening
+beside the machine's matrix-product peak and beside the loop over single texts that most people
+write; how its cost grows with rows, length, layers and traits; a sweep of steering configurations
+in one batch beside one `generate` call for each; and a training step with preventative steering
+beside one without.
+
+    python benchmarks/gpu.py [--shapes smollm2,7b,32b] [--device cuda] [--json FILE]
+    python benchmarks/gpu.py --shapes smollm2 --device cpu     # on a processor
+    python benchmarks/gpu.py --shapes tiny --device cpu        # does it run? a minute
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import personavec as pv
+from personavec.model.capture import padded
+from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.hf import generate
+from personavec.model.projecting import Directions, project_tokens
+from personavec.model.steering import Steering, steering_forwards
+from personavec.projection import random_directions
+from personavec.summaries import versions
+
+SHAPES = {
+    "tiny": {
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "vocab_size": 50000,
+    },
+    "7b": {
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+    },
+    "32b": {
+        "hidden_size": 5120,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "intermediate_size": 27648,
+        "vocab_size": 152064,
+    },
+}
+#: Rows, their length, and how many of them the plain loop gets, which is slow; the sweep's layers
+#: and coefficients, and the tokens of its answers.
+FULL = {"rows": 256, "length": 512, "loop": 12, "layers": 5, "coefficients": 4, "tokens": 64}
+ON_PROCESSOR = {"rows": 48, "length": 160, "loop": 8, "layers": 3, "coefficients": 3, "tokens": 32}
+SMALL = {"rows": 12, "length": 48, "loop": 4, "layers": 2, "coefficients": 2, "tokens": 6}
+QUESTIONS, TRAITS = 5, 7
+Row = dict[str, Any]
+
+
+def load(shape: str, device: str) -> pv.LoadedModel | None:
+    """The model, or None where its weights leave no room for its work."""
+    embedded = pv.load_model("smollm2", device=device)
+    if shape == "smollm2":
+        return embedded
+    config = Qwen2Config(**SHAPES[shape], max_position_embeddings=32768)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Qwen2ForCausalLM(config).parameters())
+    if device.startswith("cuda") and 2.15 * parameters > torch.cuda.mem_get_info()[0]:
+        return None
+    with torch.device(device), default_dtype(torch.bfloat16):
+        model = Qwen2ForCausalLM(config)
+    return pv.wrap_model(model, embedded.tokenizer, name=f"random weights, shape {shape}")
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def seconds(run: Callable[[], Any], device: str, repeats: int = 3) -> float:
+    """Median time of a call, after one that is not timed."""
+    run()
+    found = []
+    for _ in range(repeats):
+        wait(device)
+        start = time.perf_counter()
+        run()
+        wait(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def peak(device: str) -> float:
+    """Measured bf16 matrix-product operations a second."""
+    n = 8192 if device.startswith("cuda") else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * n**3 / seconds(lambda: a @ b, device, repeats=10)
+
+
+def random_texts(rows: int, length: int) -> list[np.ndarray]:
+    """Token ids that share no beginning."""
+    return list(np.random.default_rng(0).integers(100, 40000, (rows, length)).astype(np.int32))
+
+
+def directions(loaded: pv.LoadedModel, traits: int, deepest: int) -> Directions:
+    """As a screen has them: every trait's at a layer up to `deepest`."""
+    like = torch.ones(loaded.identity.hidden_size)
+    layers = tuple(max(1, deepest - i % 4) for i in range(traits))
+    unit = torch.nn.functional.normalize(random_directions(like, traits, seed=0), dim=-1)
+    return Directions(layers, unit)
+
+
+def operations(loaded: pv.LoadedModel, layers: int, rows: int, length: int) -> float:
+    """Operations of a forward through the first layers: their weights, and attention's scores."""
+    weights = sum(p.numel() for p in loaded.blocks.stack[:layers].parameters())
+    causal_attention = 2 * loaded.identity.hidden_size * length * length
+    return rows * (2.0 * weights * length + layers * causal_attention)
+
+
+@torch.inference_mode()
+def capture_rows(loaded: pv.LoadedModel, size: Row, top: float, device: str) -> list[Row]:
+    n = loaded.identity.n_layers
+    middle = round(0.6 * n)
+    rows, length = size["rows"], size["length"]
+    texts = random_texts(rows, length)
+
+    def screen(texts: Sequence[np.ndarray], traits: int, deepest: int) -> Callable[[], Any]:
+        chosen = directions(loaded, traits, deepest)
+        return lambda: project_tokens(loaded.model, texts, chosen)
+
+    def loop() -> None:
+        unit = directions(loaded, TRAITS, middle).unit.to(loaded.device)
+        for text in texts[: size["loop"]]:
+            ids = torch.from_numpy(text.astype(np.int64))[None].to(loaded.device)
+            states = loaded.model(input_ids=ids, output_hidden_states=True).hidden_states
+            torch.stack([state[0].float().mean(0) for state in states]).cpu()
+            (states[middle][0].float() @ unit.T).cpu()
+
+    found = []
+
+    def add(name: str, taken: float, rows: int, length: int, layers: int) -> float:
+        rate = rows * length / taken
+        share = operations(loaded, layers, rows, length) / taken / top
+        found.append({"what": name, "tokens_per_second": rate, "share_of_peak": share})
+        return rate
+
+    ours = add("capture for screening", seconds(screen(texts, TRAITS, middle), device), *(
+        rows, length, middle
+    ))
+    plain = size["loop"] * length / seconds(loop, device, repeats=1)
+    found.append(
+        {"what": "one text at a time, all layers", "tokens_per_second": plain, "ratio": ours / plain}
+    )
+    # How the cost grows.
+    few = texts[: rows // 4]
+    add("  a quarter of the rows", seconds(screen(few, TRAITS, middle), device), *(
+        len(few), length, middle
+    ))
+    add("  all layers", seconds(screen(few, TRAITS, n), device), len(few), length, n)
+    add("  four times the traits", seconds(screen(few, 4 * TRAITS, middle), device), *(
+        len(few), length, middle
+    ))
+    long = random_texts(max(1, len(few) // 4), 4 * length)
+    add("  four times the length", seconds(screen(long, TRAITS, middle), device), *(
+        len(long), 4 * length, middle
+    ))
+    return found
+
+
+def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
+    """All configurations in one batch, beside one `generate` call for each."""
+    n, tokens = loaded.identity.n_layers, size["tokens"]
+    layers = [round(n * share) or 1 for share in (0.3, 0.4, 0.5, 0.6, 0.7)][: size["layers"]]
+    like = torch.ones(loaded.identity.hidden_size) / loaded.identity.hidden_size**0.5
+    addition = random_directions(like, 1, seed=1)[0]
+    prompts = [tuple(text.tolist()) for text in random_texts(QUESTIONS, 32)]
+    cells = [
+        (Steering(layer, addition, c),) for layer in layers for c in range(1, size["coefficients"] + 1)
+    ]
+    requests = [
+        Request(f"{i}-{j}", prompt, cell)
+        for i, cell in enumerate(cells)
+        for j, prompt in enumerate(prompts)
+    ]
+    # Random weights end no answer, so that every way generates the same number of tokens.
+    sampling = Sampling(tokens, temperature=0)
+
+    def mixed() -> None:
+        list(generate(loaded, requests, sampling, batch_tokens=1 << 16))
+
+    def one_call_each() -> None:
+        ids, mask, _ = padded(prompts, pad_id=0, side="left", device=loaded.device)
+        for cell in cells:
+            added = (cell[0].coefficient * cell[0].direction).to(loaded.device, torch.bfloat16)
+
+            def hook(module: Any, args: Any, output: Any, added: torch.Tensor = added) -> Any:
+                return output + added
+
+            handle = loaded.blocks.stack[cell[0].layer - 1].register_forward_hook(hook)
+            with torch.inference_mode():
+                loaded.model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=tokens,
+                    min_new_tokens=tokens,
+                    do_sample=False,
+                    pad_token_id=0,
+                )
+            handle.remove()
+
+    ours = seconds(mixed, device, repeats=1)
+    theirs = seconds(one_call_each, device, repeats=1)
+    total = len(requests) * tokens
+    return [
+        {"what": f"sweep of {len(cells)} x {QUESTIONS}, one batch", "tokens_per_second": total / ours},
+        {
+            "what": "the same, one generate call each",
+            "tokens_per_second": total / theirs,
+            "ratio": theirs / ours,
+        },
+    ]
+
+
+def training_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
+    """A step that trains the query and value projections, steered at every position or not."""
+    model = loaded.model
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("q_proj" in name or "v_proj" in name)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.0)
+    ids = torch.from_numpy(np.stack(random_texts(4, size["length"])).astype(np.int64)).to(device)
+    like = torch.ones(loaded.identity.hidden_size) / loaded.identity.hidden_size**0.5
+    layer = round(0.6 * loaded.identity.n_layers)
+    steering = (Steering(layer, random_directions(like, 1, seed=2)[0], 2.0, "all"),)
+
+    def step(steered: bool) -> Callable[[], Any]:
+        def run() -> None:
+            with steering_forwards(model, steering) if steered else nullcontext():
+                model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    model.train()
+    times = {name: [] for name in ("plain", "steered")}
+    for _ in range(5):  # interleaved, so that a drift of the clock falls on both
+        times["plain"].append(seconds(step(False), device, repeats=1))
+        times["steered"].append(seconds(step(True), device, repeats=1))
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    plain, steered = (statistics.median(found) for found in times.values())
+    tokens = ids.numel()
+    return [
+        {"what": "training step", "tokens_per_second": tokens / plain},
+        {
+            "what": "with preventative steering",
+            "tokens_per_second": tokens / steered,
+            "ratio": steered / plain,
+        },
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", default="smollm2,7b,32b")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    device = arguments.device
+    started = time.monotonic()
+    top = peak(device)
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    print(f"{name}: {top / 1e12:.2f} bf16 TFLOP/s in a matrix product\n")
+    print("| model | what | tokens/s | share of peak | ratio |\n| --- | --- | --- | --- | --- |")
+    table: list[Row] = []
+    for shape in arguments.shapes.split(","):
+        loaded = load(shape, device)
+        if loaded is None:
+            print(f"| {shape} | does not fit | | | |", flush=True)
+            continue
+        size = SMALL if shape == "tiny" else ON_PROCESSOR if device == "cpu" else FULL
+        parts: list[Callable[[], list[Row]]] = [
+            lambda loaded=loaded, size=size: capture_rows(loaded, size, top, device)
+        ]
+        if shape != "32b":  # whose sweep and gradients would take the time and the memory of all
+            parts.append(lambda loaded=loaded, size=size: sweep_rows(loaded, size, device))
+            parts.append(lambda loaded=loaded, size=size: training_rows(loaded, size, device))
+        for part in parts:
+            for row in part():
+                table.append({"model": shape, **row})
+                print(line(table[-1]), flush=True)
+        del loaded
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    taken = time.monotonic() - started
+    print(f"\n{taken:.0f} s")
+    if arguments.json:
+        record = {
+            "device": name,
+            "bf16_matrix_product_per_second": top,
+            "rows": table,
+            "seconds": taken,
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+def line(row: Row) -> str:
+    share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
+    ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+    rate = row["tokens_per_second"]
+    return f"| {row['model']} | {row['what']} | {rate:,.0f} | {share} | {ratio} |"
+
+
+if __name__ == "__main__":
+    main()

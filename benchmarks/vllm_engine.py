@@ -1,0 +1,126 @@
+"""Does vLLM generate faster than the transformers engine, and what do steering and capture cost it?
+
+Extraction's work: the questions of a trait under both sides of every instruction pair, as many
+tokens as an extraction generates. Measured: the transformers engine and vLLM on it, both with
+capture of all layers; and vLLM alone without anything, with another steering of another layer in
+every request, with capture of all layers, and with both. Runs of all ways are interleaved.
+
+    .venv-vllm/bin/python benchmarks/vllm_engine.py [--requests 160] [--repeats 3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import personavec as pv
+from personavec.model.engine.base import Engine, Request, Sampling
+from personavec.model.engine.hf import TransformersEngine
+from personavec.model.engine.vllm import VllmEngine
+from personavec.model.steering import Steering
+from personavec.projection import random_directions
+from personavec.rollouts import elicitation_tasks, prompt_ids
+from personavec.summaries import versions
+
+SAMPLING = Sampling(max_tokens=64, temperature=0.7)
+
+
+def workload(loaded: pv.LoadedModel, n: int) -> list[Request]:
+    """What an extraction asks of the engine first, as many as `n` of it."""
+    spec = pv.load_trait("optimistic")[0]
+    tasks = elicitation_tasks(spec, spec.questions.extraction, 1)
+    every = max(1, len(tasks) // n)
+    return [Request(task.id, prompt_ids(loaded, task)) for task in tasks[::every][:n]]
+
+
+def steered(loaded: pv.LoadedModel, requests: list[Request]) -> list[Request]:
+    """The same, each with a small random direction of its own at a layer of its own.
+
+    Small, so that answers do not become longer or shorter.
+    """
+    like = torch.ones(loaded.identity.hidden_size) / loaded.identity.hidden_size**0.5
+    directions = random_directions(like, len(requests), seed=0)
+    layers = loaded.identity.n_layers
+    return [
+        replace(r, steering=(Steering(1 + i % layers, directions[i], 1.0),))
+        for i, r in enumerate(requests)
+    ]
+
+
+def generated(engine: Engine, requests: list[Request], *, capture: bool) -> int:
+    groups = engine.generate(requests, SAMPLING, capture=capture)
+    return sum(len(g.response_ids) for group in groups for g in group)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    loaded = pv.load_model(arguments.model)
+    ours = TransformersEngine(loaded)
+    theirs = VllmEngine(loaded)
+    plain = workload(loaded, arguments.requests)
+    other = steered(loaded, plain)
+    ways: dict[str, Callable[[], int]] = {
+        "transformers, capture": lambda: generated(ours, plain, capture=True),
+        "vllm": lambda: generated(theirs, plain, capture=False),
+        "vllm, steering": lambda: generated(theirs, other, capture=False),
+        "vllm, capture": lambda: generated(theirs, plain, capture=True),
+        "vllm, steering and capture": lambda: generated(theirs, other, capture=True),
+    }
+    generated(ours, plain[:8], capture=True), generated(theirs, other[:8], capture=True)  # warm up
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(arguments.repeats):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            tokens = run()
+            rates[way].append(tokens / (time.perf_counter() - start))
+    medians = {way: statistics.median(found) for way, found in rates.items()}
+    base = medians["vllm"]
+    ratios = {
+        "vllm, capture, over transformers, capture": medians["vllm, capture"]
+        / medians["transformers, capture"],
+        "steering over none": medians["vllm, steering"] / base,
+        "capture over none": medians["vllm, capture"] / base,
+        "steering and capture over none": medians["vllm, steering and capture"] / base,
+    }
+    record = {
+        "requests": len(plain),
+        "max_tokens": SAMPLING.max_tokens,
+        "prompt_tokens": sum(len(r.prompt_ids) for r in plain),
+        "tokens_per_second": rates,
+        "median_tokens_per_second": medians,
+        "ratios": ratios,
+        "model": loaded.identity.as_dict(),
+        "engine": theirs.describe(),
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "device": str(loaded.device),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    print(f"| way | response tokens/s, median of {arguments.repeats} | runs |\n| --- | --- | --- |")
+    for way, found in rates.items():
+        print(f"| {way} | {medians[way]:.0f} | {', '.join(f'{r:.0f}' for r in found)} |")
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}")
+    theirs.close()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
