@@ -13,12 +13,14 @@ from rich.console import Console
 
 from personavec.cli import (
     author,
+    calibrate,
     evaluate,
     export,
     extract,
     import_,
     judges,
     models,
+    monitor,
     screen,
     steer,
     traits,
@@ -37,6 +39,8 @@ app.command("extract")(extract.command)
 app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
+app.command("calibrate")(calibrate.command)
+app.command("monitor")(monitor.command)
 app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("export")(export.command)
