@@ -96,7 +96,7 @@ def run(
 ) -> dict[str, Any]:
     """Read a log's conversations along the vectors; returns the results that the report draws.
 
-    Writes into `out`: `readings.jsonl` (or `.parquet`), one line an assistant turn, `rejects.jsonl`,
+    Writes into `out`: `readings.jsonl` (or `.parquet`), a line an assistant turn, `rejects.jsonl`,
     `results.json`, `report.html`, and `run/`, from which a killed run continues when called again
     with the same settings.
 
