@@ -7,7 +7,6 @@ a line, write the clean set, and say what the figures do not show.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -342,18 +341,13 @@ def _settings(job: _Job, reference: str | Path | None) -> dict[str, Any]:
     return {
         "command": "screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _vector_hash(v) for v in job.vectors},
+        "vectors": {v.trait: v.hash for v in job.vectors},
         "inputs": [fingerprint(d.source, split=d.split) for d in job.datasets],
         "reference": None if reference is None else fingerprint(reference),
         "judge": None if job.judge is None else job.judge.identity(),
         "engine": (job.engine or TransformersEngine(job.loaded)).name,
         "config": {**config, "rule": describe(job.config.rule)},
     }
-
-
-def _vector_hash(vector: PersonaVector) -> str:
-    data = vector.response_mean_diff.numpy().tobytes() + f"layer {vector.layer}".encode()
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _run(job: _Job) -> dict[str, Any]:
@@ -423,7 +417,9 @@ def _score(job: _Job, dataset: _Dataset, clock: _Clock) -> None:
                 engine=job.scoring.engine if job.scoring else None,
             )
             clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
-            rejects += parts.keep_rejects(job.rejects, window.raws, columns, dataset.name)
+            rejects += parts.keep_rejects(
+                job.rejects, window.raws, columns.id, columns.reason, dataset.name
+            )
             parts.write_part(parts.part(dataset.folder, number), parts.to_table(columns))
             bar.advance(len(columns))
             _check_rejects(job, dataset, rejects)
@@ -795,7 +791,13 @@ def _read_ranked(
             rows = prepare(job.loaded, raws, job.plan).encoded
             pieces: list[dict[str, Any]] = [{} for _ in rows]
             if job.config.explain:
-                pieces = explain(job.loaded, rows, job.probe, batch_tokens=job.config.batch_tokens)
+                pieces = explain(
+                    job.loaded,
+                    rows,
+                    job.probe.traits,
+                    job.probe.directions,
+                    batch_tokens=job.config.batch_tokens,
+                )
                 append_records(
                     target,
                     [

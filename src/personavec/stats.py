@@ -207,6 +207,46 @@ def resampled(clusters: Clusters, n: int = 2000, seed: int = 0) -> npt.NDArray[n
     return _resampled_weights(n_clusters, n, seed)[:, codes]
 
 
+def correlation_interval(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    clusters: Clusters,
+    *,
+    within: Clusters | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Pearson's correlation with its percentile interval over `n` resamples of whole clusters.
+
+    `within`, one group (the condition) per pair of values, takes the groups' own means off both
+    sides first: what is left says nothing of differences between groups. Resamples in which a side
+    does not vary are left out; the value is NaN where it does not vary at all.
+
+    Raises DataError for missing values, unequal lengths, or fewer than two clusters.
+    """
+    left, right = _finite(x, "x"), _finite(y, "y")
+    if len(left) != len(right):
+        raise DataError(f"{len(left)} values of x but {len(right)} of y; each needs its partner")
+    groups = [0] * len(left) if within is None else list(within)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    member = np.eye(len(numbers))[[numbers[group] for group in groups]]
+    weights = np.vstack([np.ones(len(left)), resampled(clusters, n, seed)])
+    counts = np.maximum(weights @ member, 1)
+
+    def centred(values: FloatArray) -> FloatArray:
+        means = (weights * values) @ member / counts
+        return values - means @ member.T
+
+    a, b = centred(left), centred(right)
+    together = (weights * a * b).sum(1)
+    apart = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+    found = np.divide(together, apart, out=np.full(len(apart), np.nan), where=apart > 1e-12)
+    if np.isnan(found[0]):
+        return Interval(np.nan, np.nan, np.nan)
+    return _percentile_interval(float(found[0]), found[1:][~np.isnan(found[1:])], confidence)
+
+
 def monotone_within_intervals(intervals: Sequence[Interval]) -> bool:
     """Whether the intervals, in order, leave room for a curve that never falls.
 

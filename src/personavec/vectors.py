@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from personavec import calibration, drift
+from personavec.calibration import Calibration
+from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError, VectorMismatchError
 from personavec.runs import atomic_write
 
 FORMAT = 1
+#: What is ordinary in conversations, for drift alarms, in the vector's folder.
+DRIFT_FILE = "drift.json"
 #: How a direction is estimated: the difference of means, or a logistic regression.
 Estimator = Literal["mean", "logistic"]
 
@@ -34,7 +40,8 @@ class PersonaVector:
     differences are None where an imported vector came without them.
 
     Where `estimator` is `logistic`, the vector in use is `response_logistic` in place of
-    `response_mean_diff`, which stays beside it.
+    `response_mean_diff`, which stays beside it. `calibration` and `ordinary` are what `calibrate`
+    has measured of it, if it has.
     """
 
     response_mean_diff: Float[Tensor, "layer hidden"]
@@ -48,6 +55,8 @@ class PersonaVector:
     meta: dict[str, Any] = field(default_factory=dict)
     response_logistic: Float[Tensor, "layer hidden"] | None = None
     estimator: Estimator = "mean"
+    calibration: Calibration | None = None
+    ordinary: Ordinary | None = None
 
     @property
     def n_layers(self) -> int:
@@ -56,6 +65,12 @@ class PersonaVector:
     @property
     def hidden_size(self) -> int:
         return self.response_mean_diff.shape[1]
+
+    @property
+    def hash(self) -> str:
+        """A short hash of the vector in use and its layer."""
+        data = self.directions.numpy().tobytes() + f"layer {self.layer}".encode()
+        return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     @property
     def coherent_range(self) -> tuple[float, float] | None:
@@ -163,11 +178,8 @@ def bundled_vectors() -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def load_vector(source: str | Path) -> PersonaVector:
-    """Load a vector from its folder, or a bundled one by its trait's name.
-
-    Raises UsageError when there is none, DataError when its files do not hold one.
-    """
+def vector_folder(source: str | Path) -> Path:
+    """The folder of a vector, or of a bundled one by its trait's name. Raises UsageError."""
     folder = Path(source)
     if not folder.is_dir() and str(source) in bundled_vectors():
         folder = Path(str(resources.files("personavec") / "bundled" / "vectors" / str(source)))
@@ -176,6 +188,15 @@ def load_vector(source: str | Path) -> PersonaVector:
             f"no persona vector at '{source}': give a folder made by 'personavec extract' or one "
             f"of: {', '.join(bundled_vectors()) or 'none are bundled'}"
         )
+    return folder
+
+
+def load_vector(source: str | Path) -> PersonaVector:
+    """Load a vector from its folder, or a bundled one by its trait's name.
+
+    Raises UsageError when there is none, DataError when its files do not hold one.
+    """
+    folder = vector_folder(source)
     try:
         meta = json.loads((folder / "vector.json").read_text("utf-8"))
         tensors = load_file(folder / "vector.safetensors")
@@ -200,7 +221,36 @@ def load_vector(source: str | Path) -> PersonaVector:
     if estimator != "mean" and (estimator != "logistic" or "response_logistic" not in parts):
         raise DataError(f"the vector in {folder} is damaged: no tensor of estimator {estimator!r}")
     fields = {**dict.fromkeys(_OPTIONAL), **parts}
-    return PersonaVector(**fields, trait=trait, layer=layer, meta=meta, estimator=estimator)
+    vector = PersonaVector(**fields, trait=trait, layer=layer, meta=meta, estimator=estimator)
+    return with_measurements(vector, folder)
+
+
+def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
+    """The vector with the calibration and the drift limits that lie in a folder, if any.
+
+    Raises DataError when one is damaged or was measured of another vector.
+    """
+    found: dict[str, Any] = {}
+    if (path := folder / calibration.FILE).is_file():
+        found["calibration"] = calibration.from_json(path.read_text("utf-8"), str(path))
+        _check_owner(vector, found["calibration"].vector, path)
+    if (path := folder / DRIFT_FILE).is_file():
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}); calibrate the vector again") from error
+        _check_owner(vector, owner, path)
+        found["ordinary"] = ordinary
+    return replace(vector, **found)
+
+
+def _check_owner(vector: PersonaVector, owner: str, path: Path) -> None:
+    if owner != vector.hash:
+        raise DataError(
+            f"{path} was measured of another vector than this one of '{vector.trait}'; delete it, "
+            "or calibrate the vector again"
+        )
 
 
 def cosine(a: Float[Tensor, "*batch hidden"], b: Float[Tensor, "*batch hidden"]) -> Tensor:

@@ -14,6 +14,7 @@ from rich.console import Console
 from personavec.cli import (
     author,
     elicit,
+    calibrate,
     evaluate,
     export,
     extract,
@@ -21,6 +22,7 @@ from personavec.cli import (
     import_,
     judges,
     models,
+    monitor,
     screen,
     shift,
     steer,
@@ -40,6 +42,8 @@ app.command("extract")(extract.command)
 app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
+app.command("calibrate")(calibrate.command)
+app.command("monitor")(monitor.command)
 app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)

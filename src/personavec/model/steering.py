@@ -83,7 +83,7 @@ class _CapRows:
     ceilings: Float[Tensor, " row"]
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
-        """How far every token's projection exceeds its ceiling, [row, token]; else 0."""
+        """How far every token's projection exceeds its ceiling, [row, token], or 0."""
         units = self.units.to(hidden.device)
         projected = torch.einsum("rth,rh->rt", hidden.float(), units)
         return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
@@ -195,14 +195,32 @@ def vector_steering(
     )
 
 
+def vector_cap(vector: PersonaVector, percentile: float, positions: Positions = "response") -> Cap:
+    """The cap that keeps tokens under a percentile of ordinary ones, at the selected layer.
+
+    Ordinary tokens are the model's own response tokens on neutral prompts, which the vector's
+    calibration has measured: they spread about twice as far as the response means of the neutral
+    baseline do. Raises UsageError for a vector without a calibration.
+    """
+    if vector.calibration is None:
+        raise UsageError(
+            f"vector '{vector.trait}' has no calibration, so where its ordinary tokens lie is not "
+            "known; run: personavec calibrate"
+        )
+    ceiling = vector.calibration.ceiling(percentile)
+    layer = vector.calibration.layer
+    return Cap(layer, vector.direction(layer), ceiling, positions)
+
+
 @contextmanager
 def steer(
     model: nn.Module,
     vector: PersonaVector,
-    coefficient: float,
+    coefficient: float = 0.0,
     *,
     layer: Layers = None,
     positions: Positions = "response",
+    cap: float | None = None,
 ) -> Iterator[nn.Module]:
     """Steer any forward or `generate` of a transformers model towards (or against) a trait.
 
@@ -213,14 +231,17 @@ def steer(
     (see `vector_steering`). With `positions="response"` a forward of several tokens (the prompt)
     is steered at its last position only and every one-token forward (cached decoding) entirely,
     which is what `generate` needs with left-padded prompts. To score given texts, use
-    `positions="all"`.
+    `positions="all"`. `cap`, a percentile, also caps the projection there (see `vector_cap`).
 
     Raises VectorMismatchError when the vector is for a model of another shape, HookError when
     nothing was steered.
     """
     blocks = find_blocks(model)
     vector.check_fits(blocks.n_layers, blocks.hidden_size)
-    with steering_forwards(model, vector_steering(vector, coefficient, layer, positions)):
+    actions: tuple[Action, ...] = vector_steering(vector, coefficient, layer, positions)
+    if cap is not None:
+        actions = (*actions, vector_cap(vector, cap, positions))
+    with steering_forwards(model, actions):
         yield model
 
 

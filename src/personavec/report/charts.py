@@ -375,6 +375,49 @@ def forest(
     return figure
 
 
+def turn_lines(lines: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure:
+    """Mean readings by assistant turn, one line a kind of reading, with interval bands."""
+    figure = _figure("assistant turn", "σ of neutral prompts", height=320)
+    for index, (name, rows) in enumerate(lines):
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        _add_band(figure, rows, along="turn", field="value", colour=colour)
+        known = [row for row in rows if number(row.get("value")) is not None]
+        figure.add_scatter(
+            x=[row["turn"] for row in known],
+            y=[row["value"] for row in known],
+            customdata=[f"{_interval(row, 'low', 'high')}<br>{row['n']} turns" for row in known],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour, "width": 2, "dash": LINE_DASHES[index % len(LINE_DASHES)]},
+            marker={"size": 7, "symbol": LINE_SYMBOLS[index % len(LINE_SYMBOLS)]},
+            hovertemplate=f"turn %{{x}}, {name}: %{{y:.2f}}%{{customdata}}<extra></extra>",
+        )
+    figure.add_hline(y=0, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    figure.update_yaxes(showgrid=True)
+    return figure
+
+
+def server_chart(points: Sequence[Row], limit: float) -> go.Figure:
+    """A control chart's level over all replies, with its limit where the scale reaches it."""
+    figure = _figure("reply", "level of the chart", height=260)
+    figure.add_scatter(
+        x=[row["reply"] + 1 for row in points],
+        y=[row["level"] for row in points],
+        mode="lines",
+        line={"color": BLUE, "width": 1.5},
+        showlegend=False,
+        hovertemplate="reply %{x}: %{y:.2f}<extra></extra>",
+    )
+    figure.add_hline(
+        y=limit,
+        line={"color": ORANGE, "width": 1.5, "dash": "dash"},
+        name=f"limit, {limit:.2f}",
+        showlegend=True,
+    )
+    figure.update_yaxes(showgrid=True)
+    return figure
+
+
 def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
     """An empty figure in the house style: no frame, no zoom, legend above."""
     axis = {

@@ -11,16 +11,20 @@ from torch import Tensor
 
 from personavec.model.chat import ChatFormat
 from personavec.model.loading import LoadedModel
-from personavec.model.projecting import project_tokens
+from personavec.model.projecting import Directions, project_tokens
 from personavec.screening.encode import Encoded, Text, Turn
-from personavec.screening.score import Probe
 
 #: Tokens of a span, and spans of a response.
 SPAN_TOKENS, SPANS = 6, 3
 
 
 def explain(
-    loaded: LoadedModel, rows: Sequence[Encoded], probe: Probe, *, batch_tokens: int | None = None
+    loaded: LoadedModel,
+    rows: Sequence[Encoded],
+    traits: Sequence[str],
+    directions: Directions,
+    *,
+    batch_tokens: int | None = None,
 ) -> list[dict[str, list[dict[str, Any]]]]:
     """For every row and trait, its response in pieces: spans, and the text between them.
 
@@ -29,12 +33,12 @@ def explain(
     """
     texts = [row.texts[-1] for row in rows]
     values = project_tokens(
-        loaded.model, [text.ids for text in texts], probe.directions, batch_tokens=batch_tokens
+        loaded.model, [text.ids for text in texts], directions, batch_tokens=batch_tokens
     )
     return [
         {
             trait: _pieces(loaded.chat, text, text.turns[-1], own[:, column])
-            for column, trait in enumerate(probe.traits)
+            for column, trait in enumerate(traits)
         }
         for text, own in zip(texts, values, strict=True)
     ]

@@ -251,7 +251,7 @@ class _Scorer:
         # Rejects first: a window is finished when its part is there.
         if bad:
             with atomic_path(_rejects(self._folder, number)) as aside:
-                parts.keep_rejects(aside, raws, columns, self._dataset)
+                parts.keep_rejects(aside, raws, columns.id, columns.reason, self._dataset)
         parts.write_part(parts.part(self._folder, number), parts.to_table(columns))
         tokens = int(columns.sequence_tokens.sum())
         return {"rows": len(columns), "rejects": bad, "tokens": tokens}

@@ -94,7 +94,13 @@ def group_values(table: pa.Table, name: str) -> list[str | None]:
     return table.column(f"{_GROUP}{name}").to_pylist()
 
 
-def keep_rejects(path: Path, raws: Sequence[RawRow], columns: Columns, dataset: str) -> int:
+def keep_rejects(
+    path: Path,
+    raws: Sequence[RawRow],
+    ids: Sequence[str],
+    reasons: Sequence[str | None],
+    dataset: str,
+) -> int:
     """Append the window's bad rows, with the reason, to the rejects file; how many there were."""
     records = [
         {
@@ -107,7 +113,7 @@ def keep_rejects(path: Path, raws: Sequence[RawRow], columns: Columns, dataset: 
             "row": json.loads(json.dumps(raw.columns, default=str)) or None,
             "text": raw.text,
         }
-        for raw, row_id, reason in zip(raws, columns.id, columns.reason, strict=True)
+        for raw, row_id, reason in zip(raws, ids, reasons, strict=True)
         if reason is not None
     ]
     append_records(path, records)
