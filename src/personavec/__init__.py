@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from personavec.model.loading import load_model as load_model
     from personavec.model.loading import wrap_model as wrap_model
     from personavec.model.steering import steer as steer
-    from personavec.reading import project_conversation as project_conversation
+    from personavec.readings import project_conversation as project_conversation
+    from personavec.readings import read_conversation as read_conversation
     from personavec.traits import TraitSpec as TraitSpec
     from personavec.traits import load_trait as load_trait
     from personavec.vectors import PersonaVector as PersonaVector
@@ -50,7 +51,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "load_trait": ("personavec.traits", "load_trait"),
     "load_vector": ("personavec.vectors", "load_vector"),
     "screen": ("personavec.screen", None),
-    "project_conversation": ("personavec.reading", "project_conversation"),
+    "project_conversation": ("personavec.readings", "project_conversation"),
+    "read_conversation": ("personavec.readings", "read_conversation"),
     "steer": ("personavec.model.steering", "steer"),
     "wrap_model": ("personavec.model.loading", "wrap_model"),
 }

@@ -28,7 +28,7 @@ import numpy as np
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.model.loading import LoadedModel
 from personavec.model.scoring import token_logprobs
-from personavec.model.steering import Steering, steering_forwards
+from personavec.model.steering import Action, steering_forwards
 from personavec.stats import Interval, clustered_bootstrap
 
 #: The name of the task that ships with the package.
@@ -137,7 +137,7 @@ def run_task(
     loaded: LoadedModel,
     task: HarnessTask,
     *,
-    steering: Sequence[Steering] = (),
+    steering: Sequence[Action] = (),
     max_items: int | None = None,
     batch_tokens: int = 16384,
     quiet: bool = False,
@@ -238,7 +238,7 @@ def difference(score: TaskScore, other: TaskScore, seed: int = 0) -> Interval | 
 
 
 def perplexity(
-    loaded: LoadedModel, texts: Sequence[str], *, steering: Sequence[Steering] = (), seed: int = 0
+    loaded: LoadedModel, texts: Sequence[str], *, steering: Sequence[Action] = (), seed: int = 0
 ) -> Interval:
     """exp of the mean negative log-likelihood a token, with its 95% interval resampling texts.
 

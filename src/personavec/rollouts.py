@@ -25,7 +25,7 @@ from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import check_room, generate_batch, plan
 from personavec.model.loading import LoadedModel
-from personavec.model.steering import Steering
+from personavec.model.steering import Action
 from personavec.progress import Progress
 from personavec.runs import append_records, atomic_write, read_records
 from personavec.traits import POLARITIES, Polarity, TraitSpec
@@ -42,7 +42,7 @@ class Task:
     polarity: Polarity | None = None
     sample: int = 0
     earlier: Turns = ()
-    steering: tuple[Steering, ...] = ()
+    steering: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.progress import Progress
 from personavec.projection import projections
-from personavec.reading import project_conversation
+from personavec.readings import project_conversation
 from personavec.runs import read_records
 from personavec.stats import resampled
 from personavec.studies.planting import MIN_CLEAN, draw, eliciting_tasks, written_rows

@@ -275,7 +275,7 @@ def test_a_conversation_without_an_answer_is_refused(
     user = {"role": "user", "content": "Hi?"}
     with pytest.raises(DataError, match="no assistant turn"):
         project_conversation(llama, vector, [user])
-    with pytest.raises(DataError, match="message 1 is an empty"):
+    with pytest.raises(DataError, match="message 2 is an empty"):
         project_conversation(llama, vector, [user, {"role": "assistant", "content": ""}])
 
 

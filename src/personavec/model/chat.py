@@ -121,6 +121,24 @@ class ChatFormat:
             text = split(text, self.thinking)[1] or ""
         return self._ids(text)
 
+    def thought_ids(self, messages: Sequence[Message], text: str) -> list[int]:
+        """Token ids of the thought that a response's text begins with, up to its answer.
+
+        None where it has no thought. `messages` lead up to the response: a prompt that opens the
+        thought already gets no second opening.
+        """
+        if self.thinking is None:
+            return []
+        thinking, answer = split(text, self.thinking)
+        if not thinking:
+            return []
+        thought = text.removesuffix(answer or "").lstrip()
+        prompt = self.text(messages)
+        if is_open(prompt, self.thinking):
+            thought = thought.removeprefix(self.thinking.opens)
+            thought = thought.lstrip("\n") if prompt.endswith("\n") else thought
+        return self._ids(thought)
+
     def between_ids(self, messages: Sequence[Message], earlier: int) -> list[int] | None:
         """Token ids from the end of an earlier response to where the next one begins.
 

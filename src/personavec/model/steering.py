@@ -1,8 +1,13 @@
-"""Add vectors to the residual stream: h <- h + coefficient * v, per row, layer and position."""
+"""Act on the residual stream per row, layer and position: add a vector, or cap a projection.
+
+An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|:
+it acts only where the projection exceeds its ceiling. At one layer additions come first.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,39 +47,96 @@ class Steering:
             raise UsageError(f"layer {self.layer} cannot be steered: layers count from 1")
 
 
+@dataclass(frozen=True, eq=False)
+class Cap:
+    """An upper bound on the projection at the output of one layer.
+
+    h <- h - max(0, h.u - ceiling) u, with u = direction / |direction|; `ceiling` is in units of
+    the residual stream, like any projection. Negate direction and ceiling to bound from below.
+    """
+
+    layer: int
+    direction: Float[Tensor, " hidden"]
+    ceiling: float
+    positions: Positions = "response"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.ceiling):
+            raise UsageError(f"ceiling {self.ceiling} is not a finite number")
+        if self.layer < 1:
+            raise UsageError(f"layer {self.layer} cannot be capped: layers count from 1")
+
+    @property
+    def unit(self) -> Float[Tensor, " hidden"]:
+        return self.direction.float() / self.direction.float().norm()
+
+
+#: What may act on a row's residual stream.
+Action = Steering | Cap
+
+
+@dataclass(frozen=True, eq=False)
+class _CapRows:
+    """One cap for each row of a batch; a row without one has an infinite ceiling."""
+
+    units: Float[Tensor, "row hidden"]
+    ceilings: Float[Tensor, " row"]
+
+    def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
+        """How far every token's projection exceeds its ceiling, [row, token]; 0 where it does not."""
+        units = self.units.to(hidden.device)
+        projected = torch.einsum("rth,rh->rt", hidden.float(), units)
+        return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
+
+
 class SteeringBatch:
-    """Steering for the rows of one batch; row i gets exactly the steerings `rows[i]`.
+    """Steering for the rows of one batch; row i gets exactly the actions `rows[i]`.
 
     Before each forward, `token_masks` is set by the caller: for every kind of position, a
     [batch, tokens] mask over the forward's tokens, padding excluded.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Steering]], hidden_size: int, n_layers: int):
+    def __init__(self, rows: Sequence[Sequence[Action]], hidden_size: int, n_layers: int):
         self.token_masks: dict[str, Tensor] = {}
         self.fired: set[int] = set()
         self.additions: dict[int, dict[str, Tensor]] = {}
+        self.caps: dict[int, dict[str, list[_CapRows]]] = {}
+        shape = (len(rows), hidden_size)
         for i, row in enumerate(rows):
-            for steering in row:
-                if steering.layer > n_layers:
-                    raise UsageError(
-                        f"layer {steering.layer} does not exist: the model has layers 1 to "
-                        f"{n_layers}"
-                    )
-                if steering.coefficient == 0:
-                    continue
-                by_kind = self.additions.setdefault(steering.layer, {})
-                rows_of_kind = by_kind.setdefault(
-                    steering.positions, torch.zeros(len(rows), hidden_size)
-                )
-                rows_of_kind[i] += steering.coefficient * steering.direction.float()
+            placed: Counter[tuple[int, str]] = Counter()
+            for action in row:
+                _check_layer(action, n_layers)
+                if isinstance(action, Cap):
+                    slots = self.caps.setdefault(action.layer, {}).setdefault(action.positions, [])
+                    slot = placed[action.layer, action.positions]
+                    placed[action.layer, action.positions] += 1
+                    if slot == len(slots):
+                        slots.append(_CapRows(torch.zeros(shape), torch.full(shape[:1], math.inf)))
+                    slots[slot].units[i] = action.unit
+                    slots[slot].ceilings[i] = action.ceiling
+                elif action.coefficient:
+                    by_kind = self.additions.setdefault(action.layer, {})
+                    rows_of_kind = by_kind.setdefault(action.positions, torch.zeros(shape))
+                    rows_of_kind[i] += action.coefficient * action.direction.float()
+
+    @property
+    def layers(self) -> set[int]:
+        """The layers at which something acts."""
+        return {*self.additions, *self.caps}
 
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
         """The hidden states [batch, tokens, hidden] of one layer, steered."""
         self.fired.add(layer)
-        for kind, addition in self.additions[layer].items():
+        for kind, addition in self.additions.get(layer, {}).items():
             mask = self.token_masks[kind].to(hidden.device, torch.float32)
             added = mask[:, :, None] * addition.to(hidden.device)[:, None, :]
             hidden = hidden + added.to(hidden.dtype)
+        for kind, slots in self.caps.get(layer, {}).items():
+            mask = self.token_masks[kind].to(hidden.device, torch.float32)
+            for rows in slots:
+                over = mask * rows.excess(hidden)
+                removed = over[:, :, None] * rows.units.to(hidden.device)[:, None, :]
+                hidden = hidden - removed.to(hidden.dtype)
         return hidden
 
 
@@ -87,7 +149,7 @@ def steering_rows(model: nn.Module, batch: SteeringBatch) -> Iterator[SteeringBa
     """
     blocks = find_blocks(model).stack
     handles = []
-    for layer in batch.additions:
+    for layer in batch.layers:
 
         def hook(module, args, output, layer=layer):
             return with_block_output(output, batch.apply(layer, block_output(output)))
@@ -99,9 +161,16 @@ def steering_rows(model: nn.Module, batch: SteeringBatch) -> Iterator[SteeringBa
     finally:
         for handle in handles:
             handle.remove()
-    missed = set(batch.additions) - batch.fired
+    missed = batch.layers - batch.fired
     if missed:
         raise HookError(f"steering did not act at layer(s) {sorted(missed)}: no forward ran there")
+
+
+def _check_layer(action: Action, n_layers: int) -> None:
+    if action.layer > n_layers:
+        raise UsageError(
+            f"layer {action.layer} does not exist: the model has layers 1 to {n_layers}"
+        )
 
 
 def vector_steering(
@@ -156,49 +225,49 @@ def steer(
 
 
 @contextmanager
-def steering_forwards(model: nn.Module, steerings: Sequence[Steering]) -> Iterator[None]:
-    """Within this context every row of every forward of `model` gets the same steerings.
+def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[None]:
+    """Within this context the same actions act on every row of every forward of `model`.
 
     Positions are told from the forward's length alone, as `steer` says. Raises HookError if
-    nothing was steered; with no steerings there is nothing to do.
+    nothing acted; with no actions there is nothing to do.
     """
     blocks = find_blocks(model)
     fired: set[int] = set()
 
-    def hook_for(number: int, steering: Steering):
-        addition = (steering.coefficient * steering.direction).float()
-
+    def hook_for(number: int, action: Action):
         def hook(module, args, output):
             fired.add(number)
             hidden = block_output(output)
             tokens = hidden.shape[1]
             mask = torch.ones(tokens, device=hidden.device)
-            if steering.positions == "response":
+            if action.positions == "response":
                 mask[:-1] = 0
-            elif steering.positions == "prompt" and tokens == 1:
+            elif action.positions == "prompt" and tokens == 1:
                 mask[:] = 0
-            steered = hidden + (mask[:, None] * addition.to(hidden.device)).to(hidden.dtype)
-            return with_block_output(output, steered)
+            if isinstance(action, Cap):
+                unit = action.unit.to(hidden.device)
+                size = -(hidden.float() @ unit - action.ceiling).clamp(min=0)
+            else:
+                unit = (action.coefficient * action.direction).float().to(hidden.device)
+                size = torch.ones_like(mask)
+            changed = (mask * size)[..., None] * unit
+            return with_block_output(output, hidden + changed.to(hidden.dtype))
 
         return hook
 
-    for steering in steerings:
-        if steering.layer > blocks.n_layers:
-            raise UsageError(
-                f"layer {steering.layer} does not exist: the model has layers 1 to "
-                f"{blocks.n_layers}"
-            )
-    # Prepended, so that capture at the same layer reads the steered state.
+    for action in actions:
+        _check_layer(action, blocks.n_layers)
+    # Prepended, so that capture at the same layer reads the steered state. What is prepended last
+    # acts first: additions in their order, then caps in theirs.
+    ordered = sorted(actions, key=lambda action: isinstance(action, Cap))
     handles = [
-        blocks.stack[steering.layer - 1].register_forward_hook(
-            hook_for(number, steering), prepend=True
-        )
-        for number, steering in enumerate(steerings)
+        blocks.stack[action.layer - 1].register_forward_hook(hook_for(number, action), prepend=True)
+        for number, action in reversed(list(enumerate(ordered)))
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-    if len(fired) < len(steerings):
+    if len(fired) < len(actions):
         raise HookError("steering did not act: no forward of the model ran inside the context")

@@ -22,6 +22,8 @@ class Turn:
     prompt_last: int
     start: int
     stop: int
+    thinking: int = 0
+    """Tokens of the thought that ends where the response starts, where it was kept."""
 
     @property
     def n_tokens(self) -> int:
@@ -46,23 +48,30 @@ class Encoded:
 
 
 def encode(
-    chat: ChatFormat, row: Row | Reject, *, context: int, last_turn: bool = False
+    chat: ChatFormat,
+    row: Row | Reject,
+    *,
+    context: int,
+    last_turn: bool = False,
+    thinking: bool = False,
 ) -> Encoded | Reject:
     """Tokenise a row; a reject passes through, and a row that does not fit becomes one.
 
     All turns of a row share one text where the template lets the prompts continue each other,
-    and have one each otherwise. With `last_turn` only the last response is scored.
+    and have one each otherwise. With `last_turn` only the last response is scored. With
+    `thinking` a response keeps the thought that its text begins with, and may be no more than
+    that; without, it is read as an answer given without a thought.
     """
     if isinstance(row, Reject):
         return row
     sides = []
     for messages in (row.messages, row.rejected or ()):
         try:
-            texts = _texts(chat, messages, last_turn)
+            texts = _texts(chat, messages, last_turn, thinking)
         except UsageError as error:
             return Reject(row.index, row.id, str(error))
         for text in texts:
-            if empty := [turn for turn in text.turns if not turn.n_tokens]:
+            if empty := [turn for turn in text.turns if not (turn.n_tokens or turn.thinking)]:
                 reason = f"message {empty[0].message + 1} is an empty response"
                 return Reject(row.index, row.id, reason)
             if len(text.ids) > context:
@@ -72,12 +81,16 @@ def encode(
     return Encoded(row, *sides)
 
 
-def _texts(chat: ChatFormat, messages: Sequence[Message], last_turn: bool) -> list[Text]:
+def _texts(
+    chat: ChatFormat, messages: Sequence[Message], last_turn: bool, thinking: bool
+) -> list[Text]:
     places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     texts: list[Text] = []
     ids: list[int] = []
     turns: list[Turn] = []
     for place in places[-1:] if last_turn else places:
+        content = messages[place]["content"]
+        thought = chat.thought_ids(messages[:place], content) if thinking else []
         between = chat.between_ids(messages[:place], turns[-1].message) if turns else None
         if between is None:
             if turns:
@@ -85,11 +98,14 @@ def _texts(chat: ChatFormat, messages: Sequence[Message], last_turn: bool) -> li
             ids, turns = list(chat.answer_prompt_ids(messages[:place])), []
             # What closes a thought before an answer stands between prompt and response.
             last = len(ids) if chat.thinking is None else len(chat.prompt_ids(messages[:place]))
+            if thought:
+                ids = [*ids[:last], *thought]
         else:
             ids += between
             last = len(ids)
-        response = chat.response_ids(messages[place]["content"])
-        turns.append(Turn(place, last - 1, len(ids), len(ids) + len(response)))
+        response = chat.response_ids(content)
+        stop = len(ids) + len(response)
+        turns.append(Turn(place, last - 1, len(ids), stop, len(thought)))
         ids += response
     return [*texts, _text(ids, turns)] if turns else texts
 

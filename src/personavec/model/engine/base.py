@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.model.steering import Steering
+from personavec.model.steering import Action
 
 #: The spans an engine captures for a response, in this order.
 SPANS = ("response_mean", "prompt_mean", "prompt_last")
@@ -29,7 +29,7 @@ class Request:
 
     id: str
     prompt_ids: tuple[int, ...]
-    steering: tuple[Steering, ...] = ()
+    steering: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

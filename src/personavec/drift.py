@@ -1,0 +1,228 @@
+"""Is a conversation, or a server, drifting toward a trait? A control chart over readings.
+
+Readings are standardised by what is ordinary at their turn: the neutral baseline of a vector is
+taken over first turns, and later turns read differently without any drift. The chart is an
+exponentially weighted moving average (EWMA) of the standardised readings, in units of its own
+standard deviation under independence; its limit is fitted on ordinary conversations, so that what
+their turns share is in it. Knows no model: numbers in, alarms out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from personavec.errors import DataError
+
+#: Turns that fewer ordinary conversations reach are told from earlier ones no more.
+MIN_CONVERSATIONS = 50
+#: Share of ordinary conversations that one trait's chart may give a false alarm on. Seven traits
+#: together then stay under one in a hundred.
+FALSE_ALARMS = 0.001
+#: Conversations that a server is taken to hold at a time when its chart is fitted.
+_CONCURRENT = 16
+
+Over = Literal["conversation", "server"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a chart weighs and when it alarms."""
+
+    weight: float
+    """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
+    limit: float
+    """In standard deviations of the average."""
+
+
+#: Where nothing was fitted. A conversation is short and must be caught in a few turns; a server
+#: sees many replies, of which it averages about forty.
+UNFITTED: dict[Over, Rule] = {"conversation": Rule(0.5, 6.0), "server": Rule(0.05, 12.0)}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A chart that has just crossed its limit."""
+
+    n: int
+    """The reading that did it, counted from 1."""
+    reading: float
+    """It, in standard deviations of ordinary readings at its turn."""
+    level: float
+    """The chart's average, in its own standard deviations."""
+    limit: float
+
+
+class Chart:
+    """An EWMA chart's state: feed it standardised readings as they come.
+
+    It alarms when it crosses its limit upwards and once only, until it has come back under.
+    """
+
+    def __init__(self, rule: Rule):
+        self.rule = rule
+        self.n = 0
+        self._average = 0.0
+        self._above = False
+
+    @property
+    def level(self) -> float:
+        """The average in its own standard deviations; 0 before the first reading."""
+        if not self.n:
+            return 0.0
+        weight = self.rule.weight
+        # Exact from the first reading on: the variance of a sum of geometrically weighted ones.
+        variance = weight / (2 - weight) * (1 - (1 - weight) ** (2 * self.n))
+        return self._average / math.sqrt(variance)
+
+    @property
+    def above(self) -> bool:
+        """Whether the level is above its limit."""
+        return self._above
+
+    def update(self, reading: float) -> Alarm | None:
+        """Take in the next reading; an alarm if with it the chart crosses its limit.
+
+        Raises ValueError for NaN or infinity: a missing reading is to be left out.
+        """
+        if not math.isfinite(reading):
+            raise ValueError(f"a chart takes finite readings, not {reading}")
+        self.n += 1
+        self._average += self.rule.weight * (reading - self._average)
+        crossed = self.level > self.rule.limit and not self._above
+        self._above = self.level > self.rule.limit
+        return Alarm(self.n, reading, self.level, self.rule.limit) if crossed else None
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """What is ordinary for one trait, and the rules that follow from it.
+
+    `turns` holds mean and spread of a reading, in sigmas of the neutral baseline, at the first
+    turn, the second and so on; the last entry holds for all later ones.
+    """
+
+    turns: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    conversation: Rule = UNFITTED["conversation"]
+    server: Rule = UNFITTED["server"]
+    n: int = 0
+    """Conversations it was fitted on; 0 where it is assumed."""
+
+    def standardise(self, sigma: float, turn: int) -> float:
+        """A reading in standard deviations of ordinary ones at its turn, counted from 0."""
+        mean, spread = self.turns[min(turn, len(self.turns) - 1)]
+        return (sigma - mean) / spread
+
+    def chart(self, over: Over = "conversation") -> Chart:
+        """A fresh chart; update it with standardised readings."""
+        return Chart(self.conversation if over == "conversation" else self.server)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def from_record(record: Mapping[str, Any]) -> Ordinary:
+    """From its JSON. Raises DataError when it is none."""
+    try:
+        found = Ordinary(
+            tuple((float(mean), float(spread)) for mean, spread in record["turns"]),
+            Rule(**record["conversation"]),
+            Rule(**record["server"]),
+            int(record["n"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"damaged drift limits ({error}); fit them again") from error
+    if not found.turns or any(spread <= 0 for _, spread in found.turns):
+        raise DataError("damaged drift limits: a turn without spread; fit them again")
+    return found
+
+
+def fit(
+    conversations: Sequence[Sequence[float]], *, false_alarms: float = FALSE_ALARMS, seed: int = 0
+) -> Ordinary:
+    """What is ordinary in conversations that show no drift, each a trait's sigmas turn by turn.
+
+    The conversation's limit is the smallest level that at most a share `false_alarms` of them
+    exceed. The server's is 1.25 times the highest level in all of them, interleaved as they would
+    be where 16 are held at a time: of a run without end there is no share to speak of. Report false
+    alarms on other conversations than these. Raises DataError for fewer than 50.
+    """
+    found = [list(values) for values in conversations if len(values)]
+    if len(found) < MIN_CONVERSATIONS:
+        raise DataError(
+            f"drift limits need {MIN_CONVERSATIONS} ordinary conversations, got {len(found)}"
+        )
+    turns = tuple(_by_turn(found))
+    plain = Ordinary(turns)
+    readings = [[plain.standardise(s, turn) for turn, s in enumerate(row)] for row in found]
+    # An infinite limit: the charts run through and tell their levels.
+    weights = {over: Rule(rule.weight, math.inf) for over, rule in UNFITTED.items()}
+    highest = [max(levels(row, weights["conversation"])) for row in readings]
+    limit = float(np.quantile(highest, 1 - false_alarms, method="higher"))
+    stream = [value for _, value in interleaved(readings, seed=seed)]
+    server = 1.25 * max(levels(stream, weights["server"]))
+    return Ordinary(
+        turns,
+        Rule(weights["conversation"].weight, round(max(limit, 0.0), 4)),
+        Rule(weights["server"].weight, round(max(server, 0.0), 4)),
+        len(found),
+    )
+
+
+def levels(readings: Sequence[float], rule: Rule) -> list[float]:
+    """A fresh chart's level after each of some standardised readings."""
+    chart = Chart(rule)
+    out = []
+    for reading in readings:
+        chart.update(reading)
+        out.append(chart.level)
+    return out
+
+
+def interleaved(
+    conversations: Sequence[Sequence[float]], *, concurrent: int = _CONCURRENT, seed: int = 0
+) -> Iterator[tuple[int, float]]:
+    """All readings with their conversation's number, as a server would meet them.
+
+    Conversations keep their own order, `concurrent` are open at a time, and which of these goes
+    on next is drawn by the seed.
+    """
+    rng = np.random.default_rng(seed)
+    waiting = iter(rng.permutation(len(conversations)).tolist())
+    open_: list[tuple[int, Iterator[float]]] = []
+    while True:
+        while len(open_) < concurrent and (number := next(waiting, None)) is not None:
+            open_.append((number, iter(conversations[number])))
+        if not open_:
+            return
+        place = int(rng.integers(len(open_)))
+        number, values = open_[place]
+        value = next(values, None)
+        if value is None:
+            open_.pop(place)
+        else:
+            yield number, value
+
+
+def _by_turn(conversations: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
+    """Mean and spread at every turn that enough conversations reach; the last pools the rest."""
+    turn = 0
+    while True:
+        reach = sum(len(row) > turn + 1 for row in conversations)
+        last = reach < MIN_CONVERSATIONS
+        values = [
+            v for row in conversations for v in (row[turn:] if last else row[turn : turn + 1])
+        ]
+        spread = float(np.std(values, ddof=1))
+        if not spread > 0:
+            raise DataError(
+                f"ordinary readings at turn {turn + 1} have no spread to standardise by"
+            )
+        yield round(float(np.mean(values)), 4), round(spread, 4)
+        if last:
+            return
+        turn += 1
