@@ -100,8 +100,8 @@ class RowCache(Cache):
         if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
             raise ModelError(
                 f"{config.get_text_config().model_type} keeps {min(k.__name__ for k in other)} "
-                "beside keys and values, which rows of a running batch cannot; use --engine hf "
-                "with whole batches"
+                "beside keys and values, so that requests cannot join a running batch; this model "
+                "runs in whole batches only, as in 'personavec steer'"
             )
         self._window = _Window()
         self._max_rows = max_rows
