@@ -54,9 +54,7 @@ def alone(loaded: LoadedModel, job: Job) -> tuple[int, ...]:
 
 
 def direction(loaded: LoadedModel, seed: int) -> torch.Tensor:
-    return torch.randn(
-        loaded.identity.hidden_size, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randn(loaded.identity.hidden_size, generator=torch.Generator().manual_seed(seed))
 
 
 def job(loaded: LoadedModel, i: int, tokens: int, temperature: float = 1.0) -> Job:

@@ -20,6 +20,7 @@ from personavec.cli import (
     judges,
     models,
     screen,
+    serve,
     steer,
     traits,
     validate_screen,
@@ -38,6 +39,7 @@ app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen", cls=screen.Command)(screen.command)
+app.command("serve")(serve.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)

@@ -115,7 +115,9 @@ def project_tokens(
 class _Prefix:
     """The beginning that some texts share, run once; without one, texts run as they are."""
 
-    def __init__(self, model: Any, recorder: TokenProjections, stem: TokenIds, device: torch.device):
+    def __init__(
+        self, model: Any, recorder: TokenProjections, stem: TokenIds, device: torch.device
+    ):
         self._model, self._recorder, self._device = model, recorder, device
         self._cache: DynamicCache | None = None
         if len(stem):

@@ -86,9 +86,7 @@ def allowed(vector: PersonaVector, layer: int) -> tuple[float, float]:
 def caps(vectors: Mapping[str, PersonaVector], asked: Sequence[CapAt]) -> list[Applied]:
     """The caps that a request asks for. Raises ApiError."""
     _once([cap.vector for cap in asked], "personavec.cap")
-    return [
-        cap_at(find(vectors, cap.vector, "personavec.cap"), cap.percentile) for cap in asked
-    ]
+    return [cap_at(find(vectors, cap.vector, "personavec.cap"), cap.percentile) for cap in asked]
 
 
 def cap_at(vector: PersonaVector, percentile: float) -> Applied:

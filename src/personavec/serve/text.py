@@ -68,4 +68,6 @@ class TextStream:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of the text that a stop text begins with."""
-    return next((n for n in range(min(len(text), len(stop)), 0, -1) if stop.startswith(text[-n:])), 0)
+    return next(
+        (n for n in range(min(len(text), len(stop)), 0, -1) if stop.startswith(text[-n:])), 0
+    )

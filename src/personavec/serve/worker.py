@@ -56,9 +56,7 @@ class Worker:
     def __init__(self, make_loop: Callable[[], StepLoop], *, max_rows: int, queue_size: int):
         self._make_loop = make_loop
         self._capacity = max_rows + queue_size
-        self._commands: queue.SimpleQueue[Callable[[StepLoop], object] | None] = (
-            queue.SimpleQueue()
-        )
+        self._commands: queue.SimpleQueue[Callable[[StepLoop], object] | None] = queue.SimpleQueue()
         self._open: dict[str, _Open] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._events: asyncio.AbstractEventLoop | None = None
