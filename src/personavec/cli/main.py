@@ -13,8 +13,8 @@ from rich.console import Console
 
 from personavec.cli import (
     author,
-    elicit,
     calibrate,
+    elicit,
     evaluate,
     export,
     extract,
@@ -24,6 +24,7 @@ from personavec.cli import (
     models,
     monitor,
     screen,
+    serve,
     shift,
     steer,
     traits,
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate.command)
 app.command("calibrate")(calibrate.command)
 app.command("monitor")(monitor.command)
 app.command("screen", cls=screen.Command)(screen.command)
+app.command("serve")(serve.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)
