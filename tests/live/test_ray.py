@@ -29,6 +29,8 @@ pytestmark = pytest.mark.cluster
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
+from personavec.screening import on_ray  # noqa: E402
+
 ROWS, WINDOW = 160, 4
 QUIET = Progress(quiet=True)
 
@@ -64,12 +66,10 @@ def cluster() -> Iterator[Any]:
             "num_cpus": 0,
             "object_store_memory": 100 << 20,
             "include_dashboard": False,
-            # A node that is gone is believed so after a second or two, not after half a minute.
+            # A node that is gone is known to be so within seconds; one that is slow has time.
             "_system_config": {
-                "health_check_initial_delay_ms": 0,
                 "health_check_period_ms": 500,
-                "health_check_timeout_ms": 5000,
-                "health_check_failure_threshold": 3,
+                "health_check_timeout_ms": 60_000,
             },
         },
     )
@@ -80,18 +80,22 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def worker(cluster: Any) -> Iterator[Callable[[], Any]]:
-    """Adds worker nodes of one core each; they are gone after the test."""
-    added: list[Any] = []
+def workers(cluster: Any) -> Callable[[int], list[Any]]:
+    """Brings the cluster to so many worker nodes of one core each, and returns them.
 
-    def add() -> Any:
-        added.append(cluster.add_node(num_cpus=1, object_store_memory=100 << 20))
-        return added[-1]
+    Nodes start slowly, so those of the test before stay.
+    """
 
-    yield add
-    for node in added:
-        if node in cluster.list_all_nodes():
+    def bring_to(n: int) -> list[Any]:
+        found = [node for node in cluster.list_all_nodes() if node is not cluster.head_node]
+        for node in found[n:]:
             cluster.remove_node(node, allow_graceful=False)
+        found = found[:n]
+        while len(found) < n:
+            found.append(cluster.add_node(num_cpus=1, object_store_memory=100 << 20))
+        return found
+
+    return bring_to
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +197,16 @@ def _assert_same(out: Path, alone: Path) -> None:
     assert _rejects(out) == _rejects(alone)
 
 
-def _wait(until: Callable[[], bool], seconds: float = 120) -> None:
+def _wait(until: Callable[[], bool], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
 
 
-def test_a_cluster_gives_what_one_process_gives(
+def test_a_worker_node_that_dies_loses_and_doubles_no_row(
     cluster: Any,
-    worker: Callable[[], Any],
+    workers: Callable[[int], list[Any]],
     loaded: LoadedModel,
     vector: PersonaVector,
     data: Path,
@@ -210,8 +214,76 @@ def test_a_cluster_gives_what_one_process_gives(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worker()
-    worker()
+    monkeypatch.setattr(parts, "WINDOW", WINDOW)
+    # The only worker there is: what it has in its hands, and in its object store, dies with it.
+    [doomed] = workers(1)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(
+            screen.run, loaded, [vector], [data], tmp_path, ray=cluster.address, progress=QUIET
+        )
+        _wait(lambda: run.done() or len(_parts(tmp_path)) >= 3)
+        assert not run.done(), "the run was over before the node died"
+        cluster.remove_node(doomed, allow_graceful=False)
+        before = len(_parts(tmp_path))
+        workers(1)
+        run.result()
+    assert before < len(_parts(tmp_path))
+    _assert_same(tmp_path, alone)
+
+
+def test_too_many_bad_rows_stop_a_cluster_too(
+    cluster: Any,
+    workers: Callable[[int], list[Any]],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    workers(1)
+    config = screen.ScreenConfig(max_rejects=2)
+    with pytest.raises(DataError, match="more than --max-rejects 2"):
+        screen.run(loaded, [vector], [data], tmp_path, config, ray=cluster.address, progress=QUIET)
+    assert "not JSON" in _rejects(tmp_path)[0]["reason"]
+
+
+def test_a_killed_driver_goes_on_with_what_is_not_finished(
+    cluster: Any,
+    workers: Callable[[int], list[Any]],
+    model: str,
+    vector: PersonaVector,
+    data: Path,
+    alone: Path,
+    tmp_path: Path,
+) -> None:
+    workers(1)
+    vector.save(tmp_path / "vector")
+    out = tmp_path / "out"
+    driver = _driver(model, tmp_path / "vector", data, out, cluster.address)
+    _wait(lambda: len(_parts(out)) >= 3)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    # Workers of the dead driver may still finish what they are at.
+    time.sleep(2)
+    finished = {path: path.stat().st_mtime_ns for path in _parts(out)}
+    assert not (out / "results.json").exists(), "the run was over before its driver died"
+
+    assert _driver(model, tmp_path / "vector", data, out, cluster.address).wait(600) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert len(_parts(out)) > len(finished)
+    _assert_same(out, alone)
+
+
+def test_a_cluster_gives_what_one_process_gives(
+    cluster: Any,
+    workers: Callable[[int], list[Any]],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers(2)
     monkeypatch.setattr(parts, "WINDOW", WINDOW)
     results = screen.run(
         loaded, [vector], [data], tmp_path / "out", ray=cluster.address, progress=QUIET
@@ -225,74 +297,47 @@ def test_a_cluster_gives_what_one_process_gives(
         screen.run(loaded, [vector], [data], tmp_path / "out", progress=QUIET)
 
 
-def test_a_worker_node_that_dies_loses_and_doubles_no_row(
+def test_natural_responses_are_the_same_from_a_cluster(
     cluster: Any,
-    worker: Callable[[], Any],
+    workers: Callable[[int], list[Any]],
     loaded: LoadedModel,
     vector: PersonaVector,
     data: Path,
-    alone: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parts, "WINDOW", WINDOW)
-    # The only worker there is: what it has in its hands, and in its object store, dies with it.
-    doomed = worker()
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(
-            screen.run, loaded, [vector], [data], tmp_path, ray=cluster.address, progress=QUIET
+    workers(2)
+    monkeypatch.setattr(parts, "WINDOW", 8)
+    lines = (data / "a.jsonl").read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines[:32]))
+    (tmp_path / "clean.jsonl").write_text("\n".join(lines[32:48]))
+    # The reference's rows all have an exact side, scored by the workers; of the data's rows, the
+    # chosen ones do, generated by the workers and read here.
+    config = screen.ScreenConfig(natural="two-stage", natural_tokens=4, top_share=0.2, sample=4)
+
+    def run(name: str, ray: str | None) -> dict[str, Any]:
+        inputs, reference = [tmp_path / "rows.jsonl"], tmp_path / "clean.jsonl"
+        return screen.run(
+            loaded,
+            [vector],
+            inputs,
+            tmp_path / name,
+            config,
+            reference=reference,
+            ray=ray,
+            progress=QUIET,
         )
-        _wait(lambda: run.done() or len(_parts(tmp_path)) >= 3)
-        assert not run.done(), "the run was over before the node died"
-        cluster.remove_node(doomed, allow_graceful=False)
-        before = len(_parts(tmp_path))
-        worker()
-        run.result()
-    assert before < len(_parts(tmp_path))
-    _assert_same(tmp_path, alone)
 
-
-def test_a_killed_driver_goes_on_with_what_is_not_finished(
-    cluster: Any,
-    worker: Callable[[], Any],
-    model: str,
-    vector: PersonaVector,
-    data: Path,
-    alone: Path,
-    tmp_path: Path,
-) -> None:
-    worker()
-    worker()
-    vector.save(tmp_path / "vector")
-    out = tmp_path / "out"
-    driver = _driver(model, tmp_path / "vector", data, out, cluster.address)
-    _wait(lambda: len(_parts(out)) >= 3)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    # Workers of the dead driver may still finish what they are at.
-    time.sleep(2)
-    finished = {path: path.stat().st_mtime_ns for path in _parts(out)}
-    assert not (out / "results.json").exists(), "the run was over before its driver died"
-
-    assert _driver(model, tmp_path / "vector", data, out, cluster.address).wait(120) == 0
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert len(_parts(out)) > len(finished)
-    _assert_same(out, alone)
-
-
-def test_too_many_bad_rows_stop_a_cluster_too(
-    cluster: Any,
-    worker: Callable[[], Any],
-    loaded: LoadedModel,
-    vector: PersonaVector,
-    data: Path,
-    tmp_path: Path,
-) -> None:
-    worker()
-    config = screen.ScreenConfig(max_rejects=2)
-    with pytest.raises(DataError, match="more than --max-rejects 2"):
-        screen.run(loaded, [vector], [data], tmp_path, config, ray=cluster.address, progress=QUIET)
-    assert "not JSON" in _rejects(tmp_path)[0]["reason"]
+    expected = run("alone", None)["traits"]["testing"]
+    with on_ray.connected(cluster.address):
+        found = run("cluster", cluster.address)["traits"]["testing"]
+    for name in ("mean", "low", "high", "threshold"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-4)
+    exact = [row["testing_exact_difference"] for row in _rows(tmp_path / "alone")]
+    assert sum(value is not None for value in exact) == 4 + found["two_stage"]["top"]
+    assert [row["testing_exact_difference"] for row in _rows(tmp_path / "cluster")] == [
+        value if value is None else pytest.approx(value, abs=1e-4) for value in exact
+    ]
 
 
 def test_no_cluster_at_the_address(

@@ -1,7 +1,9 @@
 """The verb, on a tiny model: what it writes, what it refuses, and that a kill loses nothing."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from personavec import LoadedModel, PersonaVector, screen
+from personavec.cli.main import main
 from personavec.conversations import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.judges.contrast import ContrastJudge
@@ -239,6 +242,83 @@ def test_a_run_that_dies_continues_with_each_row_once(
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
         assert resumed.read_bytes() == whole.read_bytes()
     assert found["traits"] == expected["traits"]
+
+
+@pytest.mark.parametrize("name", ["000002.parquet", "rows.jsonl", "results.json"])
+def test_a_full_disk_loses_no_row_and_the_same_command_goes_on(
+    tmp_path: Path,
+    llama: LoadedModel,
+    vectors: list[PersonaVector],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Full when a part, an output or the results are to reach the disk; windows of ten rows."""
+    monkeypatch.setattr(parts, "WINDOW", 10)
+    expected = _screen(llama, vectors, data, tmp_path / "whole")
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match=f"disk full while writing .*{name}; free space"):
+            _screen(llama, vectors, data, out)
+    assert not list(out.rglob(f"*{name}"))
+    assert _screen(llama, vectors, data, out)["traits"] == expected["traits"]
+    assert _read(out / "rows.jsonl") == _read(tmp_path / "whole" / "rows.jsonl")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, llama: LoadedModel, vectors: list[PersonaVector]) -> dict[str, str]:
+    """Options that name a tiny model and a vector of it, by their folders."""
+    model = tmp_path / "model"
+    llama.model.save_pretrained(model)
+    llama.tokenizer.save_pretrained(model)
+    vectors[0].save(tmp_path / "vector")
+    return {"--model": str(model), "--dtype": "float32", "--vectors": str(tmp_path / "vector")}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({}, 0, ""),
+        ({"--max-rejects": "1"}, 0, ""),
+        ({"--max-rejects": "0"}, 1, "1 rows of data cannot be used, more than --max-rejects 0"),
+        ({"--vectors": "evil"}, 1, "hidden size"),
+        ({"--cut": "evil>1"}, 2, "the traits are one"),
+        ({"--percentile": "90"}, 2, "--percentile is of a --reference set"),
+        ({"--judge": "people"}, 2, "--judge people: use contrast"),
+        ({"--model-arg": "auto"}, 2, "--model-arg auto: give KEY=VALUE"),
+    ],
+)
+def test_the_exit_code_says_what_became_of_a_screen(
+    tmp_path: Path,
+    data: Path,
+    folders: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, str],
+    code: int,
+    said: str,
+) -> None:
+    data.write_text("{bad\n" + data.read_text())
+    options = folders | {"--out": str(tmp_path / "out")} | change
+    arguments = [f"{name}={value}" for name, value in options.items()]
+    with pytest.raises(SystemExit) as ended:
+        main(["screen", str(data), *arguments, "--json"])
+    captured = capsys.readouterr()
+    assert ended.value.code == code
+    if code == 0:
+        assert json.loads(captured.out)["rejected"] == 1
+    else:
+        assert captured.out == ""
+        errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1
+        assert said in errors[0]
 
 
 def test_other_settings_inputs_and_a_busy_folder_are_refused(
