@@ -13,6 +13,7 @@ from rich.console import Console
 
 from personavec.cli import (
     author,
+    compare_mitigations,
     elicit,
     evaluate,
     export,
@@ -43,6 +44,7 @@ app.command("screen", cls=screen.Command)(screen.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)
+app.command("compare-mitigations")(compare_mitigations.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")
