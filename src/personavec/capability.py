@@ -24,6 +24,8 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.model.loading import LoadedModel
@@ -242,16 +244,24 @@ def perplexity(
 ) -> Interval:
     """exp of the mean negative log-likelihood a token, with its 95% interval resampling texts.
 
+    Steering acts at every position. Raises DataError for fewer than two texts.
+    """
+    with steering_forwards(loaded.model, [replace(s, positions="all") for s in steering]):
+        found = surprise(loaded, texts)
+    values = [value for text in found for value in text.tolist()]
+    numbers = [number for number, text in enumerate(found) for _ in range(len(text))]
+    mean = clustered_bootstrap(values, numbers, seed=seed)
+    return Interval(math.exp(mean.value), math.exp(mean.low), math.exp(mean.high))
+
+
+def surprise(loaded: LoadedModel, texts: Sequence[str]) -> list[Float[Tensor, " token"]]:
+    """Negative log-likelihoods of every text's tokens, in nats.
+
     Texts are plain, without a chat template; a first token has nothing before it and is not
-    scored. Steering acts at every position. Raises DataError for fewer than two texts.
+    scored.
     """
     ids = [tuple(loaded.chat.response_ids(text))[: loaded.context] for text in texts]
-    with steering_forwards(loaded.model, [replace(s, positions="all") for s in steering]):
-        found = token_logprobs(loaded, [(text[:1], text[1:]) for text in ids])
-    surprise = [-value for text in found for value in text.tolist()]
-    numbers = [number for number, text in enumerate(found) for _ in range(len(text))]
-    mean = clustered_bootstrap(surprise, numbers, seed=seed)
-    return Interval(math.exp(mean.value), math.exp(mean.low), math.exp(mean.high))
+    return [-values for values in token_logprobs(loaded, [(text[:1], text[1:]) for text in ids])]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from personavec.errors import ActivationError, DataError, UsageError
+from personavec.model.adapters import take_off
 from personavec.model.loading import LoadedModel
 from personavec.model.training_hooks import IGNORED, TrainingHooks
 from personavec.progress import Bar
@@ -251,7 +252,7 @@ def trainable(loaded: LoadedModel, config: TrainingConfig) -> Iterator[Any]:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_disable()
         if isinstance(wrapped, PeftModel):
-            wrapped.unload()
+            take_off(wrapped)
             for name, weight in model.named_parameters():
                 weight.requires_grad_(name in trained)
         # TRL has put a forward of its own in place.

@@ -14,6 +14,7 @@ from rich.console import Console
 from personavec.cli import (
     author,
     calibrate,
+    compare_mitigations,
     elicit,
     evaluate,
     export,
@@ -51,6 +52,7 @@ app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)
 app.command("finetune")(finetune.command)
+app.command("compare-mitigations")(compare_mitigations.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")

@@ -46,7 +46,7 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
             template_args=base.chat.template_args,
         )
     finally:
-        _take_off(network)
+        take_off(network)
 
 
 def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
@@ -68,7 +68,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
             found = PeftModel.from_pretrained(network, folder)
         stored = load_peft_weights(folder, device="cpu").keys()
         if odd := stored ^ get_peft_model_state_dict(found).keys():
-            _take_off(found)
+            take_off(found)
             raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -91,7 +91,7 @@ def read_adapter(folder: str) -> dict[str, Any]:
     return config
 
 
-def _take_off(network: Any) -> None:
+def take_off(network: Any) -> None:
     """The base network as it was before; peft leaves its configuration behind."""
     base = network.unload()
     for name in ("peft_config", "_hf_peft_config_loaded"):

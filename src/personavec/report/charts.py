@@ -418,6 +418,55 @@ def server_chart(points: Sequence[Row], limit: float) -> go.Figure:
     return figure
 
 
+def arms_by_dose(
+    lines: Sequence[tuple[str, Sequence[Row]]],
+    levels: Sequence[tuple[str, Row]],
+    y_title: str,
+) -> go.Figure:
+    """A measure against the size of the coefficient, a line for each way to steer.
+
+    `levels` are horizontal lines with their intervals: the base model, the plain finetune. Rows
+    hold `coefficient`, `value`, `low` and `high`.
+    """
+    figure = _figure("|coefficient| (multiples of v)", y_title, height=400)
+    span = (0.0, max((r["coefficient"] for _, rows in lines for r in rows), default=1.0))
+    for (name, level), colour, dash in zip(levels, (GREY, GOLD), ("dot", "dashdot"), strict=False):
+        height, low, high = (number(level.get(key)) for key in ("value", "low", "high"))
+        if height is None:
+            continue
+        figure.add_scatter(
+            x=_padded(span),
+            y=[height, height],
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": 1.75, "dash": dash},
+            hovertemplate=f"{name}: {height:.2f}<extra></extra>",
+        )
+        if low is not None and high is not None:
+            figure.add_hrect(
+                y0=low, y1=high, fillcolor=colour, opacity=0.12, line_width=0, layer="below"
+            )
+    for index, (name, rows) in enumerate(lines):
+        rows = _measured(rows, "value")
+        figure.add_scatter(
+            x=[row["coefficient"] for row in rows],
+            y=[row["value"] for row in rows],
+            error_y=_error_bars(rows, "value", "low", "high"),
+            customdata=[f"{name}{_interval(row, 'low', 'high')}" for row in rows],
+            mode="lines+markers",
+            name=name,
+            line={
+                "color": LINE_COLOURS[index % len(LINE_COLOURS)],
+                "width": 2,
+                "dash": LINE_DASHES[index % len(LINE_DASHES)],
+            },
+            marker={"size": 8, "symbol": LINE_SYMBOLS[index % len(LINE_SYMBOLS)]},
+            hovertemplate="%{x:g}: %{y:.2f} %{customdata}<extra></extra>",
+        )
+    figure.update_xaxes(range=_padded(span))
+    return figure
+
+
 def _figure(x_title: str, y_title: str, height: int) -> go.Figure:
     """An empty figure in the house style: no frame, no zoom, legend above."""
     axis = {
