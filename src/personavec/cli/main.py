@@ -21,6 +21,7 @@ from personavec.cli import (
     judges,
     models,
     screen,
+    serve,
     shift,
     steer,
     traits,
@@ -40,6 +41,7 @@ app.command("author")(author.command)
 app.command("steer")(steer.command)
 app.command("evaluate")(evaluate.command)
 app.command("screen", cls=screen.Command)(screen.command)
+app.command("serve")(serve.command)
 app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)

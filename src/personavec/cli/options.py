@@ -161,9 +161,9 @@ def load_model(
     return loading.load_model(name, dtype=dtype, device=device, **given)
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
     """Exactly one JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=flush)
 
 
 def log(message: str) -> None:

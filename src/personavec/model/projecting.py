@@ -55,7 +55,7 @@ class Directions:
             raise ValueError(f"{len(self.unit)} directions but {len(self.layers)} layers")
 
 
-class _Projections:
+class TokenProjections:
     """Recorder: token projections of one batch, float32 on the CPU, [batch, token, direction]."""
 
     def __init__(self, directions: Directions, device: torch.device):
@@ -95,7 +95,7 @@ def project_tokens(
     if device.type == "cpu":
         keep_freed_memory()
     out: list[Tensor] = [torch.empty(0)] * len(texts)
-    recorder = _Projections(directions, device)
+    recorder = TokenProjections(directions, device)
     share = share_prefixes and _is_plain(model)
     stems = _stems(texts) if share else [(0, list(range(len(texts))))]
     with recording(model, recorder, stop_early=True):
@@ -115,7 +115,9 @@ def project_tokens(
 class _Prefix:
     """The beginning that some texts share, run once; without one, texts run as they are."""
 
-    def __init__(self, model: Any, recorder: _Projections, stem: TokenIds, device: torch.device):
+    def __init__(
+        self, model: Any, recorder: TokenProjections, stem: TokenIds, device: torch.device
+    ):
         self._model, self._recorder, self._device = model, recorder, device
         self._cache: DynamicCache | None = None
         if len(stem):

@@ -7,7 +7,6 @@ Capture adds each new token's activations while decoding, so no second pass read
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from personavec.model.capture import (
     recording,
 )
 from personavec.model.engine.base import SPANS, Generation, Request, Sampling
+from personavec.model.engine.sampling import Draw, choose
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import SteeringBatch, steering_rows
 from personavec.model.thinking import Thought
@@ -110,7 +110,7 @@ def generate_batch(
             hooks.enter_context(recording(model, sums))
         steering.token_masks = _prompt_masks(prompt_mask)
         sums.weigh(_prompt_weights(prompt_mask))
-        logits = _forward(model, ids, mask[:, :width], positions, cache)
+        logits = forward_logits(model, ids, mask[:, :width], positions, cache)
         alive = np.ones(rows, dtype=bool)
         next_position = positions[:, -1:] + 1
         for step in range(sampling.max_tokens):
@@ -131,11 +131,11 @@ def generate_batch(
                 break
             live = torch.from_numpy(alive)
             mask[:, width + step] = live.to(device)
-            steering.token_masks = _token_masks(live)
+            steering.token_masks = token_masks(live)
             sums.weigh(_token_weights(torch.from_numpy(counted)))
             # Finished rows are fed a token that nothing reads, steers or scores.
             fed = torch.where(live, tokens, 0)[:, None].to(device)
-            logits = _forward(model, fed, mask[:, : width + step + 1], next_position, cache)
+            logits = forward_logits(model, fed, mask[:, : width + step + 1], next_position, cache)
             next_position = next_position + 1
 
     starts = [thought.start for thought in thoughts] if thoughts else [0] * rows
@@ -181,7 +181,7 @@ def _cache(config: Any, tokens: int) -> Cache:
     return StaticCache(config=config, max_cache_len=tokens)
 
 
-def _forward(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
     """Float32 logits of the last position [batch, vocabulary], on the CPU."""
     output = model(
         input_ids=ids,
@@ -201,7 +201,7 @@ def _prompt_masks(prompt_mask: Tensor) -> dict[str, Tensor]:
     return {"response": response, "prompt": prompt_mask, "all": prompt_mask}
 
 
-def _token_masks(live: Tensor) -> dict[str, Tensor]:
+def token_masks(live: Tensor) -> dict[str, Tensor]:
     """Steered positions while decoding one token a row, by kind."""
     on = live[:, None].long()
     return {"response": on, "prompt": torch.zeros_like(on), "all": on}
@@ -224,33 +224,5 @@ def _token_weights(live: Tensor) -> Tensor:
 def choose_tokens(
     logits: Tensor, batch: Sequence[Request], sampling: Sampling, step: int
 ) -> Tensor:
-    """The next token of every row: the largest logit plus Gumbel noise of its own.
-
-    Taking the arg-max of perturbed logits samples from the softmax, and a rounding difference
-    in the logits changes the choice only where two candidates nearly tie.
-    """
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = logits / sampling.temperature
-    if sampling.top_p < 1:
-        logits = _within_top_p(logits, sampling.top_p)
-    noise = np.stack([_exponential(sampling.seed, r.id, step, logits.shape[1]) for r in batch])
-    # -log of an exponential variable is a Gumbel variable.
-    return (logits - torch.from_numpy(noise).log()).argmax(-1)
-
-
-def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
-    ordered, order = logits.softmax(-1).sort(-1, descending=True)
-    outside = ordered.cumsum(-1) - ordered >= top_p
-    return logits.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
-
-
-def _exponential(seed: int, request_id: str, step: int, size: int) -> np.ndarray:
-    """Exponential variables keyed by (seed, request id, step), by a counter-based generator.
-
-    Drawn in float64: in float32 one draw in 2^23 is exactly 0, which over a vocabulary and a
-    response's length would force a random token into every third response.
-    """
-    digest = hashlib.blake2b(f"{seed}\0{request_id}\0{step}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return generator.standard_exponential(size).astype(np.float32)
+    """The next token of every row, all with one sampling; noise keyed by (seed, id, step)."""
+    return choose(logits, [Draw(sampling, request.id, step) for request in batch])

@@ -1,0 +1,142 @@
+"""personavec serve"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personavec.cli import options
+from personavec.cli.options import log, print_json
+from personavec.errors import PersonavecError, UsageError, missing_extra
+
+if TYPE_CHECKING:
+    from personavec.vectors import PersonaVector
+
+
+def command(
+    model: options.Model = "smollm2",
+    vectors: Annotated[
+        str,
+        typer.Option(
+            "--vectors",
+            help="Vectors' folders or bundled names, separated by commas; `bundled` is all of "
+            "these, `none` is none.",
+        ),
+    ] = "bundled",
+    host: Annotated[str, typer.Option(help="Address; other than loopback needs a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds clients' key.")
+    ] = "PERSONAVEC_API_KEY",
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guard",
+            help="Act on a forecast: 'evil>3sigma: steer -1', ': cap' or ': refuse'; repeatable.",
+        ),
+    ] = None,
+    alarm_webhook: Annotated[
+        str | None, typer.Option("--alarm-webhook", help="Address that drift alarms are posted to.")
+    ] = None,
+    allow_any_coefficient: Annotated[
+        bool,
+        typer.Option(
+            "--allow-any-coefficient", help="Steer beyond the range that keeps replies coherent."
+        ),
+    ] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Replies written at a time.")] = 16,
+    queue: Annotated[int, typer.Option(min=0, help="Replies that may wait beside them.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 1024,
+    request_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest time for a request, waiting included.")
+    ] = 300.0,
+    shutdown_seconds: Annotated[
+        float, typer.Option(min=0, help="Time that running replies have when it is told to stop.")
+    ] = 30.0,
+    log_text: Annotated[
+        bool, typer.Option("--log-text", help="Log messages and replies; off unless asked.")
+    ] = False,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    model_arg: options.ModelArgs = None,
+    template_arg: options.TemplateArgs = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Serve a model to OpenAI clients, with readings and steering in every reply.
+
+    Example: `personavec serve --guard 'evil>3sigma: steer -1'`, then any OpenAI client at
+    http://127.0.0.1:8000/v1. With `--json` one object with the address is printed once it serves.
+    """
+    try:
+        from personavec.serve.guards import parse_guard
+        from personavec.serve.replies import Settings
+        from personavec.serve.run import bound, make_server
+    except ImportError:
+        raise missing_extra("serve") from None
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
+    loaded_vectors, reports = _vectors(vectors)
+    settings = Settings(
+        name=Path(model).name or model,
+        guards=tuple(parse_guard(text, loaded_vectors) for text in guard or ()),
+        allow_any_coefficient=allow_any_coefficient,
+        max_rows=rows,
+        queue_size=queue,
+        max_tokens=max_tokens,
+        timeout=request_seconds,
+        api_key=os.environ.get(api_key_env) or None,
+        webhook=alarm_webhook,
+        log_text=log_text,
+    )
+    socket, address = bound(host, port)
+    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
+    for vector in loaded_vectors.values():
+        identity = loaded.identity
+        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+            log(f"warning: {warning}")
+    server = make_server(
+        loaded,
+        loaded_vectors,
+        settings,
+        host=host,
+        shutdown_seconds=shutdown_seconds,
+        reports=reports,
+    )
+    if as_json:
+        print_json(
+            {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
+            flush=True,
+        )
+    log(f"serving {settings.name} at {address} with {', '.join(loaded_vectors) or 'no vectors'}")
+    server.run(sockets=[socket])
+    if not server.started:
+        raise PersonavecError("the server did not start; the log above says why")
+
+
+def _vectors(given: str) -> tuple[dict[str, PersonaVector], dict[str, Path]]:
+    """Vectors by trait, and the reports that lie beside them."""
+    from personavec.vectors import bundled_vectors, load_vector
+
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if names == ["none"]:
+        names = []
+    elif names == ["bundled"]:
+        names = bundled_vectors()
+    vectors: dict[str, PersonaVector] = {}
+    reports: dict[str, Path] = {}
+    for name in names:
+        vector = load_vector(name)
+        if vector.trait in vectors:
+            raise UsageError(f"--vectors: two vectors are of the trait '{vector.trait}'")
+        vectors[vector.trait] = vector
+        report = Path(name) / "report.html"
+        if report.is_file():
+            reports[vector.trait] = report
+    return vectors, reports

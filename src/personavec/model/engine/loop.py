@@ -1,0 +1,335 @@
+"""A running batch that requests join and leave: `submit`, `step`, `cancel`.
+
+Every step feeds one token to every row. A request that joins has its prompt but for the last
+token encoded first, together with others that join, without steering: only positions whose logits
+choose a response token are steered, and the last prompt token is the first of them. So nothing of
+an earlier turn's steering can stay in a cache, and the last prompt token is read (the forecast)
+in the same forward that everything else is. Knows nothing of text, HTTP or threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from personavec.errors import HookError, UsageError
+from personavec.model.blocks import find_blocks
+from personavec.model.capture import padded, recording, run_to_deepest_layer
+from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.hf import forward_logits, token_masks
+from personavec.model.engine.row_cache import RowCache
+from personavec.model.engine.sampling import Draw, choose
+from personavec.model.loading import LoadedModel
+from personavec.model.projecting import Directions, TokenProjections
+from personavec.model.steering import Action, SteeringBatch, steering_rows
+
+#: Why a row ended. `refused` by its guard; `failed` on NaN or infinite logits.
+End = Literal["stop", "length", "refused", "failed"]
+#: What a guard makes of a forecast: the row's new actions, none to leave it, or a refusal.
+Verdict = tuple[Action, ...] | Literal["refuse"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A request with all that a row of a running batch may have of its own.
+
+    `noise` keys the sampling in place of the request's id, which must be unique among those that
+    run. `read` asks for projections; `guard` is called once with those of the last prompt token,
+    before a token is chosen. `top_logprobs` is how many alternatives to give with each token's
+    log-probability; None gives neither.
+    """
+
+    request: Request
+    sampling: Sampling
+    noise: str = ""
+    read: bool = False
+    top_logprobs: int | None = None
+    guard: Callable[[Float[Tensor, " direction"]], Verdict] | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step did to one row: a new token, its end, or both.
+
+    Log-probabilities are those of the model's distribution, before temperature and top-p.
+    """
+
+    id: str
+    token: int | None = None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    end: End | None = None
+
+
+@dataclass(eq=False)
+class _Row:
+    """`token` at `position` is what the next step feeds."""
+
+    job: Job
+    token: int
+    position: int
+    actions: tuple[Action, ...]
+    response: int = 0
+    guarded: bool = False
+    again: bool = False
+    """Whether the next step feeds the same token a second time, under other actions."""
+    end: End | None = None
+    """Set while the last token still needs its forward for the readings."""
+    projections: list[Tensor] = field(default_factory=list)
+
+
+class StepLoop:
+    """At most `max_rows` requests at a time over one cache; further ones wait in order.
+
+    `directions` are what is read, for every row that asks. Use from one thread, and `close` when
+    done: hooks stay on the model in between.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        directions: Directions | None = None,
+        max_rows: int = 16,
+        prefill_tokens: int = 2048,
+    ):
+        if max_rows < 1:
+            raise UsageError(f"{max_rows} rows: a batch has at least one")
+        self._loaded, self._max_rows, self._prefill_tokens = loaded, max_rows, prefill_tokens
+        self._blocks = find_blocks(loaded.model)
+        self._cache = RowCache(loaded.model.config, max_rows, loaded.device)
+        self._stops = loaded.stop_ids
+        self._waiting: deque[Job] = deque()
+        self._rows: list[_Row] = []
+        self._ended: dict[str, Tensor] = {}
+        self._hooks = contextlib.ExitStack()
+        self._steering_hooks = contextlib.ExitStack()
+        self._steering: SteeringBatch | None = None
+        self._recorder: TokenProjections | None = None
+        if directions is not None and directions.layers:
+            self._recorder = TokenProjections(directions, loaded.device)
+            self._hooks.enter_context(recording(loaded.model, self._recorder))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._rows)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._rows)
+
+    def submit(self, job: Job) -> None:
+        """Queue a request. Raises UsageError where it does not fit the model's context."""
+        tokens = len(job.request.prompt_ids)
+        if not tokens:
+            raise UsageError(f"request {job.request.id}: a prompt has no tokens")
+        if tokens + job.sampling.max_tokens > self._loaded.context:
+            raise UsageError(
+                f"{tokens} prompt tokens and {job.sampling.max_tokens} new ones exceed the "
+                f"model's context of {self._loaded.context}; shorten the prompt or lower "
+                "max_tokens"
+            )
+        self._waiting.append(job)
+
+    @torch.inference_mode()
+    def cancel(self, id: str) -> None:
+        """Take a request out, waiting or running; one that has ended is left alone."""
+        self._waiting = deque(job for job in self._waiting if job.request.id != id)
+        for row in [row for row in self._rows if row.job.request.id == id]:
+            self._remove(row)
+        self._ended.pop(id, None)
+
+    def finish(self, id: str) -> bool:
+        """End a running request after what it has; False when it has ended already.
+
+        Its end comes with the next step, once the last token is read.
+        """
+        for row in self._rows:
+            if row.job.request.id == id and row.end is None:
+                row.end = "stop"
+                return True
+        return False
+
+    def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
+        """Projections of a request that ended, taken out: of the last prompt token, then of every
+        response token. None where none were asked for.
+        """
+        return self._ended.pop(id, None)
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Forget every request, whatever state an error left the batch in."""
+        self._waiting.clear()
+        self._rows.clear()
+        self._ended.clear()
+        self._cache.clear()
+        with contextlib.suppress(HookError):
+            self._release_steering()
+
+    def close(self) -> None:
+        """Forget every request and take the hooks off the model."""
+        self.clear()
+        with contextlib.suppress(HookError):
+            self._hooks.close()
+
+    @torch.inference_mode()
+    def step(self) -> list[Update]:
+        """Let waiting requests join, feed every row one token, and say what came of it."""
+        self._join()
+        if not self._rows:
+            return []
+        rows = self._rows
+        device = self._loaded.device
+        mask = self._cache.next_column()
+        if self._steering is None:
+            self._steer()
+        if self._recorder is not None:
+            self._recorder.clear(len(rows), 1)
+        logits = forward_logits(
+            self._loaded.model,
+            torch.tensor([[row.token] for row in rows], device=device),
+            mask,
+            torch.tensor([[row.position] for row in rows], device=device),
+            self._cache,
+        )
+        if self._recorder is not None:
+            for row, values in zip(rows, self._recorder.values[:, 0].unbind(), strict=True):
+                if not row.again and (row.job.read or not row.projections):
+                    row.projections.append(values)
+        return self._advance(logits)
+
+    def _join(self) -> None:
+        """Encode prompts of waiting requests, all but their last tokens, into rows of their own."""
+        joining: list[Job] = []
+        width = 0
+        while self._waiting and len(self._rows) + len(joining) < self._max_rows:
+            width = max(width, len(self._waiting[0].request.prompt_ids) - 1)
+            if joining and width * (len(joining) + 1) > self._prefill_tokens:
+                break
+            joining.append(self._waiting.popleft())
+        if not joining:
+            return
+        self._release_steering()
+        prefixes = [job.request.prompt_ids[:-1] for job in joining]
+        ids, mask, positions = padded(prefixes, pad_id=0, side="left", device=self._loaded.device)
+        self._cache.join(mask)
+        if ids.shape[1]:
+            if self._recorder is not None:
+                self._recorder.clear(*ids.shape)
+            run_to_deepest_layer(
+                self._loaded.model,
+                self._cache,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+            )
+        self._rows += [
+            _Row(
+                job,
+                token=job.request.prompt_ids[-1],
+                position=len(job.request.prompt_ids) - 1,
+                actions=job.request.steering,
+            )
+            for job in joining
+        ]
+
+    def _steer(self) -> None:
+        actions = [row.actions for row in self._rows]
+        batch = SteeringBatch(actions, self._blocks.hidden_size, self._blocks.n_layers)
+        batch.token_masks = token_masks(torch.ones(len(actions)))
+        self._steering_hooks.enter_context(steering_rows(self._loaded.model, batch))
+        self._steering = batch
+
+    def _release_steering(self) -> None:
+        """Before rows or their actions change. Raises HookError where steering did not act."""
+        if self._steering is not None:
+            self._steering = None
+            self._steering_hooks.close()
+
+    def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
+        finite = torch.isfinite(logits.amax(-1)).tolist()
+        tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
+        updates: list[Update] = []
+        left: list[_Row] = []
+        for i, row in enumerate(self._rows):
+            end = row.end
+            if end is None and not finite[i]:
+                end = "failed"
+            verdict = None if end else self._judge(row)
+            if verdict == "refuse":
+                end = "refused"
+            elif verdict is not None:
+                self._cache.undo(i)
+                row.actions, row.again = verdict, True
+                continue
+            row.again = False
+            if end:
+                updates.append(Update(row.job.request.id, end=end))
+                left.append(row)
+                continue
+            update = self._took(row, int(tokens[i]), logits[i])
+            updates.append(update)
+            if update.end:
+                left.append(row)
+        for row in left:
+            self._remove(row)
+        return updates
+
+    def _judge(self, row: _Row) -> Verdict:
+        """Ask the row's guard, once. A forecast that was acted on stays the row's forecast."""
+        if row.guarded or row.job.guard is None:
+            return None
+        row.guarded = True
+        verdict = row.job.guard(row.projections[0])
+        if verdict is not None:
+            self._release_steering()
+        return verdict
+
+    def _took(self, row: _Row, token: int, logits: Float[Tensor, " token"]) -> Update:
+        """Move a row on by the token chosen for it."""
+        id, job = row.job.request.id, row.job
+        if token in self._stops:
+            return Update(id, end="stop")
+        row.token, row.position, row.response = token, row.position + 1, row.response + 1
+        logprob, top = _logprobs(logits, token, job.top_logprobs)
+        end: End | None = "length" if row.response == job.sampling.max_tokens else None
+        if end and job.read:
+            row.end, end = end, None
+        return Update(id, token, logprob, top, end)
+
+    def _remove(self, row: _Row) -> None:
+        place = self._rows.index(row)
+        self._release_steering()
+        self._cache.leave(place)
+        self._rows[place] = self._rows[-1]
+        self._rows.pop()
+        if row.job.read and row.projections:
+            self._ended[row.job.request.id] = torch.stack(row.projections)
+
+
+def _draw(row: _Row) -> Draw:
+    """A row that has ended draws nothing."""
+    sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
+    return Draw(sampling, row.job.noise or row.job.request.id, row.response)
+
+
+def _logprobs(
+    logits: Float[Tensor, " token"], token: int, top: int | None
+) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+    if top is None:
+        return None, ()
+    found = logits.log_softmax(-1)
+    values, ids = found.topk(top)
+    listed: Sequence[tuple[int, float]] = list(zip(ids.tolist(), values.tolist(), strict=True))
+    return float(found[token]), tuple(listed)

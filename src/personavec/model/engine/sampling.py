@@ -1,0 +1,78 @@
+"""Choose every row's next token, each row by its own sampling and its own noise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from personavec.model.engine.base import Sampling
+
+#: Most nuclei are smaller than this, so that the whole vocabulary is rarely sorted.
+_LIKELY = 256
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One row's choice: how it samples, and what keys its noise beside the seed."""
+
+    sampling: Sampling
+    id: str
+    step: int
+
+
+def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:
+    """The next token of every row: the largest logit plus Gumbel noise of its own.
+
+    Taking the arg-max of perturbed logits samples from the softmax, and a rounding difference
+    in the logits changes the choice only where two candidates nearly tie. Temperature 0 adds no
+    noise.
+    """
+    sampled = [i for i, draw in enumerate(draws) if draw.sampling.temperature > 0]
+    chosen = logits.argmax(-1)
+    if not sampled:
+        return chosen
+    rows = [draws[i] for i in sampled]
+    scaled = logits[sampled] / torch.tensor([[draw.sampling.temperature] for draw in rows])
+    narrow = [i for i, draw in enumerate(rows) if draw.sampling.top_p < 1]
+    if narrow:
+        scaled[narrow] = within_top_p(
+            scaled[narrow], torch.tensor([[rows[i].sampling.top_p] for i in narrow])
+        )
+    noise = np.stack([_exponential(d.sampling.seed, d.id, d.step, logits.shape[1]) for d in rows])
+    # -log of an exponential variable is a Gumbel variable.
+    chosen[sampled] = (scaled - torch.from_numpy(noise).log()).argmax(-1)
+    return chosen
+
+
+def within_top_p(
+    logits: Float[Tensor, "row token"], top_p: Float[Tensor, "row 1"]
+) -> Float[Tensor, "row token"]:
+    """The logits with those outside each row's nucleus at minus infinity.
+
+    The nucleus is the fewest tokens, most probable first, that hold `top_p` of the probability.
+    """
+    probabilities = logits.softmax(-1)
+    for size in (min(_LIKELY, logits.shape[-1]), logits.shape[-1]):
+        ordered, order = probabilities.topk(size)
+        before = ordered.cumsum(-1) - ordered
+        if bool((before[:, -1:] >= top_p).all()) or size == logits.shape[-1]:
+            break
+    inside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before < top_p)
+    return logits.masked_fill(~inside, float("-inf"))
+
+
+def _exponential(seed: int, request_id: str, step: int, size: int) -> np.ndarray:
+    """Exponential variables keyed by (seed, request id, step), by a counter-based generator.
+
+    Drawn in float64: in float32 one draw in 2^23 is exactly 0, which over a vocabulary and a
+    response's length would force a random token into every third response.
+    """
+    digest = hashlib.blake2b(f"{seed}\0{request_id}\0{step}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return generator.standard_exponential(size).astype(np.float32)

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server whose replies carry readings and can be steered."""

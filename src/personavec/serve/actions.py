@@ -1,0 +1,117 @@
+"""Which actions on the residual stream a request asks for, within what the vectors allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from personavec.model.steering import Action, Cap, Steering
+from personavec.serve.protocol import ApiError, CapAt, Steer
+from personavec.vectors import PersonaVector
+
+#: Beyond this many residual norms no model writes anything, and numbers may overflow.
+_ABSURD_DOSE = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """An action and what the reply says of it."""
+
+    action: Action
+    said: dict[str, Any]
+
+
+def find(vectors: Mapping[str, PersonaVector], name: str, param: str) -> PersonaVector:
+    """A vector that the server has loaded; a name is never a path. Raises ApiError."""
+    if name not in vectors:
+        raise ApiError(
+            400,
+            f"this server has no vector '{name}'; it has {', '.join(sorted(vectors)) or 'none'}",
+            code="vector_not_found",
+            param=param,
+        )
+    return vectors[name]
+
+
+def additions(
+    vectors: Mapping[str, PersonaVector], asked: Sequence[Steer], *, any_coefficient: bool
+) -> list[Applied]:
+    """The additions that a request asks for, each within its vector's coherent range.
+
+    Raises ApiError for an unknown vector, one that is named twice, or one without a range.
+    """
+    _once([steer.vector for steer in asked], "personavec.steer")
+    found = []
+    for steer in asked:
+        vector = find(vectors, steer.vector, "personavec.steer")
+        layer = _layer(vector, steer.layer)
+        coefficient = steer.coefficient
+        if not any_coefficient:
+            low, high = allowed(vector, layer)
+            coefficient = min(max(coefficient, low), high)
+        dose = vector.relative_dose(coefficient, layer)
+        if not dose <= _ABSURD_DOSE:
+            raise ApiError(
+                400,
+                f"coefficient {steer.coefficient:g} adds {dose:.3g} times the residual norm; at "
+                f"most {_ABSURD_DOSE:g} is possible",
+                param="personavec.steer",
+            )
+        said = {"vector": vector.trait, "layer": layer, "coefficient": coefficient}
+        if coefficient != steer.coefficient:
+            said["asked"] = steer.coefficient
+        found.append(Applied(Steering(layer, vector.direction(layer), coefficient), said))
+    return found
+
+
+def allowed(vector: PersonaVector, layer: int) -> tuple[float, float]:
+    """The coefficients that keep replies coherent, at a layer. Raises ApiError if unmeasured.
+
+    They were measured at the selected layer; at another, doses as large are allowed.
+    """
+    measured = vector.coherent_range
+    if measured is None:
+        raise ApiError(
+            400,
+            f"the coherent range of vector '{vector.trait}' was never measured, so this server "
+            "does not steer with it; start it with --allow-any-coefficient to do so",
+            param="personavec.steer",
+        )
+    scale = vector.relative_dose(1) / max(vector.relative_dose(1, layer), 1e-12)
+    return min(0.0, measured[0] * scale), max(0.0, measured[1] * scale)
+
+
+def caps(vectors: Mapping[str, PersonaVector], asked: Sequence[CapAt]) -> list[Applied]:
+    """The caps that a request asks for. Raises ApiError."""
+    _once([cap.vector for cap in asked], "personavec.cap")
+    return [cap_at(find(vectors, cap.vector, "personavec.cap"), cap.percentile) for cap in asked]
+
+
+def cap_at(vector: PersonaVector, percentile: float) -> Applied:
+    """A cap at a percentile of the projections that neutral prompts' replies have.
+
+    Mean and spread of these are stored; a normal distribution is taken between them.
+    """
+    mean, spread = vector.neutral_response_mean[vector.layer].tolist()
+    ceiling = mean + spread * NormalDist().inv_cdf(percentile / 100)
+    said = {"vector": vector.trait, "layer": vector.layer, "percentile": percentile}
+    return Applied(Cap(vector.layer, vector.direction(), ceiling), said)
+
+
+def _layer(vector: PersonaVector, layer: int | None) -> int:
+    if layer is None:
+        return vector.layer
+    if layer > vector.n_layers:
+        raise ApiError(
+            400,
+            f"layer {layer} does not exist: the model has layers 1 to {vector.n_layers}",
+            param="personavec.steer",
+        )
+    return layer
+
+
+def _once(names: Sequence[str], param: str) -> None:
+    if len(set(names)) < len(names):
+        raise ApiError(400, f"{param} names a vector twice; add the coefficients", param=param)

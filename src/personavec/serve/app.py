@@ -1,0 +1,260 @@
+"""The HTTP application: routes validate, enqueue, await."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+import personavec
+from personavec.errors import PersonavecError
+from personavec.model.loading import LoadedModel
+from personavec.serve.actions import find
+from personavec.serve.limits import Gate
+from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply
+from personavec.serve.replies import Service, Settings
+from personavec.vectors import PersonaVector
+
+log = logging.getLogger("personavec.serve")
+PAGE = Path(__file__).parent / "page" / "static"
+#: A vector's report brings scripts of its own, which run where they reach nothing.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:"
+)
+_WRONG: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 408, 413, 415, 429)
+} | {status: {"model": ErrorReply} for status in (500, 503, 504)}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {}}}
+}
+
+
+def create_app(
+    loaded: LoadedModel,
+    vectors: Mapping[str, PersonaVector],
+    settings: Settings,
+    reports: Mapping[str, Path] | None = None,
+) -> FastAPI:
+    """The application for one model and its vectors by trait.
+
+    `reports` are the files of vectors' reports by trait. Raises VectorMismatchError for a vector
+    of another shape, DataError for one without a baseline, ModelError for a model whose rows
+    cannot join a running batch.
+    """
+    service = Service(loaded, vectors, settings)
+
+    @contextlib.asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        posting = asyncio.create_task(service.webhook.run()) if service.webhook else None
+        try:
+            yield
+        finally:
+            if posting is not None:
+                posting.cancel()
+            await asyncio.to_thread(service.stop)
+
+    app = FastAPI(
+        title="personavec",
+        version=personavec.__version__,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        responses=_WRONG,
+    )
+    app.state.service = service
+    _handle_errors(app)
+    _routes(app, service, dict(reports or {}))
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_middleware(
+        Gate, metrics=service.metrics, api_key=settings.api_key, max_body=settings.max_body
+    )
+    return app
+
+
+def _routes(app: FastAPI, service: Service, reports: dict[str, Path]) -> None:
+    model = {
+        "id": service.settings.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "personavec",
+    }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that is served."""
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        """The model, if it has this name."""
+        if name != service.settings.name:
+            raise ApiError(404, f"there is no model '{name}' here", code="model_not_found")
+        return model
+
+    @app.post("/v1/chat/completions", responses=_STREAM)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation, whole or as a stream of events."""
+        return await _reply(service, await asyncio.to_thread(service.chat, body), request)
+
+    @app.post("/v1/completions", responses=_STREAM)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue a text as it stands, whole or as a stream of events."""
+        return await _reply(service, await asyncio.to_thread(service.completion, body), request)
+
+    @app.get("/v1/personavec/vectors")
+    async def vectors() -> dict[str, Any]:
+        """The traits that are read and can be steered."""
+        return {
+            "vectors": [
+                {
+                    "trait": trait,
+                    "description": vector.meta.get("description", ""),
+                    "layer": vector.layer,
+                    "coherent_range": vector.coherent_range,
+                    "report": trait in reports,
+                }
+                for trait, vector in service.vectors.items()
+            ],
+            "any_coefficient": service.settings.allow_any_coefficient,
+            "guards": [
+                {"condition": str(guard.condition), "does": guard.does, "amount": guard.amount}
+                for guard in service.settings.guards
+            ],
+        }
+
+    @app.get("/v1/personavec/vectors/{trait}/report", response_class=FileResponse)
+    async def report(trait: str) -> FileResponse:
+        """A vector's report."""
+        find(service.vectors, trait, "trait")
+        if trait not in reports:
+            raise ApiError(404, f"vector '{trait}' has no report")
+        policy = {"Content-Security-Policy": _REPORT_POLICY}
+        return FileResponse(reports[trait], media_type="text/html", headers=policy)
+
+    @app.get("/v1/personavec/alarms")
+    async def alarms() -> dict[str, Any]:
+        """The latest drift alarms, and the levels of the server's charts."""
+        return {"alarms": list(service.watch.alarms), "levels": service.watch.levels()}
+
+    @app.get("/healthz")
+    async def health() -> JSONResponse:
+        """Whether replies can be written."""
+        alive = service.worker.alive
+        body = {"status": "ok" if alive else "failed", "open": service.worker.open}
+        return JSONResponse(body, 200 if alive else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Figures in Prometheus' text format."""
+        return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _reply(service: Service, ask: Any, request: Request) -> Response:
+    if ask.stream:
+        return _EventStream(service.chunks(ask), lambda: service.release(ask))
+    return JSONResponse(await _while_connected(request, service.whole(ask)))
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """The work's result; it is cancelled when the client leaves."""
+    doing, leaving = asyncio.create_task(work), asyncio.create_task(_left(request.receive))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ApiError(499, "the client has left")
+    finally:
+        leaving.cancel()
+        if not doing.done():
+            doing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await doing
+
+
+async def _left(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _EventStream(Response):
+    """Server-sent events; `release` is called when they end or the client leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncIterator[dict[str, Any]], release: Callable[[], None]):
+        super().__init__(headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._chunks, self._release = chunks, release
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        sending = asyncio.create_task(self._send(start, send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await sending
+            self._release()
+
+    async def _send(self, start: Any, send: Any) -> None:
+        try:
+            await send(start)
+            async for chunk in self._chunks:
+                await self._event(send, json.dumps(chunk, ensure_ascii=False, allow_nan=False))
+            await self._event(send, "[DONE]", more=False)
+        finally:
+            await self._chunks.aclose()  # type: ignore[attr-defined]
+
+    async def _event(self, send: Any, text: str, *, more: bool = True) -> None:
+        body = f"data: {text}\n\n".encode("utf-8", "replace")
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def answer(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status, headers=error.headers)
+
+    @app.exception_handler(ApiError)
+    async def of_ours(_: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(PersonavecError)
+    async def of_the_package(_: Request, error: PersonavecError) -> JSONResponse:
+        return answer(ApiError(400, str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_the_body(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        message = f"{place}: {first['msg']}" if place else first["msg"]
+        return answer(ApiError(400, message, param=place or None))
+
+    @app.exception_handler(HTTPException)
+    async def of_the_route(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"there is no {request.method} {request.url.path} here"
+        found = ApiError(error.status_code, message, headers=dict(error.headers or {}))
+        return answer(found)
+
+    @app.exception_handler(Exception)
+    async def of_no_one(_: Request, error: Exception) -> JSONResponse:
+        log.error("a request failed: %s", type(error).__name__, exc_info=error)
+        return answer(ApiError(500, "the server failed on this request"))

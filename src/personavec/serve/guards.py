@@ -1,0 +1,115 @@
+"""`--guard 'evil>3sigma: steer -1'`: act on a forecast before the reply is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from personavec.conditions import Condition, parse_condition
+from personavec.errors import UsageError
+from personavec.model.engine.loop import Verdict
+from personavec.model.steering import Action, Steering
+from personavec.readings import Gauge
+from personavec.serve.actions import cap_at
+from personavec.vectors import PersonaVector
+
+_ACTION = re.compile(r"\s*(?:steer\s+([-+]?[0-9.]+)|(cap)(?:\s+([0-9.]+))?|(refuse))\s*")
+_PERCENTILE = 99.0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A condition on the forecast and what to do when it is met.
+
+    `amount` is the coefficient of `steer` or the percentile of `cap`.
+    """
+
+    condition: Condition
+    does: Literal["steer", "cap", "refuse"]
+    amount: float = 0.0
+
+    def said(self, value: float) -> dict[str, Any]:
+        """What a reply says of a guard that acted."""
+        found = {"condition": str(self.condition), "forecast": round(value, 4), "did": self.does}
+        return found if self.does == "refuse" else {**found, "amount": self.amount}
+
+
+def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
+    """`CONDITION: steer COEFFICIENT`, `CONDITION: cap [PERCENTILE]` or `CONDITION: refuse`.
+
+    A cap is at the 99th percentile of neutral replies unless told. Raises UsageError, for a
+    coefficient outside the vector's coherent range too.
+    """
+    condition, colon, action = text.partition(":")
+    found = _ACTION.fullmatch(action)
+    if not colon or found is None:
+        raise UsageError(
+            f"guard {text!r} is not CONDITION: steer COEFFICIENT, CONDITION: cap or "
+            "CONDITION: refuse, as in 'evil>3sigma: steer -1'"
+        )
+    met = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
+    coefficient, capped, percentile, refused = found.groups()
+    if refused:
+        return Guard(met, "refuse")
+    try:
+        amount = float(coefficient if coefficient is not None else percentile or _PERCENTILE)
+    except ValueError:
+        raise UsageError(f"guard {text!r}: {action.strip()!r} has no number") from None
+    if capped:
+        if not 50 < amount < 100:
+            raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")
+        return Guard(met, "cap", amount)
+    low, high = vectors[met.trait].coherent_range or (-1.0, 1.0)
+    if not low <= amount <= high:
+        raise UsageError(
+            f"guard {text!r}: {met.trait} keeps replies coherent from {low:g} to {high:g} only"
+        )
+    return Guard(met, "steer", amount)
+
+
+class GuardedRow:
+    """One row's guards: call it with the forecast; `acted` is what a reply says of it."""
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        gauge: Gauge,
+        vectors: Mapping[str, PersonaVector],
+        asked: Sequence[Action],
+    ):
+        self._guards, self._gauge, self._vectors, self._asked = guards, gauge, vectors, asked
+        self.acted: list[dict[str, Any]] = []
+
+    def __call__(self, forecast) -> Verdict:
+        actions: list[Action] = []
+        refused = False
+        readings = _readings(forecast.tolist(), self._gauge, self._vectors)
+        for guard in self._guards:
+            own = readings[guard.condition.unit]
+            if not guard.condition.met(own):
+                continue
+            self.acted.append(guard.said(own[guard.condition.trait]))
+            refused |= guard.does == "refuse"
+            vector = self._vectors[guard.condition.trait]
+            if guard.does == "steer":
+                actions.append(Steering(vector.layer, vector.direction(), guard.amount))
+            elif guard.does == "cap":
+                actions.append(cap_at(vector, guard.amount).action)
+        if refused:
+            return "refuse"
+        return (*self._asked, *actions) if actions else None
+
+
+def _readings(
+    values: Sequence[float], gauge: Gauge, vectors: Mapping[str, PersonaVector]
+) -> dict[str, dict[str, float]]:
+    """The forecast's projections by unit and trait."""
+    baselines = gauge.prompt_last.tolist()
+    sigma, norm = {}, {}
+    places = zip(gauge.traits, gauge.directions.layers, values, baselines, strict=True)
+    for trait, layer, value, (mean, spread) in places:
+        sigma[trait] = (value - mean) / spread
+        norm[trait] = value / float(vectors[trait].residual_norm[layer])
+    return {"sigma": sigma, "norm": norm}

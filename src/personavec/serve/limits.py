@@ -1,0 +1,204 @@
+"""What stands before every route: key, host, body size, slow clients, headers, counting."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from personavec.serve.metrics import Metrics
+from personavec.serve.protocol import ApiError
+
+log = logging.getLogger("personavec.serve")
+#: Seconds that a client has for its headers, and for its body.
+HEADER_SECONDS, BODY_SECONDS = 10.0, 30.0
+#: Paths that need the key, where there is one; the page itself holds nothing secret.
+_GUARDED = ("/v1/", "/metrics")
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    b"content-security-policy": CONTENT_POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+}
+
+
+class Gate:
+    """ASGI middleware. A body is read here whole, within its limits, before a route sees it.
+
+    On loopback without a key only loopback's own names are taken as Host, so that no web page can
+    reach the server under a name of its own. A body must say that it is JSON, which no page may
+    send to another origin without asking first.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        metrics: Metrics,
+        api_key: str | None,
+        max_body: int,
+        body_seconds: float = BODY_SECONDS,
+    ):
+        self._app, self._metrics = app, metrics
+        self._key = api_key.encode() if api_key else None
+        self._max_body, self._body_seconds = max_body, body_seconds
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = {name.lower() for name, _ in message["headers"]}
+                more = [(k, v) for k, v in _HEADERS.items() if k not in given]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        try:
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            self._admit(scope, headers)
+            body = await self._body(scope, headers, receive)
+            await self._app(scope, _replayed(body, receive), answer)
+        except ApiError as error:
+            await answer_error(error, answer)
+        except _Gone:
+            pass
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, str(status or 499)).inc()
+            log.info(
+                "%s %s %s %.0f ms",
+                *(scope["method"], route, status or "gone", 1000 * (time.monotonic() - began)),
+            )
+
+    def _admit(self, scope: Any, headers: dict[bytes, bytes]) -> None:
+        if self._key is None:
+            host = headers.get(b"host", b"").decode("latin-1").lower()
+            name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+            if name not in _LOCAL_HOSTS:
+                raise ApiError(403, "this server answers to loopback's names only")
+        elif scope["path"].startswith(_GUARDED):
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, b"Bearer " + self._key):
+                raise ApiError(
+                    401,
+                    "no or another API key: send it as 'Authorization: Bearer KEY'",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+
+    async def _body(self, scope: Any, headers: dict[bytes, bytes], receive: Any) -> bytes:
+        if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
+            return b""
+        too_large = ApiError(
+            413, f"the body exceeds {self._max_body} bytes", code="request_too_large"
+        )
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_body:
+            raise too_large
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._max_body:
+                        raise too_large
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise ApiError(408, "the body did not come in time") from None
+        kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if size and kind != b"application/json":
+            raise ApiError(415, "send the body as Content-Type: application/json")
+        return b"".join(parts)
+
+
+class _Gone(Exception):
+    """The client has left."""
+
+
+def _replayed(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives the body that was read, and then what comes after it."""
+    given = False
+
+    async def again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def answer_error(error: ApiError, send: Any) -> None:
+    """Send an error as the whole response."""
+    body = json.dumps(error.body).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    # What is left of a body that was refused is not read: the connection cannot go on.
+    headers |= {"connection": "close"} | {k.lower(): v for k, v in error.headers.items()}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose headers do not come in time.
+
+    uvicorn closes idle connections between requests only, so that one that sends a byte now and
+    then would stay for ever.
+    """
+
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_timer()
+        else:
+            self._expect_headers()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._close_late)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _close_late(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,75 @@
+"""Serve an application with uvicorn, and stop it gracefully."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import uvicorn
+
+from personavec.errors import UsageError
+from personavec.model.loading import LoadedModel
+from personavec.serve.app import create_app
+from personavec.serve.limits import PromptProtocol
+from personavec.serve.replies import Settings
+from personavec.vectors import PersonaVector
+
+#: Connections at a time, far above what the queue takes.
+_CONNECTIONS = 1024
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bound(host: str, port: int) -> tuple[socket.socket, str]:
+    """A socket that listens there once the server runs, and its URL. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    name = f"[{host}]" if ":" in host else host
+    return found, f"http://{name}:{found.getsockname()[1]}"
+
+
+def make_server(
+    loaded: LoadedModel,
+    vectors: Mapping[str, PersonaVector],
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    shutdown_seconds: float = 30.0,
+    reports: Mapping[str, Path] | None = None,
+) -> uvicorn.Server:
+    """A server that is ready to run.
+
+    On SIGTERM or Ctrl-C it takes no more connections and finishes what runs, for at most
+    `shutdown_seconds`. Raises UsageError for an address other than loopback without a key.
+    """
+    if not is_loopback(host) and not settings.api_key:
+        raise UsageError(
+            f"--host {host} is reachable from other machines: set an API key in the variable "
+            "that --api-key-env names, or serve on 127.0.0.1"
+        )
+    config = uvicorn.Config(
+        create_app(loaded, vectors, settings, reports),
+        host=host,
+        http=PromptProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(shutdown_seconds),
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,84 @@
+"""Drift of conversations and of the server as a whole, from the readings of finished replies."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from personavec.drift import Alarm, Chart, Ordinary
+from personavec.readings import Reading
+
+log = logging.getLogger("personavec.serve")
+#: Conversations that are followed at a time; the one longest without a turn is forgotten first.
+_CONVERSATIONS = 10_000
+#: Alarms that are kept for the page.
+_KEPT = 200
+
+
+class Watch:
+    """Control charts over standardised response means: one a trait and conversation, one a trait.
+
+    A conversation is known by the hash of its messages, which is all that is kept of them.
+    """
+
+    def __init__(self, ordinary: Mapping[str, Ordinary]):
+        self._ordinary = ordinary
+        self._server = {trait: known.chart("server") for trait, known in ordinary.items()}
+        self._conversations: OrderedDict[str, dict[str, Chart]] = OrderedDict()
+        self.alarms: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+
+    def levels(self) -> dict[str, float]:
+        """Each trait's level over the whole server, in the chart's standard deviations."""
+        return {trait: chart.level for trait, chart in self._server.items()}
+
+    def take(
+        self, messages: Sequence[Mapping[str, str]], reply: str, readings: Sequence[Reading]
+    ) -> list[dict[str, Any]]:
+        """Take in a finished reply to `messages`; the alarms it raises."""
+        said = [m for m in messages if m["role"] != "system"]
+        turn = sum(m["role"] == "assistant" for m in said)
+        last = max((i for i, m in enumerate(said) if m["role"] == "assistant"), default=-1)
+        charts = self._conversations.pop(_key(said[: last + 1]), None) if last >= 0 else None
+        charts = dict(charts or {})
+        raised = []
+        for reading in readings:
+            known = self._ordinary.get(reading.trait)
+            if known is None or reading.response_mean_sigma is None:
+                continue
+            value = known.standardise(reading.response_mean_sigma, turn)
+            chart = charts.setdefault(reading.trait, known.chart("conversation"))
+            scopes = (("conversation", chart), ("server", self._server[reading.trait]))
+            for scope, each in scopes:
+                if alarm := each.update(value):
+                    raised.append(_record(reading.trait, scope, turn, alarm))
+        self._conversations[_key([*said, {"role": "assistant", "content": reply}])] = charts
+        while len(self._conversations) > _CONVERSATIONS:
+            self._conversations.popitem(last=False)
+        self.alarms.extend(raised)
+        for alarm in raised:
+            log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
+        return raised
+
+
+def _key(messages: Sequence[Mapping[str, str]]) -> str:
+    found = hashlib.sha256()
+    for message in messages:
+        for part in (message["role"], message["content"]):
+            found.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+def _record(trait: str, scope: str, turn: int, alarm: Alarm) -> dict[str, Any]:
+    return {
+        "trait": trait,
+        "scope": scope,
+        "turn": turn,
+        "reading": round(alarm.reading, 3),
+        "level": round(alarm.level, 3),
+        "limit": round(alarm.limit, 3),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,176 @@
+"""The thread that steps the engine, and the queue before it.
+
+Requests come from an event loop and what they get goes back to it: one call into the event loop a
+step, however many rows there are. Nothing here knows of HTTP or of text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from personavec.errors import PersonavecError
+from personavec.model.engine.loop import Job, StepLoop, Update
+
+log = logging.getLogger("personavec.serve")
+
+
+class Busy(Exception):
+    """The queue is full, or the server is shutting down."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a request got since it was last told; the last batch holds its end."""
+
+    updates: list[Update]
+    projections: Tensor | None = None
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.error is not None or (bool(self.updates) and self.updates[-1].end is not None)
+
+
+@dataclass(eq=False)
+class _Open:
+    """A request that has not ended. `at_once` tells of every token as it comes."""
+
+    at_once: bool
+    inbox: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
+    collected: list[Update] = field(default_factory=list)
+
+
+class Worker:
+    """Runs a `StepLoop` in a thread of its own.
+
+    `queue_size` requests may wait beside the rows that run. `start` from within an event loop.
+    """
+
+    def __init__(self, make_loop: Callable[[], StepLoop], *, max_rows: int, queue_size: int):
+        self._make_loop = make_loop
+        self._capacity = max_rows + queue_size
+        self._commands: queue.SimpleQueue[Callable[[StepLoop], object] | None] = queue.SimpleQueue()
+        self._open: dict[str, _Open] = {}
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._events: asyncio.AbstractEventLoop | None = None
+        self.running = self.waiting = 0
+
+    @property
+    def open(self) -> int:
+        """Requests that wait or run."""
+        return len(self._open)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._events = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; requests that still run are told so."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def submit(self, job: Job, *, at_once: bool) -> None:
+        """Queue a request. Raises Busy."""
+        if len(self._open) >= self._capacity:
+            raise Busy
+        self._open[job.request.id] = _Open(at_once)
+
+        def enter(loop: StepLoop) -> None:
+            try:
+                loop.submit(job)
+            except PersonavecError as error:
+                self._tell({job.request.id: Batch([], error=str(error))})
+
+        self._commands.put(enter)
+
+    async def batches(self, id: str) -> AsyncIterator[Batch]:
+        """What a submitted request gets, to its end."""
+        inbox = self._open[id].inbox
+        while True:
+            batch = await inbox.get()
+            if batch.ended:
+                self._open.pop(id, None)
+            yield batch
+            if batch.ended:
+                return
+
+    def finish(self, id: str) -> None:
+        """End a request after what it has; its last batch follows."""
+        self._commands.put(lambda loop: loop.finish(id))
+
+    def cancel(self, id: str) -> None:
+        """Forget a request; its place is free with the next step."""
+        if self._open.pop(id, None) is not None:
+            self._commands.put(lambda loop: loop.cancel(id))
+
+    def _run(self) -> None:
+        loop = self._make_loop()
+        try:
+            while self._obey(loop):
+                if loop.busy:
+                    self._step(loop)
+                self.running, self.waiting = loop.running, loop.waiting
+        finally:
+            loop.close()
+            self._fail("the server is shutting down")
+
+    def _obey(self, loop: StepLoop) -> bool:
+        """Carry out what was asked since; False to stop. Waits while there is nothing to do."""
+        while True:
+            try:
+                command = self._commands.get(block=not loop.busy)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command(loop)
+            if loop.busy and self._commands.empty():
+                return True
+
+    def _step(self, loop: StepLoop) -> None:
+        try:
+            updates = loop.step()
+        except Exception:
+            # Whatever it was, the batch is in no known state; the server goes on with the next.
+            log.exception("a step failed; the requests that ran are told")
+            loop.clear()
+            self._fail("the model failed on this batch; try again")
+            return
+        batches: dict[str, Batch] = {}
+        for update in updates:
+            known = self._open.get(update.id)
+            if known is None:
+                loop.projections(update.id)
+                continue
+            known.collected.append(update)
+            if update.end:
+                batches[update.id] = Batch(known.collected, loop.projections(update.id))
+            elif known.at_once:
+                batches[update.id] = Batch(known.collected)
+            if update.id in batches:
+                known.collected = []
+        if batches:
+            self._tell(batches)
+
+    def _fail(self, message: str) -> None:
+        self._tell({id: Batch([], error=message) for id in list(self._open)})
+
+    def _tell(self, batches: dict[str, Batch]) -> None:
+        def deliver() -> None:
+            for id, batch in batches.items():
+                if id in self._open:
+                    self._open[id].inbox.put_nowait(batch)
+
+        if self._events is not None and not self._events.is_closed():
+            self._events.call_soon_threadsafe(deliver)

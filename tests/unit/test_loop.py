@@ -1,0 +1,313 @@
+"""Rows of a running batch are as they would be alone, whoever joins and leaves beside them."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from personavec import LoadedModel, PersonaVector, wrap_model
+from personavec.errors import ModelError, UsageError
+from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.hf import generate_batch
+from personavec.model.engine.loop import Job, StepLoop, Update, Verdict
+from personavec.model.projecting import Directions, project_tokens
+from personavec.model.steering import Action, Cap, Steering
+
+few = settings(derandomize=True, max_examples=12, deadline=None)
+
+
+def prompt(i: int) -> tuple[int, ...]:
+    return tuple(30 + (7 * i + 5 * j) % 200 for j in range(1 + (13 * i) % 41))
+
+
+def run(loop: StepLoop) -> Iterator[Update]:
+    while loop.busy:
+        yield from loop.step()
+
+
+def responses(updates: Iterator[Update]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for update in updates:
+        found.setdefault(update.id, ())
+        if update.token is not None:
+            found[update.id] += (update.token,)
+    return found
+
+
+def alone(loaded: LoadedModel, job: Job) -> tuple[int, ...]:
+    request = Request(job.noise or job.request.id, job.request.prompt_ids, job.request.steering)
+    [found] = generate_batch(loaded, [request], job.sampling)
+    return found.response_ids
+
+
+def direction(loaded: LoadedModel, seed: int) -> torch.Tensor:
+    return torch.randn(loaded.identity.hidden_size, generator=torch.Generator().manual_seed(seed))
+
+
+def job(loaded: LoadedModel, i: int, tokens: int, temperature: float = 1.0) -> Job:
+    steering = (Steering(1 + i % 2, direction(loaded, i), 0.3 * i),) if i % 3 else ()
+    sampling = Sampling(tokens, temperature, top_p=0.9 if i % 2 else 1.0, seed=i)
+    return Job(Request(f"r{i}", prompt(i), steering), sampling)
+
+
+@few
+@given(
+    plan=st.lists(
+        st.tuples(st.integers(1, 30), st.integers(0, 4), st.sampled_from([0.0, 0.8])),
+        min_size=1,
+        max_size=9,
+    ),
+    rows=st.integers(1, 4),
+)
+def test_each_request_is_as_alone_whatever_joins_and_leaves(
+    loaded: LoadedModel, plan: list[tuple[int, int, float]], rows: int
+) -> None:
+    """Lengths, arrivals, sampling and steering of their own; in float32 rounding turns nothing."""
+    loop = StepLoop(loaded, max_rows=rows, prefill_tokens=60)
+    jobs = []
+    updates: list[Update] = []
+    for i, (tokens, steps_between, temperature) in enumerate(plan):
+        jobs.append(job(loaded, i, tokens, temperature))
+        loop.submit(jobs[-1])
+        for _ in range(steps_between):
+            updates += loop.step()
+            assert loop.running <= rows
+    updates += run(loop)
+    loop.close()
+    found = responses(iter(updates))
+    assert found == {one.request.id: alone(loaded, one) for one in jobs}
+    assert sum(update.end is not None for update in updates) == len(jobs)
+
+
+@few
+@given(cancels=st.lists(st.integers(0, 7), max_size=6), after=st.integers(0, 12))
+def test_cancelling_some_changes_none_of_the_others(
+    llama: LoadedModel, cancels: list[int], after: int
+) -> None:
+    loop = StepLoop(llama, max_rows=3)
+    jobs = [job(llama, i, 10) for i in range(8)]
+    for one in jobs:
+        loop.submit(one)
+    updates = [update for _ in range(after) for update in loop.step()]
+    ended = {update.id for update in updates if update.end}
+    gone = {f"r{i}" for i in cancels}
+    for id in gone:
+        loop.cancel(id)
+    updates += run(loop)
+    found = responses(iter(updates))
+    assert (loop.running, loop.waiting) == (0, 0)
+    for one in jobs:
+        if one.request.id not in gone or one.request.id in ended:
+            assert found.get(one.request.id, ()) == alone(llama, one)
+
+
+def test_a_long_prompt_joins_short_ones_and_buffers_grow(llama: LoadedModel) -> None:
+    """Past several sizes of buffer, and back to the first when all have left."""
+    loop = StepLoop(llama, max_rows=3)
+    jobs = [
+        Job(Request("short", (40, 41)), Sampling(300, 0.9, seed=1)),
+        Job(Request("long", tuple(range(30, 230)) * 2), Sampling(200, 0.9, seed=2)),
+        Job(Request("late", tuple(range(30, 60))), Sampling(150, 0.9, seed=3)),
+    ]
+    loop.submit(jobs[0])
+    updates = [update for _ in range(20) for update in loop.step()]
+    loop.submit(jobs[1])
+    updates += [update for _ in range(20) for update in loop.step()]
+    loop.submit(jobs[2])
+    updates += run(loop)
+    assert responses(iter(updates)) == {one.request.id: alone(llama, one) for one in jobs}
+    assert loop._cache.columns == 128
+
+
+OTHERS = {
+    "sliding window": lambda v, end: MistralForCausalLM(
+        MistralConfig(
+            vocab_size=v, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, sliding_window=8, eos_token_id=end,
+        )
+    ),
+    "window at every other layer": lambda v, end: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=v, hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=8,
+            num_attention_heads=4, num_key_value_heads=2, sliding_window=8, eos_token_id=end,
+            layer_types=["sliding_attention", "full_attention"],
+        )
+    ),
+    "position biases": lambda v, end: BloomForCausalLM(
+        BloomConfig(vocab_size=v, hidden_size=32, n_layer=2, n_head=4, eos_token_id=end)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_kinds_of_attention(kind: str, chat_tokenizer) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = OTHERS[kind](len(chat_tokenizer), chat_tokenizer.eos_token_id)
+        for parameter in network.parameters():
+            parameter.data.normal_(std=0.15)
+    loaded = wrap_model(network.float(), chat_tokenizer, name="tiny")
+    loop = StepLoop(loaded, max_rows=2)
+    jobs = [Job(Request(f"r{i}", prompt(i)), Sampling(12, 1.0, seed=i)) for i in range(1, 6)]
+    for one in jobs:
+        loop.submit(one)
+    assert responses(run(loop)) == {one.request.id: alone(loaded, one) for one in jobs}
+
+
+def test_a_model_with_another_kind_of_memory_is_refused(chat_tokenizer) -> None:
+    config = MambaConfig(
+        vocab_size=len(chat_tokenizer), hidden_size=32, num_hidden_layers=2,
+        eos_token_id=chat_tokenizer.eos_token_id,
+    )  # fmt: skip
+    loaded = wrap_model(MambaForCausalLM(config), chat_tokenizer, name="tiny-mamba")
+    with pytest.raises(ModelError, match="cannot join a running batch"):
+        StepLoop(loaded)
+
+
+def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
+    """Of the last prompt token and of every response token, the last one too."""
+    directions = Directions((1, 2), torch.stack([direction(loaded, i) for i in (1, 2)]))
+    loop = StepLoop(loaded, directions=directions, max_rows=3)
+    jobs = [
+        Job(Request(f"r{i}", prompt(i)), Sampling(3 + 4 * i, 1.0, seed=i), read=i != 3)
+        for i in range(6)
+    ]
+    for one in jobs:
+        loop.submit(one)
+    found = responses(run(loop))
+    for one in jobs:
+        values = loop.projections(one.request.id)
+        if not one.read:
+            assert values is None
+            continue
+        text = [*one.request.prompt_ids, *found[one.request.id]]
+        [whole] = project_tokens(
+            loaded.model, [np.array(text, dtype=np.int32)], directions, share_prefixes=False
+        )
+        expected = whole[len(one.request.prompt_ids) - 1 :]
+        torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
+        assert loop.projections(one.request.id) is None
+    loop.close()
+
+
+@pytest.mark.parametrize("action", ["steer", "cap"])
+def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: str) -> None:
+    """As if the request had asked for it; the forecast is that of the state before it acted."""
+    along = direction(llama, 1)
+    unit = along / along.norm()
+    acts: tuple[Action, ...] = (Steering(2, along, -2.0),)
+    if action == "cap":
+        acts = (Cap(2, along, -0.5),)
+    asked: list[torch.Tensor] = []
+
+    def guard(forecast: torch.Tensor) -> Verdict:
+        asked.append(forecast.clone())
+        return acts
+
+    directions = Directions((2,), unit[None])
+    loop = StepLoop(llama, directions=directions, max_rows=3)
+    sampling = Sampling(12, 1.0, seed=4)
+    guarded = Job(Request("guarded", prompt(4)), sampling, read=True, guard=guard, noise="n")
+    plain = Job(Request("plain", prompt(4)), sampling, read=True, noise="n")
+    asking = Job(Request("asking", prompt(4), acts), sampling, read=True, noise="n")
+    for one in (guarded, plain, asking):
+        loop.submit(one)
+    found = responses(run(loop))
+    assert found["guarded"] == found["asking"] == alone(llama, asking)
+    assert found["plain"] == alone(llama, plain) != found["guarded"]
+    values = {id: loop.projections(id) for id in found}
+    assert len(asked) == 1
+    torch.testing.assert_close(asked[0], values["plain"][0])
+    torch.testing.assert_close(values["guarded"][0], values["plain"][0])
+    torch.testing.assert_close(values["guarded"][1:], values["asking"][1:], atol=1e-4, rtol=1e-4)
+    loop.close()
+
+
+def test_a_guard_refuses_before_a_token_is_chosen(llama: LoadedModel) -> None:
+    loop = StepLoop(llama, directions=Directions((2,), direction(llama, 1)[None]))
+    loop.submit(Job(Request("no", prompt(3)), Sampling(5), guard=lambda forecast: "refuse"))
+    assert list(run(loop)) == [Update("no", end="refused")]
+    loop.close()
+
+
+def test_logprobs_are_the_models_own(llama: LoadedModel) -> None:
+    loop = StepLoop(llama)
+    one = Job(Request("a", prompt(2)), Sampling(6, 0.7, top_p=0.5, seed=1), top_logprobs=3)
+    loop.submit(one)
+    updates = [update for update in run(loop) if update.token is not None]
+    row = list(one.request.prompt_ids)
+    for update in updates:
+        with torch.inference_mode():
+            expected = llama.model(input_ids=torch.tensor([row])).logits[0, -1].log_softmax(-1)
+        assert update.logprob == pytest.approx(float(expected[update.token]), abs=1e-4)
+        values, ids = expected.topk(3)
+        assert [id for id, _ in update.top] == ids.tolist()
+        assert [p for _, p in update.top] == pytest.approx(values.tolist(), abs=1e-4)
+        row.append(update.token)
+    assert len(updates) == 6
+
+
+def test_finishing_early_reads_the_last_token(llama: LoadedModel) -> None:
+    directions = Directions((1,), direction(llama, 1)[None])
+    loop = StepLoop(llama, directions=directions)
+    loop.submit(Job(Request("a", prompt(2)), Sampling(50, 0.9, seed=3), read=True))
+    updates = [update for _ in range(5) for update in loop.step()]
+    assert loop.finish("a")
+    updates += run(loop)
+    assert [update.end for update in updates] == [None] * 5 + ["stop"]
+    values = loop.projections("a")
+    assert values is not None
+    assert len(values) == 1 + 5
+    assert not loop.finish("a")
+    loop.close()
+
+
+def test_a_row_of_nan_fails_alone(fresh: Callable[..., LoadedModel]) -> None:
+    """A direction so large that it overflows takes down its own row and no other."""
+    loaded = fresh()
+    huge = torch.full((loaded.identity.hidden_size,), 1e38)
+    loop = StepLoop(loaded, max_rows=2)
+    well = Job(Request("well", prompt(3)), Sampling(6, seed=1))
+    ill = Job(Request("ill", prompt(3), (Steering(1, huge, 1e3),)), Sampling(6, seed=1))
+    loop.submit(well)
+    loop.submit(ill)
+    updates = list(run(loop))
+    assert [update.end for update in updates if update.id == "ill"] == ["failed"]
+    assert responses(iter(updates))["well"] == alone(loaded, well)
+    loop.close()
+
+
+def test_what_does_not_fit_the_context_is_refused(llama: LoadedModel) -> None:
+    loop = StepLoop(llama)
+    with pytest.raises(UsageError, match="exceed the model's context of 1024"):
+        loop.submit(Job(Request("a", (40,) * 1000), Sampling(25)))
+    with pytest.raises(UsageError, match="no tokens"):
+        loop.submit(Job(Request("a", ()), Sampling(25)))
+    with pytest.raises(UsageError, match="at least one"):
+        StepLoop(llama, max_rows=0)
+
+
+def test_closing_leaves_the_model_as_it_was(
+    llama: LoadedModel, random_vector: Callable[[LoadedModel], PersonaVector]
+) -> None:
+    vector = random_vector(llama)
+    unit = vector.direction(1) / vector.direction(1).norm()
+    loop = StepLoop(llama, directions=Directions((1,), unit[None]))
+    loop.submit(Job(Request("a", prompt(2), (Steering(1, unit, 3.0),)), Sampling(4)))
+    loop.step()
+    loop.close()
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in llama.blocks.stack)
+    assert not loop.busy
