@@ -41,6 +41,34 @@ def write_extraction_report(results: dict[str, Any], path: Path) -> None:
     atomic_write(path, text.encode("utf-8", "replace"))
 
 
+def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
+    """The page of a vector whose extraction's results are not at hand, from its `vector.json`."""
+    model = str(_mapping(meta, "model").get("name") or "unnamed model")
+    results = {
+        **meta,
+        "trait": {"name": trait, "description": meta.get("description")},
+        "layer": layer,
+        "notes": ["This page shows what is stored with the vector. Its extraction's own report has "
+                  "the rollouts, the layer sweep and the control beside it."],
+    }
+    kept = _mapping(meta, "kept")
+    facts: list[Sequence[Content]] = [
+        ("model", _code(model)),
+        ("revision", _code(_mapping(meta, "model").get("revision"))),
+        ("trait spec", _code(meta.get("spec_hash"))),
+        ("selected layer", _fixed(layer, 0)),
+        ("rollouts kept", [_count(kept, "pos"), " positive, ", _count(kept, "neg"), " negative"]),
+        ("checks", {True: "passed", False: "failed"}.get(meta.get("passed"), not_measured())),
+    ]
+    return page.document(
+        f"{trait}: persona vector in {model}",
+        _heading(results, trait, model),
+        section("Where it comes from", "origin", table((), facts, "facts")),
+        _dose_response(results),
+        _reliability(results),
+    )
+
+
 def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
     description = _mapping(results, "trait").get("description")
     layer = _whole(results.get("layer"))

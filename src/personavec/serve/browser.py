@@ -1,0 +1,141 @@
+"""The page, and what it asks beside OpenAI's API: the vectors with their ranges and reports.
+
+The page's files are read once and served from memory, each under a route of its own, so that
+nothing a client sends is ever a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import mimetypes
+import secrets
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from personavec.errors import PersonavecError
+from personavec.report.extraction import vector_report
+from personavec.vectors import PersonaVector
+
+#: A report is one file with its script inside. In a sandbox it has no origin, so that whatever is
+#: in it cannot reach the page, its key or the API.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+class Baseline(BaseModel):
+    """Mean and spread of projections on neutral prompts, in units of the residual stream."""
+
+    prompt_last: tuple[float, float]
+    response_mean: tuple[float, float]
+
+
+class VectorEntry(BaseModel):
+    """A vector that the server has loaded.
+
+    `coherent_range` holds the coefficients that keep replies coherent, None where that was not
+    measured; `report` is where its report lies, valid as long as this server runs.
+    """
+
+    trait: str
+    description: str
+    layer: int
+    coherent_range: tuple[float, float] | None
+    neutral: Baseline
+    report: str
+
+
+class VectorList(BaseModel):
+    """What the page draws itself from."""
+
+    model: str
+    vectors: list[VectorEntry]
+
+
+def add_page(
+    app: FastAPI, model: str, vectors: Mapping[str, PersonaVector], reports: Mapping[str, Path]
+) -> None:
+    """Serve the page under `/`, `GET /v1/personavec/vectors` and the vectors' reports.
+
+    `reports` maps a trait to the report of its extraction, where there is one; the others are
+    drawn from what is stored with the vector. A browser follows a link without an API key, so
+    that a report's address holds a token that only `GET /v1/personavec/vectors` tells.
+    """
+    secret = secrets.token_bytes(32)
+
+    def token(trait: str) -> str:
+        return hmac.new(secret, trait.encode(), hashlib.sha256).hexdigest()
+
+    by_token = {token(trait): trait for trait in vectors}
+    entries = VectorList(
+        model=model,
+        vectors=[_entry(vector, f"/report/{token(trait)}") for trait, vector in vectors.items()],
+    )
+
+    @app.get("/v1/personavec/vectors", summary="The vectors to steer and read along")
+    async def list_vectors() -> VectorList:
+        return entries
+
+    # No coroutine: drawing takes a second, and replies go on meanwhile.
+    @app.get("/report/{token}", include_in_schema=False)
+    def report(token: str) -> Response:
+        trait = by_token.get(token)
+        if trait is None:
+            return Response("This link is of an earlier run of the server: go back to its page.", 404)
+        text = _report(vectors[trait], reports.get(trait))
+        return HTMLResponse(text, headers={"Content-Security-Policy": _REPORT_POLICY})
+
+    for name, content in page_files().items():
+        app.get(f"/{name}", include_in_schema=False)(_sender(name, content))
+        if name == "index.html":
+            app.get("/", include_in_schema=False)(_sender(name, content))
+
+
+def page_files() -> dict[str, bytes]:
+    """The page's files by their address, as in `vendor/preact.js`."""
+    root = Path(str(resources.files("personavec") / "serve" / "page"))
+    found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    if "index.html" not in found:
+        raise PersonavecError(f"the page's files are missing in {root}; install personavec again")
+    return found
+
+
+def _sender(name: str, content: bytes) -> Callable[[], Any]:
+    kind = mimetypes.guess_type(name)[0] or "text/plain"
+    # A browser asks again each time, or a new version of one module would meet an old one.
+    headers = {"Cache-Control": "no-cache"}
+
+    async def send() -> Response:
+        return Response(content, media_type=kind, headers=headers)
+
+    return send
+
+
+def _entry(vector: PersonaVector, report: str) -> VectorEntry:
+    measured = vector.coherent_range
+    return VectorEntry(
+        trait=vector.trait,
+        description=str(vector.meta.get("description") or ""),
+        layer=vector.layer,
+        coherent_range=(min(0.0, measured[0]), max(0.0, measured[1])) if measured else None,
+        neutral=Baseline(
+            prompt_last=tuple(vector.neutral_prompt_last[vector.layer].tolist()),
+            response_mean=tuple(vector.neutral_response_mean[vector.layer].tolist()),
+        ),
+        report=report,
+    )
+
+
+def _report(vector: PersonaVector, report: Path | None) -> str:
+    if report is not None and report.is_file():
+        return report.read_text("utf-8")
+    return vector_report(vector.trait, vector.layer, vector.meta)

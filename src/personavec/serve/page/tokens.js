@@ -1,0 +1,55 @@
+// A reply's text, every token coloured by its projection on one trait. One tab stop: arrow keys,
+// Home and End go from token to token, and the value shows on hover and on focus alike.
+import { useRef, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { signed } from "./conversation.js";
+
+/** `sigmas` is null while there are none, `scale` the value that gets the strongest colour. */
+export function Tokens({ text, pieces, sigmas, scale, trait }) {
+  const [at, setAt] = useState(0);
+  const [shown, setShown] = useState(null);
+  const box = useRef(null);
+  if (!sigmas) return html`<div class="reply-text">${text}</div>`;
+
+  const tokenOf = (event) => event.target.closest("[data-i]");
+  const show = (event) => {
+    const token = tokenOf(event);
+    if (!token) return;
+    const i = Number(token.dataset.i);
+    setShown({ i, left: token.offsetLeft, top: token.offsetTop, width: box.current.clientWidth });
+    if (event.type === "focusin") setAt(i);
+  };
+  const move = (event) => {
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: pieces.length - 1 }[event.key];
+    if (event.key === "Escape") setShown(null);
+    if (to === undefined) return;
+    event.preventDefault();
+    box.current.querySelector(`[data-i="${Math.min(Math.max(to, 0), pieces.length - 1)}"]`)?.focus();
+  };
+
+  return html`
+    <div class="reply-text tokens" ref=${box} onMouseOver=${show} onMouseLeave=${() => setShown(null)}
+         onFocusIn=${show} onFocusOut=${() => setShown(null)} onKeyDown=${move}>
+      ${pieces.map((piece, i) => html`
+        <span key=${i} data-i=${i} tabindex=${i === at ? 0 : -1} class=${kind(sigmas[i])}
+              aria-describedby=${shown?.i === i ? "value" : undefined}
+              style=${{ "--heat": strength(sigmas[i], scale) }}>${piece.text}</span>`)}
+      ${shown && html`
+        <div id="value" role="tooltip" class="value" style=${place(shown)}>
+          ${JSON.stringify(pieces[shown.i].text)}${" "}
+          <b>${sigmas[shown.i] === null ? "not read" : `${trait} ${signed(sigmas[shown.i])} σ`}</b>
+        </div>`}
+    </div>`;
+}
+
+const kind = (sigma) => (sigma === null ? "unread" : sigma > 0 ? "toward" : "away");
+
+/** 0% to 100% of the trait's colour. */
+const strength = (sigma, scale) =>
+  sigma === null ? "0%" : `${Math.round(100 * Math.min(1, Math.abs(sigma) / scale))}%`;
+
+/** Over the token, and inside the text's box. */
+const place = ({ left, top, width }) => ({
+  left: `${Math.max(0, Math.min(left, width - 190))}px`,
+  top: `${top}px`,
+});

@@ -1,0 +1,34 @@
+// One trait: its slider, its trajectory, its report, and whether the tokens show it.
+import { html } from "./html.js";
+import { signed } from "./conversation.js";
+import { Trajectory } from "./chart.js";
+
+export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines, alarms, both, label }) {
+  const { trait, description, coherent_range: range, report } = vector;
+  const id = `slider-${trait}`;
+  return html`
+    <section class=${`trait ${shown ? "shown" : ""}`} aria-label=${trait}>
+      <div class="trait-head">
+        <label title=${description}>
+          <input type="radio" name="shown" checked=${shown} onChange=${() => onShow(trait)}
+                 aria-label=${`colour tokens by ${trait}`} />
+          ${trait}
+        </label>
+        ${alarms.length > 0 && html`<span class="alarm-mark">alarm</span>`}
+        <a href=${report} target="_blank" rel="noopener">report<span class="hidden"> of ${trait}, in a new tab</span></a>
+      </div>
+      ${range ? html`
+        <div class="slider">
+          <span class="quiet" aria-hidden="true">${signed(range[0], 0)}</span>
+          <input id=${id} type="range" min=${range[0]} max=${range[1]} step="0.25" value=${coefficient}
+                 aria-label=${`${trait}: coefficient`} list=${`${id}-zero`}
+                 aria-valuetext=${coefficient ? `${signed(coefficient, 2)} times the vector` : "not steered"}
+                 onInput=${(event) => onCoefficient(trait, Number(event.target.value))} />
+          <datalist id=${`${id}-zero`}><option value="0"></option></datalist>
+          <span class="quiet" aria-hidden="true">${signed(range[1], 0)}</span>
+          <output for=${id} class=${coefficient ? "set" : ""}>${signed(coefficient, 2)}</output>
+        </div>`
+        : html`<p class="quiet none">No coherent range was measured, so there is nothing to slide in.</p>`}
+      <${Trajectory} trait=${trait} lines=${lines} alarms=${alarms} both=${both} label=${label} />
+    </section>`;
+}
