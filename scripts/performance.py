@@ -57,8 +57,14 @@ def processor() -> list[str]:
     out = ["", "## On two processor cores: the transformers engine"]
     if capture:
         peak = capture["peak_flops"] / 1e9
-        out += ["", f"`python benchmarks/capture.py` ({capture['date']}; {peak:.0f} GFLOP/s at most)", ""]
-        table: list[tuple[object, ...]] = [("captured", "s", "baseline", "s", "ratio", "of the limit")]
+        out += [
+            "",
+            f"`python benchmarks/capture.py` ({capture['date']}; {peak:.0f} GFLOP/s at most)",
+            "",
+        ]
+        table: list[tuple[object, ...]] = [
+            ("captured", "s", "baseline", "s", "ratio", "of the limit")
+        ]
         for name in ("every layer", "middle layer"):
             seconds, share = capture["median_seconds"], capture["share_of_peak"]
             table.append(
