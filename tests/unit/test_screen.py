@@ -289,7 +289,7 @@ def folders(tmp_path: Path, llama: LoadedModel, vectors: list[PersonaVector]) ->
         ({}, 0, ""),
         ({"--max-rejects": "1"}, 0, ""),
         ({"--max-rejects": "0"}, 1, "1 rows of data cannot be used, more than --max-rejects 0"),
-        ({"--vectors": "evil"}, 1, "hidden size"),
+        ({"--vectors": "evil"}, 1, "30 layers of width 576 (smollm2); the model has 4 of width 32"),
         ({"--cut": "evil>1"}, 2, "the traits are one"),
         ({"--percentile": "90"}, 2, "--percentile is of a --reference set"),
         ({"--judge": "people"}, 2, "--judge people: use contrast"),
