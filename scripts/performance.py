@@ -57,8 +57,14 @@ def processor() -> list[str]:
     out = ["", "## On two processor cores: the transformers engine"]
     if capture:
         peak = capture["peak_flops"] / 1e9
-        out += ["", f"`python benchmarks/capture.py` ({capture['date']}; {peak:.0f} GFLOP/s at most)", ""]
-        table: list[tuple[object, ...]] = [("captured", "s", "baseline", "s", "ratio", "of the limit")]
+        out += [
+            "",
+            f"`python benchmarks/capture.py` ({capture['date']}; {peak:.0f} GFLOP/s at most)",
+            "",
+        ]
+        table: list[tuple[object, ...]] = [
+            ("captured", "s", "baseline", "s", "ratio", "of the limit")
+        ]
         for name in ("every layer", "middle layer"):
             seconds, share = capture["median_seconds"], capture["share_of_peak"]
             table.append(
@@ -78,9 +84,9 @@ def processor() -> list[str]:
         seconds = mixed["median_seconds"]
         out += [
             "",
-            f"`python benchmarks/mixed_batch.py` ({mixed['date']}): {mixed['configurations']} steering "
-            f"configurations in one batch take {seconds['mixed']:.1f} s, one `generate` call for each "
-            f"{seconds['one call each']:.1f} s: {mixed['ratio']:.2f} times as long.",
+            f"`python benchmarks/mixed_batch.py` ({mixed['date']}): {mixed['configurations']} "
+            f"steering configurations in one batch take {seconds['mixed']:.1f} s, one `generate` "
+            f"call for each {seconds['one call each']:.1f} s: {mixed['ratio']:.2f} times as long.",
         ]
     else:
         out += not_measured("python benchmarks/mixed_batch.py")
