@@ -170,26 +170,38 @@ def capture_rows(loaded: pv.LoadedModel, size: Row, top: float, device: str) -> 
         found.append({"what": name, "tokens_per_second": rate, "share_of_peak": share})
         return rate
 
-    ours = add("capture for screening", seconds(screen(texts, TRAITS, middle), device), *(
-        rows, length, middle
-    ))
+    ours = add(
+        "capture for screening",
+        seconds(screen(texts, TRAITS, middle), device),
+        *(rows, length, middle),
+    )
     plain = size["loop"] * length / seconds(loop, device, repeats=1)
     found.append(
-        {"what": "one text at a time, all layers", "tokens_per_second": plain, "ratio": ours / plain}
+        {
+            "what": "one text at a time, all layers",
+            "tokens_per_second": plain,
+            "ratio": ours / plain,
+        }
     )
     # How the cost grows.
     few = texts[: rows // 4]
-    add("  a quarter of the rows", seconds(screen(few, TRAITS, middle), device), *(
-        len(few), length, middle
-    ))
+    add(
+        "  a quarter of the rows",
+        seconds(screen(few, TRAITS, middle), device),
+        *(len(few), length, middle),
+    )
     add("  all layers", seconds(screen(few, TRAITS, n), device), len(few), length, n)
-    add("  four times the traits", seconds(screen(few, 4 * TRAITS, middle), device), *(
-        len(few), length, middle
-    ))
+    add(
+        "  four times the traits",
+        seconds(screen(few, 4 * TRAITS, middle), device),
+        *(len(few), length, middle),
+    )
     long = random_texts(max(1, len(few) // 4), 4 * length)
-    add("  four times the length", seconds(screen(long, TRAITS, middle), device), *(
-        len(long), 4 * length, middle
-    ))
+    add(
+        "  four times the length",
+        seconds(screen(long, TRAITS, middle), device),
+        *(len(long), 4 * length, middle),
+    )
     return found
 
 
@@ -201,7 +213,9 @@ def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
     addition = random_directions(like, 1, seed=1)[0]
     prompts = [tuple(text.tolist()) for text in random_texts(QUESTIONS, 32)]
     cells = [
-        (Steering(layer, addition, c),) for layer in layers for c in range(1, size["coefficients"] + 1)
+        (Steering(layer, addition, c),)
+        for layer in layers
+        for c in range(1, size["coefficients"] + 1)
     ]
     requests = [
         Request(f"{i}-{j}", prompt, cell)
@@ -238,7 +252,10 @@ def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
     theirs = seconds(one_call_each, device, repeats=1)
     total = len(requests) * tokens
     return [
-        {"what": f"sweep of {len(cells)} x {QUESTIONS}, one batch", "tokens_per_second": total / ours},
+        {
+            "what": f"sweep of {len(cells)} x {QUESTIONS}, one batch",
+            "tokens_per_second": total / ours,
+        },
         {
             "what": "the same, one generate call each",
             "tokens_per_second": total / theirs,

@@ -84,9 +84,9 @@ def processor() -> list[str]:
         seconds = mixed["median_seconds"]
         out += [
             "",
-            f"`python benchmarks/mixed_batch.py` ({mixed['date']}): {mixed['configurations']} steering "
-            f"configurations in one batch take {seconds['mixed']:.1f} s, one `generate` call for each "
-            f"{seconds['one call each']:.1f} s: {mixed['ratio']:.2f} times as long.",
+            f"`python benchmarks/mixed_batch.py` ({mixed['date']}): {mixed['configurations']} "
+            f"steering configurations in one batch take {seconds['mixed']:.1f} s, one `generate` "
+            f"call for each {seconds['one call each']:.1f} s: {mixed['ratio']:.2f} times as long.",
         ]
     else:
         out += not_measured("python benchmarks/mixed_batch.py")

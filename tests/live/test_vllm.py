@@ -187,7 +187,7 @@ def test_the_same_vector_is_extracted(engine: Any, exact: LoadedModel) -> None:
             torch.stack([mean_difference(sides[0][:, s], sides[1][:, s]) for s in range(3)])
         )
     cosines = torch.nn.functional.cosine_similarity(*vectors, dim=-1)
-    # The prompt ends in the same tokens under every system prompt: embeddings do not differ.
+    # A prompt's last token is the same under every system prompt, and so is its embedding.
     assert cosines[:2].min() > 0.999
     assert cosines[2, 1:].min() > 0.999
     assert torch.equal(vectors[0][2, 0], torch.zeros_like(vectors[0][2, 0]))

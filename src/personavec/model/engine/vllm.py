@@ -236,7 +236,7 @@ class VllmEngine:
         under_way: set[str] = set()
         try:
             tensors = save({"table": table.rows(), "unit": unit.float().contiguous()})
-            self._engine.collective_rpc("personavec_begin", args=(tensors, layers))
+            self._call("personavec_begin", tensors, layers)
             for name, (ids, params, note) in asked.items():
                 params.extra_args = {NOTE: note}
                 self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
@@ -244,7 +244,7 @@ class VllmEngine:
             tokens: dict[str, tuple[int, ...]] = {}
             while under_way:
                 for output in self._engine.step():
-                    if output.finished:
+                    if output.finished and output.request_id in under_way:
                         under_way.remove(output.request_id)
                         tokens[output.request_id] = tuple(output.outputs[0].token_ids)
                 if tokens and (len(tokens) >= GROUP or not under_way):
@@ -262,10 +262,19 @@ class VllmEngine:
             if under_way:  # the caller goes no further
                 self._abort(list(under_way))
 
+    def _call(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every worker's extension. Raises HookError when it fails there."""
+        try:
+            return self._engine.collective_rpc(method, args=arguments)
+        except self._dead():
+            raise
+        except Exception as error:  # whatever went wrong comes back as a plain one
+            raise HookError(f"a hook in vLLM's workers failed: {_last_line(error)}") from error
+
     def _take(self, tokens: Mapping[str, tuple[int, ...]]) -> dict[str, _Answer]:
         """Answers, with what each worker read of its own layers."""
         ids = list(tokens)
-        shares = self._engine.collective_rpc("personavec_take", args=(ids,))
+        shares = self._call("personavec_take", ids)
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         projections: dict[int, Tensor] = {}
