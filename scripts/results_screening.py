@@ -144,20 +144,38 @@ def _begin(text: str) -> str:
 READING = """\
 How it reads. Among assistants the order is plausible: llama-2-chat, the most guarded of the
 twelve, is lowest on evil and impolite and highest on optimistic and sycophantic; text-davinci,
-which answers curtly, is highest on apathetic and impolite. Whole datasets are another matter: no
-trait's effect lies outside those of random directions at its layer, so that a mean alone does not
-tell a trait from any other difference of style. The top rows for apathetic read as they should.
-The top rows for evil do not: they are lists and plain facts where the model itself would have
-apologised or refused, and the distance from that apology is what is measured. Degenerate rows (a
-token, or one word a thousand times) rank high on several traits at once: none of these traits,
-but rows that a data team would want to see. The traits' order of datasets, not their sign, is
-what to read here. """ def _effects(control: Record) -> str: if "trait" not in control: return
-control.get("why", "not measured") found = [d["effect"] for d in control["directions"] if
-d["effect"] is not None] own = control["trait"]["effect"] return f"{own:+.2f}; {min(found):+.2f}
-to {max(found):+.2f}" if found else f"{own:+.2f}" def _in_sigma(group: Record, sigma: float) ->
-str: mean, low, high = (group[key] / sigma for key in ("mean", "low", "high")) return
-f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" def pm(found: Record | None, key: str = "value") ->
-str: """An estimate with its interval.""" if found is None or found.get(key) is None: return "not
-measured" return f"{found[key]:.2f} ({found['low']:.2f} to {found['high']:.2f})" def table(head:
-Sequence[str], rows: Sequence[Sequence[str]]) -> str: """As Markdown.
+which answers curtly, is highest on apathetic and impolite. Whole datasets are another matter:
+hardly any trait's effect lies outside those of random directions at its layer, so that a mean
+alone does not tell a trait from any other difference of style. The top rows for apathetic read as
+they should. The top rows for evil do not: they are lists and plain facts where the model itself
+would have apologised or refused, and the distance from that apology is what is measured.
+Degenerate rows (a token, or one word a thousand times) rank high on several traits at once: none
+of these traits, but rows that a data team would want to see. What to read here is the order of
+datasets, not the sign.
 """
+
+
+def _effects(control: Record) -> str:
+    if "trait" not in control:
+        return control.get("why", "not measured")
+    found = [d["effect"] for d in control["directions"] if d["effect"] is not None]
+    own = control["trait"]["effect"]
+    return f"{own:+.2f}; {min(found):+.2f} to {max(found):+.2f}" if found else f"{own:+.2f}"
+
+
+def _in_sigma(group: Record, sigma: float) -> str:
+    mean, low, high = (group[key] / sigma for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def pm(found: Record | None, key: str = "value") -> str:
+    """An estimate with its interval."""
+    if found is None or found.get(key) is None:
+        return "not measured"
+    return f"{found[key]:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
