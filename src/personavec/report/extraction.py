@@ -48,8 +48,10 @@ def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
         **meta,
         "trait": {"name": trait, "description": meta.get("description")},
         "layer": layer,
-        "notes": ["This page shows what is stored with the vector. Its extraction's own report has "
-                  "the rollouts, the layer sweep and the control beside it."],
+        "notes": [
+            "This page shows what is stored with the vector. Its extraction's own report has "
+            "the rollouts, the layer sweep and the control beside it."
+        ],
     }
     kept = _mapping(meta, "kept")
     facts: list[Sequence[Content]] = [

@@ -12,27 +12,20 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 import personavec
 from personavec.errors import PersonavecError
 from personavec.model.loading import LoadedModel
-from personavec.serve.actions import find
+from personavec.serve.browser import add_page
 from personavec.serve.limits import Gate
 from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply
 from personavec.serve.replies import Service, Settings
 from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
-PAGE = Path(__file__).parent / "page" / "static"
-#: A vector's report brings scripts of its own, which run where they reach nothing.
-_REPORT_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data:"
-)
 _WRONG: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply} for status in (400, 401, 403, 404, 408, 413, 415, 429)
 } | {status: {"model": ErrorReply} for status in (500, 503, 504)}
@@ -76,16 +69,15 @@ def create_app(
     )
     app.state.service = service
     _handle_errors(app)
-    _routes(app, service, dict(reports or {}))
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    _routes(app, service)
+    add_page(app, service, reports or {})
     app.add_middleware(
         Gate, metrics=service.metrics, api_key=settings.api_key, max_body=settings.max_body
     )
     return app
 
 
-def _routes(app: FastAPI, service: Service, reports: dict[str, Path]) -> None:
+def _routes(app: FastAPI, service: Service) -> None:
     model = {
         "id": service.settings.name,
         "object": "model",
@@ -114,36 +106,6 @@ def _routes(app: FastAPI, service: Service, reports: dict[str, Path]) -> None:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue a text as it stands, whole or as a stream of events."""
         return await _reply(service, await asyncio.to_thread(service.completion, body), request)
-
-    @app.get("/v1/personavec/vectors")
-    async def vectors() -> dict[str, Any]:
-        """The traits that are read and can be steered."""
-        return {
-            "vectors": [
-                {
-                    "trait": trait,
-                    "description": vector.meta.get("description", ""),
-                    "layer": vector.layer,
-                    "coherent_range": vector.coherent_range,
-                    "report": trait in reports,
-                }
-                for trait, vector in service.vectors.items()
-            ],
-            "any_coefficient": service.settings.allow_any_coefficient,
-            "guards": [
-                {"condition": str(guard.condition), "does": guard.does, "amount": guard.amount}
-                for guard in service.settings.guards
-            ],
-        }
-
-    @app.get("/v1/personavec/vectors/{trait}/report", response_class=FileResponse)
-    async def report(trait: str) -> FileResponse:
-        """A vector's report."""
-        find(service.vectors, trait, "trait")
-        if trait not in reports:
-            raise ApiError(404, f"vector '{trait}' has no report")
-        policy = {"Content-Security-Policy": _REPORT_POLICY}
-        return FileResponse(reports[trait], media_type="text/html", headers=policy)
 
     @app.get("/v1/personavec/alarms")
     async def alarms() -> dict[str, Any]:

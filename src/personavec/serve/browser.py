@@ -21,6 +21,8 @@ from pydantic import BaseModel
 
 from personavec.errors import PersonavecError
 from personavec.report.extraction import vector_report
+from personavec.serve.protocol import ApiError
+from personavec.serve.replies import Service
 from personavec.vectors import PersonaVector
 
 #: A report is one file with its script inside. In a sandbox it has no origin, so that whatever is
@@ -54,35 +56,52 @@ class VectorEntry(BaseModel):
     report: str
 
 
+class GuardEntry(BaseModel):
+    """A guard of the operator's; `amount` is its coefficient or percentile."""
+
+    condition: str
+    does: str
+    amount: float
+
+
 class VectorList(BaseModel):
-    """What the page draws itself from."""
+    """What is served, and what the page draws itself from."""
 
     model: str
+    max_tokens: int
+    any_coefficient: bool
     vectors: list[VectorEntry]
+    guards: list[GuardEntry]
 
 
-def add_page(
-    app: FastAPI, model: str, vectors: Mapping[str, PersonaVector], reports: Mapping[str, Path]
-) -> None:
-    """Serve the page under `/`, `GET /v1/personavec/vectors` and the vectors' reports.
+def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> None:
+    """Serve the page under `/`, the list of vectors and their reports.
 
     `reports` maps a trait to the report of its extraction, where there is one; the others are
     drawn from what is stored with the vector. A browser follows a link without an API key, so
-    that a report's address holds a token that only `GET /v1/personavec/vectors` tells.
+    that a report's address holds a token that only the list tells.
     """
     secret = secrets.token_bytes(32)
 
     def token(trait: str) -> str:
         return hmac.new(secret, trait.encode(), hashlib.sha256).hexdigest()
 
+    vectors, settings = service.vectors, service.settings
     by_token = {token(trait): trait for trait in vectors}
     entries = VectorList(
-        model=model,
+        model=settings.name,
+        max_tokens=settings.max_tokens,
+        any_coefficient=settings.allow_any_coefficient,
         vectors=[_entry(vector, f"/report/{token(trait)}") for trait, vector in vectors.items()],
+        guards=[
+            GuardEntry(condition=str(guard.condition), does=guard.does, amount=guard.amount)
+            for guard in settings.guards
+        ],
     )
 
-    @app.get("/v1/personavec/vectors", summary="The vectors to steer and read along")
+    @app.get("/v1/personavec/vectors")
     async def list_vectors() -> VectorList:
+        """The traits that are read and can be steered."""
         return entries
 
     # No coroutine: drawing takes a second, and replies go on meanwhile.
@@ -90,7 +109,7 @@ def add_page(
     def report(token: str) -> Response:
         trait = by_token.get(token)
         if trait is None:
-            return Response("This link is of an earlier run of the server: go back to its page.", 404)
+            raise ApiError(404, "this link is of an earlier run of the server; reload its page")
         text = _report(vectors[trait], reports.get(trait))
         return HTMLResponse(text, headers={"Content-Security-Policy": _REPORT_POLICY})
 
