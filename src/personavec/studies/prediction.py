@@ -403,3 +403,83 @@ def parts(
     drawn = random.Random(seed).sample(usable, n)
     chosen = {"high": ordered[-n:], "random": drawn, "low": ordered[:n]}
     return {name: tuple(row for row, _ in pairs) for name, pairs in chosen.items()}
+
+
+def run_parts(
+    loaded: LoadedModel,
+    data: TrainingRows,
+    vector: PersonaVector,
+    spec: TraitSpec,
+    out: Path,
+    config: PredictionConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Finetune on the high, random and low part of one mixed set, twice; expression after each.
+
+    Once from all rows, once from those whose log-odds by the judge are below 0: whether projection
+    finds what the judge does not. Each part has `config.rows` rows, or a third of what there is.
+    """
+    config = config or PredictionConfig()
+    progress = progress or Progress()
+    with lock(out):
+        claim(
+            out,
+            {
+                "command": "prediction, parts",
+                "model": loaded.identity.as_dict(),
+                "data": data.source,
+                "spec": spec.hash,
+                "config": asdict(config),
+            },
+        )
+        job = _job(loaded, [vector], [spec], out, config, progress)
+        said = _said(job, Dataset("mixed", data, spec.name))
+        cells = {"base": measure(job.bench, loaded, out / "base")}
+        made: list[dict[str, Any]] = []
+        for rows, below in (("all", None), ("not flagged by the judge", 0.0)):
+            usable = sum(below is None or _judged(each, spec.name) < below for each in said)
+            n = min(config.rows or usable // 3, usable // 3)
+            chosen = parts(data.rows, said, spec.name, n, seed=config.seed, judged_below=below)
+            for part, kept in chosen.items():
+                name = f"{part}, {rows}"
+                cells[name] = _trained(
+                    job, Dataset(name.replace(", ", "-").replace(" ", "-"), TrainingRows.of(kept))
+                )
+                ids = {row.id for row in kept}
+                differences = [
+                    each["traits"][spec.name]["projection_difference"]
+                    for each in said
+                    if each["row"] in ids
+                ]
+                made.append(
+                    {
+                        "rows": rows,
+                        "part": part,
+                        "name": name,
+                        "n": len(kept),
+                        "projection_difference": float(np.mean(differences)),
+                    }
+                )
+        cells = judge_cells(cells, [spec], job.judge, out / "run" / "judged", progress)
+        for each in made:
+            each["expression"] = summarise(
+                cells[each["name"]].of(spec.name), refusals=False, seed=config.seed
+            )
+        results = {
+            "command": "prediction, parts",
+            "trait": spec.name,
+            "model": loaded.identity.as_dict(),
+            "base": summarise(cells["base"].of(spec.name), refusals=False, seed=config.seed),
+            "parts": made,
+            "settings": asdict(config),
+            "versions": versions(),
+        }
+        atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    return results
+
+
+def _judged(record: Mapping[str, Any], trait: str) -> float:
+    """A row's log-odds; one that was not judged counts as flagged."""
+    value = record["traits"][trait]["judge"]
+    return float("inf") if value is None else value
