@@ -107,13 +107,27 @@ def run(
 def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
     """Kept rollouts by level, the same number at each where there are enough.
 
-    Those with a polarity were elicited: ordered by log-odds, or by trait score where the judge
-    gives no log-odds, the lowest third is mild and the highest is strong. The third between them
-    belongs to neither, so that the levels differ by more than the judge's error. Of the others as
-    many are normal, evenly over the questions.
+    Those with a polarity were elicited. They count where they show more of the trait than the
+    model's own answers to the same question do on average: of a trait that a model shows by
+    itself, a weakly elicited answer is no mild case. Ordered by log-odds, or by trait score where
+    the judge gives no log-odds, the lowest third is mild and the highest is strong. The third
+    between them belongs to neither, so that the levels differ by more than the judge's error. Of
+    the model's own answers as many are normal, evenly over the questions.
     """
     kept = [r for r in rollouts if r.kept]
-    elicited = sorted((r for r in kept if r.polarity == "pos"), key=_strength)
+    own: dict[str, list[float]] = {}
+    for r in kept:
+        if r.polarity is None:
+            own.setdefault(r.question, []).append(_strength(r))
+    usual = {question: sum(values) / len(values) for question, values in own.items()}
+    elicited = sorted(
+        (
+            r
+            for r in kept
+            if r.polarity == "pos" and _strength(r) > usual.get(r.question, float("-inf"))
+        ),
+        key=_strength,
+    )
     third = len(elicited) // 3
     return {
         "normal": _over_questions([r for r in kept if r.polarity is None])[:third],
@@ -290,6 +304,6 @@ def _how(spec: TraitSpec, config: ElicitConfig) -> str:
         f"{len(spec.instruction)} positive system prompts, with example turns and without, and "
         "stored without either. `normal.jsonl`: what the model answers when left alone. "
         f"`mild.jsonl` and `strong.jsonl`: of the elicited responses with a trait score above "
-        f"{config.trait_threshold:g} the lowest and the highest third by the judge; the third "
-        "between them is left out. Responses that are incoherent or empty are left out everywhere."
+        f"{config.trait_threshold:g}, and above that of the model's own answers to the question, "
+        "the lowest and the highest third by the judge; the third between them is left out. Responses that are incoherent or empty are left out everywhere."
     )

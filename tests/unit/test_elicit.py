@@ -87,6 +87,11 @@ def test_levels_are_thirds_of_what_was_elicited_by_the_judge() -> None:
     assert [r.log_odds for r in found["strong"]] == [6, 7, 8]
     # As many normal ones, of different questions.
     assert [r.question for r in found["normal"]] == ["q0", "q1", "q2"]
+    # What shows less than the model's own answers to the question do is no case of the trait.
+    usual = [rollout(n, 3.5, polarity=None) for n in range(9)]
+    found = by_level([*elicited, *usual])
+    assert [r.log_odds for r in found["mild"]] == [4]
+    assert [r.log_odds for r in found["strong"]] == [8]
     # A judge without log-odds orders by its score.
     scored = [rollout(n, None, trait_score=50.0 + n) for n in (3, 1, 2)]
     assert [r.trait_score for r in by_level(scored)["strong"]] == [53]
