@@ -219,17 +219,24 @@ class _Job:
         return self.config.layer if isinstance(self.config.layer, int) else vector.layer
 
 
+def check_inputs(
+    mitigation: Mitigation, vectors: Sequence[PersonaVector], spec: TraitSpec | None
+) -> None:
+    """Raise UsageError where a mitigation lacks what it works with; needs no model."""
+    if mitigation.name in WITH_VECTOR and not vectors:
+        raise UsageError(f"mitigation {mitigation.name} needs a vector: name it with --vectors")
+    if mitigation.name == "inoculation" and spec is None:
+        raise UsageError("mitigation inoculation needs a trait: name it with --trait")
+    if mitigation.coefficient == "auto" and len(vectors) != 1:
+        raise UsageError("--dose auto chooses the coefficient of one vector; name one")
+
+
 def _check(job: _Job) -> None:
     mitigation, identity = job.config.mitigation, job.loaded.identity
     for vector in job.read:
         vector.check_fits(identity.n_layers, identity.hidden_size)
         vector.direction(job.layer_of(vector))
-    if mitigation.name in WITH_VECTOR and not job.vectors:
-        raise UsageError(f"mitigation {mitigation.name} needs a vector: name it with --vectors")
-    if mitigation.name == "inoculation" and job.spec is None:
-        raise UsageError("mitigation inoculation needs a trait: name it with --trait")
-    if mitigation.coefficient == "auto" and len(job.vectors) != 1:
-        raise UsageError("--dose auto chooses the coefficient of one vector; name one")
+    check_inputs(mitigation, job.vectors, job.spec)
     if isinstance(job.config.layer, int) and job.config.layer < 1:
         raise UsageError(f"layer {job.config.layer} cannot be steered: layers count from 1")
     traits = {vector.trait for vector in job.read}
