@@ -23,7 +23,7 @@ from accelerate import PartialState
 from personavec.cards import card
 from personavec.conditions import Condition
 from personavec.conversations import Reject, Row
-from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before
+from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before, pull_interval
 from personavec.drift import UNITS, Drift, Probes
 from personavec.errors import DataError, UsageError
 from personavec.mitigations import (
@@ -43,7 +43,6 @@ from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
 from personavec.progress import Progress
 from personavec.runs import atomic_write, claim, lock
-from personavec.stats import clustered_bootstrap
 from personavec.summaries import versions
 from personavec.training import (
     Example,
@@ -287,8 +286,8 @@ def _dosed(
     directions = {v.trait: (job.layer_of(v), v.direction(job.layer_of(v))) for v in job.read}
     pulls = pull_before(job.loaded, sample, directions) if directions else {}
     for name, pull in pulls.items():
-        if pull.rows:
-            found = clustered_bootstrap(pull.rows, list(range(len(pull.rows))))
+        if len(pull.rows) > 1:
+            found = pull_interval(pull)
             notes.append(
                 f"Before training, the descent of the loss at layer {directions[name][0]} has "
                 f"cosine {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}, "
