@@ -9,17 +9,18 @@ import inspect
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -35,6 +36,7 @@ from personavec.training import Example, Setup, Trained, TrainingConfig, collate
 COMPLETE = "complete.json"
 
 
+@runtime_checkable
 class Addition(Protocol):
     """A term that is added to the loss of every forward."""
 
@@ -56,6 +58,7 @@ class Addition(Protocol):
         ...
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What is read of the model every so many steps."""
 
@@ -244,7 +247,7 @@ def trainable(loaded: LoadedModel, config: TrainingConfig) -> Iterator[Any]:
             raise UsageError("full finetuning needs float32 weights: load with --dtype float32")
         wrapped = model
     else:
-        wrapped = get_peft_model(model, _lora(loaded, config))
+        wrapped = get_peft_model(model, _lora(config))
     try:
         yield wrapped
     finally:
@@ -261,7 +264,7 @@ def trainable(loaded: LoadedModel, config: TrainingConfig) -> Iterator[Any]:
         model.eval()
 
 
-def _lora(loaded: LoadedModel, config: TrainingConfig) -> LoraConfig:
+def _lora(config: TrainingConfig) -> LoraConfig:
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -270,7 +273,6 @@ def _lora(loaded: LoadedModel, config: TrainingConfig) -> LoraConfig:
         # Every linear layer of the blocks, as in the paper; the output head is left out.
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=loaded.identity.name,
     )
 
 
@@ -287,7 +289,9 @@ def train(
         raise DataError("there is no text to train on")
     with trainable(loaded, config) as model:
         bar = setup.progress.bar(setup.label, _steps(len(examples), config, setup))
-        with bar as counting, ExitStack() as stack:
+        with bar as counting, warnings.catch_warnings(), ExitStack() as stack:
+            # Names that these packages have changed among themselves.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
             reading = None
             if setup.pull is not None:
                 reading = TrainingHooks(setup.pull.layers, setup.pull.act)
@@ -306,6 +310,8 @@ def train(
                 addition=setup.addition,
                 reader=setup.drift,
             )
+            # It prints on stdout, which is kept for results.
+            trainer.remove_callback(PrinterCallback)
             checkpoint = last_checkpoint(folder)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             stopped = setup.drift is not None and setup.drift.stopped is not None
@@ -389,7 +395,7 @@ def _save(trainer: Trainer, save_to: Path, loaded: LoadedModel) -> None:
         trainer.save_model(str(aside))
         trainer.accelerator.wait_for_everyone()
         if trainer.accelerator.is_main_process:
-            _finish(aside, save_to)
+            _finish(aside, save_to, loaded)
     except Exception as error:
         if found := disk_full_error(save_to, error):
             raise found from error
@@ -408,13 +414,19 @@ def _keep_checkpoint(checkpoint: Path | None, save_to: Path, loaded: LoadedModel
         aside = save_to.with_name(f".{save_to.name}.tmp")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(checkpoint, aside, ignore=shutil.ignore_patterns(*_STATE))
-        _finish(aside, save_to)
+        _finish(aside, save_to, loaded)
     PartialState().wait_for_everyone()
     return save_to
 
 
-def _finish(aside: Path, save_to: Path) -> None:
+def _finish(aside: Path, save_to: Path, loaded: LoadedModel) -> None:
     for name in ("training_args.bin", "README.md"):
         (aside / name).unlink(missing_ok=True)
+    config = aside / "adapter_config.json"
+    if config.exists():
+        # The name under which this package loads the base, not where its files lie.
+        found = json.loads(config.read_text("utf-8"))
+        found["base_model_name_or_path"] = loaded.identity.name
+        config.write_text(json.dumps(found, indent=2, sort_keys=True), "utf-8")
     shutil.rmtree(save_to, ignore_errors=True)
     aside.rename(save_to)

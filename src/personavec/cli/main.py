@@ -18,6 +18,7 @@ from personavec.cli import (
     evaluate,
     export,
     extract,
+    finetune,
     import_,
     judges,
     models,
@@ -45,6 +46,7 @@ app.command("validate-screen")(validate_screen.command)
 app.command("elicit")(elicit.command)
 app.command("shift")(shift.command)
 app.command("compare-mitigations")(compare_mitigations.command)
+app.command("finetune")(finetune.command)
 app.command("export")(export.command)
 app.command("import")(import_.command)
 app.add_typer(traits.app, name="traits")

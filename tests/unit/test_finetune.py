@@ -1,0 +1,491 @@
+"""Finetuning on tiny models: what is trained on, what is kept, and that a kill costs nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from personavec import LoadedModel, PersonaVector, finetune
+from personavec.cli.main import app
+from personavec.conditions import Condition
+from personavec.conversations import Row
+from personavec.dose import check_sign, projection_difference, pull_before
+from personavec.errors import ActivationError, DataError, SettingsMismatchError, UsageError
+from personavec.finetune import FinetuneConfig
+from personavec.mitigations import Mitigation, mitigated_rows
+from personavec.model.engine.base import Request, Sampling
+from personavec.model.engine.hf import generate
+from personavec.model.loading import wrap_model
+from personavec.model.schedule import Schedule
+from personavec.progress import Progress
+from personavec.runs import read_records
+from personavec.screening.natural import Naturals
+from personavec.training import (
+    TrainingConfig,
+    TrainingRows,
+    encode_rows,
+    mean_losses,
+    read_training_rows,
+)
+from personavec.traits import load_trait
+
+Make = Callable[..., PersonaVector]
+QUIET = Progress(quiet=True)
+SMALL = TrainingConfig(
+    rank=4,
+    alpha=8,
+    learning_rate=1e-3,
+    batch=2,
+    accumulation=2,
+    epochs=2,
+    warmup_steps=1,
+    checkpoint_every=2,
+)
+
+
+def row(i: int, *texts: str, system: str | None = None) -> Row:
+    messages = [{"role": "system", "content": system}] if system else []
+    for place, text in enumerate(texts):
+        messages.append({"role": ("user", "assistant")[place % 2], "content": text})
+    return Row(i, f"r{i}", tuple(messages))
+
+
+ROWS = TrainingRows.of([row(i, f"q{i}", "Oh no, " + "abc"[i % 3] * 5) for i in range(8)])
+
+
+def run(loaded: LoadedModel, out: Path, vector: PersonaVector | None = None, **more: Any) -> Any:
+    mitigation = more.pop("mitigation", Mitigation())
+    training = replace(SMALL, **more.pop("training", {}))
+    config = FinetuneConfig(
+        training=training, mitigation=mitigation, drift_every=2, **more.pop("config", {})
+    )
+    rows = more.pop("rows", ROWS)
+    vectors = [] if vector is None else [vector]
+    return finetune.run(loaded, rows, out, config, vectors=vectors, progress=QUIET, **more)
+
+
+def test_only_the_assistants_turns_count(llama: LoadedModel) -> None:
+    rows = [row(0, "one", "ab", "two", "cd", system="Be nice.")]
+    (example,), rejects = encode_rows(llama, rows, SMALL)
+    assert not rejects
+    trained = [i for i in example.labels if i != -100]
+    end = llama.tokenizer.eos_token_id
+    # The template of these models ends every turn with its end-of-text token.
+    expected = [*llama.chat.response_ids("ab"), end, *llama.chat.response_ids("cd"), end]
+    assert trained == expected
+    text = llama.tokenizer.decode(list(example.input_ids))
+    assert text == (
+        "<|system|>Be nice.<|end|><|user|>one<|end|><|assistant|>ab<|end|>"
+        "<|user|>two<|end|><|assistant|>cd<|end|>"
+    )
+
+
+def test_long_rows_are_left_out_or_cut(llama: LoadedModel) -> None:
+    rows = [row(0, "q", "a" * 50), row(1, "q" * 50, "a"), row(2, "q", "a")]
+    found, rejects = encode_rows(llama, rows, replace(SMALL, max_length=30))
+    assert [e.row for e in found] == [2]
+    assert [r.index for r in rejects] == [0, 1]
+    assert "more than the 30 allowed" in rejects[0].reason
+    found, rejects = encode_rows(llama, rows, replace(SMALL, max_length=30, truncate=True))
+    # What is cut down to its prompt has nothing to train on.
+    assert [e.row for e in found] == [0, 2]
+    assert [r.index for r in rejects] == [1]
+    assert len(found[0].input_ids) == 30
+
+
+def test_losses_are_those_of_the_model(llama: LoadedModel) -> None:
+    examples, _ = encode_rows(llama, [row(0, "one", "ab", "two", "cd")], SMALL)
+    ids, labels = (torch.tensor([part]) for part in (examples[0].input_ids, examples[0].labels))
+    with torch.no_grad():
+        expected = llama.model(input_ids=ids, labels=labels).loss.item()
+    assert mean_losses(llama, examples)[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "mitigation",
+    [
+        Mitigation(),
+        Mitigation("preventative", coefficient=1.0),
+        Mitigation("random", coefficient=Schedule(((0.0, 1.0), (1.0, 2.0)))),
+        Mitigation("caft"),
+        Mitigation("penalty", strength=1.0),
+        Mitigation("kl", strength=0.5),
+    ],
+    ids=lambda m: m.name,
+)
+def test_every_mitigation_trains_and_leaves_the_base_as_it_was(
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path, mitigation: Mitigation
+) -> None:
+    loaded = fresh()
+    vector = _pulled_along(loaded, random_vector(loaded, layer=2))
+    before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
+    inputs = torch.tensor([loaded.chat.prompt_ids([{"role": "user", "content": "hello"}])])
+    with torch.no_grad():
+        logits = loaded.model(inputs).logits
+    found = run(loaded, tmp_path, vector, mitigation=mitigation)
+    after = loaded.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(inputs).logits, logits)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in loaded.model.modules())
+    assert found["steps"] == 4
+    assert found["losses"][-1] < found["losses"][0]
+    # The adapter holds LoRA weights and nothing else, and its card says what was done.
+    from safetensors.torch import load_file
+
+    names = load_file(tmp_path / "model" / "adapter_model.safetensors").keys()
+    assert all(".lora_A." in name or ".lora_B." in name for name in names)
+    assert mitigation.name in (tmp_path / "model" / "README.md").read_text()
+    drift = read_records(tmp_path / "drift.jsonl")
+    assert [record["step"] for record in drift] == [0, 2, 4]
+    assert drift[0]["traits"]["testing"]["change"] == 0
+    assert drift[-1]["traits"]["testing"]["low"] <= drift[-1]["traits"]["testing"]["high"]
+    assert -1 <= drift[-1]["pull"]["testing"]["toward"] <= 1
+    # Called again, it is finished.
+    assert run(loaded, tmp_path, vector, mitigation=mitigation) == found
+    with pytest.raises(SettingsMismatchError):
+        run(loaded, tmp_path, vector, mitigation=mitigation, training={"seed": 1})
+
+
+def _pulled_along(loaded: LoadedModel, vector: PersonaVector) -> PersonaVector:
+    """The vector with its sign such that the rows pull toward it."""
+    examples, _ = encode_rows(loaded, ROWS.rows, SMALL)
+    pull = pull_before(loaded, examples, {"testing": (2, vector.direction(2))})["testing"]
+    sign = 1 if (pull.toward or 0) > 0 else -1
+    return replace(vector, response_mean_diff=sign * vector.response_mean_diff)
+
+
+def test_the_loss_is_that_of_trl(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss made where logits count, against TRL's own, on whole runs."""
+    from personavec import sft
+
+    ours = run(fresh(), tmp_path / "ours")["losses"]
+    taken = sft.Trainer.__init__
+
+    def theirs(self: Any, *args: Any, **kwargs: Any) -> None:
+        taken(self, *args, **kwargs)
+        self._takes_kept = False
+
+    monkeypatch.setattr(sft.Trainer, "__init__", theirs)
+    assert run(fresh(), tmp_path / "theirs")["losses"] == pytest.approx(ours, abs=1e-4)
+
+
+def test_a_strong_penalty_holds_the_projection_and_kl_the_distribution(
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
+) -> None:
+    loaded = fresh()
+    vector = random_vector(loaded, layer=2)
+    moved = {}
+    for name, mitigation in {
+        "none": Mitigation(),
+        "penalty": Mitigation("penalty", strength=1000.0),
+        "kl": Mitigation("kl", strength=100.0),
+    }.items():
+        more = {"learning_rate": 1e-2, "epochs": 3}
+        run(loaded, tmp_path / name, vector, mitigation=mitigation, training=more)
+        last = read_records(tmp_path / name / "drift.jsonl")[-1]
+        moved[name] = abs(last["traits"]["testing"]["change"])
+    assert moved["penalty"] < 0.5 * moved["none"]
+    assert moved["kl"] < moved["none"]
+
+
+def test_mitigations_on_the_rows(llama: LoadedModel, tmp_path: Path) -> None:
+    spec = load_trait("evil")[0]
+    data = replace(ROWS, flagged=frozenset({0, 3}))
+    kept = mitigated_rows(Mitigation("drop-flagged"), data, llama, tmp_path)
+    assert [r.index for r in kept.rows] == [1, 2, 4, 5, 6, 7]
+    inoculated = mitigated_rows(Mitigation("inoculation"), data, llama, tmp_path, spec=spec)
+    assert {r.messages[0]["content"] for r in inoculated.rows} == {spec.instruction[0].pos}
+    own = TrainingRows.of([row(0, "q", "a", system="Be brief.")])
+    (merged,) = mitigated_rows(Mitigation("inoculation"), own, llama, tmp_path, spec=spec).rows
+    assert merged.messages[0]["content"] == f"{spec.instruction[0].pos}\n\nBe brief."
+    mixed = mitigated_rows(Mitigation("interleave", strength=0.5), data, llama, tmp_path / "b")
+    assert len(mixed.rows) == 16
+    assert len({r.index for r in mixed.rows}) == 16
+    with pytest.raises(DataError, match="nothing is left"):
+        mitigated_rows(
+            Mitigation("drop-flagged"),
+            replace(ROWS, flagged=frozenset(range(8))),
+            llama,
+            tmp_path,
+        )
+    for wrong in (
+        {"name": "none", "coefficient": 1.0},
+        {"name": "preventative"},
+        {"name": "kl"},
+        {"name": "interleave", "strength": 1.5},
+        {"name": "vaccination"},
+    ):
+        with pytest.raises(UsageError):
+            Mitigation(**wrong)
+
+
+def test_a_wrong_sign_is_refused_with_the_evidence(
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
+) -> None:
+    loaded = fresh()
+    vector = _pulled_along(loaded, random_vector(loaded, layer=2))
+    examples, _ = encode_rows(loaded, ROWS.rows, SMALL)
+    pull = pull_before(loaded, examples, {"testing": (2, vector.direction(2))})["testing"]
+    check_sign(vector, 1.0, pull)
+    with pytest.raises(UsageError, match=r"steers away from testing.*cosine"):
+        run(loaded, tmp_path, vector, mitigation=Mitigation("preventative", coefficient=-1.0))
+    # Data whose every row pulls straight away from the vector.
+    turned = replace(pull, rows=tuple(-abs(c) - 0.1 for c in pull.rows))
+    with pytest.raises(UsageError, match="pull away from testing"):
+        check_sign(vector, 1.0, turned)
+
+
+def test_the_projection_difference_is_that_of_the_naive_loop(
+    llama: LoadedModel, random_vector: Make, tmp_path: Path
+) -> None:
+    vector = random_vector(llama, layer=2)
+    rows = ROWS.rows[:3]
+    naturals = Naturals(llama, tmp_path, max_tokens=8)
+    found = projection_difference(llama, rows, vector, 2, naturals)
+    expected = []
+    for each in rows:
+        prompt = llama.chat.prompt_ids(each.messages[:1])
+        own = llama.chat.response_ids(each.messages[1]["content"])
+        # The ids that greedy decoding gives; a random model's bytes need not be text.
+        (batch,) = generate(llama, [Request("r", tuple(prompt))], Sampling(8, temperature=0.0))
+        sides = []
+        for ids in (own, batch[0].response_ids):
+            with torch.no_grad():
+                states = llama.model(torch.tensor([[*prompt, *ids]]), output_hidden_states=True)
+            mean = states.hidden_states[2][0, len(prompt) :].mean(0)
+            sides.append(float(vector.project(mean)))
+        expected.append(sides[0] - sides[1])
+    assert found.value == pytest.approx(sum(expected) / 3, abs=0.05)
+
+
+def test_auto_starts_where_the_difference_is_cancelled(
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
+) -> None:
+    loaded = fresh()
+    vector = random_vector(loaded, layer=2)
+    naturals = Naturals(loaded, tmp_path / "naturals")
+    difference = projection_difference(loaded, ROWS.rows, vector, 2, naturals)
+    sign = 1 if difference.value > 0 else -1
+    vector = replace(vector, response_mean_diff=sign * vector.response_mean_diff)
+    auto = Mitigation("preventative", coefficient="auto")
+    found = run(loaded, tmp_path / "auto", vector, mitigation=auto)
+    dose = found["dose"]
+    norm = float(vector.direction(2).norm())
+    assert dose["start"] == pytest.approx(abs(difference.value) / norm, rel=0.05)
+    assert 0.5 * dose["start"] <= found["coefficient"] + 1e-3
+    assert found["coefficient"] <= 3 * dose["start"] + 1e-3
+    assert any(dose["why"] in note for note in found["notes"])
+    away = replace(vector, response_mean_diff=-vector.response_mean_diff)
+    with pytest.raises(UsageError, match="pull"):
+        run(loaded, tmp_path / "away", away, mitigation=auto)
+
+
+def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
+) -> None:
+    loaded = fresh()
+    vector = random_vector(loaded, layer=2)
+    plain = run(loaded, tmp_path / "plain", vector, training={"epochs": 4})
+    drift = read_records(tmp_path / "plain" / "drift.jsonl")
+    first, second, third = (record["traits"]["testing"]["sigma"] for record in drift[:3])
+    side = ">" if third > second else "<"
+    if (third > second) != (second > first):
+        pytest.skip("the drift of this model turns, so no line lies between its readings")
+    line = Condition("testing", side, (second + third) / 2, "sigma")
+    stopping = {"stop_if": (line,)}
+    more = {"training": {"epochs": 4}, "config": stopping}
+    found = run(loaded, tmp_path / "stopped", vector, **more)
+    assert found["stopped"] == str(line)
+    assert (found["steps"], plain["steps"]) == (4, 8)
+    # Step 4 met it: what is kept is step 2.
+    assert [p.name for p in (tmp_path / "stopped" / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert (tmp_path / "stopped" / "model" / "adapter_model.safetensors").read_bytes() == (
+        tmp_path / "stopped" / "run" / "checkpoint-2" / "adapter_model.safetensors"
+    ).read_bytes()
+    met = {"stop_if": (Condition("testing", side, first - (1 if side == ">" else -1)),)}
+    with pytest.raises(UsageError, match="met before training"):
+        run(loaded, tmp_path / "met", vector, config=met)
+    with pytest.raises(UsageError, match="conditions on a run"):
+        run(loaded, tmp_path / "other", vector, config={"stop_if": (Condition("evil", ">", 1),)})
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from personavec import sft
+
+    loss = sft.Trainer._loss
+
+    def breaking(self: Any, *args: Any) -> Any:
+        total, logits = loss(self, *args)
+        return (total * torch.nan if self.state.global_step == 3 else total), logits
+
+    monkeypatch.setattr(sft.Trainer, "_loss", breaking)
+    with pytest.raises(ActivationError, match=r"nan at step 4.*checkpoint"):
+        run(fresh(), tmp_path)
+    assert (tmp_path / "run" / "checkpoint-2" / "complete.json").exists()
+    monkeypatch.setattr(sft.Trainer, "_loss", loss)
+    assert run(fresh(), tmp_path)["steps"] == 4
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_torn_checkpoint(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from personavec.errors import StorageError
+
+    saved = torch.save
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StorageError, match="disk full"):
+        run(fresh(), tmp_path)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    monkeypatch.setattr(torch, "save", saved)
+    assert run(fresh(), tmp_path)["steps"] == 4
+
+
+def test_full_finetuning_trains_every_weight(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    loaded = fresh()
+    before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
+    found = run(loaded, tmp_path, training={"full": True})
+    assert found["losses"][-1] < found["losses"][0]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tuned = wrap_model(model, AutoTokenizer.from_pretrained(tmp_path / "model"))
+    changed = [k for k, v in tuned.model.state_dict().items() if not torch.equal(v, before[k])]
+    assert len(changed) > 0.9 * len(before)
+    half = fresh()
+    half.model.bfloat16()
+    with pytest.raises(UsageError, match="float32"):
+        run(half, tmp_path / "half", training={"full": True})
+
+
+def test_rows_of_every_form_and_bad_ones(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"prompt": "q", "completion": "a", "evil_flag": True},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"messages": [{"role": "user", "content": "q"}]},
+        {"messages": [{"role": "robot", "content": "q"}]},
+        {"prompt": "q", "completion": " "},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    found = read_training_rows(path)
+    assert [r.index for r in found.rows] == [0, 1, 2]
+    reasons = [r.reason for r in found.rejects]
+    assert [
+        words in reason
+        for words, reason in zip(
+            ("no assistant turn", "unknown role", "empty response"), reasons, strict=True
+        )
+    ] == [True] * 3
+    with pytest.raises(DataError, match="evil_flag"):
+        read_training_rows(path, flags=["evil_flag"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mitigation", "preventative"], "coefficient"),
+        (["--mitigation", "caft"], "--vectors"),
+        (["--stop-if", "evil>3"], "no vector for trait"),
+        (["--vectors", "evil", "--stop-if", "evil>3score"], "unit"),
+        (["--mitigation", "preventative", "--coefficient", "x"], "coefficient 'x'"),
+        (["--dose", "much"], "auto"),
+        (["--vectors", "nowhere"], "no persona vector"),
+    ],
+)
+def test_bad_usage_is_told_before_a_model_is_loaded(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "completion": "a"}))
+    given = ["finetune", str(path), "--model", str(tmp_path / "nothing"), *arguments]
+    ended = CliRunner().invoke(app, given)
+    assert ended.exit_code != 0
+    assert message in str(ended.exception)
+
+
+# In processes of their own: a kill, and two of them at work
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import conftest
+import torch
+torch.set_num_threads(1)
+import test_finetune as t
+out, accumulation = Path(sys.argv[1]), int(sys.argv[2])
+t.run(conftest.build(), out, training=dict(accumulation=accumulation, epochs=6, checkpoint_every=3))
+"""
+
+
+def _program(tmp_path: Path) -> list[str]:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent)))
+    return [str(path)]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def _losses(out: Path) -> list[float]:
+    return json.loads((out / "results.json").read_text())["losses"]
+
+
+def test_killed_and_continued_it_ends_at_the_same_loss(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    more = {"training": {"epochs": 6, "checkpoint_every": 3}}
+    undisturbed = run(fresh(), tmp_path / "whole", **more)["losses"]
+    out = tmp_path / "killed"
+    command = [sys.executable, *_program(tmp_path), str(out), "2"]
+    with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
+        until = time.monotonic() + 120
+        while not list(out.glob("run/checkpoint-*")) and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert list(out.glob("run/checkpoint-*"))
+    assert not (out / "results.json").exists()
+    # What a kill leaves of a checkpoint that was being written.
+    (out / "run" / "checkpoint-11").mkdir()
+    continued = run(fresh(), out, **more)["losses"]
+    assert continued == pytest.approx(undisturbed, abs=1e-6)
+    assert [r["step"] for r in read_records(out / "drift.jsonl")] == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_two_processes_have_the_loss_curve_of_one(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    alone = run(fresh(), tmp_path / "alone", training={"epochs": 6, "checkpoint_every": 3})
+    out = tmp_path / "two"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"]
+    command = [*launch, *_program(tmp_path), str(out), "1"]
+    subprocess.run(command, env=_environment(), check=True, timeout=300, capture_output=True)
+    assert _losses(out) == pytest.approx(alone["losses"], abs=1e-4)
