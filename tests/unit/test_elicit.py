@@ -127,7 +127,7 @@ def test_every_level_is_above_the_one_before(made: Path) -> None:
     results = json.loads((made / "results.json").read_text())
     bands = results["levels"]
     assert bands["mild"]["band"]["to"] <= bands["strong"]["band"]["from"]
-    assert 0 < bands["mild"]["band"]["from"]
+    assert bands["mild"]["band"]["from"] > 0
     assert bands["mild"]["log_odds"] < bands["strong"]["log_odds"]
     strong = [row["log_odds"] for row in rows(made / "strong.jsonl")]
     assert bands["strong"]["log_odds"] == pytest.approx(sum(strong) / len(strong))
