@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personavec import author as author
+    from personavec import elicit as elicit
     from personavec import evaluate as evaluate
     from personavec import extract as extract
     from personavec import finetune as finetune
     from personavec import screen as screen
+    from personavec import shift as shift
     from personavec.author import AuthorConfig as AuthorConfig
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
@@ -53,6 +55,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "author": ("personavec.author", None),
     "cosine": ("personavec.vectors", "cosine"),
+    "elicit": ("personavec.elicit", None),
     "evaluate": ("personavec.evaluate", None),
     "extract": ("personavec.extract", None),
     "finetune": ("personavec.finetune", None),
@@ -61,6 +64,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "load_vector": ("personavec.vectors", "load_vector"),
     "screen": ("personavec.screen", None),
     "project_conversation": ("personavec.reading", "project_conversation"),
+    "shift": ("personavec.shift", None),
     "steer": ("personavec.model.steering", "steer"),
     "wrap_model": ("personavec.model.loading", "wrap_model"),
 }

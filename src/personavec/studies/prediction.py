@@ -9,6 +9,7 @@ difference.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
@@ -71,7 +72,7 @@ class PredictionConfig:
 
     training: TrainingConfig = SMALL
     rows: int | None = 96
-    """At most so many rows of a dataset, drawn at random; default: 96."""
+    """At most so many rows of a dataset, drawn at random; None for all."""
     questions: int | None = 12
     samples: int = 1
     max_tokens: int = 64
@@ -124,6 +125,7 @@ def run(
                 "command": "prediction",
                 "model": loaded.identity.as_dict(),
                 "specs": {spec.name: spec.hash for spec in specs},
+                "vectors": {v.trait: _hash(v) for v in vectors},
                 "config": asdict(config),
             },
         )
@@ -156,6 +158,10 @@ def run(
         )
         atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     return results
+
+
+def _hash(vector: PersonaVector) -> str:
+    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
 
 
 def _job(
@@ -430,6 +436,7 @@ def run_parts(
                 "model": loaded.identity.as_dict(),
                 "data": data.source,
                 "spec": spec.hash,
+                "vector": _hash(vector),
                 "config": asdict(config),
             },
         )
