@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personavec import author as author
+    from personavec import elicit as elicit
     from personavec import evaluate as evaluate
     from personavec import extract as extract
     from personavec import finetune as finetune
     from personavec import screen as screen
+    from personavec import shift as shift
     from personavec.author import AuthorConfig as AuthorConfig
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
@@ -54,6 +56,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "author": ("personavec.author", None),
     "cosine": ("personavec.vectors", "cosine"),
+    "elicit": ("personavec.elicit", None),
     "evaluate": ("personavec.evaluate", None),
     "extract": ("personavec.extract", None),
     "finetune": ("personavec.finetune", None),
@@ -63,6 +66,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "screen": ("personavec.screen", None),
     "project_conversation": ("personavec.readings", "project_conversation"),
     "read_conversation": ("personavec.readings", "read_conversation"),
+    "shift": ("personavec.shift", None),
     "steer": ("personavec.model.steering", "steer"),
     "wrap_model": ("personavec.model.loading", "wrap_model"),
 }

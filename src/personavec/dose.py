@@ -97,7 +97,7 @@ def projection_difference(
             "the projection difference needs two prompts that the model answers; "
             "give the coefficient itself"
         )
-    return clustered_bootstrap(values, clusters)
+    return clustered_bootstrap(np.asarray(values), clusters)
 
 
 def pull_before(
@@ -138,6 +138,14 @@ def pull_before(
     return pull.take()
 
 
+def pull_interval(pull: Pull) -> Interval:
+    """The mean cosine of the rows' descent with the direction, bootstrapped over the rows.
+
+    Raises DataError where fewer than two rows have a gradient.
+    """
+    return clustered_bootstrap(np.asarray(pull.rows), list(range(len(pull.rows))))
+
+
 def check_sign(
     vector: PersonaVector, coefficient: float, pull: Pull, difference: Interval | None = None
 ) -> None:
@@ -146,7 +154,7 @@ def check_sign(
     That is a negative coefficient, or data that pull away from the vector: the whole interval of
     the gradient's cosine with it, or of the projection difference, lies below 0.
     """
-    found = clustered_bootstrap(pull.rows, list(range(len(pull.rows))))
+    found = pull_interval(pull)
     evidence = (
         f"before training, descent at the layer has cosine {found.value:+.3f} "
         f"({found.low:+.3f} to {found.high:+.3f}) with the {vector.trait} vector"

@@ -107,13 +107,19 @@ def run(
 def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
     """Kept rollouts by level, the same number at each where there are enough.
 
-    Those with a polarity were elicited: ordered by log-odds, or by trait score where the judge
-    gives no log-odds, the lowest third is mild and the highest is strong. The third between them
-    belongs to neither, so that the levels differ by more than the judge's error. Of the others as
-    many are normal, evenly over the questions.
+    Those with a polarity were elicited. What counts is by how much one shows more of the trait
+    than the model's own answers to the same question do on average: of a trait that a model shows
+    by itself, a weakly elicited answer is no mild case. Of those that do show more the lowest
+    third is mild and the highest is strong. The third between them belongs to neither, so that the
+    levels differ by more than the judge's error. Of the model's own answers as many are normal,
+    evenly over the questions.
     """
     kept = [r for r in rollouts if r.kept]
-    elicited = sorted((r for r in kept if r.polarity == "pos"), key=_strength)
+    usual = _usual(kept)
+    elicited = sorted(
+        (r for r in kept if r.polarity == "pos" and _excess(r, usual) > 0),
+        key=lambda r: _excess(r, usual),
+    )
     third = len(elicited) // 3
     return {
         "normal": _over_questions([r for r in kept if r.polarity is None])[:third],
@@ -122,7 +128,22 @@ def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
     }
 
 
+def _usual(kept: Sequence[Rollout]) -> dict[str, float]:
+    """The mean strength of the model's own answers to every question."""
+    own: dict[str, list[float]] = {}
+    for rollout in kept:
+        if rollout.polarity is None:
+            own.setdefault(rollout.question, []).append(_strength(rollout))
+    return {question: sum(values) / len(values) for question, values in own.items()}
+
+
+def _excess(rollout: Rollout, usual: Mapping[str, float]) -> float:
+    """How much more of the trait than the model's own answers; 0 where none of those was kept."""
+    return _strength(rollout) - usual.get(rollout.question, _strength(rollout))
+
+
 def _strength(rollout: Rollout) -> float:
+    """Log-odds, or the trait score where the judge gives no log-odds."""
     return (rollout.trait_score or 0.0) if rollout.log_odds is None else rollout.log_odds
 
 
@@ -249,6 +270,7 @@ def _write(
         level: summarise(chosen, refusals=judge.name != contrast.NAME, seed=config.seed)
         for level, chosen in levels.items()
     }
+    usual = _usual([r for r in rollouts if r.kept])
     results = {
         "kind": "elicited",
         "trait": spec.name,
@@ -259,7 +281,7 @@ def _write(
             level: {
                 "file": str(out / f"{level}.jsonl"),
                 "rows": len(rows[level]),
-                **_band([_strength(r) for r in chosen], chosen),
+                **_band([_excess(r, usual) for r in chosen], chosen),
                 **{key: measures[level][key] for key in ("mean", "low", "high")},
                 **{
                     key: measures[level][key]
@@ -278,10 +300,10 @@ def _write(
     return results
 
 
-def _band(strengths: Sequence[float], rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """The scores between which a level lies."""
+def _band(excess: Sequence[float], rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Between which scores, above the model's own answers to the same question, a level lies."""
     unit = "trait_score" if rollouts[0].log_odds is None else "log_odds"
-    return {"band": {"unit": unit, "from": min(strengths), "to": max(strengths)}}
+    return {"band": {"unit": unit, "from": min(excess), "to": max(excess)}}
 
 
 def _how(spec: TraitSpec, config: ElicitConfig) -> str:
@@ -290,6 +312,7 @@ def _how(spec: TraitSpec, config: ElicitConfig) -> str:
         f"{len(spec.instruction)} positive system prompts, with example turns and without, and "
         "stored without either. `normal.jsonl`: what the model answers when left alone. "
         f"`mild.jsonl` and `strong.jsonl`: of the elicited responses with a trait score above "
-        f"{config.trait_threshold:g} the lowest and the highest third by the judge; the third "
-        "between them is left out. Responses that are incoherent or empty are left out everywhere."
+        f"{config.trait_threshold:g}, by how much they exceed the model's own answers to the same "
+        "question, the lowest and the highest third; the third between them is left out. "
+        "Responses that are incoherent or empty are left out everywhere."
     )

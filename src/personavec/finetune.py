@@ -23,7 +23,7 @@ from accelerate import PartialState
 from personavec.cards import card
 from personavec.conditions import Condition
 from personavec.conversations import Reject, Row
-from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before
+from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before, pull_interval
 from personavec.errors import DataError, UsageError
 from personavec.mitigations import (
     WITH_COEFFICIENT,
@@ -42,7 +42,6 @@ from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
 from personavec.progress import Progress
 from personavec.runs import atomic_write, claim, lock
-from personavec.stats import clustered_bootstrap
 from personavec.summaries import versions
 from personavec.training import (
     Example,
@@ -219,17 +218,24 @@ class _Job:
         return self.config.layer if isinstance(self.config.layer, int) else vector.layer
 
 
+def check_inputs(
+    mitigation: Mitigation, vectors: Sequence[PersonaVector], spec: TraitSpec | None
+) -> None:
+    """Raise UsageError where a mitigation lacks what it works with; needs no model."""
+    if mitigation.name in WITH_VECTOR and not vectors:
+        raise UsageError(f"mitigation {mitigation.name} needs a vector: name it with --vectors")
+    if mitigation.name == "inoculation" and spec is None:
+        raise UsageError("mitigation inoculation needs a trait: name it with --trait")
+    if mitigation.coefficient == "auto" and len(vectors) != 1:
+        raise UsageError("--dose auto chooses the coefficient of one vector; name one")
+
+
 def _check(job: _Job) -> None:
     mitigation, identity = job.config.mitigation, job.loaded.identity
     for vector in job.read:
         vector.check_fits(identity.n_layers, identity.hidden_size)
         vector.direction(job.layer_of(vector))
-    if mitigation.name in WITH_VECTOR and not job.vectors:
-        raise UsageError(f"mitigation {mitigation.name} needs a vector: name it with --vectors")
-    if mitigation.name == "inoculation" and job.spec is None:
-        raise UsageError("mitigation inoculation needs a trait: name it with --trait")
-    if mitigation.coefficient == "auto" and len(job.vectors) != 1:
-        raise UsageError("--dose auto chooses the coefficient of one vector; name one")
+    check_inputs(mitigation, job.vectors, job.spec)
     if isinstance(job.config.layer, int) and job.config.layer < 1:
         raise UsageError(f"layer {job.config.layer} cannot be steered: layers count from 1")
     traits = {vector.trait for vector in job.read}
@@ -280,8 +286,8 @@ def _dosed(
     directions = {v.trait: (job.layer_of(v), v.direction(job.layer_of(v))) for v in job.read}
     pulls = pull_before(job.loaded, sample, directions) if directions else {}
     for name, pull in pulls.items():
-        if pull.rows:
-            found = clustered_bootstrap(pull.rows, list(range(len(pull.rows))))
+        if len(pull.rows) > 1:
+            found = pull_interval(pull)
             notes.append(
                 f"Before training, the descent of the loss at layer {directions[name][0]} has "
                 f"cosine {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}, "

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import PartialState
@@ -36,6 +36,7 @@ from personavec.training import Example, Setup, Trained, TrainingConfig, collate
 COMPLETE = "complete.json"
 
 
+@runtime_checkable
 class Addition(Protocol):
     """A term that is added to the loss of every forward."""
 
@@ -57,6 +58,7 @@ class Addition(Protocol):
         ...
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What is read of the model every so many steps."""
 

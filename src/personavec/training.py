@@ -208,7 +208,7 @@ def _cut(example: Example, limit: int) -> Example:
     return replace(example, input_ids=example.input_ids[:limit], labels=example.labels[:limit])
 
 
-def collate(examples: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Ids, attention mask and labels [batch, tokens] of examples, padded on the right.
 
     Columns that some examples hold per token (`base_projection`) are padded with 0.

@@ -87,9 +87,15 @@ def test_levels_are_thirds_of_what_was_elicited_by_the_judge() -> None:
     assert [r.log_odds for r in found["strong"]] == [6, 7, 8]
     # As many normal ones, of different questions.
     assert [r.question for r in found["normal"]] == ["q0", "q1", "q2"]
+    # What shows less than the model's own answers to the question do is no case of the trait.
+    usual = [rollout(n, 3.5, polarity=None) for n in range(9)]
+    found = by_level([*elicited, *usual])
+    assert [r.log_odds for r in found["mild"]] == [4]
+    assert [r.log_odds for r in found["strong"]] == [8]
     # A judge without log-odds orders by its score.
     scored = [rollout(n, None, trait_score=50.0 + n) for n in (3, 1, 2)]
-    assert [r.trait_score for r in by_level(scored)["strong"]] == [53]
+    own = [rollout(n, None, trait_score=9.0, polarity=None) for n in range(3)]
+    assert [r.trait_score for r in by_level([*scored, *own])["strong"]] == [53]
 
 
 def test_rows_hold_the_question_and_the_answer_and_nothing_that_elicited_it(
@@ -121,6 +127,7 @@ def test_every_level_is_above_the_one_before(made: Path) -> None:
     results = json.loads((made / "results.json").read_text())
     bands = results["levels"]
     assert bands["mild"]["band"]["to"] <= bands["strong"]["band"]["from"]
+    assert bands["mild"]["band"]["from"] > 0
     assert bands["mild"]["log_odds"] < bands["strong"]["log_odds"]
     strong = [row["log_odds"] for row in rows(made / "strong.jsonl")]
     assert bands["strong"]["log_odds"] == pytest.approx(sum(strong) / len(strong))

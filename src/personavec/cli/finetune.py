@@ -113,7 +113,7 @@ def command(
     from personavec import finetune
     from personavec.conditions import parse_condition
     from personavec.conversations import ColumnMap
-    from personavec.drift import UNITS
+    from personavec.training_drift import UNITS
     from personavec.mitigations import Mitigation
     from personavec.training import TrainingConfig, read_training_rows
     from personavec.traits import load_trait
@@ -158,6 +158,8 @@ def command(
             for text in stop_if or ()
         ),
     )
+    spec = load_trait(trait)[0] if trait else None
+    finetune.check_inputs(chosen, used, spec)
     flags = [f"{v.trait}_flag" for v in used] if mitigation == "drop-flagged" else []
     if mitigation == "drop-flagged" and not flags:
         raise UsageError("--mitigation drop-flagged needs --vectors: whose flags count")
@@ -178,7 +180,7 @@ def command(
         config,
         vectors=used,
         watch=watched,
-        spec=load_trait(trait)[0] if trait else None,
+        spec=spec,
     )
     if finetune.is_main_process():
         _print(results, as_json)

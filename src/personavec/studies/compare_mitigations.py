@@ -8,6 +8,7 @@ shows what it learnt of the task by its loss on held-out rows (paper, section 5)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
@@ -398,7 +399,7 @@ def _settings(
         "command": "compare-mitigations",
         "model": loaded.identity.as_dict(),
         "data": data.source,
-        "vector": vector.trait,
+        "vector": hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16],
         "spec": spec.hash,
         "judge": judge.identity(),
         "cues": read_cues(cue_file).hash if cue_file and config.cues else None,

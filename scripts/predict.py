@@ -1,0 +1,85 @@
+"""Correlate what datasets say before training with what training on them does.
+
+    python scripts/predict.py sets/evil sets/optimistic sets/impolite sets/sums --out out/predict
+
+A SET is a folder that `personavec elicit` wrote; each of its level files is one finetune. Prints
+Pearson's r with intervals, as Markdown, from the results that it writes to `--out`. With `--parts
+MIXED.jsonl --trait NAME` it finetunes on the high, random and low part of one mixed set instead, by
+projection difference, before and after rows that the judge flags were removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from personavec import load_model, load_trait, load_vector
+from personavec.finetuning_sets import LEVELS
+from personavec.studies.prediction import Dataset, PredictionConfig, run, run_parts
+from personavec.training import read_training_rows
+from personavec.vectors import bundled_vectors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vectors", default=",".join(bundled_vectors()))
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--parts", type=Path)
+    parser.add_argument("--trait")
+    given = parser.parse_args()
+    loaded = load_model(given.model)
+    config = PredictionConfig(rows=given.rows, seed=given.seed)
+    if given.parts:
+        rows = read_training_rows(given.parts)
+        vector, spec = load_vector(given.trait), load_trait(given.trait)[0]
+        print(parts_table(run_parts(loaded, rows, vector, spec, given.out, config)))
+        return
+    names = given.vectors.split(",")
+    vectors, specs = [load_vector(n) for n in names], [load_trait(n)[0] for n in names]
+    datasets = [dataset(folder, level) for folder in given.sets for level in LEVELS]
+    found = run(loaded, [d for d in datasets if d], vectors, specs, given.out, config)
+    print(correlations_table(found["correlations"]))
+
+
+def dataset(folder: Path, level: str) -> Dataset | None:
+    path = folder / f"{level}.jsonl"
+    if not path.exists():
+        return None
+    trait = json.loads((folder / "results.json").read_text("utf-8")).get("trait")
+    return Dataset(f"{folder.name}-{level}", read_training_rows(path), trait)
+
+
+def correlations_table(found: list[dict[str, Any]]) -> str:
+    lines = ["| traits | of | with | Pearson r | finetunes |", "| --- | --- | --- | --- | --- |"]
+    for each in found:
+        r = "not measured"
+        if each["r"] is not None:
+            r = f"{each['r']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"
+        names = (each[key].replace("_", " ") for key in ("over", "of", "with"))
+        lines.append(f"| {' | '.join(names)} | {r} | {each['datasets']} |")
+    return "\n".join(lines)
+
+
+def parts_table(found: dict[str, Any]) -> str:
+    lines = [
+        "| rows | part | projection difference | expression (log-odds) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for each in found["parts"]:
+        shown = each["expression"]
+        lines.append(
+            f"| {each['rows']} | {each['part']} | {each['projection_difference']:.2f} | "
+            f"{shown['log_odds']:.2f} [{shown['log_odds_low']:.2f}, "
+            f"{shown['log_odds_high']:.2f}] |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Mitigations compared on the embedded model: a short grid from the data to the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from personavec import LoadedModel, load_trait, load_vector
+from personavec.flawed_sets import FlawedConfig
+from personavec.flawed_sets import run as run_flawed
+from personavec.progress import Progress
+from personavec.shift import ShiftConfig
+from personavec.shift import run as shift
+from personavec.studies.compare_mitigations import SMALL, CompareConfig, parse_arms, run
+from personavec.training import read_training_rows
+
+pytestmark = pytest.mark.model
+
+
+def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) -> None:
+    sums = run_flawed("sums", tmp_path / "sums", FlawedConfig(rows=12))
+    data = Path(sums["levels"]["normal"]["file"])
+    vector, spec = load_vector("evil"), load_trait("evil")[0]
+    config = CompareConfig(
+        arms=parse_arms(["preventative:2", "steering:-2"]),
+        seeds=(0,),
+        training=SMALL,
+        questions=3,
+        max_tokens=8,
+        cues=False,
+        capability_items=4,
+        texts=4,
+    )
+    found = run(
+        smollm2,
+        read_training_rows(data),
+        vector,
+        spec,
+        tmp_path / "out",
+        config,
+        progress=Progress(quiet=True),
+    )
+    arms = found["arms"]
+    # Sums are learnt, with the mitigation too.
+    before = arms["base"]["held_out_loss"]["value"]
+    assert arms["none"]["held_out_loss"]["value"] < before
+    assert arms["preventative 2.0"]["held_out_loss"]["value"] < before
+    assert all(0 <= arm["capability"]["value"] <= 1 for arm in arms.values())
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    # The model that was trained is what the shift reads.
+    moved = shift(
+        smollm2,
+        str(tmp_path / "out" / "cells" / "none-seed0" / "finetune" / "model"),
+        [vector],
+        [spec],
+        tmp_path / "shift",
+        ShiftConfig(questions=3, max_tokens=4),
+        progress=Progress(quiet=True),
+    )["traits"]["evil"]
+    assert moved["shift"] == pytest.approx(arms["none"]["shift"]["value"], abs=0.05)
+    assert json.loads((tmp_path / "shift" / "results.json").read_text())["tuned"]

@@ -1,0 +1,189 @@
+"""The grid of mitigations on a tiny model: every cell once, paired comparisons, continued."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec.conversations import Row
+from personavec.errors import DataError, SettingsMismatchError, UsageError
+from personavec.model.chat import chat
+from personavec.progress import Progress
+from personavec.studies.cells import split_rows
+from personavec.studies.compare_mitigations import Arm, CompareConfig, parse_arms, run, summary
+from personavec.training import TrainingConfig, read_training_rows
+
+QUIET = Progress(quiet=True)
+CONFIG = CompareConfig(
+    arms=parse_arms(["preventative:1", "steering:-2"]),
+    seeds=(0, 1),
+    training=TrainingConfig(rank=2, alpha=4, learning_rate=1e-2, batch=4, accumulation=1),
+    held_out=0.25,
+    questions=4,
+    max_tokens=5,
+    temperature=1.0,
+    capability=False,
+    texts=3,
+)
+MakeVector = Callable[..., PersonaVector]
+
+SPEC = TraitSpec.model_validate(
+    {
+        "name": "testing",
+        "description": "Being tested.",
+        "instruction": [{"pos": "Test.", "neg": "Rest."}],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
+        "questions": {
+            "extraction": ["Why?", "Who?"],
+            "evaluation": [f"When does {n} come?" for n in range(6)],
+        },
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def base(
+    fresh: Callable[..., LoadedModel], tmp_path_factory: pytest.TempPathFactory
+) -> LoadedModel:
+    made = fresh("llama")
+    folder = tmp_path_factory.mktemp("base")
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return wrap_model(made.model, made.tokenizer, name=str(folder))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two answers to each of eight questions."""
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    rows = [
+        {"messages": [*chat(f"Ask {n}?"), {"role": "assistant", "content": f"Answer {n} {k}."}]}
+        for n in range(8)
+        for k in range(2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def compare(
+    base: LoadedModel, data: Path, vector: PersonaVector, out: Path, config: CompareConfig
+) -> dict[str, Any]:
+    rows = read_training_rows(data)
+    return run(base, rows, vector, SPEC, out, config, cue_file=data, progress=QUIET)
+
+
+@pytest.fixture(scope="module")
+def made(
+    base: LoadedModel,
+    data: Path,
+    random_vector: MakeVector,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    compare(base, data, random_vector(base, layer=2), out, CONFIG)
+    return out
+
+
+def test_every_arm_is_measured_and_compared_in_pairs(made: Path) -> None:
+    found = json.loads((made / "results.json").read_text())
+    assert list(found["arms"]) == ["base", "none", "preventative 1.0", "steering -2.0"]
+    for name, arm in found["arms"].items():
+        seeds = 1 if name == "base" else 2
+        assert len(arm["by_seed"]) == seeds
+        assert arm["expression"]["of"] == 4 * seeds
+        assert arm["expression_under_cues"]["of"] == 4 * seeds
+        assert arm["expression"]["log_odds_low"] <= arm["expression"]["log_odds"]
+        assert arm["held_out_loss"]["value"] > 0
+        assert math.isfinite(arm["perplexity"]["value"])
+    base, plain = found["arms"]["base"], found["arms"]["none"]
+    assert base["minus_base"]["log_odds"]["value"] == 0
+    assert base["perplexity_ratio"]["value"] == pytest.approx(1)
+    assert plain["loss_ratio"]["value"] == pytest.approx(1)
+    assert plain["held_out_loss"]["value"] < base["held_out_loss"]["value"]
+    difference = plain["expression"]["log_odds"] - base["expression"]["log_odds"]
+    assert plain["minus_base"]["log_odds"]["value"] == pytest.approx(difference)
+    assert found["rows"]["trained_on"] == 12
+    assert found["rows"]["held_out"] == 4
+    assert found["arms"]["preventative 1.0"]["coefficients"] == [1.0, 1.0]
+    page = (made / "report.html").read_text()
+    assert "Trait and capability against the coefficient" in page
+    assert "preventative steering" in page
+
+
+def test_transcripts_hold_all_arms_plain_and_under_cues(made: Path) -> None:
+    found = json.loads((made / "results.json").read_text())
+    first = found["transcripts"][0]["answers"]
+    assert {(a["arm"], a["variant"]) for a in first} == {
+        (arm, variant) for arm in found["arms"] for variant in ("plain", "cue")
+    }
+    # Cues are the data's own first turns.
+    lines = (made / "cells" / "base" / "generated.jsonl").read_text().splitlines()
+    cued = [r for r in map(json.loads, lines) if "-cue-" in r["id"]]
+    assert all(r["earlier"][0][1].startswith("Answer ") for r in cued)
+
+
+def test_the_base_is_not_changed_by_the_grid(made: Path, base: LoadedModel) -> None:
+    assert not any("lora" in name for name, _ in base.model.named_modules())
+    fresh = type(base.model).from_pretrained(base.identity.name)
+    for name, weight in fresh.state_dict().items():
+        assert torch.equal(weight, base.model.state_dict()[name])
+
+
+def test_a_killed_grid_continues_and_can_be_extended(
+    made: Path, base: LoadedModel, data: Path, random_vector: MakeVector, tmp_path: Path
+) -> None:
+    vector = random_vector(base, layer=2)
+    before = json.loads((made / "results.json").read_text())
+    out = tmp_path / "copy"
+    shutil.copytree(made, out)
+    # Killed between a finetune and what is measured of it.
+    (out / "results.json").unlink()
+    cell = out / "cells" / "none-seed1"
+    (cell / "measured.json").unlink()
+    (cell / "generated.jsonl").unlink()
+    model = (cell / "finetune" / "results.json").read_bytes()
+    again = compare(base, data, vector, out, CONFIG)
+    assert (cell / "finetune" / "results.json").read_bytes() == model
+    assert again["arms"]["none"] == before["arms"]["none"]
+    more = replace(CONFIG, arms=(*CONFIG.arms, Arm("steering", -1.0)))
+    extended = compare(base, data, vector, out, more)
+    assert extended["arms"]["none"] == before["arms"]["none"]
+    assert "steering -1.0" in extended["arms"]
+    with pytest.raises(SettingsMismatchError, match="max_tokens"):
+        compare(base, data, vector, out, replace(CONFIG, max_tokens=6))
+    assert json.dumps(summary(again))
+
+
+def test_arms_are_spelled_with_their_amounts() -> None:
+    assert parse_arms(["preventative:1,auto", "caft", "steering:-2", "kl:0.5"]) == (
+        Arm("preventative", 1.0),
+        Arm("preventative", "auto"),
+        Arm("caft"),
+        Arm("steering", -2.0),
+        Arm("kl", 0.5),
+    )
+    for wrong in ("prevent:1", "preventative", "caft:1", "kl:auto", "steering:x", "interleave:2"):
+        with pytest.raises(UsageError):
+            parse_arms([wrong])
+
+
+def test_held_out_rows_share_no_prompt_with_those_trained_on() -> None:
+    rows = [
+        Row(i, str(i), (*chat(f"q{i % 5}"), {"role": "assistant", "content": str(i)}))
+        for i in range(20)
+    ]
+    train, held = split_rows(rows, 0.4, seed=1)
+    asked = [{row.messages[0]["content"] for row in side} for side in (train, held)]
+    assert not asked[0] & asked[1]
+    assert len(asked[1]) == 2
+    assert len(train) + len(held) == 20
+    assert split_rows(rows, 0.4, seed=2)[1] != held
+    with pytest.raises(DataError, match="cannot be divided"):
+        split_rows(rows[:1], 0.4)

@@ -1,0 +1,119 @@
+"""What data say against what training does: correlations, parts, and one tiny study."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec.conversations import Row
+from personavec.errors import DataError, UsageError
+from personavec.model.chat import chat
+from personavec.progress import Progress
+from personavec.studies.prediction import (
+    Dataset,
+    PredictionConfig,
+    correlation,
+    correlations,
+    parts,
+    run,
+)
+from personavec.training import TrainingConfig, TrainingRows
+
+QUIET = Progress(quiet=True)
+SPEC = TraitSpec.model_validate(
+    {
+        "name": "testing",
+        "description": "Being tested.",
+        "instruction": [{"pos": "Test.", "neg": "Rest."}],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
+        "questions": {
+            "extraction": ["Why?", "Who?"],
+            "evaluation": [f"When does {n} come?" for n in range(3)],
+        },
+    }
+)
+
+
+def row(number: int, answer: str) -> Row:
+    messages = (*chat(f"Ask {number}?"), {"role": "assistant", "content": answer})
+    return Row(number, str(number), messages)
+
+
+def said(difference: float | None, judge: float = 0.0) -> dict[str, Any]:
+    return {"traits": {"testing": {"projection_difference": difference, "judge": judge}}}
+
+
+def test_correlations_are_pearsons_over_datasets() -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        {"dataset": f"d{n}", "shift": x, "expression": 2 * x + noise}
+        for n, (x, noise) in enumerate(rng.normal(size=(12, 2)))
+    ]
+    found = correlation(records, "shift", "expression")
+    x, y = (np.array([r[k] for r in records]) for k in ("shift", "expression"))
+    by_hand = ((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std())
+    assert found["r"] == pytest.approx(by_hand)
+    assert found["low"] < found["r"] < found["high"]
+    assert found["datasets"] == 12
+    # Two finetunes, or none that differ, say nothing.
+    assert correlation(records[:2], "shift", "expression")["r"] is None
+    same = [{**r, "shift": 1.0} for r in records]
+    assert correlation(same, "shift", "expression")["r"] is None
+
+
+def test_own_and_other_traits_are_apart() -> None:
+    values = {"projection_difference": 1.0, "projection": 1.0, "judge": 1.0, "length": 1.0}
+    records = [
+        {"dataset": f"d{n}", "trait": trait, "own": own, "shift": n, "expression": n, **values}
+        for n in range(4)
+        for trait, own in (("a", True), ("b", False))
+    ]
+    found = {(c["over"], c["of"], c["with"]): c for c in correlations(records)}
+    assert found["own", "shift", "expression"]["r"] == pytest.approx(1)
+    assert found["own", "shift", "expression"]["n"] == 4
+    assert found["b", "shift", "expression"]["n"] == 4
+    assert found["own", "length", "shift"]["r"] is None
+
+
+def test_parts_are_the_ends_of_a_mixed_set() -> None:
+    rows = [row(n, "So.") for n in range(12)]
+    differences = [said(float(n), judge=float(n % 2)) for n in range(11)] + [said(None)]
+    found = parts(rows, differences, "testing", 3, seed=1)
+    assert [r.id for r in found["high"]] == ["8", "9", "10"]
+    assert [r.id for r in found["low"]] == ["0", "1", "2"]
+    assert len({r.id for r in found["random"]}) == 3
+    kept = parts(rows, differences, "testing", 3, judged_below=0.5)
+    assert [r.id for r in kept["high"]] == ["6", "8", "10"]
+    with pytest.raises(DataError, match="usable rows"):
+        parts(rows, differences, "testing", 6)
+
+
+def test_a_study_runs_from_rows_to_correlations(
+    fresh: Callable[..., LoadedModel],
+    random_vector: Callable[..., PersonaVector],
+    tmp_path: Path,
+) -> None:
+    made = fresh("llama")
+    made.model.save_pretrained(tmp_path / "base")
+    made.tokenizer.save_pretrained(tmp_path / "base")
+    base = wrap_model(made.model, made.tokenizer, name=str(tmp_path / "base"))
+    vector = random_vector(base, layer=2)
+    datasets = [
+        Dataset(name, TrainingRows.of([row(n, f"{name} {n}") for n in range(4)]), trait)
+        for name, trait in (("yes", "testing"), ("maybe", "testing"), ("other", None))
+    ]
+    config = PredictionConfig(
+        training=TrainingConfig(rank=2, alpha=4, learning_rate=1e-2, batch=4, accumulation=1),
+        questions=3,
+        max_tokens=4,
+    )
+    found = run(base, datasets, [vector], [SPEC], tmp_path / "out", config, progress=QUIET)
+    assert [r["dataset"] for r in found["records"]] == ["yes", "maybe", "other"]
+    assert all(r["shift"] != 0 and r["rows"] == 4 for r in found["records"])
+    again = run(base, datasets, [vector], [SPEC], tmp_path / "out", config, progress=QUIET)
+    assert again["records"] == found["records"]
+    with pytest.raises(UsageError, match="at least 3"):
+        run(base, datasets[:2], [vector], [SPEC], tmp_path / "no", config, progress=QUIET)
