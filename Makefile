@@ -4,10 +4,11 @@ READY := .venv/.ready
 LLAMACPP := .venv-llamacpp
 LLAMACPP_VERSION := 0.3.36
 LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
+ORDINARY ?= ../shared/data/dialogues.jsonl
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vectors unbundled checks results models cluster bench clean
+.PHONY: help demo test check lint llamacpp vectors calibrations limits drift unbundled checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -55,6 +56,19 @@ llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits
 	$(BIN)/python scripts/extract_all.py bundled out/vectors
 	$(BIN)/python scripts/bundle_vectors.py out/vectors
+
+calibrations: $(READY)  ## calibrate the bundled vectors and bundle what it gives
+	for trait in $(TRAITS); do \
+	  $(BIN)/personavec calibrate --vectors $$trait --out out/calibrations/$$trait || exit 1; \
+	done
+	$(BIN)/python scripts/bundle_measurements.py out/calibrations
+
+limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
+	$(BIN)/personavec monitor $(ORDINARY) --out out/monitor-ordinary --fit-limits out/limits
+	$(BIN)/python scripts/bundle_measurements.py out/limits
+
+drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY)
+	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
