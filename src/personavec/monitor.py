@@ -101,8 +101,8 @@ def run(
     with the same settings.
 
     `fit_limits`, a folder, takes the log for ordinary: drift limits are fitted on the
-    conversations of even rows, false alarms reported on those of odd ones, and the limits written to `TRAIT/drift.json`
-    there, a file that belongs into the vector's folder.
+    conversations of even rows, false alarms reported on those of odd ones, and the limits written
+    to `TRAIT/drift.json` there, a file that belongs into the vector's folder.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more bad rows than allowed or none that can be used, VectorMismatchError.
