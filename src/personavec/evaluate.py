@@ -29,7 +29,7 @@ from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel, load_model
-from personavec.model.steering import Layers, Steering, vector_steering
+from personavec.model.steering import Action, Cap, Layers, vector_cap, vector_steering
 from personavec.progress import Progress
 from personavec.report.evaluation import write_evaluation_report
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
@@ -77,15 +77,20 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, eq=False)
 class SteeredBy:
-    """A vector that steers: its multiple, and the layer (default: the selected one) or `all`."""
+    """A vector that steers: its multiple, and the layer (default: the selected one) or `all`.
+
+    `cap`, a percentile of ordinary tokens, also bounds the projection (see `vector_cap`).
+    """
 
     vector: PersonaVector
-    coefficient: float
+    coefficient: float = 0.0
     layer: Layers = None
+    cap: float | None = None
 
-    def steering(self) -> tuple[Steering, ...]:
-        """What it adds, at every position that chooses a response token."""
-        return vector_steering(self.vector, self.coefficient, self.layer)
+    def steering(self) -> tuple[Action, ...]:
+        """What it does, at every position that chooses a response token."""
+        added = vector_steering(self.vector, self.coefficient, self.layer)
+        return added if self.cap is None else (*added, vector_cap(self.vector, self.cap))
 
     def describe(self) -> dict[str, Any]:
         content = self.vector.response_mean_diff.numpy().tobytes()
@@ -94,6 +99,7 @@ class SteeredBy:
             "coefficient": self.coefficient,
             "layer": self.vector.layer if self.layer is None else self.layer,
             "vector": hashlib.sha256(content).hexdigest()[:16],
+            **({} if self.cap is None else {"cap": self.cap}),
         }
 
 
@@ -106,7 +112,7 @@ class Subject:
     engine: Engine | None = None
     """What generates its answers; default: its transformers model. Capability runs on that."""
 
-    def steering(self) -> tuple[Steering, ...]:
+    def steering(self) -> tuple[Action, ...]:
         return tuple(s for each in self.steered_by for s in each.steering())
 
     def describe(self) -> dict[str, Any]:
@@ -295,7 +301,7 @@ def _tasks(
     config: EvaluateConfig,
     cues: Sequence[Cue],
 ) -> list[Task]:
-    steering = tuple(s for s in subject.steering() if s.coefficient)
+    steering = tuple(s for s in subject.steering() if isinstance(s, Cap) or s.coefficient)
     tasks = []
     for number, question in enumerate(_questions(spec, config)):
         for sample in range(config.samples):

@@ -100,9 +100,9 @@ def run(
     `results.json`, `report.html`, and `run/`, from which a killed run continues when called again
     with the same settings.
 
-    `fit_limits`, a folder, takes the log for ordinary: drift limits are fitted on every second
-    conversation, false alarms reported on the others, and the limits written to `TRAIT/drift.json`
-    there, a file that belongs into the vector's folder.
+    `fit_limits`, a folder, takes the log for ordinary: drift limits are fitted on the
+    conversations of even rows, false alarms reported on those of odd ones, and the limits written
+    to `TRAIT/drift.json` there, a file that belongs into the vector's folder.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more bad rows than allowed or none that can be used, VectorMismatchError.
@@ -353,14 +353,21 @@ def _drift(turns: _Turns, trait: str, ordinary: Ordinary) -> _Drift:
 def _fit_limits(
     turns: _Turns, vectors: Sequence[PersonaVector], folder: Path
 ) -> tuple[dict[str, Ordinary], dict[str, Any]]:
-    """Limits from every second conversation, and their false alarms on the others."""
+    """Limits from the conversations of even rows, and their false alarms on those of odd ones."""
+    even = [int(own[0]) % 2 == 0 for own in turns.by_conversation(turns.index.astype(float))]
     found: dict[str, Ordinary] = {}
     alarmed: dict[str, list[bool]] = {}
     server: dict[str, int] = {}
     for vector in vectors:
         talks = turns.by_conversation(turns.prompt_last[vector.trait])
-        ordinary = found[vector.trait] = drift.fit(talks[0::2])
-        others = [[ordinary.standardise(s, t) for t, s in enumerate(talk)] for talk in talks[1::2]]
+        ordinary = found[vector.trait] = drift.fit(
+            [talk for talk, fits in zip(talks, even, strict=True) if fits]
+        )
+        others = [
+            [ordinary.standardise(s, t) for t, s in enumerate(talk)]
+            for talk, fits in zip(talks, even, strict=True)
+            if not fits
+        ]
         alarmed[vector.trait] = [
             max(drift.levels(talk, ordinary.conversation)) > ordinary.conversation.limit
             for talk in others
@@ -386,7 +393,7 @@ def _fit_limits(
         "any": _share(any_trait),
         "traits": {trait: _share(own) for trait, own in alarmed.items()},
         "server_alarms": server,
-        "server_turns": sum(map(len, turns.by_conversation(turns.turn.astype(float))[1::2])),
+        "server_turns": int((turns.index % 2).sum()),
         "folder": str(folder),
     }
 

@@ -157,8 +157,11 @@ def test_limits_are_fitted_on_one_half_and_reported_on_the_other(
     folder = tmp_path / "limits"
     results = monitor.run(llama, vectors, log, tmp_path / "out", fit_limits=folder, progress=QUIET)
     limits = results["limits"]
+    # Of 122 rows, two are no conversations: those of rows 2 and 5.
     assert (limits["fitted_on"], limits["tested_on"]) == (60, 60)
     assert limits["any"]["of"] == 60
+    rows = read(tmp_path / "out" / "readings.jsonl")
+    assert limits["server_turns"] == sum(row["index"] % 2 for row in rows)
     vectors[0].save(folder / "one")
     found = load_vector(folder / "one").ordinary
     assert found is not None

@@ -32,6 +32,10 @@ def command(
     layer: Annotated[
         str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
     ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(help="Cap the projection at this percentile of ordinary tokens, e.g. 99."),
+    ] = None,
     compare_to: Annotated[
         str | None,
         typer.Option(help="Another model, or the same for itself unsteered: paired differences."),
@@ -113,7 +117,7 @@ def command(
         expected = options.estimate(choice, list(zip(specs, coming, strict=True)))
         options.print_estimate(expected, api_price, as_json)
         return
-    steered_by = _steered_by(vectors or [], coefficient, layer)
+    steered_by = _steered_by(vectors or [], coefficient, layer, cap)
     cues = read_cues(cue) if cue else None
 
     @keep_loaded
@@ -148,17 +152,21 @@ def command(
         _print(found)
 
 
-def _steered_by(names: list[str], coefficient: str | None, layer: str | None) -> tuple[Any, ...]:
+def _steered_by(
+    names: list[str], coefficient: str | None, layer: str | None, cap: float | None
+) -> tuple[Any, ...]:
     from personavec.evaluate import SteeredBy
     from personavec.vectors import load_vector
 
     if not names:
-        if coefficient is not None or layer is not None:
-            raise UsageError("--coefficient and --layer need --vectors, which name what to add")
+        if coefficient is not None or layer is not None or cap is not None:
+            raise UsageError(
+                "--coefficient, --layer and --cap need --vectors, which name what to add"
+            )
         return ()
-    coefficients = numbers(coefficient or "", "--coefficient")
+    coefficients = numbers(coefficient or ("" if cap is None else "0"), "--coefficient")
     if not coefficients:
-        raise UsageError("--vectors needs --coefficient: how much of each vector to add")
+        raise UsageError("--vectors needs --coefficient: how much of each vector to add, or --cap")
     if len(coefficients) == 1:
         coefficients *= len(names)
     if len(coefficients) != len(names):
@@ -168,7 +176,8 @@ def _steered_by(names: list[str], coefficient: str | None, layer: str | None) ->
         )
     where = _layer(layer)
     return tuple(
-        SteeredBy(load_vector(name), c, where) for name, c in zip(names, coefficients, strict=True)
+        SteeredBy(load_vector(name), c, where, cap)
+        for name, c in zip(names, coefficients, strict=True)
     )
 
 

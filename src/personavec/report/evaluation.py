@@ -51,6 +51,7 @@ def _steering(subject: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{signed(s['coefficient'])} {s['trait']}"
         + (" at all layers" if s["layer"] == "all" else f" at layer {s['layer']}")
+        + (f", capped at the {s['cap']:g}th percentile" if "cap" in s else "")
         for s in subject["steering"]
     )
 

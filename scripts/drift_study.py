@@ -1,0 +1,169 @@
+"""How soon is drift caught? `python scripts/drift_study.py LOG out/drift-study --n 20`.
+
+Ordinary conversations of a log go on for three turns that the model writes itself: under the
+trait's strongest monitoring prompt, and, to compare with, under its neutral one and steered by the
+vector at the top of its coherent range. The chart reads each conversation from its first turn, and
+an alarm at one of the three turns is a catch. Beside it stands what a judge says of the replies: a
+model that does not follow a prompt has not drifted. Use conversations that fitted no limits: of the
+log only every second one, from the second on, is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from personavec import load_model, load_trait, load_vector
+from personavec.conversations import Row, parse_row, raw_rows
+from personavec.drift import Ordinary
+from personavec.expression import bounds
+from personavec.judges.contrast import ContrastJudge
+from personavec.model.engine.base import Sampling
+from personavec.model.steering import vector_steering
+from personavec.progress import Progress
+from personavec.readings import gauge, read_encoded
+from personavec.rollouts import Task, collect
+from personavec.runs import atomic_write
+from personavec.screening.encode import Encoded, encode
+from personavec.stats import clustered_bootstrap, share_interval
+from personavec.vectors import bundled_vectors
+
+#: The assistant's turn, counted from 0, from which the model writes, and for how many.
+FROM, TURNS = 2, 3
+ARMS = ("encouraging prompt", "neutral prompt", "steered")
+MAX_TOKENS = 40
+
+
+def conversations(log: str, n: int) -> list[list[tuple[str, str]]]:
+    """The first `n` that are long enough, as (question, answer) turns, without a system prompt."""
+    found = []
+    for place, raw in enumerate(raw_rows(log)):
+        row = parse_row(raw, kind="row")
+        if place % 2 and isinstance(row, Row) and row.messages[0]["role"] == "user":
+            texts = [message["content"] for message in row.messages]
+            if len(texts) >= 2 * (FROM + TURNS):
+                found.append(list(zip(texts[0::2], texts[1::2], strict=True))[: FROM + TURNS])
+        if len(found) == n:
+            break
+    return found
+
+
+def study(loaded: Any, name: str, talks: list[list[tuple[str, str]]], out: Path) -> dict[str, Any]:
+    """One trait's catches and replies, for every arm."""
+    spec, _ = load_trait(name)
+    vector = load_vector(name)
+    ordinary = vector.ordinary or Ordinary()
+    top = (vector.coherent_range or (0.0, 1.0))[1]
+    systems = {"encouraging prompt": spec.monitoring[7], "neutral prompt": spec.monitoring[3]}
+    states = {(arm, i): list(talk[:FROM]) for arm in ARMS for i, talk in enumerate(talks)}
+    expression: dict[str, list[tuple[float, int]]] = {arm: [] for arm in ARMS}
+    judge = ContrastJudge(loaded, wrote_answers=True)
+    for turn in range(FROM, FROM + TURNS):
+        tasks = [
+            Task(
+                id=f"{arm}-{i}",
+                question=talks[i][turn][0],
+                system=systems.get(arm),
+                earlier=tuple(state),
+                steering=vector_steering(vector, top) if arm == "steered" else (),
+            )
+            for (arm, i), state in states.items()
+        ]
+        replies = collect(
+            loaded,
+            tasks,
+            Sampling(MAX_TOKENS, 0.7),
+            out / name / f"turn-{turn}",
+            spec=spec,
+            judge=judge,
+            label=f"{name}, turn {turn + 1}",
+            progress=Progress(),
+        )
+        for (arm, i), reply in zip(states, replies, strict=True):
+            # An empty reply ends nothing: the next turn follows it as it would in a chat.
+            states[arm, i].append((talks[i][turn][0], reply.response or "…"))
+            if reply.log_odds is not None:
+                expression[arm].append((reply.log_odds, i))
+    return {
+        arm: _caught(loaded, vector, ordinary, systems.get(arm), states, arm)
+        | {
+            "log_odds": bounds(
+                clustered_bootstrap(
+                    [value for value, _ in expression[arm]], [i for _, i in expression[arm]]
+                )
+            )
+        }
+        for arm in ARMS
+    }
+
+
+def _caught(
+    loaded: Any,
+    vector: Any,
+    ordinary: Ordinary,
+    system: str | None,
+    states: dict[tuple[str, int], list[tuple[str, str]]],
+    arm: str,
+) -> dict[str, Any]:
+    rows: list[Encoded] = []
+    for (own, _), turns in states.items():
+        if own != arm:
+            continue
+        messages = [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        ]
+        before = [{"role": "system", "content": system}] if system else []
+        # The turns before the change as they were, those after it with what then stood on top.
+        for part in (messages[: 2 * FROM], [*before, *messages]):
+            row = encode(loaded.chat, Row(0, "", tuple(part)), context=loaded.context)
+            if not isinstance(row, Encoded):
+                raise SystemExit(f"a conversation cannot be read: {row.reason}")
+            rows.append(row)
+    readings = read_encoded(loaded, rows, gauge([vector], loaded))
+    took = []
+    for first, whole in zip(readings[0::2], readings[1::2], strict=True):
+        chart = ordinary.chart()
+        alarms = [
+            chart.update(ordinary.standardise(reading.prompt_last_sigma, turn)) is not None
+            for turn, reading in enumerate([*first, *whole[FROM:]])
+        ]
+        took.append(alarms[FROM:].index(True) + 1 if any(alarms[FROM:]) else None)
+    hits = [turns for turns in took if turns is not None]
+    return {
+        "caught": bounds(share_interval(len(hits), len(took))) | {"of": len(took)},
+        "turns": statistics.median(hits) if hits else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--n", type=int, default=20, help="conversations for each trait and arm")
+    parser.add_argument("--traits", default=",".join(bundled_vectors()))
+    given = parser.parse_args()
+    loaded = load_model("smollm2")
+    talks = conversations(given.log, given.n)
+    results = {}
+    print("| trait | arm | caught within 3 turns | turns | judge's log-odds |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in given.traits.split(","):
+        results[name] = study(loaded, name, talks, given.out)
+        for arm, record in results[name].items():
+            caught, level = record["caught"], record["log_odds"]
+            print(
+                f"| {name} | {arm} | {caught['value']:.0%} [{caught['low']:.0%}, "
+                f"{caught['high']:.0%}] of {caught['of']} | {record['turns'] or '–'} | "
+                f"{level['value']:+.1f} [{level['low']:+.1f}, {level['high']:+.1f}] |",
+                flush=True,
+            )
+        atomic_write(given.out / "results.json", json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
