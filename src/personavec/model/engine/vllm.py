@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,6 +118,7 @@ class VllmEngine:
                 f"{f' with {given}' if given else ''} ({_last_line(error)}); check each "
                 "--engine-arg, see vLLM's own messages with --debug, or use --engine transformers"
             ) from error
+        _watch(self._engine.engine_core)
         self._context = int(self._engine.model_config.max_model_len) - 1
         self._stages = self._install()
 
@@ -374,6 +377,29 @@ class VllmEngine:
             _with_means(g, answers[g.id], len(g.response_ids)) if g.id in answers else g
             for g in found
         ]
+
+
+def _watch(client: Any) -> None:
+    """Wake whoever waits for vLLM's core process when it has died.
+
+    vLLM's client notices, and marks itself as dead, but leaves a call under way waiting for ever.
+    """
+    from vllm.v1.engine.core_client import SyncMPClient
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    if not isinstance(client, SyncMPClient):  # it runs in this process
+        return
+    resources, outputs, calls = client.resources, client.outputs_queue, client.utility_results
+
+    def watch() -> None:
+        while not resources.engine_dead:
+            time.sleep(0.5)
+        outputs.put_nowait(EngineDeadError())
+        for call in list(calls.values()):
+            if not call.done():
+                call.set_exception(EngineDeadError())
+
+    threading.Thread(target=watch, daemon=True, name="personavec-vllm-watch").start()
 
 
 def _pieces(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
