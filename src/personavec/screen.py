@@ -156,10 +156,10 @@ def run(
     """
     config = config or ScreenConfig()
     progress = progress or Progress()
-    if not vectors or not data:
-        raise UsageError("a screen needs at least one vector and one dataset")
     if ray is not None and engine is not None:
         raise UsageError("a Ray cluster's workers run the transformers engine: use no other one")
+    if not vectors or not data:
+        raise UsageError("a screen needs at least one vector and one dataset")
     if len({vector.trait for vector in vectors}) < len(vectors):
         raise UsageError("two of the vectors are of the same trait; give each trait once")
     if reference is not None:

@@ -7,6 +7,7 @@ are a hundred times larger. In bfloat16, which holds 8 bits, the two engines' ke
 differently at every layer, and agree to a few per cent.
 """
 
+import copy
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from personavec.model.engine.hf import TransformersEngine
 from personavec.model.projecting import Directions
 from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
 from personavec.model.steering import Steering, vector_steering
+from personavec.model.thinking import ThinkingFormat
 from personavec.progress import Progress
 from personavec.projection import random_directions
 from personavec.rollouts import Task, collect, load_activations
@@ -166,6 +169,31 @@ def test_sampling_depends_on_the_seed_and_the_id_alone(engine: Any, exact: Loade
         assert alone.response_ids == together[request.id].response_ids
     other = by_id(engine.generate(requests, Sampling(12, 0.8, 0.95, seed=4)))
     assert any(other[i].response_ids != together[i].response_ids for i in other)
+
+
+def test_what_is_thought_is_no_part_of_the_response(
+    engine: Any, exact: LoadedModel, vector: PersonaVector
+) -> None:
+    """With all up to the first full stop taken for a thought, steered and not."""
+    format = copy.copy(exact.chat)
+    format.thinking = ThinkingFormat(opens="<think>", closes=".", skipped="")
+    thinker = replace(exact, chat=format)
+    theirs, ours = TransformersEngine(thinker), copy.copy(engine)
+    ours.loaded = thinker
+    requests = mixed(exact, vector)[::3]
+    expected = by_id(theirs.generate(requests, GREEDY, capture=True))
+    found = by_id(ours.generate(requests, GREEDY, capture=True))
+    assert any(g.thinking_ids and g.response_ids for g in found.values())
+    for name, generation in found.items():
+        other = expected[name]
+        if generation.thinking_ids + generation.response_ids != (
+            other.thinking_ids + other.response_ids
+        ):
+            continue  # two candidates tied, which another test looks at
+        assert generation.response_ids == other.response_ids
+        assert generation.unfinished_thought == other.unfinished_thought
+        if generation.response_ids:
+            assert relative_error(generation.activations, other.activations) < 1e-3
 
 
 def test_the_same_vector_is_extracted(engine: Any, exact: LoadedModel) -> None:

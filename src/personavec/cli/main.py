@@ -107,4 +107,5 @@ def _quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +51,7 @@ def _environment(device: torch.device) -> dict[str, str]:
     found = {
         # This process has threads of its own, which a fork would copy in the middle of anything.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output belongs to --json
         "VLLM_NO_USAGE_STATS": "1",
         # The token after the last one is generated and never read: it needs room, no position.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
@@ -116,6 +118,7 @@ class VllmEngine:
                 f"{f' with {given}' if given else ''} ({_last_line(error)}); check each "
                 "--engine-arg, see vLLM's own messages with --debug, or use --engine transformers"
             ) from error
+        _watch(self._engine.engine_core)
         self._context = int(self._engine.model_config.max_model_len) - 1
         self._stages = self._install()
 
@@ -182,14 +185,19 @@ class VllmEngine:
                 self._sampling_params(sampling, request.id, new_tokens),
                 _note(request.id, n, table.steer(request.steering), response=wanted),
             )
-        for group in self._run(asked, table):
-            found = [self._generation(todo[i], answer, sampling) for i, answer in group.items()]
-            if later:
-                found = self._read_again([todo[i] for i in group], found, table)
-            elif capture:
-                read = [len(g.thinking_ids) + len(g.response_ids) for g in found]
-                found = [_with_means(g, group[g.id], n) for g, n in zip(found, read, strict=True)]
-            yield found
+        for names in _pieces(list(asked), 8 * GROUP if later else len(asked)):
+            groups = self._run({name: asked[name] for name in names}, table)
+            # The queue holds one kind of request at a time: to be read again, all have finished.
+            for group in [_merged(groups)] if later else groups:
+                found = [self._generation(todo[i], answer, sampling) for i, answer in group.items()]
+                if later:
+                    found = self._read_again([todo[i] for i in group], found, table)
+                elif capture:
+                    read = [len(g.thinking_ids) + len(g.response_ids) for g in found]
+                    found = [
+                        _with_means(g, group[g.id], n) for g, n in zip(found, read, strict=True)
+                    ]
+                yield found
 
     def project(
         self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
@@ -209,9 +217,7 @@ class VllmEngine:
             note = _note(str(number), len(text), [], project=True)
             asked[str(number)] = (text.tolist(), self._one_token(), note)
         table = _Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
-        found: dict[str, _Answer] = {}
-        for group in self._run(asked, table, directions):
-            found |= group
+        found = _merged(self._run(asked, table, directions))
         out = []
         for number, text in enumerate(texts):
             values = found[str(number)].projections
@@ -366,13 +372,43 @@ class VllmEngine:
             span = [len(ids) - len(generation.response_ids), len(ids)]
             note = _note(request.id, n, table.steer(request.steering), response=span)
             asked[request.id] = (ids, self._one_token(), note)
-        answers: dict[str, _Answer] = {}
-        for group in self._run(asked, table):
-            answers |= group
+        answers = _merged(self._run(asked, table))
         return [
             _with_means(g, answers[g.id], len(g.response_ids)) if g.id in answers else g
             for g in found
         ]
+
+
+def _watch(client: Any) -> None:
+    """Wake whoever waits for vLLM's core process when it has died.
+
+    vLLM's client notices, and marks itself as dead, but leaves a call under way waiting for ever.
+    """
+    from vllm.v1.engine.core_client import SyncMPClient
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    if not isinstance(client, SyncMPClient):  # it runs in this process
+        return
+    resources, outputs, calls = client.resources, client.outputs_queue, client.utility_results
+
+    def watch() -> None:
+        while not resources.engine_dead:
+            time.sleep(0.5)
+        outputs.put_nowait(EngineDeadError())
+        for call in list(calls.values()):
+            if not call.done():
+                call.set_exception(EngineDeadError())
+
+    threading.Thread(target=watch, daemon=True, name="personavec-vllm-watch").start()
+
+
+def _pieces(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), max(1, size)):
+        yield names[start : start + size]
+
+
+def _merged(groups: Iterator[dict[str, _Answer]]) -> dict[str, _Answer]:
+    return {name: answer for group in groups for name, answer in group.items()}
 
 
 class _Table:
