@@ -81,6 +81,7 @@ bench: $(READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json
 	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
+	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve.json
 	$(BIN)/python benchmarks/ray_screen.py --json benchmarks/results/ray_screen.json
 
 clean:  ## remove the environment, caches and out/

@@ -188,8 +188,11 @@ def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
     for one in jobs:
         loop.submit(one)
     found = responses(run(loop))
+    readings = {one.request.id: loop.projections(one.request.id) for one in jobs}
+    assert loop.projections("r1") is None
+    loop.close()
     for one in jobs:
-        values = loop.projections(one.request.id)
+        values = readings[one.request.id]
         if not one.read:
             assert values is None
             continue
@@ -199,8 +202,6 @@ def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
         )
         expected = whole[len(one.request.prompt_ids) - 1 :]
         torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
-        assert loop.projections(one.request.id) is None
-    loop.close()
 
 
 @pytest.mark.parametrize("action", ["steer", "cap"])
@@ -226,14 +227,14 @@ def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: 
     for one in (guarded, plain, asking):
         loop.submit(one)
     found = responses(run(loop))
+    values = {id: loop.projections(id) for id in found}
+    loop.close()
     assert found["guarded"] == found["asking"] == alone(llama, asking)
     assert found["plain"] == alone(llama, plain) != found["guarded"]
-    values = {id: loop.projections(id) for id in found}
     assert len(asked) == 1
     torch.testing.assert_close(asked[0], values["plain"][0])
     torch.testing.assert_close(values["guarded"][0], values["plain"][0])
     torch.testing.assert_close(values["guarded"][1:], values["asking"][1:], atol=1e-4, rtol=1e-4)
-    loop.close()
 
 
 def test_a_guard_refuses_before_a_token_is_chosen(llama: LoadedModel) -> None:
