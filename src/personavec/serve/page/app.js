@@ -10,7 +10,7 @@ import {
 import { Tokens } from "./tokens.js";
 import { Trait } from "./traits.js";
 
-const SETTINGS = { system: "", maxTokens: 150, temperature: 0.7, seed: 0 };
+const SETTINGS = { system: "", maxTokens: 200, temperature: 0.7, seed: 0 };
 const POSITIONS = { response_mean: "mean of the reply", prompt_last: "forecast before it" };
 
 function App() {
@@ -38,6 +38,12 @@ function App() {
   };
   useEffect(() => void connect(), []);
 
+  // Whoever moves a slider wants to see that trait.
+  const slide = (trait, value) => {
+    setCoefficients((before) => ({ ...before, [trait]: value }));
+    setShown(trait);
+  };
+
   const running = turns.some((turn) => isRunning(turn.steered) || isRunning(turn.plain));
 
   const send = async (question) => {
@@ -63,7 +69,7 @@ function App() {
         {
           model: server.model,
           messages: messages(turns, from, question, settings.system),
-          max_tokens: settings.maxTokens,
+          max_tokens: Math.min(settings.maxTokens, server.max_tokens),
           temperature: settings.temperature,
           seed: settings.seed,
           personavec: {
@@ -126,7 +132,7 @@ function App() {
           ${both && html`<p class="key quiet"><span class="mark steered"></span> steered <span class="mark plain"></span> unsteered</p>`}
           ${server.vectors.map((found) => html`
             <${Trait} key=${found.trait} vector=${found} coefficient=${coefficients[found.trait] ?? 0}
-              onCoefficient=${(trait, value) => setCoefficients((before) => ({ ...before, [trait]: value }))}
+              onCoefficient=${slide}
               shown=${found.trait === shown} onShow=${setShown} both=${both} label=${POSITIONS[position]}
               lines=${trajectory(turns, found.trait, position)} alarms=${alarmed(turns, found.trait)} />`)}
         <//>
@@ -136,8 +142,8 @@ function App() {
             ${turns.length > 0 && vector && html`<${Legend} trait=${shown} scale=${scale} />`}
             ${turns.map((turn) => html`<${Turn} key=${turn.id} turn=${turn} vector=${vector} scale=${scale} />`)}
           </div>
-          <${Composer} running=${running} onSend=${send} onStop=${stop} settings=${settings}
-            onSettings=${setSettings} compare=${compare} onCompare=${setCompare} steer=${steer} />
+          <${Composer} running=${running} onSend=${send} onStop=${stop} longest=${server.max_tokens} settings=${settings}
+            onSettings=${setSettings} compare=${compare} onCompare=${setCompare} />
         </main>
       </div>`}
     <p class="hidden" role="status">${said}</p>`;
@@ -174,8 +180,10 @@ const spelled = (steer) => steer.map(({ vector, coefficient }) => `${vector} ${s
 
 function Turn({ turn, vector, scale }) {
   const apart = turn.steered !== turn.plain;
+  const article = useRef(null);
+  useEffect(() => article.current.scrollIntoView({ block: "start" }), []);
   return html`
-    <article class="turn">
+    <article class="turn" ref=${article}>
       <h3 class="hidden">Turn ${turn.id + 1}</h3>
       <p class="question">${turn.question}</p>
       <div class=${`replies ${apart && turn.plain ? "two" : ""}`}>
@@ -251,7 +259,7 @@ function Welcome() {
     </div>`;
 }
 
-function Composer({ running, onSend, onStop, settings, onSettings, compare, onCompare, steer }) {
+function Composer({ running, onSend, onStop, longest, settings, onSettings, compare, onCompare }) {
   const [draft, setDraft] = useState("");
   const box = useRef(null);
   useEffect(() => box.current.focus({ preventScroll: true }), []);
@@ -281,7 +289,7 @@ function Composer({ running, onSend, onStop, settings, onSettings, compare, onCo
           onChange=${(event) => onCompare(event.target.checked)} /> Compare with unsteered</label>
         ${running
           ? html`<button type="button" class="stop" onClick=${onStop}>Stop</button>`
-          : html`<button type="submit" disabled=${!draft.trim()}>${steer.length ? "Send steered" : "Send"}</button>`}
+          : html`<button type="submit" disabled=${!draft.trim()}>Send</button>`}
       </div>
       <details class="settings">
         <summary>Settings</summary>
@@ -289,7 +297,7 @@ function Composer({ running, onSend, onStop, settings, onSettings, compare, onCo
           <textarea rows="2" value=${settings.system}
             onInput=${(event) => onSettings({ ...settings, system: event.target.value })}></textarea>
         </label>
-        ${number("maxTokens", "Longest reply, tokens", { min: 1, max: 4096 })}
+        ${number("maxTokens", "Longest reply, tokens", { min: 1, max: longest })}
         ${number("temperature", "Temperature", { min: 0, max: 2, step: 0.1 })}
         ${number("seed", "Seed", { min: 0 })}
       </details>

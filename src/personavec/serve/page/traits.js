@@ -21,14 +21,24 @@ export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines
         <div class="slider">
           <span class="quiet" aria-hidden="true">${signed(range[0], 0)}</span>
           <input id=${id} type="range" min=${range[0]} max=${range[1]} step="0.25" value=${coefficient}
-                 aria-label=${`${trait}: coefficient`} list=${`${id}-zero`}
+                 class=${coefficient ? "set" : ""} style=${fill(coefficient, range)}
+                 aria-label=${`${trait}: coefficient`}
                  aria-valuetext=${coefficient ? `${signed(coefficient, 2)} times the vector` : "not steered"}
                  onInput=${(event) => onCoefficient(trait, Number(event.target.value))} />
-          <datalist id=${`${id}-zero`}><option value="0"></option></datalist>
           <span class="quiet" aria-hidden="true">${signed(range[1], 0)}</span>
           <output for=${id} class=${coefficient ? "set" : ""}>${signed(coefficient, 2)}</output>
         </div>`
         : html`<p class="quiet none">No coherent range was measured, so there is nothing to slide in.</p>`}
       <${Trajectory} trait=${trait} lines=${lines} alarms=${alarms} both=${both} label=${label} />
     </section>`;
+}
+
+/** What the slider is filled between, in shares of its way. */
+function fill(coefficient, [low, high]) {
+  const share = (value) => (value - low) / (high - low);
+  return {
+    "--zero": share(0),
+    "--from": share(Math.min(0, coefficient)),
+    "--to": share(Math.max(0, coefficient)),
+  };
 }
