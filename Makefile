@@ -89,7 +89,7 @@ limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
 	$(BIN)/personavec monitor $(ORDINARY) --out out/monitor-ordinary --fit-limits out/limits
 	$(BIN)/python scripts/bundle_measurements.py out/limits
 
-drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY)
+drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY), a log
 	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone

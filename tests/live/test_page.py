@@ -27,8 +27,14 @@ from personavec.serve.run import bound, make_server
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 
-WORDS = ("<img src=x onerror=\"document.title='taken'\">", "<script>document.title='taken'</script>",
-         "<b>bold</b>", "&lt;i&gt;", "</section>", "<style>*{display:none}</style>")  # fmt: skip
+WORDS = (
+    "<img src=x onerror=\"document.title='taken'\">",
+    "<script>document.title='taken'</script>",
+    "<b>bold</b>",
+    "&lt;i&gt;",
+    "</section>",
+    "<style>*{display:none}</style>",
+)
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
