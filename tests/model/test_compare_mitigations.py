@@ -22,7 +22,7 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
     data = Path(sums["levels"]["normal"]["file"])
     vector, spec = load_vector("evil"), load_trait("evil")[0]
     config = CompareConfig(
-        arms=parse_arms(["preventative:2", "steering:-2"]),
+        arms=parse_arms(["kl:0.1", "steering:-2"]),
         seeds=(0,),
         training=SMALL,
         questions=3,
@@ -44,7 +44,7 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
     # Sums are learnt, with the mitigation too.
     before = arms["base"]["held_out_loss"]["value"]
     assert arms["none"]["held_out_loss"]["value"] < before
-    assert arms["preventative 2.0"]["held_out_loss"]["value"] < before
+    assert arms["kl 0.1"]["held_out_loss"]["value"] < before
     assert all(0 <= arm["capability"]["value"] <= 1 for arm in arms.values())
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
     # The model that was trained is what the shift reads.

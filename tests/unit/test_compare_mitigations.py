@@ -72,6 +72,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def vector(base: LoadedModel, random_vector: MakeVector) -> PersonaVector:
+    """Turned to where the data pull: steering against it in training would be refused."""
+    made = random_vector(base, layer=2)
+    return replace(made, response_mean_diff=-made.response_mean_diff)
+
+
 def compare(
     base: LoadedModel, data: Path, vector: PersonaVector, out: Path, config: CompareConfig
 ) -> dict[str, Any]:
@@ -83,11 +90,11 @@ def compare(
 def made(
     base: LoadedModel,
     data: Path,
-    random_vector: MakeVector,
+    vector: PersonaVector,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("made")
-    compare(base, data, random_vector(base, layer=2), out, CONFIG)
+    compare(base, data, vector, out, CONFIG)
     return out
 
 
@@ -137,9 +144,8 @@ def test_the_base_is_not_changed_by_the_grid(made: Path, base: LoadedModel) -> N
 
 
 def test_a_killed_grid_continues_and_can_be_extended(
-    made: Path, base: LoadedModel, data: Path, random_vector: MakeVector, tmp_path: Path
+    made: Path, base: LoadedModel, data: Path, vector: PersonaVector, tmp_path: Path
 ) -> None:
-    vector = random_vector(base, layer=2)
     before = json.loads((made / "results.json").read_text())
     out = tmp_path / "copy"
     shutil.copytree(made, out)
