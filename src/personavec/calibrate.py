@@ -254,8 +254,8 @@ class _Table:
 
     projection: npt.NDArray[np.float64]
     expression: npt.NDArray[np.float64]
-    question: npt.NDArray[np.str_]
-    condition: npt.NDArray[np.str_]
+    question: npt.NDArray[Any]
+    condition: npt.NDArray[Any]
     fits: npt.NDArray[np.bool_]
     unit: str
     unscored: int

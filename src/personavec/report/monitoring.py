@@ -54,7 +54,8 @@ def _overview(results: Record) -> Html:
             _estimate({"value": record["mean"], "low": record["low"], "high": record["high"]}),
             _sigma(record["max"]),
             str(record["alarms"]),
-            _share(record["drift"]["conversations"]),
+            f"{record['drift']['conversations']['hits']} of "
+            f"{record['drift']['conversations']['of']}",
         )
         for name, record in results["traits"].items()
     ]
@@ -74,7 +75,7 @@ def _overview(results: Record) -> Html:
                 "answer",
                 "highest answer",
                 "alarms",
-                "conversations with one",
+                "in conversations",
             ),
             rows,
             "numbers",
