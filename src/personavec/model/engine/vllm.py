@@ -314,7 +314,7 @@ class VllmEngine:
             return
 
     def _dead(self) -> type[Exception]:
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
 
         return EngineDeadError
 
@@ -384,8 +384,8 @@ def _watch(client: Any) -> None:
 
     vLLM's client notices, and marks itself as dead, but leaves a call under way waiting for ever.
     """
-    from vllm.v1.engine.core_client import SyncMPClient
-    from vllm.v1.engine.exceptions import EngineDeadError
+    from vllm.v1.engine.core_client import SyncMPClient  # pyright: ignore[reportMissingImports]
+    from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
 
     if not isinstance(client, SyncMPClient):  # it runs in this process
         return
@@ -516,14 +516,14 @@ def _opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def _final_only() -> Any:
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
     return RequestOutputKind.FINAL_ONLY
 
 
 def _import_vllm() -> Any:
     try:
-        import vllm
+        import vllm  # pyright: ignore[reportMissingImports]
         import vllm_lens  # noqa: F401
     except ImportError as error:
         if sys.version_info < (3, 12):

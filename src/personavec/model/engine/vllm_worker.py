@@ -54,8 +54,8 @@ class Extension:
     def personavec_install(self) -> list[int]:
         """Put hooks on this worker's layers; returns them, counted from 1 (0: the embedding)."""
         # The plugin's way to a decoder layer; found anew with each of its versions.
-        from vllm.distributed import parallel_state
-        from vllm.forward_context import get_forward_context
+        from vllm.distributed import parallel_state  # pyright: ignore[reportMissingImports]
+        from vllm.forward_context import get_forward_context  # pyright: ignore[reportMissingImports]
         from vllm_lens._worker_ext import _discover_layer_modules
 
         self._personavec = Residual(
