@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import openai
 import pytest
 import schemathesis
@@ -27,8 +28,9 @@ from personavec.errors import UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
+from personavec.model.projecting import project_tokens
 from personavec.model.steering import Steering
-from personavec.readings import read_conversation
+from personavec.readings import gauge, read_turn
 from personavec.serve import limits
 from personavec.serve.guards import parse_guard
 from personavec.serve.replies import Settings
@@ -124,26 +126,30 @@ def said_of(reply: Any, index: int = 0) -> dict[str, Any]:
     return reply.model_extra["personavec"]["choices"][index]
 
 
-def test_readings_are_those_of_monitor(
+def test_readings_are_those_of_the_text_read_offline(
     running: Running, llama: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
-    """On a reply whose text tokenises to the tokens that were written."""
-    asked = {"tokens": True, "monitor": ["shy"]}
-    for seed in range(20):
-        reply = running.client.chat.completions.create(
-            **{**GREEDY, "temperature": 0.3, "seed": seed}, extra_body={"personavec": asked}
-        )
-        text = reply.choices[0].message.content or ""
-        if len(llama.chat.response_ids(text)) == reply.usage.completion_tokens:
-            break
-    messages = [*ASK, {"role": "assistant", "content": text}]
-    [expected] = read_conversation(llama, [vectors["shy"]], messages, tokens=True)
+    """Of the same tokens, sampled with the same noise, in one forward of the whole text."""
+    prompt = tuple(llama.chat.prompt_ids(ASK))
+    [sampled] = generate_batch(llama, [Request("0", prompt)], Sampling(12, 0.7, seed=3))
+    own = gauge([vectors["shy"]], llama)
+    text = np.array([*prompt, *sampled.response_ids], dtype=np.int32)
+    [values] = project_tokens(llama.model, [text], own.directions)
+    last = len(prompt) - 1
+    [expected] = read_turn(
+        own, 1, prompt_last=values[last], response=values[last + 1 :], tokens=True
+    )
+    reply = running.client.chat.completions.create(
+        **{**GREEDY, "temperature": 0.7, "seed": 3},
+        extra_body={"personavec": {"tokens": True, "monitor": ["shy"]}},
+    )
+    assert reply.choices[0].message.content == llama.chat.decode(sampled.response_ids)
     [found] = said_of(reply)["readings"]
-    assert found["trait"] == "shy"
+    assert (found["trait"], found["turn"], found["layer"]) == ("shy", 1, 3)
     assert found["prompt_last"] == pytest.approx(expected.prompt_last, abs=1e-3)
     assert found["response_mean_sigma"] == pytest.approx(expected.response_mean_sigma, abs=1e-3)
     assert found["tokens"] == pytest.approx(expected.tokens, abs=1e-3)
-    assert len(said_of(reply)["tokens"]) == len(found["tokens"])
+    assert len(said_of(reply)["tokens"]) == len(found["tokens"]) == 12
 
 
 def test_a_stream_says_the_same(running: Running, llama: LoadedModel) -> None:
