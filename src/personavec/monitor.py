@@ -42,6 +42,7 @@ from personavec.report.monitoring import write_monitoring_report
 from personavec.runs import atomic_path, atomic_write, claim, lock
 from personavec.screening import parts
 from personavec.screening.encode import Encoded, encode
+from personavec.screening.stretches import windows
 from personavec.stats import Interval, cluster_mean, share_interval
 from personavec.summaries import versions, without_nan
 from personavec.vectors import DRIFT_FILE, PersonaVector
@@ -203,7 +204,7 @@ def _read(
 
     def prepared() -> Iterator[tuple[int, list[RawRow], list[Encoded | Reject]]]:
         rows = raw_rows(log, split=config.split)
-        for number, raws in enumerate(parts.windows(rows, WINDOW)):
+        for number, raws in enumerate(windows(rows, WINDOW)):
             if number >= done:
                 yield number, raws, [_encode(loaded, raw, config) for raw in raws]
 
