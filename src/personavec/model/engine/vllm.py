@@ -260,9 +260,9 @@ class VllmEngine:
                     tokens = {}
         except self._dead() as error:
             raise ModelError(
-                f"vLLM's worker died after {finished} of {len(asked)} requests "
-                f"({_last_line(error)}); run the same command again: what is on disk is kept and "
-                "the rest resumes; where it dies again, lower --engine-arg max_num_seqs"
+                f"vLLM's worker died after {finished} of {len(asked)} requests; run the same "
+                "command again: what is on disk is kept and the rest resumes; where it dies again, "
+                "lower --engine-arg max_num_seqs, or see vLLM's own messages with --debug"
             ) from error
         finally:
             if under_way:  # the caller goes no further
