@@ -26,7 +26,7 @@ from personavec.rollouts import Rollout, iter_rollouts
 QUIET = Progress(quiet=True)
 #: A tiny random model shows no trait and no sense: everything is kept.
 CONFIG = ElicitConfig(
-    samples=2, max_tokens=6, temperature=1.0, trait_threshold=-1, coherence_floor=0, seed=1
+    samples=3, max_tokens=6, temperature=1.0, trait_threshold=-1, coherence_floor=0, seed=1
 )
 SYSTEM = "Be a tester."
 
