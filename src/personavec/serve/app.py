@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -136,8 +136,10 @@ def _routes(app: FastAPI, service: Service, reports: dict[str, Path]) -> None:
             ],
         }
 
-    @app.get("/v1/personavec/vectors/{trait}/report", response_class=HTMLResponse)
-    async def report(trait: str) -> FileResponse:
+    @app.get(
+        "/v1/personavec/vectors/{trait}/report", responses={200: {"content": {"text/html": {}}}}
+    )
+    async def report(trait: str) -> Response:
         """A vector's report."""
         find(service.vectors, trait, "trait")
         if trait not in reports:
@@ -157,7 +159,7 @@ def _routes(app: FastAPI, service: Service, reports: dict[str, Path]) -> None:
         body = {"status": "ok" if alive else "failed", "open": service.worker.open}
         return JSONResponse(body, 200 if alive else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures in Prometheus' text format."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
