@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -119,7 +119,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         body = {"status": "ok" if alive else "failed", "open": service.worker.open}
         return JSONResponse(body, 200 if alive else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures in Prometheus' text format."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
