@@ -27,8 +27,14 @@ from personavec.serve.run import bound, make_server
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 
-WORDS = ("<img src=x onerror=\"document.title='taken'\">", "<script>document.title='taken'</script>",
-         "<b>bold</b>", "&lt;i&gt;", "</section>", "<style>*{display:none}</style>")  # fmt: skip
+WORDS = (
+    "<img src=x onerror=\"document.title='taken'\">",
+    "<script>document.title='taken'</script>",
+    "<em>bold</em>",
+    "&lt;i&gt;",
+    "</section>",
+    "<style>*{display:none}</style>",
+)
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -168,7 +174,7 @@ def test_what_a_model_writes_stays_text(browser: Any, url: str) -> None:
         # Hovering shows the token's text a second time.
         page.locator(".tokens span").first.hover()
         expect(page.get_by_role("tooltip")).to_contain_text("bold")
-        assert page.locator("img, main script, main style, article b").count() == 0
+        assert page.locator("img, em, main script, main style").count() == 0
         assert page.title() == "personavec"
 
 
