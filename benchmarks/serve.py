@@ -131,9 +131,7 @@ def main() -> None:
                 timed("readings", lambda: ask_all(full, bodies(questions)))
                 timed("readings, half steered", lambda: ask_all(full, steered))
                 first += ask_all(full, streamed)
-    rates = {
-        name: CLIENTS * TOKENS / statistics.median(values) for name, values in seconds.items()
-    }
+    rates = {name: CLIENTS * TOKENS / statistics.median(values) for name, values in seconds.items()}
     ratios = {
         "served / generate": ratio(seconds["generate"], seconds["served"]),
         "readings / served": ratio(seconds["served"], seconds["readings"]),

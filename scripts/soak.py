@@ -21,7 +21,18 @@ from typing import Any
 
 import httpx2 as httpx
 
-TOPICS = ("rain", "bread", "trains", "chess", "gardens", "the sea", "paper", "clocks", "maps", "tea")
+TOPICS = (
+    "rain",
+    "bread",
+    "trains",
+    "chess",
+    "gardens",
+    "the sea",
+    "paper",
+    "clocks",
+    "maps",
+    "tea",
+)
 BROKEN = (
     b"{",
     b"[]",

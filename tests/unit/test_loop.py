@@ -211,7 +211,7 @@ def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: 
     unit = along / along.norm()
     acts: tuple[Action, ...] = (Steering(2, along, -2.0),)
     if action == "cap":
-        acts = (Cap(2, along, -0.5),)
+        acts = (Cap(2, along, -30.0),)
     asked: list[torch.Tensor] = []
 
     def guard(forecast: torch.Tensor) -> Verdict:

@@ -10,17 +10,27 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import openai
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
 from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from personavec import LoadedModel, PersonaVector
 from personavec.errors import UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
+from personavec.model.projecting import project_tokens
 from personavec.model.steering import Steering
-from personavec.readings import read_conversation
+from personavec.readings import gauge, read_turn
 from personavec.serve import limits
 from personavec.serve.guards import parse_guard
 from personavec.serve.replies import Settings
@@ -72,6 +82,12 @@ def serving(
         listening.close()
 
 
+@pytest.fixture
+def served(fresh: Callable[..., LoadedModel]) -> LoadedModel:
+    """The model that is served, which nothing else may run meanwhile; `llama` has its weights."""
+    return fresh()
+
+
 @pytest.fixture(scope="module")
 def vectors(
     llama: LoadedModel, random_vector: Callable[..., PersonaVector]
@@ -80,8 +96,10 @@ def vectors(
 
 
 @pytest.fixture(scope="module")
-def running(llama: LoadedModel, vectors: dict[str, PersonaVector]) -> Iterator[Running]:
-    with serving(llama, vectors, max_rows=4, queue_size=100) as started:
+def running(
+    fresh: Callable[..., LoadedModel], vectors: dict[str, PersonaVector]
+) -> Iterator[Running]:
+    with serving(fresh(), vectors, max_rows=4, queue_size=100) as started:
         yield started
 
 
@@ -108,26 +126,30 @@ def said_of(reply: Any, index: int = 0) -> dict[str, Any]:
     return reply.model_extra["personavec"]["choices"][index]
 
 
-def test_readings_are_those_of_monitor(
+def test_readings_are_those_of_the_text_read_offline(
     running: Running, llama: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
-    """On a reply whose text tokenises to the tokens that were written."""
-    asked = {"tokens": True, "monitor": ["shy"]}
-    for seed in range(20):
-        reply = running.client.chat.completions.create(
-            **{**GREEDY, "temperature": 0.3, "seed": seed}, extra_body={"personavec": asked}
-        )
-        text = reply.choices[0].message.content or ""
-        if len(llama.chat.response_ids(text)) == reply.usage.completion_tokens:
-            break
-    messages = [*ASK, {"role": "assistant", "content": text}]
-    [expected] = read_conversation(llama, [vectors["shy"]], messages, tokens=True)
+    """Of the same tokens, sampled with the same noise, in one forward of the whole text."""
+    prompt = tuple(llama.chat.prompt_ids(ASK))
+    [sampled] = generate_batch(llama, [Request("0", prompt)], Sampling(12, 0.7, seed=3))
+    own = gauge([vectors["shy"]], llama)
+    text = np.array([*prompt, *sampled.response_ids], dtype=np.int32)
+    [values] = project_tokens(llama.model, [text], own.directions)
+    last = len(prompt) - 1
+    [expected] = read_turn(
+        own, 1, prompt_last=values[last], response=values[last + 1 :], tokens=True
+    )
+    reply = running.client.chat.completions.create(
+        **{**GREEDY, "temperature": 0.7, "seed": 3},
+        extra_body={"personavec": {"tokens": True, "monitor": ["shy"]}},
+    )
+    assert reply.choices[0].message.content == llama.chat.decode(sampled.response_ids)
     [found] = said_of(reply)["readings"]
-    assert found["trait"] == "shy"
+    assert (found["trait"], found["turn"], found["layer"]) == ("shy", 1, 3)
     assert found["prompt_last"] == pytest.approx(expected.prompt_last, abs=1e-3)
     assert found["response_mean_sigma"] == pytest.approx(expected.response_mean_sigma, abs=1e-3)
     assert found["tokens"] == pytest.approx(expected.tokens, abs=1e-3)
-    assert len(said_of(reply)["tokens"]) == len(found["tokens"])
+    assert len(said_of(reply)["tokens"]) == len(found["tokens"]) == 12
 
 
 def test_a_stream_says_the_same(running: Running, llama: LoadedModel) -> None:
@@ -270,11 +292,11 @@ def test_other_refusals(running: Running) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(
-    llama: LoadedModel, vectors: dict[str, PersonaVector]
+    served: LoadedModel, llama: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
     """64 clients at once on two rows and ten places: each is served rightly or sent away."""
     expected = greedy(llama)
-    with serving(llama, vectors, max_rows=2, queue_size=10) as running:
+    with serving(served, vectors, max_rows=2, queue_size=10) as running:
 
         async def one(client: httpx.AsyncClient) -> httpx.Response:
             return await client.post(f"{running.url}/v1/chat/completions", json=GREEDY)
@@ -312,8 +334,8 @@ def test_clients_that_leave_free_their_places(running: Running, llama: LoadedMod
     )
 
 
-def test_a_time_out_frees_its_place(llama: LoadedModel, vectors: dict[str, PersonaVector]) -> None:
-    with serving(llama, vectors, timeout=0.05) as running:
+def test_a_time_out_frees_its_place(served: LoadedModel, vectors: dict[str, PersonaVector]) -> None:
+    with serving(served, vectors, timeout=0.05) as running:
         reply = running.post({**GREEDY, "max_tokens": 900})
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
         assert running.idle()
@@ -333,9 +355,9 @@ def test_metrics_are_prometheus_text(running: Running) -> None:
 
 
 def test_a_key_guards_everything_but_health(
-    llama: LoadedModel, vectors: dict[str, PersonaVector]
+    served: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
-    with serving(llama, vectors, api_key="secret") as running:
+    with serving(served, vectors, api_key="secret") as running:
         for key, status in (("secret", 200), ("secret2", 401), ("", 401)):
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             for path in ("/v1/models", "/metrics", "/v1/personavec/vectors"):
@@ -344,11 +366,11 @@ def test_a_key_guards_everything_but_health(
         with pytest.raises(openai.AuthenticationError):
             running.client.models.list()
     with pytest.raises(UsageError, match="reachable from other machines"):
-        make_server(llama, vectors, Settings(name="tiny"), host="0.0.0.0")
+        make_server(served, vectors, Settings(name="tiny"), host="0.0.0.0")
 
 
 def test_guards_act_on_the_forecast_and_say_so(
-    llama: LoadedModel, vectors: dict[str, PersonaVector]
+    served: LoadedModel, llama: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
     """Every forecast is above -1000 sigma; the steered reply is as if a client had asked for it."""
     bold = vectors["bold"]
@@ -358,7 +380,7 @@ def test_guards_act_on_the_forecast_and_say_so(
     }
     for action, expected in (("steer -1", texts["steer"]), ("refuse", texts["refuse"])):
         guard = parse_guard(f"bold>-1000sigma: {action}", vectors)
-        with serving(llama, vectors, guards=(guard,)) as running:
+        with serving(served, vectors, guards=(guard,)) as running:
             reply = running.client.chat.completions.create(**GREEDY)
             assert reply.choices[0].message.content == expected
             [acted] = said_of(reply)["guards"]
@@ -375,11 +397,11 @@ def test_guards_that_cannot_be_meant(text: str, vectors: dict[str, PersonaVector
 
 
 def test_slow_clients_are_closed(
-    llama: LoadedModel, vectors: dict[str, PersonaVector], monkeypatch: pytest.MonkeyPatch
+    served: LoadedModel, vectors: dict[str, PersonaVector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that never ends its headers, sending a byte now and then."""
     monkeypatch.setattr(limits, "HEADER_SECONDS", 0.5)
-    with serving(llama, vectors) as running:
+    with serving(served, vectors) as running:
         port = int(running.url.rsplit(":", 1)[1])
         with closing(socket.create_connection(("127.0.0.1", port))) as slow:
             slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
@@ -397,10 +419,10 @@ def test_slow_clients_are_closed(
 
 
 def test_shutting_down_finishes_what_runs(
-    llama: LoadedModel, vectors: dict[str, PersonaVector]
+    served: LoadedModel, llama: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
     found: list[httpx.Response] = []
-    with serving(llama, vectors) as running:
+    with serving(served, vectors) as running:
         asked = {**GREEDY, "max_tokens": 200}
         thread = threading.Thread(target=lambda: found.append(running.post(asked)))
         thread.start()
@@ -409,3 +431,31 @@ def test_shutting_down_finishes_what_runs(
     thread.join()
     assert found[0].status_code == 200
     assert found[0].json()["choices"][0]["message"]["content"] == greedy(llama, tokens=200)
+
+
+def test_whatever_the_document_allows_is_answered_as_it_says(running: Running) -> None:
+    """Of every route: no server error, and statuses, types and bodies that it declares."""
+    schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+    few = settings(
+        max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    n = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        n += 1
+
+        @few
+        @given(case=operation.as_strategy())
+        def answered(case: Any) -> None:
+            case.call_and_validate(checks=CHECKS, timeout=60)
+
+        answered()
+    assert n >= 9
+
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]

@@ -27,7 +27,7 @@ from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
 _WRONG: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 408, 413, 415, 429)
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429)
 } | {status: {"model": ErrorReply} for status in (500, 503, 504)}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}}
@@ -119,7 +119,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         body = {"status": "ok" if alive else "failed", "open": service.worker.open}
         return JSONResponse(body, 200 if alive else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures in Prometheus' text format."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)

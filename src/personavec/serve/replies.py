@@ -325,6 +325,8 @@ class Service:
 
     def _submit(self, ask: Ask) -> None:
         worker = self.worker
+        if not worker.alive:
+            raise ApiError(503, "the engine has stopped; the server must be started again")
         try:
             for choice in ask.choices:
                 worker.submit(choice.job, at_once=ask.stream or bool(choice.stream.stops))

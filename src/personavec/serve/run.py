@@ -28,12 +28,14 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int) -> tuple[socket.socket, str]:
-    """A socket that listens there once the server runs, and its URL. Raises UsageError."""
+    """A socket that listens there, and its URL. Raises UsageError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        # Clients that come before the server runs wait rather than being refused.
+        found.listen()
     except OSError as error:
         found.close()
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error

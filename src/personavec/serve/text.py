@@ -16,7 +16,7 @@ class TextStream:
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
-        self._decode, self._stops = decode, tuple(stops)
+        self._decode, self.stops = decode, tuple(stops)
         self._ids: list[int] = []
         #: Tokens from `_context` on give the new ones their context, those before `_read` are out.
         self._context = self._read = 0
@@ -55,12 +55,12 @@ class TextStream:
 
     def _send(self, fresh: str, *, last: bool = False) -> str:
         held = self._held + fresh
-        cuts = [at for stop in self._stops if (at := held.find(stop)) >= 0]
+        cuts = [at for stop in self.stops if (at := held.find(stop)) >= 0]
         if cuts:
             self.stopped = True
             sent, self._held = held[: min(cuts)], ""
         else:
-            keep = 0 if last else max((_overlap(held, stop) for stop in self._stops), default=0)
+            keep = 0 if last else max((_overlap(held, stop) for stop in self.stops), default=0)
             sent, self._held = held[: len(held) - keep], held[len(held) - keep :]
         self.text += sent
         return sent

@@ -120,7 +120,7 @@ class Worker:
             while self._obey(loop):
                 if loop.busy:
                     self._step(loop)
-                self.running, self.waiting = loop.running, loop.waiting
+                    self._note(loop)
         finally:
             loop.close()
             self._fail("the server is shutting down")
@@ -135,8 +135,12 @@ class Worker:
             if command is None:
                 return False
             command(loop)
+            self._note(loop)
             if loop.busy and self._commands.empty():
                 return True
+
+    def _note(self, loop: StepLoop) -> None:
+        self.running, self.waiting = loop.running, loop.waiting
 
     def _step(self, loop: StepLoop) -> None:
         try:
