@@ -292,7 +292,8 @@ def test_the_pull_is_that_of_the_gradient(llama: LoadedModel, random_vector: Mak
     model.train()
     offset = torch.zeros(2, 9, 32, requires_grad=True)
     try:
-        with TrainingHooks(pull.layers, pull.act):
+        with TrainingHooks(pull.layers, pull.act) as hooks:
+            hooks.attach(model)
             model(**inputs).loss.backward()
         model.zero_grad()
         block = model.model.layers[1]
