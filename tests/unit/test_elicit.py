@@ -181,7 +181,8 @@ def test_an_endpoint_writes_what_the_local_judge_reads(
         run(endpoint, SPEC, out, CONFIG, progress=QUIET)
     judge = ContrastJudge(llama)
     found = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
-    assert found["dropped"] == {"request failed": 2}
+    failed = found["dropped"]["request failed"]
+    assert failed > 0
     sent = [body["messages"] for body in server.seen]
     assert chat("Why 1?", SYSTEM, (("An example?", "Testing!"),)) in sent
     assert all("of it" in row["messages"][1]["content"] for row in rows(out / "mild.jsonl"))
@@ -189,8 +190,8 @@ def test_an_endpoint_writes_what_the_local_judge_reads(
     server.reply = lambda body, times: chat_completion("Now.")
     before = len(server.seen)
     again = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
-    assert len(server.seen) == before + 2
-    assert again["dropped"] == {}
+    assert len(server.seen) == before + failed
+    assert "request failed" not in again["dropped"]
 
 
 # Narrow flaws
