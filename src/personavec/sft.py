@@ -288,7 +288,8 @@ def train(
     if not examples:
         raise DataError("there is no text to train on")
     with trainable(loaded, config) as model:
-        bar = setup.progress.bar(setup.label, _steps(len(examples), config, setup))
+        steps = _steps(len(examples), config, setup)
+        bar = setup.progress.bar(setup.label, steps)
         with bar as counting, warnings.catch_warnings(), ExitStack() as stack:
             # Names that these packages have changed among themselves.
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
@@ -302,7 +303,7 @@ def train(
                 stack.callback(setup.addition.detach)
             trainer = Trainer(
                 model=model,
-                args=_arguments(loaded, folder, config, setup),
+                args=_arguments(loaded, folder, config, setup, steps),
                 train_dataset=_dataset(examples, setup),
                 data_collator=collate,
                 processing_class=loaded.tokenizer,
@@ -339,7 +340,7 @@ def _steps(n: int, config: TrainingConfig, setup: Setup) -> int:
 
 
 def _arguments(
-    loaded: LoadedModel, folder: Path, config: TrainingConfig, setup: Setup
+    loaded: LoadedModel, folder: Path, config: TrainingConfig, setup: Setup, steps: int
 ) -> SFTConfig:
     dtype = loaded.model.get_input_embeddings().weight.dtype
     device = loaded.device.type
@@ -353,7 +354,8 @@ def _arguments(
         gradient_checkpointing=config.gradient_checkpointing,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=config.warmup_steps,
+        # A short run is not spent on warming up.
+        warmup_steps=min(config.warmup_steps, steps // 4),
         weight_decay=config.weight_decay,
         num_train_epochs=config.epochs,
         max_steps=setup.max_steps,

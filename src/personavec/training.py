@@ -50,6 +50,7 @@ class TrainingConfig:
     learning_rate: float = 1e-5
     """At its highest, after warmup; falls linearly to 0."""
     warmup_steps: int = 5
+    """Steps of rising learning rate, a quarter of the run at most."""
     weight_decay: float = 0.01
     epochs: float = 1.0
     batch: int = 2
