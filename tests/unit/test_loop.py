@@ -301,14 +301,21 @@ def test_what_does_not_fit_the_context_is_refused(llama: LoadedModel) -> None:
         StepLoop(llama, max_rows=0)
 
 
+def _hooks(loaded: LoadedModel) -> list[list[int]]:
+    """transformers leaves hooks of its own there once it has captured outputs."""
+    return [[*b._forward_hooks, *b._forward_pre_hooks] for b in loaded.blocks.stack]
+
+
 def test_closing_leaves_the_model_as_it_was(
     llama: LoadedModel, random_vector: Callable[[LoadedModel], PersonaVector]
 ) -> None:
     vector = random_vector(llama)
     unit = vector.direction(1) / vector.direction(1).norm()
+    before = _hooks(llama)
     loop = StepLoop(llama, directions=Directions((1,), unit[None]))
+    assert _hooks(llama) != before
     loop.submit(Job(Request("a", prompt(2), (Steering(1, unit, 3.0),)), Sampling(4)))
     loop.step()
     loop.close()
-    assert not any(block._forward_hooks or block._forward_pre_hooks for block in llama.blocks.stack)
+    assert _hooks(llama) == before
     assert not loop.busy
