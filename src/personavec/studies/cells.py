@@ -30,7 +30,7 @@ from personavec.model.steering import Steering, steering_forwards
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, read_records
 from personavec.shift import last_prompt_states
 from personavec.training import Example, mean_losses
 from personavec.traits import TraitSpec
@@ -130,9 +130,8 @@ def measure(
 
 def is_measured(folder: Path, bench: Bench) -> bool:
     """Whether nothing of a cell needs its model any more."""
-    path = folder / "generated.jsonl"
-    done = sum(1 for _ in path.open("rb")) if path.exists() else 0
-    return done >= len(bench.tasks) and (folder / "measured.json").exists()
+    done = {record["id"] for record in read_records(folder / "generated.jsonl")}
+    return done >= {task.id for task in bench.tasks} and (folder / "measured.json").exists()
 
 
 def _projections(bench: Bench, loaded: LoadedModel) -> dict[str, list[float]]:
