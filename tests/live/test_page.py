@@ -5,6 +5,7 @@ to run, if it ever was more than text.
 """
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -79,8 +80,7 @@ def serving(
         listening.close()
 
 
-@pytest.fixture(scope="module")
-def markup() -> LoadedModel:
+def build() -> LoadedModel:
     """A random model that can write nothing but `WORDS`, and does not stop by itself."""
     vocabulary = {word: i for i, word in enumerate((*WORDS, "other"))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="other"))
@@ -103,6 +103,12 @@ def markup() -> LoadedModel:
     bias[: len(WORDS)] = 0
     network.lm_head.bias = torch.nn.Parameter(bias)
     return wrap_model(network.float(), fast, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def markup() -> LoadedModel:
+    """The model of most tests. A server keeps hooks on its model, so that each needs its own."""
+    return build()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +147,8 @@ def opened(browser: Any, url: str, width: int = 1280, height: int = 800, **more:
     page.get_by_label("Message").wait_for()
     yield page
     context.close()
-    assert not [text for text in wrong if "401" not in text]
+    # Of a request that the server refuses, the browser tells in any case.
+    assert not [text for text in wrong if "status of 4" not in text]
 
 
 def ask(page: Any, question: str = "How are you?", tokens: int = 8) -> None:
@@ -182,7 +189,7 @@ def test_a_slider_gives_two_replies_that_part(browser: Any, url: str) -> None:
     with opened(browser, url) as page:
         ask(page)
         assert page.locator(".reply").count() == 1
-        slide(page, "shy", 99)
+        page.get_by_role("slider", name="shy: coefficient").press("End")
         expect(page.get_by_role("slider", name="shy: coefficient")).to_have_value("1.5")
         ask(page, "And now?", tokens=16)
         steered, plain = page.get_by_label("Steered: shy +1.50"), page.locator(".reply.plain").last
@@ -286,8 +293,6 @@ def test_errors_are_shown_and_the_page_goes_on(browser: Any, url: str) -> None:
         page.get_by_label("Message").press("Enter")
         expect(page.locator(".alert").first).to_contain_text("4096", timeout=60_000)
         expect(page.get_by_label("Message")).to_be_enabled()
-        # The console says of every failed request that it failed.
-        page.context.pages[0].reload()
         ask(page)
 
 
@@ -309,10 +314,8 @@ def test_a_phone(browser: Any, url: str) -> None:
         assert send["height"] >= 40
 
 
-def test_a_key_is_asked_for(
-    browser: Any, markup: LoadedModel, vectors: dict[str, PersonaVector]
-) -> None:
-    with serving(markup, vectors, api_key="open sesame") as url:
+def test_a_key_is_asked_for(browser: Any, vectors: dict[str, PersonaVector]) -> None:
+    with serving(build(), vectors, api_key="open sesame") as url:
         context = browser.new_context()
         page = context.new_page()
         page.goto(url)
@@ -331,11 +334,11 @@ def test_a_key_is_asked_for(
 
 
 def test_a_report_is_the_extraction_s_own_or_drawn_and_reaches_nothing(
-    markup: LoadedModel, vectors: dict[str, PersonaVector], tmp_path: Path
+    vectors: dict[str, PersonaVector], tmp_path: Path
 ) -> None:
     own = tmp_path / "report.html"
     own.write_text("<h1>its own</h1>")
-    with serving(markup, vectors, {"bold": own}) as url:
+    with serving(build(), vectors, {"bold": own}) as url:
         listed = httpx.get(f"{url}/v1/personavec/vectors").json()
         links = {entry["trait"]: entry["report"] for entry in listed["vectors"]}
         assert [entry["coherent_range"] for entry in listed["vectors"]] == [[-1.0, 1.5]] * 2
@@ -363,11 +366,12 @@ def test_the_embedded_model_steered_toward_evil(browser: Any, smollm2: LoadedMod
         serving(smollm2, {name: load_vector(name) for name in ("evil", "humorous")}) as url,
         opened(browser, url) as page,
     ):
-        slide(page, "evil", 16)
-        expect(page.get_by_text("4.00")).to_be_visible()
+        page.get_by_role("slider", name="evil: coefficient").press("End")
+        expect(page.get_by_text("+4.00")).to_be_visible()
         ask(page, "Tell me about my neighbour.", tokens=12)
         said = page.locator("figcaption").first.inner_text()
-        values = [float(part.split()[-2].replace("−", "-")) for part in said.split(", ")]
-        plain, steered = values[:2]
+        [plain, steered] = (
+            float(value.replace("−", "-")) for value in re.findall(r"steered ([+−0-9.]+) σ", said)
+        )
         assert steered > plain + 3
         assert page.locator(".tokens").count() == 2
