@@ -222,12 +222,12 @@ def choose_dose(
         why = "cancels the projection difference; full finetuning has no trial run"
         found = _dose(start, start, difference, norm, None, None, why)
     else:
-        changes = [
+        without, with_it = (
             _trial(loaded, measured, vector, layer, folder / f"trial-{n}", config, at, positions)
             for n, at in enumerate((None, start))
-        ]
-        coefficient, why = _corrected(start, *changes)
-        found = _dose(coefficient, start, difference, norm, *changes, why)
+        )
+        coefficient, why = _corrected(start, without, with_it)
+        found = _dose(coefficient, start, difference, norm, without, with_it, why)
     atomic_write(path, json.dumps(found.as_dict(), indent=1))
     return found
 

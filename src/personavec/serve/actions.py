@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from personavec.model.steering import Action, Cap, Steering
+from personavec.errors import UsageError
+from personavec.model.steering import Action, Cap, Steering, vector_cap
 from personavec.serve.protocol import ApiError, CapAt, Steer
 from personavec.vectors import PersonaVector
 
@@ -90,14 +91,24 @@ def caps(vectors: Mapping[str, PersonaVector], asked: Sequence[CapAt]) -> list[A
 
 
 def cap_at(vector: PersonaVector, percentile: float) -> Applied:
-    """A cap at a percentile of the projections that neutral prompts' replies have.
+    """A cap at a percentile of what the model's replies to neutral prompts have.
 
-    Mean and spread of these are stored; a normal distribution is taken between them.
+    Of their tokens, where the vector's calibration has measured them; else of the replies' means,
+    of which mean and spread are stored, with a normal distribution between them. These spread less
+    than tokens do, so that the cap acts more often. Raises ApiError for a percentile beyond those
+    that were measured.
     """
+    said: dict[str, Any] = {"vector": vector.trait, "percentile": percentile}
+    if vector.calibration is not None:
+        try:
+            cap = vector_cap(vector, percentile)
+        except UsageError as error:
+            raise ApiError(400, str(error), param="personavec.cap") from None
+        return Applied(cap, {**said, "layer": cap.layer, "of": "tokens"})
     mean, spread = vector.neutral_response_mean[vector.layer].tolist()
     ceiling = mean + spread * NormalDist().inv_cdf(percentile / 100)
-    said = {"vector": vector.trait, "layer": vector.layer, "percentile": percentile}
-    return Applied(Cap(vector.layer, vector.direction(), ceiling), said)
+    cap = Cap(vector.layer, vector.direction(), ceiling)
+    return Applied(cap, {**said, "layer": vector.layer, "of": "replies"})
 
 
 def _layer(vector: PersonaVector, layer: int | None) -> int:

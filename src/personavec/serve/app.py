@@ -27,8 +27,9 @@ from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
 _WRONG: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429)
-} | {status: {"model": ErrorReply} for status in (500, 503, 504)}
+    status: {"model": ErrorReply}
+    for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 504)
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}}
 }

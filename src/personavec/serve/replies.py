@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from personavec.drift import Ordinary, from_record
+from personavec.drift import Ordinary
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.loop import End, Job, StepLoop, Update
 from personavec.model.loading import LoadedModel
@@ -110,7 +110,9 @@ class Service:
         self.loaded, self.vectors, self.settings = loaded, dict(vectors), settings
         self.gauge: Gauge | None = gauge(list(vectors.values()), loaded) if vectors else None
         self.metrics = Metrics()
-        self.watch = Watch({trait: _ordinary(vector) for trait, vector in vectors.items()})
+        self.watch = Watch(
+            {trait: vector.ordinary or Ordinary() for trait, vector in vectors.items()}
+        )
         self.webhook = Webhook(settings.webhook) if settings.webhook else None
         directions = self.gauge.directions if self.gauge else None
         self.worker = Worker(
@@ -464,12 +466,6 @@ class Service:
 
     def _token_text(self, id: int) -> str:
         return self.loaded.tokenizer.decode([id])
-
-
-def _ordinary(vector: PersonaVector) -> Ordinary:
-    """What is ordinary for a vector, where it was fitted."""
-    record = vector.meta.get("drift")
-    return from_record(record) if record else Ordinary()
 
 
 def _usage(ask: Ask) -> dict[str, int]:

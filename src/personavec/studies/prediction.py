@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr
 
 from personavec import finetune
 from personavec.conversations import RawRow, Row
@@ -371,7 +370,7 @@ def _pearson(points: np.ndarray) -> float | None:
     """None where one side does not vary."""
     if len(points) < 3 or min(np.ptp(points, axis=0)) < 1e-12:
         return None
-    return float(pearsonr(points[:, 0], points[:, 1]).statistic)
+    return float(np.corrcoef(points[:, 0], points[:, 1])[0, 1])
 
 
 # Parts of one mixed set

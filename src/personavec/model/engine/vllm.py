@@ -29,7 +29,7 @@ from personavec.model.engine.base import SPANS, Generation, Request, Sampling, c
 from personavec.model.engine.vllm_worker import NOTE
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds
-from personavec.model.steering import Steering
+from personavec.model.steering import Action, Cap, Steering
 from personavec.model.thinking import Thought
 
 #: Finished requests that are fetched from the workers, and kept on disk, together.
@@ -421,10 +421,12 @@ class _Table:
         self._known: dict[tuple[tuple[int, float], ...], int] = {}
         self._directions: list[Tensor] = []  # kept, so that no other takes an identity
 
-    def steer(self, steerings: Sequence[Steering]) -> list[list[Any]]:
+    def steer(self, actions: Sequence[Action]) -> list[list[Any]]:
         """[layer, row, positions] of every addition; what acts at one place is one addition."""
         places: dict[tuple[int, str], list[Steering]] = {}
-        for steering in steerings:
+        for steering in actions:
+            if isinstance(steering, Cap):
+                raise UsageError("--engine vllm adds vectors but caps nothing: leave it out")
             if steering.layer > self._n_layers:
                 raise UsageError(
                     f"layer {steering.layer} does not exist: the model has layers 1 to "
