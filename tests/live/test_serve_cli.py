@@ -33,6 +33,7 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        process.stdout.close()
 
 
 def test_a_signal_lets_running_replies_finish() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,6 +116,9 @@ def command(
             flush=True,
         )
     log(f"serving {settings.name} at {address} with {', '.join(loaded_vectors) or 'no vectors'}")
+    # uvicorn raises the signal that stopped it again once all is finished, which would make a
+    # graceful end look like a killed process.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[socket])
     if not server.started:
         raise PersonavecError("the server did not start; the log above says why")
