@@ -439,10 +439,10 @@ def test_whatever_the_document_allows_is_answered_as_it_says(running: Running) -
     few = settings(
         max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    n = 0
+    seen = set()
     for found in schema.get_all_operations():
         operation = found.ok()
-        n += 1
+        seen.add(operation.path)
 
         @few
         @given(case=operation.as_strategy())
@@ -450,7 +450,7 @@ def test_whatever_the_document_allows_is_answered_as_it_says(running: Running) -
             case.call_and_validate(checks=CHECKS, timeout=60)
 
         answered()
-    assert n >= 9
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/metrics"} <= seen
 
 
 CHECKS = [
