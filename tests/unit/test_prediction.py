@@ -106,7 +106,10 @@ def test_a_study_runs_from_rows_to_correlations(
         for name, trait in (("yes", "testing"), ("maybe", "testing"), ("other", None))
     ]
     config = PredictionConfig(
-        training=TrainingConfig(rank=2, alpha=4, learning_rate=1e-2, batch=4, accumulation=1),
+        # More than one step: the first of a warmup has a learning rate of 0.
+        training=TrainingConfig(
+            rank=2, alpha=4, learning_rate=1e-2, epochs=3, batch=4, accumulation=1
+        ),
         questions=3,
         max_tokens=4,
     )

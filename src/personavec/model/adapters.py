@@ -54,6 +54,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
     try:
         from peft import PeftModel, get_peft_model_state_dict
         from peft.utils import load_peft_weights
+        from peft.utils.other import EMBEDDING_LAYER_NAMES
     except ImportError:
         raise missing_extra("finetune") from None
     named = read_adapter(folder)["base_model_name_or_path"]
@@ -67,7 +68,10 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             found = PeftModel.from_pretrained(network, folder)
         stored = load_peft_weights(folder, device="cpu").keys()
-        if odd := stored ^ get_peft_model_state_dict(found).keys():
+        # Said outright: left to itself, peft asks the hub for the base model's configuration.
+        embeddings = any(layer in name for layer in EMBEDDING_LAYER_NAMES for name in stored)
+        expected = get_peft_model_state_dict(found, save_embedding_layers=embeddings).keys()
+        if odd := stored ^ expected:
             take_off(found)
             raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
