@@ -60,7 +60,7 @@ def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
         ("trait spec", _code(meta.get("spec_hash"))),
         ("selected layer", _fixed(layer, 0)),
         ("rollouts kept", [_count(kept, "pos"), " positive, ", _count(kept, "neg"), " negative"]),
-        ("checks", {True: "passed", False: "failed"}.get(meta.get("passed"), not_measured())),
+        ("checks", _passed(meta.get("passed"))),
     ]
     return page.document(
         f"{trait}: persona vector in {model}",
@@ -69,6 +69,12 @@ def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
         _dose_response(results),
         _reliability(results),
     )
+
+
+def _passed(value: object) -> Content:
+    if not isinstance(value, bool):
+        return not_measured()
+    return "passed" if value else "failed"
 
 
 def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
