@@ -323,9 +323,9 @@ def _minus(value: float | None, other: float | None) -> float | None:
 def correlations(records: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     """Pearson's r of every predictor with every outcome, and of shift with expression.
 
-    For own traits (a dataset's own, with datasets that are about nothing) and for other ones, and
-    for each trait alone over all datasets. Intervals resample datasets. None for fewer than 3
-    finetunes.
+    For own traits (a dataset's own) and for other ones, where datasets about no trait
+    count too, and for each trait over all datasets. Intervals resample datasets. None for fewer
+    than 3 datasets.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {
         "own": [r for r in records if r["own"]],
