@@ -27,7 +27,7 @@ from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.adapters import is_adapter, tuned_model
+from personavec.model.adapters import check_tuned, is_adapter, tuned_model
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.engine.base import Sampling
@@ -108,6 +108,8 @@ def run(
         vector.check_fits(base.identity.n_layers, base.identity.hidden_size)
     judge = judge or ContrastJudge(base)
     models = {"base": None, "tuned": tuned, **({"control": control} if control else {})}
+    for name in filter(None, models.values()):
+        check_tuned(name)
     started = time.monotonic()
     with lock(out):
         claim(out, _settings(base, models, vectors, specs, config, judge))

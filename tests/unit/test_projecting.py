@@ -69,6 +69,10 @@ def test_projections_equal_the_plain_loop(loaded: LoadedModel, share: bool, budg
         torch.testing.assert_close(own, _plain(loaded, text, directions), atol=2e-5, rtol=1e-4)
 
 
+def test_no_text_takes_no_forward(llama: LoadedModel) -> None:
+    assert project_tokens(llama.model, [], _directions(llama, (1,))) == []
+
+
 def test_a_shared_beginning_runs_once(llama: LoadedModel) -> None:
     """Counted at the first block: tokens that go through it."""
     texts = _texts(llama)

@@ -123,8 +123,8 @@ def command(
         raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
     if positions not in ("response", "all"):
         raise UsageError(f"--positions {positions}: use response or all")
-    used = [load_vector(name) for name in _names(vectors)]
-    watched = [load_vector(name) for name in _names(watch)]
+    used = [load_vector(name) for name in options.names(vectors)]
+    watched = [load_vector(name) for name in options.names(watch)]
     traits = {vector.trait for vector in (*used, *watched)}
     chosen = Mitigation(
         mitigation,  # type: ignore[arg-type]
@@ -186,10 +186,6 @@ def command(
         _print(results, as_json)
     if results["stopped"]:
         raise typer.Exit(CONDITION_MET)
-
-
-def _names(given: list[str] | None) -> list[str]:
-    return [name.strip() for text in given or () for name in text.split(",") if name.strip()]
 
 
 def _course(text: str | None) -> Any:

@@ -83,8 +83,7 @@ def command(
         batch_tokens=batch_tokens,
         max_rejects=max_rejects,
     )
-    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
-    found = [load_vector(name) for name in names or bundled_vectors()]
+    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     results = monitor.run(loaded, found, data, out, config, fit_limits=fit_limits)
     if as_json:

@@ -78,8 +78,7 @@ def command(
     from personavec.traits import load_trait
     from personavec.vectors import bundled_vectors, load_vector
 
-    names = [name.strip() for text in vectors or () for name in text.split(",") if name.strip()]
-    found = [load_vector(name) for name in names or bundled_vectors()]
+    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     conditions = [parse_condition(text, traits=[v.trait for v in found]) for text in fail_if or ()]
     given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
     specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]

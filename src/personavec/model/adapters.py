@@ -19,6 +19,15 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / "adapter_config.json").is_file()
 
 
+def check_tuned(name: str) -> None:
+    """Raise ModelError for a folder that holds no model, before work is spent on the base."""
+    if Path(name).is_dir() and not (is_adapter(name) or (Path(name) / "config.json").is_file()):
+        raise ModelError(
+            f"folder '{name}' holds neither an adapter nor a model; name the one with "
+            "adapter_config.json or config.json in it"
+        )
+
+
 @contextmanager
 def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
     """A finetuned model within this context, in as little memory as it takes.

@@ -90,6 +90,8 @@ def project_tokens(
 
     Raises ActivationError on NaN or infinite activations.
     """
+    if not texts:
+        return []
     device = model.get_input_embeddings().weight.device
     budget = batch_tokens or (CPU_BATCH_TOKENS if device.type == "cpu" else DEVICE_BATCH_TOKENS)
     if device.type == "cpu":
