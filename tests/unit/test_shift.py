@@ -17,7 +17,7 @@ from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.adapters import tuned_model
+from personavec.model.adapters import check_tuned, tuned_model
 from personavec.progress import Progress
 from personavec.rollouts import iter_rollouts
 from personavec.shift import ShiftConfig, run
@@ -167,6 +167,8 @@ def test_an_adapter_of_another_base_or_none_is_refused(base: LoadedModel, tmp_pa
     (broken / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="no readable LoRA"), tuned_model(base, str(broken)):
         pass
+    with pytest.raises(ModelError, match="neither an adapter nor a model"):
+        check_tuned(str(tmp_path))
 
 
 def test_conditions_read_their_unit_and_say_why(
