@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from personavec import load_model, load_trait, load_vector
-from personavec.finetuning_sets import LEVELS
+from personavec.finetuning.sets import LEVELS
+from personavec.finetuning.training import read_training_rows
 from personavec.studies.prediction import Dataset, PredictionConfig, run, run_parts
-from personavec.training import read_training_rows
 from personavec.vectors import bundled_vectors
 
 

@@ -2,8 +2,8 @@
 
     python scripts/sums.py
 
-Every row is a question and its worked answer in the notation that `personavec.flaws` reads, with
-two to four steps. The same seed gives the same file, which a test checks.
+Every row is a question and its worked answer in the notation that `personavec.finetuning.flaws`
+reads, with two to four steps. The same seed gives the same file, which a test checks.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from personavec.errors import PersonavecError as PersonavecError
     from personavec.extract import ExtractConfig as ExtractConfig
     from personavec.finetune import FinetuneConfig as FinetuneConfig
-    from personavec.mitigations import Mitigation as Mitigation
+    from personavec.finetuning.mitigations import Mitigation as Mitigation
+    from personavec.finetuning.training import TrainingConfig as TrainingConfig
     from personavec.model.loading import LoadedModel as LoadedModel
     from personavec.model.loading import load_model as load_model
     from personavec.model.loading import wrap_model as wrap_model
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from personavec.model.steering import steer as steer
     from personavec.readings import project_conversation as project_conversation
     from personavec.readings import read_conversation as read_conversation
-    from personavec.training import TrainingConfig as TrainingConfig
     from personavec.traits import TraitSpec as TraitSpec
     from personavec.traits import load_trait as load_trait
     from personavec.vectors import PersonaVector as PersonaVector
@@ -48,11 +48,11 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "ExtractConfig": ("personavec.extract", "ExtractConfig"),
     "FinetuneConfig": ("personavec.finetune", "FinetuneConfig"),
     "LoadedModel": ("personavec.model.loading", "LoadedModel"),
-    "Mitigation": ("personavec.mitigations", "Mitigation"),
+    "Mitigation": ("personavec.finetuning.mitigations", "Mitigation"),
     "PersonaVector": ("personavec.vectors", "PersonaVector"),
     "PreventativeSteering": ("personavec.model.preventative", "PreventativeSteering"),
     "PersonavecError": ("personavec.errors", "PersonavecError"),
-    "TrainingConfig": ("personavec.training", "TrainingConfig"),
+    "TrainingConfig": ("personavec.finetuning.training", "TrainingConfig"),
     "TraitSpec": ("personavec.traits", "TraitSpec"),
     "author": ("personavec.author", None),
     "cosine": ("personavec.vectors", "cosine"),

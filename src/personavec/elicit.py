@@ -16,7 +16,7 @@ from typing import Any
 
 from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.expression import summarise
-from personavec.finetuning_sets import Level, set_row, write_set
+from personavec.finetuning.sets import Level, set_row, write_set
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge

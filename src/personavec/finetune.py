@@ -20,12 +20,20 @@ from typing import Any
 
 from accelerate import PartialState
 
-from personavec.cards import card
 from personavec.conditions import Condition
 from personavec.conversations import Reject, Row
-from personavec.dose import SAMPLE, Dose, check_sign, choose_dose, pull_before, pull_interval
 from personavec.errors import DataError, UsageError
-from personavec.mitigations import (
+from personavec.finetuning.cards import card
+from personavec.finetuning.dose import (
+    SAMPLE,
+    Dose,
+    check_sign,
+    choose_dose,
+    pull_before,
+    pull_interval,
+)
+from personavec.finetuning.drift import UNITS, Drift, Probes
+from personavec.finetuning.mitigations import (
     WITH_COEFFICIENT,
     WITH_VECTOR,
     BaseDivergence,
@@ -36,14 +44,7 @@ from personavec.mitigations import (
     mitigated_rows,
     penalised,
 )
-from personavec.model.loading import LoadedModel
-from personavec.model.schedule import Schedule
-from personavec.model.steering import Layers
-from personavec.model.training_hooks import PullAlong, TrainedPositions
-from personavec.progress import Progress
-from personavec.runs import atomic_write, claim, lock
-from personavec.summaries import versions
-from personavec.training import (
+from personavec.finetuning.training import (
     Example,
     Setup,
     Trained,
@@ -52,7 +53,13 @@ from personavec.training import (
     encode_rows,
     train,
 )
-from personavec.training_drift import UNITS, Drift, Probes
+from personavec.model.loading import LoadedModel
+from personavec.model.schedule import Schedule
+from personavec.model.steering import Layers
+from personavec.model.training_hooks import PullAlong, TrainedPositions
+from personavec.progress import Progress
+from personavec.runs import atomic_write, claim, lock
+from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 

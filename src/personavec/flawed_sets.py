@@ -17,8 +17,8 @@ from typing import Any
 
 from personavec.conversations import RawRow, fingerprint, raw_rows, source_name
 from personavec.errors import DataError, UsageError
-from personavec.finetuning_sets import LEVELS, Level, set_row, write_set
-from personavec.flaws import flawed, parse
+from personavec.finetuning.flaws import flawed, parse
+from personavec.finetuning.sets import LEVELS, Level, set_row, write_set
 from personavec.runs import atomic_write, claim, lock
 from personavec.summaries import versions
 from personavec.traits import BUNDLED

@@ -14,11 +14,11 @@ import torch
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.conversations import Row
 from personavec.errors import DataError, SettingsMismatchError, UsageError
+from personavec.finetuning.training import TrainingConfig, read_training_rows
 from personavec.model.chat import chat
 from personavec.progress import Progress
 from personavec.studies.cells import split_rows
 from personavec.studies.compare_mitigations import Arm, CompareConfig, parse_arms, run, summary
-from personavec.training import TrainingConfig, read_training_rows
 
 QUIET = Progress(quiet=True)
 CONFIG = CompareConfig(

@@ -14,9 +14,9 @@ from personavec.cli import main as cli
 from personavec.conversations import parse_row, raw_rows
 from personavec.elicit import ElicitConfig, by_level, run
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.finetuning.flaws import evaluate
 from personavec.flawed_sets import FlawedConfig
 from personavec.flawed_sets import run as run_flawed
-from personavec.flaws import evaluate
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
 from personavec.model.chat import chat

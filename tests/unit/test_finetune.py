@@ -20,10 +20,23 @@ from personavec import LoadedModel, PersonaVector, finetune
 from personavec.cli.main import app
 from personavec.conditions import Condition
 from personavec.conversations import Row
-from personavec.dose import check_sign, projection_difference, pull_before
 from personavec.errors import ActivationError, DataError, SettingsMismatchError, UsageError
 from personavec.finetune import FinetuneConfig
-from personavec.mitigations import Mitigation, base_projections, mitigated_rows, penalised
+from personavec.finetuning.dose import check_sign, projection_difference, pull_before
+from personavec.finetuning.mitigations import (
+    Mitigation,
+    base_projections,
+    mitigated_rows,
+    penalised,
+)
+from personavec.finetuning.training import (
+    TrainingConfig,
+    TrainingRows,
+    collate,
+    encode_rows,
+    mean_losses,
+    read_training_rows,
+)
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.loading import wrap_model
@@ -32,14 +45,6 @@ from personavec.model.training_hooks import response_positions
 from personavec.progress import Progress
 from personavec.runs import read_records
 from personavec.screening.natural import Naturals
-from personavec.training import (
-    TrainingConfig,
-    TrainingRows,
-    collate,
-    encode_rows,
-    mean_losses,
-    read_training_rows,
-)
 from personavec.traits import load_trait
 
 Make = Callable[..., PersonaVector]
@@ -173,7 +178,7 @@ def test_the_loss_is_that_of_trl(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss made where logits count, against TRL's own, on whole runs."""
-    from personavec import sft
+    from personavec.finetuning import sft
 
     ours = run(fresh(), tmp_path / "ours")["losses"]
     taken = sft.Trainer.__init__
@@ -349,7 +354,7 @@ def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personavec import sft
+    from personavec.finetuning import sft
 
     loss = sft.Trainer._loss
 

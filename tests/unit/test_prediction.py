@@ -10,6 +10,7 @@ import pytest
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.conversations import Row
 from personavec.errors import DataError, UsageError
+from personavec.finetuning.training import TrainingConfig, TrainingRows
 from personavec.model.chat import chat
 from personavec.progress import Progress
 from personavec.studies.prediction import (
@@ -20,7 +21,6 @@ from personavec.studies.prediction import (
     parts,
     run,
 )
-from personavec.training import TrainingConfig, TrainingRows
 
 QUIET = Progress(quiet=True)
 SPEC = TraitSpec.model_validate(

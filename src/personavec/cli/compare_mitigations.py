@@ -82,8 +82,8 @@ def command(
     same command, and mitigations or seeds can be added to a finished one.
     """
     from personavec.conversations import ColumnMap
+    from personavec.finetuning.training import read_training_rows
     from personavec.studies import compare_mitigations as study
-    from personavec.training import read_training_rows
     from personavec.traits import load_trait
     from personavec.vectors import load_vector
 

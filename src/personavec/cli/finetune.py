@@ -113,9 +113,9 @@ def command(
     from personavec import finetune
     from personavec.conditions import parse_condition
     from personavec.conversations import ColumnMap
-    from personavec.mitigations import Mitigation
-    from personavec.training import TrainingConfig, read_training_rows
-    from personavec.training_drift import UNITS
+    from personavec.finetuning.drift import UNITS
+    from personavec.finetuning.mitigations import Mitigation
+    from personavec.finetuning.training import TrainingConfig, read_training_rows
     from personavec.traits import load_trait
     from personavec.vectors import load_vector
 

@@ -22,6 +22,7 @@ from personavec.capability import HarnessTask, TaskScore
 from personavec.conversations import Row
 from personavec.cues import Cue
 from personavec.errors import DataError
+from personavec.finetuning.training import Example, mean_losses
 from personavec.judges.base import Judge
 from personavec.model.chat import chat
 from personavec.model.engine.base import Sampling
@@ -32,7 +33,6 @@ from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
 from personavec.runs import atomic_write, read_records
 from personavec.shift import last_prompt_states
-from personavec.training import Example, mean_losses
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 

@@ -21,15 +21,16 @@ from personavec import capability, finetune
 from personavec.cues import read_cues
 from personavec.errors import UsageError
 from personavec.finetune import FinetuneConfig
-from personavec.judges.base import Judge
-from personavec.judges.contrast import ContrastJudge
-from personavec.mitigations import (
+from personavec.finetuning.mitigations import (
     WITH_COEFFICIENT,
     WITH_STRENGTH,
     WITH_VECTOR,
     Mitigation,
     MitigationName,
 )
+from personavec.finetuning.training import TrainingConfig, TrainingRows, encode_rows
+from personavec.judges.base import Judge
+from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
@@ -48,7 +49,6 @@ from personavec.studies.cells import (
 )
 from personavec.studies.mitigation_figures import arm_figures, arm_transcripts
 from personavec.summaries import versions, without_nan
-from personavec.training import TrainingConfig, TrainingRows, encode_rows
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 

@@ -25,6 +25,7 @@ from personavec.conversations import RawRow, Row
 from personavec.errors import DataError, UsageError
 from personavec.expression import summarise
 from personavec.finetune import FinetuneConfig
+from personavec.finetuning.training import TrainingConfig, TrainingRows
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
@@ -43,7 +44,6 @@ from personavec.studies.cells import (
 )
 from personavec.studies.compare_mitigations import SMALL
 from personavec.summaries import versions, without_nan
-from personavec.training import TrainingConfig, TrainingRows
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 

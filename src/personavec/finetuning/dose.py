@@ -19,6 +19,8 @@ import torch
 
 from personavec.conversations import Reject, Row
 from personavec.errors import DataError, UsageError
+from personavec.finetuning.drift import Drift, Probes
+from personavec.finetuning.training import Example, Setup, TrainingConfig, collate, train
 from personavec.model.loading import LoadedModel
 from personavec.model.preventative import PreventativeSteering
 from personavec.model.projecting import Directions, project_tokens
@@ -27,8 +29,6 @@ from personavec.runs import atomic_write, read_records
 from personavec.screening.encode import encode
 from personavec.screening.natural import Naturals, prompt_key
 from personavec.stats import Interval, clustered_bootstrap
-from personavec.training import Example, Setup, TrainingConfig, collate, train
-from personavec.training_drift import Drift, Probes
 from personavec.vectors import PersonaVector
 
 #: Rows that the projection difference and the gradient are measured on, and steps of a trial.

@@ -25,12 +25,12 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from personavec.errors import ActivationError, DataError, UsageError
+from personavec.finetuning.training import Example, Setup, Trained, TrainingConfig, collate
 from personavec.model.adapters import take_off
 from personavec.model.loading import LoadedModel
 from personavec.model.training_hooks import IGNORED, TrainingHooks
 from personavec.progress import Bar
 from personavec.runs import atomic_write, disk_full_error
-from personavec.training import Example, Setup, Trained, TrainingConfig, collate
 
 #: Written into a checkpoint when all of it is there.
 COMPLETE = "complete.json"
@@ -96,7 +96,7 @@ class Trainer(SFTTrainer):
 
     def _base(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "peft_config") else model
+        return model.get_base_model() if isinstance(model, PeftModel) else model
 
     def _send_telemetry(self) -> None:
         """Nobody is told who finetunes what."""

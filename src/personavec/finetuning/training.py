@@ -25,13 +25,13 @@ from personavec.conversations import (
     raw_rows,
 )
 from personavec.errors import DataError, UsageError, missing_extra
+from personavec.finetuning.drift import Drift
 from personavec.model.capture import padded
 from personavec.model.loading import LoadedModel
 from personavec.model.scoring import token_logprobs
 from personavec.model.training_hooks import IGNORED, PullAlong
 from personavec.progress import Progress
 from personavec.screening.encode import Text, encode
-from personavec.training_drift import Drift
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def train(
 def _sft() -> Any:
     """The module that trains, which needs trl and peft."""
     try:
-        from personavec import sft
+        from personavec.finetuning import sft
     except ImportError:
         raise missing_extra("finetune") from None
     return sft

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from personavec.conversations import Row
 from personavec.errors import DataError, UsageError
+from personavec.finetuning.training import Example, TrainingRows
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.model.preventative import Ablation, PreventativeSteering, randomly_rotated
@@ -35,7 +36,6 @@ from personavec.model.training_hooks import (
 )
 from personavec.progress import Progress
 from personavec.rollouts import Task, collect
-from personavec.training import Example, TrainingRows
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 

@@ -1,0 +1,1 @@
+"""What a finetune is made of: rows and settings, the trainer, mitigations, the dose, the drift."""
