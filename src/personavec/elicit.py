@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,10 @@ def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
     evenly over the questions.
     """
     kept = [r for r in rollouts if r.kept]
-    usual = _usual(kept)
+    usual = usual_strengths(kept)
     elicited = sorted(
-        (r for r in kept if r.polarity == "pos" and _excess(r, usual) > 0),
-        key=lambda r: _excess(r, usual),
+        (r for r in kept if r.polarity == "pos" and excess(r, usual) > 0),
+        key=lambda r: excess(r, usual),
     )
     third = len(elicited) // 3
     return {
@@ -128,16 +128,16 @@ def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
     }
 
 
-def _usual(kept: Sequence[Rollout]) -> dict[str, float]:
+def usual_strengths(rollouts: Iterable[Rollout]) -> dict[str, float]:
     """The mean strength of the model's own answers to every question."""
     own: dict[str, list[float]] = {}
-    for rollout in kept:
+    for rollout in rollouts:
         if rollout.polarity is None:
             own.setdefault(rollout.question, []).append(_strength(rollout))
     return {question: sum(values) / len(values) for question, values in own.items()}
 
 
-def _excess(rollout: Rollout, usual: Mapping[str, float]) -> float:
+def excess(rollout: Rollout, usual: Mapping[str, float]) -> float:
     """How much more of the trait than the model's own answers; 0 where none of those was kept."""
     return _strength(rollout) - usual.get(rollout.question, _strength(rollout))
 
@@ -270,7 +270,7 @@ def _write(
         level: summarise(chosen, refusals=judge.name != contrast.NAME, seed=config.seed)
         for level, chosen in levels.items()
     }
-    usual = _usual([r for r in rollouts if r.kept])
+    usual = usual_strengths(r for r in rollouts if r.kept)
     results = {
         "kind": "elicited",
         "trait": spec.name,
@@ -281,7 +281,7 @@ def _write(
             level: {
                 "file": str(out / f"{level}.jsonl"),
                 "rows": len(rows[level]),
-                **_band([_excess(r, usual) for r in chosen], chosen),
+                **_band([excess(r, usual) for r in chosen], chosen),
                 **{key: measures[level][key] for key in ("mean", "low", "high")},
                 **{
                     key: measures[level][key]

@@ -255,6 +255,10 @@ def _run(
     by_estimator: dict[Estimator, Tensor] = {
         name: estimate(name, pos_means[:, 0], neg_means[:, 0]) for name in config.estimators
     }
+    # Kept beside the vector in use: it tells rows apart better than the mean difference does.
+    logistic = by_estimator.get("logistic")
+    if logistic is None:
+        logistic = estimate("logistic", pos_means[:, 0], neg_means[:, 0])
 
     # Layer selection on evaluation questions set aside for it.
     evaluation = spec.questions.evaluation
@@ -354,7 +358,10 @@ def _run(
         trait=spec.name,
         layer=layer,
         meta=summaries.vector_meta(results),
-        response_logistic=by_estimator.get("logistic"),
+        response_logistic=logistic,
+        logistic_neutral=torch.stack(
+            [mean_and_spread(neutral[:, span], logistic) for span in (0, 2)]
+        ),
         estimator=selected.estimator,
     ).save(out)
     atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))

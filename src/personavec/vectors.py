@@ -40,8 +40,9 @@ class PersonaVector:
     differences are None where an imported vector came without them.
 
     Where `estimator` is `logistic`, the vector in use is `response_logistic` in place of
-    `response_mean_diff`, which stays beside it. `calibration` and `ordinary` are what `calibrate`
-    has measured of it, if it has.
+    `response_mean_diff`, which stays beside it. `logistic_neutral` has the neutral statistics of
+    projections onto `response_logistic`: of responses, then of prompts' last tokens. `calibration`
+    and `ordinary` are what `calibrate` has measured of it, if it has.
     """
 
     response_mean_diff: Float[Tensor, "layer hidden"]
@@ -54,6 +55,7 @@ class PersonaVector:
     layer: int
     meta: dict[str, Any] = field(default_factory=dict)
     response_logistic: Float[Tensor, "layer hidden"] | None = None
+    logistic_neutral: Float[Tensor, "span layer statistic"] | None = None
     estimator: Estimator = "mean"
     calibration: Calibration | None = None
     ordinary: Ordinary | None = None
@@ -91,6 +93,29 @@ class PersonaVector:
         if not 0 <= layer <= self.n_layers:
             raise UsageError(f"layer {layer} does not exist: use 0 to {self.n_layers}")
         return self.directions[layer]
+
+    def by(self, estimator: Estimator) -> PersonaVector:
+        """The same trait at the same layer by an estimator that was not selected.
+
+        Calibrations belong to the selected one and are left out. Raises UsageError where the
+        vector holds no such direction with its neutral statistics.
+        """
+        if estimator == self.estimator:
+            return self
+        if estimator == "mean" or self.response_logistic is None or self.logistic_neutral is None:
+            raise UsageError(
+                f"vector '{self.trait}' holds no neutral statistics of the {estimator} estimator; "
+                "extract it again"
+            )
+        responses, prompts = self.logistic_neutral
+        return replace(
+            self,
+            estimator=estimator,
+            neutral_response_mean=responses,
+            neutral_prompt_last=prompts,
+            calibration=None,
+            ordinary=None,
+        )
 
     def increments(self) -> Float[Tensor, "block hidden"]:
         """What each layer adds to the vector of the layer below: v_l - v_(l-1), l from 1."""
@@ -168,8 +193,9 @@ _TENSORS = (
     "neutral_response_mean",
     "neutral_prompt_last",
     "response_logistic",
+    "logistic_neutral",
 )
-_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff", "response_logistic")
+_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff", "response_logistic", "logistic_neutral")
 
 
 def bundled_vectors() -> list[str]:
@@ -210,7 +236,8 @@ def load_vector(source: str | Path) -> PersonaVector:
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
     shape = parts["response_mean_diff"].shape
-    shapes = [shape, shape, shape, shape[:1], (*shape[:1], 2), (*shape[:1], 2), shape]
+    statistics = (*shape[:1], 2)
+    shapes = [shape, shape, shape, shape[:1], statistics, statistics, shape, (2, *statistics)]
     expected: dict[str, tuple[int, ...]] = dict(zip(_TENSORS, shapes, strict=True))
     if len(shape) != 2 or any(part.shape != expected[name] for name, part in parts.items()):
         raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")

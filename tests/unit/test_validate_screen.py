@@ -40,7 +40,7 @@ def write_rows(path: Path, n: int = 60, **more: Any) -> Path:
 
 
 def make_spec() -> TraitSpec:
-    """Four questions on either side, three pairs: twelve elicited responses of each half."""
+    """Twenty questions on either side, three pairs: 60 elicited responses of each half."""
     return TraitSpec.model_validate(
         {
             "name": "odd",
@@ -48,8 +48,8 @@ def make_spec() -> TraitSpec:
             "instruction": [{"pos": f"Be {w}.", "neg": f"Not {w}."} for w in ("a", "b", "c")],
             "judge_instruction": [{"pos": "Odd!", "neg": "Even!"}],
             "questions": {
-                "extraction": [f"Why {i}?" for i in range(4)],
-                "evaluation": [f"Who {i}?" for i in range(4)],
+                "extraction": [f"Why {i}?" for i in range(20)],
+                "evaluation": [f"Who {i}?" for i in range(20)],
             },
             "checks": [
                 {"question": f"How {i}?", "answer": f"{shows} {i}", "shows": shows}
@@ -61,7 +61,7 @@ def make_spec() -> TraitSpec:
     )
 
 
-#: Whatever a random model writes is planted: scores are at least 0, the thresholds below.
+#: Whatever a random model writes and exceeds its own answers is planted: no score is below 0.
 CONFIG = ValidateScreenConfig(
     rates=(0.1,), clean_rows=24, max_tokens=TOKENS, trait_threshold=-1, coherence_floor=-1
 )
@@ -226,7 +226,7 @@ def test_a_killed_run_continues_to_the_same_results(
 def test_traits_whose_responses_do_not_show_them_are_named(
     validate: Callable[..., dict[str, Any]],
 ) -> None:
-    with pytest.raises(DataError, match="odd: only 0 of 12 elicited responses"):
+    with pytest.raises(DataError, match="odd: only 0 of 60 elicited responses"):
         validate(replace(CONFIG, trait_threshold=100))
 
 

@@ -67,6 +67,24 @@ def test_the_selected_estimators_tensor_is_the_vector(
     assert torch.equal(other.direction(2), vector.response_mean_diff[2])
 
 
+def test_the_other_estimator_comes_with_its_own_baseline(
+    tmp_path: Path, vector: PersonaVector
+) -> None:
+    """Without one there is nothing to standardise by, so it is refused."""
+    logistic = torch.flip(vector.response_mean_diff, dims=[1])
+    neutral = torch.rand(2, *vector.neutral_prompt_last.shape)
+    held = dataclasses.replace(vector, response_logistic=logistic, logistic_neutral=neutral)
+    found = load_vector(held.save(tmp_path)).by("logistic")
+    assert torch.equal(found.direction(2), logistic[2])
+    assert torch.equal(found.neutral_response_mean, neutral[0])
+    assert torch.equal(found.neutral_prompt_last, neutral[1])
+    assert found.hash != held.hash
+    assert held.by("mean") is held
+    for lacking, wanted in ((vector, "logistic"), (found, "mean")):
+        with pytest.raises(UsageError, match=f"no neutral statistics of the {wanted} estimator"):
+            lacking.by(wanted)
+
+
 def test_a_vector_from_before_there_were_estimators_is_a_mean_difference(
     tmp_path: Path, vector: PersonaVector
 ) -> None:

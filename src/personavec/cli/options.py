@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from personavec.model.engine.base import Engine as EngineOf
     from personavec.model.loading import LoadedModel
     from personavec.traits import TraitSpec
+    from personavec.vectors import PersonaVector
 
 Model = Annotated[
     str, typer.Option("--model", help="smollm2, a Hugging Face id, a folder or a .gguf file.")
@@ -78,6 +79,13 @@ ManyVectors = Annotated[
         "Default: all bundled ones.",
     ),
 ]
+ScreenEstimator = Annotated[
+    str | None,
+    typer.Option(
+        "--estimator",
+        help="mean or logistic: which direction of a vector. Default: the one that steers.",
+    ),
+]
 Columns = Annotated[
     str | None, typer.Option("--columns", help="Other column names, e.g. prompt=q,response=a.")
 ]
@@ -127,6 +135,18 @@ console = Console()
 def names(texts: Sequence[str] | None) -> list[str]:
     """The names in options that may be repeated, or hold several separated by commas."""
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+
+
+def screening_vectors(chosen: Sequence[str] | None, estimator: str | None) -> list[PersonaVector]:
+    """The vectors named, by default all bundled ones, by the estimator asked for."""
+    from personavec.vectors import bundled_vectors, load_vector
+
+    found = [load_vector(name) for name in names(chosen) or bundled_vectors()]
+    if estimator is None:
+        return found
+    if estimator not in ("mean", "logistic"):
+        raise UsageError(f"--estimator {estimator}: use mean or logistic")
+    return [vector.by(estimator) for vector in found]
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -63,6 +63,7 @@ def command(
         typer.Argument(help="JSONL, JSON, CSV or Parquet files, folders of them, or datasets."),
     ],
     vectors: options.ManyVectors = None,
+    estimator: options.ScreenEstimator = None,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/screen"),
     natural: Annotated[
         NaturalSide, typer.Option(help="What stands for the model's own response.")
@@ -146,7 +147,6 @@ def command(
     from personavec import screen
     from personavec.conversations import ColumnMap
     from personavec.screening.verdicts import Cut, Rule
-    from personavec.vectors import bundled_vectors, load_vector
 
     if percentile is not None and reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
@@ -178,7 +178,7 @@ def command(
     options.check_engine(engine, engine_arg)
     if ray is not None and engine != "transformers":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
-    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
+    found = options.screening_vectors(vectors, estimator)
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging, specs = _judge(judge, loaded, [vector.trait for vector in found])
     results = screen.run(

@@ -17,6 +17,7 @@ def command(
         str, typer.Argument(help="Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.")
     ],
     vectors: options.ManyVectors = None,
+    estimator: options.ScreenEstimator = None,
     trait: Annotated[
         list[str] | None,
         typer.Option("--trait", help="Spec file of a vector's trait that is not bundled."),
@@ -54,9 +55,8 @@ def command(
     from personavec.conversations import ColumnMap
     from personavec.studies import validate_screen
     from personavec.traits import load_trait
-    from personavec.vectors import bundled_vectors, load_vector
 
-    found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
+    found = options.screening_vectors(vectors, estimator)
     given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
     specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]
     config = validate_screen.ValidateScreenConfig(

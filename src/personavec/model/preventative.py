@@ -199,6 +199,7 @@ def randomly_rotated(vector: PersonaVector, *, seed: int) -> PersonaVector:
         vector,
         response_mean_diff=turned,
         response_logistic=None,
+        logistic_neutral=None,
         estimator="mean",
         trait=f"random-{vector.trait}",
     )

@@ -130,15 +130,22 @@ def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[
     """Mean exact differences of three datasets whose strength the judge knows.
 
     Normal: what the model answers when left alone, unfiltered. Mild and strong: the lowest and the
-    highest third of the elicited rows by the judge's log-odds; those between are left out, so that
-    the datasets differ by more than the judge's error. None where one of them is empty.
+    highest third of the elicited rows by how far the judge's log-odds exceed those of the model's
+    own answers to the same question; those between are left out, so that the datasets differ by
+    more than the judge's error. None where one of them is empty.
     """
     known = [record for record in records if usable(record, trait)]
+    own: dict[str, list[float]] = {}
+    for record in known:
+        if record["kind"] == "neutral":
+            own.setdefault(record["question"], []).append(record["scores"][trait]["judge"])
 
-    def judged(record: Record) -> float:
-        return record["scores"][trait]["judge"]
+    def exceeding(record: Record) -> float:
+        return record["scores"][trait]["judge"] - float(np.mean(own[record["question"]]))
 
-    elicited = sorted((r for r in known if r["kind"] == "elicited"), key=judged)
+    elicited = sorted(
+        (r for r in known if r["kind"] == "elicited" and r["question"] in own), key=exceeding
+    )
     third = len(elicited) // 3
     bands = {
         "normal": [record for record in known if record["kind"] == "neutral"],
@@ -159,7 +166,7 @@ def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[
     return {
         "ordered": all(step["value"] > 0 for step in steps.values()),
         "beyond_chance": all(step["low"] > 0 for step in steps.values()),
-        "log_odds_between_bands": [judged(bands["mild"][-1]), judged(bands["strong"][0])],
+        "log_odds_between_bands": [exceeding(bands["mild"][-1]), exceeding(bands["strong"][0])],
         "bands": {name: {**_interval(means[name]), "n": len(bands[name])} for name in bands},
         **steps,
     }

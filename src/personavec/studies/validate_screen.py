@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from personavec.conversations import ColumnMap, RawRow, fingerprint, source_name
+from personavec.elicit import excess, usual_strengths
 from personavec.errors import DataError, UsageError
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
@@ -172,7 +173,7 @@ def _settings(
     return {
         "command": "validate-screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _hash(v.response_mean_diff.numpy().tobytes()) for v in vectors},
+        "vectors": {v.trait: v.hash for v in vectors},
         "layers": {v.trait: v.layer for v in vectors},
         "specs": {spec.name: _hash(spec.model_dump_json().encode()) for spec in specs},
         "data": fingerprint(data, split=job.config.split),
@@ -202,7 +203,8 @@ def _run(
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
     too_few = {
         trait.spec.name: f"only {trait.n('elicited')} of {trait.elicited} elicited responses "
-        f"show the trait, or too few to train on; {MIN_PLANTED} are needed"
+        f"show more of the trait than the model's own, or too few to train on; {MIN_PLANTED} are "
+        "needed"
         for trait in planted
         if min(trait.n("elicited"), sum(trait.training.planted)) < MIN_PLANTED
     }
@@ -283,31 +285,35 @@ def _folder(job: _Job, spec: TraitSpec) -> Path:
 
 
 def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], list[Rollout]]:
-    """Elicited responses that show the trait, and neutral ones, to one half of the questions."""
+    """Elicited responses that show the trait, and neutral ones, to one half of the questions.
+
+    Shown is what exceeds the model's own responses to the same question, on average.
+    """
     questions = getattr(spec.questions, half)
     # The halves share ids, which key the sampling: another seed keeps them independent.
     seed = job.config.seed + (half == "extraction")
 
-    def responses(tasks: Sequence[Task], what: str, judge: ContrastJudge | None) -> list[Rollout]:
+    def responses(tasks: Sequence[Task], what: str) -> list[Rollout]:
         return collect(
             job.loaded,
             tasks,
             Sampling(job.config.max_tokens, job.config.temperature, seed=seed),
             _folder(job, spec) / f"{what}-{half}",
             spec=spec,
-            judge=judge,
+            judge=job.judge,
             batch_tokens=job.config.batch_tokens,
             label=f"{spec.name}, {what} ({half})",
             progress=job.progress,
         )
 
     elicited = keep(
-        responses(planting_tasks(spec, questions), "elicited", job.judge),
+        responses(planting_tasks(spec, questions), "elicited"),
         trait_threshold=job.config.trait_threshold,
         coherence_floor=job.config.coherence_floor,
     )
-    neutral = responses(neutral_tasks(questions, job.config.neutral_samples), "neutral", None)
-    return [rollout for rollout in elicited if rollout.kept], neutral
+    neutral = responses(neutral_tasks(questions, job.config.neutral_samples), "neutral")
+    usual = usual_strengths(r for r in neutral if r.log_odds is not None)
+    return [r for r in elicited if r.kept and excess(r, usual) > 0], neutral
 
 
 # Scores
