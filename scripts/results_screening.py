@@ -25,6 +25,18 @@ def detection(results: Record | None) -> str:
     return "\n".join([text, _methods(results), _by_trait(results), _order(results)])
 
 
+def logistic(results: Record | None) -> str:
+    """The same rows along another direction: the methods' figures alone."""
+    text = (
+        "### Along the logistic direction\n\n"
+        "`personavec validate-screen chats.jsonl --clean 100 --estimator logistic`: the same rows, "
+        "projected at the same layers onto the direction of a logistic regression.\n"
+    )
+    if results is None:
+        return f"{text}\nNot measured.\n"
+    return "\n".join([text, _methods(results), _by_trait(results), _order(results)])
+
+
 def _methods(results: Record) -> str:
     styles = {name: found for name, found in results["styles"].items() if found}
     head = ["method", *(f"{style} rows: {what}" for style in styles for what in _STATISTICS)]

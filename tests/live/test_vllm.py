@@ -452,15 +452,18 @@ def test_the_exported_request_steers_a_server(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = str(snapshot_of_gguf(embedded_gguf()))
-    command = shlex.split(serve.replace("MODEL", folder))
-    command[0] = str(Path(sys.executable).with_name("vllm"))
+    program, verb, model, *rest = shlex.split(serve.replace("MODEL", folder))
+    assert (program, verb, model) == ("vllm", "serve", folder)
+    # The build for processors has another package name, by which its `vllm` command looks in vain
+    # for its own version; that command runs this module.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *rest]
     more = ["--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
-    server = subprocess.Popen(
-        [*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    log = tmp_path / "server.log"
+    with log.open("wb") as sink:
+        server = subprocess.Popen([*command, *more], stdout=sink, stderr=sink)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/health", server)
+        _wait_for(f"{url}/health", server, log)
         body = {
             "model": folder,
             "messages": [{"role": "user", "content": "Hello"}],
@@ -489,14 +492,14 @@ def test_the_exported_request_steers_a_server(
     assert steered != plain
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     while server.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
             time.sleep(0.5)
-    pytest.fail("the server ended before it answered")
+    pytest.fail(f"the server ended before it answered:\n{log.read_text('utf-8')[-2000:]}")
 
 
 def _post(url: str, body: dict[str, Any]) -> str:
