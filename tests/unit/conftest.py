@@ -5,8 +5,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -264,3 +265,39 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
 def chat_completion() -> Callable[..., dict[str, Any]]:
     """Makes the body of a reply."""
     return completion
+
+
+@contextmanager
+def receiving(failures: int) -> Iterator[tuple[str, list[Any], list[int]]]:
+    """A server that fails so many posts first: its address, what it took, every status it gave."""
+    taken: list[Any] = []
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = 503 if len(statuses) < failures else 200
+            statuses.append(status)
+            if status == 200:
+                taken.append(json.loads(body))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/alarms", taken, statuses
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Callable[[int], AbstractContextManager[tuple[str, list[Any], list[int]]]]:
+    """A web server to post to, which fails the first so many times."""
+    return receiving

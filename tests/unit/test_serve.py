@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import httpx2 as httpx
@@ -24,12 +26,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from personavec import LoadedModel, PersonaVector
+from personavec.drift import Ordinary, Rule
 from personavec.errors import UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.projecting import project_tokens
-from personavec.model.steering import Steering
+from personavec.model.steering import Action, Cap, Steering
 from personavec.readings import gauge, read_turn
 from personavec.serve import limits
 from personavec.serve.guards import parse_guard
@@ -103,7 +106,7 @@ def running(
         yield started
 
 
-def greedy(loaded: LoadedModel, messages: Any = ASK, *actions: Steering, tokens: int = 12) -> str:
+def greedy(loaded: LoadedModel, messages: Any = ASK, *actions: Action, tokens: int = 12) -> str:
     request = Request("r", tuple(loaded.chat.prompt_ids(messages)), actions)
     [found] = generate_batch(loaded, [request], Sampling(tokens, 0.0))
     return loaded.chat.decode(found.response_ids)
@@ -219,6 +222,42 @@ def test_steering_is_per_request_and_within_the_coherent_range(
     assert reply.choices[0].message.content == expected != greedy(llama)
     [action] = reply.model_extra["personavec"]["actions"]
     assert action == {"vector": "bold", "layer": 2, "coefficient": 1.5, "asked": 9.0}
+
+
+def test_a_cap_holds_the_reply_under_its_line(
+    running: Running, llama: LoadedModel, vectors: dict[str, PersonaVector]
+) -> None:
+    """At a percentile of the neutral replies' projections, taken as normal."""
+    bold = vectors["bold"]
+    reply = running.client.chat.completions.create(
+        **GREEDY, extra_body={"personavec": {"cap": [{"vector": "bold", "percentile": 60}]}}
+    )
+    mean, spread = bold.neutral_response_mean[2].tolist()
+    cap = Cap(2, bold.direction(), mean + spread * NormalDist().inv_cdf(0.6))
+    expected = greedy(llama, ASK, cap)
+    assert reply.choices[0].message.content == expected != greedy(llama)
+    [action] = reply.model_extra["personavec"]["actions"]
+    assert action == {"vector": "bold", "percentile": 60.0, "layer": 2, "of": "replies"}
+
+
+def test_an_alarm_reaches_the_webhook(
+    served: LoadedModel, vectors: dict[str, PersonaVector], receiver: Any
+) -> None:
+    """Limits that every reply exceeds; the reply comes with its alarm, and so does the post."""
+    ordinary = Ordinary(conversation=Rule(0.5, -1000.0), server=Rule(0.05, 1000.0))
+    bold = replace(vectors["bold"], ordinary=ordinary)
+    with (
+        receiver(failures=1) as (url, taken, _),
+        serving(served, {"bold": bold}, webhook=url) as running,
+    ):
+        reply = running.client.chat.completions.create(**GREEDY)
+        for _ in range(100):
+            if taken:
+                break
+            time.sleep(0.1)
+    [posted] = taken
+    assert (posted["alarm"]["trait"], posted["alarm"]["scope"]) == ("bold", "conversation")
+    assert said_of(reply)["alarms"] == [posted["alarm"]]
 
 
 BAD: list[tuple[Any, int]] = [
