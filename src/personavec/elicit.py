@@ -21,7 +21,8 @@ from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
-from personavec.model.engine.base import Sampling
+from personavec.model.engine.base import Engine, Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import (
@@ -74,16 +75,18 @@ def run(
     config: ElicitConfig | None = None,
     *,
     judge: Judge | None = None,
+    engine: Engine | None = None,
     questions: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write `normal.jsonl`, `mild.jsonl` and `strong.jsonl` into `out`; returns the summary.
 
     The writer is a model in memory or one behind an endpoint, which needs a `judge`; a model in
-    memory judges by contrast unless told otherwise. `questions` default to the spec's extraction
-    questions: the evaluation questions are left to test a finetuned model with. Beside the rows
-    stand `README.md` and `results.json`; `rollouts.jsonl` holds all responses with their scores,
-    those left out too. A killed run continues with the same arguments.
+    memory judges by contrast unless told otherwise, and answers through `engine` where one is
+    given. `questions` default to the spec's extraction questions: the evaluation questions are left
+    to test a finetuned model with. Beside the rows stand `README.md` and `results.json`;
+    `rollouts.jsonl` holds all responses with their scores, those left out too. A killed run
+    continues with the same arguments.
 
     Raises TooFewRolloutsError when a level would have fewer than 10 rows, SettingsMismatchError
     when `out` was begun with other settings, EndpointError when the endpoint cannot be used.
@@ -96,8 +99,8 @@ def run(
         judge = ContrastJudge(writer, wrote_answers=True)
     asked = list(dict.fromkeys(questions or spec.questions.extraction))
     with lock(out):
-        claim(out, _settings(writer, spec, asked, config, judge))
-        rollouts = _rollouts(writer, spec, asked, out, config, judge, progress)
+        claim(out, _settings(writer, engine, spec, asked, config, judge))
+        rollouts = _rollouts(writer, engine, spec, asked, out, config, judge, progress)
         write_rollouts(out / "rollouts.jsonl", rollouts)
         levels = by_level(rollouts)
         _require_enough(rollouts, levels, out)
@@ -159,6 +162,7 @@ def _over_questions(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 def _settings(
     writer: LoadedModel | Endpoint,
+    engine: Engine | None,
     spec: TraitSpec,
     questions: Sequence[str],
     config: ElicitConfig,
@@ -170,6 +174,7 @@ def _settings(
         "trait": spec.name,
         "spec": spec.hash,
         "writer": _identity(writer),
+        "engine": engine.name if engine else TransformersEngine.name,
         "questions": hashlib.sha256("\0".join(questions).encode()).hexdigest()[:16],
         "judge": judge.identity(),
         "config": decides,
@@ -182,6 +187,7 @@ def _identity(writer: LoadedModel | Endpoint) -> dict[str, Any]:
 
 def _rollouts(
     writer: LoadedModel | Endpoint,
+    engine: Engine | None,
     spec: TraitSpec,
     questions: Sequence[str],
     out: Path,
@@ -211,6 +217,7 @@ def _rollouts(
             sampling,
             folder,
             batch_tokens=config.batch_tokens,
+            engine=engine,
             label=label,
             progress=progress,
         )

@@ -34,6 +34,8 @@ from personavec.conversations import (
 from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError
 from personavec.expression import bounds
+from personavec.model.engine.base import Engine
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import project_tokens
 from personavec.progress import Progress
@@ -93,6 +95,7 @@ def run(
     config: MonitorConfig | None = None,
     *,
     fit_limits: Path | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read a log's conversations along the vectors; returns the results that the report draws.
@@ -103,18 +106,20 @@ def run(
 
     `fit_limits`, a folder, takes the log for ordinary: drift limits are fitted on the
     conversations of even rows, false alarms reported on those of odd ones, and the limits written
-    to `TRAIT/drift.json` there, a file that belongs into the vector's folder.
+    to `TRAIT/drift.json` there, a file that belongs into the vector's folder. `engine` reads in
+    place of transformers.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more bad rows than allowed or none that can be used, VectorMismatchError.
     """
     config = config or MonitorConfig()
+    engine = engine or TransformersEngine(loaded)
     progress = progress or Progress()
     reading = gauge(vectors, loaded)
     started = time.monotonic()
     with lock(out):
-        claim(out, _settings(loaded, vectors, log, config))
-        rejected = _read(loaded, reading, log, out, config, progress)
+        claim(out, _settings(engine, loaded, vectors, log, config))
+        rejected = _read(engine, loaded, reading, log, out, config, progress)
         turns = _Turns.load(out / "run", reading.traits)
         if not len(turns.index):
             raise DataError(f"no row of {log} could be read; {out / 'rejects.jsonl'} says why")
@@ -140,6 +145,7 @@ def run(
                     "rejects": str(out / "rejects.jsonl"),
                 },
                 "model": loaded.identity.as_dict(),
+                "engine": engine.describe(),
                 "settings": asdict(config),
                 "versions": versions(),
             }
@@ -168,11 +174,16 @@ def summarised(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(
-    loaded: LoadedModel, vectors: Sequence[PersonaVector], log: str | Path, config: MonitorConfig
+    engine: Engine,
+    loaded: LoadedModel,
+    vectors: Sequence[PersonaVector],
+    log: str | Path,
+    config: MonitorConfig,
 ) -> dict[str, Any]:
     """What a continued run must share; drawing the report anew may differ in the rest."""
     return {
         "command": "monitor",
+        "engine": engine.name,
         "model": loaded.identity.as_dict(),
         "vectors": {v.trait: v.hash for v in vectors},
         "log": fingerprint(log, split=config.split),
@@ -185,6 +196,7 @@ def _settings(
 
 
 def _read(
+    engine: Engine,
     loaded: LoadedModel,
     reading: Gauge,
     log: str | Path,
@@ -213,7 +225,12 @@ def _read(
         for number, raws, rows in parts.ahead(prepared()):
             encoded = [row for row in rows if isinstance(row, Encoded)]
             readings = read_encoded(
-                loaded, encoded, reading, tokens=config.tokens, batch_tokens=config.batch_tokens
+                loaded,
+                encoded,
+                reading,
+                tokens=config.tokens,
+                batch_tokens=config.batch_tokens,
+                engine=engine,
             )
             bad = {row.index: row for row in rows if isinstance(row, Reject)}
             rejected += parts.keep_rejects(

@@ -19,8 +19,10 @@ from torch import Tensor
 from personavec.conversations import Row
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import Message
+from personavec.model.engine.base import Engine
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
-from personavec.model.projecting import Directions, project_tokens
+from personavec.model.projecting import Directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
 from personavec.vectors import PersonaVector
 
@@ -138,17 +140,18 @@ def read_encoded(
     *,
     tokens: bool = False,
     batch_tokens: int | None = None,
+    engine: Engine | None = None,
 ) -> list[list[Reading]]:
     """Readings of conversations that are tokenised: for each, by turn and then by trait.
+
+    `engine`, if it is given, projects in place of the model in this process.
 
     Raises ActivationError on NaN or infinite activations.
     """
     texts = [text for row in rows for text in row.texts]
-    found = iter(
-        project_tokens(
-            loaded.model, [text.ids for text in texts], gauge.directions, batch_tokens=batch_tokens
-        )
-    )
+    engine = engine or TransformersEngine(loaded)
+    ids = [text.ids for text in texts]
+    found = iter(engine.project(ids, gauge.directions, batch_tokens=batch_tokens))
     return [
         [
             reading

@@ -27,7 +27,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector, steer
+from personavec import (
+    LoadedModel,
+    PersonaVector,
+    load_model,
+    load_trait,
+    load_vector,
+    monitor,
+    steer,
+)
 from personavec.errors import ModelError
 from personavec.estimators import mean_difference
 from personavec.formats import export
@@ -238,6 +246,29 @@ def test_projections_of_given_texts(engine: Any, exact: LoadedModel, vector: Per
     for ours, theirs in zip(found, expected, strict=True):
         error = (ours - theirs).abs().amax(0)
         assert (error < 1e-3 * theirs.abs().amax(0).clamp(min=0.1)).all()
+
+
+def test_a_log_is_read_as_transformers_reads_it(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, tmp_path: Path
+) -> None:
+    """Every turn's forecast and mean, to a thousandth of a standard deviation."""
+    talks = [
+        {"messages": [*chat(question), {"role": "assistant", "content": f"I wonder. {question}"}]}
+        for question in QUESTIONS
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(talk) + "\n" for talk in talks), "utf-8")
+    readings = []
+    for source in (engine, TransformersEngine(exact)):
+        out = tmp_path / source.name
+        found = monitor.run(exact, [vector], log, out, engine=source, progress=QUIET)
+        assert found["engine"]["name"] == source.name
+        lines = Path(found["files"]["readings"]).read_text("utf-8").splitlines()
+        readings.append([json.loads(line) for line in lines])
+    assert len(readings[0]) == len(QUESTIONS)
+    for ours, theirs in zip(*readings, strict=True):
+        for name in ("humorous_prompt_last_sigma", "humorous_response_mean_sigma"):
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-3)
 
 
 # Steered logits

@@ -56,6 +56,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     seed: options.Seed = 0,
     batch_tokens: options.BatchTokens = 16384,
     as_json: options.Json = False,
@@ -92,6 +94,7 @@ def command(
             seed=seed,
             batch_tokens=batch_tokens,
         )
+        options.check_engine(engine, engine_arg)
         if writer not in (None, "api"):
             raise UsageError(f"--writer {writer}: use api, or name a model with --model")
         if writer == "api" and judge == "contrast" and not judge_model:
@@ -121,16 +124,18 @@ def command(
                 concurrency=api_concurrency,
                 cache=cache,
             )
-            judging = options.make_judge(choice, load)
+            judging, running = options.make_judge(choice, load), None
         else:
             by = load(model)
             judging = options.make_judge(choice, load, subject=by)
+            running = options.engine(engine, engine_arg, by, batch_tokens)
         found = elicit.run(
             by,
             spec,
             out or Path("out/elicit") / spec.name,
             config,
             judge=judging,
+            engine=running,
             questions=_questions(questions) if questions else None,
         )
     if as_json:

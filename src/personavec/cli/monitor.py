@@ -57,6 +57,8 @@ def command(
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
     template_arg: options.TemplateArgs = None,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     batch_tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Tokens in a batch.")
     ] = None,
@@ -74,6 +76,7 @@ def command(
     from personavec.conversations import ColumnMap
     from personavec.vectors import bundled_vectors, load_vector
 
+    options.check_engine(engine, engine_arg)
     config = monitor.MonitorConfig(
         columns=ColumnMap.parse(columns),
         split=split,
@@ -85,7 +88,15 @@ def command(
     )
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    results = monitor.run(loaded, found, data, out, config, fit_limits=fit_limits)
+    results = monitor.run(
+        loaded,
+        found,
+        data,
+        out,
+        config,
+        fit_limits=fit_limits,
+        engine=options.engine(engine, engine_arg, loaded),
+    )
     if as_json:
         print_json(monitor.summarised(results))
         return
