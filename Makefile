@@ -124,7 +124,7 @@ finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from 
 	  $(BIN)/python scripts/predict.py --parts out/sets/$$trait/mixed.jsonl --trait $$trait \
 	    --rows 48 --out out/parts/$$trait || exit 1; \
 	done
-	$(BIN)/python scripts/predict.py $(addprefix out/sets/,$(ELICITED)) --rows 57 --out out/predict \
+	$(BIN)/python scripts/predict.py $(addprefix out/sets/,$(ELICITED)) --rows 48 --out out/predict \
 	  --vectors $(subst $(space),$(comma),$(ELICITED))
 
 models: $(READY)  ## write docs/models.md from the tests of every family
