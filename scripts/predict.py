@@ -78,7 +78,7 @@ def parts_table(found: dict[str, Any]) -> str:
             f"{shown['log_odds']:.2f} [{shown['log_odds_low']:.2f}, "
             f"{shown['log_odds_high']:.2f}] |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *found["notes"]])
 
 
 if __name__ == "__main__":

@@ -147,7 +147,8 @@ def _parts(found: Sequence[Record]) -> str:
         for each in [*_base(results), *results["parts"]]
     ]
     head = ["trait", "of", "part", "rows", "projection difference", "expression"]
-    return f"{text}\n{table(head, rows)}"
+    notes = "".join(f"\n{each['trait']}: {note}\n" for each in found for note in each["notes"])
+    return f"{text}\n{table(head, rows)}{notes}"
 
 
 def _base(results: Record) -> list[Record]:

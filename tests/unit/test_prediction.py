@@ -20,9 +20,16 @@ from personavec.studies.prediction import (
     correlations,
     parts,
     run,
+    run_parts,
 )
 
 QUIET = Progress(quiet=True)
+CONFIG = PredictionConfig(
+    # More than one step: the first of a warmup has a learning rate of 0.
+    training=TrainingConfig(rank=2, alpha=4, learning_rate=1e-2, epochs=3, batch=4, accumulation=1),
+    questions=3,
+    max_tokens=4,
+)
 SPEC = TraitSpec.model_validate(
     {
         "name": "testing",
@@ -91,32 +98,49 @@ def test_parts_are_the_ends_of_a_mixed_set() -> None:
         parts(rows, differences, "testing", 6)
 
 
+def saved(made: LoadedModel, folder: Path) -> LoadedModel:
+    """A model with a folder, as an adapter needs it of its base."""
+    made.model.save_pretrained(folder / "base")
+    made.tokenizer.save_pretrained(folder / "base")
+    return wrap_model(made.model, made.tokenizer, name=str(folder / "base"))
+
+
 def test_a_study_runs_from_rows_to_correlations(
     fresh: Callable[..., LoadedModel],
     random_vector: Callable[..., PersonaVector],
     tmp_path: Path,
 ) -> None:
-    made = fresh("llama")
-    made.model.save_pretrained(tmp_path / "base")
-    made.tokenizer.save_pretrained(tmp_path / "base")
-    base = wrap_model(made.model, made.tokenizer, name=str(tmp_path / "base"))
+    base = saved(fresh("llama"), tmp_path)
     vector = random_vector(base, layer=2)
     datasets = [
         Dataset(name, TrainingRows.of([row(n, f"{name} {n}") for n in range(4)]), trait)
         for name, trait in (("yes", "testing"), ("maybe", "testing"), ("other", None))
     ]
-    config = PredictionConfig(
-        # More than one step: the first of a warmup has a learning rate of 0.
-        training=TrainingConfig(
-            rank=2, alpha=4, learning_rate=1e-2, epochs=3, batch=4, accumulation=1
-        ),
-        questions=3,
-        max_tokens=4,
-    )
-    found = run(base, datasets, [vector], [SPEC], tmp_path / "out", config, progress=QUIET)
+    found = run(base, datasets, [vector], [SPEC], tmp_path / "out", CONFIG, progress=QUIET)
     assert [r["dataset"] for r in found["records"]] == ["yes", "maybe", "other"]
     assert all(r["shift"] != 0 and r["rows"] == 4 for r in found["records"])
-    again = run(base, datasets, [vector], [SPEC], tmp_path / "out", config, progress=QUIET)
+    again = run(base, datasets, [vector], [SPEC], tmp_path / "out", CONFIG, progress=QUIET)
     assert again["records"] == found["records"]
     with pytest.raises(UsageError, match="at least 3"):
-        run(base, datasets[:2], [vector], [SPEC], tmp_path / "no", config, progress=QUIET)
+        run(base, datasets[:2], [vector], [SPEC], tmp_path / "no", CONFIG, progress=QUIET)
+
+
+def test_the_parts_of_a_set_are_finetuned_on_apart(
+    fresh: Callable[..., LoadedModel],
+    random_vector: Callable[..., PersonaVector],
+    tmp_path: Path,
+) -> None:
+    """From all rows; parts of what the judge leaves are too small here, and that is said."""
+    base = saved(fresh("llama"), tmp_path)
+    data = TrainingRows.of([row(n, f"{n} is {n * n}.") for n in range(36)])
+    vector = random_vector(base, layer=2)
+    found = run_parts(base, data, vector, SPEC, tmp_path / "out", CONFIG, progress=QUIET)
+    whole = {each["part"]: each for each in found["parts"] if each["rows"] == "all"}
+    assert [whole[part]["n"] for part in ("high", "random", "low")] == [12, 12, 12]
+    high, drawn, low = (whole[p]["projection_difference"] for p in ("high", "random", "low"))
+    assert high > drawn > low
+    assert all(each["expression"]["log_odds"] is not None for each in found["parts"])
+    left = len(found["parts"]) - 3
+    assert (left == 3) == (not found["notes"])
+    again = run_parts(base, data, vector, SPEC, tmp_path / "out", CONFIG, progress=QUIET)
+    assert again["parts"] == found["parts"]

@@ -54,6 +54,8 @@ OUTCOMES = ("shift", "expression")
 
 #: Rows scored between two writes to disk.
 _GROUP = 64
+#: Parts of fewer rows are no finetuning sets.
+MIN_PART = 10
 
 
 @dataclass(frozen=True)
@@ -423,7 +425,8 @@ def run_parts(
     """Finetune on the high, random and low part of one mixed set, twice; expression after each.
 
     Once from all rows, once from those whose log-odds by the judge are below 0: whether projection
-    finds what the judge does not. Each part has `config.rows` rows, or a third of what there is.
+    finds what the judge does not. Each part has `config.rows` rows, or a third of what there is;
+    where that is fewer than 10 it is left out, and a note says so.
     """
     config = config or PredictionConfig()
     progress = progress or Progress()
@@ -443,9 +446,13 @@ def run_parts(
         said = _said(job, Dataset("mixed", data, spec.name))
         cells = {"base": measure(job.bench, loaded, out / "base")}
         made: list[dict[str, Any]] = []
+        notes: list[str] = []
         for rows, below in (("all", None), ("not flagged by the judge", 0.0)):
             usable = sum(below is None or _judged(each, spec.name) < below for each in said)
             n = min(config.rows or usable // 3, usable // 3)
+            if n < MIN_PART:
+                notes.append(f"Rows {rows}: {usable}, too few for parts of {MIN_PART}.")
+                continue
             chosen = parts(data.rows, said, spec.name, n, seed=config.seed, judged_below=below)
             for part, kept in chosen.items():
                 name = f"{part}, {rows}"
@@ -478,6 +485,7 @@ def run_parts(
             "model": loaded.identity.as_dict(),
             "base": summarise(cells["base"].of(spec.name), refusals=False, seed=config.seed),
             "parts": made,
+            "notes": notes,
             "settings": asdict(config),
             "versions": versions(),
         }
