@@ -39,6 +39,10 @@ class UsageError(PersonavecError, ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class RefusedError(UsageError):
+    """A finetune would do harm or nothing, on the evidence of its own data."""
+
+
 class SpecError(UsageError):
     """A trait spec that is missing, malformed or unfit for its purpose."""
 

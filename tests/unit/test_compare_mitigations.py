@@ -124,6 +124,22 @@ def test_every_arm_is_measured_and_compared_in_pairs(made: Path) -> None:
     assert "preventative steering" in page
 
 
+def test_a_finetune_that_is_refused_is_left_out_with_its_reason(
+    made: Path, base: LoadedModel, data: Path, vector: PersonaVector, tmp_path: Path
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(made, out)
+    config = replace(CONFIG, arms=(*CONFIG.arms, *parse_arms(("preventative:-1",))))
+    found = compare(base, data, vector, out, config)
+    before = json.loads((made / "results.json").read_text())
+    assert list(found["arms"]) == list(before["arms"])
+    refused = [note for note in found["notes"] if "was refused" in note]
+    assert [note.split(" was ")[0] for note in refused] == [
+        f"preventative -1.0, seed {seed}" for seed in CONFIG.seeds
+    ]
+    assert all("steers away from" in note for note in refused)
+
+
 def test_transcripts_hold_all_arms_plain_and_under_cues(made: Path) -> None:
     found = json.loads((made / "results.json").read_text())
     first = found["transcripts"][0]["answers"]

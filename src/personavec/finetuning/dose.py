@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from personavec.conversations import Reject, Row
-from personavec.errors import DataError, UsageError
+from personavec.errors import DataError, RefusedError
 from personavec.finetuning.drift import Drift, Probes
 from personavec.finetuning.training import Example, Setup, TrainingConfig, collate, train
 from personavec.model.loading import LoadedModel
@@ -149,7 +149,7 @@ def pull_interval(pull: Pull) -> Interval:
 def check_sign(
     vector: PersonaVector, coefficient: float, pull: Pull, difference: Interval | None = None
 ) -> None:
-    """Raise UsageError, with the evidence, for steering the wrong way.
+    """Raise RefusedError, with the evidence, for steering the wrong way.
 
     That is a negative coefficient, or data that pull away from the vector: the whole interval of
     the gradient's cosine with it, or of the projection difference, lies below 0.
@@ -165,14 +165,14 @@ def check_sign(
             f"({difference.low:+.2f} to {difference.high:+.2f})"
         )
     if coefficient < 0:
-        raise UsageError(
+        raise RefusedError(
             f"coefficient {coefficient:g} steers away from {vector.trait} in training, which is "
             f"reported to make it grow; {evidence}; use a coefficient above 0"
         )
     # The difference says where the data lie, the gradient only how they pull at first.
     decisive = found if difference is None else difference
     if decisive.high < 0:
-        raise UsageError(
+        raise RefusedError(
             f"the data pull away from {vector.trait}, not toward it: {evidence}; steering toward "
             "it would train it in; use --mitigation none, or the vector that the data pull along"
         )
@@ -192,8 +192,9 @@ def choose_dose(
 ) -> Dose:
     """The coefficient that keeps the data from moving the model along a vector, and why.
 
-    Kept in `folder`, where a continued run finds it. Raises UsageError where the data pull the
-    other way.
+    Begins where it cancels the projection difference, or its upper limit where the mean is not
+    above 0; trial runs then correct it. Kept in `folder`, where a continued run finds it. Raises
+    RefusedError where the data pull the other way, or not at all.
     """
     path = folder / "dose.json"
     if path.exists():
@@ -207,18 +208,16 @@ def choose_dose(
     pull = pull_before(loaded, measured, {vector.trait: (layer, direction)})[vector.trait]
     check_sign(vector, 1.0, pull, difference)
     norm = float(direction.norm())
-    start = difference.value / norm
-    if start <= 0:
-        raise UsageError(
-            f"--dose auto: the data do not pull toward {vector.trait} (projection difference "
-            f"{difference.value:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}); there is "
-            "nothing to prevent; use --mitigation none"
-        )
+    # Where the mean is not above 0, what it may be still is, or the sign would have been refused.
+    pulls = difference.value > 0
+    start = (difference.value if pulls else difference.high) / norm
     note(
         f"projection difference {difference.value:+.2f} ({difference.low:+.2f} to "
         f"{difference.high:+.2f}), norm of v {norm:.2f}: the dose begins at {start:.2f}"
     )
     if config.full:
+        if not pulls:
+            raise _nothing(vector, difference)
         why = "cancels the projection difference; full finetuning has no trial run"
         found = _dose(start, start, difference, norm, None, None, why)
     else:
@@ -226,7 +225,10 @@ def choose_dose(
             _trial(loaded, measured, vector, layer, folder / f"trial-{n}", config, at, positions)
             for n, at in enumerate((None, start))
         )
-        coefficient, why = _corrected(start, without, with_it)
+        if not pulls and without <= 0:
+            raise _nothing(vector, difference)
+        cancels = f"cancels the {'mean' if pulls else 'upper limit of the'} projection difference"
+        coefficient, why = _corrected(start, without, with_it, cancels)
         found = _dose(coefficient, start, difference, norm, without, with_it, why)
     atomic_write(path, json.dumps(found.as_dict(), indent=1))
     return found
@@ -247,14 +249,22 @@ def _dose(
     )
 
 
-def _corrected(start: float, without: float, with_it: float) -> tuple[float, str]:
+def _nothing(vector: PersonaVector, difference: Interval) -> RefusedError:
+    return RefusedError(
+        f"--dose auto: the data do not pull toward {vector.trait} (projection difference "
+        f"{difference.value:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}); there is "
+        "nothing to prevent; use --mitigation none"
+    )
+
+
+def _corrected(start: float, without: float, with_it: float, cancels: str) -> tuple[float, str]:
     """Where a line through the two trial runs' changes crosses 0, within limits."""
     trial = f"the trial runs moved the probes by {without:+.2f} sigma without, {with_it:+.2f} with"
     if without <= 0 or with_it >= without:
-        return start, f"cancels the projection difference; not corrected, as {trial}"
+        return start, f"{cancels}; not corrected, as {trial}"
     wanted = start * without / (without - with_it)
     limited = float(np.clip(wanted, _LEAST * start, _MOST * start))
-    why = f"begun where it cancels the projection difference, then corrected: {trial}"
+    why = f"begun where it {cancels}, then corrected: {trial}"
     if limited != wanted:
         why += f"; {wanted:.2f} would follow, limited to {_LEAST:g} to {_MOST:g} times the start"
     return limited, why

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from personavec import capability, finetune
 from personavec.cues import read_cues
-from personavec.errors import UsageError
+from personavec.errors import RefusedError, UsageError
 from personavec.finetune import FinetuneConfig
 from personavec.finetuning.mitigations import (
     WITH_COEFFICIENT,
@@ -188,6 +188,8 @@ class _Job:
     out: Path
     finetunes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each finetune said of itself, by cell."""
+    refused: list[str] = field(default_factory=list)
+    """The cells that no finetune was made for, and why."""
 
 
 def run(
@@ -228,6 +230,7 @@ def run(
             arm.name: [found for name, found in cells.items() if _arm_of(name) == arm.name]
             for arm in config.all_arms
         }
+        by_arm = {name: found for name, found in by_arm.items() if found}
         figures = {
             arm.name: {
                 "mitigation": arm.mitigation,
@@ -236,6 +239,7 @@ def run(
                 **_finetunes(job, arm),
             }
             for arm in config.all_arms
+            if arm.name in by_arm
         }
         results = without_nan(
             {
@@ -316,7 +320,11 @@ def _cells(job: _Job) -> dict[str, Measured]:
     cells = {_cell(BASE, None): measure(bench, bench.base, _folder(job, BASE, None))}
     for seed in config.seeds:
         for arm in config.trained:
-            model = _finetuned(job, arm, seed)
+            try:
+                model = _finetuned(job, arm, seed)
+            except RefusedError as error:
+                job.refused.append(f"{_cell(arm, seed)} was refused, and is left out: {error}.")
+                continue
             wanted = [arm, *(config.steered if arm == PLAIN else ())]
             folders = {each: _folder(job, each, seed) for each in wanted}
             if all(is_measured(folder, bench) for folder in folders.values()):
@@ -414,7 +422,7 @@ def _shown(config: CompareConfig) -> dict[str, Any]:
 def _notes(job: _Job, judge: Judge) -> list[str]:
     vector, identity = job.vector, job.bench.base.identity
     warning = vector.other_model_warning(identity.name, identity.declared_base)
-    notes = [*job.bench.base.chat.notes]
+    notes = [*job.bench.base.chat.notes, *job.refused]
     if warning:
         notes.append(f"{warning[0].upper()}{warning[1:]}.")
     if len(job.bench.questions[vector.trait]) < 10:
