@@ -78,9 +78,8 @@ def _dose(results: Record) -> str:
     if found is None:
         return ""
     chosen = ", ".join(f"{c:.2f}" for c in found["coefficients"])
-    return (
-        f"\n`--dose auto` chose {chosen}, a seed each. {(found['dose'] or {}).get('reason', '')}\n"
-    )
+    why = (found["dose"] or {}).get("why", "")
+    return f"\n`--dose auto` chose {chosen}, a seed each; of the first: {why}.\n"
 
 
 def _log_odds(found: Record | None) -> str:
