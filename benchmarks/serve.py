@@ -72,12 +72,11 @@ def ask_all(url: str, asked: list[dict[str, Any]]) -> list[float]:
             assert reply["usage"]["completion_tokens"] == TOKENS
             return
         async with client.stream("POST", target, json=body) as reply:
+            waits = True
             async for line in reply.aiter_lines():
-                if line.startswith("data: "):
+                if waits and line.startswith("data: "):
                     first.append(time.perf_counter() - start)
-                    break
-            async for _ in reply.aiter_lines():
-                pass
+                    waits = False
 
     async def all_at_once() -> None:
         async with httpx.AsyncClient(timeout=600) as client:
