@@ -93,6 +93,49 @@ def processor() -> list[str]:
     return out
 
 
+def finetuning() -> list[str]:
+    out = ["", "## On two processor cores: a training step"]
+    command = "python benchmarks/training_step.py"
+    found = read("training_step")
+    if not found:
+        return out + not_measured(command)
+    ratio = found["ratio"]
+    return [
+        *out,
+        "",
+        f"`{command}`: {found['rows']} rows of {found['tokens']} tokens take {found['plain']:.2f} s, "
+        f"with preventative steering {found['steered']:.2f} s: {ratio['value']:.3f} times as long "
+        f"({ratio['low']:.3f} to {ratio['high']:.3f}, 95%, median of {found['pairs']} pairs).",
+    ]
+
+
+def serving() -> list[str]:
+    out = ["", "## On two processor cores: serving"]
+    command = "python benchmarks/serve.py"
+    found = read("serve")
+    if not found:
+        return out + not_measured(command)
+    rates, first = found["tokens_per_second"], found["first_token_seconds"]
+    ways = rows(("way", "tokens/s"), *((way, f"{rate:.0f}") for way, rate in rates.items()))
+    table: list[tuple[object, ...]] = [("throughput", "ratio", "range over repeats")]
+    for name, (middle, low, high) in found["ratios"].items():
+        table.append((name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"))
+    return [
+        *out,
+        "",
+        f"`{command}` ({found['date']}): {found['clients']} clients over HTTP, "
+        f"{found['tokens']} tokens a reply, beside one `generate` of the same prompts in one "
+        f"batch; medians of {found['repeats']} repeats. Readings are along seven traits.",
+        "",
+        *ways,
+        "",
+        *rows(*table),
+        "",
+        f"First token of {first['n']} streams under this load: after {first['p50']:.2f} s (p50), "
+        f"{first['p99']:.2f} s (p99).",
+    ]
+
+
 def vllm() -> list[str]:
     out = ["", "## On two processor cores: vLLM"]
     found = read("vllm_engine")
@@ -138,6 +181,8 @@ def main() -> None:
     parts = [
         INTRODUCTION.rstrip(),
         *processor(),
+        *finetuning(),
+        *serving(),
         *vllm(),
         *accelerator(
             "processor",
