@@ -103,9 +103,10 @@ def finetuning() -> list[str]:
     return [
         *out,
         "",
-        f"`{command}`: {found['rows']} rows of {found['tokens']} tokens take {found['plain']:.2f} s, "
-        f"with preventative steering {found['steered']:.2f} s: {ratio['value']:.3f} times as long "
-        f"({ratio['low']:.3f} to {ratio['high']:.3f}, 95%, median of {found['pairs']} pairs).",
+        f"`{command}`: {found['rows']} rows of {found['tokens']} tokens take "
+        f"{found['plain']:.2f} s, with preventative steering {found['steered']:.2f} s: "
+        f"{ratio['value']:.3f} times as long ({ratio['low']:.3f} to {ratio['high']:.3f}, 95%, "
+        f"median of {found['pairs']} pairs).",
     ]
 
 
