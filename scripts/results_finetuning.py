@@ -20,16 +20,18 @@ _SHOWN = (
 )
 
 
-MITIGATIONS = """How it reads. Preventative steering does what the paper says: expression falls with
-the coefficient, capability stays, and perplexity on neutral text rises about as under plain
-finetuning; a random direction of equal norm does nothing. For optimistic every coefficient tried
-brings expression to the base's interval or below. For evil the largest takes it most of the way,
-not all: base not reached. Steering the plain finetune at inference to the same level costs
-perplexity, held-out loss and, at -4, capability. `--dose auto` chooses too little: it aims at
-probes that do not move, and where they do not, expression is still above the base's; on optimistic
-its start, the projection difference, is near zero though training moves the trait. Held-out loss
-tells little of what was learnt: these rows teach hardly more than the trait, and the base itself is
-about 10% above the plain finetune.
+MITIGATIONS = """How it reads. Preventative steering has the shape that the paper describes:
+expression falls with the coefficient while capability stays and perplexity on neutral text rises
+about as under plain finetuning, or less; a random direction of equal norm does next to nothing. For
+optimistic every coefficient tried brings expression to the base's interval or below. For evil and
+apathetic the largest takes it most of the way and not all: at 4 the base is NOT reached, and for
+apathetic the held-out loss then ends more than 10% above the plain finetune's. Steering the plain
+finetune at inference to the same level costs far more perplexity and held-out loss and, at -4,
+capability. `--dose auto` chooses too little: it aims at probes that do not move, and where they do
+not, expression is still above the base's; on optimistic its start, the projection difference, is
+near zero though training moves the trait. Held-out loss tells little of what was learnt, as these
+rows teach hardly more than the trait: the base itself is 8 to 18% above the plain finetune.
+Apathetic was not run with 1 and with `auto`.
 """
 
 PREDICTION = """How it reads. The projection difference of the rows, known before training, predicts

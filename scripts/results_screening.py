@@ -18,7 +18,9 @@ def detection(results: Record | None) -> str:
         "`personavec validate-screen chats.jsonl --clean 100`: rows that show a trait, planted "
         "into rows of 12 assistants' answers. Elicited rows come from the model, written ones "
         "from people; baselines were fitted on other elicited rows. AUC, mean over traits, with "
-        "95% intervals over prompts.\n"
+        "95% intervals over prompts. This run planted every elicited row that the judge kept, also "
+        "where the model's own answers show as much of the trait, which the command no longer "
+        "does.\n"
     )
     if results is None:
         return f"{text}\nNot measured.\n"
