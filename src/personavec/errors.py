@@ -2,6 +2,7 @@
 
     PersonavecError                 exit code 1
     ├── UsageError                  exit code 2; also a ValueError
+    │   ├── RefusedError            a finetune that its own data speak against
     │   └── SpecError               a trait spec that cannot be used
     ├── ModelError                  a model that cannot be loaded or is not supported
     ├── EndpointError               an API that cannot be used; also a ConnectionError
