@@ -95,6 +95,8 @@ def command(
             batch_tokens=batch_tokens,
         )
         options.check_engine(engine, engine_arg)
+        if writer == "api" and engine != "transformers":
+            raise UsageError("--engine runs --model; with --writer api an endpoint writes")
         if writer not in (None, "api"):
             raise UsageError(f"--writer {writer}: use api, or name a model with --model")
         if writer == "api" and judge == "contrast" and not judge_model:
