@@ -20,8 +20,15 @@ from personavec import LoadedModel, PersonaVector, finetune
 from personavec.cli.main import app
 from personavec.conditions import Condition
 from personavec.conversations import Row
-from personavec.errors import ActivationError, DataError, SettingsMismatchError, UsageError
+from personavec.errors import (
+    ActivationError,
+    DataError,
+    RefusedError,
+    SettingsMismatchError,
+    UsageError,
+)
 from personavec.finetune import FinetuneConfig
+from personavec.finetuning import dose
 from personavec.finetuning.dose import check_sign, projection_difference, pull_before
 from personavec.finetuning.mitigations import (
     Mitigation,
@@ -45,6 +52,7 @@ from personavec.model.training_hooks import response_positions
 from personavec.progress import Progress
 from personavec.runs import read_records
 from personavec.screening.natural import Naturals
+from personavec.stats import Interval
 from personavec.traits import load_trait
 
 Make = Callable[..., PersonaVector]
@@ -311,15 +319,46 @@ def test_auto_starts_where_the_difference_is_cancelled(
     vector = replace(vector, response_mean_diff=sign * vector.response_mean_diff)
     auto = Mitigation("preventative", coefficient="auto")
     found = run(loaded, tmp_path / "auto", vector, mitigation=auto)
-    dose = found["dose"]
+    chosen = found["dose"]
     norm = float(vector.direction(2).norm())
-    assert dose["start"] == pytest.approx(abs(difference.value) / norm, rel=0.05)
-    assert 0.5 * dose["start"] <= found["coefficient"] + 1e-3
-    assert found["coefficient"] <= 3 * dose["start"] + 1e-3
-    assert any(dose["why"] in note for note in found["notes"])
+    assert chosen["start"] == pytest.approx(abs(difference.value) / norm, rel=0.05)
+    assert 0.5 * chosen["start"] <= found["coefficient"] + 1e-3
+    assert found["coefficient"] <= 3 * chosen["start"] + 1e-3
+    assert any(chosen["why"] in note for note in found["notes"])
     away = replace(vector, response_mean_diff=-vector.response_mean_diff)
     with pytest.raises(UsageError, match="pull"):
         run(loaded, tmp_path / "away", away, mitigation=auto)
+
+
+@pytest.mark.parametrize("moved", [0.5, -0.5])
+def test_the_trial_runs_decide_where_the_difference_tells_nothing(
+    fresh: Callable[..., LoadedModel],
+    random_vector: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moved: float,
+) -> None:
+    """A mean just below 0 begins at its upper limit; probes that move away are refused."""
+    loaded = fresh()
+    vector = _pulled_along(loaded, random_vector(loaded, layer=2))
+    nothing = Interval(-0.02, -3.0, 2.0)
+    monkeypatch.setattr(dose, "projection_difference", lambda *_: nothing)
+    changes = iter((moved, moved / 2))
+    monkeypatch.setattr(dose, "_trial", lambda *_: next(changes))
+    examples, _ = encode_rows(loaded, ROWS.rows, SMALL)
+
+    def choose() -> dose.Dose:
+        return dose.choose_dose(loaded, ROWS.rows, examples, vector, tmp_path, SMALL, layer=2)
+
+    if moved < 0:
+        with pytest.raises(RefusedError, match="do not pull toward testing"):
+            choose()
+        return
+    found = choose()
+    start = 2.0 / float(vector.direction(2).norm())
+    assert found.start == pytest.approx(start)
+    assert found.coefficient == pytest.approx(2 * start, abs=1e-3)
+    assert "cancels the upper limit of the projection difference" in found.why
 
 
 def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
