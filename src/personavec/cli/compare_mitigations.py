@@ -27,9 +27,8 @@ def command(
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas.")] = "0,1,2",
-    layer: Annotated[
-        int | None, typer.Option("--layer", min=1, help="Default: the vector's selected layer.")
-    ] = None,
+    layer: options.Layers = None,
+    positions: options.Positions = "response",
     held_out: Annotated[
         float, typer.Option(help="Share of the prompts that is not trained on.")
     ] = 0.2,
@@ -105,7 +104,8 @@ def command(
             batch=batch,
             accumulation=accumulation,
         ),
-        layer=layer,
+        layer=options.layers(layer),
+        positions=options.positions_of_training(positions),
         held_out=held_out,
         questions=questions,
         samples=samples,

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import nullcontext
 from functools import cache as keep_loaded
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -29,9 +29,7 @@ def command(
         str | None,
         typer.Option("--coefficient", help="One for all vectors or one each, e.g. 2,-1."),
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
-    ] = None,
+    layer: options.Layers = None,
     cap: Annotated[
         float | None,
         typer.Option(help="Cap the projection at this percentile of ordinary tokens, e.g. 99."),
@@ -174,19 +172,11 @@ def _steered_by(
             f"--coefficient {coefficient} gives {len(coefficients)} numbers for {len(names)} "
             "--vectors; give one for all, or one each"
         )
-    where = _layer(layer)
+    where = options.layers(layer)
     return tuple(
         SteeredBy(load_vector(name), c, where, cap)
         for name, c in zip(names, coefficients, strict=True)
     )
-
-
-def _layer(text: str | None) -> int | Literal["all"] | None:
-    if text is None or text == "all":
-        return text
-    if not text.isdecimal():
-        raise UsageError(f"--layer {text}: give a number, or 'all'")
-    return int(text)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -51,12 +51,8 @@ def command(
     strength: Annotated[
         float | None, typer.Option(help="penalty, kl: weight; interleave: share of the rows.")
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
-    ] = None,
-    positions: Annotated[
-        str, typer.Option(help="Steered positions: response or all.")
-    ] = "response",
+    layer: options.Layers = None,
+    positions: options.Positions = "response",
     full: Annotated[
         bool, typer.Option("--full", help="Train all weights, not an adapter.")
     ] = False,
@@ -121,8 +117,6 @@ def command(
 
     if dose is not None and (dose != "auto" or coefficient is not None):
         raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
-    if positions not in ("response", "all"):
-        raise UsageError(f"--positions {positions}: use response or all")
     used = [load_vector(name) for name in options.names(vectors)]
     watched = [load_vector(name) for name in options.names(watch)]
     traits = {vector.trait for vector in (*used, *watched)}
@@ -150,8 +144,8 @@ def command(
             report_to=tuple(report_to or ()),
         ),
         mitigation=chosen,
-        layer=_layer(layer),
-        positions=positions,  # type: ignore[arg-type]
+        layer=options.layers(layer),
+        positions=options.positions_of_training(positions),
         drift_every=drift_every,
         stop_if=tuple(
             parse_condition(text, traits=traits, units=UNITS)  # type: ignore[arg-type]
@@ -195,14 +189,6 @@ def _course(text: str | None) -> Any:
         return None
     course = Schedule.parse(text)
     return course.at(0) if course.is_constant else course
-
-
-def _layer(text: str | None) -> int | Literal["all"] | None:
-    if text is None or text == "all":
-        return text
-    if not text.isdecimal():
-        raise UsageError(f"--layer {text}: give a number, or 'all'")
-    return int(text)
 
 
 def _print(results: dict[str, Any], as_json: bool) -> None:

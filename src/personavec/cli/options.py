@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -62,6 +62,10 @@ Description = Annotated[
     str | None,
     typer.Option("--description", help="Describe the trait; a spec is built from templates."),
 ]
+Layers = Annotated[
+    str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
+]
+Positions = Annotated[str, typer.Option("--positions", help="Steered positions: response or all.")]
 Seed = Annotated[int, typer.Option("--seed", help="Keys all sampling.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; bounds memory.")
@@ -155,6 +159,21 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"{option} {text}: give numbers separated by commas") from None
+
+
+def layers(text: str | None) -> int | Literal["all"] | None:
+    """What `--layer` names: a layer, all, or by default the vector's selected one."""
+    if text is None or text == "all":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f"--layer {text}: give a number, or 'all'")
+    return int(text)
+
+
+def positions_of_training(text: str) -> Literal["response", "all"]:
+    if text not in ("response", "all"):
+        raise UsageError(f"--positions {text}: use response or all")
+    return text
 
 
 def key_values(pairs: Sequence[str] | None, option: str) -> dict[str, Any]:

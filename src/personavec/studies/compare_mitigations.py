@@ -34,7 +34,8 @@ from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
-from personavec.model.steering import vector_steering
+from personavec.model.steering import Layers, vector_steering
+from personavec.model.training_hooks import TrainedPositions
 from personavec.progress import Progress
 from personavec.report.mitigations import write_mitigations_report
 from personavec.runs import atomic_write, claim, lock
@@ -132,8 +133,10 @@ class CompareConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of training; answers are sampled with the same noise in all cells."""
     training: TrainingConfig = SMALL
-    layer: int | None = None
-    """Where mitigations and steering act; default: the vector's selected layer."""
+    layer: Layers = None
+    """Where mitigations and steering act: a layer, `all`, or the vector's selected one."""
+    positions: TrainedPositions = "response"
+    """Where mitigations act in training."""
     held_out: float = 0.2
     """Share of the data's prompts that is not trained on."""
     questions: int | None = 12
@@ -353,6 +356,7 @@ def _finetuned(job: _Job, arm: Arm, seed: int) -> str:
             training=replace(config.training, seed=seed),
             mitigation=mitigation,
             layer=config.layer,
+            positions=config.positions,
             drift_every=10**9,  # what is read here is read at the end
         ),
         vectors=[job.vector] if mitigation.name in WITH_VECTOR else [],
