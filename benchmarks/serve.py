@@ -16,10 +16,7 @@ import asyncio
 import json
 import platform
 import statistics
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,28 +28,11 @@ import torch
 import personavec as pv
 from personavec.model.capture import padded
 from personavec.model.chat import chat
-from personavec.serve.replies import Settings
-from personavec.serve.run import bound, make_server
+from personavec.serve.run import serving
 from personavec.summaries import versions
 from personavec.vectors import bundled_vectors
 
 CLIENTS, TOKENS = 16, 100
-
-
-@contextmanager
-def serving(loaded: pv.LoadedModel, vectors: dict[str, pv.PersonaVector]) -> Iterator[str]:
-    listening, url = bound("127.0.0.1", 0)
-    server = make_server(loaded, vectors, Settings(name="smollm2", max_rows=CLIENTS))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
 
 
 def bodies(questions: list[str], **more: Any) -> list[dict[str, Any]]:
@@ -120,13 +100,14 @@ def main() -> None:
         run()
         seconds.setdefault(name, []).append(time.perf_counter() - start)
 
-    with serving(loaded, {}) as bare:
+    settings = Settings(name="smollm2", max_rows=CLIENTS)
+    with serving(loaded, {}, settings) as (bare, _):
         plain(loaded, prompts), ask_all(bare, bodies(questions))  # warm up
         for _ in range(arguments.repeats):
             timed("generate", lambda: plain(loaded, prompts))
             timed("served", lambda: ask_all(bare, bodies(questions)))
             # Readings hook the model, so the server that reads is up for its own turns only.
-            with serving(loaded, vectors) as full:
+            with serving(loaded, vectors, settings) as (full, _):
                 timed("readings", lambda: ask_all(full, bodies(questions)))
                 timed("readings, half steered", lambda: ask_all(full, steered))
                 first += ask_all(full, streamed)

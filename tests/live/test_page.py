@@ -7,8 +7,6 @@ to run, if it ever was more than text.
 import os
 import re
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +19,9 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personavec import LoadedModel, PersonaVector, load_vector, wrap_model
+from personavec.serve import run
 from personavec.serve.browser import page_files
 from personavec.serve.replies import Settings
-from personavec.serve.run import bound, make_server
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -64,20 +62,9 @@ def serving(
     reports: dict[str, Path] | None = None,
     **settings: Any,
 ) -> Iterator[str]:
-    listening, url = bound("127.0.0.1", 0)
     given = Settings(name="tiny", **settings)
-    server = make_server(loaded, vectors, given, reports=reports, shutdown_seconds=5)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
+    with run.serving(loaded, vectors, given, reports=reports, shutdown_seconds=5) as (url, _):
         yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
 
 
 def build() -> LoadedModel:

@@ -2,44 +2,24 @@
 what is not steered."""
 
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx2 as httpx
 import numpy as np
 
-from personavec import LoadedModel, load_model, load_trait, load_vector
+from personavec import load_model, load_trait, load_vector
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.serve.replies import Settings
-from personavec.serve.run import bound, make_server
+from personavec.serve.run import serving
 from personavec.traits import neutral_prompts
 
 TURNS, CONVERSATIONS, TOKENS = 10, 6, 32
 Talk = list[dict[str, str]]
 #: By number and coefficient.
 Talks = dict[tuple[int, float], Talk]
-
-
-@contextmanager
-def serving(loaded: LoadedModel) -> Iterator[str]:
-    listening, url = bound("127.0.0.1", 0)
-    vectors = {"humorous": load_vector("humorous")}
-    server = make_server(loaded, vectors, Settings(name="smollm2", max_rows=2 * CONVERSATIONS))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    with closing(listening):
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def reply(url: str, talk: Talk, coefficient: float, **more: Any) -> str:
@@ -75,7 +55,8 @@ def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None
     next without steering is what the model says to that text."""
     loaded = load_model("smollm2")
     talks: Talks = {}
-    with serving(loaded) as url:
+    settings = Settings(name="smollm2", max_rows=2 * CONVERSATIONS)
+    with serving(loaded, {"humorous": load_vector("humorous")}, settings) as (url, _):
         threads = [
             threading.Thread(target=converse, args=(url, number, coefficient, talks))
             for number in range(CONVERSATIONS)

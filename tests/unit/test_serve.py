@@ -34,10 +34,10 @@ from personavec.model.engine.hf import generate_batch
 from personavec.model.projecting import project_tokens
 from personavec.model.steering import Action, Cap, Steering
 from personavec.readings import gauge, read_turn
-from personavec.serve import limits
+from personavec.serve import limits, run
 from personavec.serve.guards import parse_guard
 from personavec.serve.replies import Settings
-from personavec.serve.run import bound, make_server
+from personavec.serve.run import make_server
 
 ASK = chat("How are you today?")
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 12}
@@ -68,21 +68,11 @@ class Running:
 def serving(
     loaded: LoadedModel, vectors: dict[str, PersonaVector], **settings: Any
 ) -> Iterator[Running]:
-    listening, url = bound("127.0.0.1", 0)
-    server = make_server(loaded, vectors, Settings(name="tiny", **settings), shutdown_seconds=20)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    running = Running(server, url)
-    try:
-        yield running
-    finally:
-        running.client.close()
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    given = Settings(name="tiny", **settings)
+    with run.serving(loaded, vectors, given, shutdown_seconds=20) as (url, server):
+        running = Running(server, url)
+        with running.client:
+            yield running
 
 
 @pytest.fixture

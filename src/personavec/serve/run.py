@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import uvicorn
 
-from personavec.errors import UsageError
+from personavec.errors import PersonavecError, UsageError
 from personavec.model.loading import LoadedModel
 from personavec.serve.app import create_app
 from personavec.serve.limits import PromptProtocol
@@ -75,3 +78,36 @@ def make_server(
         timeout_graceful_shutdown=int(shutdown_seconds),
     )
     return uvicorn.Server(config)
+
+
+@contextmanager
+def serving(
+    loaded: LoadedModel,
+    vectors: Mapping[str, PersonaVector],
+    settings: Settings,
+    *,
+    port: int = 0,
+    shutdown_seconds: float = 30.0,
+    reports: Mapping[str, Path] | None = None,
+) -> Iterator[tuple[str, uvicorn.Server]]:
+    """Serve on loopback from a thread of this process; gives the URL, and stops gracefully.
+
+    Nothing else may run the model meanwhile: hooks are on it. Raises UsageError where the port is
+    taken (0 takes a free one), PersonavecError where the server does not start.
+    """
+    listening, url = bound("127.0.0.1", port)
+    server = make_server(
+        loaded, vectors, settings, shutdown_seconds=shutdown_seconds, reports=reports
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    with closing(listening):
+        thread.start()
+        try:
+            while not server.started:
+                if not thread.is_alive():
+                    raise PersonavecError("the server did not start; the log above says why")
+                time.sleep(0.01)
+            yield url, server
+        finally:
+            server.should_exit = True
+            thread.join()
