@@ -14,7 +14,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift unbundled \
+.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift capping unbundled \
   finetuning checks results models cluster bench clean
 
 help:  ## show this list
@@ -97,6 +97,9 @@ limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
 
 drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY), a log
 	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study
+
+capping: $(READY)  ## what capping costs beside addition, with the bundled vectors
+	$(BIN)/python scripts/capping.py out/capping
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from results_finetuning import finetuning
-from results_screening import datasets, detection, logistic, table
+from results_monitoring import monitoring
+from results_screening import datasets, detection, logistic
+from results_tables import pm, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -47,6 +49,13 @@ def main(out: Path) -> None:
         finetuning(
             _all_results(out / "compare"), _results(out / "predict"), _all_results(out / "parts")
         ),
+        monitoring(
+            _all_results(out / "calibrations", "calibration.json"),
+            _results(out / "monitor-ordinary"),
+            _results(out / "drift-study"),
+            _results(out / "capping"),
+            _results(out, "soak.json"),
+        ),
         _speed(),
     ]
     text = "\n".join(pages)
@@ -54,12 +63,12 @@ def main(out: Path) -> None:
     print(text)
 
 
-def _all_results(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*/results.json"))]
+def _all_results(folder: Path, name: str = "results.json") -> list[dict[str, Any]]:
+    return [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob(f"*/{name}"))]
 
 
-def _results(folder: Path) -> dict[str, Any] | None:
-    path = folder / "results.json"
+def _results(folder: Path, name: str = "results.json") -> dict[str, Any] | None:
+    path = folder / name
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -85,15 +94,6 @@ among them (`personavec judges check --trait NAME`). Examples of the judge pairs
 the tune half (even questions) in view; questions that serve as examples are left out of it. The
 report half was looked at once, when the judge was final.
 """
-
-
-def _pm(interval: dict[str, Any] | None, key: str = "value", digits: int = 2) -> str:
-    if interval is None or interval[key] is None:
-        return "not measured"
-    return (
-        f"{interval[key]:.{digits}f} ({interval['low']:.{digits}f} to "
-        f"{interval['high']:.{digits}f})"
-    )
 
 
 def _summary(found: list[dict[str, Any]]) -> str:
@@ -122,7 +122,7 @@ def _checks(folder: Path) -> str:
     rows = []
     for check in found:
         tune, report = (check["halves"][half] for half in ("tune", "report"))
-        cells = _pm(tune["auc"]), _pm(report["auc"]), _pm(report["agreement"])
+        cells = pm(tune["auc"]), pm(report["auc"]), pm(report["agreement"])
         rows.append([check["trait"], *cells, f"{tune['n']} and {report['n']}"])
     mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
     return f"{table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
@@ -248,15 +248,15 @@ def _summary_row(r: dict[str, Any]) -> list[str]:
         str(r["layer"]),
         " / ".join(f"{kept[p]['kept']} of {kept[p]['of']}" for p in ("pos", "neg")),
         " / ".join("–" if dropped[p] is None else f"{dropped[p]:.0%}" for p in ("pos", "neg")),
-        f"{_pm(_dose(r, low), 'log_odds', 1)} at {low:+g}",
-        _pm(_dose(r, 0), "log_odds", 1),
-        f"{_pm(_dose(r, high), 'log_odds', 1)} at {high:+g}",
+        f"{pm(_dose(r, low), 'log_odds', 1)} at {low:+g}",
+        pm(_dose(r, 0), "log_odds", 1),
+        f"{pm(_dose(r, high), 'log_odds', 1)} at {high:+g}",
         _random(r, low),
         _random(r, high),
-        " / ".join(_pm(r["prompted"][p], "log_odds", 1) for p in ("pos", "neg")),
-        _pm(r["wrong_way"], "share"),
-        _pm(r["separability_auc"]),
-        _pm(r["split_half_cosine"]),
+        " / ".join(pm(r["prompted"][p], "log_odds", 1) for p in ("pos", "neg")),
+        pm(r["wrong_way"], "share"),
+        pm(r["separability_auc"]),
+        pm(r["split_half_cosine"]),
         "passed" if not failed else "FAILED: " + "; ".join(failed),
     ]
 
@@ -267,7 +267,7 @@ def _curve(r: dict[str, Any]) -> str:
         [
             f"{d['coefficient']:+g}",
             f"{d['relative_dose']:.0%}",
-            _pm(d, "log_odds", 1),
+            pm(d, "log_odds", 1),
             f"{d['coherence']:.0f}",
             "yes" if low <= d["coefficient"] <= high else "outside the coherent range",
         ]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from results_screening import pm, table
-
-Record = Mapping[str, Any]
+from results_tables import Record, pm, table
 
 #: Numbers that a correlation of finetunes is shown for: what is said, and of what.
 _SHOWN = (

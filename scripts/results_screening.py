@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-Record = Mapping[str, Any]
+from results_tables import Record, pm, table
 
 #: Rows shown for each trait, and how much of a text; the report has more.
 _SHOWN, _CHARACTERS = 3, 70
@@ -180,16 +177,3 @@ def _effects(control: Record) -> str:
 def _in_sigma(group: Record, sigma: float) -> str:
     mean, low, high = (group[key] / sigma for key in ("mean", "low", "high"))
     return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def pm(found: Record | None, key: str = "value") -> str:
-    """An estimate with its interval."""
-    if found is None or found.get(key) is None:
-        return "not measured"
-    return f"{found[key]:.2f} ({found['low']:.2f} to {found['high']:.2f})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """As Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -5,7 +5,7 @@ requests are steered, so a mix-up of rows would show. Asks a server that runs al
 process is watched for memory:
 
     personavec serve --port 8000 &
-    python scripts/soak.py http://127.0.0.1:8000 --pid $! [--requests 10000] [--clients 32]
+    python scripts/soak.py http://127.0.0.1:8000 --pid $! --json out/soak.json
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ async def main() -> None:
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     random.seed(0)
     limits = httpx.Limits(max_connections=2 * arguments.clients)
@@ -179,8 +180,19 @@ async def main() -> None:
     for name, n in sorted(soak.counts.items()):
         print(f"| {name} | {n} |")
     print(f"| places still held at the end | {left} |")
+    seconds = time.monotonic() - began
     print(f"\nmemory: {', '.join(f'{m:.0f}' for m in at.values())} MiB")
-    print(f"{time.monotonic() - began:.0f} s")
+    print(f"{seconds:.0f} s")
+    if arguments.json:
+        record = {
+            "requests": arguments.requests,
+            "clients": arguments.clients,
+            "counts": soak.counts,
+            "held_at_the_end": left,
+            "memory_mib": list(at.values()),
+            "seconds": seconds,
+        }
+        arguments.json.write_text(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":
