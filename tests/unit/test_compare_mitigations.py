@@ -140,6 +140,22 @@ def test_a_finetune_that_is_refused_is_left_out_with_its_reason(
     assert all("steers away from" in note for note in refused)
 
 
+def test_all_layers_and_all_positions_reach_the_finetunes(
+    made: Path, base: LoadedModel, data: Path, vector: PersonaVector, tmp_path: Path
+) -> None:
+    """Plain finetunes are as before, the steered ones are not."""
+    config = replace(CONFIG, seeds=(0,), layer="all", positions="all")
+    found = compare(base, data, vector, tmp_path, config)
+    before = json.loads((made / "results.json").read_text())
+    assert found["layer"] == "all"
+    losses = {
+        name: [results["arms"][name]["training_loss"][0] for results in (before, found)]
+        for name in ("none", "preventative 1.0")
+    }
+    assert losses["none"][0] == losses["none"][1]
+    assert losses["preventative 1.0"][0] != losses["preventative 1.0"][1]
+
+
 def test_transcripts_hold_all_arms_plain_and_under_cues(made: Path) -> None:
     found = json.loads((made / "results.json").read_text())
     first = found["transcripts"][0]["answers"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from personavec.cli import options
 from personavec.cli.main import main
 from personavec.cli.options import key_values
 from personavec.errors import UsageError
@@ -78,3 +79,13 @@ def test_a_dry_run_that_cannot_count_is_bad_usage(
         main([*arguments, "--dry-run"])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_layers_and_positions_are_read_alike_by_all_commands() -> None:
+    assert [options.layers(text) for text in (None, "all", "12")] == [None, "all", 12]
+    for wrong in ("some", "-1", "1.5", ""):
+        with pytest.raises(UsageError, match="number, or 'all'"):
+            options.layers(wrong)
+    assert options.positions_of_training("all") == "all"
+    with pytest.raises(UsageError, match="response or all"):
+        options.positions_of_training("prompt")
