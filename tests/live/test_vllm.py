@@ -291,11 +291,11 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     """The same from vLLM, steered and unsteered requests in one batch."""
     from safetensors.torch import save
 
-    from personavec.model.engine.vllm import _note, _Table
+    from personavec.model.engine.vllm import Table, note_of
     from personavec.model.engine.vllm_worker import NOTE
 
     chat_format = engine.loaded.chat
-    table = _Table(vector.n_layers, vector.hidden_size)
+    table = Table(vector.n_layers, vector.hidden_size)
     ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
     notes = {way: table.steer(steerings) for way, steerings in ways.items()}
     tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
@@ -305,7 +305,7 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
         for way, additions in notes.items():
             params = engine._one_token()
             params.logprobs = -1
-            params.extra_args = {NOTE: _note(f"{number} {way}", len(ids), additions)}
+            params.extra_args = {NOTE: note_of(f"{number} {way}", len(ids), additions)}
             engine._engine.add_request(f"{number} {way}", {"prompt_token_ids": ids}, params)
     found: dict[str, np.ndarray] = {}
     while engine._engine.has_unfinished_requests():

@@ -70,8 +70,8 @@ class Worker:
         return hidden if residual is None else hidden + residual
 
     def ask(self, name: str, prompt: int, **note: Any) -> None:
-        wanted = {"id": name, "prompt": prompt, "steer": [], "response": None, "project": False}
-        params = SimpleNamespace(extra_args={NOTE: wanted | note})
+        wanted = vllm.note_of(name, prompt, []) | note
+        params = SimpleNamespace(extra_args={NOTE: wanted})
         self.requests[name] = SimpleNamespace(sampling_params=params)
 
 
@@ -137,7 +137,7 @@ def test_projections_are_every_tokens_dot_product() -> None:
     unit = torch.eye(HIDDEN)[:3].contiguous()
     residual.begin({"table": torch.zeros(0, HIDDEN), "unit": unit}, [0, 3, 1])
     text = states("a", 6)
-    worker.ask("a", 6, project=True)
+    worker.ask("a", 6, project=0)
     worker.ask("bb", 2)
     worker.step([("bb", 0, states("bb", 2)), ("a", 0, text[:4])])
     worker.step([("a", 4, text[4:])])
@@ -207,7 +207,7 @@ def test_positions(kind: str, expected: tuple[int, int | None]) -> None:
 
 def test_what_acts_at_one_place_is_one_addition() -> None:
     """Each combination once in the table, however many requests have it."""
-    table = vllm._Table(4, HIDDEN)
+    table = vllm.Table(4, HIDDEN)
     v, w = torch.ones(HIDDEN), torch.arange(HIDDEN).float()
     both = (Steering(2, v, 2.0), Steering(2, w, -1.0), Steering(3, w, 0.0))
     assert table.steer(both) == [[2, 0, "response"]]
