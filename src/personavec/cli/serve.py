@@ -140,8 +140,12 @@ def command(
 
 def _vllm(loaded: LoadedModel, arguments: Mapping[str, Any]) -> VllmEngine:
     """vLLM, whose processes take no Ctrl-C: it is the server's, which lets replies finish first."""
+    from multiprocessing import resource_tracker
+
     from personavec.model.engine.vllm import VllmEngine
 
+    # Started with the first process, the tracker would undo what is blocked.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return VllmEngine(loaded, arguments)
