@@ -192,7 +192,7 @@ def acted(actions: tuple[Action, ...], prompt: int) -> Callable[[int, torch.Tens
     """What actions make of one layer's states [token, hidden], token by token."""
 
     def act(layer: int, stream: torch.Tensor) -> torch.Tensor:
-        stream = stream.clone()
+        stream = stream.detach().clone()
         for action in sorted(actions, key=lambda one: isinstance(one, Cap)):
             low, high = steered_positions(action.positions, prompt)
             for token in range(low, len(stream) if high is None else high):

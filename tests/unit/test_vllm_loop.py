@@ -129,6 +129,15 @@ def test_a_reply_ends_at_the_models_end_and_where_it_is_told_to(engine: Scripted
     assert not loop.busy
 
 
+def test_a_request_that_asks_for_no_reading_gets_none(engine: Scripted) -> None:
+    loop = VllmLoop(engine)
+    loop.submit(Job(Request("r", (40, 41)), Sampling(1)))
+    assert engine.added["r"]["project"] is None
+    engine.script = [[("r", [50], None)], [("r", [51], "length")]]
+    assert [*loop.step(), *loop.step()] == [Update("r", 50), Update("r", end="length")]
+    assert loop.projections("r") is None
+
+
 def test_a_token_that_was_not_read_is_an_error(engine: Scripted) -> None:
     loop = VllmLoop(engine)
     loop.submit(job())
