@@ -46,9 +46,9 @@ def create_app(
     """The application for one model and its vectors by trait.
 
     `reports` are the files of vectors' reports by trait; `engine` writes the replies in place of
-    the model, which then only reads texts. Raises VectorMismatchError for a vector
-    of another shape, DataError for one without a baseline, ModelError for a model whose rows
-    cannot join a running batch.
+    the model, which then only reads texts. Raises VectorMismatchError for a vector of another
+    shape, DataError for one without a baseline, ModelError for a model whose rows cannot join a
+    running batch.
     """
     service = Service(loaded, vectors, settings, engine)
 
