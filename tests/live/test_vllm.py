@@ -12,17 +12,22 @@ import importlib.util
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import openai
 import pytest
 import torch
 from torch import Tensor
@@ -44,13 +49,17 @@ from personavec.model.engine import hf
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.engine.vllm import GROUP
-from personavec.model.projecting import Directions
+from personavec.model.projecting import Directions, project_tokens
 from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
 from personavec.model.steering import Steering, vector_steering
 from personavec.model.thinking import ThinkingFormat
 from personavec.progress import Progress
 from personavec.projection import random_directions
+from personavec.readings import gauge
 from personavec.rollouts import Task, collect, load_activations
+from personavec.serve import run
+from personavec.serve.guards import parse_guard
+from personavec.serve.replies import Settings
 
 # Warnings of vLLM and its hundred packages are theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -291,11 +300,11 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     """The same from vLLM, steered and unsteered requests in one batch."""
     from safetensors.torch import save
 
-    from personavec.model.engine.vllm import _note, _Table
+    from personavec.model.engine.vllm import Table, note_of
     from personavec.model.engine.vllm_worker import NOTE
 
     chat_format = engine.loaded.chat
-    table = _Table(vector.n_layers, vector.hidden_size)
+    table = Table(vector.n_layers, vector.hidden_size)
     ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
     notes = {way: table.steer(steerings) for way, steerings in ways.items()}
     tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
@@ -305,7 +314,7 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
         for way, additions in notes.items():
             params = engine._one_token()
             params.logprobs = -1
-            params.extra_args = {NOTE: _note(f"{number} {way}", len(ids), additions)}
+            params.extra_args = {NOTE: note_of(f"{number} {way}", len(ids), additions)}
             engine._engine.add_request(f"{number} {way}", {"prompt_token_ids": ids}, params)
     found: dict[str, np.ndarray] = {}
     while engine._engine.has_unfinished_requests():
@@ -373,6 +382,161 @@ def test_steered_logits_move_as_in_llama_cpp(
     correlation, size = agreement(vllm_effects(engine, vector, 2.0), theirs)
     assert correlation > 0.95
     assert 0.85 < size < 1.15
+
+
+# The server
+
+
+class Running:
+    """A server in a thread, an official client of it, and its service for looking inside."""
+
+    def __init__(self, server: Any, url: str):
+        self.url, self.worker = url, server.config.app.state.service.worker
+        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+    def ask(self, question: str = QUESTIONS[0], *, tokens: int = 16, **more: Any) -> Any:
+        """A greedy reply; what is not OpenAI's goes into `personavec`."""
+        own = {key: more.pop(key) for key in ("steer", "cap", "tokens_read") if key in more}
+        own["tokens"] = own.pop("tokens_read", False)
+        asked = {"temperature": 0, "max_tokens": tokens, **more}
+        return self.client.chat.completions.create(
+            model="served",
+            messages=cast(Any, chat(question)),
+            extra_body={"personavec": own},
+            **asked,
+        )
+
+    def idle(self) -> bool:
+        """Wait until nothing runs; False if something stays."""
+        for _ in range(600):
+            if not (self.worker.open or self.worker.running or self.worker.waiting):
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@contextmanager
+def serving(
+    loaded: LoadedModel, engine: Any, vectors: dict[str, PersonaVector], **settings: Any
+) -> Iterator[Running]:
+    given = Settings(name="served", **settings)
+    with run.serving(loaded, vectors, given, engine=engine) as (url, server):
+        running = Running(server, url)
+        with running.client:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def vectors() -> dict[str, PersonaVector]:
+    return {trait: load_vector(trait) for trait in ("humorous", "optimistic")}
+
+
+def said(reply: Any) -> dict[str, Any]:
+    return reply.model_extra["personavec"]["choices"][0]
+
+
+def same_reply(ours: Any, theirs: Any) -> None:
+    """The same text and end, and readings within a thousandth of a standard deviation."""
+    assert ours.choices[0].message.content == theirs.choices[0].message.content
+    assert ours.choices[0].finish_reason == theirs.choices[0].finish_reason
+    assert ours.usage == theirs.usage
+    same_readings(ours, theirs)
+
+
+def same_readings(ours: Any, theirs: Any) -> None:
+    assert said(ours)["readings"]
+    for a, b in zip(said(ours)["readings"], said(theirs)["readings"], strict=True):
+        assert (a["trait"], a["layer"], a["n_tokens"]) == (b["trait"], b["layer"], b["n_tokens"])
+        for name in ("prompt_last_sigma", "response_mean_sigma"):
+            assert a[name] == pytest.approx(b[name], abs=1e-3)
+        if a["tokens"] is not None:
+            assert a["tokens"] == pytest.approx(b["tokens"], rel=1e-3, abs=1e-2)
+
+
+ASKED: list[dict[str, Any]] = [
+    {"tokens_read": True, "logprobs": True, "top_logprobs": 2},
+    {"steer": [{"vector": "humorous", "coefficient": 1.0}]},
+    {
+        "steer": [
+            {"vector": "humorous", "coefficient": 0.5, "layer": 9},
+            {"vector": "optimistic", "coefficient": 0.5},
+        ],
+        "cap": [{"vector": "humorous", "percentile": 60}, {"vector": "optimistic"}],
+    },
+    {"cap": [{"vector": "humorous", "percentile": 51}], "stop": " and"},
+    {"question": "Say hello.", "tokens": 40},
+]
+
+
+def test_replies_and_readings_are_those_of_the_transformers_server(
+    engine: Any, exact: LoadedModel, vectors: dict[str, PersonaVector]
+) -> None:
+    """Plain, steered, capped, stopped, and ended by the model; all at once and one by one."""
+    with (
+        serving(exact, engine, vectors) as ours,
+        serving(exact, None, vectors) as theirs,
+        ThreadPoolExecutor(len(ASKED)) as pool,
+    ):
+        together = list(pool.map(lambda asked: ours.ask(**asked), ASKED))
+        for asked, reply in zip(ASKED, together, strict=True):
+            same_reply(reply, theirs.ask(**asked))
+        assert len({reply.choices[0].message.content for reply in together[:4]}) == 4
+        found, expected = together[0], theirs.ask(**ASKED[0])
+        pairs = zip(
+            found.choices[0].logprobs.content, expected.choices[0].logprobs.content, strict=True
+        )
+        for a, b in pairs:
+            assert [top.token for top in a.top_logprobs] == [top.token for top in b.top_logprobs]
+            assert a.logprob == pytest.approx(b.logprob, abs=1e-2)
+        streamed = list(ours.ask(**ASKED[1], stream=True))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
+        assert text == together[1].choices[0].message.content
+        same_readings(streamed[-1], together[1])
+        sampled = [ours.ask(temperature=0.9, seed=7).choices[0].message.content for _ in range(2)]
+        assert sampled[0] == sampled[1] != together[0].choices[0].message.content
+
+
+def test_clients_that_leave_free_their_places(
+    engine: Any, exact: LoadedModel, vectors: dict[str, PersonaVector]
+) -> None:
+    with serving(exact, engine, vectors) as running:
+        for _ in range(3):
+            with running.ask(tokens=900, stream=True) as stream:
+                next(stream)
+        assert running.idle()
+        assert running.ask().choices[0].message.content
+        assert engine._engine.get_num_unfinished_requests() == 0
+
+
+@pytest.mark.parametrize("does", ["steer -1", "cap 51", "refuse"])
+def test_guards_act_as_in_the_transformers_server(
+    engine: Any, exact: LoadedModel, vectors: dict[str, PersonaVector], does: str
+) -> None:
+    """On forecasts that differ by question: the guard acts on some and leaves the others alone."""
+    gauged = gauge(list(vectors.values()), exact)
+    prompts = [np.array(exact.chat.prompt_ids(chat(q)), np.int32) for q in QUESTIONS]
+    values = project_tokens(exact.model, prompts, gauged.directions)
+    mean, spread = gauged.prompt_last[0].tolist()
+    forecasts = sorted((float(value[-1, 0]) - mean) / spread for value in values)
+    line = (forecasts[2] + forecasts[3]) / 2
+    guard = parse_guard(f"humorous>{line:.4f}sigma: {does}", vectors)
+    with (
+        serving(exact, engine, vectors, guards=(guard,)) as ours,
+        serving(exact, None, vectors, guards=(guard,)) as theirs,
+    ):
+        acted = 0
+        for question in QUESTIONS:
+            found, expected = ours.ask(question), theirs.ask(question)
+            same_reply(found, expected)
+            guards = [
+                [{**g, "forecast": round(g["forecast"], 2)} for g in said(reply)["guards"]]
+                for reply in (found, expected)
+            ]
+            assert guards[0] == guards[1]
+            acted += len(guards[0])
+            refused = found.choices[0].finish_reason == "content_filter"
+            assert refused == (does == "refuse" and bool(guards[0]))
+        assert acted == 2
 
 
 # In bfloat16, and what goes wrong
@@ -539,3 +703,42 @@ def _post(url: str, body: dict[str, Any]) -> str:
     )
     with urllib.request.urlopen(request, timeout=600) as answer:
         return json.load(answer)["choices"][0]["message"]["content"]
+
+
+def test_a_server_whose_worker_died_says_so(engine: Any, tmp_path: Path) -> None:
+    """As an operator runs it. vLLM's processes take no Ctrl-C; when one has died, the reply under
+    way and later ones end with an error, and so does the question how the server is."""
+    import psutil
+
+    command = [str(Path(sys.executable).with_name("personavec")), "serve", "--engine", "vllm"]
+    more = ["--port", "0", "--json", "--rows", "4", "--engine-arg", "max_model_len=301"]
+    log = tmp_path / "server.log"
+    with log.open("wb") as sink:
+        server = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=sink, text=True)
+    assert server.stdout is not None
+    try:
+        url = json.loads(server.stdout.readline())["address"]
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        asked: dict[str, Any] = {"model": "smollm2", "messages": chat(QUESTIONS[1])}
+        with pytest.raises(openai.BadRequestError, match="context of 300"):
+            client.chat.completions.create(**asked, max_tokens=300)
+        children = psutil.Process(server.pid).children(recursive=True)
+        for child in children:
+            child.send_signal(signal.SIGINT)
+        assert client.chat.completions.create(**asked, max_tokens=4).choices[0].message.content
+        stream = client.chat.completions.create(**asked, max_tokens=250, stream=True)
+        next(stream)
+        for child in children:
+            child.kill()
+        with pytest.raises(openai.APIError, match="worker died"):
+            list(stream)
+        with pytest.raises(openai.InternalServerError, match="must be started again"):
+            client.chat.completions.create(**asked)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{url}/healthz")
+    finally:
+        server.terminate()
+        server.wait(60)
+        server.stdout.close()
+    assert server.returncode == 0
+    assert "vLLM's worker died" in log.read_text("utf-8")

@@ -3,6 +3,7 @@ and what is refused. The rest runs in tests/live/test_vllm.py.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ from personavec.cli.main import main
 from personavec.errors import HookError, PersonavecError, UsageError
 from personavec.model.engine import vllm
 from personavec.model.engine.base import Generation
+from personavec.model.engine.vllm_loop import loop_note
 from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
-from personavec.model.steering import Steering
+from personavec.model.steering import Action, Cap, Steering
 
 HIDDEN, LAYERS = 8, 3
 
@@ -70,8 +72,8 @@ class Worker:
         return hidden if residual is None else hidden + residual
 
     def ask(self, name: str, prompt: int, **note: Any) -> None:
-        wanted = {"id": name, "prompt": prompt, "steer": [], "response": None, "project": False}
-        params = SimpleNamespace(extra_args={NOTE: wanted | note})
+        wanted = vllm.note_of(name, prompt, []) | note
+        params = SimpleNamespace(extra_args={NOTE: wanted})
         self.requests[name] = SimpleNamespace(sampling_params=params)
 
 
@@ -80,12 +82,16 @@ def states(name: str, n: int) -> torch.Tensor:
 
 
 def alone(
-    blocks: dict[int, Block], text: torch.Tensor, added: dict[int, torch.Tensor]
+    blocks: dict[int, Block],
+    text: torch.Tensor,
+    added: dict[int, torch.Tensor],
+    act: Callable[[int, torch.Tensor], torch.Tensor] = lambda layer, stream: stream,
 ) -> torch.Tensor:
     """[layer, token, hidden] of one text by a plain loop; `added` by layer, [token, hidden]."""
     stream, found = text, [text]
     for layer, block in blocks.items():
         stream = torch.tanh(stream @ block.weight) + stream + added.get(layer, 0)
+        stream = act(layer, stream)
         found.append(stream)
     return torch.stack(found).detach()
 
@@ -137,7 +143,7 @@ def test_projections_are_every_tokens_dot_product() -> None:
     unit = torch.eye(HIDDEN)[:3].contiguous()
     residual.begin({"table": torch.zeros(0, HIDDEN), "unit": unit}, [0, 3, 1])
     text = states("a", 6)
-    worker.ask("a", 6, project=True)
+    worker.ask("a", 6, project=0)
     worker.ask("bb", 2)
     worker.step([("bb", 0, states("bb", 2)), ("a", 0, text[:4])])
     worker.step([("a", 4, text[4:])])
@@ -145,6 +151,61 @@ def test_projections_are_every_tokens_dot_product() -> None:
     found = load(residual.take(["a"]))["projections 0"]
     for column, layer in enumerate([0, 3, 1]):
         torch.testing.assert_close(found[:, column], expected[layer, :, column])
+
+
+def test_requests_bring_their_own_vectors_and_caps() -> None:
+    """Beside one that is steered from the shared table; additions first, then every cap in turn.
+    Read is the last prompt token and what follows."""
+    worker = Worker()
+    residual = worker.hooked()
+    shared = torch.randn(1, HIDDEN, generator=torch.Generator().manual_seed(9))
+    unit = torch.eye(HIDDEN)[:1].contiguous()
+    residual.begin({"table": shared, "unit": unit}, [3])
+    v, w, u = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(3))
+    actions: dict[str, tuple[Action, ...]] = {
+        "a": (Cap(2, w, -0.5), Cap(2, u, -0.2), Steering(2, v, 2.0), Steering(1, w, -1.0)),
+        "bb": (Steering(3, w, 1.5, "all"), Cap(2, v, -1.0, "prompt")),
+    }
+    texts, prompts = {"a": states("a", 6), "bb": states("bb", 5)}, {"a": 3, "bb": 4}
+    for name, acting in actions.items():
+        note = loop_note(name, prompts[name], acting, vllm.Table(LAYERS, HIDDEN), read=True)
+        worker.ask(name, note.pop("prompt"), **note)
+    worker.ask("ccc", 2, steer=[[1, 0, "all"]])
+    a, b, c = texts["a"], texts["bb"], states("ccc", 2)
+    worker.step([("ccc", 0, c), ("a", 0, a[:2]), ("bb", 0, b[:4])])
+    early = load(residual.peek(["bb"]))["projections 0"]
+    last = worker.step([("bb", 4, b[4:]), ("a", 2, a[2:])])
+    found = load(residual.take(["a", "bb"]))
+    for number, (name, text) in enumerate(texts.items()):
+        expected = alone(worker.blocks, text, {}, acted(actions[name], prompts[name]))
+        projected = expected[3, prompts[name] - 1 :, :1]
+        torch.testing.assert_close(found[f"projections {number}"], projected)
+    torch.testing.assert_close(last[1:], alone(worker.blocks, a, {}, acted(actions["a"], 3))[3, 2:])
+    torch.testing.assert_close(early, found["projections 1"][:1])
+    # One more forward of a request that was taken before its end is of no one.
+    worker.step([("a", 6, a[:1]), ("ccc", 2, c[:1])])
+    assert load(residual.take(["a", "bb"])) == {}
+    assert not residual._own
+
+
+def acted(actions: tuple[Action, ...], prompt: int) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """What actions make of one layer's states [token, hidden], token by token."""
+
+    def act(layer: int, stream: torch.Tensor) -> torch.Tensor:
+        stream = stream.detach().clone()
+        for action in sorted(actions, key=lambda one: isinstance(one, Cap)):
+            low, high = steered_positions(action.positions, prompt)
+            for token in range(low, len(stream) if high is None else high):
+                if action.layer != layer:
+                    continue
+                if isinstance(action, Steering):
+                    stream[token] += action.coefficient * action.direction
+                else:
+                    over = max(0.0, float(stream[token] @ action.unit) - action.ceiling)
+                    stream[token] -= over * action.unit
+        return stream
+
+    return act
 
 
 def test_many_requests_share_the_sums() -> None:
@@ -207,7 +268,7 @@ def test_positions(kind: str, expected: tuple[int, int | None]) -> None:
 
 def test_what_acts_at_one_place_is_one_addition() -> None:
     """Each combination once in the table, however many requests have it."""
-    table = vllm._Table(4, HIDDEN)
+    table = vllm.Table(4, HIDDEN)
     v, w = torch.ones(HIDDEN), torch.arange(HIDDEN).float()
     both = (Steering(2, v, 2.0), Steering(2, w, -1.0), Steering(3, w, 0.0))
     assert table.steer(both) == [[2, 0, "response"]]
@@ -264,6 +325,7 @@ def test_without_vllm_the_remedy_is_named(
         ["extract", "--trait", "evil"],
         ["evaluate", "--trait", "evil"],
         ["screen", "rows.jsonl"],
+        ["serve"],
     ],
 )
 def test_commands_refuse_other_engines(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,8 @@ from personavec.cli.options import log, print_json
 from personavec.errors import PersonavecError, UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from personavec.model.engine.vllm import VllmEngine
+    from personavec.model.loading import LoadedModel
     from personavec.vectors import PersonaVector
 
 
@@ -63,6 +67,8 @@ def command(
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Log messages and replies; off unless asked.")
     ] = False,
+    engine: options.Engine = "transformers",
+    engine_arg: options.EngineArgs = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     model_arg: options.ModelArgs = None,
@@ -83,6 +89,7 @@ def command(
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
+    options.check_engine(engine, engine_arg)
     loaded_vectors, reports = _vectors(vectors)
     settings = Settings(
         name=Path(model).name or model,
@@ -102,26 +109,48 @@ def command(
         identity = loaded.identity
         if warning := vector.other_model_warning(identity.name, identity.declared_base):
             log(f"warning: {warning}")
-    server = make_server(
-        loaded,
-        loaded_vectors,
-        settings,
-        host=host,
-        shutdown_seconds=shutdown_seconds,
-        reports=reports,
-    )
-    if as_json:
-        print_json(
-            {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
-            flush=True,
+    with contextlib.ExitStack() as stack:
+        started = None
+        if engine == "vllm":
+            given = {"max_num_seqs": rows, **options.key_values(engine_arg, "--engine-arg")}
+            started = stack.enter_context(_vllm(loaded, given))
+        server = make_server(
+            loaded,
+            loaded_vectors,
+            settings,
+            host=host,
+            shutdown_seconds=shutdown_seconds,
+            reports=reports,
+            engine=started,
         )
-    log(f"serving {settings.name} at {address} with {', '.join(loaded_vectors) or 'no vectors'}")
-    # uvicorn raises the signal that stopped it again once all is finished, which would make a
-    # graceful end look like a killed process.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    server.run(sockets=[socket])
-    if not server.started:
-        raise PersonavecError("the server did not start; the log above says why")
+        if as_json:
+            print_json(
+                {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
+                flush=True,
+            )
+        said = ", ".join(loaded_vectors) or "no vectors"
+        log(f"serving {settings.name} at {address} with {said}")
+        # uvicorn raises the signal that stopped it again once all is finished, which would make a
+        # graceful end look like a killed process.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        server.run(sockets=[socket])
+        if not server.started:
+            raise PersonavecError("the server did not start; the log above says why")
+
+
+def _vllm(loaded: LoadedModel, arguments: Mapping[str, Any]) -> VllmEngine:
+    """vLLM, whose processes take no Ctrl-C: it is the server's, which lets replies finish first."""
+    from multiprocessing import resource_tracker
+
+    from personavec.model.engine.vllm import VllmEngine
+
+    # Started with the first process, the tracker would undo what is blocked.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return VllmEngine(loaded, arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _vectors(given: str) -> tuple[dict[str, PersonaVector], dict[str, Path]]:

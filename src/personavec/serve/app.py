@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 import personavec
 from personavec.errors import PersonavecError
+from personavec.model.engine.vllm import VllmEngine
 from personavec.model.loading import LoadedModel
 from personavec.serve.browser import add_page
 from personavec.serve.limits import Gate
@@ -40,14 +41,16 @@ def create_app(
     vectors: Mapping[str, PersonaVector],
     settings: Settings,
     reports: Mapping[str, Path] | None = None,
+    engine: VllmEngine | None = None,
 ) -> FastAPI:
     """The application for one model and its vectors by trait.
 
-    `reports` are the files of vectors' reports by trait. Raises VectorMismatchError for a vector
-    of another shape, DataError for one without a baseline, ModelError for a model whose rows
-    cannot join a running batch.
+    `reports` are the files of vectors' reports by trait; `engine` writes the replies in place of
+    the model, which then only reads texts. Raises VectorMismatchError for a vector of another
+    shape, DataError for one without a baseline, ModelError for a model whose rows cannot join a
+    running batch.
     """
-    service = Service(loaded, vectors, settings)
+    service = Service(loaded, vectors, settings, engine)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

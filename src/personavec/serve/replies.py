@@ -15,7 +15,9 @@ from torch import Tensor
 
 from personavec.drift import Ordinary
 from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.loop import End, Job, StepLoop, Update
+from personavec.model.engine.loop import End, Job, Loop, StepLoop, Update
+from personavec.model.engine.vllm import VllmEngine
+from personavec.model.engine.vllm_loop import VllmLoop
 from personavec.model.loading import LoadedModel
 from personavec.model.thinking import Thought
 from personavec.readings import Gauge, Reading, gauge, read_turn
@@ -102,10 +104,17 @@ class Ask:
 
 
 class Service:
-    """The model behind the routes. `start` and `stop` belong to the application's life."""
+    """The model behind the routes. `start` and `stop` belong to the application's life.
+
+    With `engine` vLLM writes the replies, and the model that is loaded only reads texts.
+    """
 
     def __init__(
-        self, loaded: LoadedModel, vectors: Mapping[str, PersonaVector], settings: Settings
+        self,
+        loaded: LoadedModel,
+        vectors: Mapping[str, PersonaVector],
+        settings: Settings,
+        engine: VllmEngine | None = None,
     ):
         self.loaded, self.vectors, self.settings = loaded, dict(vectors), settings
         self.gauge: Gauge | None = gauge(list(vectors.values()), loaded) if vectors else None
@@ -115,8 +124,15 @@ class Service:
         )
         self.webhook = Webhook(settings.webhook) if settings.webhook else None
         directions = self.gauge.directions if self.gauge else None
+
+        def make_loop() -> Loop:
+            if engine is not None:
+                return VllmLoop(engine, directions=directions)
+            return StepLoop(loaded, directions=directions, max_rows=settings.max_rows)
+
+        self._context = loaded.context if engine is None else engine.context
         self.worker = Worker(
-            lambda: StepLoop(loaded, directions=directions, max_rows=settings.max_rows),
+            make_loop,
             max_rows=settings.max_rows,
             queue_size=settings.queue_size,
         )
@@ -234,12 +250,12 @@ class Service:
         return ask
 
     def _length(self, prompt: int, asked: int | None) -> int:
-        room = self.loaded.context - prompt
+        room = self._context - prompt
         if room < 1 or (asked or 1) > room:
             raise ApiError(
                 400,
                 f"{prompt} prompt tokens and {asked or 1} new ones exceed the model's context of "
-                f"{self.loaded.context}",
+                f"{self._context}",
                 code="context_length_exceeded",
                 param="messages",
             )
@@ -358,7 +374,8 @@ class Service:
         """New text with its tokens, and at last nothing: the end."""
         async for batch in self.worker.batches(choice.job.request.id):
             if batch.error is not None:
-                raise ApiError(503 if "shutting" in batch.error else 500, batch.error)
+                gone = "shutting" in batch.error or not self.worker.alive
+                raise ApiError(503 if gone else 500, batch.error)
             if not choice.ids and not choice.stream.stopped:
                 self.metrics.first_token.observe(time.monotonic() - ask.began)
             text, fresh = self._take(choice, batch)

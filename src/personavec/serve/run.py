@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from personavec.errors import PersonavecError, UsageError
+from personavec.model.engine.vllm import VllmEngine
 from personavec.model.loading import LoadedModel
 from personavec.serve.app import create_app
 from personavec.serve.limits import PromptProtocol
@@ -54,8 +55,9 @@ def make_server(
     host: str = "127.0.0.1",
     shutdown_seconds: float = 30.0,
     reports: Mapping[str, Path] | None = None,
+    engine: VllmEngine | None = None,
 ) -> uvicorn.Server:
-    """A server that is ready to run.
+    """A server that is ready to run; with `engine` its replies are vLLM's.
 
     On SIGTERM or Ctrl-C it takes no more connections and finishes what runs, for at most
     `shutdown_seconds`. Raises UsageError for an address other than loopback without a key.
@@ -66,7 +68,7 @@ def make_server(
             "that --api-key-env names, or serve on 127.0.0.1"
         )
     config = uvicorn.Config(
-        create_app(loaded, vectors, settings, reports),
+        create_app(loaded, vectors, settings, reports, engine),
         host=host,
         http=PromptProtocol,
         ws="none",
@@ -89,6 +91,7 @@ def serving(
     port: int = 0,
     shutdown_seconds: float = 30.0,
     reports: Mapping[str, Path] | None = None,
+    engine: VllmEngine | None = None,
 ) -> Iterator[tuple[str, uvicorn.Server]]:
     """Serve on loopback from a thread of this process; gives the URL, and stops gracefully.
 
@@ -97,7 +100,12 @@ def serving(
     """
     listening, url = bound("127.0.0.1", port)
     server = make_server(
-        loaded, vectors, settings, shutdown_seconds=shutdown_seconds, reports=reports
+        loaded,
+        vectors,
+        settings,
+        shutdown_seconds=shutdown_seconds,
+        reports=reports,
+        engine=engine,
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with closing(listening):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from personavec.errors import PersonavecError
-from personavec.model.engine.loop import Job, StepLoop, Update
+from personavec.model.engine.loop import Job, Loop, Update
 
 log = logging.getLogger("personavec.serve")
 
@@ -48,18 +48,19 @@ class _Open:
 
 
 class Worker:
-    """Runs a `StepLoop` in a thread of its own.
+    """Runs a loop in a thread of its own.
 
     `queue_size` requests may wait beside the rows that run. `start` from within an event loop.
     """
 
-    def __init__(self, make_loop: Callable[[], StepLoop], *, max_rows: int, queue_size: int):
+    def __init__(self, make_loop: Callable[[], Loop], *, max_rows: int, queue_size: int):
         self._make_loop = make_loop
         self._capacity = max_rows + queue_size
-        self._commands: queue.SimpleQueue[Callable[[StepLoop], object] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[Loop], object] | None] = queue.SimpleQueue()
         self._open: dict[str, _Open] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._events: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self.running = self.waiting = 0
 
     @property
@@ -69,7 +70,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        """Whether replies can be written."""
+        return self._thread.is_alive() and (self._loop is None or self._loop.alive)
 
     def start(self) -> None:
         self._events = asyncio.get_running_loop()
@@ -86,7 +88,7 @@ class Worker:
             raise Busy
         self._open[job.request.id] = _Open(at_once)
 
-        def enter(loop: StepLoop) -> None:
+        def enter(loop: Loop) -> None:
             try:
                 loop.submit(job)
             except PersonavecError as error:
@@ -115,7 +117,7 @@ class Worker:
             self._commands.put(lambda loop: loop.cancel(id))
 
     def _run(self) -> None:
-        loop = self._make_loop()
+        loop = self._loop = self._make_loop()
         try:
             while self._obey(loop):
                 if loop.busy:
@@ -125,7 +127,7 @@ class Worker:
             loop.close()
             self._fail("the server is shutting down")
 
-    def _obey(self, loop: StepLoop) -> bool:
+    def _obey(self, loop: Loop) -> bool:
         """Carry out what was asked since; False to stop. Waits while there is nothing to do."""
         while True:
             try:
@@ -139,17 +141,22 @@ class Worker:
             if loop.busy and self._commands.empty():
                 return True
 
-    def _note(self, loop: StepLoop) -> None:
+    def _note(self, loop: Loop) -> None:
         self.running, self.waiting = loop.running, loop.waiting
 
-    def _step(self, loop: StepLoop) -> None:
+    def _step(self, loop: Loop) -> None:
         try:
             updates = loop.step()
-        except Exception:
+        except Exception as error:
             # Whatever it was, the batch is in no known state; the server goes on with the next.
-            log.exception("a step failed; the requests that ran are told")
+            if loop.alive:
+                log.exception("a step failed; the requests that ran are told")
+                message = "the model failed on this batch; try again"
+            else:
+                message = str(error)
+                log.critical("%s", message)
             loop.clear()
-            self._fail("the model failed on this batch; try again")
+            self._fail(message)
             return
         batches: dict[str, Batch] = {}
         for update in updates:

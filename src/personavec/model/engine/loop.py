@@ -13,7 +13,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -68,6 +68,39 @@ class Update:
     end: End | None = None
 
 
+@runtime_checkable
+class Loop(Protocol):
+    """A running batch, whatever engine it is over. Use from one thread, but for `alive`."""
+
+    @property
+    def alive(self) -> bool:
+        """False where the engine has died, so that every further step fails."""
+        ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def cancel(self, id: str) -> None: ...
+
+    def finish(self, id: str) -> bool: ...
+
+    def projections(self, id: str) -> Float[Tensor, "token direction"] | None: ...
+
+    def step(self) -> list[Update]: ...
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(eq=False)
 class _Row:
     """`token` at `position` is what the next step feeds."""
@@ -86,7 +119,9 @@ class _Row:
 
 
 class StepLoop:
-    """At most `max_rows` requests at a time over one cache; further ones wait in order.
+    """The loop over a transformers model; vLLM's is `vllm_loop.py`.
+
+    At most `max_rows` requests at a time over one cache; further ones wait in order.
 
     `directions` are what is read, for every row that asks. Use from one thread, and `close` when
     done: hooks stay on the model in between.
@@ -116,6 +151,10 @@ class StepLoop:
         if directions is not None and directions.layers:
             self._recorder = TokenProjections(directions, loaded.device)
             self._hooks.enter_context(recording(loaded.model, self._recorder))
+
+    @property
+    def alive(self) -> bool:
+        return True
 
     @property
     def waiting(self) -> int:

@@ -7,6 +7,7 @@ the tokenizer, and a judge.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ GROUP = 32
 _FIXED = {
     "enable_prefix_caching": False,  # a cached prompt has no forward to read, and may be steered
     "async_scheduling": False,  # it runs tokens past the end of a response
+    "speculative_config": None,  # a draft that is turned down would be read too
     "enforce_eager": True,  # compiled graphs run no hooks
     "skip_tokenizer_init": True,  # ids come and go
     "worker_extension_cls": "personavec.model.engine.vllm_worker.Extension",
@@ -70,7 +72,7 @@ def _environment(device: torch.device) -> dict[str, str]:
 class _Answer:
     """What vLLM gave for one request: its tokens, and what its workers read."""
 
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] = ()
     sums: Float[Tensor, "span layer hidden"] | None = None
     n_summed: int = 0
     """Response tokens in the sums."""
@@ -115,11 +117,12 @@ class VllmEngine:
             given = ", ".join(f"{k}={v}" for k, v in self._arguments.items())
             raise ModelError(
                 f"vLLM {self._version} cannot load '{loaded.identity.name}'"
-                f"{f' with {given}' if given else ''} ({_last_line(error)}); check each "
+                f"{f' with {given}' if given else ''} ({last_line(error)}); check each "
                 "--engine-arg, see vLLM's own messages with --debug, or use --engine transformers"
             ) from error
-        _watch(self._engine.engine_core)
-        self._context = int(self._engine.model_config.max_model_len) - 1
+        self._died = _watch(self._engine.engine_core)
+        self.context = int(self._engine.model_config.max_model_len) - 1
+        self.max_rows = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
         self._stages = self._install()
 
     def _install(self) -> list[list[int]]:
@@ -130,7 +133,7 @@ class VllmEngine:
             self.close()
             raise ModelError(
                 f"the vllm-lens plugin finds no decoder layers of '{self.loaded.identity.name}' "
-                f"in vLLM {self._version} ({_last_line(error)}); install the vLLM that the plugin "
+                f"in vLLM {self._version} ({last_line(error)}); install the vLLM that the plugin "
                 "asks for, name the layers with VLLM_LENS_LAYER_PATH, or use --engine transformers"
             ) from error
         missing = set(range(self.loaded.identity.n_layers + 1)).difference(*stages)
@@ -141,6 +144,11 @@ class VllmEngine:
                 "use another pipeline_parallel_size, or --engine transformers"
             )
         return stages
+
+    @property
+    def alive(self) -> bool:
+        """False once a process of vLLM's has died."""
+        return not self._died.is_set()
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "version": self._version, "arguments": self._arguments}
@@ -171,9 +179,9 @@ class VllmEngine:
         """
         # A last token cut off by the length limit is read too, so one more is generated.
         new_tokens = sampling.max_tokens + capture
-        check_room(requests, sampling.max_tokens, self._context)
+        check_room(requests, sampling.max_tokens, self.context)
         todo = {request.id: request for request in requests if request.id not in done}
-        table = _Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
+        table = Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
         # Where thinking is cut off, the response is known at its end alone, and is read then.
         later = capture and not include_thinking and self.loaded.chat.thinking is not None
         asked = {}
@@ -182,8 +190,8 @@ class VllmEngine:
             wanted = [n, n + sampling.max_tokens] if capture and not later else None
             asked[request.id] = (
                 request.prompt_ids,
-                self._sampling_params(sampling, request.id, new_tokens),
-                _note(request.id, n, table.steer(request.steering), response=wanted),
+                self.sampling_params(sampling, request.id, new_tokens),
+                note_of(request.id, n, table.steer(request.steering), response=wanted),
             )
         for names in _pieces(list(asked), 8 * GROUP if later else len(asked)):
             groups = self._run({name: asked[name] for name in names}, table)
@@ -209,14 +217,14 @@ class VllmEngine:
         """
         asked = {}
         for number, text in enumerate(texts):
-            if len(text) > self._context:
+            if len(text) > self.context:
                 raise UsageError(
-                    f"a text of {len(text)} tokens exceeds vLLM's context of {self._context}; "
+                    f"a text of {len(text)} tokens exceeds vLLM's context of {self.context}; "
                     "shorten it, raise --engine-arg max_model_len, or use --engine transformers"
                 )
-            note = _note(str(number), len(text), [], project=True)
+            note = note_of(str(number), len(text), [], project=0)
             asked[str(number)] = (text.tolist(), self._one_token(), note)
-        table = _Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
+        table = Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
         found = _merged(self._run(asked, table, directions))
         out = []
         for number, text in enumerate(texts):
@@ -232,24 +240,20 @@ class VllmEngine:
     def _run(
         self,
         asked: Mapping[str, tuple[Sequence[int], Any, dict[str, Any]]],
-        table: _Table,
+        table: Table,
         directions: Directions | None = None,
     ) -> Iterator[dict[str, _Answer]]:
         """Put all requests into one continuous batch; answers by id, in groups as they finish."""
-        unit = torch.zeros(0, table.hidden) if directions is None else directions.unit
-        layers = [] if directions is None else list(directions.layers)
         finished = 0
         under_way: set[str] = set()
         try:
-            tensors = save({"table": table.rows(), "unit": unit.float().contiguous()})
-            self._call("personavec_begin", tensors, layers)
+            self.begin(table.rows(), directions)
             for name, (ids, params, note) in asked.items():
-                params.extra_args = {NOTE: note}
-                self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
+                self.add(name, ids, params, note)
                 under_way.add(name)
             tokens: dict[str, tuple[int, ...]] = {}
             while under_way:
-                for output in self._engine.step():
+                for output in self.step():
                     if output.finished and output.request_id in under_way:
                         under_way.remove(output.request_id)
                         tokens[output.request_id] = tuple(output.outputs[0].token_ids)
@@ -258,7 +262,7 @@ class VllmEngine:
                     finished += len(group)
                     yield group
                     tokens = {}
-        except self._dead() as error:
+        except dead_error() as error:
             raise ModelError(
                 f"vLLM's worker died after {finished} of {len(asked)} requests; run the same "
                 "command again: what is on disk is kept and the rest resumes; where it dies again, "
@@ -266,21 +270,49 @@ class VllmEngine:
             ) from error
         finally:
             if under_way:  # the caller goes no further
-                self._abort(list(under_way))
+                self.abort(list(under_way))
+
+    # What a queue is made of; each raises vLLM's own error when a worker has died
+
+    def begin(
+        self, table: Float[Tensor, "row hidden"], directions: Directions | None = None
+    ) -> None:
+        """Have the workers forget all, and take what the next requests share."""
+        unit = torch.zeros(0, table.shape[1]) if directions is None else directions.unit
+        tensors = save({"table": table, "unit": unit.float().contiguous()})
+        self._call("personavec_begin", tensors, list(directions.layers) if directions else [])
+
+    def add(self, name: str, ids: Sequence[int], params: Any, note: dict[str, Any]) -> None:
+        params.extra_args = {NOTE: note}
+        self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
+
+    def step(self) -> list[Any]:
+        """vLLM's next outputs; waits for them."""
+        return self._engine.step()
+
+    def abort(self, names: list[str]) -> None:
+        with contextlib.suppress(dead_error()):
+            self._engine.abort_request(names)
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every worker's extension. Raises HookError when it fails there."""
         try:
             return self._engine.collective_rpc(method, args=arguments)
-        except self._dead():
+        except dead_error():
             raise
         except Exception as error:  # whatever went wrong comes back as a plain one
-            raise HookError(f"a hook in vLLM's workers failed: {_last_line(error)}") from error
+            raise HookError(f"a hook in vLLM's workers failed: {last_line(error)}") from error
 
     def _take(self, tokens: Mapping[str, tuple[int, ...]]) -> dict[str, _Answer]:
-        """Answers, with what each worker read of its own layers."""
-        ids = list(tokens)
-        shares = self._call("personavec_take", ids)
+        found = self.read(list(tokens))
+        return {name: replace(found[name], token_ids=tokens[name]) for name in tokens}
+
+    def read(self, names: list[str], *, keep: bool = False) -> dict[str, _Answer]:
+        """What the workers read of requests, each of its own layers; it stays there to `keep` it.
+
+        Raises HookError.
+        """
+        shares = self._call("personavec_peek" if keep else "personavec_take", names)
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         projections: dict[int, Tensor] = {}
@@ -299,41 +331,44 @@ class VllmEngine:
                     so_far = projections.get(int(number))
                     projections[int(number)] = tensor if so_far is None else so_far + tensor
         return {
-            name: _Answer(tokens[name], sums.get(i), counts.get(i, 0), projections.get(i))
-            for i, name in enumerate(ids)
+            name: _Answer((), sums.get(i), counts.get(i, 0), projections.get(i))
+            for i, name in enumerate(names)
         }
 
     def _empty_sums(self) -> Tensor:
         identity = self.loaded.identity
         return torch.zeros(len(SPANS), identity.n_layers + 1, identity.hidden_size)
 
-    def _abort(self, ids: list[str]) -> None:
-        try:
-            self._engine.abort_request(ids)
-        except self._dead():
-            return
-
-    def _dead(self) -> type[Exception]:
-        from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
-
-        return EngineDeadError
-
-    def _sampling_params(self, sampling: Sampling, request_id: str, new_tokens: int) -> Any:
+    def sampling_params(
+        self,
+        sampling: Sampling,
+        noise: str,
+        new_tokens: int,
+        *,
+        stream: bool = False,
+        top_logprobs: int | None = None,
+    ) -> Any:
+        """vLLM's own. `noise` keys the sampling beside the seed; with `stream` tokens come as they
+        are made, in place of all at the end."""
         greedy = sampling.temperature == 0
         return self._vllm.SamplingParams(
             max_tokens=new_tokens,
             temperature=sampling.temperature,
             top_p=1.0 if greedy else sampling.top_p,
-            seed=None if greedy else request_seed(sampling.seed, request_id),
+            seed=None if greedy else request_seed(sampling.seed, noise),
             stop_token_ids=sorted(self.loaded.stop_ids),
             detokenize=False,
-            output_kind=_final_only(),
+            logprobs=top_logprobs,
+            output_kind=_output_kind("DELTA" if stream else "FINAL_ONLY"),
         )
 
     def _one_token(self) -> Any:
         """A forward of the prompt, and the one token that vLLM must generate."""
         return self._vllm.SamplingParams(
-            max_tokens=1, temperature=0, detokenize=False, output_kind=_final_only()
+            max_tokens=1,
+            temperature=0,
+            detokenize=False,
+            output_kind=_output_kind("FINAL_ONLY"),
         )
 
     # Responses
@@ -360,7 +395,7 @@ class VllmEngine:
         )
 
     def _read_again(
-        self, requests: Sequence[Request], found: Sequence[Generation], table: _Table
+        self, requests: Sequence[Request], found: Sequence[Generation], table: Table
     ) -> list[Generation]:
         """The generations with their means, from one more forward of each whole text."""
         asked = {}
@@ -370,7 +405,7 @@ class VllmEngine:
             n = len(request.prompt_ids)
             ids = (*request.prompt_ids, *generation.thinking_ids, *generation.response_ids)
             span = [len(ids) - len(generation.response_ids), len(ids)]
-            note = _note(request.id, n, table.steer(request.steering), response=span)
+            note = note_of(request.id, n, table.steer(request.steering), response=span)
             asked[request.id] = (ids, self._one_token(), note)
         answers = _merged(self._run(asked, table))
         return [
@@ -379,27 +414,29 @@ class VllmEngine:
         ]
 
 
-def _watch(client: Any) -> None:
-    """Wake whoever waits for vLLM's core process when it has died.
+def _watch(client: Any) -> threading.Event:
+    """Wake whoever waits for vLLM's core process when it has died; the event is set then.
 
     vLLM's client notices, and marks itself as dead, but leaves a call under way waiting for ever.
     """
     from vllm.v1.engine.core_client import SyncMPClient  # pyright: ignore[reportMissingImports]
-    from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
 
+    died = threading.Event()
     if not isinstance(client, SyncMPClient):  # it runs in this process
-        return
+        return died
     resources, outputs, calls = client.resources, client.outputs_queue, client.utility_results
 
     def watch() -> None:
         while not resources.engine_dead:
             time.sleep(0.5)
-        outputs.put_nowait(EngineDeadError())
+        died.set()
+        outputs.put_nowait(dead_error()())
         for call in list(calls.values()):
             if not call.done():
-                call.set_exception(EngineDeadError())
+                call.set_exception(dead_error()())
 
     threading.Thread(target=watch, daemon=True, name="personavec-vllm-watch").start()
+    return died
 
 
 def _pieces(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -411,7 +448,7 @@ def _merged(groups: Iterator[dict[str, _Answer]]) -> dict[str, _Answer]:
     return {name: answer for group in groups for name, answer in group.items()}
 
 
-class _Table:
+class Table:
     """The vectors that requests are steered with, each once: [row, hidden], already multiplied."""
 
     def __init__(self, n_layers: int, hidden: int):
@@ -426,15 +463,20 @@ class _Table:
         places: dict[tuple[int, str], list[Steering]] = {}
         for steering in actions:
             if isinstance(steering, Cap):
-                raise UsageError("--engine vllm adds vectors but caps nothing: leave it out")
-            if steering.layer > self._n_layers:
                 raise UsageError(
-                    f"layer {steering.layer} does not exist: the model has layers 1 to "
-                    f"{self._n_layers}"
+                    "--engine vllm caps in serve alone: leave it out, or use --engine transformers"
                 )
+            self.check_layer(steering)
             if steering.coefficient:
                 places.setdefault((steering.layer, steering.positions), []).append(steering)
         return [[layer, self._row(own), kind] for (layer, kind), own in places.items()]
+
+    def check_layer(self, action: Action) -> None:
+        """Raises UsageError where it does not exist."""
+        if action.layer > self._n_layers:
+            raise UsageError(
+                f"layer {action.layer} does not exist: the model has layers 1 to {self._n_layers}"
+            )
 
     def _row(self, steerings: Sequence[Steering]) -> int:
         key = tuple((id(s.direction), s.coefficient) for s in steerings)
@@ -474,19 +516,23 @@ def request_seed(seed: int, request_id: str) -> int:
     return int.from_bytes(digest, "little") >> 1  # vLLM's are signed
 
 
-def _note(
+def note_of(
     name: str,
     prompt: int,
     steer: list[list[Any]],
     *,
+    cap: list[list[Any]] | None = None,
+    own: bytes | None = None,
     response: list[int] | None = None,
-    project: bool = False,
+    project: int | None = None,
 ) -> dict[str, Any]:
     """What a worker is told of a request (`vllm_worker.NOTE`)."""
     return {
         "id": name,
         "prompt": prompt,
         "steer": steer,
+        "cap": cap or [],
+        "own": own,
         "response": response,
         "project": project,
     }
@@ -517,10 +563,17 @@ def _opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
     return load(data), json.loads(header.get("__metadata__", {}).get("counts", "{}"))
 
 
-def _final_only() -> Any:
+def _output_kind(name: Literal["DELTA", "FINAL_ONLY"]) -> Any:
     from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
-    return RequestOutputKind.FINAL_ONLY
+    return RequestOutputKind[name]
+
+
+def dead_error() -> type[Exception]:
+    """What vLLM raises once a process of its own has died."""
+    from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
+
+    return EngineDeadError
 
 
 def _import_vllm() -> Any:
@@ -538,7 +591,7 @@ def _import_vllm() -> Any:
     return vllm
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """What an error says, as far as one line can hold it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]

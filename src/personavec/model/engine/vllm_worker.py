@@ -26,24 +26,52 @@ from torch import Tensor
 #:   id        what its results are fetched by
 #:   prompt    the number of prompt tokens
 #:   steer     [layer, row of the table, positions] of every addition
+#:   cap       [layer, row of its own `units`, ceiling, positions] of every cap
+#:   own       tensors that it alone is acted on with, as safetensors: `table`, which its rows are
+#:             then of, and `units`; else None, and its rows are of the table that all share
 #:   response  [start, stop] of the response's tokens, where capture is wanted; else None
-#:   project   whether every token's projections are wanted
+#:   project   the first position whose projections are wanted, with all after it; else None
 NOTE = "personavec"
 
 #: Spans of a captured request, as `base.SPANS` orders them.
 _SPANS = 3
 
 
+@dataclass(frozen=True, eq=False)
+class _Caps:
+    """At most one cap for each of some tokens: [token, hidden] unit directions, and ceilings."""
+
+    tokens: Tensor
+    units: Tensor
+    ceilings: Tensor
+
+    def apply(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
+        """`hidden`, less what the projection of the whole stream exceeds its ceiling by."""
+        stream = hidden[self.tokens].float()
+        if residual is not None:
+            stream = stream + residual[self.tokens].float()
+        over = ((stream * self.units).sum(-1) - self.ceilings).clamp(min=0)
+        removed = -over[:, None] * self.units
+        return hidden.index_add(0, self.tokens, removed.to(hidden.dtype))
+
+
 @dataclass
 class _Step:
     """What the layers do with the tokens of one forward."""
 
+    table: Tensor
+    """The vectors of this step's additions, [row, hidden]."""
     additions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """By layer: the tokens that are steered, and the row of the table that each one gets."""
+    caps: dict[int, list[_Caps]] = field(default_factory=dict)
+    """By layer, one after another: a request's first cap there, its second and so on."""
     read: tuple[Tensor, Tensor, Tensor] | None = None
     """Tokens that are captured, the row of the sums that each one counts in, and its weight."""
     projected: list[tuple[str, int, int]] = field(default_factory=list)
-    """Requests whose tokens are projected, each with its first token and the one after its last."""
+    """Requests whose tokens are projected, each with its first one and the one after its last, as
+    counted among those that are projected."""
+    chosen: Tensor | None = None
+    """The tokens that are projected, where not all of them are."""
 
 
 class Extension:
@@ -72,8 +100,13 @@ class Extension:
         self._personavec.begin(load(tensors), layers)
 
     def personavec_take(self, ids: list[str]) -> bytes:
-        """The results of finished requests, as safetensors; none on a worker that reads nothing."""
+        """The results of requests that have ended, then gone, as safetensors; none on a worker that
+        reads nothing."""
         return self._personavec.take(ids)
+
+    def personavec_peek(self, ids: list[str]) -> bytes:
+        """The results of requests so far, which stay."""
+        return self._personavec.peek(ids)
 
 
 class Residual:
@@ -96,13 +129,14 @@ class Residual:
         #: The first stage of a pipeline has the embedding too.
         self.layers = ([0] if first == 1 else []) + sorted(blocks)
         self._next = 0
-        self._step = _Step()
         self._table = self._unit = torch.empty(0)
+        self._step = _Step(self._table)
         self._columns: dict[int, list[int]] = {}
         self._sums = torch.empty(0)
         self._slots: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._projections: dict[str, list[Tensor]] = {}
+        self._own: dict[str, dict[str, Tensor]] = {}
         parameter = next(blocks[first].parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
@@ -117,10 +151,18 @@ class Residual:
             layer: [i for i, own in enumerate(layers) if own == layer]
             for layer in set(layers) & set(self.layers)
         }
-        self._slots, self._counts, self._projections = {}, {}, {}
+        self._slots, self._counts, self._projections, self._own = {}, {}, {}, {}
 
     def take(self, ids: Sequence[str]) -> bytes:
-        """Sums [layer, span, hidden] and projections [token, direction] of requests, then gone."""
+        """`peek`, after which nothing of these requests is left."""
+        found = self.peek(ids)
+        for name in ids:
+            for kept in (self._slots, self._counts, self._projections, self._own):
+                kept.pop(name, None)
+        return found
+
+    def peek(self, ids: Sequence[str]) -> bytes:
+        """Sums [layer, span, hidden] and projections [token, direction] of requests."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         if not self.reads:
@@ -128,11 +170,11 @@ class Residual:
         out: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for number, name in enumerate(ids):
-            if (slot := self._slots.pop(name, None)) is not None:
+            if (slot := self._slots.get(name)) is not None:
                 rows = slice(slot * _SPANS, (slot + 1) * _SPANS)
                 out[f"sums {number}"] = self._sums[:, rows].cpu().contiguous()
-                counts[str(number)] = self._counts.pop(name)
-            if (found := self._projections.pop(name, None)) is not None:
+                counts[str(number)] = self._counts[name]
+            if found := self._projections.get(name):
                 out[f"projections {number}"] = torch.cat(found)
         return save(out, {"counts": json.dumps(counts)})
 
@@ -155,7 +197,9 @@ class Residual:
             hidden, residual = output if isinstance(output, tuple) else (output, None)
             if layer in self._step.additions:
                 tokens, rows = self._step.additions[layer]
-                hidden = hidden.index_add(0, tokens, self._table[rows])
+                hidden = hidden.index_add(0, tokens, self._step.table[rows])
+            for caps in self._step.caps.get(layer, ()):
+                hidden = caps.apply(hidden, residual)
             self._read(layer, hidden if residual is None else hidden + residual)
             return (hidden, residual) if isinstance(output, tuple) else hidden
 
@@ -169,8 +213,9 @@ class Residual:
             tokens, rows, weights = self._step.read
             self._sums[slot].index_add_(0, rows, stream[tokens].float() * weights)
         if self._step.projected and layer in self._columns:
-            columns = self._columns[layer]
-            values = (stream.float() @ self._unit[columns].T).cpu()
+            columns, chosen = self._columns[layer], self._step.chosen
+            own = stream if chosen is None else stream[chosen]
+            values = (own.float() @ self._unit[columns].T).cpu()
             for name, start, stop in self._step.projected:
                 self._projections[name][-1][:, columns] = values[start:stop]
 
@@ -180,12 +225,16 @@ class Residual:
         Tokens are told by their absolute position, so that a prompt in pieces, or a request that
         was set back and is computed again, gives what an undisturbed one gives.
         """
-        step = _Step()
+        step = _Step(self._table)
         batch = self.runner.input_batch
         if not self.serves():
             return step
         starts = self.runner.query_start_loc.np
+        tables, n_rows = [self._table], len(self._table)
         steered: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+        capped: dict[tuple[int, int], list[tuple[np.ndarray, Tensor, float]]] = {}
+        projected: list[np.ndarray] = []
+        n_projected = 0
         tokens: list[np.ndarray] = []
         rows: list[np.ndarray] = []
         weights: list[np.ndarray] = []
@@ -196,13 +245,27 @@ class Residual:
             start, stop = int(starts[i]), int(starts[i + 1])
             first = int(batch.num_computed_tokens_cpu[i])
             prompt, end = note["prompt"], first + stop - start
+            base = 0
+            if note["own"] is not None:
+                own = self._own_of(note, anew=first == 0)
+                if own is None:
+                    continue
+                base = n_rows
+                tables.append(own["table"])
+                n_rows += len(own["table"])
+                for number, (layer, row, ceiling, kind) in enumerate(note["cap"]):
+                    low, high = steered_positions(kind, prompt)
+                    where = _tokens(start, first, end, low, high)
+                    if len(where):
+                        together = capped.setdefault((layer, number), [])
+                        together.append((where, own["units"][row], ceiling))
             for layer, row, kind in note["steer"]:
                 low, high = steered_positions(kind, prompt)
                 where = _tokens(start, first, end, low, high)
                 if len(where):
                     of_layer = steered.setdefault(layer, ([], []))
                     of_layer[0].append(where)
-                    of_layer[1].append(np.full(len(where), row))
+                    of_layer[1].append(np.full(len(where), base + row))
             if note["response"] is not None and self.reads:
                 base = self._slot(note["id"], anew=first == 0) * _SPANS
                 low, high = note["response"]
@@ -213,19 +276,50 @@ class Residual:
                     rows.append(np.full(len(where), base + span))
                     weights.append(np.full(len(where), weight, np.float32))
                 self._counts[note["id"]] += len(tokens[-_SPANS])
-            if note["project"] and self.reads:
+            if note["project"] is not None and self.reads:
                 if first == 0:
                     self._projections[note["id"]] = []
-                found = torch.zeros(stop - start, len(self._unit))
-                self._projections[note["id"]].append(found)
-                step.projected.append((note["id"], start, stop))
+                where = _tokens(start, first, end, note["project"], None)
+                # Of a request that was taken before its end, a last forward may be under way.
+                if len(where) and note["id"] in self._projections:
+                    found = torch.zeros(len(where), len(self._unit))
+                    self._projections[note["id"]].append(found)
+                    step.projected.append((note["id"], n_projected, n_projected + len(where)))
+                    projected.append(where)
+                    n_projected += len(where)
+        if len(tables) > 1:
+            step.table = torch.cat(tables)
         step.additions = {
             layer: (self._here(where), self._here(which))
             for layer, (where, which) in steered.items()
         }
         if tokens:
             step.read = (self._here(tokens), self._here(rows), self._here(weights)[:, None])
+        for (layer, _), together in sorted(capped.items(), key=lambda item: item[0]):
+            step.caps.setdefault(layer, []).append(self._caps(together))
+        if projected and n_projected < int(starts[batch.num_reqs]):
+            step.chosen = self._here(projected)
         return step
+
+    def _own_of(self, note: Mapping[str, Any], *, anew: bool) -> dict[str, Tensor] | None:
+        """What a request alone is acted on with, unpacked when its first token comes.
+
+        None for a request that was taken before its end, of which a last forward is under way.
+        """
+        if anew:
+            found = load(note["own"])
+            self._own[note["id"]] = {
+                "table": found["table"].to(self._device, self._dtype),
+                "units": found["units"].to(self._device),
+            }
+        return self._own.get(note["id"])
+
+    def _caps(self, together: Sequence[tuple[np.ndarray, Tensor, float]]) -> _Caps:
+        return _Caps(
+            self._here([where for where, _, _ in together]),
+            torch.cat([unit.expand(len(where), -1) for where, unit, _ in together]),
+            self._here([np.full(len(where), at, np.float32) for where, _, at in together]),
+        )
 
     def _note(self, request: str) -> dict[str, Any] | None:
         extra = self.runner.requests[request].sampling_params.extra_args

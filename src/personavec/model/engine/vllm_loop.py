@@ -1,0 +1,292 @@
+"""vLLM as a running batch that requests join and leave: `loop.Loop` over `VllmEngine`.
+
+vLLM has a queue of its own, and puts requests into its batch itself. Here each gets a note that
+says how it is steered and what is read of it, and what comes back becomes updates. Only
+projections leave the workers: of the last prompt token, and of every response token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor
+
+from personavec.errors import HookError, ModelError, UsageError
+from personavec.model.engine.base import check_room
+from personavec.model.engine.loop import End, Job, Update
+from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
+from personavec.model.projecting import Directions
+from personavec.model.steering import Action, Cap
+
+
+@dataclass(eq=False)
+class _Row:
+    """`name` is what vLLM calls the request, which is another once its guard has acted."""
+
+    job: Job
+    name: str
+    tokens: int = 0
+    """Response tokens that were told."""
+    forecast: Tensor | None = None
+    """What its guard judged. Where the guard acted, it stays the row's forecast."""
+    acted: bool = False
+    end: End | None = None
+
+
+class VllmLoop:
+    """Requests of one engine, which nothing else may use meanwhile; `close` leaves it running.
+
+    `directions` are what is read, for every request that asks. vLLM writes at most its
+    `max_num_seqs` replies at a time; further ones wait in order. Use from one thread.
+
+    Raises ModelError when vLLM has died, as `step` and `submit` do.
+    """
+
+    def __init__(self, engine: VllmEngine, *, directions: Directions | None = None):
+        self._engine = engine
+        self._identity = engine.loaded.identity
+        self._stops = engine.loaded.stop_ids
+        self._rows: dict[str, _Row] = {}
+        self._ended: dict[str, Tensor] = {}
+        self._left: list[str] = []
+        """Names of requests that left, of which the workers still keep what they read."""
+        self._dead = False
+        with self._living():
+            engine.begin(torch.zeros(0, self._identity.hidden_size), directions)
+
+    @property
+    def alive(self) -> bool:
+        return self._engine.alive and not self._dead
+
+    @property
+    def running(self) -> int:
+        return min(len(self._rows), self._engine.max_rows)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rows) - self.running
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._rows)
+
+    def submit(self, job: Job) -> None:
+        """Queue a request. Raises UsageError where vLLM cannot take it."""
+        if not job.request.prompt_ids:
+            raise UsageError(f"request {job.request.id}: a prompt has no tokens")
+        check_room([job.request], job.sampling.max_tokens, self._engine.context)
+        with self._living():
+            self._add(_Row(job, job.request.id), job.request.steering)
+
+    def cancel(self, id: str) -> None:
+        """Take a request out, waiting or running; one that has ended is left alone."""
+        for row in self._of(id):
+            self._leave(row)
+        self._ended.pop(id, None)
+
+    def finish(self, id: str) -> bool:
+        """End a running request after what it has; False when it has ended already.
+
+        Its end comes with its next token, which is dropped: the last one is read by then.
+        """
+        for row in self._of(id):
+            if row.end is None:
+                row.end = "stop"
+                return True
+        return False
+
+    def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
+        """Projections of a request that ended, taken out: of the last prompt token, then of every
+        response token. None where none were asked for.
+        """
+        return self._ended.pop(id, None)
+
+    def clear(self) -> None:
+        """Forget every request."""
+        for row in list(self._rows.values()):
+            self._leave(row)
+        self._ended.clear()
+
+    def close(self) -> None:
+        self.clear()
+
+    def step(self) -> list[Update]:
+        """Wait for vLLM's next tokens, and say what came of them.
+
+        Raises HookError when a token was not read.
+        """
+        with self._living():
+            outputs = self._engine.step()
+            # What still comes of a request that has left is of no one.
+            came = [(self._rows[o.request_id], o) for o in outputs if o.request_id in self._rows]
+            updates = self._judge([row for row, _ in came])
+            ended = []
+            for row, output in came:
+                if self._rows.get(output.request_id) is not row:
+                    continue  # its guard acted
+                updates += self._told(row, output)
+                if row.end is not None:
+                    ended.append(row)
+                    self._leave(row)
+            return updates + self._read_out(ended)
+
+    # Requests
+
+    def _add(self, row: _Row, actions: Sequence[Action]) -> None:
+        request, sampling = row.job.request, row.job.sampling
+        params = self._engine.sampling_params(
+            sampling,
+            row.job.noise or request.id,
+            # The last token is read when the one after it is chosen.
+            sampling.max_tokens + 1,
+            stream=True,
+            top_logprobs=row.job.top_logprobs,
+        )
+        note = loop_note(
+            row.name,
+            len(request.prompt_ids),
+            actions,
+            Table(self._identity.n_layers, self._identity.hidden_size),
+            read=row.job.read or row.job.guard is not None,
+        )
+        try:
+            self._engine.add(row.name, request.prompt_ids, params, note)
+        except dead_error():
+            raise
+        except Exception as error:  # vLLM has many
+            raise UsageError(f"vLLM cannot take this request: {last_line(error)}") from error
+        self._rows[row.name] = row
+
+    def _of(self, id: str) -> list[_Row]:
+        return [row for row in self._rows.values() if row.job.request.id == id]
+
+    def _leave(self, row: _Row) -> None:
+        """Take a row out, and end its request in vLLM where it goes on."""
+        del self._rows[row.name]
+        self._engine.abort([row.name])
+        self._left.append(row.name)
+
+    # What comes back
+
+    def _judge(self, came: Sequence[_Row]) -> list[Update]:
+        """Ask the guards of requests whose first token has come, before it is told.
+
+        One whose guard acts leaves vLLM, and joins again under its new actions.
+        """
+        judged = [row for row in came if row.job.guard is not None and row.forecast is None]
+        if not judged:
+            return []
+        updates: list[Update] = []
+        found = self._engine.read([row.name for row in judged], keep=True)
+        for row in judged:
+            values = found[row.name].projections
+            if values is None or row.job.guard is None:
+                raise HookError("a forecast is missing: a hook in vLLM's workers did not fire")
+            row.forecast = values[0]
+            verdict = row.job.guard(row.forecast)
+            if verdict is None:
+                continue
+            self._leave(row)
+            id = row.job.request.id
+            if verdict == "refuse":
+                updates.append(Update(id, end="refused"))
+                if row.job.read:
+                    self._ended[id] = row.forecast[None]
+            else:
+                row.name, row.acted = f"{id} guarded", True
+                self._add(row, verdict)
+        return updates
+
+    def _told(self, row: _Row, output: Any) -> list[Update]:
+        """The tokens that a request got, up to where it ends; sets its end."""
+        id, updates = row.job.request.id, []
+        (completion,) = output.outputs
+        for place, token in enumerate(completion.token_ids):
+            if row.end is None and token in self._stops:
+                row.end = "stop"
+            elif row.end is None and row.tokens == row.job.sampling.max_tokens:
+                row.end = "length"
+            if row.end is not None:
+                break
+            row.tokens += 1
+            logprob, top = None, ()
+            if row.job.top_logprobs is not None:
+                logprob, top = logprobs(completion.logprobs[place], token, row.job.top_logprobs)
+            updates.append(Update(id, token, logprob, top))
+        if output.finished and row.end is None:
+            row.end = "length" if completion.finish_reason == "length" else "failed"
+        return updates
+
+    def _read_out(self, ended: Sequence[_Row]) -> list[Update]:
+        """The ends of rows that came to theirs; takes all that was read of rows that left."""
+        if not self._left:
+            return []
+        found = self._engine.read(self._left)
+        self._left = []
+        updates = []
+        for row in ended:
+            id, end = row.job.request.id, row.end
+            if row.job.read:
+                values = found[row.name].projections
+                # vLLM may be some tokens ahead of where a reply was ended.
+                if values is None or len(values) <= row.tokens:
+                    raise HookError("a token was not read: a hook in vLLM's workers did not fire")
+                values = values[: 1 + row.tokens]
+                if row.acted and row.forecast is not None:
+                    values[0] = row.forecast
+                if not values.isfinite().all():
+                    end = "failed"
+                self._ended[id] = values
+            updates.append(Update(id, end=end))
+        return updates
+
+    @contextlib.contextmanager
+    def _living(self) -> Iterator[None]:
+        try:
+            yield
+        except dead_error() as error:
+            self._dead = True
+            raise ModelError(
+                "vLLM's worker died, and no more replies can be written: start the server again; "
+                "where it dies again, lower --rows, or see vLLM's own messages with --debug"
+            ) from error
+
+
+def loop_note(
+    name: str, prompt: int, actions: Sequence[Action], table: Table, *, read: bool
+) -> dict[str, Any]:
+    """What a worker is told of a request that brings its own vectors; `table` is empty, and its.
+
+    Read is the last prompt token and all after it. Raises UsageError for a layer that does not
+    exist.
+    """
+    caps = [action for action in actions if isinstance(action, Cap)]
+    steer = table.steer([action for action in actions if not isinstance(action, Cap)])
+    for cap in caps:
+        table.check_layer(cap)
+    own = None
+    if actions:
+        units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else table.rows()[:0]
+        own = save({"table": table.rows(), "units": units})
+    return note_of(
+        name,
+        prompt,
+        steer,
+        cap=[[cap.layer, row, cap.ceiling, cap.positions] for row, cap in enumerate(caps)],
+        own=own,
+        project=prompt - 1 if read else None,
+    )
+
+
+def logprobs(
+    entries: Mapping[int, Any], token: int, top: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """A token's log-probability and its `top` alternatives, of vLLM's entries by token."""
+    listed = sorted((e.rank, id, e.logprob) for id, e in entries.items() if e.rank <= top)
+    return entries[token].logprob, tuple((id, logprob) for _, id, logprob in listed)
