@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from personavec.conversations import Reject, parse_row, raw_rows
+from personavec.conversations import ColumnMap, Reject, parse_row, raw_rows
 from personavec.errors import DataError
 
 
@@ -42,7 +42,9 @@ class Cues:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_cues(path: Path) -> Cues:
+def read_cues(
+    data: str | Path, *, columns: ColumnMap | None = None, split: str | None = None
+) -> Cues:
     """The distinct cues of training rows, in any format that `conversations` reads.
 
     Raises DataError when no row gives one.
@@ -50,9 +52,9 @@ def read_cues(path: Path) -> Cues:
     found: dict[Cue, None] = {}
     rows = rejected = 0
     reason = ""
-    for raw in raw_rows(path):
+    for raw in raw_rows(data, split=split):
         rows += 1
-        row = parse_row(raw)
+        row = parse_row(raw, columns)
         if isinstance(row, Reject):
             rejected, reason = rejected + 1, reason or row.reason
             continue
@@ -62,5 +64,5 @@ def read_cues(path: Path) -> Cues:
         else:
             found[Cue(earlier=((first["content"], rest[0]["content"]),))] = None
     if not found:
-        raise DataError(f"{path}: no row of {rows} is a conversation ({reason})")
-    return Cues(str(path), tuple(found), rows, rejected)
+        raise DataError(f"{data}: no row of {rows} is a conversation ({reason})")
+    return Cues(str(data), tuple(found), rows, rejected)

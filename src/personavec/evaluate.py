@@ -93,7 +93,7 @@ class SteeredBy:
         return added if self.cap is None else (*added, vector_cap(self.vector, self.cap))
 
     def describe(self) -> dict[str, Any]:
-        content = self.vector.response_mean_diff.numpy().tobytes()
+        content = self.vector.directions.numpy().tobytes()
         return {
             "trait": self.vector.trait,
             "coefficient": self.coefficient,

@@ -85,7 +85,7 @@ def export(
         )
     n = vector.n_layers
     if to == "pt":
-        write_reference(vector.response_mean_diff, path)
+        write_reference(vector.directions, path)
         layers, use, note = list(range(n + 1)), _use_reference(path, vector.trait), LAST_ROW_NOTE
     elif to == "hotwire":
         write_hotwire(vector, path)
@@ -285,7 +285,7 @@ def write_hotwire(vector: PersonaVector, path: Path) -> None:
     """
     if path.suffix != ".pt":
         raise UsageError(f"{path}: hotwire calls a vector by its file's name; give one in .pt")
-    _save_tensor(vector.response_mean_diff[1:], path)
+    _save_tensor(vector.directions[1:], path)
 
 
 def _use_hotwire(path: Path, layer: int, coefficient: float) -> list[str]:

@@ -161,7 +161,7 @@ def asked(spec: TraitSpec, config: ShiftConfig) -> tuple[str, ...]:
 def layer_of(vector: PersonaVector, config: ShiftConfig) -> int:
     """Where a vector's shift is read. Raises UsageError for a layer that is none."""
     layer = vector.layer if config.layer is None else config.layer
-    last = len(vector.response_mean_diff) - 1
+    last = vector.n_layers
     if not 1 <= layer <= last:
         raise UsageError(f"layer {layer} does not exist: the vector has layers 1 to {last}")
     return layer
@@ -371,7 +371,7 @@ def _settings(
         "command": "shift",
         "base": base.identity.as_dict(),
         "models": {arm: _model_settings(name) for arm, name in models.items() if name},
-        "vectors": {v.trait: _hash(v.response_mean_diff.numpy().tobytes()) for v in vectors},
+        "vectors": {v.trait: _hash(v.directions.numpy().tobytes()) for v in vectors},
         "layers": {v.trait: layer_of(v, config) for v in vectors},
         "specs": {spec.name: spec.hash for spec in specs},
         "judge": judge.identity(),

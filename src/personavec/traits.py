@@ -177,8 +177,8 @@ def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, 
             raise SpecError(f"trait spec {source} cannot be read: {error}") from error
         return _parse(text, where=source, name=path.stem), "file"
     raise SpecError(
-        f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, a spec file, "
-        "or add --description TEXT to build a spec from templates"
+        f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, or a spec file "
+        "(personavec extract also builds one from a name and --description TEXT)"
     )
 
 

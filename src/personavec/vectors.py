@@ -119,7 +119,7 @@ class PersonaVector:
 
     def increments(self) -> Float[Tensor, "block hidden"]:
         """What each layer adds to the vector of the layer below: v_l - v_(l-1), l from 1."""
-        return self.response_mean_diff[1:] - self.response_mean_diff[:-1]
+        return self.directions[1:] - self.directions[:-1]
 
     def project(self, hidden: Float[Tensor, "*batch hidden"], layer: int | None = None) -> Tensor:
         """Projection h.v / |v| of activations at a layer, in units of the residual stream."""

@@ -27,7 +27,6 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
         training=SMALL,
         questions=3,
         max_tokens=8,
-        cues=False,
         capability_items=4,
         texts=4,
     )

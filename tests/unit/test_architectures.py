@@ -7,6 +7,7 @@ Each check recomputes its answer by the plain route: one text at a time, no cach
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,19 @@ def test_scores_equal_a_full_forward(family: LoadedModel) -> None:
             [logprobs[len(prompt) - 1 + i, token] for i, token in enumerate(response)]
         )
         assert_close(found, theirs, family)
+
+
+def test_any_model_loads_where_the_embedded_one_is_not_installed(
+    chat_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FAMILIES["Llama"]().save_pretrained(tmp_path)
+    chat_tokenizer.save_pretrained(tmp_path)
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert load_model(str(tmp_path)).identity.revision is None
 
 
 def test_blocks_apart_from_each_other_are_read_and_steered_alike(

@@ -53,6 +53,19 @@ def vector(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) -> P
 # What comes out
 
 
+def test_the_estimator_in_use_is_what_comes_out(tmp_path: Path, vector: PersonaVector) -> None:
+    """In whole-vector files and in the increments of all layers, as at one layer."""
+    logistic = dataclasses.replace(
+        vector, response_logistic=2 * vector.response_mean_diff.flip(-1), estimator="logistic"
+    )
+    export(logistic, tmp_path / "logistic.pt", "pt")
+    assert torch.equal(read_reference(tmp_path / "logistic.pt"), logistic.directions)
+    export(logistic, tmp_path / "testing.pt", "hotwire")
+    assert torch.equal(read_reference(tmp_path / "testing.pt"), logistic.directions[1:])
+    whole = logistic.increments().cumsum(0) + logistic.directions[0]
+    torch.testing.assert_close(whole, logistic.directions[1:])
+
+
 def from_gguf(path: Path) -> tuple[int, torch.Tensor]:
     """The block, counted from 0, and the addition that llama.cpp takes from a file."""
     (tensor,) = GGUFReader(path).tensors

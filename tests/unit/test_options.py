@@ -1,12 +1,15 @@
 """What the shared options make of what is typed."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from personavec import LoadedModel, load_trait
 from personavec.cli import options
 from personavec.cli.main import main
-from personavec.cli.options import key_values
 from personavec.errors import UsageError
 
 
@@ -15,11 +18,11 @@ def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
         *("device_map=auto", "low_cpu_mem_usage=true", "a=3", "b=x=y", "c="),
         'quantization_config={"load_in_4bit": true}',
     ]
-    assert key_values(given, "--model-arg") == {
+    assert options.key_values(given, "--model-arg") == {
         **{"device_map": "auto", "low_cpu_mem_usage": True, "a": 3, "b": "x=y", "c": ""},
         "quantization_config": {"load_in_4bit": True},
     }
-    assert key_values(None, "--model-arg") == {}
+    assert options.key_values(None, "--model-arg") == {}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
 )
 def test_what_is_no_key_and_value_is_bad_usage(given: list[str], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        key_values(given, "--model-arg")
+        options.key_values(given, "--model-arg")
 
 
 API = ["--judge", "api", "--api-model", "parrot", "--api-base", "http://127.0.0.1:9/v1"]
@@ -89,3 +92,12 @@ def test_layers_and_positions_are_read_alike_by_all_commands() -> None:
     assert options.positions_of_training("all") == "all"
     with pytest.raises(UsageError, match="response or all"):
         options.positions_of_training("prompt")
+
+
+def test_specs_are_bundled_or_given(tmp_path: Path, llama: LoadedModel, random_vector: Any) -> None:
+    evil, own = (replace(random_vector(llama, layer=2), trait=t) for t in ("evil", "formal"))
+    with pytest.raises(UsageError, match="'formal' is not bundled: give its spec file"):
+        options.specs_of([evil, own], None)
+    path = tmp_path / "formal.json"
+    path.write_text(load_trait("evil")[0].model_copy(update={"name": "formal"}).model_dump_json())
+    assert [spec.name for spec in options.specs_of([evil, own], [str(path)])] == ["evil", "formal"]

@@ -81,6 +81,7 @@ def command(
     same command, and mitigations or seeds can be added to a finished one.
     """
     from personavec.conversations import ColumnMap
+    from personavec.cues import read_cues
     from personavec.finetuning.training import read_training_rows
     from personavec.studies import compare_mitigations as study
     from personavec.traits import load_trait
@@ -110,7 +111,6 @@ def command(
         questions=questions,
         samples=samples,
         max_tokens=max_tokens,
-        cues=cues,
         capability=capability,
         capability_items=capability_items,
         flags=tuple(f.strip() for f in (flags or "").split(",") if f.strip()),
@@ -118,9 +118,8 @@ def command(
         batch_tokens=batch_tokens,
     )
     vector = load_vector(vectors or spec.name)
-    rows = read_training_rows(
-        data, columns=ColumnMap.parse(columns), split=split, flags=config.flags
-    )
+    mapping = ColumnMap.parse(columns)
+    rows = read_training_rows(data, columns=mapping, split=split, flags=config.flags)
 
     def load(name: str) -> Any:
         return options.load_model(name, dtype, device)
@@ -136,7 +135,7 @@ def command(
         spec,
         out,
         config,
-        cue_file=Path(data) if Path(data).exists() else None,
+        cues=read_cues(data, columns=mapping, split=split) if cues else None,
         judge=judging,
     )
     if as_json:

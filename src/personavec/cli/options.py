@@ -70,6 +70,10 @@ Seed = Annotated[int, typer.Option("--seed", help="Keys all sampling.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; bounds memory.")
 ]
+OwnTraits = Annotated[
+    list[str] | None,
+    typer.Option("--trait", help="Spec file of a vector's trait that is not bundled; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write.")]
@@ -151,6 +155,25 @@ def screening_vectors(chosen: Sequence[str] | None, estimator: str | None) -> li
     if estimator not in ("mean", "logistic"):
         raise UsageError(f"--estimator {estimator}: use mean or logistic")
     return [vector.by(estimator) for vector in found]
+
+
+def specs_of(vectors: Sequence[PersonaVector], files: Sequence[str] | None) -> list[TraitSpec]:
+    """Each vector's trait spec, of the files that were given or bundled.
+
+    Raises UsageError for a trait that is neither.
+    """
+    from personavec.traits import bundled_traits, load_trait
+
+    given = {spec.name: spec for spec, _ in map(load_trait, files or ())}
+    found = []
+    for vector in vectors:
+        spec = given.get(vector.trait)
+        if spec is None and vector.trait not in bundled_traits():
+            raise UsageError(
+                f"the trait '{vector.trait}' is not bundled: give its spec file with --trait"
+            )
+        found.append(spec or load_trait(vector.trait)[0])
+    return found
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

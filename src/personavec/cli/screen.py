@@ -87,6 +87,7 @@ def command(
     by: Annotated[
         list[str] | None, typer.Option(help="Totals and ranks by this column; repeat it.")
     ] = None,
+    trait: options.OwnTraits = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Also score rows with a judge: contrast.")
     ] = None,
@@ -160,7 +161,7 @@ def command(
         split=split,
         by=tuple(by or ()),
         rule=Rule(
-            percentile=percentile or 95.0 if drawn else None,
+            percentile=(95.0 if percentile is None else percentile) if drawn else None,
             top=top,
             bottom=bottom,
             cuts=tuple(Cut.parse(text) for text in cut or ()),
@@ -176,11 +177,17 @@ def command(
         max_rejects=max_rejects,
     )
     options.check_engine(engine, engine_arg)
+    if judge not in (None, "contrast"):
+        raise UsageError(f"--judge {judge}: use contrast")
     if ray is not None and engine != "transformers":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     found = options.screening_vectors(vectors, estimator)
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    judging, specs = _judge(judge, loaded, [vector.trait for vector in found])
+    judging = None
+    if judge is not None:
+        from personavec.judges.contrast import ContrastJudge
+
+        judging = ContrastJudge(loaded)
     results = screen.run(
         loaded,
         found,
@@ -190,7 +197,7 @@ def command(
         reference=reference,
         naturals=natural_cache,
         judge=judging,
-        specs=specs,
+        specs=options.specs_of(found, trait) if judging else [],
         ray=ray,
         engine=None if engine == "transformers" else options.engine(engine, engine_arg, loaded),
     )
@@ -198,17 +205,6 @@ def command(
         print_json(screen.summarised(results))
         return
     _print(results)
-
-
-def _judge(name: str | None, loaded: Any, traits: list[str]) -> tuple[Any, list[Any]]:
-    from personavec.judges.contrast import ContrastJudge
-    from personavec.traits import load_trait
-
-    if name is None:
-        return None, []
-    if name != "contrast":
-        raise UsageError(f"--judge {name}: use contrast")
-    return ContrastJudge(loaded), [load_trait(trait)[0] for trait in traits]
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -30,10 +30,7 @@ def command(
             "Default: all bundled ones.",
         ),
     ] = None,
-    trait: Annotated[
-        list[str] | None,
-        typer.Option("--trait", help="Spec file of a vector's trait that is not bundled."),
-    ] = None,
+    trait: options.OwnTraits = None,
     control: Annotated[
         str | None, typer.Option(help="A benign finetune of BASE, whose shift is subtracted.")
     ] = None,
@@ -75,13 +72,11 @@ def command(
     """
     from personavec import shift
     from personavec.conditions import parse_condition
-    from personavec.traits import load_trait
     from personavec.vectors import bundled_vectors, load_vector
 
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
     conditions = [parse_condition(text, traits=[v.trait for v in found]) for text in fail_if or ()]
-    given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
-    specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]
+    specs = options.specs_of(found, trait)
     choice = options.JudgeChoice(
         judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
     )

@@ -18,10 +18,7 @@ def command(
     ],
     vectors: options.ManyVectors = None,
     estimator: options.ScreenEstimator = None,
-    trait: Annotated[
-        list[str] | None,
-        typer.Option("--trait", help="Spec file of a vector's trait that is not bundled."),
-    ] = None,
+    trait: options.OwnTraits = None,
     rates: Annotated[
         str, typer.Option(help="Shares of planted rows, separated by commas.")
     ] = "0.01,0.05,0.2",
@@ -54,11 +51,9 @@ def command(
     """
     from personavec.conversations import ColumnMap
     from personavec.studies import validate_screen
-    from personavec.traits import load_trait
 
     found = options.screening_vectors(vectors, estimator)
-    given = {spec.name: spec for spec, _ in map(load_trait, trait or ())}
-    specs = [given.get(v.trait) or load_trait(v.trait)[0] for v in found]
+    specs = options.specs_of(found, trait)
     config = validate_screen.ValidateScreenConfig(
         rates=numbers(rates, "--rates"),
         clean_rows=clean,

@@ -118,12 +118,14 @@ def load_model(
     # Weights that from_pretrained has placed or packed itself stay where they are.
     if not {"device_map", "quantization_config"} & model_args.keys():
         model = _on_device(model, device)
-    version = f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}"
+    revision = None
+    if name == EMBEDDED:
+        revision = f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}"
     return wrap_model(
         model,
         tokenizer,
         name=name,
-        revision=version if name == EMBEDDED else None,
+        revision=revision,
         template_args=template_args,
         arguments=model_args,
     )

@@ -205,7 +205,7 @@ def vector_cap(vector: PersonaVector, percentile: float, positions: Positions = 
     if vector.calibration is None:
         raise UsageError(
             f"vector '{vector.trait}' has no calibration, so where its ordinary tokens lie is not "
-            "known; run: personavec calibrate"
+            "known; run: personavec calibrate --vectors FOLDER"
         )
     ceiling = vector.calibration.ceiling(percentile)
     layer = vector.calibration.layer

@@ -20,9 +20,10 @@ _KEPT = 200
 
 
 class Watch:
-    """Control charts over standardised response means: one a trait and conversation, one a trait.
+    """Control charts over standardised forecasts: one a trait and conversation, one a trait.
 
-    A conversation is known by the hash of its messages, which is all that is kept of them.
+    Forecasts, the last prompt token's readings, are what drift limits are fitted on. A
+    conversation is known by the hash of its messages, which is all that is kept of them.
     """
 
     def __init__(self, ordinary: Mapping[str, Ordinary]):
@@ -47,9 +48,9 @@ class Watch:
         raised = []
         for reading in readings:
             known = self._ordinary.get(reading.trait)
-            if known is None or reading.response_mean_sigma is None:
+            if known is None:
                 continue
-            value = known.standardise(reading.response_mean_sigma, turn)
+            value = known.standardise(reading.prompt_last_sigma, turn)
             chart = charts.setdefault(reading.trait, known.chart("conversation"))
             scopes = (("conversation", chart), ("server", self._server[reading.trait]))
             for scope, each in scopes:
