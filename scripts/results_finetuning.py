@@ -28,7 +28,9 @@ capability. `--dose auto` chooses too little: it aims at probes that do not move
 not, expression is still above the base's; on optimistic its start, the projection difference, is
 near zero though training moves the trait. Held-out loss tells little of what was learnt, as these
 rows teach hardly more than the trait: the base itself is 8 to 18% above the plain finetune.
-Apathetic was not run with 1 and with `auto`.
+Steering all positions, or all layers, brings evil to the base's interval, at a held-out loss that
+ends more than 10% above the plain finetune's ([LOG.md](LOG.md)). Apathetic was not run with 1 and
+with `auto`.
 """
 
 PREDICTION = """How it reads. The projection difference of the rows, known before training, predicts
@@ -39,6 +41,13 @@ and across traits. Twelve finetunes of a small model, with rows that it wrote it
 resample datasets, and three levels of one trait are not independent.
 """
 
+PARTS = """How it reads. For all three traits expression falls from the high part over the random
+one to the low one, below the base's or near it. For optimistic, which the base shows already, high
+and random are within each other's intervals. Of the rows that the judge does not flag, the high part
+of evil still raises the trait by two nats above the base, where the random part does not; for
+apathetic little is left that does, and for optimistic too few rows are left to tell.
+"""
+
 
 def finetuning(
     compared: Sequence[Record], predicted: Record | None, parts: Sequence[Record]
@@ -46,7 +55,8 @@ def finetuning(
     """All of the section; what was not run is named as not measured."""
     text = "## Finetuning\n\n`make finetuning` runs all of this section.\n"
     pages = [text, _mitigations(compared), MITIGATIONS if compared else ""]
-    pages += [_prediction(predicted), PREDICTION if predicted else "", _parts(parts)]
+    pages += [_prediction(predicted), PREDICTION if predicted else ""]
+    pages += [_parts(parts), PARTS if parts else ""]
     return "\n".join(pages)
 
 
