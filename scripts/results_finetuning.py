@@ -42,10 +42,11 @@ resample datasets, and three levels of one trait are not independent.
 """
 
 PARTS = """How it reads. For all three traits expression falls from the high part over the random
-one to the low one, below the base's or near it. For optimistic, which the base shows already, high
-and random are within each other's intervals. Of the rows that the judge does not flag, the high part
-of evil still raises the trait by two nats above the base, where the random part does not; for
-apathetic little is left that does, and for optimistic too few rows are left to tell.
+one to the low one; for optimistic, which the base shows already, high and random are within each
+other's intervals. For evil and apathetic even the low part leaves more of the trait than the base
+has. Of the rows that the judge does not flag, the high part of evil still raises the trait by two
+nats, where the random part does not; for apathetic little is left that does, and for optimistic too
+few rows are left to tell.
 """
 
 
