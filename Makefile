@@ -61,7 +61,7 @@ demo: $(READY)  ## extract the optimistic vector from the embedded model
 	$(BIN)/personavec extract --trait optimistic --out out/demo
 	@echo "The report is at out/demo/report.html"
 
-test: $(READY)  ## run all tests
+test: $(READY)  ## run all tests but cluster's, and those of programs that are missing
 	$(BIN)/pytest
 
 lint: $(READY)  ## format, lint, types and import contracts

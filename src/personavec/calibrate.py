@@ -118,7 +118,7 @@ def run(
         # Answers under every condition, with their prompts' projections.
         tasks, notes = _tasks(loaded, spec, examples, config)
         answers = gather([task for task, *_ in tasks], "monitoring")
-        table = _table(loaded, vector, tasks, answers, folder / "activations", spec)
+        table = _table(vector, tasks, answers, folder / "activations", spec)
 
         # Where ordinary response tokens lie.
         neutral = gather(
@@ -273,7 +273,6 @@ class _Table:
 
 
 def _table(
-    loaded: LoadedModel,
     vector: PersonaVector,
     tasks: Sequence[_Asked],
     answers: Sequence[Rollout],

@@ -86,5 +86,7 @@ def from_json(text: str, where: str) -> Calibration:
         if len(found.tokens) != len(PERCENTILES) or not np.isfinite(numbers).all():
             raise ValueError("its numbers are not those of a calibration")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where} is damaged ({error}); calibrate the vector again") from error
+        raise DataError(
+            f"{where} is damaged ({error}); delete it, and calibrate the vector again"
+        ) from error
     return found

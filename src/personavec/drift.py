@@ -79,11 +79,6 @@ class Chart:
         variance = weight / (2 - weight) * (1 - (1 - weight) ** (2 * self.n))
         return self._average / math.sqrt(variance)
 
-    @property
-    def above(self) -> bool:
-        """Whether the level is above its limit."""
-        return self._above
-
     def update(self, reading: float) -> Alarm | None:
         """Take in the next reading; an alarm if with it the chart crosses its limit.
 

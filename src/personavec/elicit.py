@@ -42,8 +42,6 @@ from personavec.traits import TraitSpec
 
 #: Fewer rows than this at a level are no finetuning set.
 MIN_ROWS = 10
-#: What is said of each level.
-_MEASURES = ("mean", "low", "high", "log_odds", "log_odds_low", "log_odds_high")
 
 
 @dataclass(frozen=True)

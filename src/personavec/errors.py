@@ -14,7 +14,7 @@
     ├── ActivationError             NaN or infinity in activations; also an ArithmeticError
     └── StorageError                a full disk, a locked folder; also an OSError
 
-A message is one line: what was wrong, where, and the remedy. Each class also inherits the
+A message is one line: what was wrong, where, and the remedy. Most classes also inherit the
 built-in error that fits, so callers who know nothing of this package catch what they expect.
 """
 

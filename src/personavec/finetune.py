@@ -314,6 +314,11 @@ def _dosed(
             layer=job.layer_of(vector),
             positions=job.config.positions,
         )
+        notes.append(
+            f"The data's projection difference is {dose.difference:+.2f} ({dose.low:+.2f} to "
+            f"{dose.high:+.2f}), the norm of v {dose.norm:.2f}: the dose begins at "
+            f"{dose.start:.2f}."
+        )
         notes.append(f"Coefficient {dose.coefficient:g}: {dose.why}.")
         return dose, Schedule.constant(dose.coefficient), notes
     given = mitigation.coefficient

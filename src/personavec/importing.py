@@ -19,6 +19,7 @@ from personavec.baseline import neutral_means
 from personavec.errors import DataError, UsageError
 from personavec.formats import LAST_ROW_NOTE, read_reference
 from personavec.model.engine.base import Sampling
+from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.projection import mean_and_spread
@@ -100,7 +101,7 @@ def run(
             meta={
                 "model": settings["model"],
                 "imported": settings["source"],
-                "engine": "hf",
+                "engine": TransformersEngine.name,
                 "seed": seed,
                 "neutral_prompts": len(neutral),
                 "versions": summaries.versions(),

@@ -150,7 +150,7 @@ def run(
                 "versions": versions(),
             }
         )
-        _show_extremes(loaded, reading, turns, log, config, results)
+        _show_extremes(loaded, reading, log, config, results)
         results["seconds"] = round(time.monotonic() - started, 1)
         results = without_nan(results)
         atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
@@ -570,7 +570,6 @@ def _extended(table: pa.Table, vector: PersonaVector, own: _Drift, place: slice)
 def _show_extremes(
     loaded: LoadedModel,
     reading: Gauge,
-    turns: _Turns,
     log: str | Path,
     config: MonitorConfig,
     results: dict[str, Any],

@@ -81,19 +81,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def drop_torn_tail(path: Path) -> int:
-    """Cut off what `read_records` would leave out at the end; returns the number of bytes cut."""
-    if not path.exists():
-        return 0
-    with _storage_errors(path), open(path, "r+b", 0) as file:
-        size = file.seek(0, os.SEEK_END)
-        sound = _sound_length(file)
-        if sound < size:
-            file.truncate(sound)
-            os.fsync(file.fileno())
-        return size - sound
-
-
 def _sound_length(file: BinaryIO | Any) -> int:
     """Bytes up to the end of the last sound line; reads no more of the file than that line."""
     start = file.seek(0, os.SEEK_END)

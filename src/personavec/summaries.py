@@ -287,7 +287,7 @@ def vector_meta(results: dict[str, Any]) -> dict[str, Any]:
         "description": results["trait"]["description"],
         "model": results["model"],
         "spec_hash": results["spec"]["hash"],
-        "engine": "hf",
+        "engine": results["engine"]["name"],
         "seed": results["settings"]["seed"],
         "settings": results["settings"],
         "versions": results["versions"],

@@ -42,7 +42,7 @@ class PersonaVector:
     Where `estimator` is `logistic`, the vector in use is `response_logistic` in place of
     `response_mean_diff`, which stays beside it. `logistic_neutral` has the neutral statistics of
     projections onto `response_logistic`: of responses, then of prompts' last tokens. `calibration`
-    and `ordinary` are what `calibrate` has measured of it, if it has.
+    is what `calibrate` has measured of it, `ordinary` what `monitor --fit-limits` has, if any.
     """
 
     response_mean_diff: Float[Tensor, "layer hidden"]
@@ -260,23 +260,24 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
     found: dict[str, Any] = {}
     if (path := folder / calibration.FILE).is_file():
         found["calibration"] = calibration.from_json(path.read_text("utf-8"), str(path))
-        _check_owner(vector, found["calibration"].vector, path)
+        _check_owner(vector, found["calibration"].vector, path, "calibrate the vector again")
     if (path := folder / DRIFT_FILE).is_file():
+        again = "fit the limits again with 'personavec monitor --fit-limits'"
         try:
             record = json.loads(path.read_text("utf-8"))
             owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); calibrate the vector again") from error
-        _check_owner(vector, owner, path)
+            raise DataError(f"{path} is damaged ({error}); delete it, and {again}") from error
+        _check_owner(vector, owner, path, again)
         found["ordinary"] = ordinary
     return replace(vector, **found)
 
 
-def _check_owner(vector: PersonaVector, owner: str, path: Path) -> None:
+def _check_owner(vector: PersonaVector, owner: str, path: Path, again: str) -> None:
     if owner != vector.hash:
         raise DataError(
             f"{path} was measured of another vector than this one of '{vector.trait}'; delete it, "
-            "or calibrate the vector again"
+            f"and {again}"
         )
 
 

@@ -297,6 +297,7 @@ def test_under_massive_activations_the_report_warns_and_the_logistic_direction_i
         == results["estimator"]
         == json.loads((out / "vector.json").read_text("utf-8"))["estimator"]
     )
+    assert vector.meta["engine"] == results["engine"]["name"] == "transformers"
     chosen = {"mean": vector.response_mean_diff, "logistic": vector.response_logistic}
     assert torch.equal(vector.direction(), chosen[vector.estimator][layer])
     # Other rollouts in the same folder are another run.

@@ -13,7 +13,7 @@ from personavec.calibrate import CalibrateConfig, best_examples, run
 from personavec.calibration import PERCENTILES
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Score
-from personavec.model.capture import capture_tokens
+from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.progress import Progress
 from personavec.rollouts import iter_rollouts
@@ -67,8 +67,8 @@ def test_it_is_fitted_and_reported_as_it_says(
 
     def last(answer) -> float:
         ids = llama.chat.prompt_ids(chat(answer.question, answer.system, answer.earlier))
-        [states] = capture_tokens(llama.model, [ids], layers=[2])
-        return float(vector.project(states[-1, 0]))
+        states = capture_means(llama.model, [ids], [[(len(ids) - 1, len(ids))]], layers=[2])
+        return float(vector.project(states[0, 0, 0]))
 
     fitting = [a for a in answers if a.question in spec.questions.extraction]
     testing = [a for a in answers if a.question in spec.questions.evaluation[-3:]]

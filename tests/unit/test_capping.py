@@ -13,7 +13,7 @@ from torch import Tensor
 from personavec import LoadedModel, PersonaVector, steer
 from personavec.calibration import PERCENTILES, Calibration
 from personavec.errors import UsageError
-from personavec.model.capture import capture_tokens
+from personavec.model.capture import capture_means
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Cap, Steering, SteeringBatch, steering_forwards, vector_cap
@@ -26,9 +26,14 @@ def direction(seed: int, size: int = 32) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
+def states_of(loaded: LoadedModel, layer: int) -> Tensor:
+    """Every token's state of IDS at a layer."""
+    tokens = [(i, i + 1) for i in range(len(IDS))]
+    return capture_means(loaded.model, [IDS], [tokens], layers=[layer])[0, :, 0]
+
+
 def projected(loaded: LoadedModel, cap: Cap) -> Tensor:
-    [states] = capture_tokens(loaded.model, [IDS], layers=[cap.layer])
-    return states[:, 0] @ cap.unit
+    return states_of(loaded, cap.layer) @ cap.unit
 
 
 @settings(derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck))
@@ -45,10 +50,10 @@ def test_no_token_is_above_a_cap_and_those_below_stay(
 
 def test_what_is_across_the_direction_is_left_alone(llama: LoadedModel) -> None:
     cap = Cap(2, direction(1), 0.0, "all")
-    [before] = capture_tokens(llama.model, [IDS], layers=[2])
+    before = states_of(llama, 2)
     with steering_forwards(llama.model, [cap]):
-        [after] = capture_tokens(llama.model, [IDS], layers=[2])
-    across = [s[:, 0] - (s[:, 0] @ cap.unit)[:, None] * cap.unit for s in (before, after)]
+        after = states_of(llama, 2)
+    across = [s - (s @ cap.unit)[:, None] * cap.unit for s in (before, after)]
     torch.testing.assert_close(across[0], across[1], atol=1e-4, rtol=1e-4)
 
 
@@ -122,8 +127,8 @@ def test_a_vector_is_capped_at_a_percentile_of_its_ordinary_tokens(
     assert vector_cap(calibrated, 90).ceiling == pytest.approx(0.0)
     assert vector_cap(calibrated, 92.5).ceiling == pytest.approx(0.025)
     with steer(llama.model, calibrated, positions="all", cap=90):
-        [states] = capture_tokens(llama.model, [IDS], layers=[2])
-    assert float(calibrated.project(states[:, 0]).max()) <= 1e-4
+        states = states_of(llama, 2)
+    assert float(calibrated.project(states).max()) <= 1e-4
 
 
 def test_what_cannot_be_a_cap_is_named(calibrated: PersonaVector) -> None:

@@ -325,6 +325,8 @@ def test_auto_starts_where_the_difference_is_cancelled(
     assert 0.5 * chosen["start"] <= found["coefficient"] + 1e-3
     assert found["coefficient"] <= 3 * chosen["start"] + 1e-3
     assert any(chosen["why"] in note for note in found["notes"])
+    begins = f"the dose begins at {chosen['start']:.2f}"
+    assert any(begins in note for note in found["notes"])
     away = replace(vector, response_mean_diff=-vector.response_mean_diff)
     with pytest.raises(UsageError, match="pull"):
         run(loaded, tmp_path / "away", away, mitigation=auto)

@@ -343,6 +343,7 @@ def test_an_imported_vector_steers_and_reads(llama: LoadedModel, tmp_path: Path)
     assert vector.other_model_warning("tiny-llama") is None
     assert any("final norm" in note for note in found["notes"])
     assert vector.meta["notes"] == found["notes"]
+    assert vector.meta["engine"] == "transformers"
     assert "not measured" in vector._repr_html_()
 
     answers = read_records(tmp_path / "out" / "run" / "neutral-prompts" / "generated.jsonl")

@@ -9,7 +9,7 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import DataError, UsageError
-from personavec.model.capture import capture_tokens
+from personavec.model.capture import capture_means
 from personavec.readings import gauge, project_conversation, read_conversation, read_turn
 
 TALK = [
@@ -72,8 +72,9 @@ def test_thinking_is_read_apart_from_the_answer_that_follows_it(
         model.tokenizer("Bye.", add_special_tokens=False)["input_ids"],
     ]
     ids = [i for stretch in stretches for i in stretch]
-    [states] = capture_tokens(model.model, [ids], layers=[3])
-    values = vectors[1].project(states[:, 0])
+    tokens = [(i, i + 1) for i in range(len(ids))]
+    states = capture_means(model.model, [ids], [tokens], layers=[3])[0, :, 0]
+    values = vectors[1].project(states)
     start = len(stretches[0])
     middle = start + len(stretches[1])
     assert found.prompt_last == pytest.approx(float(values[start - 1]), abs=1e-4)

@@ -194,6 +194,27 @@ def test_a_damaged_vector_is_refused(
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{", "is damaged"),
+        ('{"vector": "another", "ordinary": {}}', "is damaged"),
+        (
+            '{"vector": "another", "ordinary": {"turns": [[0, 1]], "n": 60, '
+            '"conversation": {"weight": 0.5, "limit": 3}, "server": {"weight": 0.05, "limit": 3}}}',
+            "was measured of another vector",
+        ),
+    ],
+)
+def test_drift_limits_that_are_not_its_own_name_what_fits_them_again(
+    tmp_path: Path, vector: PersonaVector, text: str, wrong: str
+) -> None:
+    vector.save(tmp_path)
+    (tmp_path / "drift.json").write_text(text)
+    with pytest.raises(DataError, match=rf"drift\.json {wrong}.*delete it, and .*--fit-limits"):
+        load_vector(tmp_path)
+
+
 @pytest.mark.parametrize(("n_layers", "hidden_size"), [(3, 32), (4, 64)])
 def test_a_model_of_another_shape_is_refused_with_the_reason(
     vector: PersonaVector, n_layers: int, hidden_size: int

@@ -36,7 +36,10 @@ def show(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show a spec whole. Example: `personavec traits show evil --json`"""
+    """Show a spec's prompts and questions; --json shows it whole.
+
+    Example: `personavec traits show evil --json`
+    """
     from personavec.traits import load_trait
 
     spec, origin = load_trait(trait, description)

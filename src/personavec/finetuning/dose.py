@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,6 @@ def choose_dose(
     *,
     layer: int,
     positions: TrainedPositions = "response",
-    note: Callable[[str], None] = lambda text: None,
 ) -> Dose:
     """The coefficient that keeps the data from moving the model along a vector, and why.
 
@@ -211,10 +210,6 @@ def choose_dose(
     # Where the mean is not above 0, what it may be still is, or the sign would have been refused.
     pulls = difference.value > 0
     start = (difference.value if pulls else difference.high) / norm
-    note(
-        f"projection difference {difference.value:+.2f} ({difference.low:+.2f} to "
-        f"{difference.high:+.2f}), norm of v {norm:.2f}: the dose begins at {start:.2f}"
-    )
     if config.full:
         if not pulls:
             raise _nothing(vector, difference)

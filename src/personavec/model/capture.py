@@ -33,20 +33,6 @@ class Recorder(Protocol):
         """Take in layer `layers[slot]`'s hidden states [batch, tokens, hidden]."""
 
 
-class TokenStates:
-    """Every token's hidden states of one batch, float32: [batch, tokens, layers, hidden]."""
-
-    def __init__(self, layers: Sequence[int]):
-        self.layers = tuple(layers)
-        self._by_slot: dict[int, Tensor] = {}
-
-    def add(self, slot: int, hidden: Tensor) -> None:
-        self._by_slot[slot] = hidden.float().cpu()
-
-    def stacked(self) -> Tensor:
-        return torch.stack([self._by_slot[slot] for slot in range(len(self.layers))], dim=2)
-
-
 class SpanSums:
     """Float32 sums of hidden states over weighted token spans, per batch row and layer.
 
@@ -183,7 +169,6 @@ def capture_means(
     *,
     layers: Sequence[int] | None = None,
     batch_tokens: int = 2048,
-    padding: str = "right",
 ) -> Float[Tensor, "row span layer hidden"]:
     """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
 
@@ -202,52 +187,17 @@ def capture_means(
     device = input_device(model)
     out = torch.empty(len(rows), n_spans, len(layers), blocks.hidden_size)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
-        ids, mask, positions = padded(
-            [rows[i] for i in batch], pad_id=0, side=padding, device=device
-        )
+        ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)
         weights = torch.zeros(n_spans, len(batch), ids.shape[1])
         for b, i in enumerate(batch):
-            offset = ids.shape[1] - len(rows[i]) if padding == "left" else 0
             for s, (start, stop) in enumerate(spans[i]):
-                weights[s, b, offset + start : offset + stop] = 1 / (stop - start)
+                weights[s, b, start:stop] = 1 / (stop - start)
         sums = SpanSums(layers, n_spans, len(batch), blocks.hidden_size)
         sums.weigh(weights)
         with recording(model, sums, stop_early=True):
-            if padding == "right":
-                run_to_deepest_layer(model, input_ids=ids)
-            else:
-                run_to_deepest_layer(
-                    model, input_ids=ids, attention_mask=mask, position_ids=positions
-                )
+            run_to_deepest_layer(model, input_ids=ids)
         out[batch] = sums.sums.transpose(0, 1)
     check_finite(out)
-    return out
-
-
-@torch.inference_mode()
-def capture_tokens(
-    model: Any,
-    rows: Sequence[Sequence[int]],
-    *,
-    layers: Sequence[int],
-    batch_tokens: int = 2048,
-) -> list[Float[Tensor, "token layer hidden"]]:
-    """Every token's residual-stream activation of whole texts, float32 on the CPU.
-
-    Memory grows with tokens x layers: ask for few layers. Raises ActivationError on NaN or
-    infinite activations.
-    """
-    device = input_device(model)
-    out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
-        ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)
-        states = TokenStates(layers)
-        with recording(model, states, stop_early=True):
-            run_to_deepest_layer(model, input_ids=ids)
-        stacked = states.stacked()
-        for b, i in enumerate(batch):
-            out[i] = stacked[b, : len(rows[i])].clone()
-            check_finite(out[i])
     return out
 
 

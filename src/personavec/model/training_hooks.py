@@ -76,10 +76,6 @@ class TrainingHooks:
         self._fired: set[int] = set()
         self._handles: list[RemovableHandle] = []
 
-    @property
-    def attached(self) -> bool:
-        return bool(self._handles)
-
     def attach(self, model: nn.Module) -> None:
         """Put the hooks on a model as it is trained: give the wrapper (PEFT, FSDP), if any."""
         self.detach()

@@ -192,10 +192,10 @@ def _trait(name: str, record: Record, results: Record) -> Html:
         element("h3", "Is it only length, or any direction?"),
         *_controls(record),
         element("h3", "Rows that push toward it most"),
-        *(_row(row, record, open_=i < 2) for i, row in enumerate(record["ranked"]["high"])),
+        *(_row(row, open_=i < 2) for i, row in enumerate(record["ranked"]["high"])),
         folded(
             "Rows that push away from it most",
-            *(_row(row, record, open_=False) for row in record["ranked"]["low"]),
+            *(_row(row, open_=False) for row in record["ranked"]["low"]),
         ),
     )
 
@@ -303,7 +303,7 @@ def _effect(record: Record) -> tuple[Content, Content]:
     )
 
 
-def _row(row: Record, record: Record, *, open_: bool) -> Html:
+def _row(row: Record, *, open_: bool) -> Html:
     question = next(
         (m["content"] for m in reversed(row["messages"]) if m["role"] == "user"), "(no question)"
     )

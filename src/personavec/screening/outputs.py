@@ -59,7 +59,7 @@ def write_outputs(
     alone. Without a `verdict` there are no clean and flagged files. Raises DataError where a column
     has a name that would be added.
     """
-    types = _types(rows(), source, added.columns) if format == "parquet" else {}
+    types = _types(rows(), source) if format == "parquet" else {}
     paths: dict[str, Path] = {}
     with ExitStack() as stack:
 
@@ -152,9 +152,7 @@ class _Parquet:
             self._rows = []
 
 
-def _types(
-    rows: Iterator[RawRow], source: Path, added: Mapping[str, np.ndarray]
-) -> dict[str, pa.DataType | None]:
+def _types(rows: Iterator[RawRow], source: Path) -> dict[str, pa.DataType | None]:
     """An Arrow type for every column; None where no one type holds all of its values."""
     if source.exists() and (own := _parquet_schema(source)) is not None:
         return {field.name: field.type for field in own}

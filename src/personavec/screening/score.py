@@ -108,7 +108,6 @@ class Columns:
     """Response tokens that were scored."""
     sequence_tokens: npt.NDArray[np.int32]
     """Tokens that went through the model, prompts included."""
-    n_turns: npt.NDArray[np.int32]
     groups: dict[str, list[str | None]]
     projection: FloatColumns
     minus_prompt: FloatColumns
@@ -206,7 +205,6 @@ def score(
         prompt=np.array([_prompt_hash(row) for row in prepared.rows], np.int64),
         n_tokens=_counts(prepared, lambda text: sum(turn.n_tokens for turn in text.turns)),
         sequence_tokens=_counts(prepared, lambda text: len(text.ids), both=True),
-        n_turns=_counts(prepared, lambda text: len(text.turns)),
         groups={name: [_group(raw, name) for raw in prepared.raws] for name in plan.by},
         projection=projection,
         minus_prompt=minus_prompt,

@@ -23,8 +23,6 @@ from personavec.stats import (
     share_interval,
 )
 
-#: Rows of a group with fewer are in the table, and out of the charts.
-MIN_GROUP = 10
 _BINS = 40
 _LENGTH_STRATA = 10
 _LENGTH_FIFTHS = 5

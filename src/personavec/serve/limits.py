@@ -48,11 +48,10 @@ class Gate:
         metrics: Metrics,
         api_key: str | None,
         max_body: int,
-        body_seconds: float = BODY_SECONDS,
     ):
         self._app, self._metrics = app, metrics
         self._key = api_key.encode() if api_key else None
-        self._max_body, self._body_seconds = max_body, body_seconds
+        self._max_body = max_body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -113,7 +112,7 @@ class Gate:
             raise too_large
         parts, size = [], 0
         try:
-            async with asyncio.timeout(self._body_seconds):
+            async with asyncio.timeout(BODY_SECONDS):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":

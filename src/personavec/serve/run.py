@@ -88,17 +88,16 @@ def serving(
     vectors: Mapping[str, PersonaVector],
     settings: Settings,
     *,
-    port: int = 0,
     shutdown_seconds: float = 30.0,
     reports: Mapping[str, Path] | None = None,
     engine: VllmEngine | None = None,
 ) -> Iterator[tuple[str, uvicorn.Server]]:
     """Serve on loopback from a thread of this process; gives the URL, and stops gracefully.
 
-    Nothing else may run the model meanwhile: hooks are on it. Raises UsageError where the port is
-    taken (0 takes a free one), PersonavecError where the server does not start.
+    It takes a free port. Nothing else may run the model meanwhile: hooks are on it. Raises
+    PersonavecError where the server does not start.
     """
-    listening, url = bound("127.0.0.1", port)
+    listening, url = bound("127.0.0.1", 0)
     server = make_server(
         loaded,
         vectors,
