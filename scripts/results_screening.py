@@ -7,6 +7,16 @@ from results_tables import Record, pm, table
 #: Rows shown for each trait, and how much of a text; the report has more.
 _SHOWN, _CHARACTERS = 3, 70
 
+_DETECTION = """How it reads. The exact difference does NOT reach the 0.9 that was aimed at, nor what
+TF-IDF reaches that was trained on rows of the same kind; the judge is better on either style. Two
+things stand in its way. It measures by how much a row exceeds what the model would say itself, and
+where the model shows a trait anyway (sycophantic, optimistic) rows that show it exceed little: there
+the raw projection finds more. And a vector does not tell its trait from the style of other
+assistants, whose ordinary answers exceed written optimistic ones along the optimistic vector; by the
+judge, they do too. As a ranking of datasets it does better: normal < mild < strong holds for six of
+seven traits, for three beyond chance.
+"""
+
 
 def detection(results: Record | None) -> str:
     """Planted rows found by every method, and the order of three datasets."""
@@ -15,13 +25,11 @@ def detection(results: Record | None) -> str:
         "`personavec validate-screen chats.jsonl --clean 100`: rows that show a trait, planted "
         "into rows of 12 assistants' answers. Elicited rows come from the model, written ones "
         "from people; baselines were fitted on other elicited rows. AUC, mean over traits, with "
-        "95% intervals over prompts. This run planted every elicited row that the judge kept, also "
-        "where the model's own answers show as much of the trait, which the command no longer "
-        "does.\n"
+        "95% intervals over prompts.\n"
     )
     if results is None:
         return f"{text}\nNot measured.\n"
-    return "\n".join([text, _methods(results), _by_trait(results), _order(results)])
+    return "\n".join([text, _methods(results), _by_trait(results), _order(results), _DETECTION])
 
 
 def logistic(results: Record | None) -> str:
