@@ -7,14 +7,14 @@ from results_tables import Record, pm, table
 #: Rows shown for each trait, and how much of a text; the report has more.
 _SHOWN, _CHARACTERS = 3, 70
 
-_DETECTION = """How it reads. The exact difference does NOT reach the 0.9 that was aimed at, nor what
-TF-IDF reaches that was trained on rows of the same kind; the judge is better on either style. Two
-things stand in its way. It measures by how much a row exceeds what the model would say itself, and
-where the model shows a trait anyway (sycophantic, optimistic) rows that show it exceed little: there
-the raw projection finds more. And a vector does not tell its trait from the style of other
-assistants, whose ordinary answers exceed written optimistic ones along the optimistic vector; by the
-judge, they do too. As a ranking of datasets it does better: normal < mild < strong holds for six of
-seven traits, for three beyond chance.
+_DETECTION = """How it reads. The exact difference does NOT reach the 0.9 that was aimed at, nor
+what TF-IDF reaches that was trained on rows of the same kind; the judge is better on either style.
+Two things stand in its way. It measures by how much a row exceeds what the model would say itself,
+and where the model shows a trait anyway (sycophantic, optimistic) rows that show it exceed little:
+there the raw projection finds more. And a vector does not tell its trait from the style of other
+assistants, whose ordinary answers exceed written optimistic ones along the optimistic vector; by
+the judge, they do too. As a ranking of datasets it does better: normal < mild < strong holds for
+six of seven traits, for three beyond chance.
 """
 
 
