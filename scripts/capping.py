@@ -25,12 +25,7 @@ from personavec.vectors import bundled_vectors
 
 #: A percentile of ordinary tokens that the projection is bounded at, or a multiple of v that is
 #: added.
-ARMS = {
-    "cap 99": (99.0, 0.0),
-    "cap 50": (50.0, 0.0),
-    "add -1": (None, -1.0),
-    "add -2": (None, -2.0),
-}
+ARMS = {"cap 99": (99.0, 0.0), "add -1": (None, -1.0), "add -2": (None, -2.0)}
 QUESTIONS, TEXTS = 12, 48
 
 
