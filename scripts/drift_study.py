@@ -18,7 +18,7 @@ from typing import Any
 
 from personavec import load_model, load_trait, load_vector
 from personavec.conversations import Row, parse_row, raw_rows
-from personavec.drift import Ordinary
+from personavec.drift import READING, Ordinary
 from personavec.expression import bounds
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
@@ -129,7 +129,9 @@ def _caught(
     for first, whole in zip(readings[0::2], readings[1::2], strict=True):
         chart = ordinary.chart()
         alarms = [
-            chart.update(ordinary.standardise(reading.prompt_last_sigma, turn)) is not None
+            # An empty reply says nothing, and moves no chart.
+            (sigma := getattr(reading, READING)) is not None
+            and chart.update(ordinary.standardise(sigma, turn)) is not None
             for turn, reading in enumerate([*first, *whole[FROM:]])
         ]
         took.append(alarms[FROM:].index(True) + 1 if any(alarms[FROM:]) else None)

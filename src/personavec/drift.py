@@ -18,6 +18,9 @@ import numpy as np
 
 from personavec.errors import DataError
 
+#: What is charted, of `readings.Reading`: what was said. Forecasts hardly tell drifting talk from
+#: other talk, as the context of all earlier turns outweighs it.
+READING = "response_mean_sigma"
 #: Turns that fewer ordinary conversations reach are told from earlier ones no more.
 MIN_CONVERSATIONS = 50
 #: Share of ordinary conversations that one trait's chart may give a false alarm on. Seven traits

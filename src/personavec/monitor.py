@@ -7,11 +7,12 @@ and the turns that a person should read.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -267,7 +268,7 @@ def _table(
     """One line a turn, whose columns carry their trait's name."""
     lines = []
     for row, found in zip(rows, readings, strict=True):
-        by_turn = [list(own) for _, own in groupby(found, key=lambda r: r.turn)]
+        by_turn = [list(own) for _, own in itertools.groupby(found, key=lambda r: r.turn)]
         for turn, own in enumerate(by_turn):
             line: dict[str, Any] = {
                 "index": row.row.index,
@@ -345,7 +346,7 @@ class _Drift:
 
 
 def _drift(turns: _Turns, trait: str, ordinary: Ordinary) -> _Drift:
-    sigmas = turns.prompt_last[trait].tolist()
+    sigmas = turns.response_mean[trait].tolist()
     readings = [
         ordinary.standardise(sigma, turn)
         for sigma, turn in zip(sigmas, turns.turn.tolist(), strict=True)
@@ -355,9 +356,11 @@ def _drift(turns: _Turns, trait: str, ordinary: Ordinary) -> _Drift:
     for reading, turn in zip(readings, turns.turn.tolist(), strict=True):
         if turn == 0:
             chart = ordinary.chart()
-        alarms.append(chart.update(reading) is not None)
+        # Nothing was said, or all of it was thinking: the charts stay where they are.
+        said = math.isfinite(reading)
+        alarms.append(said and chart.update(reading) is not None)
         levels.append(chart.level)
-        server_alarms.append(server.update(reading) is not None)
+        server_alarms.append(said and server.update(reading) is not None)
         server_levels.append(server.level)
     return _Drift(
         np.array(readings),
@@ -377,7 +380,10 @@ def _fit_limits(
     alarmed: dict[str, list[bool]] = {}
     server: dict[str, int] = {}
     for vector in vectors:
-        talks = turns.by_conversation(turns.prompt_last[vector.trait])
+        talks = [
+            list(itertools.takewhile(math.isfinite, talk))
+            for talk in turns.by_conversation(turns.response_mean[vector.trait])
+        ]
         ordinary = found[vector.trait] = drift.fit(
             [talk for talk, fits in zip(talks, even, strict=True) if fits]
         )
@@ -387,7 +393,8 @@ def _fit_limits(
             if not fits
         ]
         alarmed[vector.trait] = [
-            max(drift.levels(talk, ordinary.conversation)) > ordinary.conversation.limit
+            max(drift.levels(talk, ordinary.conversation), default=0.0)
+            > ordinary.conversation.limit
             for talk in others
         ]
         chart = ordinary.chart("server")
@@ -398,7 +405,7 @@ def _fit_limits(
             "format": 1,
             "trait": vector.trait,
             "vector": vector.hash,
-            "reading": "prompt_last_sigma",
+            "reading": drift.READING,
             "ordinary": ordinary.as_dict(),
             "false_alarms": _share(alarmed[vector.trait]),
         }

@@ -266,6 +266,8 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
         try:
             record = json.loads(path.read_text("utf-8"))
             owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
+            if record["reading"] != drift.READING:
+                raise ValueError(f"its limits are of {record['reading']}")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); delete it, and {again}") from error
         _check_owner(vector, owner, path, again)

@@ -89,7 +89,7 @@ def test_every_turn_of_a_log_is_read_once(
                     assert row["two_forecast_value"] == pytest.approx(1 + 2 * last)
                     assert row["two_forecast_high"] == pytest.approx(5 + 2 * last)
                     mean, spread = [(0.5, 2.0), (1.0, 1.0), (1.0, 1.0)][n]
-                    average += 0.5 * ((row["two_prompt_last_sigma"] - mean) / spread - average)
+                    average += 0.5 * ((row["two_response_mean_sigma"] - mean) / spread - average)
                     level = average / (1 / 3 * (1 - 0.25 ** (n + 1))) ** 0.5
                     assert row["two_drift"] == pytest.approx(level)
     assert results["traits"]["two"]["alarms"] == sum(row["two_alarm"] for row in rows)

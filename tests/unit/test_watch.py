@@ -12,9 +12,9 @@ from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
 
 
-def reading(forecast: float, trait: str = "bold") -> Reading:
-    """Of a reply that is nothing out of the ordinary."""
-    return Reading(0, trait, 2, 5, forecast, forecast, 0.0, 0.0)
+def reading(mean: float | None, trait: str = "bold") -> Reading:
+    """After a forecast that is nothing out of the ordinary."""
+    return Reading(0, trait, 2, 5, 0.0, 0.0, mean, mean)
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -54,9 +54,9 @@ def test_the_whole_server_has_a_chart_of_its_own() -> None:
     assert watch.levels()["bold"] > 12
 
 
-def test_a_trait_without_limits_raises_nothing() -> None:
+def test_what_cannot_be_read_raises_nothing() -> None:
     watch = Watch({"bold": LIMITS})
-    assert watch.take(said("a"), "", [reading(100, "unknown")]) == []
+    assert watch.take(said("a"), "", [reading(None), reading(100, "unknown")]) == []
     assert watch.levels() == {"bold": 0.0}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from personavec.drift import Alarm, Chart, Ordinary
+from personavec.drift import READING, Alarm, Chart, Ordinary
 from personavec.readings import Reading
 
 log = logging.getLogger("personavec.serve")
@@ -20,10 +20,9 @@ _KEPT = 200
 
 
 class Watch:
-    """Control charts over standardised forecasts: one a trait and conversation, one a trait.
+    """Control charts over standardised response means: one a trait and conversation, one a trait.
 
-    Forecasts, the last prompt token's readings, are what drift limits are fitted on. A
-    conversation is known by the hash of its messages, which is all that is kept of them.
+    A conversation is known by the hash of its messages, which is all that is kept of them.
     """
 
     def __init__(self, ordinary: Mapping[str, Ordinary]):
@@ -48,9 +47,10 @@ class Watch:
         raised = []
         for reading in readings:
             known = self._ordinary.get(reading.trait)
-            if known is None:
+            sigma = getattr(reading, READING)
+            if known is None or sigma is None:
                 continue
-            value = known.standardise(reading.prompt_last_sigma, turn)
+            value = known.standardise(sigma, turn)
             chart = charts.setdefault(reading.trait, known.chart("conversation"))
             scopes = (("conversation", chart), ("server", self._server[reading.trait]))
             for scope, each in scopes:
