@@ -200,13 +200,15 @@ def test_a_damaged_vector_is_refused(
         ("{", "is damaged"),
         ('{"vector": "another", "ordinary": {}}', "is damaged"),
         (
-            '{"vector": "another", "reading": "response_mean_sigma", "ordinary": {"turns": [[0, 1]], '
+            '{"vector": "another", "reading": "response_mean_sigma", '
+            '"ordinary": {"turns": [[0, 1]], '
             '"conversation": {"weight": 0.5, "limit": 3}, "server": {"weight": 0.05, "limit": 3}, '
             '"n": 60}}',
             "was measured of another vector",
         ),
         (
-            '{"vector": "another", "reading": "prompt_last_sigma", "ordinary": {"turns": [[0, 1]], '
+            '{"vector": "another", "reading": "prompt_last_sigma", '
+            '"ordinary": {"turns": [[0, 1]], '
             '"conversation": {"weight": 0.5, "limit": 3}, "server": {"weight": 0.05, "limit": 3}, '
             '"n": 60}}',
             "is damaged .its limits are of prompt_last_sigma",
