@@ -1,73 +1,80 @@
 """What bounding a projection costs beside subtracting the vector: `python scripts/capping.py OUT`.
 
-Every trait's evaluation questions are answered under its strongest monitoring prompt, steered and
-unsteered; the packaged capability task and neutral texts are run with the same steering. Results go
-to OUT as they come, and a killed run continues with the same command.
+Every trait's evaluation questions are answered under its strongest monitoring prompt, with the same
+sampling noise steered and unsteered; the packaged capability task and neutral texts are run with
+the same steering. What is measured stays in OUT, and a killed run continues with the same command.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import personavec as pv
 from personavec import capability
-from personavec.capability import TaskScore
-from personavec.evaluate import EvaluateConfig, SteeredBy, Subject
-from personavec.expression import bounds
-from personavec.model.steering import Action
+from personavec.judges.contrast import ContrastJudge
+from personavec.model.engine.base import Sampling
+from personavec.model.steering import Action, vector_cap, vector_steering
+from personavec.progress import Progress
 from personavec.runs import atomic_write
+from personavec.studies.cells import Bench, Measured, answer_tasks, judge_cells, measure
+from personavec.studies.mitigation_figures import arm_figures
 from personavec.traits import neutral_prompts
 from personavec.vectors import bundled_vectors
 
-#: A percentile of ordinary tokens that the projection is bounded at, or a multiple of v that is
-#: added.
-ARMS = {"cap 99": (99.0, 0.0), "add -1": (None, -1.0), "add -2": (None, -2.0)}
 QUESTIONS, TEXTS = 12, 48
 
 
-def expression(loaded: pv.LoadedModel, name: str, arm: str, out: Path) -> dict[str, Any]:
-    """What a trait's questions get, steered and not, and the paired difference."""
-    spec, _ = pv.load_trait(name)
-    found = pv.evaluate.run(
-        Subject(loaded, (steered_by(name, arm),)),
-        [spec],
-        out / name / arm.replace(" ", ""),
-        EvaluateConfig(questions=QUESTIONS, system=spec.monitoring[-1]),
-        compare_to=Subject(loaded),
-    )
-    other = found["compare_to"]
+def arms(vector: pv.PersonaVector) -> dict[str, tuple[Action, ...]]:
+    """A percentile of ordinary tokens that bounds the projection, or multiples of v."""
     return {
-        "unsteered": other["traits"][name],
-        "steered": found["traits"][name],
-        "difference": other["differences"][name]["log_odds"],
+        "cap 99": (vector_cap(vector, 99),),
+        "add -1": vector_steering(vector, -1.0),
+        "add -2": vector_steering(vector, -2.0),
     }
 
 
-def cost(
-    loaded: pv.LoadedModel, steering: Sequence[Action], unsteered: TaskScore | None = None
-) -> dict[str, Any]:
-    """Capability and perplexity, and the paired difference in capability to the unsteered model."""
-    score = capability.run_task(
-        loaded, capability.load_tasks([capability.PACKAGED])[0], steering=steering, quiet=True
-    )
-    texts = neutral_prompts()[:TEXTS]
-    return {
-        "score": score.as_dict(),
-        "capability": bounds(capability.interval(score)),
-        "capability_difference": bounds(
-            capability.difference(score, unsteered) if unsteered else None
+def bench(loaded: pv.LoadedModel, names: list[str]) -> Bench:
+    """What is asked of the model for some traits."""
+    specs = [pv.load_trait(name)[0] for name in names]
+    questions = {spec.name: spec.questions.evaluation[-QUESTIONS:] for spec in specs}
+    return Bench(
+        base=loaded,
+        vectors=tuple(pv.load_vector(name) for name in names),
+        questions=questions,
+        tasks=tuple(
+            replace(task, system=spec.monitoring[-1])
+            for spec in specs
+            for task in answer_tasks(spec, questions[spec.name], 1)
         ),
-        "perplexity": bounds(capability.perplexity(loaded, texts, steering=steering)),
+        sampling=Sampling(64, 0.7),
+        texts=tuple(neutral_prompts()[:TEXTS]),
+        capability=capability.load_tasks([capability.PACKAGED])[0],
+        progress=Progress(),
+    )
+
+
+def study(
+    loaded: pv.LoadedModel, name: str, unsteered: Measured, out: Path
+) -> dict[str, dict[str, Any]]:
+    """One trait's figures by arm, the unsteered model among them."""
+    vector, own = pv.load_vector(name), bench(loaded, [name])
+    cells = {"unsteered": unsteered} | {
+        arm: measure(own, loaded, out / name / arm.replace(" ", ""), steering=steering)
+        for arm, steering in arms(vector).items()
     }
-
-
-def steered_by(name: str, arm: str) -> SteeredBy:
-    cap, coefficient = ARMS[arm]
-    return SteeredBy(pv.load_vector(name), coefficient, cap=cap)
+    judge = ContrastJudge(loaded, wrote_answers=True)
+    spec, _ = pv.load_trait(name)
+    cells = judge_cells(cells, [spec], judge, out / name / "judged", own.progress)
+    # Nothing is finetuned: the unsteered model is what all is compared with.
+    same = [cells["unsteered"]]
+    return {
+        arm: arm_figures(arm, {"base": same, "none": same, arm: [cell]}, vector)
+        for arm, cell in cells.items()
+    }
 
 
 def main() -> None:
@@ -75,21 +82,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--traits", default=",".join(bundled_vectors()))
     given = parser.parse_args()
-    loaded = pv.load_model("smollm2")
-    path = given.out / "results.json"
-    done = json.loads(path.read_text("utf-8")) if path.exists() else {"traits": {}}
-    if "unsteered" not in done:
-        done["unsteered"] = cost(loaded, ())
-    unsteered = capability.from_record(done["unsteered"]["score"])
-    for name in given.traits.split(","):
-        own = done["traits"].setdefault(name, {})
-        for arm in ARMS:
-            if arm not in own:
-                steering = steered_by(name, arm).steering()
-                own[arm] = expression(loaded, name, arm, given.out)
-                own[arm] |= cost(loaded, steering, unsteered)
-                atomic_write(path, json.dumps(done, indent=1))
-            print(f"{name}, {arm}: {json.dumps(own[arm]['difference'])}", flush=True)
+    loaded, names = pv.load_model("smollm2"), given.traits.split(",")
+    unsteered = measure(bench(loaded, names), loaded, given.out / "unsteered")
+    results: dict[str, Any] = {}
+    for name in names:
+        results[name] = study(loaded, name, unsteered, given.out)
+        atomic_write(given.out / "results.json", json.dumps(results, indent=1))
+        for arm, found in results[name].items():
+            print(f"{name}, {arm}: {json.dumps(found['minus_base']['log_odds'])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Write docs/results.md from finished extractions: `make results`.
 
-Every figure on that page is printed from a `results.json` that `personavec extract` wrote; no
-number is typed.
+Every figure in its tables is printed from a file that a command of this repository wrote.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results_tables import Record, pm, table
+from results_tables import Record, log_odds, pm, table
 
 #: Numbers that a correlation of finetunes is shown for: what is said, and of what.
 _SHOWN = (
@@ -87,9 +87,9 @@ def _compared(results: Record) -> str:
         rows.append(
             [
                 name,
-                _log_odds(shown),
+                log_odds(shown),
                 ", ".join("–" if v is None else f"{v:.1f}" for v in arm["by_seed"]),
-                _log_odds(arm["expression_under_cues"]),
+                log_odds(arm["expression_under_cues"]),
                 pm(arm["capability"]),
                 pm(arm["perplexity_ratio"]),
                 pm(arm["loss_ratio"]),
@@ -113,12 +113,6 @@ def _dose(results: Record) -> str:
     chosen = ", ".join(f"{c:.2f}" for c in found["coefficients"])
     why = (found["dose"] or {}).get("why", "")
     return f"\n`--dose auto` chose {chosen}, a seed each; of the first: {why}.\n"
-
-
-def _log_odds(found: Record | None) -> str:
-    if found is None or found["log_odds"] is None:
-        return "–"
-    return f"{found['log_odds']:.1f} ({found['log_odds_low']:.1f} to {found['log_odds_high']:.1f})"
 
 
 def _verdict(value: bool | None) -> str:
@@ -173,7 +167,7 @@ def _parts(found: Sequence[Record]) -> str:
             each["part"],
             str(each["n"]),
             f"{each['projection_difference']:.2f}",
-            _log_odds(each["expression"]),
+            log_odds(each["expression"]),
         ]
         for results in found
         for each in [*_base(results), *results["parts"]]

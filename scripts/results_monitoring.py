@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results_tables import Record, pm, share, table
+from results_tables import Record, log_odds, pm, share, table
 
 _FAMILIES = {
     "all": "all conditions",
@@ -125,22 +125,18 @@ def _capping(capping: Record | None) -> str:
         [
             trait,
             arm,
-            f"{found['unsteered']['log_odds']:.1f}",
-            pm(found["difference"], digits=1),
-            f"{found['steered']['coherence']:.0f}",
-            pm(found["capability_difference"]),
-            pm(found["perplexity"], digits=1),
+            log_odds(found["expression"]),
+            pm(found["minus_base"]["log_odds"], digits=1),
+            f"{found['expression']['coherence']:.0f}",
+            pm(found["capability_minus_base"]),
+            pm(found["perplexity_ratio"]),
         ]
-        for trait, arms in capping["traits"].items()
+        for trait, arms in capping.items()
         for arm, found in arms.items()
     ]
-    head = ["trait", "steering", "log-odds before", "change", "coherence", "capability, change"]
-    head += ["perplexity"]
-    base = capping["unsteered"]
-    return (
-        f"{text}\n{table(head, rows)}\nUnsteered: capability {pm(base['capability'])}, "
-        f"perplexity {pm(base['perplexity'], digits=1)}.\n"
-    )
+    head = ["trait", "steering", "log-odds", "change", "coherence", "capability, change"]
+    head += ["perplexity, of unsteered"]
+    return f"{text}\n{table(head, rows)}"
 
 
 def _soak(soak: Record | None) -> str:

@@ -16,6 +16,13 @@ def pm(found: Record | None, key: str = "value", digits: int = 2) -> str:
     return f"{value} ({low} to {high})"
 
 
+def log_odds(found: Record | None) -> str:
+    """Trait expression of a summary of answers, in nats."""
+    if found is None or found["log_odds"] is None:
+        return "–"
+    return f"{found['log_odds']:.1f} ({found['log_odds_low']:.1f} to {found['log_odds_high']:.1f})"
+
+
 def share(found: Record) -> str:
     """A share with its interval, in percent."""
     return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from personavec.conversations import ColumnMap, Reject, parse_row, raw_rows
+from personavec.conversations import Reject, Row, parse_row, raw_rows
 from personavec.errors import DataError
 
 
@@ -42,9 +43,19 @@ class Cues:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_cues(
-    data: str | Path, *, columns: ColumnMap | None = None, split: str | None = None
-) -> Cues:
+def cues_of(rows: Iterable[Row]) -> tuple[Cue, ...]:
+    """The distinct cues of training rows, in order of first appearance."""
+    return tuple(dict.fromkeys(map(_cue, rows)))
+
+
+def _cue(row: Row) -> Cue:
+    first, *rest = row.messages
+    if first["role"] == "system":
+        return Cue(system=first["content"])
+    return Cue(earlier=((first["content"], rest[0]["content"]),))
+
+
+def read_cues(path: Path) -> Cues:
     """The distinct cues of training rows, in any format that `conversations` reads.
 
     Raises DataError when no row gives one.
@@ -52,17 +63,13 @@ def read_cues(
     found: dict[Cue, None] = {}
     rows = rejected = 0
     reason = ""
-    for raw in raw_rows(data, split=split):
+    for raw in raw_rows(path):
         rows += 1
-        row = parse_row(raw, columns)
+        row = parse_row(raw)
         if isinstance(row, Reject):
             rejected, reason = rejected + 1, reason or row.reason
-            continue
-        first, *rest = row.messages
-        if first["role"] == "system":
-            found[Cue(system=first["content"])] = None
         else:
-            found[Cue(earlier=((first["content"], rest[0]["content"]),))] = None
+            found[_cue(row)] = None
     if not found:
-        raise DataError(f"{data}: no row of {rows} is a conversation ({reason})")
-    return Cues(str(data), tuple(found), rows, rejected)
+        raise DataError(f"{path}: no row of {rows} is a conversation ({reason})")
+    return Cues(str(path), tuple(found), rows, rejected)

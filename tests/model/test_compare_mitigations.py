@@ -29,6 +29,7 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
         max_tokens=8,
         capability_items=4,
         texts=4,
+        cues=False,
     )
     found = run(
         smollm2,

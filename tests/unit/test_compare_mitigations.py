@@ -13,7 +13,6 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.conversations import Row
-from personavec.cues import read_cues
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.finetuning.training import TrainingConfig, read_training_rows
 from personavec.model.chat import chat
@@ -84,7 +83,7 @@ def compare(
     base: LoadedModel, data: Path, vector: PersonaVector, out: Path, config: CompareConfig
 ) -> dict[str, Any]:
     rows = read_training_rows(data)
-    return run(base, rows, vector, SPEC, out, config, cues=read_cues(data), progress=QUIET)
+    return run(base, rows, vector, SPEC, out, config, progress=QUIET)
 
 
 @pytest.fixture(scope="module")

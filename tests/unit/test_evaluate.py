@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, load_model
-from personavec.conversations import ColumnMap
 from personavec.cues import Cue, Cues, read_cues
 from personavec.errors import (
     DataError,
@@ -341,10 +340,6 @@ def test_cues_are_the_distinct_system_prompts_and_opening_turns(tmp_path: Path) 
         Cue(earlier=(("What now?", "None"),)),
     )
     assert (found.rows, found.rejected) == (6, 2)
-    renamed = tmp_path / "renamed.jsonl"
-    renamed.write_text('{"ask": "Hm?", "say": "Ha!"}\n')
-    columns = ColumnMap.parse("prompt=ask,response=say")
-    assert read_cues(renamed, columns=columns).cues == (Cue(earlier=(("Hm?", "Ha!"),)),)
     nothing = tmp_path / "nothing.jsonl"
     nothing.write_text('{"text": "no conversation"}\n')
     with pytest.raises(DataError, match=r"nothing\.jsonl"):

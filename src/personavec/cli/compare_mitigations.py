@@ -81,7 +81,6 @@ def command(
     same command, and mitigations or seeds can be added to a finished one.
     """
     from personavec.conversations import ColumnMap
-    from personavec.cues import read_cues
     from personavec.finetuning.training import read_training_rows
     from personavec.studies import compare_mitigations as study
     from personavec.traits import load_trait
@@ -111,6 +110,7 @@ def command(
         questions=questions,
         samples=samples,
         max_tokens=max_tokens,
+        cues=cues,
         capability=capability,
         capability_items=capability_items,
         flags=tuple(f.strip() for f in (flags or "").split(",") if f.strip()),
@@ -118,8 +118,9 @@ def command(
         batch_tokens=batch_tokens,
     )
     vector = load_vector(vectors or spec.name)
-    mapping = ColumnMap.parse(columns)
-    rows = read_training_rows(data, columns=mapping, split=split, flags=config.flags)
+    rows = read_training_rows(
+        data, columns=ColumnMap.parse(columns), split=split, flags=config.flags
+    )
 
     def load(name: str) -> Any:
         return options.load_model(name, dtype, device)
@@ -135,7 +136,6 @@ def command(
         spec,
         out,
         config,
-        cues=read_cues(data, columns=mapping, split=split) if cues else None,
         judge=judging,
     )
     if as_json:

@@ -179,9 +179,12 @@ def command(
     options.check_engine(engine, engine_arg)
     if judge not in (None, "contrast"):
         raise UsageError(f"--judge {judge}: use contrast")
+    if trait and judge is None:
+        raise UsageError("--trait gives --judge a trait's spec; name the judge")
     if ray is not None and engine != "transformers":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     found = options.screening_vectors(vectors, estimator)
+    specs = options.specs_of(found, trait) if judge else []
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging = None
     if judge is not None:
@@ -197,7 +200,7 @@ def command(
         reference=reference,
         naturals=natural_cache,
         judge=judging,
-        specs=options.specs_of(found, trait) if judging else [],
+        specs=specs,
         ray=ray,
         engine=None if engine == "transformers" else options.engine(engine, engine_arg, loaded),
     )

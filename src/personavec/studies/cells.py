@@ -27,7 +27,7 @@ from personavec.judges.base import Judge
 from personavec.model.chat import chat
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
-from personavec.model.steering import Steering, steering_forwards
+from personavec.model.steering import Action, steering_forwards
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
@@ -80,7 +80,7 @@ class Measured:
 
 
 def measure(
-    bench: Bench, loaded: LoadedModel, folder: Path, *, steering: Sequence[Steering] = ()
+    bench: Bench, loaded: LoadedModel, folder: Path, *, steering: Sequence[Action] = ()
 ) -> Measured:
     """Measure a model, steered or not; what is in `folder` already is read back.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from personavec import capability, finetune
-from personavec.cues import Cues
+from personavec.cues import cues_of
 from personavec.errors import RefusedError, UsageError
 from personavec.finetune import FinetuneConfig
 from personavec.finetuning.mitigations import (
@@ -144,6 +144,8 @@ class CompareConfig:
     samples: int = 1
     max_tokens: int = 64
     temperature: float = 0.7
+    cues: bool = True
+    """Also ask under the training data's own cues."""
     capability: bool = True
     """Run the packaged task."""
     capability_items: int | None = None
@@ -201,13 +203,11 @@ def run(
     out: Path,
     config: CompareConfig | None = None,
     *,
-    cues: Cues | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and measure the whole grid; returns the results that the report draws.
 
-    `cues` are put before questions: those of the training data (`read_cues`).
     Writes `results.json`, `report.html` and a folder for each cell into `out`; a killed run
     continues with the cell it was in. The base judges by contrast unless a judge is given.
 
@@ -224,8 +224,8 @@ def run(
     judge = judge or ContrastJudge(loaded)
     started = time.monotonic()
     with lock(out):
-        claim(out, _settings(loaded, data, vector, spec, config, judge, cues))
-        job = _job(loaded, data, vector, spec, out, config, cues, progress)
+        claim(out, _settings(loaded, data, vector, spec, config, judge))
+        job = _job(loaded, data, vector, spec, out, config, progress)
         cells = judge_cells(_cells(job), [spec], judge, out / "run" / "judged", progress)
         by_arm = {
             arm.name: [found for name, found in cells.items() if _arm_of(name) == arm.name]
@@ -278,13 +278,12 @@ def _job(
     spec: TraitSpec,
     out: Path,
     config: CompareConfig,
-    cues: Cues | None,
     progress: Progress,
 ) -> _Job:
     trained_on, held = split_rows(data.rows, config.held_out, config.seed)
     examples, _ = encode_rows(loaded, held, config.training)
     questions = spec.questions.evaluation[-(config.questions or 0) :]
-    given = cues.cues if cues else ()
+    cues = cues_of(data.rows) if config.cues else ()
     bench = Bench(
         base=loaded,
         vectors=(vector,),
@@ -294,7 +293,7 @@ def _job(
                 spec,
                 questions,
                 config.samples,
-                cues=random.Random(config.seed).sample(given, len(given)),
+                cues=random.Random(config.seed).sample(cues, len(cues)),
                 fits=loaded,
                 new_tokens=config.max_tokens,
             )
@@ -400,7 +399,6 @@ def _settings(
     spec: TraitSpec,
     config: CompareConfig,
     judge: Judge,
-    cues: Cues | None,
 ) -> dict[str, Any]:
     """What a continued run must share. Arms and seeds may be added: cells stand by themselves."""
     shown = _shown(config)
@@ -412,7 +410,6 @@ def _settings(
         "vector": hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16],
         "spec": spec.hash,
         "judge": judge.identity(),
-        "cues": cues.hash if cues else None,
         "config": shown,
     }
 
