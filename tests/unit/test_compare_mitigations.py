@@ -140,14 +140,18 @@ def test_a_finetune_that_is_refused_is_left_out_with_its_reason(
     assert all("steers away from" in note for note in refused)
 
 
-def test_all_layers_and_all_positions_reach_the_finetunes(
-    made: Path, base: LoadedModel, data: Path, vector: PersonaVector, tmp_path: Path
+@pytest.mark.parametrize("where", [{"layer": "all"}, {"positions": "all"}])
+def test_where_a_mitigation_acts_reaches_the_finetunes(
+    made: Path,
+    base: LoadedModel,
+    data: Path,
+    vector: PersonaVector,
+    tmp_path: Path,
+    where: dict[str, Any],
 ) -> None:
     """Plain finetunes are as before, the steered ones are not."""
-    config = replace(CONFIG, seeds=(0,), layer="all", positions="all")
-    found = compare(base, data, vector, tmp_path, config)
+    found = compare(base, data, vector, tmp_path, replace(CONFIG, seeds=(0,), **where))
     before = json.loads((made / "results.json").read_text())
-    assert found["layer"] == "all"
     losses = {
         name: [results["arms"][name]["training_loss"][0] for results in (before, found)]
         for name in ("none", "preventative 1.0")
