@@ -6,6 +6,19 @@ from collections.abc import Sequence
 
 from results_tables import Record, log_odds, pm, share, table
 
+FORECASTS = """How it reads. Overall the prompt tells the answer's expression for apathetic, evil,
+humorous and impolite, hardly for hallucinating and optimistic. Much of that is which condition it
+is: within conditions only impolite's correlation excludes 0.
+"""
+
+CAPPING = """How it reads. Under a prompt that asks for the trait, the cap lowers evil and
+sycophantic by one to two nats, and no other trait beyond chance; apathetic and hallucinating it
+raises a little, which nothing here explains. It leaves the packaged task and neutral text alone,
+but for hallucinating, where the perplexity at every position of given texts rises by a quarter. At
+-2 the vector lowers every trait by more, at a higher perplexity, and costs four of seven
+capability.
+"""
+
 _FAMILIES = {
     "all": "all conditions",
     "prompts": "eight system prompts",
@@ -25,9 +38,11 @@ def monitoring(
         [
             "## Monitoring and serving\n",
             _forecasts(calibrations),
+            FORECASTS if calibrations else "",
             _alarms(ordinary),
             _caught(drift),
             _capping(capping),
+            CAPPING if capping else "",
             _soak(soak),
         ]
     )
@@ -113,7 +128,8 @@ def _caught(drift: Record | None) -> str:
 def _capping(capping: Record | None) -> str:
     text = (
         "### Capping beside addition\n\n"
-        "`make capping`: answers to held-out questions under each trait's most encouraging "
+        "`make capping`: answers to held-out questions, with one and the same sampling noise, "
+        "under each trait's most encouraging "
         "monitoring prompt, with the projection bounded at a percentile of ordinary tokens, or a "
         "multiple of the vector added; and what the same does to the packaged task and to the "
         "perplexity of neutral texts, at every position of them. Differences are to the unsteered "
