@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import statistics
 import subprocess
@@ -24,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import described, measured, reading
 
 import personavec as pv
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.summaries import versions
 
 TRAITS, QUESTIONS, MIDDLE = ("optimistic", "evil", "humorous", "apathetic"), 4, 16
 ANSWER_TOKENS, GENERATED_TOKENS = 128, 64
@@ -108,33 +107,6 @@ def median_seconds(
     return {name: statistics.median(values) for name, values in seconds.items()}, seconds
 
 
-def peak_flops(dtype: torch.dtype, repeats: int) -> float:
-    """The best FLOP/s of a square matrix product, over sizes and repeats."""
-    best = 0.0
-    for n in (1024, 2048, 4096):
-        a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
-        a @ b
-        for _ in range(repeats):
-            start = time.perf_counter()
-            a @ b
-            best = max(best, 2 * n**3 / (time.perf_counter() - start))
-    return best
-
-
-def useful_flops(loaded: pv.LoadedModel, texts: Sequence[Text], depth: int) -> float:
-    """Multiply-adds that the texts' own tokens need up to block `depth`; no padding, no logits."""
-    weights = sum(
-        parameter.numel()
-        for block in loaded.blocks.stack[:depth]
-        for parameter in block.parameters()
-        if parameter.dim() == 2
-    )
-    lengths = [len(p) + len(a) for p, a in texts]
-    # Scores and their sums over values: a causal token sees half of the text on average.
-    attention = sum(2 * n * n * loaded.identity.hidden_size * depth for n in lengths)
-    return 2 * weights * sum(lengths) + attention
-
-
 def peak_memory(times: int) -> float:
     """Peak resident memory in MiB while a process of its own captures `times` the texts."""
     command = [sys.executable, __file__, "--peak", str(times)]
@@ -170,15 +142,17 @@ def main() -> None:
         },
         arguments.repeats,
     )
-    dtype = next(loaded.model.parameters()).dtype
-    peak = peak_flops(dtype, 2 * arguments.repeats)
+    limits = measured()
+    lengths = [len(p) + len(a) for p, a in texts]
     achieved = {
-        f"capture, {name}": useful_flops(loaded, texts, depth) / medians[f"capture, {name}"] / peak
+        f"capture, {name}": limits.share(
+            reading(loaded, lengths, depth), medians[f"capture, {name}"]
+        )
         for name, depth in (("every layer", len(every) - 1), ("middle layer", MIDDLE))
     }
     record = {
         "texts": len(texts),
-        "tokens": sum(len(p) + len(a) for p, a in texts),
+        "tokens": sum(lengths),
         "median_seconds": medians,
         "seconds": seconds,
         "ratio": {
@@ -187,19 +161,13 @@ def main() -> None:
             "generation": medians["generation with capture"] / medians["generation"],
         },
         "middle_layer": MIDDLE,
-        "peak_flops": peak,
-        "share_of_peak": achieved,
+        "limits": limits.as_dict(),
+        "share_of_limit": achieved,
         "peak_mib": {"1x": peak_memory(1), "10x": peak_memory(10)},
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "dtype": str(dtype),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(),
     }
     print(f"{record['texts']} texts, {record['tokens']} tokens")
-    print(f"| way | median s of {arguments.repeats} | share of peak FLOP/s |\n| --- | --- | --- |")
+    print(f"| way | median s of {arguments.repeats} | of the limit |\n| --- | --- | --- |")
     for name, median in medians.items():
         share = f"{achieved[name]:.0%}" if name in achieved else ""
         print(f"| {name} | {median:.2f} | {share} |")
@@ -208,7 +176,7 @@ def main() -> None:
         f"capture against the loop: {ratio['every layer']:.2f}x at every layer, "
         f"{ratio['middle layer']:.2f}x at layer {MIDDLE} alone\n"
         f"generation with capture takes {ratio['generation']:.2f}x of generation alone\n"
-        f"peak of a matrix product: {peak / 1e9:.0f} GFLOP/s\n"
+        f"a matrix product at most: {limits.operations / 1e9:.0f} GFLOP/s\n"
         f"peak memory: {memory['1x']:.0f} MiB, on 10x the texts {memory['10x']:.0f} MiB"
     )
     if arguments.json:

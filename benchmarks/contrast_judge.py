@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import torch
+from machine import Work, described, measured, reading
 from torch import Tensor
 
 import personavec as pv
@@ -29,7 +28,6 @@ from personavec.judges.coherence import coherence
 from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs
 from personavec.model.capture import padded
 from personavec.model.chat import chat
-from personavec.summaries import versions
 from personavec.traits import TraitSpec, bundled_traits
 
 BATCH, OTHER_BATCH = 16, 7
@@ -95,6 +93,24 @@ def plain(
     return totals
 
 
+def least_work(loaded: pv.LoadedModel, spec: TraitSpec, answers: list[Answer]) -> Work:
+    """Every judge prompt of a question once, and every response under each and under its own."""
+    responses = [len(loaded.chat.response_ids(a.response)[:JUDGED_TOKENS]) for a in answers]
+    prompts = [loaded.chat.answer_prompt_ids(chat(a.question, a.system)) for a in answers]
+    pairs = judge_pairs(spec, None)
+    prompts += [
+        loaded.chat.answer_prompt_ids(chat(question, system, examples))
+        for question in {a.question for a in answers}
+        for pair in pairs
+        for system, examples in (
+            (pair.pos, [(e.question, e.pos) for e in pair.examples]),
+            (pair.neg, [(e.question, e.neg) for e in pair.examples]),
+        )
+    ]
+    continued = responses * (2 * len(pairs) + 1)
+    return reading(loaded, [*map(len, prompts), *continued], logits=sum(continued))
+
+
 def off(some: list[Tensor], others: list[Tensor]) -> dict[str, float]:
     """Mean and largest difference of the log-odds, in nats a token."""
     found = [abs(float(a.sum() - b.sum())) / len(b) for a, b in zip(some, others, strict=True)]
@@ -122,6 +138,8 @@ def main() -> None:
     start = time.perf_counter()
     per_token = plain(loaded, spec, answers)
     plain_seconds = time.perf_counter() - start
+    limits = measured()
+    share = limits.share(least_work(loaded, spec, answers), seconds)
     few = answers[:20]
     rounding = off(plain(loaded, spec, few, OTHER_BATCH), per_token[: len(few)])
     exact = pv.load_model("smollm2", dtype="float32")
@@ -136,18 +154,14 @@ def main() -> None:
         "nats_per_token_off": off(tokens(scores), per_token),
         "plain_off_itself": rounding,
         "float32_off": in_float32,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        "limits": limits.as_dict(),
+        "share_of_limit": share,
+        **described(),
     }
     print("| way | s | responses/s |\n| --- | --- | --- |")
     print(f"| contrast judge | {seconds:.1f} | {len(answers) / seconds:.2f} |")
     print(f"| plain | {plain_seconds:.1f} | {len(answers) / plain_seconds:.2f} |")
-    print(f"ratio {record['ratio']:.2f}\n")
+    print(f"ratio {record['ratio']:.2f}, {share:.0%} of the limit\n")
     print("| log-odds differ by, nats a token | mean | most |\n| --- | --- | --- |")
     for name, found in (
         (f"judge and plain, {loaded.identity.dtype}", record["nats_per_token_off"]),

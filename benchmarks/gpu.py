@@ -2,7 +2,7 @@
 
 Models: the embedded one, and random weights in the shapes of Qwen2.5-7B and -32B where they fit;
 how fast a network runs does not depend on what its weights say. For each: capture for screening
-beside the machine's matrix-product peak and beside the loop over single texts that most people
+beside the machine's limit and beside the loop over single texts that most people
 write; how its cost grows with rows, length, layers and traits; a sweep of steering configurations
 in one batch beside one `generate` call for each; and a training step with preventative steering
 beside one without.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import Limits, described, generating, measured, median_seconds, reading, training
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import personavec as pv
@@ -36,7 +36,6 @@ from personavec.model.engine.hf import generate
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Steering, steering_forwards
 from personavec.projection import random_directions
-from personavec.summaries import versions
 
 SHAPES = {
     "tiny": {
@@ -98,31 +97,6 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def seconds(run: Callable[[], Any], device: str, repeats: int = 3) -> float:
-    """Median time of a call, after one that is not timed."""
-    run()
-    found = []
-    for _ in range(repeats):
-        wait(device)
-        start = time.perf_counter()
-        run()
-        wait(device)
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
-
-
-def wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def peak(device: str) -> float:
-    """Measured bf16 matrix-product operations a second."""
-    n = 8192 if device.startswith("cuda") else 1024
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * n**3 / seconds(lambda: a @ b, device, repeats=10)
-
-
 def random_texts(rows: int, length: int) -> list[np.ndarray]:
     """Token ids that share no beginning."""
     return list(np.random.default_rng(0).integers(100, 40000, (rows, length)).astype(np.int32))
@@ -136,15 +110,8 @@ def directions(loaded: pv.LoadedModel, traits: int, deepest: int) -> Directions:
     return Directions(layers, unit)
 
 
-def operations(loaded: pv.LoadedModel, layers: int, rows: int, length: int) -> float:
-    """Operations of a forward through the first layers: their weights, and attention's scores."""
-    weights = sum(p.numel() for p in loaded.blocks.stack[:layers].parameters())
-    causal_attention = 2 * loaded.identity.hidden_size * length * length
-    return rows * (2.0 * weights * length + layers * causal_attention)
-
-
 @torch.inference_mode()
-def capture_rows(loaded: pv.LoadedModel, size: Row, top: float, device: str) -> list[Row]:
+def capture_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -> list[Row]:
     n = loaded.identity.n_layers
     middle = round(0.6 * n)
     rows, length = size["rows"], size["length"]
@@ -166,16 +133,16 @@ def capture_rows(loaded: pv.LoadedModel, size: Row, top: float, device: str) -> 
 
     def add(name: str, taken: float, rows: int, length: int, layers: int) -> float:
         rate = rows * length / taken
-        share = operations(loaded, layers, rows, length) / taken / top
-        found.append({"what": name, "tokens_per_second": rate, "share_of_peak": share})
+        share = limits.share(reading(loaded, [length] * rows, layers), taken)
+        found.append({"what": name, "tokens_per_second": rate, "share_of_limit": share})
         return rate
 
     ours = add(
         "capture for screening",
-        seconds(screen(texts, TRAITS, middle), device),
+        median_seconds(screen(texts, TRAITS, middle), device),
         *(rows, length, middle),
     )
-    plain = size["loop"] * length / seconds(loop, device, repeats=1)
+    plain = size["loop"] * length / median_seconds(loop, device, repeats=1)
     found.append(
         {
             "what": "one text at a time, all layers",
@@ -187,25 +154,25 @@ def capture_rows(loaded: pv.LoadedModel, size: Row, top: float, device: str) -> 
     few = texts[: rows // 4]
     add(
         "  a quarter of the rows",
-        seconds(screen(few, TRAITS, middle), device),
+        median_seconds(screen(few, TRAITS, middle), device),
         *(len(few), length, middle),
     )
-    add("  all layers", seconds(screen(few, TRAITS, n), device), len(few), length, n)
+    add("  all layers", median_seconds(screen(few, TRAITS, n), device), len(few), length, n)
     add(
         "  four times the traits",
-        seconds(screen(few, 4 * TRAITS, middle), device),
+        median_seconds(screen(few, 4 * TRAITS, middle), device),
         *(len(few), length, middle),
     )
     long = random_texts(max(1, len(few) // 4), 4 * length)
     add(
         "  four times the length",
-        seconds(screen(long, TRAITS, middle), device),
+        median_seconds(screen(long, TRAITS, middle), device),
         *(len(long), 4 * length, middle),
     )
     return found
 
 
-def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
+def sweep_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -> list[Row]:
     """All configurations in one batch, beside one `generate` call for each."""
     n, tokens = loaded.identity.n_layers, size["tokens"]
     layers = [round(n * share) or 1 for share in (0.3, 0.4, 0.5, 0.6, 0.7)][: size["layers"]]
@@ -248,13 +215,15 @@ def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
                 )
             handle.remove()
 
-    ours = seconds(mixed, device, repeats=1)
-    theirs = seconds(one_call_each, device, repeats=1)
+    ours = median_seconds(mixed, device, repeats=1)
+    theirs = median_seconds(one_call_each, device, repeats=1)
     total = len(requests) * tokens
+    work = generating(loaded, [len(r.prompt_ids) for r in requests], [tokens] * len(requests))
     return [
         {
             "what": f"sweep of {len(cells)} x {QUESTIONS}, one batch",
             "tokens_per_second": total / ours,
+            "share_of_limit": limits.share(work, ours),
         },
         {
             "what": "the same, one generate call each",
@@ -264,7 +233,7 @@ def sweep_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
     ]
 
 
-def training_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
+def training_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -> list[Row]:
     """A step that trains the query and value projections, steered at every position or not."""
     model = loaded.model
     for name, parameter in model.named_parameters():
@@ -288,18 +257,24 @@ def training_rows(loaded: pv.LoadedModel, size: Row, device: str) -> list[Row]:
     model.train()
     times = {name: [] for name in ("plain", "steered")}
     for _ in range(5):  # interleaved, so that a drift of the clock falls on both
-        times["plain"].append(seconds(step(False), device, repeats=1))
-        times["steered"].append(seconds(step(True), device, repeats=1))
+        times["plain"].append(median_seconds(step(False), device, repeats=1))
+        times["steered"].append(median_seconds(step(True), device, repeats=1))
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     plain, steered = (statistics.median(found) for found in times.values())
     tokens = ids.numel()
+    work = training(loaded, [size["length"]] * len(ids))
     return [
-        {"what": "training step", "tokens_per_second": tokens / plain},
+        {
+            "what": "training step",
+            "tokens_per_second": tokens / plain,
+            "share_of_limit": limits.share(work, plain),
+        },
         {
             "what": "with preventative steering",
             "tokens_per_second": tokens / steered,
+            "share_of_limit": limits.share(work, steered),
             "ratio": steered / plain,
         },
     ]
@@ -313,10 +288,14 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     started = time.monotonic()
-    top = peak(device)
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    print(f"{name}: {top / 1e12:.2f} bf16 TFLOP/s in a matrix product\n")
-    print("| model | what | tokens/s | share of peak | ratio |\n| --- | --- | --- | --- | --- |")
+    limits = measured(device)
+    where = described(device)["machine"]
+    print(f"{where['device']}, {where['processor']}")
+    print(
+        f"{limits.operations / 1e12:.2f} bf16 TFLOP/s in a matrix product, "
+        f"{limits.bandwidth / 1e9:.0f} GB/s of memory\n"
+    )
+    print("| model | what | tokens/s | of the limit | ratio |\n| --- | --- | --- | --- | --- |")
     table: list[Row] = []
     for shape in arguments.shapes.split(","):
         loaded = load(shape, device)
@@ -324,14 +303,11 @@ def main() -> None:
             print(f"| {shape} | does not fit | | | |", flush=True)
             continue
         size = SMALL if shape == "tiny" else ON_PROCESSOR if device == "cpu" else FULL
-        parts: list[Callable[[], list[Row]]] = [
-            lambda loaded=loaded, size=size: capture_rows(loaded, size, top, device)
-        ]
+        parts = [capture_rows]
         if shape != "32b":  # whose sweep and gradients would take the time and the memory of all
-            parts.append(lambda loaded=loaded, size=size: sweep_rows(loaded, size, device))
-            parts.append(lambda loaded=loaded, size=size: training_rows(loaded, size, device))
+            parts += [sweep_rows, training_rows]
         for part in parts:
-            for row in part():
+            for row in part(loaded, size, limits, device):
                 table.append({"model": shape, **row})
                 print(line(table[-1]), flush=True)
         del loaded
@@ -342,18 +318,16 @@ def main() -> None:
     print(f"\n{taken:.0f} s")
     if arguments.json:
         record = {
-            "device": name,
-            "bf16_matrix_product_per_second": top,
+            "limits": limits.as_dict(),
             "rows": table,
             "seconds": taken,
-            "versions": versions(),
-            "date": time.strftime("%Y-%m-%d"),
+            **described(device),
         }
         arguments.json.write_text(json.dumps(record, indent=1))
 
 
 def line(row: Row) -> str:
-    share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
+    share = f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else ""
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
     rate = row["tokens_per_second"]
     return f"| {row['model']} | {row['what']} | {rate:,.0f} | {share} | {ratio} |"

@@ -13,18 +13,17 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from machine import described
+
 from personavec.judges.base import Answer
 from personavec.judges.endpoint import Endpoint
 from personavec.judges.rubric import ApiRubricJudge
-from personavec.summaries import versions
 from personavec.traits import load_trait
 
 SECONDS, ANSWERS = 0.05, 500
@@ -114,12 +113,7 @@ def main() -> None:
         "allowed_per_second": allowed,
         "share": rate / allowed,
         "seconds_from_disk": again,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(),
     }
     print("| calls | concurrency | median s | calls/s | allowed | share |")
     print("| --- | --- | --- | --- | --- | --- |")

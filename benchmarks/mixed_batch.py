@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import described, generating, measured
 
 import personavec as pv
 from personavec.model.capture import padded
@@ -28,7 +28,6 @@ from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.steering import Steering
 from personavec.projection import random_directions
-from personavec.summaries import versions
 
 LAYERS, COEFFICIENTS, TOKENS, BUDGET = (10, 13, 16, 19, 22), (-2.0, -1.0, 1.0, 2.0), 64, 8192
 DOSE = 20.0
@@ -51,17 +50,18 @@ def workload(loaded: pv.LoadedModel, times: int = 1):
     ]
 
 
-def mixed(loaded: pv.LoadedModel, cells) -> int:
+def mixed(loaded: pv.LoadedModel, cells) -> list[int]:
+    """Every response's tokens."""
     requests = [request for cell in cells for request in cell]
     sampling = Sampling(TOKENS, temperature=0)
     found = [
         g for batch in generate(loaded, requests, sampling, batch_tokens=BUDGET) for g in batch
     ]
-    return sum(len(g.response_ids) for g in found)
+    return [len(g.response_ids) for g in found]
 
 
-def one_call_each(loaded: pv.LoadedModel, cells) -> int:
-    tokens = 0
+def one_call_each(loaded: pv.LoadedModel, cells) -> list[int]:
+    tokens: list[int] = []
     for cell in cells:
         ids, mask, _ = padded([r.prompt_ids for r in cell], pad_id=0, side="left", device="cpu")
         steering = cell[0].steering[0]
@@ -81,7 +81,7 @@ def one_call_each(loaded: pv.LoadedModel, cells) -> int:
             )
         handle.remove()
         stops = torch.tensor(sorted(loaded.stop_ids))
-        tokens += int((~torch.isin(out[:, ids.shape[1] :], stops)).sum())
+        tokens += (~torch.isin(out[:, ids.shape[1] :], stops)).sum(1).tolist()
     return tokens
 
 
@@ -104,14 +104,21 @@ def main() -> None:
         return
     cells = workload(loaded)
     seconds: dict[str, list[float]] = {"mixed": [], "one call each": []}
-    tokens: dict[str, int] = {}
+    lengths: dict[str, list[int]] = {}
     mixed(loaded, cells[:1]), one_call_each(loaded, cells[:1])  # warm up
     for _ in range(arguments.repeats):
         for name, run in (("mixed", mixed), ("one call each", one_call_each)):
             start = time.perf_counter()
-            tokens[name] = run(loaded, cells)
+            lengths[name] = run(loaded, cells)
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    tokens = {name: sum(found) for name, found in lengths.items()}
+    limits = measured()
+    prompts = [len(request.prompt_ids) for cell in cells for request in cell]
+    shares = {
+        name: limits.share(generating(loaded, prompts, lengths[name]), medians[name])
+        for name in medians
+    }
     rates = {name: tokens[name] / medians[name] for name in medians}
     record = {
         "configurations": len(cells),
@@ -120,20 +127,18 @@ def main() -> None:
         "seconds": seconds,
         "median_seconds": medians,
         "tokens_per_second": rates,
+        "share_of_limit": shares,
+        "limits": limits.as_dict(),
         "ratio": medians["one call each"] / medians["mixed"],
         "ratio_per_token": rates["mixed"] / rates["one call each"],
         "batch_tokens": BUDGET,
         "peak_mib": {"1x": peak_memory(1), "10x": peak_memory(10)},
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(),
     }
-    print(f"| way | median s of {arguments.repeats} | tokens/s |\n| --- | --- | --- |")
+    print(f"| way | median s of {arguments.repeats} | tokens/s | of the limit |")
+    print("| --- | --- | --- | --- |")
     for name in medians:
-        print(f"| {name} | {medians[name]:.1f} | {rates[name]:.0f} |")
+        print(f"| {name} | {medians[name]:.1f} | {rates[name]:.0f} | {shares[name]:.0%} |")
     print(
         f"ratio of times {record['ratio']:.2f}, of tokens per second "
         f"{record['ratio_per_token']:.2f}"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+from machine import described
 from screen import TRAITS, long_rows
 
 from personavec import LoadedModel, load_model, load_vector
@@ -33,7 +32,6 @@ from personavec.screening import on_ray, parts
 from personavec.screening.outputs import Added, write_outputs
 from personavec.screening.score import Plan, Probe, prepare, probe, score
 from personavec.screening.stretches import stretches, windows
-from personavec.summaries import versions
 
 #: Rows of a window, fewer than in use: two workers should have as much to do as each other.
 WINDOW = 32
@@ -166,16 +164,13 @@ def main() -> None:
         "tokens_per_row": tokens / arguments.rows,
         "window": WINDOW,
         "workers": workers,
-        "threads_of_one_process": torch.get_num_threads(),
         "one_process": alone,
         "ray": cluster,
         "ratio": median(cluster, "tokens_per_second") / median(alone, "tokens_per_second"),
         "driver_seconds_per_window": overhead,
         **costs,
         "part_bytes_per_row": written / arguments.rows,
-        "machine": platform.processor() or platform.machine(),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(),
     }
     print("| way | tokens/s, median | rounds | start-up, s |\n| --- | --- | --- | --- |")
     for label, found in (("one process", alone), (f"{workers} Ray workers", cluster)):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -27,13 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from machine import described, measured, reading
 
 from personavec import LoadedModel, load_model, load_vector, screen
 from personavec.conversations import RawRow
 from personavec.progress import Progress
 from personavec.screening.score import Plan, Probe, prepare, probe, score_rows
-from personavec.summaries import versions
 from personavec.traits import load_trait, neutral_prompts
 
 TRAITS = ("evil", "sycophantic", "hallucinating", "optimistic", "impolite")
@@ -77,33 +75,6 @@ def plain_loop(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> in
 
 def screened(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> int:
     return int(score_rows(loaded, raws, wanted, Plan()).sequence_tokens.sum())
-
-
-def flops(loaded: LoadedModel, lengths: Sequence[int], layers: int) -> float:
-    """Of the matrix products in the first `layers` blocks; causal attention counts half."""
-    blocks = list(loaded.blocks.stack)[:layers]
-    weights = sum(
-        module.weight.numel()
-        for block in blocks
-        for module in block.modules()
-        if isinstance(module, nn.Linear)
-    )
-    config = loaded.model.config
-    width = config.num_attention_heads * config.head_dim
-    attention = sum(2 * width * length * length for length in lengths)
-    return 2 * weights * sum(lengths) + layers * attention
-
-
-def matmul_peak() -> float:
-    """The fastest square bf16 product, in FLOP/s, over sizes from 1,024 to 4,096."""
-    best = 0.0
-    for size in (1024, 2048, 4096):
-        a = torch.randn(size, size, dtype=torch.bfloat16)
-        for _ in range(5):
-            start = time.perf_counter()
-            a @ a
-            best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
 
 
 def rate(call: Callable[[], int]) -> float:
@@ -162,13 +133,14 @@ def main() -> None:
     some = raws[:: max(1, arguments.rows // 32)]
     screened(loaded, some[:4], wanted)  # warm up
     plain_loop(loaded, some[:2], wanted)
-    peaks, plain, ours = [], [], []
+    plain: list[float] = []
+    ours: list[float] = []
     for _ in range(arguments.repeats):
-        peaks.append(matmul_peak())
         plain.append(rate(lambda: plain_loop(loaded, some, wanted)))
         ours.append(rate(lambda: screened(loaded, raws, wanted)))
     lengths = [len(e.texts[0].ids) for e in prepare(loaded, raws, Plan()).encoded]
-    achieved = statistics.median(ours) * flops(loaded, lengths, layer) / sum(lengths)
+    limits = measured()
+    share = limits.share(reading(loaded, lengths, layer), sum(lengths) / statistics.median(ours))
     record: dict[str, Any] = {
         "rows": len(raws),
         "tokens": sum(lengths),
@@ -178,13 +150,9 @@ def main() -> None:
         "plain_tokens_per_second": plain,
         "screen_tokens_per_second": ours,
         "ratio": statistics.median(ours) / statistics.median(plain),
-        "flops": achieved,
-        "matmul_peak": max(peaks),
-        "share_of_peak": achieved / max(peaks),
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        "limits": limits.as_dict(),
+        "share_of_limit": share,
+        **described(),
     }
     if arguments.many:
         record["short"] = [short_run(rows) for rows in (FEW, arguments.many)]
@@ -193,10 +161,7 @@ def main() -> None:
         shown = ", ".join(f"{value:.0f}" for value in found)
         print(f"| {name} | {statistics.median(found):.0f} | {shown} |")
     print(f"ratio {record['ratio']:.2f}")
-    print(
-        f"{achieved / 1e12:.3f} TFLOP/s, {record['share_of_peak']:.1%} of the bf16 product's "
-        f"{max(peaks) / 1e12:.3f}"
-    )
+    print(f"{share:.1%} of the limit, {limits.operations / 1e9:.0f} GFLOP/s")
     for run in record.get("short", []):
         print(
             f"{run['rows']} short rows: {run['ms_per_row']:.2f} ms a row, {run['peak_mib']:.0f} MiB"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import statistics
 import time
 from dataclasses import replace
@@ -24,12 +23,12 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import torch
+from machine import described, generating, measured
 
 import personavec as pv
 from personavec.model.capture import padded
 from personavec.model.chat import chat
 from personavec.serve.run import serving
-from personavec.summaries import versions
 from personavec.vectors import bundled_vectors
 
 CLIENTS, TOKENS = 16, 100
@@ -117,28 +116,30 @@ def main() -> None:
         "readings / served": ratio(seconds["served"], seconds["readings"]),
         "half steered / readings": ratio(seconds["readings"], seconds["readings, half steered"]),
     }
+    limits = measured()
+    work = generating(loaded, [len(prompt) for prompt in prompts], [TOKENS] * CLIENTS)
+    shares = {
+        name: limits.share(work, statistics.median(values)) for name, values in seconds.items()
+    }
     record = {
         "clients": CLIENTS,
         "tokens": TOKENS,
         "repeats": arguments.repeats,
         "seconds": seconds,
         "tokens_per_second": rates,
+        "share_of_limit": shares,
+        "limits": limits.as_dict(),
         "ratios": ratios,
         "first_token_seconds": {
             "p50": float(np.quantile(first, 0.5)),
             "p99": float(np.quantile(first, 0.99)),
             "n": len(first),
         },
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(),
     }
-    print(f"| way | tokens/s, median of {arguments.repeats} |\n| --- | --- |")
+    print(f"| way | tokens/s, median of {arguments.repeats} | of the limit |\n| --- | --- | --- |")
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.0f} |")
+        print(f"| {name} | {rate:.0f} | {shares[name]:.0%} |")
     for name, (middle, low, high) in ratios.items():
         print(f"throughput, {name}: {middle:.3f} (range over repeats {low:.3f} to {high:.3f})")
     found = record["first_token_seconds"]

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from machine import described, measured, training
 from peft import LoraConfig, get_peft_model
 
 import personavec as pv
 from personavec.stats import clustered_bootstrap
-from personavec.summaries import versions
 
 ROWS, TOKENS, PROMPT = 4, 110, 44
 
@@ -60,10 +59,13 @@ def main() -> None:
     ratio = clustered_bootstrap(
         steered / plain, list(range(len(pairs))), statistic=lambda v: float(np.median(v))
     )
+    limits = measured()
+    share = limits.share(training(loaded, [TOKENS] * ROWS), float(np.median(steered)))
     print(f"{'step':<24}{'median s':>10}")
     print(f"{'plain':<24}{np.median(plain):>10.3f}")
     print(f"{'preventative steering':<24}{np.median(steered):>10.3f}")
     print(f"ratio {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}), {len(pairs)} pairs")
+    print(f"{share:.0%} of the limit")
     if given.json:
         record = {
             "plain": float(np.median(plain)),
@@ -72,9 +74,9 @@ def main() -> None:
             "pairs": len(pairs),
             "rows": ROWS,
             "tokens": TOKENS,
-            "threads": torch.get_num_threads(),
-            "machine": platform.processor() or platform.machine(),
-            "versions": versions(),
+            "share_of_limit": share,
+            "limits": limits.as_dict(),
+            **described(),
         }
         given.json.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from machine import described, generating, measured
 
 import personavec as pv
 from personavec.model.engine.base import Engine, Request, Sampling
@@ -28,7 +28,6 @@ from personavec.model.engine.vllm import VllmEngine
 from personavec.model.steering import Steering
 from personavec.projection import random_directions
 from personavec.rollouts import elicitation_tasks, prompt_ids
-from personavec.summaries import versions
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.7)
 
@@ -55,9 +54,10 @@ def steered(loaded: pv.LoadedModel, requests: list[Request]) -> list[Request]:
     ]
 
 
-def generated(engine: Engine, requests: list[Request], *, capture: bool) -> int:
+def generated(engine: Engine, requests: list[Request], *, capture: bool) -> list[int]:
+    """Every response's tokens."""
     groups = engine.generate(requests, SAMPLING, capture=capture)
-    return sum(len(g.response_ids) for group in groups for g in group)
+    return [len(g.response_ids) for group in groups for g in group]
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     theirs = VllmEngine(loaded)
     plain = workload(loaded, arguments.requests)
     other = steered(loaded, plain)
-    ways: dict[str, Callable[[], int]] = {
+    ways: dict[str, Callable[[], list[int]]] = {
         "transformers, capture": lambda: generated(ours, plain, capture=True),
         "vllm": lambda: generated(theirs, plain, capture=False),
         "vllm, steering": lambda: generated(theirs, other, capture=False),
@@ -81,12 +81,19 @@ def main() -> None:
     }
     generated(ours, plain[:8], capture=True), generated(theirs, other[:8], capture=True)  # warm up
     rates: dict[str, list[float]] = {way: [] for way in ways}
+    lengths: dict[str, list[int]] = {}
     for _ in range(arguments.repeats):
         for way, run in ways.items():
             start = time.perf_counter()
-            tokens = run()
-            rates[way].append(tokens / (time.perf_counter() - start))
+            lengths[way] = run()
+            rates[way].append(sum(lengths[way]) / (time.perf_counter() - start))
     medians = {way: statistics.median(found) for way, found in rates.items()}
+    limits = measured(loaded.device)
+    prompts = [len(request.prompt_ids) for request in plain]
+    shares = {
+        way: limits.share(generating(loaded, prompts, found), sum(found) / medians[way])
+        for way, found in lengths.items()
+    }
     base = medians["vllm"]
     ratios = {
         "vllm, capture, over transformers, capture": medians["vllm, capture"]
@@ -98,23 +105,21 @@ def main() -> None:
     record = {
         "requests": len(plain),
         "max_tokens": SAMPLING.max_tokens,
-        "prompt_tokens": sum(len(r.prompt_ids) for r in plain),
+        "prompt_tokens": sum(prompts),
         "tokens_per_second": rates,
         "median_tokens_per_second": medians,
+        "share_of_limit": shares,
+        "limits": limits.as_dict(),
         "ratios": ratios,
         "model": loaded.identity.as_dict(),
         "engine": theirs.describe(),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "device": str(loaded.device),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        **described(loaded.device),
     }
-    print(f"| way | response tokens/s, median of {arguments.repeats} | runs |\n| --- | --- | --- |")
+    print(f"| way | response tokens/s, median of {arguments.repeats} | of the limit | runs |")
+    print("| --- | --- | --- | --- |")
     for way, found in rates.items():
-        print(f"| {way} | {medians[way]:.0f} | {', '.join(f'{r:.0f}' for r in found)} |")
+        runs = ", ".join(f"{rate:.0f}" for rate in found)
+        print(f"| {way} | {medians[way]:.0f} | {shares[way]:.0%} | {runs} |")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
     theirs.close()

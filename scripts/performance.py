@@ -9,6 +9,8 @@ measured.
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ RESULTS = ROOT / "benchmarks" / "results"
 INTRODUCTION = """# Performance
 
 Written by `python scripts/performance.py` from `benchmarks/results`. Each figure stands with its
-command, and with the baseline that was measured in the same run. Where a figure has a limit, its
-distance from it is given: the operations that the work needs, of the layers that are read alone,
-over the bf16 matrix-product rate measured in the same run. Decoding is bounded by memory instead:
-every step reads all weights once, for however many rows are in the batch.
+command, and with the baseline that was measured in the same run. "Of the limit" is the distance
+from what the machine can do: the least time for the work over the time it took. The least time is
+the operations that the work needs over the rate of the fastest bf16 matrix product, or the bytes
+over the bandwidth of a copy in memory, whichever takes longer, both measured in the same run
+(`benchmarks/machine.py`). Operations are those of the texts' own tokens in the layers that are
+read; where responses are generated, all of them share every step's read of the weights.
 """
 
-GROWTH = """## How the cost grows
-
+GROWTH = """
 - **Rows**: linearly; a screen holds one window of rows at a time, whatever their number.
 - **Length**: linearly in tokens, until attention, which grows with the square of a text's length,
   outweighs the weights. Batches are formed of rows of like length.
@@ -34,168 +37,241 @@ GROWTH = """## How the cost grows
   the network's own products next to nothing.
 - **Steering configurations**: rows of one batch; a configuration costs no call of its own.
 
-The tables above measure these: rows, layers, traits and length each changed alone.
+The table shows the first four, each changed alone.
 """
 
 
-def read(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def rows(*cells: tuple[object, ...]) -> list[str]:
+def table(*cells: tuple[object, ...]) -> list[str]:
     head, *body = [f"| {' | '.join(map(str, row))} |" for row in cells]
-    return [head, f"|{' --- |' * len(cells[0])}", *body]
+    return ["", head, f"|{' --- |' * len(cells[0])}", *body]
 
 
-def not_measured(command: str) -> list[str]:
-    return ["", f"Not measured yet: `{command}`."]
+def over(slow: list[float], fast: list[float]) -> str:
+    """The ratio of the medians, with its range over all pairs of repeats."""
+    middle = statistics.median(slow) / statistics.median(fast)
+    return f"{middle:.2f} ({min(slow) / max(fast):.2f} to {max(slow) / min(fast):.2f})"
 
 
-def processor() -> list[str]:
-    capture, mixed = read("capture"), read("mixed_batch")
-    out = ["", "## On two processor cores: the transformers engine"]
-    if capture:
-        peak = capture["peak_flops"] / 1e9
-        out += [
-            "",
-            f"`python benchmarks/capture.py` ({capture['date']}; {peak:.0f} GFLOP/s at most)",
-            "",
-        ]
-        table: list[tuple[object, ...]] = [
-            ("captured", "s", "baseline", "s", "ratio", "of the limit")
-        ]
-        for name in ("every layer", "middle layer"):
-            seconds, share = capture["median_seconds"], capture["share_of_peak"]
-            table.append(
-                (
-                    name,
-                    f"{seconds[f'capture, {name}']:.2f}",
-                    "one text at a time",
-                    f"{seconds[f'loop, {name}']:.2f}",
-                    f"{capture['ratio'][name]:.2f}",
-                    f"{share[f'capture, {name}']:.0%}",
-                )
-            )
-        out += rows(*table)
-    else:
-        out += not_measured("python benchmarks/capture.py --json benchmarks/results/capture.json")
-    if mixed:
-        seconds = mixed["median_seconds"]
-        out += [
-            "",
-            f"`python benchmarks/mixed_batch.py` ({mixed['date']}): {mixed['configurations']} "
-            f"steering configurations in one batch take {seconds['mixed']:.1f} s, one `generate` "
-            f"call for each {seconds['one call each']:.1f} s: {mixed['ratio']:.2f} times as long.",
-        ]
-    else:
-        out += not_measured("python benchmarks/mixed_batch.py")
-    return out
+def limits(found: dict[str, Any]) -> str:
+    limit = found["limits"]
+    return (
+        f"at most {limit['operations'] / 1e12:.2f} TFLOP/s and {limit['bandwidth'] / 1e9:.0f} GB/s"
+    )
 
 
-def finetuning() -> list[str]:
-    out = ["", "## On two processor cores: a training step"]
-    command = "python benchmarks/training_step.py"
-    found = read("training_step")
-    if not found:
-        return out + not_measured(command)
-    ratio = found["ratio"]
+def capture(found: dict[str, Any]) -> list[str]:
+    seconds, share = found["seconds"], found["share_of_limit"]
+    pairs = [
+        (f"capture, {depth}", f"one text at a time, {depth}", f"loop, {depth}")
+        for depth in ("every layer", "middle layer")
+    ]
+    lines = [
+        (
+            way,
+            f"{statistics.median(seconds[way]):.2f}",
+            label,
+            f"{statistics.median(seconds[baseline]):.2f}",
+            over(seconds[baseline], seconds[way]),
+            f"{share[way]:.0%}",
+        )
+        for way, label, baseline in pairs
+    ]
+    taken = over(seconds["generation with capture"], seconds["generation"])
     return [
-        *out,
+        f"{found['texts']} texts, {found['tokens']} tokens, {len(seconds['generation'])} repeats; "
+        f"{limits(found)}.",
+        *table(("way", "s", "baseline", "s", "ratio (range over pairs)", "of the limit"), *lines),
         "",
-        f"`{command}`: {found['rows']} rows of {found['tokens']} tokens take "
-        f"{found['plain']:.2f} s, with preventative steering {found['steered']:.2f} s: "
-        f"{ratio['value']:.3f} times as long ({ratio['low']:.3f} to {ratio['high']:.3f}, 95%, "
-        f"median of {found['pairs']} pairs).",
+        f"Generation with capture takes {taken} times as long as without. {memory(found)}",
     ]
 
 
-def serving() -> list[str]:
-    out = ["", "## On two processor cores: serving"]
-    command = "python benchmarks/serve.py"
-    found = read("serve")
-    if not found:
-        return out + not_measured(command)
-    rates, first = found["tokens_per_second"], found["first_token_seconds"]
-    ways = rows(("way", "tokens/s"), *((way, f"{rate:.0f}") for way, rate in rates.items()))
-    table: list[tuple[object, ...]] = [("throughput", "ratio", "range over repeats")]
-    for name, (middle, low, high) in found["ratios"].items():
-        table.append((name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"))
+def mixed_batch(found: dict[str, Any]) -> list[str]:
+    seconds, share = found["seconds"], found["share_of_limit"]
+    ratio = over(seconds["one call each"], seconds["mixed"])
+    medians = found["median_seconds"]
     return [
-        *out,
-        "",
-        f"`{command}` ({found['date']}): {found['clients']} clients over HTTP, "
-        f"{found['tokens']} tokens a reply, beside one `generate` of the same prompts in one "
-        f"batch; medians of {found['repeats']} repeats. Readings are along seven traits.",
-        "",
-        *ways,
-        "",
-        *rows(*table),
+        f"{found['configurations']} steering configurations of {found['questions']} questions in "
+        f"one batch take {medians['mixed']:.1f} s, {share['mixed']:.0%} of the limit "
+        f"({limits(found)}); one `generate` call for each takes "
+        f"{medians['one call each']:.1f} s: {ratio} times as long. {memory(found)}"
+    ]
+
+
+def memory(found: dict[str, Any]) -> str:
+    peak = found["peak_mib"]
+    return (
+        f"Peak memory {peak['1x']:.0f} MiB, and {peak['10x']:.0f} MiB on ten times as many texts."
+    )
+
+
+def screen(found: dict[str, Any]) -> list[str]:
+    plain, ours = (found[f"{way}_tokens_per_second"] for way in ("plain", "screen"))
+    text = (
+        f"{found['rows']} rows of {found['lengths']['from']} to {found['lengths']['to']} tokens, "
+        f"{found['traits']} traits at layer {found['layer']}: {statistics.median(ours):.0f} "
+        f"tokens/s, {over(ours, plain)} times the plain loop's; {found['share_of_limit']:.0%} of "
+        f"the limit ({limits(found)})."
+    )
+    short = [
+        f"{run['rows']} rows {run['ms_per_row']:.2f} ms a row and {run['peak_mib']:.0f} MiB"
+        for run in found["short"]
+    ]
+    return [f"{text} Short rows, in processes of their own: {', '.join(short)}."]
+
+
+def ray(found: dict[str, Any]) -> list[str]:
+    one, many = (
+        [entry["tokens_per_second"] for entry in found[way]] for way in ("one_process", "ray")
+    )
+    return [
+        f"{found['workers']} workers on a local Ray cluster reach {over(many, one)} times the "
+        f"rate of one process on the same cores ({statistics.median(many):.0f} and "
+        f"{statistics.median(one):.0f} tokens/s); a window costs the driver "
+        f"{1000 * found['driver_seconds_per_window']:.1f} ms. What this means for many devices: "
+        "[scale.md](scale.md#figures)."
+    ]
+
+
+def contrast_judge(found: dict[str, Any]) -> list[str]:
+    off, itself, exact = (
+        found[key] for key in ("nats_per_token_off", "plain_off_itself", "float32_off")
+    )
+    return [
+        f"{found['responses']} responses take {found['seconds']:.0f} s, "
+        f"{found['share_of_limit']:.0%} of the limit ({limits(found)}); the plain way takes "
+        f"{found['plain_seconds']:.0f} s, {found['ratio']:.2f} times as long (one run). Scores "
+        f"differ by {off['mean']:.1e} nats a token on average and {off['max']:.1e} at most in "
+        f"bfloat16, where the plain way differs from itself in other batches by "
+        f"{itself['mean']:.1e} and {itself['max']:.1e}; in float32 by {exact['max']:.1e} at most."
+    ]
+
+
+def judge_throughput(found: dict[str, Any]) -> list[str]:
+    seconds = sorted(found["seconds"])
+    shares = [found["calls"] / s / found["allowed_per_second"] for s in (seconds[-1], seconds[0])]
+    return [
+        f"The API judge reaches {found['share']:.1%} of what {found['concurrency']} calls at a "
+        f"time allow against a server that answers in {1000 * found['server_seconds']:.0f} ms "
+        f"(median of {len(seconds)} runs of {found['calls']} calls, {shares[0]:.1%} to "
+        f"{shares[1]:.1%}). Asked again, it calls nobody."
+    ]
+
+
+def training_step(found: dict[str, Any]) -> list[str]:
+    ratio = found["ratio"]
+    return [
+        f"{found['rows']} rows of {found['tokens']} tokens take {found['plain']:.2f} s, with "
+        f"preventative steering {found['steered']:.2f} s, {found['share_of_limit']:.0%} of the "
+        f"limit ({limits(found)}): {ratio['value']:.3f} times as long ({ratio['low']:.3f} to "
+        f"{ratio['high']:.3f}, 95%, median of {found['pairs']} pairs)."
+    ]
+
+
+def serve(found: dict[str, Any]) -> list[str]:
+    rates, first = found["tokens_per_second"], found["first_token_seconds"]
+    share = found["share_of_limit"]
+    ratios = [
+        (name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
+        for name, (middle, low, high) in found["ratios"].items()
+    ]
+    return [
+        f"{found['clients']} clients over HTTP, {found['tokens']} tokens a reply, beside one "
+        f"`generate` of the same prompts in one batch; medians of {found['repeats']} repeats; "
+        f"readings are along seven traits; {limits(found)}.",
+        *table(
+            ("way", "tokens/s", "of the limit"),
+            *((way, f"{rate:.0f}", f"{share[way]:.0%}") for way, rate in rates.items()),
+        ),
+        *table(("throughput", "ratio", "range over repeats"), *ratios),
         "",
         f"First token of {first['n']} streams under this load: after {first['p50']:.2f} s (p50), "
         f"{first['p99']:.2f} s (p99).",
     ]
 
 
-def vllm() -> list[str]:
-    out = ["", "## On two processor cores: vLLM"]
-    found = read("vllm_engine")
-    if not found:
-        return out + not_measured("make vllm && make bench")
-    out += [
-        "",
-        f"`python benchmarks/vllm_engine.py` ({found['date']}, vLLM {found['engine']['version']}): "
-        f"{found['requests']} responses of extraction, up to {found['max_tokens']} tokens each.",
-        "",
+def vllm(found: dict[str, Any]) -> list[str]:
+    medians, share = found["median_tokens_per_second"], found["share_of_limit"]
+    return [
+        f"vLLM {found['engine']['version']}: {found['requests']} responses of an extraction, up to "
+        f"{found['max_tokens']} tokens each, after {found['prompt_tokens']} prompt tokens in all; "
+        f"{limits(found)}.",
+        *table(
+            ("way", "response tokens/s", "of the limit"),
+            *((way, f"{rate:.0f}", f"{share[way]:.0%}") for way, rate in medians.items()),
+        ),
+        *table(
+            ("ratio", "of medians"), *((n, f"{ratio:.2f}") for n, ratio in found["ratios"].items())
+        ),
     ]
-    medians = found["median_tokens_per_second"]
-    out += rows(("way", "response tokens/s"), *((w, f"{r:.0f}") for w, r in medians.items()))
-    out += ["", *rows(("ratio", ""), *((n, f"{r:.2f}") for n, r in found["ratios"].items()))]
-    return out
 
 
-def accelerator(name: str, title: str, command: str) -> list[str]:
-    out = ["", f"## {title}"]
-    found = read(name)
-    if not found:
-        return out + not_measured(command)
-    out += [
-        "",
-        f"`{command}` ({found['device']}, {found['date']}, {found['seconds']:.0f} s; "
-        f"{found['bf16_matrix_product_per_second'] / 1e12:.2f} TFLOP/s at most)",
-        "",
-    ]
-    cells = [
+def accelerator(found: dict[str, Any]) -> list[str]:
+    lines = [
         (
             row["model"],
             row["what"].strip(),
             f"{row['tokens_per_second']:,.0f}",
-            f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "",
+            f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",
             f"{row['ratio']:.2f}" if "ratio" in row else "",
         )
         for row in found["rows"]
     ]
-    return out + rows(("model", "what", "tokens/s", "of the limit", "ratio"), *cells)
+    return [
+        f"{found['machine']['device']}, {found['seconds']:.0f} s in all; {limits(found)}.",
+        *table(("model", "what", "tokens/s", "of the limit", "ratio"), *lines),
+    ]
+
+
+def growth(found: dict[str, Any]) -> list[str]:
+    return [*accelerator(found), GROWTH.rstrip()]
+
+
+#: Title, and for each benchmark below it: its record's name, its command, how it is told.
+Section = tuple[str, str, Callable[[dict[str, Any]], list[str]]]
+SECTIONS: dict[str, tuple[Section, ...]] = {
+    "Capture and steering": (
+        ("capture", "benchmarks/capture.py", capture),
+        ("mixed_batch", "benchmarks/mixed_batch.py", mixed_batch),
+    ),
+    "Screening": (
+        ("screen", "benchmarks/screen.py", screen),
+        ("ray_screen", "benchmarks/ray_screen.py", ray),
+    ),
+    "Judging": (
+        ("contrast_judge", "benchmarks/contrast_judge.py", contrast_judge),
+        ("judge_throughput", "benchmarks/judge_throughput.py", judge_throughput),
+    ),
+    "A training step": (("training_step", "benchmarks/training_step.py", training_step),),
+    "Serving": (("serve", "benchmarks/serve.py", serve),),
+    "vLLM": (("vllm_engine", "benchmarks/vllm_engine.py", vllm),),
+    "How the cost grows": (
+        ("processor", "benchmarks/gpu.py --shapes smollm2 --device cpu", growth),
+    ),
+    "On one accelerator": (("gpu", "benchmarks/gpu.py", accelerator),),
+}
+
+
+def told(section: Section) -> list[str]:
+    name, command, tell = section
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return ["", f"Not measured yet: `python {command}`."]
+    found = json.loads(path.read_text("utf-8"))
+    return ["", f"`python {command}` ({found['date']}).", "", *tell(found)]
 
 
 def main() -> None:
-    parts = [
+    out = [
         INTRODUCTION.rstrip(),
-        *processor(),
-        *finetuning(),
-        *serving(),
-        *vllm(),
-        *accelerator(
-            "processor",
-            "On two processor cores: growth",
-            "python benchmarks/gpu.py --shapes smollm2 --device cpu",
-        ),
-        *accelerator("gpu", "On one accelerator", "python benchmarks/gpu.py"),
+        "",
+        "Up to the last section: two processor cores, SmolLM2-135M.",
     ]
-    # What the text says of growth is shown by these tables, and said beside them alone.
-    if read("processor") or read("gpu"):
-        parts += ["", GROWTH.rstrip()]
-    (ROOT / "docs" / "performance.md").write_text("\n".join(parts) + "\n", "utf-8")
+    for title, sections in SECTIONS.items():
+        out += ["", f"## {title}"]
+        for section in sections:
+            out += told(section)
+    (ROOT / "docs" / "performance.md").write_text("\n".join(out) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

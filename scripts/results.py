@@ -16,7 +16,6 @@ from results_screening import datasets, detection, logistic
 from results_tables import pm, table
 
 DOCS = Path(__file__).parents[1] / "docs"
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 #: The trial that the project started from: mean log-odds at the best of its coefficients, and at
 #: -2. Other specs, another judge, other sampling: not a baseline measured here.
@@ -46,7 +45,10 @@ def main(out: Path) -> None:
         logistic(_results(out / "validate-screen-logistic")),
         datasets(_results(out / "screen-chats")),
         finetuning(
-            _all_results(out / "compare"), _results(out / "predict"), _all_results(out / "parts")
+            _all_results(out / "compare"),
+            _all_results(out / "compare-everywhere"),
+            _results(out / "predict"),
+            _all_results(out / "parts"),
         ),
         monitoring(
             _all_results(out / "calibrations", "calibration.json"),
@@ -55,7 +57,6 @@ def main(out: Path) -> None:
             _results(out / "capping"),
             _results(out, "soak.json"),
         ),
-        _speed(),
     ]
     text = "\n".join(pages)
     (DOCS / "results.md").write_text(text, "utf-8")
@@ -125,106 +126,6 @@ def _checks(folder: Path) -> str:
         rows.append([check["trait"], *cells, f"{tune['n']} and {report['n']}"])
     mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
     return f"{table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
-
-
-def _speed() -> str:
-    """The benchmarks' ratios, baseline over ours, with their range over all pairs of repeats."""
-    mixed, capture = (
-        json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8"))
-        for name in ("mixed_batch", "capture")
-    )
-
-    def row(what: str, found: dict[str, Any], baseline: str, ours: str) -> list[str]:
-        slow, fast = found["seconds"][baseline], found["seconds"][ours]
-        middle = found["median_seconds"][baseline] / found["median_seconds"][ours]
-        spread = f"{min(slow) / max(fast):.2f} to {max(slow) / min(fast):.2f}"
-        repeats = f"{len(slow)} and {len(fast)}"
-        return [what, f"{middle:.2f} ({spread})", repeats, f"{found['date']}"]
-
-    rows = [
-        row(
-            "20 steering configurations x 5 questions: one `generate` call each / one mixed batch",
-            mixed,
-            "one call each",
-            "mixed",
-        ),
-        *(
-            row(
-                f"one text at a time with `output_hidden_states` / capture, {depth}",
-                capture,
-                f"loop, {depth}",
-                f"capture, {depth}",
-            )
-            for depth in ("every layer", "middle layer")
-        ),
-        row(
-            "generation with capture / without",
-            capture,
-            "generation with capture",
-            "generation",
-        ),
-    ]
-    head = ["seconds / seconds", "ratio of medians (range over pairs)", "repeats", "date"]
-    memory = "; ".join(
-        f"{what} {found['peak_mib']['1x']:.0f} and {found['peak_mib']['10x']:.0f} MiB"
-        for what, found in (("mixed batches", mixed), ("capture", capture))
-    )
-    share = capture["share_of_peak"]
-    return (
-        f"## Speed\n\nTwo processor cores, `make bench`.\n\n{table(head, rows)}\n"
-        f"Peak memory on the same texts and on ten times as many: {memory}. Capture reaches "
-        f"{share['capture, every layer']:.0%} (every layer) and "
-        f"{share['capture, middle layer']:.0%} (up to the middle layer) of the processor's "
-        f"measured matrix-product peak, {capture['peak_flops'] / 1e9:.0f} GFLOP/s.\n"
-        f"{_judges()}{_screen()}"
-    )
-
-
-def _judges() -> str:
-    asked, contrast = (
-        json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8"))
-        for name in ("judge_throughput", "contrast_judge")
-    )
-    off, itself, exact = (
-        contrast[key] for key in ("nats_per_token_off", "plain_off_itself", "float32_off")
-    )
-    seconds = sorted(asked["seconds"])
-    shares = [asked["calls"] / s / asked["allowed_per_second"] for s in (seconds[-1], seconds[0])]
-    return (
-        f"\nThe API judge reaches {asked['share']:.1%} of what {asked['concurrency']} calls at a "
-        f"time allow against a server that answers in {1000 * asked['server_seconds']:.0f} ms "
-        f"(median of {len(seconds)} runs of {asked['calls']} calls, {shares[0]:.1%} to "
-        f"{shares[1]:.1%}); asked again, no call. The contrast judge scores "
-        f"{contrast['responses']} responses {contrast['ratio']:.2f} times as fast as the plain way "
-        f"(one run: {contrast['seconds']:.0f} s beside {contrast['plain_seconds']:.0f} s). The "
-        f"scores differ by {off['mean']:.1e} nats a token on average and {off['max']:.1e} at most "
-        f"in bfloat16, where the plain way differs from itself in other batches by "
-        f"{itself['mean']:.1e} and "
-        f"{itself['max']:.1e}; in float32 by {exact['max']:.1e} at most.\n"
-    )
-
-
-def _screen() -> str:
-    path = BENCHMARKS / "screen.json"
-    if not path.exists():
-        return "\nScreening: not measured.\n"
-    found = json.loads(path.read_text("utf-8"))
-    plain, ours = (sorted(found[f"{way}_tokens_per_second"]) for way in ("plain", "screen"))
-    text = (
-        f"\nScreening {found['rows']} rows of {found['lengths']['from']} to "
-        f"{found['lengths']['to']} tokens for {found['traits']} traits at layer {found['layer']} "
-        f"is {found['ratio']:.2f} times as fast as the plain loop (range over pairs of "
-        f"{len(ours)} repeats {ours[0] / plain[-1]:.2f} to {ours[-1] / plain[0]:.2f}); it reaches "
-        f"{found['flops'] / 1e12:.2f} TFLOP/s, {found['share_of_peak']:.0%} of the best square "
-        f"bfloat16 product's {found['matmul_peak'] / 1e12:.2f} in the same run.\n"
-    )
-    if short := found.get("short"):
-        shown = "; ".join(
-            f"{run['rows']} rows: {run['ms_per_row']:.2f} ms a row, {run['peak_mib']:.0f} MiB"
-            for run in short
-        )
-        text += f"\nShort rows, each run in a process of its own: {shown}.\n"
-    return text
 
 
 def _dose(results: dict[str, Any], coefficient: float) -> dict[str, Any]:

@@ -159,16 +159,19 @@ def _soak(soak: Record | None) -> str:
     text = (
         "### Ten thousand requests\n\n"
         "`python scripts/soak.py URL --pid PID`: short requests with random cancels, malformed "
-        "bodies and time-outs; every reply is checked against its own request.\n"
+        "bodies and time-outs. Replies are greedy, and rounding differs between batches: one that "
+        "is not what the same request is answered alone is read by the model under the request's "
+        "own prompt and steering, where none of its tokens may be far behind the greedy choice.\n"
     )
     if soak is None:
         return f"{text}\nNot measured.\n"
     rows = [[what, n] for what, n in sorted(soak["counts"].items())]
     rows.append(["places still held at the end", soak["held_at_the_end"]])
     memory = ", ".join(f"{value:.0f}" for value in soak["memory_mib"])
+    behind = "; ".join(f"{name} {nats:.2f}" for name, nats in soak["nats_behind"].items())
     head = ["what", f"n of {soak['requests']}"]
     return (
         f"{text}\n{table(head, rows)}\n"
-        f"Resident memory after every tenth of them: {memory} MiB. {soak['seconds']:.0f} s, "
-        f"{soak['clients']} clients.\n"
+        f"Nats behind the greedy choice: {behind}. Resident memory after every tenth of them: "
+        f"{memory} MiB. {soak['seconds']:.0f} s, {soak['clients']} clients.\n"
     )

@@ -1,8 +1,10 @@
 """Ten thousand short requests with cancels, malformed bodies and time-outs; one table at the end.
 
-Every reply is checked against its own request: greedy replies of known prompts are known. Some
-requests are steered, so a mix-up of rows would show. Asks a server that runs already, whose
-process is watched for memory:
+Every reply is checked against its own request. Replies are greedy, so most equal what the same
+request is answered alone; rounding differs between batches and turns near ties, so that the others
+are read by the model afterwards: no token may be more than half a nat behind the choice that the
+model makes under the request's own prompt and steering. How far behind a reply is under another's
+request is the control. Asks a server that runs already, whose process is watched for memory:
 
     personavec serve --port 8000 &
     python scripts/soak.py http://127.0.0.1:8000 --pid $! --json out/soak.json
@@ -16,10 +18,15 @@ import json
 import random
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import torch
+
+import personavec as pv
+from personavec.model.steering import SteeringBatch, steering_rows, vector_steering
 
 TOPICS = (
     "rain",
@@ -42,9 +49,15 @@ BROKEN = (
 )
 
 
+#: Of requests: topics, lengths, steered and not.
+KINDS = 80
+#: Nats by which rounding may turn a choice.
+TIE = 0.5
+
+
 def body(number: int) -> dict[str, Any]:
-    """One of eighty requests whose greedy replies are known after being asked once alone."""
-    kind = number % 80
+    """One of eighty requests."""
+    kind = number % KINDS
     asked: dict[str, Any] = {
         "model": "smollm2",
         "messages": [{"role": "user", "content": f"Say something about {TOPICS[kind % 10]}."}],
@@ -64,43 +77,62 @@ def memory(pid: int) -> float:
     raise ValueError(f"process {pid} tells no memory")
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What the request of one kind was answered, and why the reply ended."""
+
+    kind: int
+    text: str
+    finish: str | None
+
+
+@torch.inference_mode()
+def behind(loaded: pv.LoadedModel, vector: pv.PersonaVector, reply: Reply, kind: int) -> float:
+    """The most nats that a token of a reply is behind the greedy choice of a kind of request."""
+    asked = body(kind)
+    prompt = loaded.chat.prompt_ids(asked["messages"])
+    response = loaded.chat.response_ids(reply.text)
+    if reply.finish == "stop":
+        response = [*response, loaded.tokenizer.eos_token_id]
+    if not response:
+        return float("inf")
+    ids = torch.tensor([[*prompt, *response[:-1]]])
+    steered = asked.get("personavec", {}).get("steer", [])
+    actions = [a for s in steered for a in vector_steering(vector, s["coefficient"])]
+    batch = SteeringBatch([actions], loaded.identity.hidden_size, loaded.identity.n_layers)
+    mask = torch.zeros_like(ids)
+    mask[:, len(prompt) - 1 :] = 1
+    batch.token_masks = {"response": mask, "prompt": 1 - mask, "all": torch.ones_like(ids)}
+    with steering_rows(loaded.model, batch):
+        logits = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 :].float()
+    chosen = logits.gather(-1, torch.tensor(response)[:, None])[:, 0]
+    return float((logits.amax(-1) - chosen).max())
+
+
 class Soak:
     def __init__(self, url: str, client: httpx.AsyncClient):
         self.url, self.client = f"{url}/v1/chat/completions", client
-        self.known: dict[str, set[str]] = {}
+        self.alone: dict[int, Reply] = {}
+        self.replies: Counter[Reply] = Counter()
         self.counts: Counter[str] = Counter()
 
-    async def text(self, asked: dict[str, Any]) -> str:
+    async def reply(self, number: int) -> Reply:
+        asked = body(number)
         while True:
             reply = await self.client.post(self.url, json=asked)
             if reply.status_code != 429:
                 break
             self.counts["sent away (429), asked again"] += 1
             await asyncio.sleep(float(reply.headers["retry-after"]) * random.random())
-        return reply.raise_for_status().json()["choices"][0]["message"]["content"]
+        [choice] = reply.raise_for_status().json()["choices"]
+        return Reply(number % KINDS, choice["message"]["content"], choice["finish_reason"])
 
     async def whole(self, number: int) -> None:
-        asked = body(number)
-        self.check(asked, await self.text(asked))
-
-    def check(self, asked: dict[str, Any], text: str) -> None:
-        """A neighbour may turn a near tie by rounding: such replies are counted apart.
-
-        A reply that belongs to another prompt is a mix-up: it equals none of its own known ones
-        and begins as another request's does.
-        """
-        known = self.known[json.dumps(asked)]
-        if text in known:
-            self.counts["right"] += 1
-        elif any(text in other for other in self.known.values()):
-            self.counts["MIXED UP"] += 1
-        else:
-            self.counts["turned by rounding"] += 1
-            known.add(text)
+        self.replies[await self.reply(number)] += 1
 
     async def stream(self, number: int, leave: bool) -> None:
         asked = body(number)
-        text = ""
+        text, finish = "", None
         async with self.client.stream("POST", self.url, json={**asked, "stream": True}) as reply:
             if reply.status_code == 429:
                 self.counts["sent away (429)"] += 1
@@ -112,7 +144,8 @@ class Soak:
                 if line.startswith("data: {"):
                     for choice in json.loads(line[6:])["choices"]:
                         text += choice["delta"].get("content") or ""
-        self.check(asked, text)
+                        finish = choice["finish_reason"] or finish
+        self.replies[Reply(number % KINDS, text, finish)] += 1
 
     async def broken(self) -> None:
         headers = {"Content-Type": "application/json"}
@@ -143,6 +176,32 @@ class Soak:
         except httpx.HTTPError as error:
             self.counts[f"LOST: {type(error).__name__}"] += 1
 
+    def judge(self) -> dict[str, float]:
+        """Count the replies by what the model says of them; the distances that tell."""
+        loaded, vector = pv.load_model("smollm2"), pv.load_vector("humorous")
+        most, least = 0.0, float("inf")
+        for reply, n in self.replies.items():
+            if reply.finish not in ("stop", "length"):
+                self.counts["CUT SHORT"] += n
+                continue
+            if reply == self.alone[reply.kind]:
+                self.counts["as asked alone"] += n
+                continue
+            distance = behind(loaded, vector, reply, reply.kind)
+            self.counts["MIXED UP" if distance > TIE else "a near tie turned by rounding"] += n
+            most = max(most, distance)
+        for reply in self.alone.values():
+            # The next topic's request, alike in all else.
+            other = reply.kind + 1 if reply.kind % 10 < 9 else reply.kind - 9
+            least = min(least, behind(loaded, vector, reply, other))
+        return {
+            "most, of replies unlike those asked alone": most,
+            "most, of those asked alone": max(
+                behind(loaded, vector, reply, kind) for kind, reply in self.alone.items()
+            ),
+            "least, of those asked alone under another topic's request": least,
+        }
+
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,9 +215,8 @@ async def main() -> None:
     limits = httpx.Limits(max_connections=2 * arguments.clients)
     async with httpx.AsyncClient(timeout=600, limits=limits) as client:
         soak = Soak(arguments.url, client)
-        for number in range(80):
-            asked = body(number)
-            soak.known[json.dumps(asked)] = {await soak.text(asked)}
+        for kind in range(KINDS):
+            soak.alone[kind] = await soak.reply(kind)
         numbers = iter(range(arguments.requests))
         at: dict[int, float] = {}
         began = time.monotonic()
@@ -176,11 +234,15 @@ async def main() -> None:
             if not left:
                 break
             await asyncio.sleep(0.1)
+    seconds = time.monotonic() - began
+    distances = soak.judge()
     print(f"\n| what | n of {arguments.requests} |\n| --- | --- |")
     for name, n in sorted(soak.counts.items()):
         print(f"| {name} | {n} |")
     print(f"| places still held at the end | {left} |")
-    seconds = time.monotonic() - began
+    print("\n| nats behind the greedy choice | |\n| --- | --- |")
+    for name, distance in distances.items():
+        print(f"| {name} | {distance:.2f} |")
     print(f"\nmemory: {', '.join(f'{m:.0f}' for m in at.values())} MiB")
     print(f"{seconds:.0f} s")
     if arguments.json:
@@ -188,6 +250,7 @@ async def main() -> None:
             "requests": arguments.requests,
             "clients": arguments.clients,
             "counts": soak.counts,
+            "nats_behind": distances,
             "held_at_the_end": left,
             "memory_mib": list(at.values()),
             "seconds": seconds,

@@ -301,6 +301,7 @@ def _tasks(
     config: EvaluateConfig,
     cues: Sequence[Cue],
 ) -> list[Task]:
+    """Arms and variants are compared, and share their noise."""
     steering = tuple(s for s in subject.steering() if isinstance(s, Cap) or s.coefficient)
     tasks = []
     for number, question in enumerate(_questions(spec, config)):
@@ -314,6 +315,7 @@ def _tasks(
                     sample=sample,
                     steering=steering,
                     earlier=cue.earlier,
+                    noise=f"{spec.name}-q{number}-s{sample}",
                 )
             )
     return tasks

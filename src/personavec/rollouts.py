@@ -34,7 +34,10 @@ from personavec.traits import POLARITIES, Polarity, TraitSpec
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One response to ask for: the question and what stands before it, the steering if any."""
+    """One response to ask for: the question and what stands before it, the steering if any.
+
+    Tasks that share `noise` are sampled with the same (`engine.base.Request`).
+    """
 
     id: str
     question: str
@@ -44,6 +47,7 @@ class Task:
     sample: int = 0
     earlier: Turns = ()
     steering: tuple[Action, ...] = ()
+    noise: str = ""
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,9 @@ def _generate(
     path = folder / "generated.jsonl"
     done = {record["id"] for record in read_records(path)}
     by_id = {task.id: task for task in tasks}
-    requests = [Request(task.id, prompt_ids(loaded, task), task.steering) for task in tasks]
+    requests = [
+        Request(task.id, prompt_ids(loaded, task), task.steering, task.noise) for task in tasks
+    ]
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
         bar.advance(sum(request.id in done for request in requests))
         for group in generator.engine.generate(

@@ -189,6 +189,47 @@ def test_sampling_depends_on_the_seed_and_the_id_alone(engine: Any, exact: Loade
     assert any(other[i].response_ids != together[i].response_ids for i in other)
 
 
+def test_more_sampled_prompts_than_a_step_takes(engine: Any, exact: LoadedModel) -> None:
+    """Which vLLM would cut, and die of on a processor."""
+    prompt = exact.chat.prompt_ids(chat(" ".join(QUESTIONS) * 30))
+    steps = engine._engine.vllm_config.scheduler_config.max_num_batched_tokens
+    requests = [Request(f"long-{i}", tuple(prompt)) for i in range(2 + steps // len(prompt))]
+    found = by_id(engine.generate(requests, Sampling(max_tokens=3, temperature=1.0)))
+    assert found.keys() == {request.id for request in requests}
+
+
+def test_requests_that_share_their_noise_answer_alike(engine: Any, exact: LoadedModel) -> None:
+    prompt = tuple(exact.chat.prompt_ids(chat(QUESTIONS[0])))
+    requests = [Request("a", prompt, noise="n"), Request("b", prompt, noise="n")]
+    found = by_id(engine.generate([*requests, Request("c", prompt)], Sampling(16, temperature=1.2)))
+    assert found["a"].response_ids == found["b"].response_ids != found["c"].response_ids
+
+
+def test_prompts_in_parts_are_read_and_steered_as_whole_ones(
+    exact: LoadedModel, vector: PersonaVector
+) -> None:
+    """As vLLM takes them on accelerators, with parts of fewer tokens than any prompt has."""
+    requests = mixed(exact, vector)[::4]
+    texts = [np.array(request.prompt_ids, np.int32) for request in requests]
+    directions = Directions(
+        (vector.layer, 0), torch.stack([vector.direction(n) for n in (vector.layer, 0)])
+    )
+    theirs = TransformersEngine(exact)
+    expected = by_id(theirs.generate(requests, GREEDY, capture=True))
+    with _engine(
+        exact, enable_chunked_prefill=True, max_num_batched_tokens=24, max_num_seqs=8
+    ) as parted:
+        found = by_id(parted.generate(requests, GREEDY, capture=True))
+        projections = parted.project(texts, directions)
+    assert min(map(len, texts)) > 24
+    same = [i for i, g in found.items() if g.response_ids == expected[i].response_ids]
+    assert len(same) > len(requests) / 2  # in others two candidates tied
+    for i in same:
+        assert relative_error(found[i].activations, expected[i].activations) < 1e-3
+    for ours, others in zip(projections, theirs.project(texts, directions), strict=True):
+        assert (ours - others).abs().max() < 1e-3 * others.abs().max()
+
+
 def test_what_is_thought_is_no_part_of_the_response(
     engine: Any, exact: LoadedModel, vector: PersonaVector
 ) -> None:

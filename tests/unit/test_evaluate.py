@@ -183,6 +183,15 @@ def test_results_are_what_the_rollouts_say(steered: Subject, tmp_path: Path) -> 
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found))
 
 
+def test_a_model_does_not_differ_from_itself(llama: LoadedModel, tmp_path: Path) -> None:
+    """Both sides of a comparison are sampled with the same noise."""
+    found = evaluate(Subject(llama), tmp_path, compare_to=Subject(llama), specs=[ODD])
+    difference = found["compare_to"]["differences"]["odd"]["log_odds"]
+    assert (difference["low"], difference["value"], difference["high"]) == (0, 0, 0)
+    written = list(iter_rollouts(tmp_path / "rollouts" / "odd.jsonl"))
+    assert len({r.response for r in written}) > 5
+
+
 def test_coefficient_0_equals_unsteered_exactly_and_steering_differs(
     llama: LoadedModel, random_vector: MakeVector, tmp_path: Path
 ) -> None:

@@ -48,8 +48,7 @@ def responses(updates: Iterator[Update]) -> dict[str, tuple[int, ...]]:
 
 
 def alone(loaded: LoadedModel, job: Job) -> tuple[int, ...]:
-    request = Request(job.noise or job.request.id, job.request.prompt_ids, job.request.steering)
-    [found] = generate_batch(loaded, [request], job.sampling)
+    [found] = generate_batch(loaded, [job.request], job.sampling)
     return found.response_ids
 
 
@@ -221,9 +220,9 @@ def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: 
     directions = Directions((2,), unit[None])
     loop = StepLoop(llama, directions=directions, max_rows=3)
     sampling = Sampling(12, 1.0, seed=4)
-    guarded = Job(Request("guarded", prompt(4)), sampling, read=True, guard=guard, noise="n")
-    plain = Job(Request("plain", prompt(4)), sampling, read=True, noise="n")
-    asking = Job(Request("asking", prompt(4), acts), sampling, read=True, noise="n")
+    guarded = Job(Request("guarded", prompt(4), noise="n"), sampling, read=True, guard=guard)
+    plain = Job(Request("plain", prompt(4), noise="n"), sampling, read=True)
+    asking = Job(Request("asking", prompt(4), acts, noise="n"), sampling, read=True)
     for one in (guarded, plain, asking):
         loop.submit(one)
     found = responses(run(loop))

@@ -283,6 +283,23 @@ def folders(tmp_path: Path, llama: LoadedModel, vectors: list[PersonaVector]) ->
     return {"--model": str(model), "--dtype": "float32", "--vectors": str(tmp_path / "vector")}
 
 
+def test_a_percentile_of_the_reference_set_is_the_one_that_was_asked_for(
+    tmp_path: Path, data: Path, clean: Path, folders: dict[str, str]
+) -> None:
+    """0 is the lowest value of the set, not the default; another rule beside it is refused."""
+    arguments = [f"{name}={value}" for name, value in folders.items()]
+    arguments += [f"--reference={clean}", "--percentile=0"]
+    with pytest.raises(SystemExit) as ended:
+        main(["screen", str(data), *arguments, f"--out={tmp_path / 'out'}"])
+    assert ended.value.code == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["rule"]["percentile"] == 0
+    assert results["traits"][ONE]["flagged"] > results["rows"] / 2
+    with pytest.raises(SystemExit) as ended:
+        main(["screen", str(data), *arguments, "--top=5", f"--out={tmp_path / 'other'}"])
+    assert ended.value.code == 2
+
+
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [

@@ -213,6 +213,8 @@ def test_each_rule_flags_what_it_says() -> None:
     assert found.low is not None
     assert found.high is not None
     assert found.low <= 3.8 <= found.high
+    lowest = judge_trait(Rule(percentile=0), "t", values, reference, SCALE)
+    assert (lowest.threshold, lowest.flagged.sum()) == (0.0, 3)
     top = judge_trait(Rule(top=2), "t", values, None, SCALE)
     assert top.flagged.tolist() == [False, True, False, False, True]
     assert top.threshold == 4.0
@@ -222,6 +224,7 @@ def test_each_rule_flags_what_it_says() -> None:
     assert (cut.threshold, cut.flagged.tolist()) == (3.0, [False, True, False, False, True])
     other = judge_trait(Rule(cuts=(Cut.parse("u>1"),)), "t", values, None, SCALE)
     assert (other.threshold, other.flagged.any()) == (None, False)
+    assert Rule(percentile=0)
     assert not Rule()
 
 

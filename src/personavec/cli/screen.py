@@ -151,7 +151,6 @@ def command(
 
     if percentile is not None and reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
-    drawn = reference is not None and not (top or bottom or cut)
     config = screen.ScreenConfig(
         natural=natural.value,
         natural_tokens=natural_tokens,
@@ -161,7 +160,7 @@ def command(
         split=split,
         by=tuple(by or ()),
         rule=Rule(
-            percentile=(95.0 if percentile is None else percentile) if drawn else None,
+            percentile=percentile,
             top=top,
             bottom=bottom,
             cuts=tuple(Cut.parse(text) for text in cut or ()),

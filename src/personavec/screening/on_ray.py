@@ -22,6 +22,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
@@ -204,7 +205,7 @@ def gather_rejects(folder: Path, name: str, path: Path) -> None:
 def fill_naturals(
     work: Setup,
     source: str | Path,
-    rows: Sequence[int],
+    rows: npt.NDArray[np.int64],
     *,
     split: str | None = None,
     size: int = parts.WINDOW,
@@ -213,11 +214,10 @@ def fill_naturals(
 
     Afterwards every process that shares the folder of natural responses finds them there.
     """
-    wanted = np.asarray(rows, np.int64)
     todo, _ = stretches(source, split=split, size=size)
-    windows = set((wanted // size).tolist())
+    windows = set((rows // size).tolist())
     left = [replace(s, numbers=s.numbers & windows) for s in todo if s.numbers & windows]
-    for report in pipeline(left, _Generator, (work, frozenset(wanted.tolist()))):
+    for report in pipeline(left, _Generator, (work, frozenset(rows.tolist()))):
         yield report["rows"]
 
 

@@ -238,9 +238,8 @@ class Service:
             if settings.guards and self.gauge is not None:
                 guard = GuardedRow(settings.guards, self.gauge, self.vectors, actions)
             job = Job(
-                Request(f"{ask.id}/{index}", prompt, actions),
+                Request(f"{ask.id}/{index}", prompt, actions, noise=str(index)),
                 sampling,
-                noise=str(index),
                 read=self.gauge is not None,
                 top_logprobs=top,
                 guard=guard,

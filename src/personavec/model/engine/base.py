@@ -29,11 +29,20 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One response to generate. `id` keys its sampling noise and must be unique in a run."""
+    """One response to generate. `id` must be unique in a run.
+
+    `noise` keys its sampling beside the seed, `id` where it is empty. Requests that share it draw
+    the same noise, so that what differs between their responses is what they were asked.
+    """
 
     id: str
     prompt_ids: tuple[int, ...]
     steering: tuple[Action, ...] = ()
+    noise: str = ""
+
+    @property
+    def noise_key(self) -> str:
+        return self.noise or self.id
 
 
 @dataclass(frozen=True, eq=False)

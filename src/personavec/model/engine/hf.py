@@ -92,7 +92,7 @@ def generate(
 
     Batches are planned over all requests, `done` ones too, so that a continued run forms those
     that an undisturbed one would have formed; a batch that is done as a whole is left out.
-    Sampling noise is keyed by (seed, request id, step), so a batch's size and company change a
+    Sampling noise is keyed by (seed, request, step), so a batch's size and company change a
     result only through rounding. Raises UsageError when a prompt leaves no room for a response
     in the model's context, ActivationError on NaN or infinite activations.
     """
@@ -256,5 +256,5 @@ def _token_weights(live: Tensor) -> Tensor:
 def choose_tokens(
     logits: Tensor, batch: Sequence[Request], sampling: Sampling, step: int
 ) -> Tensor:
-    """The next token of every row, all with one sampling; noise keyed by (seed, id, step)."""
-    return choose(logits, [Draw(sampling, request.id, step) for request in batch])
+    """The next token of every row, all with one sampling; each with its request's noise."""
+    return choose(logits, [Draw(sampling, request.noise_key, step) for request in batch])

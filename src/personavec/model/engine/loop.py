@@ -40,15 +40,13 @@ Verdict = tuple[Action, ...] | Literal["refuse"] | None
 class Job:
     """A request with all that a row of a running batch may have of its own.
 
-    `noise` keys the sampling in place of the request's id, which must be unique among those that
-    run. `read` asks for projections; `guard` is called once with those of the last prompt token,
-    before a token is chosen. `top_logprobs` is how many alternatives to give with each token's
-    log-probability; None gives neither.
+    The request's id must be unique among those that run. `read` asks for projections; `guard` is
+    called once with those of the last prompt token, before a token is chosen. `top_logprobs` is
+    how many alternatives to give with each token's log-probability; None gives neither.
     """
 
     request: Request
     sampling: Sampling
-    noise: str = ""
     read: bool = False
     top_logprobs: int | None = None
     guard: Callable[[Float[Tensor, " direction"]], Verdict] | None = None
@@ -360,7 +358,7 @@ class StepLoop:
 def _draw(row: _Row) -> Draw:
     """A row that has ended draws nothing."""
     sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
-    return Draw(sampling, row.job.noise or row.job.request.id, row.response)
+    return Draw(sampling, row.job.request.noise_key, row.response)
 
 
 def _logprobs(

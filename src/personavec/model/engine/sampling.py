@@ -22,7 +22,7 @@ class Draw:
     """One row's choice: how it samples, and what keys its noise beside the seed."""
 
     sampling: Sampling
-    id: str
+    noise_key: str
     step: int
 
 
@@ -44,7 +44,7 @@ def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Ten
         scaled[narrow] = within_top_p(
             scaled[narrow], torch.tensor([[rows[i].sampling.top_p] for i in narrow])
         )
-    noise = np.stack([_exponential(d.sampling.seed, d.id, d.step, logits.shape[1]) for d in rows])
+    noise = np.stack([_exponential(d, logits.shape[1]) for d in rows])
     # -log of an exponential variable is a Gumbel variable.
     chosen[sampled] = (scaled - torch.from_numpy(noise).log()).argmax(-1)
     return chosen
@@ -67,12 +67,13 @@ def within_top_p(
     return logits.masked_fill(~inside, float("-inf"))
 
 
-def _exponential(seed: int, request_id: str, step: int, size: int) -> np.ndarray:
-    """Exponential variables keyed by (seed, request id, step), by a counter-based generator.
+def _exponential(draw: Draw, size: int) -> np.ndarray:
+    """Exponential variables keyed by (seed, noise key, step), by a counter-based generator.
 
     Drawn in float64: in float32 one draw in 2^23 is exactly 0, which over a vocabulary and a
     response's length would force a random token into every third response.
     """
-    digest = hashlib.blake2b(f"{seed}\0{request_id}\0{step}".encode(), digest_size=16).digest()
+    key = f"{draw.sampling.seed}\0{draw.noise_key}\0{draw.step}"
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
     return generator.standard_exponential(size).astype(np.float32)

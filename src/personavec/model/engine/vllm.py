@@ -68,6 +68,15 @@ def _environment(device: torch.device) -> dict[str, str]:
     return found
 
 
+def _whole_prompts(context: int) -> dict[str, Any]:
+    """Settings under which a step takes a prompt whole or not at all.
+
+    After a part of a sampled request's prompt vLLM sets its random generator back, which
+    generators on a processor cannot do: its worker dies of it.
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 2048)}
+
+
 @dataclass(frozen=True, eq=False)
 class _Answer:
     """What vLLM gave for one request: its tokens, and what its workers read."""
@@ -112,6 +121,8 @@ class VllmEngine:
                 **self._arguments,
                 **_FIXED,
             }
+            if loaded.device.type == "cpu":
+                settings = {**_whole_prompts(settings["max_model_len"]), **settings}
             self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
         except Exception as error:  # vLLM and all beneath it; a process that died says little
             given = ", ".join(f"{k}={v}" for k, v in self._arguments.items())
@@ -174,8 +185,8 @@ class VllmEngine:
     ) -> Iterator[list[Generation]]:
         """Generate responses, yielding them as they finish; see `base.Engine`.
 
-        Each request has a seed of its own, from the run's seed and its id, so that the others in
-        the batch change a result only through rounding.
+        Each request has a seed of its own, from the run's seed and its noise key, so that the
+        others in the batch change a result only through rounding.
         """
         # A last token cut off by the length limit is read too, so one more is generated.
         new_tokens = sampling.max_tokens + capture
@@ -190,7 +201,7 @@ class VllmEngine:
             wanted = [n, n + sampling.max_tokens] if capture and not later else None
             asked[request.id] = (
                 request.prompt_ids,
-                self.sampling_params(sampling, request.id, new_tokens),
+                self.sampling_params(sampling, request.noise_key, new_tokens),
                 note_of(request.id, n, table.steer(request.steering), response=wanted),
             )
         for names in _pieces(list(asked), 8 * GROUP if later else len(asked)):
@@ -510,9 +521,9 @@ def model_source(loaded: LoadedModel) -> str:
     return source
 
 
-def request_seed(seed: int, request_id: str) -> int:
-    """The seed of one request's sampling, from the run's seed and its id."""
-    digest = hashlib.blake2b(f"{seed}\0{request_id}".encode(), digest_size=8).digest()
+def request_seed(seed: int, noise_key: str) -> int:
+    """The seed of one request's sampling, from the run's seed and its noise key."""
+    digest = hashlib.blake2b(f"{seed}\0{noise_key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1  # vLLM's are signed
 
 

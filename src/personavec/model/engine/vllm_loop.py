@@ -142,7 +142,7 @@ class VllmLoop:
         request, sampling = row.job.request, row.job.sampling
         params = self._engine.sampling_params(
             sampling,
-            row.job.noise or request.id,
+            request.noise_key,
             # The last token is read when the one after it is chosen.
             sampling.max_tokens + 1,
             stream=True,
