@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import described, measured, reading
+from machine import described, forget_peak, measured, peak_mib, reading
 
 import personavec as pv
 from personavec.model.capture import capture_means
@@ -123,11 +122,9 @@ def main() -> None:
     if arguments.peak:
         # Answers do not matter here: as many tokens of any kind.
         texts = [(ids, ids[:1] * ANSWER_TOKENS) for ids in prompts(loaded)]
-        # Loading has a peak of its own, which is not the question: start again after it.
-        Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
         ours(loaded, texts * arguments.peak, range(loaded.identity.n_layers + 1))
-        status = Path("/proc/self/status").read_text()
-        print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
+        print(peak_mib())
         return
     texts = answered(loaded)
     every = range(loaded.identity.n_layers + 1)

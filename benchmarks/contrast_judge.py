@@ -27,7 +27,7 @@ from personavec.judges.base import Answer, Score
 from personavec.judges.coherence import coherence
 from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs
 from personavec.model.capture import padded
-from personavec.model.chat import chat
+from personavec.model.chat import Turns, chat
 from personavec.traits import TraitSpec, bundled_traits
 
 BATCH, OTHER_BATCH = 16, 7
@@ -75,7 +75,7 @@ def plain(
     """Log-odds per token and, as the judge does, coherence from the response's own prompt."""
     responses = [loaded.chat.response_ids(a.response)[:JUDGED_TOKENS] for a in answers]
 
-    def under(system, examples):
+    def under(system: str, examples: Turns) -> list[Tensor]:
         prompts = [
             loaded.chat.answer_prompt_ids(chat(a.question, system, examples)) for a in answers
         ]
@@ -87,8 +87,8 @@ def plain(
     pairs = judge_pairs(spec, None)
     totals = [torch.zeros(len(r)) for r in responses]
     for pair in pairs:
-        pos = under(pair.pos, [(e.question, e.pos) for e in pair.examples])
-        neg = under(pair.neg, [(e.question, e.neg) for e in pair.examples])
+        pos = under(pair.pos, pair.turns("pos"))
+        neg = under(pair.neg, pair.turns("neg"))
         totals = [t + (p - n) / len(pairs) for t, p, n in zip(totals, pos, neg, strict=True)]
     return totals
 
@@ -102,10 +102,7 @@ def least_work(loaded: pv.LoadedModel, spec: TraitSpec, answers: list[Answer]) -
         loaded.chat.answer_prompt_ids(chat(question, system, examples))
         for question in {a.question for a in answers}
         for pair in pairs
-        for system, examples in (
-            (pair.pos, [(e.question, e.pos) for e in pair.examples]),
-            (pair.neg, [(e.question, e.neg) for e in pair.examples]),
-        )
+        for system, examples in ((pair.pos, pair.turns("pos")), (pair.neg, pair.turns("neg")))
     ]
     continued = responses * (2 * len(pairs) + 1)
     return reading(loaded, [*map(len, prompts), *continued], logits=sum(continued))

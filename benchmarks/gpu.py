@@ -37,7 +37,7 @@ from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Steering, steering_forwards
 from personavec.projection import random_directions
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 64,
         "num_hidden_layers": 4,

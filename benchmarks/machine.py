@@ -7,10 +7,12 @@ the memory's bandwidth; the longer of the two is the limit that benchmarks name 
 from __future__ import annotations
 
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,6 +77,21 @@ def measured(device: str | torch.device = "cpu") -> Limits:
     target = torch.empty_like(source)
     copied = 2 * len(source) / _least(lambda: target.copy_(source), on)
     return Limits(operations, copied)
+
+
+def forget_peak() -> None:
+    """Have `peak_mib` count from here on: loading a model has a peak of its own."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had resident, in MiB.
+
+    Not `ru_maxrss`, which begins at what the process that started this one had.
+    """
+    status = Path("/proc/self/status").read_text()
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak) / 1024
 
 
 def _wait(device: str | torch.device) -> None:

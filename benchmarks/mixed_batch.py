@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import described, generating, measured
+from machine import described, forget_peak, generating, measured, peak_mib
 
 import personavec as pv
 from personavec.model.capture import padded
@@ -99,13 +98,15 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = pv.load_model("smollm2")
     if arguments.peak:
+        forget_peak()
         mixed(loaded, workload(loaded, arguments.peak))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_mib())
         return
     cells = workload(loaded)
     seconds: dict[str, list[float]] = {"mixed": [], "one call each": []}
     lengths: dict[str, list[int]] = {}
-    mixed(loaded, cells[:1]), one_call_each(loaded, cells[:1])  # warm up
+    for run in (mixed, one_call_each):
+        run(loaded, cells[:1])  # warm up
     for _ in range(arguments.repeats):
         for name, run in (("mixed", mixed), ("one call each", one_call_each)):
             start = time.perf_counter()

@@ -128,7 +128,7 @@ def reading(loaded: LoadedModel, data: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", type=int, default=128, help="of the short dataset")
     parser.add_argument("--rounds", type=int, default=3)

@@ -106,7 +106,7 @@ def simulate(devices: int, windows: int, measured: dict[str, float], assumed: As
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measured", type=Path, help="what ray_screen.py --json wrote")
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 256, 1000])

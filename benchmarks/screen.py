@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import described, measured, reading
+from machine import described, forget_peak, measured, peak_mib, reading
 
 from personavec import LoadedModel, load_model, load_vector, screen
 from personavec.conversations import RawRow
@@ -68,7 +67,7 @@ def plain_loop(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> in
         with torch.inference_mode():
             states = loaded.model(input_ids=ids, output_hidden_states=True).hidden_states[layer]
         [turn] = text.turns
-        states[0, turn.start : turn.stop].float().mean(0) @ unit.T
+        _ = states[0, turn.start : turn.stop].float().mean(0) @ unit.T
         tokens += len(text.ids)
     return tokens
 
@@ -100,6 +99,7 @@ def _short_child(rows: int) -> None:
         with data.open("w") as file:
             for i in range(rows):
                 file.write(json.dumps(made[i % FEW].columns | {"id": i}) + "\n")
+        forget_peak()
         start = time.perf_counter()
         results = screen.run(
             loaded,
@@ -111,12 +111,11 @@ def _short_child(rows: int) -> None:
         )
         seconds = time.perf_counter() - start
     assert results["rows"] == rows
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": rows, "ms_per_row": 1000 * seconds / rows, "peak_mib": peak}))
+    print(json.dumps({"rows": rows, "ms_per_row": 1000 * seconds / rows, "peak_mib": peak_mib()}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--many", type=int, default=50_000, help="0 leaves the short rows out")

@@ -16,6 +16,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from machine import described, generating, measured
 import personavec as pv
 from personavec.model.capture import padded
 from personavec.model.chat import chat
+from personavec.serve.replies import Settings
 from personavec.serve.run import serving
 from personavec.vectors import bundled_vectors
 
 CLIENTS, TOKENS = 16, 100
 
 
-def bodies(questions: list[str], **more: Any) -> list[dict[str, Any]]:
+def bodies(questions: Sequence[str], **more: Any) -> list[dict[str, Any]]:
     common = {"model": "smollm2", "temperature": 0, "max_tokens": TOKENS, **more}
     return [{**common, "messages": chat(question)} for question in questions]
 
@@ -101,7 +103,8 @@ def main() -> None:
 
     settings = Settings(name="smollm2", max_rows=CLIENTS)
     with serving(loaded, {}, settings) as (bare, _):
-        plain(loaded, prompts), ask_all(bare, bodies(questions))  # warm up
+        plain(loaded, prompts)  # warm up
+        ask_all(bare, bodies(questions))
         for _ in range(arguments.repeats):
             timed("generate", lambda: plain(loaded, prompts))
             timed("served", lambda: ask_all(bare, bodies(questions)))

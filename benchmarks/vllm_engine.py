@@ -79,7 +79,8 @@ def main() -> None:
         "vllm, capture": lambda: generated(theirs, plain, capture=True),
         "vllm, steering and capture": lambda: generated(theirs, other, capture=True),
     }
-    generated(ours, plain[:8], capture=True), generated(theirs, other[:8], capture=True)  # warm up
+    generated(ours, plain[:8], capture=True)  # warm up
+    generated(theirs, other, capture=True)
     rates: dict[str, list[float]] = {way: [] for way in ways}
     lengths: dict[str, list[int]] = {}
     for _ in range(arguments.repeats):

@@ -165,7 +165,7 @@ def steered(model, tokenizer, question, vector, layer, coefficient, max_tokens=6
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trait", default="optimistic")
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=5)

@@ -78,7 +78,7 @@ def study(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--traits", default=",".join(bundled_vectors()))
     given = parser.parse_args()

@@ -83,7 +83,7 @@ def auc(planted: np.ndarray, data: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("validated", type=Path)
     parser.add_argument("vectors", type=Path)
     parser.add_argument("--layers", default="12,14,16,18,20,22,24")

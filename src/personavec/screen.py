@@ -191,11 +191,12 @@ def _on_ray() -> Any:
 
 def _workers(job: _Job, naturals: Path | None) -> Any:
     """What a cluster's workers are told of the job."""
+    kept = None if job.naturals is None else naturals or job.out / "run" / "natural"
     return _on_ray().setup(
         job.loaded,
         job.probe,
         job.plan,
-        natural_folder=(naturals or job.out / "run" / "natural") if job.naturals else None,
+        natural_folder=kept,
         natural_tokens=job.config.natural_tokens,
         judge=job.judge,
         specs=job.specs,

@@ -51,7 +51,7 @@ from personavec.model.engine.hf import TransformersEngine
 from personavec.model.engine.vllm import GROUP
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
-from personavec.model.steering import Steering, vector_steering
+from personavec.model.steering import Action, Steering, vector_cap, vector_steering
 from personavec.model.thinking import ThinkingFormat
 from personavec.progress import Progress
 from personavec.projection import random_directions
@@ -187,6 +187,35 @@ def test_sampling_depends_on_the_seed_and_the_id_alone(engine: Any, exact: Loade
         assert alone.response_ids == together[request.id].response_ids
     other = by_id(engine.generate(requests, Sampling(12, 0.8, 0.95, seed=4)))
     assert any(other[i].response_ids != together[i].response_ids for i in other)
+
+
+def test_caps_act_as_in_transformers(
+    engine: Any, exact: LoadedModel, vector: PersonaVector
+) -> None:
+    """Beside additions and in company with requests that have none; what is read is capped."""
+    cap = vector_cap(vector, 5)
+    ways: list[tuple[Action, ...]] = [
+        (cap,),
+        (*vector_steering(vector, 1.0), cap),
+        vector_steering(vector, 1.0),
+        (),
+    ]
+    requests = [
+        Request(f"{i}-{j}", tuple(exact.chat.prompt_ids(chat(question))), way)
+        for i, question in enumerate(QUESTIONS)
+        for j, way in enumerate(ways)
+    ]
+    expected = by_id(TransformersEngine(exact).generate(requests, GREEDY, capture=True))
+    found = by_id(engine.generate(requests, GREEDY, capture=True))
+    same = [i for i, g in found.items() if g.response_ids == expected[i].response_ids]
+    assert len(same) > 0.8 * len(requests)  # in others two candidates tied
+    for i in same:
+        assert relative_error(found[i].activations, expected[i].activations) < 1e-3
+    means = {i: float(found[i].activations[0, vector.layer] @ cap.unit) for i in found}
+    assert all(
+        means[f"{i}-{j}"] <= cap.ceiling + 1e-2 for i in range(len(QUESTIONS)) for j in (0, 1)
+    )
+    assert any(means[f"{i}-2"] > cap.ceiling for i in range(len(QUESTIONS)))
 
 
 def test_more_sampled_prompts_than_a_step_takes(engine: Any, exact: LoadedModel) -> None:
@@ -347,16 +376,20 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     chat_format = engine.loaded.chat
     table = Table(vector.n_layers, vector.hidden_size)
     ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
-    notes = {way: table.steer(steerings) for way, steerings in ways.items()}
+    prompts = [chat_format.prompt_ids(chat(question)) for question in QUESTIONS]
+    notes = {
+        f"{number} {way}": note_of(f"{number} {way}", len(ids), actions, table)
+        for number, ids in enumerate(prompts)
+        for way, actions in ways.items()
+    }
     tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
     engine._engine.collective_rpc("personavec_begin", args=(tensors, []))
-    for number, question in enumerate(QUESTIONS):
-        ids = chat_format.prompt_ids(chat(question))
-        for way, additions in notes.items():
-            params = engine._one_token()
-            params.logprobs = -1
-            params.extra_args = {NOTE: note_of(f"{number} {way}", len(ids), additions)}
-            engine._engine.add_request(f"{number} {way}", {"prompt_token_ids": ids}, params)
+    for name, note in notes.items():
+        params = engine._one_token()
+        params.logprobs = -1
+        params.extra_args = {NOTE: note}
+        ids = prompts[int(name.split()[0])]
+        engine._engine.add_request(name, {"prompt_token_ids": ids}, params)
     found: dict[str, np.ndarray] = {}
     while engine._engine.has_unfinished_requests():
         for output in engine._engine.step():

@@ -159,7 +159,7 @@ def test_natural_responses_are_generated_once_and_serve_every_later_vector(
     wanted = probe([random_vector(llama, 2)], llama, random=0)
     naturals = Naturals(llama, tmp_path, max_tokens=6)
     found = score_rows(llama, raws, wanted, Plan(), naturals=naturals)
-    assert len(naturals) == 3  # one prompt is shared, the talk has two
+    assert naturals.kept == 3  # one prompt is shared, the talk has two
 
     for row, raw in enumerate(raws):
         prepared = prepare(llama, [raw], Plan()).encoded[0].texts[0]
@@ -183,7 +183,7 @@ def test_natural_responses_are_generated_once_and_serve_every_later_vector(
     assert np.isfinite(score_rows(llama, raws, other, Plan(), naturals=again).minus_natural).all()
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert before == after
-    assert len(Naturals(llama, tmp_path, max_tokens=7)) == 0  # another limit, another response
+    assert Naturals(llama, tmp_path, max_tokens=7).kept == 0  # another limit, another response
 
 
 def test_a_prompt_without_room_has_no_natural_response(tmp_path: Path, llama: LoadedModel) -> None:

@@ -18,7 +18,6 @@ from personavec.cli.main import main
 from personavec.errors import HookError, PersonavecError, UsageError
 from personavec.model.engine import vllm
 from personavec.model.engine.base import Generation
-from personavec.model.engine.vllm_loop import loop_note
 from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
 from personavec.model.steering import Action, Cap, Steering
 
@@ -72,7 +71,7 @@ class Worker:
         return hidden if residual is None else hidden + residual
 
     def ask(self, name: str, prompt: int, **note: Any) -> None:
-        wanted = vllm.note_of(name, prompt, []) | note
+        wanted = vllm.note_of(name, prompt, (), vllm.Table(LAYERS, HIDDEN)) | note
         params = SimpleNamespace(extra_args={NOTE: wanted})
         self.requests[name] = SimpleNamespace(sampling_params=params)
 
@@ -168,7 +167,8 @@ def test_requests_bring_their_own_vectors_and_caps() -> None:
     }
     texts, prompts = {"a": states("a", 6), "bb": states("bb", 5)}, {"a": 3, "bb": 4}
     for name, acting in actions.items():
-        note = loop_note(name, prompts[name], acting, vllm.Table(LAYERS, HIDDEN), read=True)
+        prompt, table = prompts[name], vllm.Table(LAYERS, HIDDEN)
+        note = vllm.note_of(name, prompt, acting, table, apart=True, project=prompt - 1)
         worker.ask(name, note.pop("prompt"), **note)
     worker.ask("ccc", 2, steer=[[1, 0, "all"]])
     a, b, c = texts["a"], texts["bb"], states("ccc", 2)

@@ -77,7 +77,9 @@ class Naturals:
         self._read: set[Path] = set()
         self._refresh()
 
-    def __len__(self) -> int:
+    @property
+    def kept(self) -> int:
+        """How many responses the folder holds."""
         return len(self._found)
 
     def means(

@@ -202,7 +202,7 @@ class VllmEngine:
             asked[request.id] = (
                 request.prompt_ids,
                 self.sampling_params(sampling, request.noise_key, new_tokens),
-                note_of(request.id, n, table.steer(request.steering), response=wanted),
+                note_of(request.id, n, request.steering, table, response=wanted),
             )
         for names in _pieces(list(asked), 8 * GROUP if later else len(asked)):
             groups = self._run({name: asked[name] for name in names}, table)
@@ -227,15 +227,15 @@ class VllmEngine:
         the context.
         """
         asked = {}
+        table = Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
         for number, text in enumerate(texts):
             if len(text) > self.context:
                 raise UsageError(
                     f"a text of {len(text)} tokens exceeds vLLM's context of {self.context}; "
                     "shorten it, raise --engine-arg max_model_len, or use --engine transformers"
                 )
-            note = note_of(str(number), len(text), [], project=0)
+            note = note_of(str(number), len(text), (), table, project=0)
             asked[str(number)] = (text.tolist(), self._one_token(), note)
-        table = Table(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
         found = _merged(self._run(asked, table, directions))
         out = []
         for number, text in enumerate(texts):
@@ -416,7 +416,7 @@ class VllmEngine:
             n = len(request.prompt_ids)
             ids = (*request.prompt_ids, *generation.thinking_ids, *generation.response_ids)
             span = [len(ids) - len(generation.response_ids), len(ids)]
-            note = note_of(request.id, n, table.steer(request.steering), response=span)
+            note = note_of(request.id, n, request.steering, table, response=span)
             asked[request.id] = (ids, self._one_token(), note)
         answers = _merged(self._run(asked, table))
         return [
@@ -463,20 +463,15 @@ class Table:
     """The vectors that requests are steered with, each once: [row, hidden], already multiplied."""
 
     def __init__(self, n_layers: int, hidden: int):
-        self.hidden = hidden
-        self._n_layers = n_layers
+        self.n_layers, self.hidden = n_layers, hidden
         self._rows: list[Tensor] = []
         self._known: dict[tuple[tuple[int, float], ...], int] = {}
         self._directions: list[Tensor] = []  # kept, so that no other takes an identity
 
-    def steer(self, actions: Sequence[Action]) -> list[list[Any]]:
+    def steer(self, additions: Sequence[Steering]) -> list[list[Any]]:
         """[layer, row, positions] of every addition; what acts at one place is one addition."""
         places: dict[tuple[int, str], list[Steering]] = {}
-        for steering in actions:
-            if isinstance(steering, Cap):
-                raise UsageError(
-                    "--engine vllm caps in serve alone: leave it out, or use --engine transformers"
-                )
+        for steering in additions:
             self.check_layer(steering)
             if steering.coefficient:
                 places.setdefault((steering.layer, steering.positions), []).append(steering)
@@ -484,9 +479,9 @@ class Table:
 
     def check_layer(self, action: Action) -> None:
         """Raises UsageError where it does not exist."""
-        if action.layer > self._n_layers:
+        if action.layer > self.n_layers:
             raise UsageError(
-                f"layer {action.layer} does not exist: the model has layers 1 to {self._n_layers}"
+                f"layer {action.layer} does not exist: the model has layers 1 to {self.n_layers}"
             )
 
     def _row(self, steerings: Sequence[Steering]) -> int:
@@ -530,20 +525,32 @@ def request_seed(seed: int, noise_key: str) -> int:
 def note_of(
     name: str,
     prompt: int,
-    steer: list[list[Any]],
+    actions: Sequence[Action],
+    table: Table,
     *,
-    cap: list[list[Any]] | None = None,
-    own: bytes | None = None,
+    apart: bool = False,
     response: list[int] | None = None,
     project: int | None = None,
 ) -> dict[str, Any]:
-    """What a worker is told of a request (`vllm_worker.NOTE`)."""
+    """What a worker is told of a request (`vllm_worker.NOTE`).
+
+    Additions are rows of `table`, which all share. `apart`, or with a cap among the actions, the
+    request brings its own. `response` is the span whose mean is read; projected are positions
+    from `project` on. Raises UsageError for a layer that does not exist.
+    """
+    caps = [action for action in actions if isinstance(action, Cap)]
+    apart = bool(actions) and (apart or bool(caps))
+    own = Table(table.n_layers, table.hidden) if apart else table
+    steer = own.steer([action for action in actions if not isinstance(action, Cap)])
+    for cap in caps:
+        own.check_layer(cap)
+    units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else own.rows()[:0]
     return {
         "id": name,
         "prompt": prompt,
         "steer": steer,
-        "cap": cap or [],
-        "own": own,
+        "cap": [[cap.layer, row, cap.ceiling, cap.positions] for row, cap in enumerate(caps)],
+        "own": save({"table": own.rows(), "units": units}) if apart else None,
         "response": response,
         "project": project,
     }

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor
 
 from personavec.errors import HookError, ModelError, UsageError
@@ -22,7 +21,7 @@ from personavec.model.engine.base import check_room
 from personavec.model.engine.loop import End, Job, Update
 from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
 from personavec.model.projecting import Directions
-from personavec.model.steering import Action, Cap
+from personavec.model.steering import Action
 
 
 @dataclass(eq=False)
@@ -148,13 +147,12 @@ class VllmLoop:
             stream=True,
             top_logprobs=row.job.top_logprobs,
         )
-        note = loop_note(
-            row.name,
-            len(request.prompt_ids),
-            actions,
-            Table(self._identity.n_layers, self._identity.hidden_size),
-            read=row.job.read or row.job.guard is not None,
-        )
+        n = len(request.prompt_ids)
+        read = row.job.read or row.job.guard is not None
+        table = Table(self._identity.n_layers, self._identity.hidden_size)
+        # The last prompt token is read, and all after it.
+        project = n - 1 if read else None
+        note = note_of(row.name, n, actions, table, apart=True, project=project)
         try:
             self._engine.add(row.name, request.prompt_ids, params, note)
         except dead_error():
@@ -256,32 +254,6 @@ class VllmLoop:
                 "vLLM's worker died, and no more replies can be written: start the server again; "
                 "where it dies again, lower --rows, or see vLLM's own messages with --debug"
             ) from error
-
-
-def loop_note(
-    name: str, prompt: int, actions: Sequence[Action], table: Table, *, read: bool
-) -> dict[str, Any]:
-    """What a worker is told of a request that brings its own vectors; `table` is empty, and its.
-
-    Read is the last prompt token and all after it. Raises UsageError for a layer that does not
-    exist.
-    """
-    caps = [action for action in actions if isinstance(action, Cap)]
-    steer = table.steer([action for action in actions if not isinstance(action, Cap)])
-    for cap in caps:
-        table.check_layer(cap)
-    own = None
-    if actions:
-        units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else table.rows()[:0]
-        own = save({"table": table.rows(), "units": units})
-    return note_of(
-        name,
-        prompt,
-        steer,
-        cap=[[cap.layer, row, cap.ceiling, cap.positions] for row, cap in enumerate(caps)],
-        own=own,
-        project=prompt - 1 if read else None,
-    )
 
 
 def logprobs(
