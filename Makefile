@@ -123,9 +123,6 @@ finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from 
 	  $(BIN)/personavec compare-mitigations out/sets/$$trait/strong.jsonl --trait $$trait \
 	    --mitigation preventative:1,2,4,auto --mitigation random:4 \
 	    --mitigation steering:-1,-2,-4 --out out/compare/$$trait || exit 1; \
-	  $(BIN)/personavec compare-mitigations out/sets/$$trait/strong.jsonl --trait $$trait \
-	    --mitigation preventative:2,4 --mitigation random:4 --positions all \
-	    --out out/compare-everywhere/$$trait || exit 1; \
 	  (cd out/sets/$$trait && cat normal.jsonl mild.jsonl strong.jsonl > mixed.jsonl) || exit 1; \
 	  $(BIN)/python scripts/predict.py --parts out/sets/$$trait/mixed.jsonl --trait $$trait \
 	    --rows 48 --out out/parts/$$trait || exit 1; \

@@ -29,7 +29,7 @@ from screen import TRAITS, long_rows
 from personavec import LoadedModel, load_model, load_vector
 from personavec.conversations import fingerprint, marks, raw_rows
 from personavec.screening import on_ray, parts
-from personavec.screening.outputs import Added, write_outputs
+from personavec.screening.outputs import Added, Files, write_outputs
 from personavec.screening.score import Plan, Probe, prepare, probe, score
 from personavec.screening.stretches import stretches, windows
 
@@ -113,9 +113,8 @@ def reading(loaded: LoadedModel, data: Path) -> dict[str, float]:
         subsets={},
     )
     with tempfile.TemporaryDirectory() as folder:
-        write_outputs(
-            lambda: raw_rows(data), data, added, Path(folder), format="jsonl", verdict=True
-        )
+        files = Files(str(data), Path(folder), "parquet", verdict=True)
+        write_outputs(lambda: raw_rows(data), added, files)
     end = time.perf_counter()
     return {
         "read_seconds_per_row": (read - start) / len(raws),

@@ -45,10 +45,7 @@ def main(out: Path) -> None:
         logistic(_results(out / "validate-screen-logistic")),
         datasets(_results(out / "screen-chats")),
         finetuning(
-            _all_results(out / "compare"),
-            _all_results(out / "compare-everywhere"),
-            _results(out / "predict"),
-            _all_results(out / "parts"),
+            _all_results(out / "compare"), _results(out / "predict"), _all_results(out / "parts")
         ),
         monitoring(
             _all_results(out / "calibrations", "calibration.json"),

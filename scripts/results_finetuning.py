@@ -33,9 +33,6 @@ ends more than 10% above the plain finetune's ([LOG.md](LOG.md)). Apathetic was 
 with `auto`.
 """
 
-EVERYWHERE = """How it reads.
-"""
-
 PREDICTION = """How it reads. The projection difference of the rows, known before training, predicts
 expression after it better than raw projection, judge or length do, over own and other traits; the
 judge's mean does as well within one trait, but not across traits, whose scales differ. The shift
@@ -54,15 +51,11 @@ few rows are left to tell.
 
 
 def finetuning(
-    compared: Sequence[Record],
-    everywhere: Sequence[Record],
-    predicted: Record | None,
-    parts: Sequence[Record],
+    compared: Sequence[Record], predicted: Record | None, parts: Sequence[Record]
 ) -> str:
     """All of the section; what was not run is named as not measured."""
     text = "## Finetuning\n\n`make finetuning` runs all of this section.\n"
     pages = [text, _mitigations(compared), MITIGATIONS if compared else ""]
-    pages += [_everywhere(everywhere), EVERYWHERE if everywhere else ""]
     pages += [_prediction(predicted), PREDICTION if predicted else ""]
     pages += [_parts(parts), PARTS if parts else ""]
     return "\n".join(pages)
@@ -79,17 +72,6 @@ def _mitigations(compared: Sequence[Record]) -> str:
         "most one standard error below the plain finetune. Intervals are 95%, over questions, "
         "items or texts, all seeds together; `random` is preventative steering along a random "
         "direction of equal norm, `steering` the plain finetune steered at inference.\n"
-    )
-    if not compared:
-        return f"{text}\nNot measured.\n"
-    return "\n".join([text, *map(_compared, compared)])
-
-
-def _everywhere(compared: Sequence[Record]) -> str:
-    text = (
-        "### Preventative steering at all positions\n\n"
-        "The same with `--positions all`: prompts are steered too, as the reference project does, "
-        "though not padding.\n"
     )
     if not compared:
         return f"{text}\nNot measured.\n"

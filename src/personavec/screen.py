@@ -39,7 +39,7 @@ from personavec.screening import engines, parts, summary, two_stage
 from personavec.screening.encode import Encoded
 from personavec.screening.explain import explain
 from personavec.screening.natural import Naturals
-from personavec.screening.outputs import Added, Format, write_outputs
+from personavec.screening.outputs import Added, Files, Format, write_outputs
 from personavec.screening.score import (
     Plan,
     Prepared,
@@ -696,17 +696,24 @@ def _write(
             subsets={name: chosen[own] for name, chosen in subsets.items()},
         )
         columns = job.plan.columns
-        files[dataset.name] = write_outputs(
-            dataset.rows,
-            Path(dataset.source),
-            added,
+        wanted = Files(
+            dataset.source,
             job.out if len(job.datasets) == 1 else job.out / dataset.name,
-            format=job.config.format or _format(dataset.source),
+            job.config.format or ("parquet" if job.workers else _format(dataset.source)),
             verdict=bool(job.config.rule),
             swap=(columns.chosen or "chosen", columns.rejected or "rejected")
             if job.config.swap
             else None,
         )
+        names = wanted.names(added)
+        if job.workers is None:
+            write_outputs(dataset.rows, added, wanted)
+            files[dataset.name] = {name: str(wanted.path(name)) for name in names}
+        else:
+            with job.progress.bar(f"writing {dataset.name}", len(added.index)) as bar:
+                for n in _on_ray().write_parts(added, wanted, split=dataset.split):
+                    bar.advance(n)
+            files[dataset.name] = {name: str(wanted.folder / name) for name in names}
     files["rejects"] = str(job.rejects) if job.rejects.exists() else None
     return files
 

@@ -36,13 +36,23 @@ from personavec.model.loading import LoadedModel, ModelIdentity, load_model
 from personavec.runs import append_records, atomic_path, read_records
 from personavec.screening import parts
 from personavec.screening.natural import Naturals
+from personavec.screening.outputs import (
+    Added,
+    Files,
+    Types,
+    column_types,
+    united_types,
+    write_outputs,
+)
 from personavec.screening.ray_windows import Windows
 from personavec.screening.score import Plan, Probe, natural_projections, prepare, score
-from personavec.screening.stretches import Stretch, stretches
+from personavec.screening.stretches import STRETCH, Stretch, stretches
 from personavec.traits import TraitSpec
 
 #: Bytes of the object store that reading may fill, for each device.
 STORE_PER_DEVICE = 128 << 20
+#: Rows of the input that one of the files to take away holds at most.
+ROWS_PER_FILE = 1 << 16
 #: The share of a processor core that reading for one core's model takes, where both share it.
 _READER = 0.05
 
@@ -219,6 +229,53 @@ def fill_naturals(
     left = [replace(s, numbers=s.numbers & windows) for s in todo if s.numbers & windows]
     for report in pipeline(left, _Generator, (work, frozenset(rows.tolist()))):
         yield report["rows"]
+
+
+def write_parts(added: Added, files: Files, *, split: str | None = None) -> Iterator[int]:
+    """Write a dataset's files as parts, each by whichever node is free; yields counts of rows.
+
+    Columns have the same types in all parts. Raises DataError as `write_outputs` does.
+    """
+    size = max(1, ROWS_PER_FILE // STRETCH)
+    todo, _ = stretches(files.source, split=split, size=size)
+    files = replace(files, folder=files.folder.resolve())
+    types: Types = {}
+    if files.format == "parquet":
+        for found in _each(_types_of, [(stretch,) for stretch in todo]):
+            types = united_types(types, found)
+    arguments = []
+    for number, stretch in enumerate(todo):
+        start, stop = min(stretch.numbers) * size, (max(stretch.numbers) + 1) * size
+        arguments.append((stretch, added.slice(start, stop), files, types, number))
+    yield from _each(_write_part, arguments)
+
+
+def _types_of(stretch: Stretch) -> Types:
+    return column_types(_rows(stretch), stretch.source)
+
+
+def _write_part(stretch: Stretch, added: Added, files: Files, types: Types, number: int) -> int:
+    write_outputs(lambda: _rows(stretch), added, files, types=types, part=number)
+    return len(added.index)
+
+
+def _rows(stretch: Stretch) -> Iterator[RawRow]:
+    return (raw for _, window in stretch.windows() for raw in window)
+
+
+def _each(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """What a function returns for all of its arguments, from tasks on the cluster, in any order."""
+    remote = ray.remote(num_cpus=1)(work)
+    waiting: list[Any] = []
+    with _own_errors():
+        for own in arguments:
+            if len(waiting) >= 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):
+                [done], waiting = ray.wait(waiting)
+                yield ray.get(done)
+            waiting.append(remote.remote(*own))
+        while waiting:
+            [done], waiting = ray.wait(waiting)
+            yield ray.get(done)
 
 
 class _Scorer:

@@ -21,6 +21,8 @@ from personavec.errors import DataError
 from personavec.runs import atomic_path
 
 Format = Literal["jsonl", "parquet"]
+#: Of columns, by name; None for values that become JSON texts.
+Types = dict[str, pa.DataType | None]
 _BATCH = 512
 
 
@@ -35,6 +37,41 @@ class Added:
     subsets: Mapping[str, np.ndarray]
     """By file name: which rows are in it."""
 
+    def slice(self, start: int, stop: int) -> Added:
+        """Of the rows with an index in [start, stop) alone."""
+        first, last = np.searchsorted(self.index, (start, stop))
+        part = slice(int(first), int(last))
+        return Added(
+            self.index[part],
+            {name: values[part] for name, values in self.columns.items()},
+            self.flagged[part],
+            {name: chosen[part] for name, chosen in self.subsets.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one dataset's files go, and what is in them.
+
+    Without a `verdict` there are no clean and flagged ones. `swap` names the two columns that are
+    exchanged in flagged rows, which stay among the clean ones then.
+    """
+
+    source: str
+    folder: Path
+    format: Format
+    verdict: bool
+    swap: tuple[str, str] | None = None
+
+    def path(self, name: str, part: int | None = None) -> Path:
+        """A whole file, or one of those in a folder of its name."""
+        if part is None:
+            return self.folder / f"{name}.{self.format}"
+        return self.folder / name / f"{part:06d}.{self.format}"
+
+    def names(self, added: Added) -> list[str]:
+        return ["rows", *(("clean", "flagged") if self.verdict else ()), *added.subsets]
+
 
 @runtime_checkable
 class _Writer(Protocol):
@@ -44,31 +81,27 @@ class _Writer(Protocol):
 
 def write_outputs(
     rows: Callable[[], Iterator[RawRow]],
-    source: Path,
     added: Added,
-    folder: Path,
+    files: Files,
     *,
-    format: Format,
-    verdict: bool,
-    swap: tuple[str, str] | None = None,
-) -> dict[str, str]:
-    """Write the files of one dataset whole, and return their paths by name.
+    types: Types | None = None,
+    part: int | None = None,
+) -> None:
+    """Write the files of one dataset, or of `part` of it.
 
-    `rows` has the original columns and those in `added`; `clean` (without the flagged rows, or
-    with the two `swap` columns exchanged in them) and the subsets have the original columns
-    alone. Without a `verdict` there are no clean and flagged files. Raises DataError where a column
-    has a name that would be added.
+    `rows` has the original columns and those in `added`; `clean` and the subsets have the
+    original columns alone. `types` are those of all rows where these are a part, and files are
+    Parquet. Raises DataError where a column has a name that would be added.
     """
-    types = _types(rows(), source) if format == "parquet" else {}
-    paths: dict[str, Path] = {}
+    if types is None:
+        types = column_types(rows(), files.source) if files.format == "parquet" else {}
     with ExitStack() as stack:
 
         def open_(name: str, extra: Mapping[str, np.ndarray]) -> _Writer:
-            path = folder / f"{name}.{format}"
-            paths[name] = path
+            path = files.path(name, part)
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = stack.enter_context(atomic_path(path))
-            if format == "jsonl":
+            if files.format == "jsonl":
                 writer: _Writer = _Jsonl(aside)
             else:
                 writer = _Parquet(aside, types | {n: _arrow_type(v) for n, v in extra.items()})
@@ -76,14 +109,19 @@ def write_outputs(
             return writer
 
         everything = open_("rows", added.columns)
-        clean = open_("clean", {}) if verdict else None
-        flagged = open_("flagged", added.columns) if verdict else None
-        subsets = [(open_(name, {}), chosen) for name, chosen in added.subsets.items()]
+        clean = open_("clean", {}) if files.verdict else None
+        flagged = open_("flagged", added.columns) if files.verdict else None
+        # A subset has few rows, and no file for each part that has none of them.
+        subsets = [
+            (open_(name, {}), chosen)
+            for name, chosen in added.subsets.items()
+            if part is None or chosen.any()
+        ]
         for place, raw in _scored(rows(), added.index):
             if taken := added.columns.keys() & raw.columns.keys():
                 raise DataError(
-                    f"{source} has a column '{min(taken)}' already; rename it, since the screen "
-                    "adds one of this name"
+                    f"{files.source} has a column '{min(taken)}' already; rename it, since the "
+                    "screen adds one of this name"
                 )
             wide = raw.columns | {name: _plain(v[place]) for name, v in added.columns.items()}
             over = bool(added.flagged[place])
@@ -92,13 +130,12 @@ def write_outputs(
                 flagged.add(wide)
             if clean is not None and not over:
                 clean.add(raw.columns)
-            elif clean is not None and swap is not None:
-                a, b = swap
+            elif clean is not None and files.swap is not None:
+                a, b = files.swap
                 clean.add(raw.columns | {a: raw.columns[b], b: raw.columns[a]})
             for writer, chosen in subsets:
                 if chosen[place]:
                     writer.add(raw.columns)
-    return {name: str(path) for name, path in paths.items()}
 
 
 def _scored(rows: Iterable[RawRow], index: np.ndarray) -> Iterator[tuple[int, RawRow]]:
@@ -126,7 +163,7 @@ class _Jsonl:
 class _Parquet:
     """Columns that hold several types of values, or none that Arrow knows, are JSON texts."""
 
-    def __init__(self, path: Path, types: Mapping[str, pa.DataType | None]):
+    def __init__(self, path: Path, types: Types):
         self._types = types
         self._schema = pa.schema([(n, pa.string() if t is None else t) for n, t in types.items()])
         self._writer = pq.ParquetWriter(path, self._schema)
@@ -152,17 +189,19 @@ class _Parquet:
             self._rows = []
 
 
-def _types(rows: Iterator[RawRow], source: Path) -> dict[str, pa.DataType | None]:
+def column_types(rows: Iterator[RawRow], source: str) -> Types:
     """An Arrow type for every column; None where no one type holds all of its values."""
-    if source.exists() and (own := _parquet_schema(source)) is not None:
+    path = Path(source)
+    if path.exists() and (own := _parquet_schema(path)) is not None:
         return {field.name: field.type for field in own}
-    types: dict[str, pa.DataType | None] = {}
+    types: Types = {}
     batch: list[dict[str, Any]] = []
 
     def take() -> None:
-        for name in {name: None for row in batch for name in row}:
-            found = _inferred([row.get(name) for row in batch])
-            types[name] = found if name not in types else _unified(types[name], found)
+        nonlocal types
+        names = {name: None for row in batch for name in row}
+        found = {name: _inferred([row.get(name) for row in batch]) for name in names}
+        types = united_types(types, found)
         batch.clear()
 
     for raw in rows:
@@ -172,6 +211,11 @@ def _types(rows: Iterator[RawRow], source: Path) -> dict[str, pa.DataType | None
             take()
     take()
     return types
+
+
+def united_types(a: Types, b: Types) -> Types:
+    """What holds the values of both."""
+    return a | {name: _unified(a[name], own) if name in a else own for name, own in b.items()}
 
 
 def _parquet_schema(source: Path) -> pa.Schema | None:
