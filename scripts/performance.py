@@ -28,6 +28,11 @@ over the bandwidth of a copy in memory, whichever takes longer, both measured in
 read; where responses are generated, all of them share every step's read of the weights.
 """
 
+MACHINE = """Up to the last section: two processor cores, SmolLM2-135M. The machine is a virtual
+one whose speed changed between these runs and within them, as its measured limits show: compare the
+ways of one run, which took turns, and not the seconds of two.
+"""
+
 GROWTH = """
 - **Rows**: linearly; a screen holds one window of rows at a time, whatever their number.
 - **Length**: linearly in tokens, until attention, which grows with the square of a text's length,
@@ -262,11 +267,7 @@ def told(section: Section) -> list[str]:
 
 
 def main() -> None:
-    out = [
-        INTRODUCTION.rstrip(),
-        "",
-        "Up to the last section: two processor cores, SmolLM2-135M.",
-    ]
+    out = [INTRODUCTION.rstrip(), "", MACHINE.rstrip()]
     for title, sections in SECTIONS.items():
         out += ["", f"## {title}"]
         for section in sections:
