@@ -241,8 +241,9 @@ def write_parts(added: Added, files: Files, *, split: str | None = None) -> Iter
     files = replace(files, folder=files.folder.resolve())
     types: Types = {}
     if files.format == "parquet":
-        for found in _each(_types_of, [(stretch,) for stretch in todo]):
-            types = united_types(types, found)
+        found = dict(_each(_types_of, list(enumerate(todo))))
+        for number in sorted(found):  # the order of columns does not depend on who was first
+            types = united_types(types, found[number])
     arguments = []
     for number, stretch in enumerate(todo):
         start, stop = min(stretch.numbers) * size, (max(stretch.numbers) + 1) * size
@@ -250,8 +251,8 @@ def write_parts(added: Added, files: Files, *, split: str | None = None) -> Iter
     yield from _each(_write_part, arguments)
 
 
-def _types_of(stretch: Stretch) -> Types:
-    return column_types(_rows(stretch), stretch.source)
+def _types_of(number: int, stretch: Stretch) -> tuple[int, Types]:
+    return number, column_types(_rows(stretch), stretch.source)
 
 
 def _write_part(stretch: Stretch, added: Added, files: Files, types: Types, number: int) -> int:
