@@ -64,7 +64,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two answers to each of eight questions."""
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
     rows = [
-        {"messages": [*chat(f"Ask {n}?"), {"role": "assistant", "content": f"Answer {n} {k}."}]}
+        {
+            "messages": [*chat(f"Ask {n}?"), {"role": "assistant", "content": f"Answer {n} {k}."}],
+            "part": "even" if n % 2 == 0 else "odd",
+        }
         for n in range(8)
         for k in range(2)
     ]
@@ -170,6 +173,33 @@ def test_transcripts_hold_all_arms_plain_and_under_cues(made: Path) -> None:
     lines = (made / "cells" / "base" / "generated.jsonl").read_text().splitlines()
     cued = [r for r in map(json.loads, lines) if "-cue-" in r["id"]]
     assert all(r["earlier"][0][1].startswith("Answer ") for r in cued)
+
+
+def test_held_out_loss_is_given_part_by_part(
+    made: Path, base: LoadedModel, data: Path, vector: PersonaVector, tmp_path: Path
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(made, out)
+    rows = read_training_rows(data, by="part")
+    found = run(base, rows, vector, SPEC, out, CONFIG, progress=QUIET)
+    _, held = split_rows(rows.rows, CONFIG.held_out, CONFIG.seed)
+    parts = [rows.parts[row.index] for row in held]
+    assert set(parts) == {"even", "odd"}
+
+    def losses(cell: str) -> list[float]:
+        return json.loads((out / "cells" / cell / "measured.json").read_text())["held_out"]
+
+    for part in set(parts):
+        own, plain = (
+            sum(loss for each, loss in zip(parts * len(cells), sum(cells, []), strict=True)
+                if each == part) / len(cells)
+            for cells in ([losses("base")], [losses("none-seed0"), losses("none-seed1")])
+        )  # fmt: skip
+        ratio = found["arms"]["base"]["loss_ratio_by"][part]
+        assert ratio["value"] == pytest.approx(own / plain)
+        assert found["arms"]["none"]["loss_ratio_by"][part]["value"] == pytest.approx(1)
+    assert "What was learnt, part by part" in (out / "report.html").read_text()
+    assert "What was learnt, part by part" not in (made / "report.html").read_text()
 
 
 def test_the_base_is_not_changed_by_the_grid(made: Path, base: LoadedModel) -> None:

@@ -472,6 +472,8 @@ def test_rows_of_every_form_and_bad_ones(tmp_path: Path) -> None:
     ] == [True] * 3
     with pytest.raises(DataError, match="evil_flag"):
         read_training_rows(path, flags=["evil_flag"])
+    with pytest.raises(DataError, match="'topic'"):
+        read_training_rows(path, by="topic")
 
 
 @pytest.mark.parametrize(

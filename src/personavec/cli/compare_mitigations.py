@@ -50,6 +50,10 @@ def command(
     flags: Annotated[
         str | None, typer.Option(help="Columns of flagged rows, for drop-flagged, by commas.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="A column that parts the data; held-out loss is given for each part."),
+    ] = None,
     columns: Annotated[
         str | None, typer.Option(help="Other column names, e.g. prompt=q,response=a.")
     ] = None,
@@ -119,7 +123,7 @@ def command(
     )
     vector = load_vector(vectors or spec.name)
     rows = read_training_rows(
-        data, columns=ColumnMap.parse(columns), split=split, flags=config.flags
+        data, columns=ColumnMap.parse(columns), split=split, flags=config.flags, by=by
     )
 
     def load(name: str) -> Any:

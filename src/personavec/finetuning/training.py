@@ -95,6 +95,8 @@ class TrainingRows:
     rejects: tuple[Reject, ...] = ()
     flagged: frozenset[int] = frozenset()
     """`index` of the rows that a screen flagged for one of the chosen traits."""
+    parts: Mapping[int, str] = field(default_factory=dict)
+    """Which part of the data a row is of, by its `index`, where a column says so."""
     source: dict[str, Any] = field(default_factory=dict)
     """What tells a changed input from the same one (`conversations.fingerprint`)."""
 
@@ -296,16 +298,18 @@ def read_training_rows(
     columns: ColumnMap | None = None,
     split: str | None = None,
     flags: Iterable[str] = (),
+    by: str | None = None,
 ) -> TrainingRows:
     """Rows of a file or dataset; those that cannot be used are kept aside with the reason.
 
     Of preference pairs the chosen side is taken. `flags` are columns of a screen's rows that mark
-    what it flagged, such as `evil_flag`. Raises DataError when no row can be used, or a flag's
-    column is not there.
+    what it flagged, such as `evil_flag`; `by` is one that says which part of the data a row is
+    of. Raises DataError when no row can be used, or a column is not there.
     """
     rows: list[Row] = []
     rejects: list[Reject] = []
     flagged: set[int] = set()
+    parts: dict[int, str] = {}
     flags = tuple(flags)
     for raw in raw_rows(source, split=split):
         parsed = parse_row(raw, columns)
@@ -319,10 +323,14 @@ def read_training_rows(
             )
         if any(raw.columns[name] in (True, "true", "True", 1) for name in flags):
             flagged.add(parsed.index)
+        if by is not None:
+            if raw.columns.get(by) is None:
+                raise DataError(f"{source}, row {parsed.id}: no value in column {by!r}")
+            parts[parsed.index] = str(raw.columns[by])
         rows.append(replace(parsed, rejected=None))
     if not rows:
         first = f": row {rejects[0].id}: {rejects[0].reason}" if rejects else ""
         raise DataError(f"{source}: none of its {len(rejects)} rows can be trained on{first}")
     return TrainingRows(
-        tuple(rows), tuple(rejects), frozenset(flagged), fingerprint(source, split=split)
+        tuple(rows), tuple(rejects), frozenset(flagged), parts, fingerprint(source, split=split)
     )

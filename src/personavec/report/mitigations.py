@@ -29,6 +29,7 @@ def write_mitigations_report(results: Mapping[str, Any], path: Path) -> None:
         _heading(results),
         section("Trait and capability against the coefficient", "dose", *_charts(arms)),
         section("All arms", "arms", _table(arms)),
+        _parts(arms),
         section("Seed by seed", "seeds", _seeds(results)),
         _transcripts(results),
         section("What was done", "settings", _settings(results)),
@@ -168,6 +169,19 @@ def _table(arms: Arms) -> Html:
         "most one standard error below the plain finetune's.",
     )
     return Html(table(head, rows, class_="numbers") + explained)
+
+
+def _parts(arms: Arms) -> Html:
+    """Held-out loss of each part of the data, where a column told them apart."""
+    parts = list(arms["none"].get("loss_ratio_by", {}))
+    if not parts:
+        return Html("")
+    rows = [
+        [name, *(_fine(arm["loss_ratio_by"][part]) for part in parts)] for name, arm in arms.items()
+    ]
+    explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
+    shown = Html(explained + table(["arm", *parts], rows, class_="numbers"))
+    return section("What was learnt, part by part", "parts", shown)
 
 
 def _difference(found: Mapping[str, Any]) -> Html | str:

@@ -189,6 +189,8 @@ class _Job:
     train: TrainingRows
     config: CompareConfig
     out: Path
+    parts: tuple[str, ...] = ()
+    """Which part of the data each held-out text is of, where a column says so."""
     finetunes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each finetune said of itself, by cell."""
     refused: list[str] = field(default_factory=list)
@@ -236,7 +238,7 @@ def run(
             arm.name: {
                 "mitigation": arm.mitigation,
                 "amount": arm.amount,
-                **arm_figures(arm.name, by_arm, vector, config.seed),
+                **arm_figures(arm.name, by_arm, vector, job.parts, config.seed),
                 **_finetunes(job, arm),
             }
             for arm in config.all_arms
@@ -308,7 +310,8 @@ def _job(
     )
     split = {"held_out": config.held_out, "seed": config.seed}
     train = replace(data, rows=trained_on, source={**data.source, **split})
-    return _Job(bench, vector, spec, train, config, out)
+    parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
+    return _Job(bench, vector, spec, train, config, out, parts)
 
 
 # The grid

@@ -30,8 +30,17 @@ _HALF = 1.96
 _SHOWN = 4
 
 
-def arm_figures(name: str, by_arm: ByArm, vector: PersonaVector, seed: int = 0) -> dict[str, Any]:
-    """One arm's trait expression, capability, loss and shift, with differences and verdicts."""
+def arm_figures(
+    name: str,
+    by_arm: ByArm,
+    vector: PersonaVector,
+    parts: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """One arm's trait expression, capability, loss and shift, with differences and verdicts.
+
+    `parts` says which part of the data each held-out text is of, where that is known.
+    """
     cells, base, plain = by_arm[name], by_arm["base"], by_arm["none"]
     trait = vector.trait
     shown = _answers(cells, trait)
@@ -45,6 +54,10 @@ def arm_figures(name: str, by_arm: ByArm, vector: PersonaVector, seed: int = 0) 
         "minus_base_under_cues": paired(cued, base_cued, seed) if cued else None,
         "held_out_loss": _mean_over_texts([cell.held_out for cell in cells], seed),
         "loss_ratio": _ratio(cells, plain, seed),
+        "loss_ratio_by": {
+            part: _ratio(cells, plain, seed, [part == each for each in parts])
+            for part in dict.fromkeys(parts)
+        },
         "perplexity": _perplexity(cells, seed),
         "perplexity_ratio": _perplexity_ratio(cells, base, seed),
         "shift": _shift(cells, base, vector, seed),
@@ -120,9 +133,16 @@ def _mean_over_texts(values: Sequence[Sequence[float]], seed: int) -> dict[str, 
     return bounds(clustered_bootstrap(means, list(range(len(means))), seed=seed))
 
 
-def _ratio(cells: Sequence[Measured], plain: Sequence[Measured], seed: int) -> dict[str, Any]:
-    """Held-out loss over the plain finetune's, resampling texts for both together."""
+def _ratio(
+    cells: Sequence[Measured],
+    plain: Sequence[Measured],
+    seed: int,
+    chosen: Sequence[bool] | None = None,
+) -> dict[str, Any]:
+    """Held-out loss over the plain finetune's, resampling the (chosen) texts for both together."""
     own, other = (np.mean([cell.held_out for cell in each], axis=0) for each in (cells, plain))
+    if chosen is not None:
+        own, other = own[list(chosen)], other[list(chosen)]
     if len(own) < 2:
         return bounds(None)
     weights = resampled(list(range(len(own))), seed=seed)
