@@ -76,6 +76,8 @@ class ScreenConfig:
     prompt's last token, `none` nothing, `two-stage` the second for all and the first for some."""
     natural_tokens: int = 64
     """Longest natural response, in tokens."""
+    natural_samples: int = 1
+    """Natural responses to a prompt; more than one are sampled, and their means averaged."""
     turns: Turns = "all"
     layer: int | None = None
     """Default: each vector's selected layer."""
@@ -109,6 +111,8 @@ class ScreenConfig:
             raise UsageError(
                 "top_share lies within 0 and 1, sample and subsets are 0 or more, ranked 1 or more"
             )
+        if self.natural_tokens < 1 or self.natural_samples < 1:
+            raise UsageError("natural_tokens and natural_samples are at least 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +202,7 @@ def _workers(job: _Job, naturals: Path | None) -> Any:
         job.plan,
         natural_folder=kept,
         natural_tokens=job.config.natural_tokens,
+        natural_samples=job.config.natural_samples,
         judge=job.judge,
         specs=job.specs,
     )
@@ -291,6 +296,7 @@ def _job(
             loaded,
             naturals or out / "run" / "natural",
             max_tokens=config.natural_tokens,
+            samples=config.natural_samples,
             engine=engine,
         )
         if needs

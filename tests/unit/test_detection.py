@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from personavec.errors import DataError
 from personavec.studies import detection
 from personavec.studies.baselines import Labelled, WordClassifier, fit
-from personavec.studies.figures import METHODS, detection_figures, order_figures, usable
+from personavec.studies.figures import detection_figures, method_names, order_figures, usable
 
 # Few distinct values, so that most examples have ties.
 scored_rows = st.lists(
@@ -141,7 +141,7 @@ def test_every_method_has_its_figures_and_rows_without_a_score_are_counted() -> 
     counts = found["traits"]["odd"]
     assert (counts["planted"], counts["clean"], counts["clean_same_prompts"]) == (11, 41, 12)
     assert counts["left_out"] == 2
-    assert set(found["methods"]) == set(METHODS)
+    assert set(found["methods"]) == set(method_names(1))
     methods = found["methods"]
     for name in ("judge", "none", "generate", "combined", "tfidf"):
         assert methods[name]["auc"] == pytest.approx({"value": 1, "low": 1, "high": 1}), name
@@ -151,6 +151,23 @@ def test_every_method_has_its_figures_and_rows_without_a_score_are_counted() -> 
     assert methods["random_directions"]["auc"]["value"] == pytest.approx(0.5)
     assert methods["random"]["auc"]["low"] < 0.5 < methods["random"]["auc"]["high"]
     assert methods["judge"]["precision@0.2"] == methods["judge"]["recall@0.2"]
+
+
+def test_a_mean_over_natural_responses_is_one_more_method_and_what_the_judge_is_combined_with() -> (
+    None
+):
+    own, clean = records()
+    for row in (*own, *clean):
+        scores = row["scores"]["odd"]
+        # Both tell nothing by themselves.
+        scores |= {"averaged": scores["none"], "generate": 0.0, "judge": 1.0 + row["prompt"] % 2}
+    found = detection_figures("elicited", clean, {"odd": own}, {"odd": fit(training())}, (0.2,))
+    assert found is not None
+    assert set(found["methods"]) == set(method_names(4))
+    aucs = {name: figures["auc"]["value"] for name, figures in found["methods"].items()}
+    assert aucs["averaged"] == 1
+    assert aucs["generate"] == 0.5
+    assert aucs["combined"] > max(aucs["judge"], 0.8)
 
 
 def test_averages_are_over_traits_and_a_style_without_rows_has_none() -> None:

@@ -20,6 +20,7 @@ from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.readings import project_conversation
 from personavec.runs import read_records
+from personavec.screening.natural import Naturals
 from personavec.stats import resampled
 from personavec.studies.planting import MIN_CLEAN, draw, planting_tasks, written_rows
 from personavec.studies.validate_screen import ValidateScreenConfig, run, summary
@@ -161,7 +162,7 @@ def test_figures_are_those_of_the_rows_on_disk(
         rows = [r for r in own if r["kind"] in (planted, same) and r["reason"] is None] + clean
         labels = [row["kind"] == planted for row in rows]
         assert found["planted"] == sum(labels)
-        for method in ("judge", "none", "last_prompt", "generate"):
+        for method in ("judge", "none", "last_prompt", "generate", "averaged"):
             scores = [row["scores"]["odd"][method] for row in rows]
             estimate = found["methods"][method]["auc"]
             assert estimate["value"] == pytest.approx(roc_auc_score(labels, scores))
@@ -199,6 +200,13 @@ def test_scores_are_projections_of_the_response_without_what_elicited_it(
     found = row["scores"]["odd"]
     assert found["none"] == pytest.approx(reading.response_mean, abs=1e-4)
     assert found["generate"] == pytest.approx(found["none"] - greedy, abs=1e-4)
+    several = Naturals(
+        llama, tmp_path / "several", max_tokens=TOKENS, samples=CONFIG.natural_samples
+    )
+    [mean] = several.means([prompt], [2]).values()
+    assert mean is not None
+    averaged = float(projections(mean, vector.direction())[0])
+    assert found["averaged"] == pytest.approx(found["none"] - averaged, abs=1e-4)
 
 
 def test_a_killed_run_continues_to_the_same_results(

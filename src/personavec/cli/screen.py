@@ -71,6 +71,9 @@ def command(
     natural_tokens: Annotated[
         int, typer.Option(min=1, help="Longest natural response, in tokens.")
     ] = 64,
+    natural_samples: Annotated[
+        int, typer.Option(min=1, help="Natural responses to a prompt; above 1 sampled, averaged.")
+    ] = 1,
     natural_cache: options.NaturalCache = None,
     reference: Annotated[
         str | None, typer.Option(help="A clean dataset; its 95th percentile draws the line.")
@@ -154,6 +157,7 @@ def command(
     config = screen.ScreenConfig(
         natural=natural.value,
         natural_tokens=natural_tokens,
+        natural_samples=natural_samples,
         turns=turns.value,
         layer=layer,
         columns=ColumnMap.parse(columns),

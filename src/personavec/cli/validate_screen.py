@@ -26,6 +26,10 @@ def command(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest response; longer ones of DATA are cut there.")
     ] = 64,
+    natural_samples: Annotated[
+        int,
+        typer.Option(min=1, help="Above 1: also measure the difference to so many sampled ones."),
+    ] = 4,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(
         "out/validate-screen"
     ),
@@ -58,6 +62,7 @@ def command(
         rates=numbers(rates, "--rates"),
         clean_rows=clean,
         max_tokens=max_tokens,
+        natural_samples=natural_samples,
         columns=ColumnMap.parse(columns),
         split=split,
         seed=seed,

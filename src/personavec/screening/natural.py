@@ -1,16 +1,17 @@
-"""The model's own greedy responses to a dataset's prompts, generated once and kept.
+"""The model's own responses to a dataset's prompts, generated once and kept.
 
 A prompt's natural response is kept with its mean activation at every layer, so that a vector made
-later costs no generation. Each generated batch is one file, written whole: processes can share a
-folder, and the worst that two of them can do is the same work twice.
+later costs no generation: that of the greedy response, or the mean over several sampled ones,
+which tells more steadily what the model would say. Each generated batch is one file, written
+whole: processes can share a folder, and the worst that two of them can do is the same work twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ from personavec.progress import Bar
 from personavec.runs import atomic_write
 
 _FORMAT = 1
+#: Of sampled responses.
+_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
 class Natural:
-    """One natural response as it is kept."""
+    """A prompt's natural response as it is kept; of several, the first."""
 
     prompt: str
     """The key of its prompt: a hash of the token ids."""
@@ -51,7 +54,8 @@ def prompt_key(prompt_ids: Sequence[int]) -> str:
 class Naturals:
     """The natural responses of one model, generated as they are asked for.
 
-    `folder` may hold those of several models and limits; each has its own folder in it.
+    `samples` above 1 are sampled at temperature 0.7, one is greedy. `folder` may hold those of
+    several models and settings; each has its own folder in it.
     """
 
     def __init__(
@@ -60,15 +64,17 @@ class Naturals:
         folder: Path,
         *,
         max_tokens: int = 64,
+        samples: int = 1,
         batch_tokens: int = 16384,
         engine: Engine | None = None,
     ):
-        self.loaded, self.max_tokens = loaded, max_tokens
+        self.loaded, self.max_tokens, self.samples = loaded, max_tokens, samples
         self.engine = engine or TransformersEngine(loaded, batch_tokens)
         about = {
             "model": loaded.identity.as_dict(),
             "max_tokens": max_tokens,
             "format": _FORMAT,
+            **({"samples": samples, "temperature": _TEMPERATURE} if samples > 1 else {}),
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
         name = Path(loaded.identity.name).name
@@ -87,8 +93,9 @@ class Naturals:
     ) -> dict[str, Tensor | None]:
         """By prompt key: the mean activation [layer, hidden] of its natural response.
 
-        None where there is no response: the model ended its turn at once, or the prompt leaves
-        no room in the context. What is missing is generated and kept; `bar` counts it.
+        Of several responses, the mean of theirs. None where there is none: the model ended its
+        turn at once, or the prompt leaves no room in the context. What is missing is generated
+        and kept; `bar` counts it.
         """
         wanted = {prompt_key(prompt): prompt for prompt in prompts}
         if wanted.keys() - self._found.keys():
@@ -97,12 +104,21 @@ class Naturals:
         if bar is not None:
             bar.advance(len(wanted) - len(missing))
         room = self.loaded.context - self.max_tokens
-        requests = [Request(key, wanted[key]) for key in missing if len(wanted[key]) <= room]
-        sampling = Sampling(self.max_tokens, temperature=0.0)
+        requests = [
+            Request(f"{key}/{sample}", wanted[key])
+            for key in missing
+            if len(wanted[key]) <= room
+            for sample in range(self.samples)
+        ]
+        sampling = Sampling(self.max_tokens, _TEMPERATURE if self.samples > 1 else 0.0)
+        begun: dict[str, list[Generation]] = {}
         for batch in self.engine.generate(requests, sampling, capture=True):
-            self._keep(batch)
+            for response in batch:
+                begun.setdefault(response.id.partition("/")[0], []).append(response)
+            whole = [key for key, responses in begun.items() if len(responses) == self.samples]
+            self._keep({key: begun.pop(key) for key in whole})
             if bar is not None:
-                bar.advance(len(batch))
+                bar.advance(len(whole))
         return self._load(list(wanted), list(layers))
 
     def response(self, prompt: Sequence[int]) -> Natural | None:
@@ -114,22 +130,28 @@ class Naturals:
         with safe_open(path, "pt") as file:
             return Natural(**json.loads(file.metadata()["responses"])[row])
 
-    def _keep(self, batch: Sequence[Generation]) -> None:
-        shape = (self.loaded.identity.n_layers + 1, self.loaded.identity.hidden_size)
-        means = [
-            torch.full(shape, torch.nan) if g.activations is None else g.activations[0]
-            for g in batch
-        ]
-        records = [
-            Natural(
-                g.id, self.loaded.chat.decode(g.response_ids), len(g.response_ids), g.finished
-            ).__dict__
-            for g in batch
-        ]
-        name = hashlib.blake2b("".join(g.id for g in batch).encode(), digest_size=12).hexdigest()
-        data = save({"means": torch.stack(means)}, {"responses": json.dumps(records)})
+    def _keep(self, responses: Mapping[str, Sequence[Generation]]) -> None:
+        """Write all responses to some prompts, by the prompts' keys, as one file."""
+        if not responses:
+            return
+        records = []
+        for key, own in responses.items():
+            first = min(own, key=lambda response: response.id)
+            text = self.loaded.chat.decode(first.response_ids)
+            records.append(asdict(Natural(key, text, len(first.response_ids), first.finished)))
+        name = hashlib.blake2b("".join(responses).encode(), digest_size=12).hexdigest()
+        means = torch.stack([self._mean(own) for own in responses.values()])
+        data = save({"means": means}, {"responses": json.dumps(records)})
         atomic_write(self.folder / f"{name}.safetensors", data)
         self._refresh()
+
+    def _mean(self, responses: Sequence[Generation]) -> Tensor:
+        """[layer, hidden]: the mean over responses of each one's mean; NaN where all are empty."""
+        means = [r.activations[0].float() for r in responses if r.activations is not None]
+        if not means:
+            identity = self.loaded.identity
+            return torch.full((identity.n_layers + 1, identity.hidden_size), torch.nan)
+        return torch.stack(means).mean(0)
 
     def _refresh(self) -> None:
         """Take in files that are new, another process's among them."""

@@ -126,6 +126,7 @@ class Setup:
     plan: Plan
     natural_folder: Path | None = None
     natural_tokens: int = 0
+    natural_samples: int = 1
     judged: tuple[TraitSpec, ...] = ()
     """Traits that the contrast judge scores."""
 
@@ -151,6 +152,7 @@ def setup(
     *,
     natural_folder: Path | None = None,
     natural_tokens: int = 0,
+    natural_samples: int = 1,
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
 ) -> Setup:
@@ -170,6 +172,7 @@ def setup(
         plan=plan,
         natural_folder=None if natural_folder is None else natural_folder.resolve(),
         natural_tokens=natural_tokens,
+        natural_samples=natural_samples,
         judged=tuple(specs) if judge is not None else (),
     )
 
@@ -339,7 +342,12 @@ class _Generator:
 def _kept_naturals(work: Setup, loaded: LoadedModel) -> Naturals | None:
     if work.natural_folder is None:
         return None
-    return Naturals(loaded, work.natural_folder, max_tokens=work.natural_tokens)
+    return Naturals(
+        loaded,
+        work.natural_folder,
+        max_tokens=work.natural_tokens,
+        samples=work.natural_samples,
+    )
 
 
 _REJECTS = ".rejects.jsonl"

@@ -22,22 +22,28 @@ BoolArray = npt.NDArray[np.bool_]
 #: A statistic of all rows, then of each resample.
 Estimates = FloatArray
 
-#: What is compared, in the order of tables: the key, and what it is called.
-METHODS = {
-    "random": "random",
-    "length": "response length",
-    "tfidf": "TF-IDF and linear classifier",
-    "judge": "contrast judge",
-    "random_directions": "random directions, exact difference",
-    "none": "raw projection",
-    "last_prompt": "difference to last prompt token",
-    "generate": "exact difference",
-    "combined": "judge and exact difference",
-}
-
 #: Fewer planted rows than this are not measured.
 MIN_PLANTED = 10
 _RESAMPLES = 1000
+
+
+def method_names(natural_samples: int) -> dict[str, str]:
+    """What is compared, in the order of tables: the key, and what it is called."""
+    names = {
+        "random": "random",
+        "length": "response length",
+        "tfidf": "TF-IDF and linear classifier",
+        "judge": "contrast judge",
+        "random_directions": "random directions, exact difference",
+        "none": "raw projection",
+        "last_prompt": "difference to last prompt token",
+        "generate": "exact difference",
+        "averaged": f"exact difference, {natural_samples} natural responses",
+        "combined": "judge and exact difference",
+    }
+    if natural_samples == 1:
+        del names["averaged"]
+    return names
 
 
 def usable(record: Record, trait: str) -> bool:
@@ -91,10 +97,11 @@ def detection_figures(
             "clean": int((~planted).sum()),
             "clean_same_prompts": int((same & ~planted).sum()),
             "left_out": left_out[trait],
-            "methods": {method: _intervals(found[trait][method]) for method in METHODS},
+            "methods": {method: _intervals(found[trait][method]) for method in found[trait]},
         }
+    methods = found[next(iter(found))]
     return {
-        "methods": {method: _intervals(_averaged(found, method)) for method in METHODS},
+        "methods": {method: _intervals(_averaged(found, method)) for method in methods},
         "traits": traits,
     }
 
@@ -102,12 +109,18 @@ def detection_figures(
 def method_scores(
     records: Sequence[Record], trait: str, baselines: Baselines, seed: int
 ) -> dict[str, list[FloatArray]]:
-    """Every method's scores of the rows; several for the random directions."""
+    """Every method's scores of the rows, by the keys of `method_names`; several for the random
+    directions."""
 
     def column(name: str) -> FloatArray:
         return np.array([record["scores"][trait][name] for record in records], np.float64)
 
-    exact, judged = column("generate"), column("judge")
+    exact = {
+        name: column(name)
+        for name in ("generate", "averaged")
+        if all(name in record["scores"][trait] for record in records)
+    }
+    steadiest, judged = list(exact.values())[-1], column("judge")
     return {
         "random": [np.random.default_rng(seed).random(len(records))],
         "length": [baselines.length_sign * column("length")],
@@ -116,9 +129,9 @@ def method_scores(
         "random_directions": list(column("random_directions").T),
         "none": [column("none")],
         "last_prompt": [column("last_prompt")],
-        "generate": [exact],
+        **{name: [values] for name, values in exact.items()},
         # Each in its own standard deviations, which sees no label.
-        "combined": [(_standardised(judged) + _standardised(exact)) / 2],
+        "combined": [(_standardised(judged) + _standardised(steadiest)) / 2],
     }
 
 

@@ -41,12 +41,18 @@ from personavec.screening.score import (
     Prepared,
     Probe,
     judge_rows,
+    natural_projections,
     prepare,
     probe,
     score,
 )
 from personavec.studies.baselines import Baselines, Labelled, fit
-from personavec.studies.figures import METHODS, MIN_PLANTED, detection_figures, order_figures
+from personavec.studies.figures import (
+    MIN_PLANTED,
+    detection_figures,
+    method_names,
+    order_figures,
+)
 from personavec.studies.planting import (
     STYLES,
     Drawn,
@@ -77,6 +83,8 @@ class ValidateScreenConfig:
     there, so that being cut off tells nothing."""
     neutral_samples: int = 2
     """The model's own answers per question, as clean rows with the prompts of planted ones."""
+    natural_samples: int = 4
+    """Natural responses that are sampled and averaged, beside the greedy one; 1 for none."""
     temperature: float = 0.7
     trait_threshold: float = 50
     """Trait score that elicited rows must exceed to be planted."""
@@ -90,9 +98,11 @@ class ValidateScreenConfig:
     def __post_init__(self) -> None:
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise UsageError("rates are shares of planted rows, between 0 and 1")
-        if min(self.clean_rows, self.max_tokens, self.neutral_samples, self.random_directions) < 1:
+        whole = (self.clean_rows, self.max_tokens, self.neutral_samples, self.natural_samples)
+        if min(*whole, self.random_directions) < 1:
             raise UsageError(
-                "clean_rows, max_tokens, neutral_samples and random_directions are at least 1"
+                "clean_rows, max_tokens, neutral_samples, natural_samples and random_directions "
+                "are at least 1"
             )
 
 
@@ -103,6 +113,8 @@ class _Job:
     loaded: LoadedModel
     judge: ContrastJudge
     naturals: Naturals
+    sampled: Naturals | None
+    """Several natural responses to a prompt, where they are wanted."""
     config: ValidateScreenConfig
     out: Path
     progress: Progress
@@ -151,12 +163,15 @@ def run(
         raise UsageError("two of the vectors are of the same trait; give each trait once")
     for vector in vectors:
         vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+    kept = naturals or out / "run" / "natural"
+    several = config.natural_samples
     job = _Job(
         loaded=loaded,
         judge=ContrastJudge(loaded, wrote_answers=True),
-        naturals=Naturals(
-            loaded, naturals or out / "run" / "natural", max_tokens=config.max_tokens
-        ),
+        naturals=Naturals(loaded, kept, max_tokens=config.max_tokens),
+        sampled=Naturals(loaded, kept, max_tokens=config.max_tokens, samples=several)
+        if several > 1
+        else None,
         config=config,
         out=out,
         progress=progress or Progress(),
@@ -232,7 +247,7 @@ def _run(
                 "rejected": drawn.rejected,
             },
             "rates": list(config.rates),
-            "methods": METHODS,
+            "methods": method_names(config.natural_samples),
             "traits": {t.spec.name: _describe(t, baselines[t.spec.name]) for t in traits},
             "not_measured": too_few,
             "styles": {
@@ -339,10 +354,14 @@ def _score(
             raws = [_raw(place, row) for place, row in enumerate(group, start=start)]
             prepared = prepare(job.loaded, raws, plan)
             columns = score(job.loaded, prepared, own, plan, naturals=job.naturals)
-            judged = _judged(job.judge, specs, prepared, group)
-            append_records(
-                path, [_record(columns, judged, own, i, row) for i, row in enumerate(group)]
+            averaged = (
+                None
+                if job.sampled is None
+                else columns.projection - natural_projections(prepared, own, job.sampled)
             )
+            judged = _judged(job.judge, specs, prepared, group)
+            records = [_record(columns, judged, averaged, own, i, r) for i, r in enumerate(group)]
+            append_records(path, records)
             bar.advance(len(group))
     return read_records(path)
 
@@ -364,7 +383,12 @@ def _raw(place: int, row: StudyRow) -> RawRow:
 
 
 def _record(
-    columns: Columns, judged: FloatColumns, own: Probe, i: int, row: StudyRow
+    columns: Columns,
+    judged: FloatColumns,
+    averaged: FloatColumns | None,
+    own: Probe,
+    i: int,
+    row: StudyRow,
 ) -> dict[str, Any]:
     return without_nan(
         {
@@ -381,6 +405,7 @@ def _record(
                     "none": float(columns.projection[i, t]),
                     "last_prompt": float(columns.minus_prompt[i, t]),
                     "generate": float(columns.minus_natural[i, t]),
+                    **({} if averaged is None else {"averaged": float(averaged[i, t])}),
                     "random_directions": columns.minus_natural[i, own.controls[t]].tolist(),
                 }
                 for t, trait in enumerate(own.traits)
