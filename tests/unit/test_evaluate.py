@@ -451,7 +451,12 @@ def test_an_adapter_is_evaluated_and_judged_by_its_base(
     alone = evaluate(Subject(adapter), tmp_path / "alone")
     compared = evaluate(Subject(adapter), tmp_path / "compared", compare_to=Subject(base))
     assert alone["judge"] == compared["judge"]
-    assert alone["traits"] == compared["traits"]
+    # Beside the base's answers batches are others, and differ by rounding.
+    assert alone["traits"].keys() == compared["traits"].keys()
+    for trait, found in alone["traits"].items():
+        beside = compared["traits"][trait]
+        assert found.pop("states") == beside.pop("states")
+        assert found == pytest.approx(beside)
     differences = compared["compare_to"]["differences"]["odd"]
     assert differences["log_odds"]["value"] != 0
     vector = random_vector(base)
@@ -459,7 +464,7 @@ def test_an_adapter_is_evaluated_and_judged_by_its_base(
     steered = Subject(adapter, (SteeredBy(vector, 1.0),))
     found = evaluate(steered, tmp_path / "steered", specs=[ODD])
     assert not any("extracted from" in note for note in found["notes"])
-    assert found["traits"]["odd"] != alone["traits"]["odd"]
+    assert found["traits"]["odd"]["log_odds"] != pytest.approx(alone["traits"]["odd"]["log_odds"])
 
 
 @pytest.mark.parametrize("other", ["another width", "fewer layers", "gpt2"])

@@ -1,1 +1,1 @@
-"""Screening: from rows of data to projections, natural sides, verdicts and summaries."""
+"""Screening: from rows of data to projections, natural sides, verdicts, summaries and files."""

@@ -6,7 +6,6 @@ Numbers in, a record of numbers out, which the report draws and `--json` prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.stats import spearmanr
 from personavec.errors import DataError
 from personavec.screening.score import Probe
 from personavec.screening.table import Scores
-from personavec.screening.verdicts import Verdict
+from personavec.screening.trait_scores import TraitScores
 from personavec.stats import (
     Interval,
     cluster_mean,
@@ -26,23 +25,6 @@ from personavec.stats import (
 _BINS = 40
 _LENGTH_STRATA = 10
 _LENGTH_FIFTHS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class TraitScores:
-    """One trait's values, and what they are compared with."""
-
-    trait: int
-    value: np.ndarray
-    """[row]: the difference that every row has; NaN where missing."""
-    ranking: np.ndarray
-    """[row]: what the verdict was given on, and rows are ranked by: the same, the exact
-    difference of two stages, or projection and judge combined."""
-    reference: np.ndarray | None
-    """The reference's values."""
-    verdict: Verdict
-    sigma: float
-    """Standard deviation of the projection on neutral prompts: the unit in which traits compare."""
 
 
 def summarise(

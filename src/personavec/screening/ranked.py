@@ -1,0 +1,116 @@
+"""The texts of the rows that a person should read, and which of their words carry a trait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from personavec.runs import append_records
+from personavec.screening.encode import Encoded
+from personavec.screening.explain import explain
+from personavec.screening.job import Job
+from personavec.screening.score import prepare
+from personavec.screening.table import Scores
+from personavec.screening.trait_scores import TraitScores
+
+
+def read_ranked(
+    job: Job,
+    scores: Scores,
+    traits: Sequence[TraitScores],
+    results: dict[str, Any],
+    *,
+    explained: bool,
+) -> None:
+    """Put the ranked rows' texts into the results; if asked to, explain them and the flagged."""
+    records = results["traits"]
+    shown = {p for r in records.values() for side in r["ranked"].values() for p in side}
+    wanted = set(shown)
+    if explained:
+        flagged = np.any([own.verdict.flagged for own in traits], axis=0)
+        wanted |= set(np.flatnonzero(flagged).tolist())
+    target = job.out / "explained.jsonl"
+    target.unlink(missing_ok=True)
+    places = np.array(sorted(wanted), dtype=np.int64)
+    texts: dict[int, dict[str, Any]] = {}
+    for number, dataset in enumerate(job.datasets):
+        own = places[scores.dataset[places] == number]
+        for group, raws in dataset.rows_at(scores.index[own], own, size=64):
+            rows = prepare(job.loaded, raws, job.plan).encoded
+            pieces: list[dict[str, Any]] = [{} for _ in rows]
+            if explained:
+                pieces = explain(
+                    job.loaded,
+                    rows,
+                    job.probe.traits,
+                    job.probe.directions,
+                    batch_tokens=job.plan.batch_tokens,
+                )
+                append_records(
+                    target,
+                    [
+                        _explained(row, dataset.name, spans, traits, int(place))
+                        for row, spans, place in zip(rows, pieces, group, strict=True)
+                    ],
+                )
+            for row, spans, place in zip(rows, pieces, group.tolist(), strict=True):
+                if place in shown:
+                    texts[place] = _shown(job, row, dataset.name, spans)
+    for i, (own, trait) in enumerate(zip(traits, job.probe.traits, strict=True)):
+        for side, ranked in records[trait]["ranked"].items():
+            records[trait]["ranked"][side] = [
+                {
+                    **texts[place],
+                    "pieces": texts[place]["pieces"].get(trait),
+                    "value": float(own.ranking[place]),
+                    "difference": float(own.value[place]),
+                    "projection": float(scores.projection[place, i]),
+                    "log_odds": float(scores.judged[place, i]),
+                    "n_tokens": int(scores.n_tokens[place]),
+                    "flagged": bool(own.verdict.flagged[place]),
+                    "groups": {name: values[place] for name, values in scores.groups.items()},
+                }
+                for place in ranked
+            ]
+    results["files"]["explained"] = str(target) if target.exists() else None
+
+
+def _explained(
+    row: Encoded,
+    dataset: str,
+    pieces: dict[str, list[dict[str, Any]]],
+    traits: Sequence[TraitScores],
+    place: int,
+) -> dict[str, Any]:
+    """A flagged row's spans, for the traits that it is flagged for."""
+    over = [own.verdict.flagged[place] for own in traits]
+    return {
+        "dataset": dataset,
+        "index": row.row.index,
+        "id": row.row.id,
+        "spans": {
+            trait: [{k: p[k] for k in ("text", "projection")} for p in found if p["span"]]
+            for (trait, found), flagged in zip(pieces.items(), over, strict=True)
+            if flagged or not any(over)
+        },
+    }
+
+
+def _shown(
+    job: Job, row: Encoded, dataset: str, pieces: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    text, turn = row.texts[-1], row.texts[-1].turns[-1]
+    natural = None
+    if job.naturals is not None:
+        natural = job.naturals.response(text.ids[: turn.prompt_last + 1].tolist())
+    return {
+        "dataset": dataset,
+        "index": row.row.index,
+        "id": row.row.id,
+        "messages": list(row.row.messages),
+        "rejected": row.row.rejected[-1]["content"] if row.row.rejected else None,
+        "natural": natural.response if natural else None,
+        "pieces": pieces,
+    }
