@@ -13,6 +13,7 @@ import torch
 from personavec.errors import ModelError, UsageError
 from personavec.model.blocks import Blocks, find_blocks, input_device
 from personavec.model.chat import ChatFormat, stop_ids
+from personavec.model.memory import bound_kernel_caches
 from personavec.model.snapshots import (
     EMBEDDED,
     EMBEDDED_PACKAGE,
@@ -216,6 +217,7 @@ def wrap_model(
     arguments: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """A LoadedModel from a transformers model and tokenizer that are already in memory."""
+    bound_kernel_caches()
     model.eval()
     blocks = find_blocks(model)
     chat_format = ChatFormat(tokenizer, template_args)

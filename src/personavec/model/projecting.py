@@ -9,12 +9,9 @@ vocabulary logits are computed.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +29,7 @@ from personavec.model.capture import (
     recording,
     run_to_deepest_layer,
 )
+from personavec.model.memory import keep_freed_memory
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -144,24 +142,6 @@ class _Prefix:
         self._recorder.clear(len(texts), width)
         run_to_deepest_layer(self._model, past, input_ids=ids.to(self._device))
         return self._recorder.values
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have the C library keep what a process frees, where it can be told so.
-
-    A batch allocates and frees its activations hundreds of times; glibc hands blocks of this size
-    back to the system every time, which then clears their pages anew.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt(mmap_threshold, 32 << 20)
-    mallopt(trim_threshold, 256 << 20)
 
 
 def _is_plain(model: Any) -> bool:
