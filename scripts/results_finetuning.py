@@ -29,8 +29,9 @@ not, expression is still above the base's; on optimistic its start, the projecti
 near zero though training moves the trait. Held-out loss tells little of what was learnt, as these
 rows teach hardly more than the trait: the base itself is 8 to 18% above the plain finetune.
 Steering all positions, or all layers, brings evil to the base's interval, at a held-out loss that
-ends more than 10% above the plain finetune's ([LOG.md](LOG.md)). Apathetic was not run with 1 and
-with `auto`.
+ends more than 10% above the plain finetune's ([LOG.md](LOG.md)). Where the same rows teach worked
+sums as well, the sums are learnt and evil stays in the base's interval (LOG.md, two seeds): what
+the loss over all rows pays is the trait itself. Apathetic was not run with 1 and with `auto`.
 """
 
 PREDICTION = """How it reads. The projection difference of the rows, known before training, predicts
