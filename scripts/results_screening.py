@@ -70,7 +70,8 @@ _STATISTICS = {
 def _by_trait(results: Record) -> str:
     styles = {name: found for name, found in results["styles"].items() if found}
     head = ["trait", "layer", "planted"]
-    shown = ("tfidf", "judge", "none", "last_prompt", "generate", "combined")
+    wanted = ("tfidf", "judge", "none", "last_prompt", "generate", "averaged", "combined")
+    shown = [method for method in wanted if method in results["methods"]]
     head += [f"{style}: {results['methods'][m]}" for style in styles for m in shown]
     rows = []
     for trait, about in results["traits"].items():
