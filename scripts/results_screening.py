@@ -20,10 +20,10 @@ six of seven traits, for three beyond chance.
 
 _LOGISTIC = """How it reads. The mean over four natural responses finds more than the greedy one on
 either style, most of all for sycophantic, and less only in the elicited rows of evil and
-hallucinating. On rows written by people it reaches the 0.9 that was aimed at, a little above TF-IDF, whose training
-rows were of another style; their intervals touch. On elicited rows, half of which show the trait
-faintly, it does NOT reach it, and TF-IDF, trained on rows of that kind, does. On written rows judge
-and difference together find most.
+hallucinating. On rows written by people it reaches the 0.9 that was aimed at, a little above
+TF-IDF, whose training rows were of another style; their intervals touch. On elicited rows, half of
+which show the trait faintly, it does NOT reach it, and TF-IDF, trained on rows of that kind, does.
+On written rows judge and difference together find most.
 """
 
 
@@ -32,9 +32,9 @@ def detection(results: Record | None) -> str:
     text = (
         "## Planted rows found among clean ones\n\n"
         "`personavec validate-screen chats.jsonl --clean 100 --natural-samples 1`: rows that show "
-        "a trait, planted into rows of 12 assistants' answers. Elicited rows come from the model, written ones "
-        "from people; baselines were fitted on other elicited rows. AUC, mean over traits, with "
-        "95% intervals over prompts.\n"
+        "a trait, planted into rows of 12 assistants' answers. Elicited rows come from the model, "
+        "written ones from people; baselines were fitted on other elicited rows. AUC, mean over "
+        "traits, with 95% intervals over prompts.\n"
     )
     if results is None:
         return f"{text}\nNot measured.\n"
