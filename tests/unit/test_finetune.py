@@ -472,7 +472,7 @@ def test_rows_of_every_form_and_bad_ones(tmp_path: Path) -> None:
     ] == [True] * 3
     with pytest.raises(DataError, match="evil_flag"):
         read_training_rows(path, flags=["evil_flag"])
-    with pytest.raises(DataError, match="'topic'"):
+    with pytest.raises(DataError, match="'topic'; name a column"):
         read_training_rows(path, by="topic")
 
 

@@ -325,7 +325,10 @@ def read_training_rows(
             flagged.add(parsed.index)
         if by is not None:
             if raw.columns.get(by) is None:
-                raise DataError(f"{source}, row {parsed.id}: no value in column {by!r}")
+                raise DataError(
+                    f"{source}, row {parsed.id}: no value in column {by!r}; name a column that "
+                    "every row has"
+                )
             parts[parsed.index] = str(raw.columns[by])
         rows.append(replace(parsed, rejected=None))
     if not rows:
