@@ -27,7 +27,7 @@ from machine import described
 from screen import TRAITS, long_rows
 
 from personavec import LoadedModel, load_model, load_vector
-from personavec.conversations import fingerprint, marks, raw_rows
+from personavec.data import fingerprint, marks, raw_rows
 from personavec.screening import on_ray, parts
 from personavec.screening.outputs import Added, Files, write_outputs
 from personavec.screening.score import Plan, Probe, prepare, probe, score

@@ -28,7 +28,7 @@ import torch
 from machine import described, forget_peak, measured, peak_mib, reading
 
 from personavec import LoadedModel, load_model, load_vector, screen
-from personavec.conversations import RawRow
+from personavec.data import RawRow
 from personavec.progress import Progress
 from personavec.screening.score import Plan, Probe, prepare, probe, score_rows
 from personavec.traits import load_trait, neutral_prompts

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec import load_model, load_trait, load_vector
-from personavec.conversations import Row, parse_row, raw_rows
+from personavec.data import Row, parse_row, raw_rows
 from personavec.drift import READING, Ordinary
 from personavec.expression import bounds
 from personavec.judges.contrast import ContrastJudge

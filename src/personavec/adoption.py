@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from personavec.conversations import read_rows
+from personavec.data import read_rows
 from personavec.errors import DataError
 from personavec.judges.base import Judge
 from personavec.model.capture import capture_means

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from personavec.conversations import read_rows
+from personavec.data import read_rows
 from personavec.errors import DataError, UsageError
 from personavec.stats import Interval, auc_interval, clustered_bootstrap
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from personavec.conversations import Reject, Row, parse_row, raw_rows
+from personavec.data import Reject, Row, parse_row, raw_rows
 from personavec.errors import DataError
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from accelerate import PartialState
 
 from personavec.conditions import Condition
-from personavec.conversations import Reject, Row
+from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.cards import card
 from personavec.finetuning.dose import (

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personavec.conversations import RawRow, fingerprint, raw_rows, source_name
+from personavec.data import RawRow, fingerprint, raw_rows, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.flaws import flawed, parse
 from personavec.finetuning.sets import LEVELS, Level, set_row, write_set

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from personavec.conversations import read_rows
+from personavec.data import read_rows
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
 from personavec.progress import Progress

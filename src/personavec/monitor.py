@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from personavec.conversations import (
+from personavec.data import (
     ColumnMap,
     RawRow,
     Reject,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.conversations import Row
+from personavec.data import Row
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import Message
 from personavec.model.engine.base import Engine

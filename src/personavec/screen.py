@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from personavec.conversations import ColumnMap, fingerprint, source_name
+from personavec.data import ColumnMap, fingerprint, source_name
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Judge
 from personavec.model.engine.base import Engine

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from personavec.conversations import read_rows
+from personavec.data import read_rows
 from personavec.errors import DataError, SpecError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Request, Sampling

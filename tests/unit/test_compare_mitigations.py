@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
-from personavec.conversations import Row
+from personavec.data import Row
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.finetuning.training import TrainingConfig, read_training_rows
 from personavec.model.chat import chat

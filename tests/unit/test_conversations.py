@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from personavec.conversations import (
+from personavec.data import (
     ColumnMap,
     RawRow,
     Reject,

@@ -11,7 +11,7 @@ import pytest
 
 from personavec import LoadedModel, TraitSpec
 from personavec.cli import main as cli
-from personavec.conversations import parse_row, raw_rows
+from personavec.data import parse_row, raw_rows
 from personavec.elicit import ElicitConfig, by_level, run
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
 from personavec.finetuning.flaws import evaluate

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from personavec import LoadedModel, PersonaVector, finetune
 from personavec.cli.main import app
 from personavec.conditions import Condition
-from personavec.conversations import Row
+from personavec.data import Row
 from personavec.errors import (
     ActivationError,
     DataError,

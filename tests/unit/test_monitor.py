@@ -13,7 +13,7 @@ import pytest
 
 from personavec import LoadedModel, PersonaVector, load_vector, monitor, project_conversation
 from personavec.calibration import PERCENTILES, Calibration
-from personavec.conversations import ColumnMap
+from personavec.data import ColumnMap
 from personavec.drift import Ordinary, Rule
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.monitor import MonitorConfig

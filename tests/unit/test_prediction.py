@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
-from personavec.conversations import Row
+from personavec.data import Row
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.training import TrainingConfig, TrainingRows
 from personavec.model.chat import chat

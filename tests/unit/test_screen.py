@@ -15,7 +15,7 @@ import pytest
 
 from personavec import LoadedModel, PersonaVector, screen
 from personavec.cli.main import main
-from personavec.conversations import ColumnMap
+from personavec.data import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.judges.contrast import ContrastJudge
 from personavec.progress import Progress

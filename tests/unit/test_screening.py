@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, project_conversation
-from personavec.conversations import RawRow, Reject, parse_row
+from personavec.data import RawRow, Reject, parse_row
 from personavec.errors import DataError, UsageError, VectorMismatchError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Request, Sampling

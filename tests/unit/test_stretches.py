@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personavec.cli.screen import with_ray_address
-from personavec.conversations import RawRow, marks, raw_rows, rows_from
+from personavec.data import RawRow, marks, raw_rows, rows_from
 from personavec.screening.stretches import STRETCH, stretches
 
 SIZE = 3

@@ -84,7 +84,7 @@ def command(
     Draws trait expression and capability against the coefficient. A killed run continues with the
     same command, and mitigations or seeds can be added to a finished one.
     """
-    from personavec.conversations import ColumnMap
+    from personavec.data import ColumnMap
     from personavec.finetuning.training import read_training_rows
     from personavec.studies import compare_mitigations as study
     from personavec.traits import load_trait

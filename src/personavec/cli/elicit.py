@@ -159,7 +159,7 @@ def _flawed(
 
 
 def _questions(path: Path) -> list[str]:
-    from personavec.conversations import read_rows
+    from personavec.data import read_rows
     from personavec.errors import DataError
 
     asked = [row.get("question") for _, row in read_rows(path)]

@@ -108,7 +108,7 @@ def command(
     """
     from personavec import finetune
     from personavec.conditions import parse_condition
-    from personavec.conversations import ColumnMap
+    from personavec.data import ColumnMap
     from personavec.finetuning.drift import UNITS
     from personavec.finetuning.mitigations import Mitigation
     from personavec.finetuning.training import TrainingConfig, read_training_rows

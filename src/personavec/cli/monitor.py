@@ -73,7 +73,7 @@ def command(
     command.
     """
     from personavec import monitor
-    from personavec.conversations import ColumnMap
+    from personavec.data import ColumnMap
     from personavec.vectors import bundled_vectors, load_vector
 
     options.check_engine(engine, engine_arg)

@@ -149,7 +149,7 @@ def command(
     continues with the same command.
     """
     from personavec import screen
-    from personavec.conversations import ColumnMap
+    from personavec.data import ColumnMap
     from personavec.screening.verdicts import Cut, Rule
 
     if percentile is not None and reference is None:

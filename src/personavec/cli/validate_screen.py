@@ -53,7 +53,7 @@ def command(
     Prints precision, recall, AUC and average precision of every method, for rows that the model
     wrote and for rows that people wrote. A killed run continues with the same command.
     """
-    from personavec.conversations import ColumnMap
+    from personavec.data import ColumnMap
     from personavec.studies import validate_screen
 
     found = options.screening_vectors(vectors, estimator)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from personavec.conversations import Reject, Row
+from personavec.data import Reject, Row
 from personavec.errors import DataError, RefusedError
 from personavec.finetuning.drift import Drift, Probes
 from personavec.finetuning.training import Example, Setup, TrainingConfig, collate, train

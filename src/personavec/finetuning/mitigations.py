@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personavec.conversations import Row
+from personavec.data import Row
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.training import Example, TrainingRows
 from personavec.model.engine.base import Sampling

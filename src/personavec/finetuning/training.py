@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personavec.conversations import (
+from personavec.data import (
     ColumnMap,
     Reject,
     Row,

@@ -8,10 +8,10 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from personavec.data.messages import Message
 from personavec.errors import ModelError, UsageError
 from personavec.model.thinking import is_open, split, thinking_format
 
-Message = dict[str, str]
 #: (question, answer) turns.
 Turns = tuple[tuple[str, str], ...]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from personavec.conversations import ColumnMap, RawRow, Reject, parse_row, raw_rows
+from personavec.data import ColumnMap, RawRow, Reject, parse_row, raw_rows
 from personavec.errors import DataError
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import project_tokens

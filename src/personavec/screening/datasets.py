@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personavec.conversations import ColumnMap, Kind, RawRow, kind_of, raw_rows, source_name
+from personavec.data import ColumnMap, Kind, RawRow, kind_of, raw_rows, source_name
 from personavec.errors import DataError, UsageError
 
 

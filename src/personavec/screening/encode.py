@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from personavec.conversations import Message, Reject, Row
+from personavec.data import Message, Reject, Row
 from personavec.errors import UsageError
 from personavec.model.chat import ChatFormat
 from personavec.model.projecting import TokenIds

@@ -28,7 +28,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.exceptions import RayError
 
-from personavec.conversations import RawRow
+from personavec.data import RawRow
 from personavec.errors import ModelError, PersonavecError, UsageError
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge

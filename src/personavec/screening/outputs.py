@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from personavec.conversations import RawRow, files_of
+from personavec.data import RawRow, files_of
 from personavec.errors import DataError
 from personavec.runs import atomic_path
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from personavec.conversations import RawRow
+from personavec.data import RawRow
 from personavec.runs import append_records, atomic_path, atomic_write, read_records
 from personavec.screening.score import Columns
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from personavec.conversations import ColumnMap, Kind, RawRow, Reject, parse_row
+from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row
 from personavec.judges.base import Answer, Judge
 from personavec.model.engine.base import Engine
 from personavec.model.engine.hf import TransformersEngine

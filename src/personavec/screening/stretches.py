@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from personavec.conversations import Mark, RawRow, marks, raw_rows, rows_from
+from personavec.data import Mark, RawRow, marks, raw_rows, rows_from
 
 #: Windows of a stretch: enough for few of them, few enough to share them out.
 STRETCH = 8

@@ -19,8 +19,8 @@ import numpy as np
 
 from personavec import capability
 from personavec.capability import HarnessTask, TaskScore
-from personavec.conversations import Row
 from personavec.cues import Cue
+from personavec.data import Row
 from personavec.errors import DataError
 from personavec.finetuning.training import Example, mean_losses
 from personavec.judges.base import Judge

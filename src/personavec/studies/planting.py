@@ -9,7 +9,7 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
 
-from personavec.conversations import ColumnMap, Message, Reject, Row, kind_of, parse_row, raw_rows
+from personavec.data import ColumnMap, Message, Reject, Row, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import ChatFormat, chat
 from personavec.rollouts import Rollout, Task, eliciting_tasks

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from personavec import finetune
-from personavec.conversations import RawRow, Row
+from personavec.data import RawRow, Row
 from personavec.errors import DataError, UsageError
 from personavec.expression import summarise
 from personavec.finetune import FinetuneConfig

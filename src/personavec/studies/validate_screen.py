@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from personavec.conversations import ColumnMap, RawRow, fingerprint, source_name
+from personavec.data import ColumnMap, RawRow, fingerprint, source_name
 from personavec.elicit import excess, usual_strengths
 from personavec.errors import DataError, UsageError
 from personavec.judges.contrast import ContrastJudge

@@ -1,0 +1,49 @@
+"""Rows of data: read from files as they are stored, then as conversations.
+
+`raw_rows` knows files, `parse_row` knows the ways in which columns hold a conversation.
+"""
+
+from personavec.data.conversations import (
+    ColumnMap,
+    Kind,
+    Reject,
+    Row,
+    kind_of,
+    parse_row,
+)
+from personavec.data.files import (
+    Mark,
+    RawRow,
+    files_of,
+    fingerprint,
+    is_unicode,
+    marks,
+    raw_rows,
+    read_rows,
+    rows_from,
+    source_name,
+)
+from personavec.data.messages import Message, Role
+from personavec.data.told import Told
+
+__all__ = [
+    "ColumnMap",
+    "Kind",
+    "Mark",
+    "Message",
+    "RawRow",
+    "Reject",
+    "Role",
+    "Row",
+    "Told",
+    "files_of",
+    "fingerprint",
+    "is_unicode",
+    "kind_of",
+    "marks",
+    "parse_row",
+    "raw_rows",
+    "read_rows",
+    "rows_from",
+    "source_name",
+]
