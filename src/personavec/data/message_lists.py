@@ -84,6 +84,8 @@ class Said:
     notes: list[str] = field(default_factory=list)
     thought: str | None = None
     """A thought whose answer has not come yet."""
+    rendered: bool = False
+    """Was it read from text that a template had written?"""
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -97,8 +99,13 @@ def is_list_of_messages(value: Any) -> bool:
         isinstance(value, (list, tuple))
         and bool(value)
         and isinstance(value[0], Mapping)
-        and (_role_key(_inner(value[0])) is not None or _exchange(value[0]) is not None)
+        and (is_message(value[0]) or _exchange(value[0]) is not None)
     )
+
+
+def is_message(value: Any) -> bool:
+    """Is it an object that says who speaks?"""
+    return isinstance(value, Mapping) and _role_key(_inner(value)) is not None
 
 
 def transposed(value: Any) -> Any:
@@ -186,13 +193,13 @@ def _role_key(message: Mapping[str, Any]) -> str | None:
         if given(message.get(key)):
             return key
     kind = message.get("type")
-    return "type" if role_of(kind) or kind == "message" or _is_item(kind) else None
+    return "type" if role_of(kind) or _is_item(kind) else None
 
 
 def _is_item(kind: Any) -> bool:
     """An item of OpenAI's Responses that has no role."""
     return isinstance(kind, str) and (
-        kind in ("function_call", "function_call_output", "reasoning") or kind.endswith("_call")
+        kind in ("function_call_output", "reasoning") or kind.endswith("_call")
     )
 
 
@@ -216,7 +223,7 @@ def _inner(message: Mapping[str, Any]) -> Mapping[str, Any]:
 def _read_message(said: Said, message: Mapping[str, Any], place: int) -> None:
     kind = message.get("type")
     key = _role_key(message)
-    if key == "type" and not role_of(kind):
+    if key == "type" and _is_item(kind):
         _read_item(said, message, place)
         return
     speaker = message[key] if key else None
@@ -309,11 +316,11 @@ class _Parts:
         if held is not None:
             raise Unusable(f"message {self.place} holds {held}, and only text is read")
         for name in ("tool_use", "function_call"):  # Bedrock, Gemini
-            if not kind and isinstance(part.get(names.get(name, "")), Mapping):
+            if not kind and name in names and isinstance(part[names[name]], Mapping):
                 self.calls.append(call(part[names[name]], self.place))
                 return
         for name in ("tool_result", "function_response"):
-            if not kind and isinstance(part.get(names.get(name, "")), Mapping):
+            if not kind and name in names and isinstance(part[names[name]], Mapping):
                 self._add_reply(part[names[name]], depth)
                 return
         if kind in _CALL_PARTS:
@@ -466,8 +473,6 @@ def _read_item(said: Said, item: Mapping[str, Any], place: int) -> None:
             made["reasoning_content"], said.thought = said.thought, None
             said.note(THOUGHT)
         said.messages.append(made)
-    elif kind == "message":
-        raise Unusable(f"message {place} has no role")
     else:
         said.note(f"items of type {shown(kind)} were left out")
 

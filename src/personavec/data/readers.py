@@ -23,11 +23,12 @@ from personavec.data.message_lists import (
     THOUGHT,
     Said,
     is_list_of_messages,
+    is_message,
     plain_text,
     read_messages,
 )
 from personavec.data.messages import Message, role_of
-from personavec.data.texts import read_text
+from personavec.data.texts import read_text, without_end
 
 #: Columns that hold a conversation, or the messages before a response in another column.
 MESSAGES = (
@@ -156,7 +157,9 @@ def _assistant(content: Any) -> Said:
 def _is_parts(value: Sequence[Any]) -> bool:
     """A message's content alone, as a list of its parts?"""
     first = value[0] if value else None
-    return isinstance(first, Mapping) and ("text" in first or "type" in first)
+    if not isinstance(first, Mapping) or "message" in first:
+        return False
+    return "text" in first or "type" in first
 
 
 #: Where a request's messages are, in an object.
@@ -212,7 +215,7 @@ def answered(value: Any, depth: int = 0) -> Said | None:
     if depth > 8 or not given(value):
         return None
     if isinstance(value, (list, tuple)):
-        if is_list_of_messages(value):
+        if is_message(value[0]):
             return read_messages(value, "response")
         if _is_parts(value):
             return _assistant(value)
@@ -222,7 +225,7 @@ def answered(value: Any, depth: int = 0) -> Said | None:
         return found
     if not isinstance(value, Mapping):
         return None
-    if role_of(value.get("role") or value.get("from")):
+    if is_message(value):
         return read_messages(value, "response")
     for name in _ANSWERED:
         inner = value.get(name)
@@ -261,6 +264,9 @@ def texts_of(messages: Sequence[Message]) -> set[str]:
 
 def joined(before: Said, reply: Said) -> Said:
     """Prompt and response as one conversation; a response may repeat the prompt."""
+    if before.rendered and reply.messages:
+        first = reply.messages[0]
+        first["content"] = without_end(first["content"])
     n = len(before.messages)
     repeated = len(reply.messages) > n and same(reply.messages[:n], before.messages)
     messages = reply.messages if repeated else [*before.messages, *reply.messages]
@@ -413,6 +419,10 @@ def _pair(fields: Fields, chosen: str, rejected: str) -> Found:
             for side, is_whole in zip(sides, whole, strict=True)
         ]
     add_system(fields, *(s for s, is_whole in zip(sides, whole, strict=True) if is_whole))
+    return _both(fields, sides, chosen, rejected)
+
+
+def _both(fields: Fields, sides: Sequence[Said], chosen: str, rejected: str) -> Found:
     return Found(
         sides[0].messages,
         sides[1].messages,
@@ -426,11 +436,14 @@ def _side(fields: Fields, name: str) -> Said:
     value = fields.get(name)
     fields.use(name)
     if isinstance(value, str):
-        prompt = fields.get(fields.first(*PAIR_PROMPTS) or "")
-        if not isinstance(prompt, str) or value.lstrip().startswith(prompt.strip()):
-            transcript = read_text(value)
-            if transcript is not None:
-                return transcript[1]
+        own = fields.first(*PAIR_PROMPTS)
+        prompt = fields.get(own) if own else None
+        repeated = isinstance(prompt, str) and value.lstrip().startswith(prompt.strip())
+        transcript = read_text(value) if repeated or not isinstance(prompt, str) else None
+        if transcript is not None:
+            if own and repeated:
+                fields.use(own)
+            return transcript[1]
     said = answered(value) if isinstance(value, str) or given(value) else None
     if said is None:
         raise Unusable(f"no text in column '{fields.own(name)}'")
@@ -460,8 +473,28 @@ def two_responses(fields: Fields) -> Found | None:
     for first, second in TWO:
         if fields.has(first) and fields.has(second):
             better = _better(fields, first, second)
-            return _pair(fields, *((first, second) if better == 0 else (second, first)))
+            names = (first, second) if better == 0 else (second, first)
+            return _pair_of_lists(fields, *names) or _pair(fields, *names)
     return None
+
+
+def _pair_of_lists(fields: Fields, chosen: str, rejected: str) -> Found | None:
+    """Prompts and responses of several turns as JSON lists of texts, as LMSYS published them."""
+    lists = [decoded(fields.get(name)) for name in ("prompt", chosen, rejected)]
+    if not all(isinstance(texts, list) and texts for texts in lists):
+        return None
+    if len({len(texts) for texts in lists}) > 1 or not all(
+        isinstance(text, str) for texts in lists for text in texts
+    ):
+        return None
+    sides = []
+    for answers in lists[1:]:
+        turns = [list(turn) for turn in zip(lists[0], answers, strict=True)]
+        sides.append(read_messages(turns, "prompt"))
+    for name in ("prompt", chosen, rejected):
+        fields.use(name)
+    add_system(fields, *sides)
+    return _both(fields, sides, chosen, rejected)
 
 
 def _better(fields: Fields, first: str, second: str) -> int:
