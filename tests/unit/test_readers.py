@@ -1,12 +1,14 @@
 """The readers: every form in which conversations are published or logged, and what is told."""
 
 import json
+from datetime import date
 from itertools import chain
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personavec.data import ColumnMap, RawRow, Reject, Row, is_unicode, kind_of, parse_row
@@ -621,28 +623,34 @@ def test_a_mapping_is_used_and_checked() -> None:
         ColumnMap.parse("prompt=a,prompt=b")
 
 
-_text = st.text(max_size=12) | st.sampled_from(
-    [
-        *(
-            "\ud800",
-            "user",
-            "assistant",
-            "<think>",
-            "<think>a</think>b",
-            "</think>",
-            "{",
-            "[[",
-            "1e999",
-        ),
-        *('[{"role": "user", "content": "x"}]', "USER: a ASSISTANT: b", "[INST]a[/INST]b"),
-        *("\n\nHuman: a\n\nAssistant: b", "<tool_call>{}</tool_call>", "<|im_start|>user\n"),
-    ]
+#: Texts, and other values, that mean something somewhere.
+TEXTS = (
+    *(
+        "",
+        " ",
+        "\ud800",
+        "user",
+        "assistant",
+        "function_call",
+        "reasoning",
+        "text",
+        "tie",
+        "x_call",
+    ),
+    *(
+        "<think>",
+        "<think>a</think>b",
+        "</think>",
+        "{",
+        "[[",
+        "<tool_call>{}</tool_call>",
+        "tool_use",
+    ),
+    *("USER: a ASSISTANT: b", "[INST]a[/INST]b", "\n\nHuman: a\n\nAssistant:", "<functioncall> {"),
+    *("<|im_start|>user\nq<|im_end|>", "### Instruction:\na\n### Response:\nb", json.dumps([USER])),
 )
-_scalar = (
-    *(st.none(), st.booleans(), st.integers(), st.floats(), _text),
-    *(st.integers(4990, 5010).map(lambda digits: 10**digits), st.dates(), st.binary(max_size=3)),
-)
-_KEYS = (
+OTHERS = (None, True, 0, -1.5, float("nan"), float("inf"), 10**5000, b"x", date(2020, 1, 2), [], {})
+KEYS = (
     *(
         "role",
         "from",
@@ -655,36 +663,52 @@ _KEYS = (
         "function",
         "name",
     ),
-    *("arguments", "thinking", "reasoning_content", "weight", "train", "message", "messages"),
-    *("choices", "author", "data", "kwargs", "id", "replies", "prompt", "toolUse", "channel"),
+    *("arguments", "thinking", "weight", "message", "messages", "choices", "author", "data", "id"),
+    *("kwargs", "replies", "prompt", "toolUse", "channel", "functionCall", "summary", "parent"),
 )
-_values = st.recursive(
-    st.one_of(*_scalar),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4)
-        | st.dictionaries(_text, inner, max_size=2)
-    ),
-    max_leaves=12,
+NAMES = sorted(
+    {*MESSAGES, *PROMPTS, *RESPONSES, *SYSTEM, *chain(*SIDES), *chain(*TWO), "\ud800x", "gen_ai.x"}
+    | {"id", "mapping", "current_node", "history", "attributes", "label", "mask", "winner", "image"}
 )
-_message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool", "system"]), "content": _values},
-    optional={key: _values for key in _KEYS if key not in ("role", "content")},
-)
-_names = sorted(
-    {*MESSAGES, *PROMPTS, *RESPONSES, *SYSTEM, *chain(*SIDES), *chain(*TWO)}
-    | {"id", "mapping", "current_node", "history", "input", "attributes", "gen_ai.prompt", "text"}
-    | {"image", "label", "mask", "gen_ai.prompt.0.role", "winner", "rejected_response", "tools"}
-)
-_rows = st.dictionaries(
-    st.sampled_from(_names) | _text, _values | st.lists(_message, max_size=4), max_size=6
-)
+SEEDS = [case["row"] for case in CASES]
+SEEDS += [*PLAIN.values(), *WITH_SYSTEM.values(), *PAIRS.values()]
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(columns=_rows)
-def test_rows_of_any_shape_give_a_row_or_a_reason(columns: Columns) -> None:
-    row = read(columns)
+def _any(random: Random, depth: int = 0) -> Any:
+    """A value of any shape."""
+    kind = 0.0 if depth > 4 else random.random()
+    if kind < 0.5:
+        return random.choice(TEXTS)
+    if kind < 0.6:
+        return random.choice(OTHERS)
+    inner = [_any(random, depth + 1) for _ in range(random.randint(0, 3))]
+    return inner if kind < 0.8 else {random.choice(KEYS): value for value in inner}
+
+
+def _mutated(random: Random, value: Any) -> Any:
+    """A value with some of what is in it replaced, added or renamed."""
+    if random.random() < 0.1:
+        return _any(random)
+    if isinstance(value, dict):
+        return {
+            random.choice(KEYS) if random.random() < 0.04 else key: _mutated(random, inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        more = [_any(random)] if random.random() < 0.1 else []
+        return [*(_mutated(random, inner) for inner in value), *more]
+    return (
+        random.choice(TEXTS) + value if isinstance(value, str) and random.random() < 0.1 else value
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_rows_of_any_shape_give_a_row_or_a_reason(seed: int) -> None:
+    random = Random(seed)
+    more = {random.choice(NAMES): _any(random) for _ in range(random.randint(0, 3))}
+    columns = {key: _mutated(random, value) for key, value in random.choice(SEEDS).items()}
+    row = read(columns | more if random.random() < 0.7 else more)
     if isinstance(row, Reject):
         assert is_unicode(row.reason)
         assert row.reason
@@ -696,8 +720,8 @@ def test_rows_of_any_shape_give_a_row_or_a_reason(columns: Columns) -> None:
     assert row.reader in {reader.name for reader in READERS}
 
 
-@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"role":"user","content":', '{"messages":['])
-@pytest.mark.parametrize("column", ["messages", "conversation", "prompt", "request", "chosen"])
+@pytest.mark.parametrize("opening", ["[", '[{"role":"user","content":'])
+@pytest.mark.parametrize("column", ["messages", "request", "chosen"])
 def test_deeply_nested_json_is_a_reason(opening: str, column: str) -> None:
     columns = {column: opening * 100_000, "response": A, "rejected": A}
     assert isinstance(read(columns), Row | Reject)

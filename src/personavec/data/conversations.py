@@ -195,7 +195,8 @@ def _found(
     for side in sides:
         _mask(fields, side, notes)
     label = next((n for n in ("label", "kto_tag") if fields.has(n)), None)
-    if label and str(fields.get(label)).lower() == "false" and not fields.is_used(label):
+    said = fields.get(label) if label and not fields.is_used(label) else None
+    if said is False or said in ("false", "False"):
         notes.append(UNDESIRED)
     done = [_checked(side, notes) for side in sides]
     if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):

@@ -180,7 +180,7 @@ def _exchange(item: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         if given(rest.get(name)):
             made.append({"role": "system", "content": rest.pop(name)})
     question = item[keys[asked]]
-    if asked == "instruction" and isinstance(rest.get("input"), str):
+    if asked == "instruction" and isinstance(question, str) and isinstance(rest.get("input"), str):
         more = rest.pop("input")
         question = f"{question}\n\n{more}" if more else question
     if given(question) or asked != "input":  # only a system prompt may stand before an output

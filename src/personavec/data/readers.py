@@ -514,10 +514,11 @@ def _better(fields: Fields, first: str, second: str) -> int:
         return 1 - int(fields.get("labels"))
     for name in ("better_response_id", "winner", "preference", "preferred", "better", "choice"):
         value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        if value in (0, 1, 2) and not isinstance(value, bool):
+            value = str(int(value))
+        if not isinstance(value, str):
             continue
-        said = str(int(value) if isinstance(value, float) and value.is_integer() else value)
-        said = said.strip().lower()
+        said = value.strip().lower()
         fields.use(name)
         for place, own in enumerate((first, second)):
             if said in (
@@ -582,7 +583,7 @@ def chatgpt_export(fields: Fields) -> Found | None:
     if not isinstance(nodes, Mapping) or not all(isinstance(n, Mapping) for n in nodes.values()):
         return None
     at = fields.get("current_node")
-    if at not in nodes:
+    if not _hashable(at) or at not in nodes:
         parents = {node.get("parent") for node in nodes.values() if _hashable(node.get("parent"))}
         at = next((key for key in reversed(nodes) if key not in parents), None)
     path: list[Mapping[str, Any]] = []
@@ -631,7 +632,9 @@ def message_tree(fields: Fields) -> Found | None:
     spoken, several = [], False
     while isinstance(node, Mapping):
         spoken.append({key: node.get(key) for key in ("role", "text")})
-        replies = [reply for reply in node.get("replies") or () if isinstance(reply, Mapping)]
+        replies = node.get("replies")
+        replies = replies if isinstance(replies, (list, tuple)) else ()
+        replies = [reply for reply in replies if isinstance(reply, Mapping)]
         several |= len(replies) > 1
         node = min(replies, key=_rank, default=None)
     said = read_messages(spoken, "prompt")
@@ -701,8 +704,11 @@ def _attributes(name: Any, value: Any, depth: int = 0) -> Iterator[tuple[str, An
         return
     if not name and isinstance(value, (list, tuple)):  # OTLP: [{"key": ..., "value": {...}}]
         for item in value:
-            if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):
-                yield str(item.get("key")), next(iter(item["value"].values()), None)
+            key, held = (
+                (item.get("key"), item.get("value")) if isinstance(item, Mapping) else ("", 0)
+            )
+            if isinstance(key, str) and isinstance(held, Mapping):
+                yield key, next(iter(held.values()), None)
         return
     yield name, value
 
