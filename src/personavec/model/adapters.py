@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
-from personavec.runs import parse_json
 from personavec.model.loading import LoadedModel, adapted_weights, load_model, wrap_model
+from personavec.runs import parse_json
 
 
 def is_adapter(name: str) -> bool:

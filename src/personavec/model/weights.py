@@ -63,9 +63,12 @@ def hash_of_files(source: Path, *, subfolder: str = "") -> str:
     try:
         missing = {path for path in files.values() if _kept(path) is None}
         total = sum(path.stat().st_size for path in missing)
-        with Progress(quiet=total < _LARGE).bar("hashing weights, MB", total >> 20) as bar:
-            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-                hashes = list(pool.map(lambda path: _hash_of(path, bar), files.values()))
+        progress = Progress(quiet=total < _LARGE)
+        with (
+            progress.bar("hashing weights, MB", total >> 20) as bar,
+            ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        ):
+            hashes = list(pool.map(lambda path: _hash_of(path, bar), files.values()))
     except OSError as error:
         raise ModelError(
             f"the files of {source} cannot be read ({error.strerror or error}); check their rights"
