@@ -12,7 +12,7 @@ from personavec.data import ColumnMap, RawRow, Row, parse_row, read_rows
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
 from personavec.progress import Progress
-from personavec.runs import MANIFEST, append_records, atomic_path, claim, lock, read_records
+from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
 from personavec.traits import TraitSpec
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
@@ -124,9 +124,7 @@ def _write(out: Path, found: dict[int, dict[str, Any]]) -> None:
     ordered = [found[i] for i in sorted(found)]
     if out.exists() and read_records(out) == ordered:
         return
-    with atomic_path(out) as aside:
-        aside.touch()
-        append_records(aside, ordered)
+    write_records(out, ordered)
 
 
 def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:

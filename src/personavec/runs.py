@@ -105,6 +105,11 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             _sync_folder(path.parent)
 
 
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file by these records, whole. Raises as `append_records` does."""
+    atomic_write(path, b"".join(_encode(record, path) + b"\n" for record in records))
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL file; none if there is no such file.
 

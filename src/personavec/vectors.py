@@ -75,6 +75,18 @@ class PersonaVector:
         return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a run reads of it, for manifests: the vector in use, and what it is measured by."""
+        measures = (self.residual_norm, self.neutral_response_mean, self.neutral_prompt_last)
+        data = b"".join(part.numpy().tobytes() for part in measures)
+        return {
+            "hash": self.hash,
+            "layer": self.layer,
+            "estimator": self.estimator,
+            "baseline": hashlib.blake2b(data, digest_size=8).hexdigest(),
+        }
+
+    @property
     def coherent_range(self) -> tuple[float, float] | None:
         """The range of coefficients over which steered answers stayed coherent, if measured."""
         found = self.meta.get("coherent_range")

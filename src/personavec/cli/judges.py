@@ -128,7 +128,7 @@ def check(
     calibration is fitted on the tune half and reported on the other.
     """
     from personavec import checking
-    from personavec.runs import atomic_write
+    from personavec.runs import atomic_write, lock_file
     from personavec.traits import load_trait
 
     if half not in (None, *checking.HALVES):
@@ -150,10 +150,11 @@ def check(
         model_args=model_arg,
         template_args=template_arg,
     )
-    judging = options.make_judge(choice, load, default_model=model)
-    found = checking.run(judging, spec, half)
     target = out or Path("checks") / f"{spec.name.replace(' ', '_')}-{judge}.json"
-    atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
+    with lock_file(target):
+        judging = options.make_judge(choice, load, default_model=model)
+        found = checking.run(judging, spec, half)
+        atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
     if as_json:
         print_json({**found, "out": str(target)})
         return

@@ -137,6 +137,23 @@ def load_model(
     )
 
 
+def weights_of(name: str) -> str | None:
+    """The `weights` of a model that is not loaded, by its name; None where nothing tells them.
+
+    Of an adapter those of the adapter alone. Raises ModelError for files that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    source = embedded_gguf() if name == EMBEDDED else Path(name)
+    if source.exists():
+        return hash_of_files(source)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except _REFUSALS:
+        return None  # loading it will say why
+    return getattr(config, "_commit_hash", None)
+
+
 def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None:
     """What the files that a model was just loaded from hold; None where only memory tells."""
     source = embedded_gguf() if name == EMBEDDED else Path(name)
