@@ -17,9 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -32,6 +35,7 @@ _BLOCK = 1 << 16
 _UNSET = object()
 #: What JSON may nest: no file of ours nears it, and whatever walks the value stays within it.
 _DEEPEST = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Names that `atomic_path` gives to what is not finished.
 _ASIDE = re.compile(r"\.[0-9a-f]{8}\.tmp\..+")
 #: Folders within a run's folder in which such a file may lie.
@@ -56,14 +60,25 @@ def parse_json(text: bytes | str) -> Any:
     for _ in range(_DEEPEST):
         if not level:
             return value
+        for text in level:
+            if isinstance(text, str) and not text.isascii() and _SURROGATE.search(text):
+                raise ValueError("a lone surrogate, which is no character")
         level = [inner for outer in level for inner in _inside(outer)]
     raise ValueError(f"nested more than {_DEEPEST} deep")
 
 
 def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        return value.values()
+        return (*value, *value.values())
     return value if isinstance(value, list) else ()
+
+
+def why_invalid(error: ValidationError) -> str:
+    """The first thing that a schema found wrong, and where, in a few words."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    why = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {why}" if place else why
 
 
 def read_json(path: Path, remedy: str) -> Any:

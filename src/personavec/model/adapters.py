@@ -84,7 +84,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
         if odd := stored ^ expected:
             take_off(found)
             raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file makes peft raise almost anything
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
