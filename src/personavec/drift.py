@@ -10,13 +10,15 @@ their turns share is in it. Knows no model: numbers in, alarms out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError
+from personavec.runs import why_invalid
 
 #: What is charted, of `readings.Reading`: what was said. Forecasts hardly tell drifting talk from
 #: other talk, as the context of all earlier turns outweighs it.
@@ -32,13 +34,14 @@ _CONCURRENT = 16
 Over = Literal["conversation", "server"]
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Rule:
     """How a chart weighs and when it alarms."""
 
-    weight: float
+    weight: Annotated[float, Field(gt=0, le=1)]
     """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
-    limit: float
+    limit: Annotated[float, Field(ge=0)]
     """In standard deviations of the average."""
 
 
@@ -96,6 +99,7 @@ class Chart:
         return Alarm(self.n, reading, self.level, self.rule.limit) if crossed else None
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Ordinary:
     """What is ordinary for one trait, and the rules that follow from it.
@@ -123,20 +127,18 @@ class Ordinary:
         return asdict(self)
 
 
-def from_record(record: Mapping[str, Any]) -> Ordinary:
+def from_record(record: Any) -> Ordinary:
     """From its JSON. Raises DataError when it is none."""
     try:
-        found = Ordinary(
-            tuple((float(mean), float(spread)) for mean, spread in record["turns"]),
-            Rule(**record["conversation"]),
-            Rule(**record["server"]),
-            int(record["n"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"damaged drift limits ({error}); fit them again") from error
+        found = _SCHEMA.validate_python(record)
+    except ValidationError as error:
+        raise DataError(f"damaged drift limits ({why_invalid(error)}); fit them again") from error
     if not found.turns or any(spread <= 0 for _, spread in found.turns):
         raise DataError("damaged drift limits: a turn without spread; fit them again")
     return found
+
+
+_SCHEMA = TypeAdapter(Ordinary)
 
 
 def fit(

@@ -260,8 +260,9 @@ def _settings(job: _Job) -> dict[str, Any]:
         "command": "finetune",
         "data": job.data.source,
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _hash(v) for v in job.vectors},
-        "watch": {v.trait: _hash(v) for v in job.watch},
+        "rows": _rows_hash(job.data),
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "watch": {v.trait: v.identity for v in job.watch},
         "spec": job.spec.hash if job.spec else None,
         "training": config.training.as_dict(),
         "mitigation": config.mitigation.as_dict(),
@@ -272,8 +273,10 @@ def _settings(job: _Job) -> dict[str, Any]:
     }
 
 
-def _hash(vector: PersonaVector) -> str:
-    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
+def _rows_hash(data: TrainingRows) -> str:
+    """What the rows were read as: other columns of the same file are other data."""
+    rows = [[row.index, row.messages, row.index in data.flagged] for row in data.rows]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
 def _pull(job: _Job) -> PullAlong | None:

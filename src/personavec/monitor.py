@@ -109,7 +109,8 @@ def run(
         ordinary = {v.trait: v.ordinary or Ordinary() for v in vectors}
         limits = None
         if fit_limits is not None:
-            ordinary, limits = fit_on_log(turns, vectors, fit_limits)
+            with lock(fit_limits):
+                ordinary, limits = fit_on_log(turns, vectors, fit_limits)
         drifts = {trait: charted(turns, trait, ordinary[trait]) for trait in reading.traits}
         results = without_nan(
             {
@@ -177,7 +178,7 @@ def _settings(
         "command": "monitor",
         "engine": engine.name,
         "model": loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in vectors},
+        "vectors": {v.trait: v.identity for v in vectors},
         "log": fingerprint(log, split=config.split),
         "columns": asdict(config.columns),
         "tokens": config.tokens,

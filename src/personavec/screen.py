@@ -281,7 +281,8 @@ def _settings(job: Job, config: ScreenConfig, reference: str | Path | None) -> d
     return {
         "command": "screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in job.vectors},
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "specs": {spec.name: spec.hash for spec in job.specs},
         "inputs": [fingerprint(d.source, split=d.split) for d in job.datasets],
         "reference": None if reference is None else fingerprint(reference),
         "judge": None if job.judge is None else job.judge.identity(),

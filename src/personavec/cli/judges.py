@@ -48,7 +48,8 @@ def score(
     Example: `personavec judges score answers.csv --trait sycophantic --out scored.jsonl`
 
     The judging model is --judge-model, else --model. Rows that cannot be scored are kept with a
-    `state` that says why; those whose call failed are asked for again by the next run.
+    `state` that says why; those whose call failed are asked for again by the next run. A file that
+    was mended keeps the scores of the rows that are the same.
     """
     from personavec.judging import file_answers, score_file
     from personavec.traits import load_trait
@@ -88,6 +89,8 @@ def score(
         else f"none of {found['rows']} rows could be scored; written to {found['out']}",
         highlight=False,
     )
+    if found["kept"]:
+        console.print(f"  {found['kept']} rows kept their scores of an earlier run")
     for state, n in found["states"].items():
         if state != "scored":
             console.print(f"  {n} rows: {state}", markup=False)
@@ -125,7 +128,7 @@ def check(
     calibration is fitted on the tune half and reported on the other.
     """
     from personavec import checking
-    from personavec.runs import atomic_write
+    from personavec.runs import atomic_write, lock_file
     from personavec.traits import load_trait
 
     if half not in (None, *checking.HALVES):
@@ -147,10 +150,11 @@ def check(
         model_args=model_arg,
         template_args=template_arg,
     )
-    judging = options.make_judge(choice, load, default_model=model)
-    found = checking.run(judging, spec, half)
     target = out or Path("checks") / f"{spec.name.replace(' ', '_')}-{judge}.json"
-    atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
+    with lock_file(target):
+        judging = options.make_judge(choice, load, default_model=model)
+        found = checking.run(judging, spec, half)
+        atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
     if as_json:
         print_json({**found, "out": str(target)})
         return
