@@ -48,7 +48,8 @@ def steered_answers(
     Conditions are the coefficients and, where the vector's trait is bundled, the answer under
     its first positive system prompt and that prompt's examples, unsteered.
 
-    Raises VectorMismatchError when the vector does not fit.
+    A record's `state` is `answered`, `empty`, or `failed` where the numbers overflowed under that
+    coefficient. Raises VectorMismatchError when the vector does not fit.
     """
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if layer is None else layer
@@ -88,7 +89,10 @@ def steered_answers(
             earlier = pair.turns("pos") if pair and prompt else ()
             ids = tuple(loaded.chat.prompt_ids(chat(question, prompt, earlier)))
             requests.append(Request(key, ids, steering))
-    done = {r["id"]: r for r in read_records(out)} if out else {}
+    done: dict[str, dict[str, Any]] = {}
+    for record in read_records(out) if out else []:
+        # Files of older versions have no states.
+        done[record["id"]] = {"state": "answered" if record["response"] else "empty", **record}
     todo = [request for request in requests if request.id not in done]
     engine = engine or TransformersEngine(loaded, batch_tokens)
     for batch in engine.generate(todo, sampling):
@@ -97,6 +101,7 @@ def steered_answers(
                 **records[g.id],
                 "response": loaded.chat.decode(g.response_ids),
                 "n_tokens": len(g.response_ids),
+                "state": "failed" if g.failed else "answered" if g.response_ids else "empty",
             }
             for g in batch
         ]
