@@ -55,9 +55,9 @@ class Rollout:
     """One generated response with its question, instruction, polarity, seed and scores.
 
     `state` is `scored`, `empty`, `unfinished` (it ended inside its thought), `failed` (no answer
-    came, or its numbers overflowed) or `unscored` under the contrast judge; scores of other states are None, never 0. `response` is the answer;
-    `thinking`, where the model thought, is what came before it. `why_dropped` says why a rollout
-    was not kept.
+    came, or its numbers overflowed) or `unscored` under the contrast judge; scores of other states
+    are None, never 0. `response` is the answer; `thinking`, where the model thought, is what came
+    before it. `why_dropped` says why a rollout was not kept.
     """
 
     id: str

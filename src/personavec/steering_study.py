@@ -55,9 +55,8 @@ def steered_answers(
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
     pair = _eliciting_pair(vector.trait)
-    conditions: list[tuple[str, str | None, float]] = [
-        (f"{c:+g}" if c else "0", None, c) for c in coefficients
-    ]
+    named = {f"{c:+g}" if c else "0": c for c in coefficients}
+    conditions: list[tuple[str, str | None, float]] = [(name, None, c) for name, c in named.items()]
     if pair is not None:
         conditions.append(("system prompt", pair.pos, 0.0))
     if out is not None:

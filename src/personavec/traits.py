@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from personavec.errors import SpecError
+from personavec.errors import SpecError, UsageError
 
 Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
@@ -120,6 +120,15 @@ class TraitSpec(BaseModel):
         if both := shown[0] & shown[1]:
             raise ValueError(f"a judge example repeats an eliciting one: {sorted(both)[0]!r}")
         return self
+
+    def last_questions(self, n: int | None) -> tuple[str, ...]:
+        """The last `n` evaluation questions, or all. Raises UsageError where there are fewer."""
+        questions = self.questions.evaluation
+        if n is not None and n > len(questions):
+            raise UsageError(
+                f"{n} questions: trait '{self.name}' has {len(questions)} evaluation questions"
+            )
+        return questions[len(questions) - n :] if n is not None else questions
 
     @property
     def hash(self) -> str:

@@ -85,8 +85,8 @@ def _check(records: list[dict[str, Any]], dtype: str) -> None:
         return
     where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
     raise ActivationError(
-        f"{len(failed)} of {len(records)} answers failed, as the model's numbers overflowed in "
-        f"{dtype}, at coefficient {where}; use smaller coefficients or another --dtype, e.g. float32"
+        f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
+        f"numbers overflowed in {dtype}; use smaller ones or another --dtype, e.g. float32"
     )
 
 

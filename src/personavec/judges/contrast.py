@@ -107,8 +107,8 @@ class ContrastJudge:
     def _overflow(self) -> str:
         identity = self.loaded.identity
         return (
-            f"the numbers of the judging model '{identity.name}' overflow in {identity.dtype}; load "
-            "it with --dtype bfloat16 or float32"
+            f"the numbers of the judging model '{identity.name}' overflow in {identity.dtype}; "
+            "load it with --dtype bfloat16 or float32"
         )
 
     def _score(self, ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:

@@ -24,9 +24,9 @@ _POINTS, _LISTED = 400, 20
 
 
 def summarise(
-    turns: Turns, vector: PersonaVector, ordinary: Ordinary, own: Drift
+    turns: Turns, vector: PersonaVector, ordinary: Ordinary, own: Drift, *, extremes: int
 ) -> dict[str, Any]:
-    """The record of one trait over all turns."""
+    """The record of one trait over all turns, with its `extremes` highest ones."""
     sigmas = turns.response_mean[vector.trait]
     last = turns.prompt_last[vector.trait]
     mean = _mean(sigmas, turns.index)
@@ -77,7 +77,7 @@ def summarise(
             }
             for i in ranked.tolist()
             if np.isfinite(sigmas[i])
-        ][:_LISTED],
+        ][:extremes],
     }
 
 

@@ -51,8 +51,8 @@ class Generation:
 
     `finished` is False when the length limit cut it off. `activations` holds the means over
     `SPANS` at every layer, where capture was asked for and the response is not empty. A response
-    that ended inside its thought is empty, and `unfinished_thought` says why; so is one whose numbers
-    overflowed, and `failed` says so.
+    that ended inside its thought is empty, and `unfinished_thought` says why; so is one whose
+    numbers overflowed, and `failed` says so.
     """
 
     id: str
