@@ -60,6 +60,10 @@ def summarise(
                 for i in places.tolist()
             ],
             "server_alarms": np.flatnonzero(own.server_alarms).tolist(),
+            "server_alarmed": [
+                {"conversation": turns.conversation[i], "message": int(turns.message[i])}
+                for i in own.met[own.server_alarms].tolist()
+            ][:_LISTED],
             "server": [
                 {"reply": i, "level": float(own.server_levels[i])}
                 for i in range(0, len(own.server_levels), step)
