@@ -246,8 +246,7 @@ def _settings(
 
 
 def _questions(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    questions = spec.questions.evaluation
-    return questions[-config.questions :] if config.questions else questions
+    return spec.last_questions(config.questions)
 
 
 def _rollouts(

@@ -252,6 +252,13 @@ def _check(job: _Job) -> None:
                 f"condition {condition}: conditions on a run are on the vectors it reads "
                 f"({', '.join(sorted(traits)) or 'none'}), in {' or '.join(UNITS)}"
             )
+        vector = next(v for v in job.read if v.trait == condition.trait)
+        spread = float(vector.neutral_prompt_last[job.layer_of(vector), 1])
+        if condition.unit == "sigma" and not spread > 0:
+            raise UsageError(
+                f"condition {condition}: the vector has no spread over neutral prompts, so it has "
+                "no sigma; extract it again, or use norm"
+            )
 
 
 def _settings(job: _Job) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def run(
         turns = Turns.load(out / "run", reading.traits)
         if not len(turns.index):
             raise DataError(f"no row of {log} could be read; {out / 'rejects.jsonl'} says why")
+        if not any(np.isfinite(own).any() for own in turns.response_mean.values()):
+            raise DataError(f"no turn of {log} holds an answer to read: all are empty or thoughts")
         ordinary = {v.trait: v.ordinary or Ordinary() for v in vectors}
         limits = None
         if fit_limits is not None:
@@ -120,7 +122,9 @@ def run(
                 "conversations": len(np.unique(turns.index)),
                 "rejected": rejected,
                 "traits": {
-                    v.trait: summarise(turns, v, ordinary[v.trait], drifts[v.trait])
+                    v.trait: summarise(
+                        turns, v, ordinary[v.trait], drifts[v.trait], extremes=config.extremes
+                    )
                     for v in vectors
                 },
                 "limits": limits,
@@ -140,7 +144,6 @@ def run(
             reading,
             log,
             results,
-            n=config.extremes,
             columns=config.columns,
             split=config.split,
         )

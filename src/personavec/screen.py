@@ -134,6 +134,11 @@ def run(
         rule = replace(config.rule, percentile=95) if not config.rule else config.rule
         config = replace(config, rule=rule)
     check_cuts(config.rule, [vector.trait for vector in vectors])
+    if judge is not None and config.rule.cuts:
+        raise UsageError(
+            "--cut is in units of the projection, and with --judge rows are ranked by projection "
+            "and judge together, which has none; use --reference, --top or --bottom"
+        )
     job = _job(
         loaded, vectors, data, out, config, reference, naturals, judge, specs, engine, progress
     )

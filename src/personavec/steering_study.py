@@ -49,16 +49,16 @@ def steered_answers(
     Conditions are the coefficients and, where the vector's trait is bundled, the answer under
     its first positive system prompt and that prompt's examples, unsteered.
 
-    Raises VectorMismatchError when the vector does not fit, UsageError when `out` is a file of
-    another origin, SettingsMismatchError when it was begun with other settings.
+    A record's `state` is `answered`, `empty`, or `failed` where the numbers overflowed under that
+    coefficient. Raises VectorMismatchError when the vector does not fit, UsageError when `out` is
+    a file of another origin, SettingsMismatchError when it was begun with other settings.
     """
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
     pair = _eliciting_pair(vector.trait)
-    conditions: list[tuple[str, str | None, float]] = [
-        (f"{c:+g}" if c else "0", None, c) for c in coefficients
-    ]
+    named = {f"{c:+g}" if c else "0": c for c in coefficients}
+    conditions: list[tuple[str, str | None, float]] = [(name, None, c) for name, c in named.items()]
     if pair is not None:
         conditions.append(("system prompt", pair.pos, 0.0))
     records = {}
@@ -100,6 +100,7 @@ def steered_answers(
                     **records[g.id],
                     "response": loaded.chat.decode(g.response_ids),
                     "n_tokens": len(g.response_ids),
+                    "state": "failed" if g.failed else "answered" if g.response_ids else "empty",
                 }
                 for g in batch
             ]

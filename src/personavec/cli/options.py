@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,9 +180,12 @@ def specs_of(vectors: Sequence[PersonaVector], files: Sequence[str] | None) -> l
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """Comma-separated numbers of an option. Raises UsageError."""
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"{option} {text}: give numbers separated by commas") from None
+    if not all(math.isfinite(number) for number in found):
+        raise UsageError(f"{option} {text}: a number is not finite")
+    return found
 
 
 def layers(text: str | None) -> int | Literal["all"] | None:

@@ -97,7 +97,7 @@ class Turns:
             response_mean={t: column(f"{t}_response_mean_sigma") for t in traits},
         )
 
-    def by_conversation(self, values: Floats) -> list[list[float]]:
+    def by_conversation(self, values: npt.NDArray[Any]) -> list[list[Any]]:
         """A value for every turn, by conversation."""
         edges = np.flatnonzero(np.diff(self.index)) + 1
         return [own.tolist() for own in np.split(values, edges)]
