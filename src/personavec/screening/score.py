@@ -28,6 +28,7 @@ from personavec.progress import Bar
 from personavec.projection import random_directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
 from personavec.screening.natural import Naturals, prompt_key
+from personavec.screening.telling import tell
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -118,6 +119,8 @@ class Columns:
     """Projection of a preference pair's rejected response."""
     judged: FloatColumns
     """Log-odds [row, trait] by the judge, in nats."""
+    told: list[str | None]
+    """What reading a row has to tell (`tell`); None for a row that could not be used."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -211,6 +214,7 @@ def score(
         minus_natural=minus_natural,
         rejected=rejected,
         judged=judged,
+        told=[tell(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
     )
 
 
