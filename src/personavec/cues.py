@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Cues:
     cues: tuple[Cue, ...]
     rows: int
     """Rows read, bad ones included."""
-    told: Told
+    told: Told = field(default_factory=Told)
     """What reading them has to tell."""
 
     @property
@@ -76,7 +76,8 @@ def read_cues(path: Path) -> Cues:
     found: dict[Cue, None] = {}
     rows = 0
     told = Told()
-    for rows, raw in enumerate(raw_rows(path), start=1):
+    for raw in raw_rows(path):
+        rows += 1
         row = parse_row(raw)
         told.add(row)
         if not isinstance(row, Row):

@@ -434,7 +434,7 @@ def _require_enough(
     positive = sum(r.polarity == "pos" for r in rollouts)
     negative = len(rollouts) - positive
     of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
-    unfinished = any(r.state == "unfinished" for r in rollouts)
+    unfinished = any(r.state == "unfinished_thought" for r in rollouts)
     remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
         f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score
+from personavec.judges.base import Answer, Score, without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
@@ -75,8 +75,12 @@ class ContrastJudge:
 
         Coherence reads the response under the prompt it was generated from, system prompt and
         thinking included. An empty answer is a state; one that exceeds the model's context
-        together with a judge's prompt is `unscored`, and `why` says so.
+        together with a judge's prompt is `unscored`, and `why` says so. A thought that a text
+        begins with is not judged, whatever model reads.
         """
+        return without_thoughts(answers, partial(self._score, spec))
+
+    def _score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
         ids = [self._ids(answer) for answer in answers]
         prompt_ids = cache(self._prompt_ids)
         jobs_of = [

@@ -1,4 +1,4 @@
-"""How datasets were read, for terminal and report: readers, columns left out, what was done to rows.
+"""How datasets were read, for terminal and report: the readers, what was left out or changed.
 
 Takes what `Told.to_dict` gives, by dataset.
 """

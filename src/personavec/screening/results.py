@@ -10,8 +10,8 @@ import numpy as np
 from personavec.model.engine.hf import TransformersEngine
 from personavec.screening import summary, two_stage
 from personavec.screening.job import Job
-from personavec.screening.second_stage import Stage
 from personavec.screening.parts import parts
+from personavec.screening.second_stage import Stage
 from personavec.screening.table import Scores
 from personavec.screening.telling import told_in
 from personavec.screening.trait_scores import TraitScores

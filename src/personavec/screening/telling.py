@@ -1,4 +1,4 @@
-"""What reading rows has to tell, kept beside their scores, so that a continued run counts it all."""
+"""What reading rows has to tell, kept beside their scores: a continued run counts it all."""
 
 from __future__ import annotations
 
