@@ -342,6 +342,9 @@ def _run(
             "versions": summaries.versions(),
             "notes": [*notes, *summaries.notes(loaded, spec, origin)],
             "rejected": len(adopted.rejected) if adopted else 0,
+            "data": {name: told.to_dict() for name, told in adopted.told.items()}
+            if adopted
+            else {},
             **summaries.summarise(
                 evidence, config.trait_threshold, config.coherence_floor, config.seed
             ),
@@ -390,6 +393,7 @@ def summary(results: dict[str, Any], out: Path) -> dict[str, Any]:
             "of": results["rollouts"]["pos"]["of"],
         },
         "rejected": results["rejected"],
+        "data": results["data"],
         "log_odds": results["mean_log_odds"],
         "dose_response": results["dose_response"],
         "control": results["control"],
