@@ -71,8 +71,9 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
         claim(out, {"command": "elicit", "flawed": fingerprint(source), "config": asdict(config)})
         raws = list(raw_rows(source))
         ready_made = any(config.name("flawed") in raw.columns for raw in raws)
-        if not ready_made and "flawed" in config.columns:
-            raise UsageError(f"{data} has no column '{config.name('flawed')}'")
+        for name in config.columns.values():
+            if not any(name in raw.columns for raw in raws):
+                raise UsageError(f"{data} has no column '{name}'")
         rejected: list[dict[str, Any]] = []
         found: list[_Answers] = []
         told = Told()

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -161,8 +161,8 @@ def _with_system(row: Row, prompt: str) -> Row:
     first, *rest = row.messages
     if first["role"] == "system":
         merged = {"role": "system", "content": f"{prompt}\n\n{first['content']}"}
-        return Row(row.index, row.id, (merged, *rest))
-    return Row(row.index, row.id, ({"role": "system", "content": prompt}, *row.messages))
+        return replace(row, messages=(merged, *rest))
+    return replace(row, messages=({"role": "system", "content": prompt}, *row.messages))
 
 
 def _benign_rows(
