@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from personavec.data.files import RawRow, is_unicode
-from personavec.data.messages import Message
+from personavec.data.messages import Message, Role
 from personavec.errors import DataError, UsageError
 
 Kind = Literal["row", "pair"]
@@ -83,7 +83,7 @@ PROMPT_RESPONSE = (
     ("instruction", "output"),
     ("instruction", "response"),
 )
-_ROLES = {
+_ROLES: dict[Any, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
@@ -183,8 +183,10 @@ def _prompt(row: Mapping[str, Any], name: str, columns: ColumnMap) -> list[Messa
     more = row.get("input") if name == "instruction" else None
     content = f"{value}\n\n{more}" if isinstance(more, str) and more else value
     system = row.get(columns.system or "system")
-    before = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
-    return [*before, {"role": "user", "content": content}]
+    messages: list[Message] = [{"role": "user", "content": content}]
+    if isinstance(system, str) and system:
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
 
 
 def _reply(value: Any, name: str) -> list[Message]:

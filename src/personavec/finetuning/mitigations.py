@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personavec.data import Row
+from personavec.data import Message, Row
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.training import Example, TrainingRows
 from personavec.model.engine.base import Sampling
@@ -159,10 +159,12 @@ def mitigated_rows(
 
 def _with_system(row: Row, prompt: str) -> Row:
     first, *rest = row.messages
+    merged: Message = {"role": "system", "content": prompt}
     if first["role"] == "system":
-        merged = {"role": "system", "content": f"{prompt}\n\n{first['content']}"}
-        return replace(row, messages=(merged, *rest))
-    return replace(row, messages=({"role": "system", "content": prompt}, *row.messages))
+        merged["content"] += f"\n\n{first['content']}"
+    else:
+        rest = row.messages
+    return replace(row, messages=(merged, *rest), rejected=None)
 
 
 def _benign_rows(

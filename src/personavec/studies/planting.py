@@ -112,7 +112,8 @@ def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
     *before, last = row.messages
     ids = chat_format.response_ids(last["content"])
     if len(ids) > max_tokens:
-        last = {**last, "content": chat_format.decode(ids[:max_tokens])}
+        last = last.copy()
+        last["content"] = chat_format.decode(ids[:max_tokens])
     return StudyRow(f"data/{row.id}", "data", (*before, last))
 
 
