@@ -51,6 +51,7 @@ from personavec.finetuning.training import (
     TrainingConfig,
     TrainingRows,
     encode_rows,
+    told_of,
     train,
 )
 from personavec.model.loading import LoadedModel
@@ -108,7 +109,8 @@ def run(
     Results: `model` (path of `out/model`), `mitigation`, `coefficient` (what was used; null where
     there is none), `dose` (how auto chose it; null otherwise), `steps`, `loss` (mean over the
     last tenth of the steps), `losses` (of every step), `drift` (path), `stopped` (the condition
-    that ended the run, or null), `rows`, `rejected`, `seconds`, `notes`.
+    that ended the run, or null), `rows`, `rejected`, `data`
+    (what reading them has to tell), `seconds`, `notes`.
 
     Raises UsageError for a mitigation that lacks its vector or pulls the wrong way,
     VectorMismatchError, DataError for no usable rows, ActivationError for a loss that is not
@@ -139,6 +141,7 @@ def run(
                 progress=progress,
             )
         examples, rejects = encode_rows(loaded, mitigated.rows, config.training)
+        told = told_of(data, examples, rejects)
         rejects = [*data.rejects, *rejects]
         if not examples:
             raise DataError(f"no row is left to train on; the first: {rejects[0].reason}")
@@ -190,6 +193,7 @@ def run(
             "stopped": str(drift.stopped) if drift.stopped else None,
             "rows": len({example.row for example in examples}),
             "rejected": len(rejects),
+            "data": {data.name: told.to_dict()},
             "seconds": round(time.monotonic() - started, 1),
             "notes": notes,
             "base": loaded.identity.as_dict(),

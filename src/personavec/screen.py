@@ -212,6 +212,7 @@ def summarised(results: dict[str, Any]) -> dict[str, Any]:
             for trait, record in results["traits"].items()
         },
         "flagged_any": results["flagged_any"],
+        "data": results["data"],
         "notes": results["notes"],
         "out": results["out"],
         "files": results["files"],

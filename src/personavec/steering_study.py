@@ -7,8 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from personavec.data import read_rows
-from personavec.errors import DataError, SpecError, UsageError
+from personavec.errors import SpecError, UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -17,19 +16,6 @@ from personavec.model.steering import Steering
 from personavec.runs import MANIFEST, append_records, claim, lock, read_records
 from personavec.traits import InstructionPair, load_trait
 from personavec.vectors import PersonaVector
-
-
-def read_questions(path: Path) -> list[str]:
-    """Questions from the `question` column of a data file, or the lines of a .txt file."""
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    questions = [row.get("question") for _, row in read_rows(path)]
-    texts = [q for q in questions if isinstance(q, str) and q.strip()]
-    if not texts:
-        raise DataError(f"{path} has no column 'question' with texts")
-    return texts
 
 
 def steered_answers(

@@ -83,6 +83,7 @@ def score(
         print_json(found)
         _check_scored(found)
         return
+    options.print_reading(found["data"])
     console.print(
         f"{found['scored']} of {found['rows']} rows scored for {spec.name}, "
         f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
@@ -229,6 +230,8 @@ def _print_check(found: dict[str, Any]) -> None:
         for state, n in half["states"].items():
             if state != "scored":
                 console.print(f"  {n} answers: {state}", markup=False)
+        if half["thoughts"]:
+            console.print(f"  {half['thoughts']} answers: a thought was left out", markup=False)
     if found["in_examples"]:
         console.print(
             f"  {found['in_examples']} answers left out: the judge pairs' examples hold them",
