@@ -11,9 +11,10 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal
 
-from personavec.data.files import RawRow, is_unicode
+from personavec.data.files import RawRow
 from personavec.data.messages import Message
 from personavec.errors import DataError, UsageError
+from personavec.plain import is_unicode
 
 Kind = Literal["row", "pair"]
 
