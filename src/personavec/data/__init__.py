@@ -10,6 +10,7 @@ from personavec.data.conversations import (
     Row,
     kind_of,
     parse_row,
+    row_id,
 )
 from personavec.data.files import (
     Mark,
@@ -46,6 +47,7 @@ __all__ = [
     "parse_row",
     "raw_rows",
     "read_rows",
+    "row_id",
     "rows_from",
     "source_name",
 ]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from personavec.data.files import RawRow
 from personavec.data.messages import Message
 from personavec.errors import DataError, UsageError
-from personavec.plain import is_unicode
+from personavec.plain import is_unicode, unicode_text
 
 Kind = Literal["row", "pair"]
 
@@ -111,7 +111,7 @@ def parse_row(
     of the user is left out. `kind`, where given, is what every row of the dataset must be.
     """
     columns = columns or ColumnMap()
-    row_id = _id(raw, columns)
+    own_id = row_id(raw, columns)
     try:
         if raw.error is not None:
             raise _Unusable(raw.error)
@@ -123,8 +123,8 @@ def parse_row(
                 else "a preference pair among rows with one response"
             )
     except _Unusable as error:
-        return Reject(raw.index, row_id, str(error))
-    return Row(raw.index, row_id, *row)
+        return Reject(raw.index, own_id, unicode_text(str(error)))
+    return Row(raw.index, own_id, *row)
 
 
 def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int = 1000) -> Kind:
@@ -142,9 +142,11 @@ def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int 
     raise DataError(f"none of the first {peek} rows can be used; {reason}")
 
 
-def _id(raw: RawRow, columns: ColumnMap) -> str:
+def row_id(raw: RawRow, columns: ColumnMap) -> str:
+    """What a row is called: its `id`, or its place in its file."""
     given = raw.columns.get(columns.id or "id")
-    return str(given) if given is not None and given != "" else f"{raw.source}:{raw.number}"
+    named = given is not None and given != ""
+    return unicode_text(str(given) if named else f"{raw.source}:{raw.number}")
 
 
 def _conversation(

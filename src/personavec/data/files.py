@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -67,7 +68,7 @@ class RawRow:
     text: str | None = None
     """A bad line as it stands in the file."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """What tells the row from any other: a hash of its columns, wherever it stands."""
         own = self.columns if self.error is None else {"error": self.error, "text": self.text}
@@ -618,12 +619,17 @@ def _values(column: Any) -> list[Any]:
     try:
         return column.cast("string").to_pylist()
     except Exception:
-        return [_value(scalar) for scalar in column]
+        return [_value(column.slice(place, 1)) for place in range(len(column))]
 
 
-def _value(scalar: Any) -> Any:
+def _value(one: Any) -> Any:
+    """The value in a column of one; as Arrow shows it, where Python cannot hold it."""
     try:
-        return scalar.as_py()
+        return one[0].as_py()
+    except Exception:
+        pass
+    try:
+        return " ".join(one.to_string().split())
     except Exception as error:
         return _Bad(f"it cannot be read ({error})")
 
