@@ -702,7 +702,7 @@ def _mutated(random: Random, value: Any) -> Any:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_rows_of_any_shape_give_a_row_or_a_reason(seed: int) -> None:
     random = Random(seed)

@@ -17,6 +17,7 @@ from personavec.data.thoughts import part_thought, unwrapped
 
 THOUGHT = "a thought was left out of the answer"
 EMPTY_THOUGHT = "an empty thought was left out of the answer"
+IN_TURN = "texts without roles were read as the user's and the assistant's in turn"
 WRAPPER = "a wrapper such as <answer> was taken off the answer"
 MASKED = "a response is not scored, since its training mark '{}' leaves it out"
 UNFINISHED = "a response that ends inside its thought is not scored"
@@ -29,6 +30,7 @@ _CALL_KEYS = ("tool_calls", "toolCalls", "function_call", "functionCall", "messa
 _TRAINED = ("weight", "loss", "train", "training", "trainable", "train_on", "loss_weight", "label")
 #: or where one of these says yes.
 _MASKED = ("masked", "mask")
+_SETTINGS = {"on", "off", "yes", "no", "true", "false", "none", "low", "medium", "high"}
 _NO, _YES = {"false", "no", "off", "0", "0.0"}, {"true", "yes", "on", "1", "1.0"}
 #: Fields of messages that are read, or are known to say nothing of what was said.
 _KNOWN = {
@@ -382,7 +384,7 @@ def _read_assistant(said: Said, message: Mapping[str, Any], parts: _Parts, is_ca
         said.thought = "\n\n".join([*thoughts, text])
         return
     for key in _THOUGHT_KEYS:
-        if given(message.get(key)) and message[key] is not True:
+        if given(message.get(key)) and not is_setting(message[key]):
             thought = _thought_text(message[key])
             if thought and thought not in thoughts:
                 thoughts.append(thought)
@@ -431,6 +433,11 @@ def _read_assistant(said: Said, message: Mapping[str, Any], parts: _Parts, is_ca
         said.note(MASKED.format(mark))
     said.messages.append(made)
     _flush(said, parts.replies)
+
+
+def is_setting(value: Any) -> bool:
+    """Does a field such as `reasoning` only say whether, or how much, there was to be one?"""
+    return not isinstance(value, str) or value.strip().lower() in _SETTINGS
 
 
 def training_mark(message: Mapping[str, Any]) -> str | None:

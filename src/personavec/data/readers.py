@@ -20,10 +20,12 @@ from personavec.data.fields import (
     left_out,
 )
 from personavec.data.message_lists import (
+    IN_TURN,
     THOUGHT,
     Said,
     is_list_of_messages,
     is_message,
+    is_setting,
     plain_text,
     read_messages,
 )
@@ -70,6 +72,7 @@ RESPONSES = (
     *("model_answer", "assistant_response", "assistant_message", "bot_response", "ai_response"),
     *("assistant", "bot", "result", "results", "response_body", "responseBody"),
     *("output_messages", "choices", "candidates", "message", "output_text", "outputBodyJson"),
+    *("solution", "content"),
 )
 SYSTEM = (
     *("system", "system_prompt", "system_message", "systemPrompt", "systemMessage"),
@@ -98,7 +101,7 @@ SIDES = (
 )
 PAIR_PROMPTS = (
     *("prompt", "question", "instruction", "query", "problem", "input", "conversations"),
-    *("conversation", "messages", "context", "history", "user_prompt", "body"),
+    *("conversation", "messages", "context", "history", "user_prompt", "body", "trajectory"),
 )
 #: Two responses of which another column says which is better.
 TWO = (
@@ -117,6 +120,12 @@ TWO = (
 )
 #: Columns with several responses to one prompt.
 _SEVERAL = ("completions", "answers", "responses", "candidates", "generations", "resps", "samples")
+
+#: Columns that may hold a whole row.
+_WRAPPING = (
+    *("data", "payload", "record", "row", "event", "log", "entry", "item", "sample", "example"),
+    *("meta", "span", "run", "trace", "properties", "json", "_source", "detail", "value"),
+)
 
 SEVERAL_CHOICES = "of several choices the first was read"
 TREE = "of several replies in a tree the first was read"
@@ -166,7 +175,7 @@ def _is_parts(value: Sequence[Any]) -> bool:
 _ASKED = (
     *("messages", "contents", "conversation", "conversations", "input", "inputs", "prompt"),
     *("body", "request", "requestBody", "inputBodyJson", "params", "kwargs", "question", "query"),
-    *("message", "inputText", "text", "user_input", "user"),
+    *("message", "inputText", "text", "user_input", "user", "content", "raw"),
 )
 #: Where a response is, in an object.
 _ANSWERED = (
@@ -334,11 +343,14 @@ def _turns(value: Any, name: str) -> Said | None:
         inner = Fields(value).first("messages", "turns", "conversation")
         return _turns(decoded(value[inner]), name) if inner in value else None
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
-        if name not in ("data", *HISTORY) or (name in HISTORY and len(value) % 2):
+        if name not in ("data", "conversations", *HISTORY) or (name in HISTORY and len(value) % 2):
             raise Unusable(f"column '{name}' holds texts without roles")
         value = [
             {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(value)
         ]
+        said = read_messages(value, name)
+        said.note(IN_TURN)
+        return said
     return read_messages(value, name)
 
 
@@ -348,7 +360,9 @@ def _add_thoughts(fields: Fields, said: Said) -> None:
         return
     for name in THOUGHTS:
         thought = fields.get(name)
-        if not fields.is_used(name) and isinstance(thought, str) and thought.strip():
+        if fields.is_used(name) or is_setting(thought):
+            continue
+        if thought.strip():
             last["reasoning_content"] = thought.strip()
             said.note(THOUGHT)
             fields.use(name)
@@ -765,6 +779,41 @@ def rendered_text(fields: Fields) -> Found | None:
     return None
 
 
+def history(fields: Fields) -> Found | None:
+    """A whole conversation in a column of earlier turns, where no prompt stands beside it."""
+    for name in HISTORY:
+        value = decoded(fields.get(name))
+        said = _turns(value, name) if given(value) and not isinstance(value, (int, float)) else None
+        if said is not None and said.messages:
+            fields.use(name)
+            add_system(fields, said)
+            return _said(said)
+    return None
+
+
+def wrapped_row(fields: Fields) -> Found | None:
+    """A row that lies in one column, as an object or as its JSON text."""
+    for name in _WRAPPING:
+        inner = decoded(fields.get(name))
+        if not isinstance(inner, Mapping) or fields.depth > 3:
+            continue
+        own = Fields(inner, depth=fields.depth + 1)
+        for reader in READERS:
+            own.used.clear()
+            found = reader.read(own)
+            if found is None:
+                continue
+            fields.use(name)
+            texts = texts_of([*found.messages, *(found.rejected or ())])
+            found.notes += [
+                f"field '{field}' of '{fields.own(name)}' was left out"
+                for field in left_out(inner, own.used, texts)
+            ]
+            found.sides = None
+            return found
+    return None
+
+
 #: All readers, in the order in which they are tried; the first that finds its columns decides.
 READERS = (
     Reader("preference pair", preference_pair),
@@ -776,6 +825,8 @@ READERS = (
     Reader("span", span),
     Reader("prompt and response", prompt_and_response),
     Reader("rendered text", rendered_text),
+    Reader("history", history),
+    Reader("wrapped row", wrapped_row),
 )
 
 
