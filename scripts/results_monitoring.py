@@ -161,7 +161,8 @@ def _soak(soak: Record | None) -> str:
         "`make soak SOAK='--json out/soak.json'`: short requests with random cancels, malformed "
         "bodies, slow clients and time-outs. Replies are greedy, and rounding differs between "
         "batches: one that is not what the same request is answered alone is read by the model "
-        "under the request's own prompt and steering, where none of its tokens may be far behind the greedy choice.\n"
+        "under the request's own prompt and steering, where none of its tokens may be far behind "
+        "the greedy choice.\n"
     )
     if soak is None:
         return f"{text}\nNot measured.\n"
