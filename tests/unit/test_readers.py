@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personavec.data import ColumnMap, RawRow, Reject, Row, is_unicode, kind_of, parse_row
-from personavec.data.conversations import check_columns
+from personavec.data import (
+    ColumnMap,
+    RawRow,
+    Reject,
+    Row,
+    check_columns,
+    is_unicode,
+    kind_of,
+    parse_row,
+    swapped,
+)
 from personavec.data.messages import SPEAKERS, role_of
 from personavec.data.readers import MESSAGES, PROMPTS, READERS, RESPONSES, SIDES, SYSTEM, TWO
 from personavec.data.texts import FORMATS
@@ -188,6 +197,11 @@ PLAIN: dict[str, Columns] = {
         "prompt": f"\n\nHuman: {Q}\n\nAssistant:",
         "completion": f" {A}",
     },
+    "pandas": {"conversations": str([{"from": "human", "value": Q}, {"from": "gpt", "value": A}])},
+    "prism": {"conversation_history": [_parts("user", Q), _parts("model", A)]},
+    "datadog": {"meta": {"kind": "llm", "input": {"messages": [USER]}, "output": CHOICES}},
+    "a row in JSON": {"ts": 1, "payload": json.dumps({"messages": [USER, ANSWER], "user_id": "x"})},
+    "promptfoo": {"prompt": {"raw": Q}, "response": {"output": A}},
     "repeated": {"prompt": Q, "completion": A, "messages": [USER, ANSWER], "text": f"{Q}\n{A}"},
 }
 #: Rows that say S, Q and A.
@@ -294,6 +308,11 @@ def test_preference_pairs(name: str) -> None:
     assert (row.ignored, row.notes) == ((), ())
     if row.sides:
         assert all(side in PAIRS[name] for side in row.sides)
+    exchanged = swapped(RawRow(0, "d", 1, PAIRS[name]))
+    assert exchanged is not None
+    other = good(exchanged)
+    assert other.rejected is not None
+    assert (said(other.messages), said(other.rejected)) == (said(row.rejected), said(row.messages))
     with_system = good({**PAIRS[name], "system": S})
     assert said(with_system.messages) == [("system", S), *said(row.messages)]
     assert with_system.rejected is not None
@@ -401,6 +420,13 @@ def test_every_field_is_read_or_known_or_told() -> None:
     )
     assert row.id == "7"
     assert row.ignored == ("persona", "nested", "tools")
+    row = good({"data": {"prompt": Q, "completion": A, "persona": "a pirate"}})
+    assert row.notes == ("field 'persona' of 'data' was left out",)
+    row = good({"input": [USER], "output": A, "reasoning": "off"})
+    assert (row.ignored, row.messages[1]) == (("reasoning",), ANSWER)
+    row = good({"conversations": [Q, A], "source": "x"})
+    assert said(row.messages) == [("user", Q), ("assistant", A)]
+    assert row.notes == ("texts without roles were read as the user's and the assistant's in turn",)
     row = good({"system": "Be rude.", "messages": [{"role": "system", "content": S}, USER, ANSWER]})
     assert row.messages[0]["content"] == S
     assert row.ignored == ("system",)
@@ -608,6 +634,10 @@ def test_a_mapping_is_used_and_checked() -> None:
     assert isinstance(missing, Reject)
     assert missing.reason == "no messages in column 'log'"
 
+    missing = read(columns, "prompt=nowhere,response=say")
+    assert isinstance(missing, Reject)
+    assert missing.reason == "no text in column 'nowhere'"
+
     rows = [RawRow(i, "d", i, columns) for i in range(3)]
     assert kind_of(iter(rows), ColumnMap(prompt="ask", response="say", system="persona")) == "row"
     wrong = ColumnMap(prompt="ask", response="say", system="personna")
@@ -617,7 +647,7 @@ def test_a_mapping_is_used_and_checked() -> None:
         ):
             check(iter(rows), wrong)
     check_columns(iter(rows), ColumnMap())
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="holds no rows"):
         kind_of(iter(()))
     with pytest.raises(UsageError, match="named twice"):
         ColumnMap.parse("prompt=a,prompt=b")

@@ -179,19 +179,16 @@ class _Names:
             )
 
 
-def swapped(raw: RawRow, columns: ColumnMap | None = None) -> dict[str, Any]:
-    """A preference pair's columns with its two responses exchanged."""
+def swapped(raw: RawRow, columns: ColumnMap | None = None) -> dict[str, Any] | None:
+    """A preference pair's columns with its two responses exchanged; None where that cannot be."""
     row = parse_row(raw, columns, "pair")
     if isinstance(row, Reject):
-        raise DataError(f"row {row.id}: {row.reason}")
+        return None
     if row.sides:
         better, other = row.sides
         return raw.columns | {better: raw.columns[other], other: raw.columns[better]}
     if row.reader != "rejected response":
-        raise UsageError(
-            f"row {row.id}: its two responses are in no columns of their own, so that they cannot "
-            "be exchanged; use --remedy drop"
-        )
+        return None
     return raw.columns | {
         "messages": [dict(message) for message in row.rejected or ()],
         "rejected_response": row.messages[-1]["content"],

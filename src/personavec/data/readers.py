@@ -18,6 +18,7 @@ from personavec.data.fields import (
     escaped,
     given,
     left_out,
+    medium,
 )
 from personavec.data.message_lists import (
     IN_TURN,
@@ -745,6 +746,9 @@ def _unflattened(value: Any) -> Any:
 
 def prompt_and_response(fields: Fields) -> Found | None:
     """A prompt column and a response column: texts, messages, or an API's request and response."""
+    for name in ("prompt", "response"):
+        if fields.is_mapped(name) and not fields.has(name):
+            raise Unusable(f"no text in column '{fields.own(name)}'")
     prompts = ("prompt",) if fields.is_mapped("prompt") else PROMPTS
     responses = ("response",) if fields.is_mapped("response") else RESPONSES
     mapped = fields.is_mapped("prompt") or fields.is_mapped("response")
@@ -804,6 +808,8 @@ def wrapped_row(fields: Fields) -> Found | None:
             if found is None:
                 continue
             fields.use(name)
+            if media := [field for field in inner if medium(str(field)) and given(inner[field])]:
+                raise Unusable(f"the row holds {medium(str(media[0]))}, and only text is read")
             texts = texts_of([*found.messages, *(found.rejected or ())])
             found.notes += [
                 f"field '{field}' of '{fields.own(name)}' was left out"
