@@ -20,8 +20,10 @@ from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
 def load():
     """The embedded model, SmolLM2-135M-Instruct: 30 blocks, a residual stream 576 wide."""
     folder = snapshot_of_gguf(embedded_gguf())
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, trust_remote_code=False
+    )
+    return model.eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_spec(trait):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import warnings
@@ -11,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
-from personavec.model.loading import LoadedModel, load_model, wrap_model
+from personavec.model.loading import (
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    loading_error,
+    own_code,
+    wrap_model,
+)
+
+#: What a folder holds that has a tokenizer of its own, and a chat template alone.
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+_TEMPLATE_FILE = "chat_template.jinja"
 
 
 def is_adapter(name: str) -> bool:
@@ -49,7 +61,7 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
     try:
         yield wrap_model(
             network,
-            base.tokenizer,
+            adapter_tokenizer(name, base),
             name=name,
             declared_base=base.identity.name,
             template_args=base.chat.template_args,
@@ -99,9 +111,52 @@ def read_adapter(folder: str) -> dict[str, Any]:
         base_name = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
-    if not base_name:
+    if not isinstance(base_name, str) or not base_name:
         raise ModelError(f"{folder}: its adapter_config.json names no base model")
+    # peft imports whatever module is named there.
+    if config.get("megatron_config") or config.get("auto_map"):
+        raise own_code(f"the adapter in {folder}")
     return config
+
+
+def base_of(folder: str) -> str:
+    """The base model that an adapter names; raises ModelError where that leads back to it."""
+    base = read_adapter(folder)["base_model_name_or_path"]
+    seen, name = {Path(folder).resolve()}, base
+    while is_adapter(name):
+        if Path(name).resolve() in seen:
+            raise ModelError(f"{folder}: the base model that it names is an adapter of itself")
+        seen.add(Path(name).resolve())
+        name = read_adapter(name)["base_model_name_or_path"]
+    return base
+
+
+def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
+    """The tokenizer that an adapter was trained with, where its folder holds it; else the base's.
+
+    Raises ModelError for one that cannot be loaded, or that has tokens the model has not.
+    """
+    if any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
+        try:
+            found = load_tokenizer(folder)
+        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+            remedy = "take its tokenizer files away to use that of the base model"
+            raise loading_error(f"the tokenizer in {folder}", error, remedy) from error
+        rows = base.model.get_input_embeddings().weight.shape[0]
+        if len(found) > rows:
+            raise ModelError(
+                f"the tokenizer in {folder} has {len(found)} tokens, the base model {rows}; merge "
+                "the adapter into its base model first"
+            )
+        if not found.chat_template:
+            found.chat_template = base.tokenizer.chat_template
+        return found
+    template = Path(folder) / _TEMPLATE_FILE
+    if not template.is_file():
+        return base.tokenizer
+    found = copy.deepcopy(base.tokenizer)
+    found.chat_template = template.read_text("utf-8")
+    return found
 
 
 def take_off(network: Any) -> None:

@@ -59,7 +59,11 @@ def snapshot_of_gguf(gguf: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        source: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(gguf.parent),
+            "gguf_file": gguf.name,
+            "trust_remote_code": False,
+        }
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         model = model.to(torch.bfloat16)
         # The weights are plain tensors by now; transformers refuses to save a model that still
