@@ -179,7 +179,7 @@ class ControlTokens:
             copy = Tokenizer.from_str(json.dumps(_with_names(described, names)))
         except Exception:  # tokenizers raises no other class
             return None
-        ids = self._tokenizer.convert_tokens_to_ids(list(names))
+        ids: Any = self._tokenizer.convert_tokens_to_ids(list(names))
         return copy, dict(zip(ids, names.values(), strict=True))
 
     def _by_pieces(self, pieces: Sequence[str], marks: Sequence[_Mark]) -> list[int]:
