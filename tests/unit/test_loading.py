@@ -238,20 +238,6 @@ def test_a_tokenizer_with_tokens_that_the_base_has_not_is_refused(
         load_model(str(adapter))
 
 
-def test_an_adapter_of_itself_is_refused(tmp_path: Path, chat_tokenizer: Any) -> None:
-    """And one of an adapter that leads back to it."""
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder, base in ((one, other), (other, one)):
-        folder.mkdir()
-        config = {"base_model_name_or_path": str(base)}
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="adapter of itself"):
-        load_model(str(one))
-    (one / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(one)}))
-    with pytest.raises(ModelError, match="adapter of itself"):
-        load_model(str(one))
-
-
 # Where a turn ends
 
 

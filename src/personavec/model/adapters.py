@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,14 @@ from typing import Any
 from personavec.errors import ModelError, missing_extra
 from personavec.model.loading import (
     LoadedModel,
+    adapted_weights,
     load_model,
     load_tokenizer,
     loading_error,
     own_code,
     wrap_model,
 )
+from personavec.runs import parse_json
 
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
@@ -57,14 +58,16 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
             del loaded
             gc.collect()
         return
+    tokenizer = adapter_tokenizer(name, base)
     network: Any = apply_adapter(base.model, name, base_name=base.identity.name)
     try:
         yield wrap_model(
             network,
-            adapter_tokenizer(name, base),
+            tokenizer,
             name=name,
             declared_base=base.identity.name,
             template_args=base.chat.template_args,
+            weights=adapted_weights(base.identity, name),
         )
     finally:
         take_off(network)
@@ -95,7 +98,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
         if odd := stored ^ expected:
             take_off(found)
             raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file makes peft raise almost anything
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
@@ -106,8 +109,9 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
 
 def read_adapter(folder: str) -> dict[str, Any]:
     """An adapter's configuration; raises ModelError unless it names a base model."""
+    path = Path(folder) / "adapter_config.json"
     try:
-        config = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
+        config = parse_json(path.read_bytes())
         base_name = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
@@ -119,18 +123,6 @@ def read_adapter(folder: str) -> dict[str, Any]:
     return config
 
 
-def base_of(folder: str) -> str:
-    """The base model that an adapter names; raises ModelError where that leads back to it."""
-    base = read_adapter(folder)["base_model_name_or_path"]
-    seen, name = {Path(folder).resolve()}, base
-    while is_adapter(name):
-        if Path(name).resolve() in seen:
-            raise ModelError(f"{folder}: the base model that it names is an adapter of itself")
-        seen.add(Path(name).resolve())
-        name = read_adapter(name)["base_model_name_or_path"]
-    return base
-
-
 def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
     """The tokenizer that an adapter was trained with, where its folder holds it; else the base's.
 
@@ -139,7 +131,7 @@ def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
     if any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
         try:
             found = load_tokenizer(folder)
-        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        except Exception as error:  # a damaged file makes transformers raise almost anything
             remedy = "take its tokenizer files away to use that of the base model"
             raise loading_error(f"the tokenizer in {folder}", error, remedy) from error
         rows = base.model.get_input_embeddings().weight.shape[0]
