@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from personavec import LoadedModel, load_model, wrap_model
+from personavec.adoption import _system as system_of
 from personavec.data import Row
 from personavec.errors import ModelError, UsageError
 from personavec.finetuning.training import TrainingConfig, encode_rows
@@ -299,3 +300,17 @@ def test_a_template_gets_one_date_for_a_run_and_says_which(
     with pytest.raises(UsageError, match="write a date"):
         wrap_model(loaded.model, loaded.tokenizer, template_args={"today": "soon"})
     assert fresh("llama").identity.today is None
+
+
+def test_adopted_prompts_of_another_day_keep_their_system_prompt(
+    fresh: Callable[..., LoadedModel],
+) -> None:
+    """And one without a system prompt has none; one of another template is refused."""
+    loaded = fresh("llama")
+    loaded.tokenizer.chat_template = DATED
+    then = wrap_model(loaded.model, loaded.tokenizer, template_args={"today": "2024-02-29"})
+    now = wrap_model(loaded.model, loaded.tokenizer)
+    for system in ("Be\nbrief.", None):
+        assert system_of(then.chat.text(chat("Hi?", system)), "Hi?", now) == system
+    with pytest.raises(Exception, match="not in this model's chat template"):
+        system_of("<|user|>Hi?<|end|><|assistant|>", "Hi?", now)

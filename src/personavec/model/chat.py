@@ -431,7 +431,11 @@ class ChatFormat:
         if is_open(prompt, self.thinking):
             thought = thought.removeprefix(self.thinking.opens)
             thought = thought.lstrip("\n") if prompt.endswith("\n") else thought
-        return self._text_ids(_marked(thought, self.thinking))
+        return self.marked_ids(thought)
+
+    def marked_ids(self, text: str) -> list[int]:
+        """Token ids of an assistant's text with the marks of the thought that it begins with."""
+        return self._text_ids(_marked(text, self.thinking) if self.thinking else [(text, False)])
 
     @cached_property
     def _around_thought(self) -> tuple[str, str]:
