@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from personavec.conditions import Condition, Unit
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
@@ -211,8 +212,12 @@ def _measure(
             progress=progress,
         )
     by_id = {rollout.id: rollout for rollout in answers}
+    try:
+        states = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, and run again") from error
     return _Arm(
-        load_file(path),
+        states,
         {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()},
     )
 
