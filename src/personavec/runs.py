@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
 
@@ -81,7 +81,8 @@ def read_as(path: Path, kind: Callable[..., _T], remedy: str) -> _T:
 
     value = read_json(path, remedy)
     try:
-        return TypeAdapter(kind).validate_python(value)
+        adapter: TypeAdapter[_T] = TypeAdapter(cast("Any", kind))
+        return adapter.validate_python(value)
     except ValidationError as error:
         raise DataError(f"{path} is damaged ({why_invalid(error)}); {remedy}") from error
 
