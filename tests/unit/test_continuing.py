@@ -1,4 +1,4 @@
-"""Whatever is being written by one process is not written by a second, whatever the command."""
+"""What one command has begun: no second one writes to it, and none goes on with other inputs."""
 
 import json
 import shutil
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from personavec import LoadedModel, PersonaVector
+from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
 from personavec.runs import lock, lock_file
+from personavec.screening.natural import Naturals
 
 ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(6)]
 API = ["--api-model", "nobody", "--api-base", "http://127.0.0.1:9/v1"]
@@ -37,7 +39,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     ),
     "elicit": (["elicit", "--trait", "evil", "--out", "OUT"], "OUT"),
     "elicit --flawed": (["elicit", "--flawed", "DATA", "--out", "OUT"], "OUT"),
-    "finetune": (["finetune", "DATA", "--out", "OUT"], "OUT"),
+    "finetune": (["finetune", "DATA", "--watch", "VECTOR", "--out", "OUT"], "OUT"),
     "shift": (["shift", "MODEL", "MODEL", "--vectors", "VECTOR", "--out", "OUT"], "OUT"),
     "compare-mitigations": (
         ["compare-mitigations", "DATA", "--trait", "evil", "--vectors", "VECTOR", "--out", "OUT"],
@@ -81,23 +83,118 @@ def holding(path: Path) -> AbstractContextManager[None]:
     return lock_file(path) if path.name == "F" else lock(path)
 
 
+def called(files: Path, out: Path, command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that fails with code 1, or is killed, says on stderr."""
+    arguments, _ = COMMANDS[command]
+    places = {name: str(files / name) for name in ("MODEL", "VECTOR", "PT")}
+    places |= {name: str(files / f"{name}.jsonl") for name in ("LOG", "DATA")}
+    places |= {name: str(out / name) for name in ("OUT", "LIMITS", "F", "F.jsonl")}
+    given = [places.get(argument, argument) for argument in arguments]
+    if command not in WITHOUT_MODEL:
+        given += ["--model", places["MODEL"], "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    error = capsys.readouterr().err
+    assert ended.value.code in (1, 130), error
+    return error
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_second_process_is_refused_in_one_line(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    arguments, held = COMMANDS[command]
-    places = {name: str(files / name) for name in ("MODEL", "VECTOR", "PT")}
-    places |= {name: str(files / f"{name}.jsonl") for name in ("LOG", "DATA")}
-    places |= {name: str(tmp_path / name) for name in ("OUT", "LIMITS", "F", "F.jsonl")}
-    given = [places.get(argument, argument) for argument in arguments]
-    if command not in WITHOUT_MODEL:
-        given += ["--model", places["MODEL"], "--device", "cpu"]
-    with holding(tmp_path / held), pytest.raises(SystemExit) as ended:
-        main(given)
-    error = capsys.readouterr().err
-    assert (ended.value.code, "is being written by another process" in error) == (1, True), error
+    held = COMMANDS[command][1]
+    with holding(tmp_path / held):
+        assert "is being written by another process" in called(files, tmp_path, command, capsys)
     left = {path.name for path in (tmp_path / held).rglob("*")} if held != "F" else set()
     assert left <= {".lock", "calibration"}
+
+
+def other_weights(files: Path) -> None:
+    path = files / "MODEL" / "model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1}, path, {"format": "pt"})
+
+
+def other_layer(files: Path) -> None:
+    path = files / "VECTOR" / "vector.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer": 3}))
+
+
+def other_baseline(files: Path) -> None:
+    path = files / "VECTOR" / "vector.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "neutral_prompt_last": tensors["neutral_prompt_last"] * 2}, path)
+
+
+def other_data(files: Path) -> None:
+    for name in ("DATA.jsonl", "LOG.jsonl"):
+        path = files / name
+        path.write_text(path.read_text().replace("?", "??"))
+
+
+#: What may change between two calls, what the second one says, and which commands depend on it.
+OF_A_VECTOR = (
+    *("steer", "calibrate", "monitor", "screen", "validate-screen", "shift", "finetune"),
+    "compare-mitigations",
+)
+CHANGES: dict[Callable[[Path], None], tuple[str, tuple[str, ...]]] = {
+    other_weights: (
+        "weights was",
+        (*OF_A_VECTOR, "extract", "evaluate", "elicit", "judges score", "import"),
+    ),
+    other_layer: ("layer was 2, now 3", OF_A_VECTOR),
+    other_baseline: ("baseline was", OF_A_VECTOR),
+    other_data: (
+        "hash was",
+        ("monitor", "validate-screen", "finetune", "compare-mitigations", "elicit --flawed"),
+    ),
+}
+CASES = [(change, command) for change, (_, commands) in CHANGES.items() for command in commands]
+
+
+@pytest.mark.parametrize(
+    ("change", "command"), CASES, ids=[f"{command}, {c.__name__}" for c, command in CASES]
+)
+def test_a_killed_run_goes_on_with_nothing_else(
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    command: str,
+) -> None:
+    """Killed as soon as its folder has a manifest, as any later kill leaves it too."""
+    write = runs.atomic_write
+
+    def killed(path: Path, data: bytes | str) -> None:
+        write(path, data)
+        if path.name == runs.MANIFEST:
+            raise KeyboardInterrupt
+
+    shutil.copytree(files, own := tmp_path / "files")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "atomic_write", killed)
+        called(own, tmp_path, command, capsys)
+    change(own)
+    error = called(own, tmp_path, command, capsys)
+    assert CHANGES[change][0] in error
+    assert "holds a run with other settings" in error
+
+
+def test_natural_responses_are_those_of_the_weights_not_of_the_name(
+    files: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(files, own := tmp_path / "files")
+    name = str(own / "MODEL")
+    prompts = [(1, 2, 3)]
+    before = Naturals(load_model(name, device="cpu"), tmp_path / "kept", max_tokens=4)
+    assert before.means(prompts, [1]).keys()
+    assert Naturals(load_model(name, device="cpu"), tmp_path / "kept", max_tokens=4).kept == 1
+    other_weights(own)
+    after = Naturals(load_model(name, device="cpu"), tmp_path / "kept", max_tokens=4)
+    assert (after.kept, after.folder == before.folder) == (0, False)
 
 
 def test_the_lock_of_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
