@@ -512,7 +512,7 @@ def _notes(
         identity = subject.loaded.identity
         notes += subject.loaded.chat.notes
         for dose in subject.steered_by:
-            warning = dose.vector.other_model_warning(identity.name, identity.declared_base)
+            warning = dose.vector.other_model_warning(*identity.lineage)
             notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
             notes += _layer_notes(dose, specs, config)
     if judge.name == contrast.NAME:

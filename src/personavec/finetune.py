@@ -373,7 +373,7 @@ def _notes(job: _Job, trained: Trained) -> list[str]:
     identity = job.loaded.identity
     notes = list(job.loaded.chat.notes)
     for vector in job.read:
-        warning = vector.other_model_warning(identity.name, identity.declared_base)
+        warning = vector.other_model_warning(*identity.lineage)
         notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
     if trained.stopped and trained.saved is None:
         notes.append("Stopped before the first checkpoint: no model was kept.")

@@ -392,7 +392,7 @@ def _notes(
     config: ShiftConfig,
 ) -> list[str]:
     identity = base.identity
-    warnings = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     notes = [*base.chat.notes, *(f"{w[0].upper()}{w[1:]}." for w in warnings if w)]
     if min(len(asked(spec, config)) for spec in specs) < 10:
         notes.append("Intervals from fewer than ten questions are too narrow.")

@@ -1,9 +1,10 @@
 """What one command has begun: no second one writes to it, and none goes on with other inputs."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
-from personavec.runs import lock, lock_file
+from personavec.finetuning.drift import Drift, Probes
+from personavec.runs import lock, lock_file, read_records
 from personavec.screening.natural import Naturals
 
 ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(6)]
@@ -181,6 +183,33 @@ def test_a_killed_run_goes_on_with_nothing_else(
     error = called(own, tmp_path, command, capsys)
     assert CHANGES[change][0] in error
     assert "holds a run with other settings" in error
+
+
+def test_a_kill_while_the_drift_log_is_rewritten_loses_none_of_it(
+    llama: LoadedModel,
+    random_vector: Callable[..., PersonaVector],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log() -> Drift:
+        return Drift(Probes(llama, [random_vector(llama)], n=2), tmp_path / "drift.jsonl", every=1)
+
+    first = log()
+    first.begin(llama.model, 0)
+    for step in (1, 2, 3):
+        first.read(llama.model, step, 1.0)
+    before = read_records(tmp_path / "drift.jsonl")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for call in ("replace", "fsync", "unlink"):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, call, killed)
+            log().begin(llama.model, 2)
+        assert read_records(tmp_path / "drift.jsonl")[:3] == before[:3]
+    log().begin(llama.model, 2)
+    assert read_records(tmp_path / "drift.jsonl") == before[:3]
 
 
 def test_natural_responses_are_those_of_the_weights_not_of_the_name(

@@ -41,6 +41,11 @@ class ModelIdentity:
     """What the model's files hold, whatever their name: the hub's commit, a hash of local files, or
     a fingerprint of parameters in memory; of an adapter, with its base's."""
 
+    @property
+    def lineage(self) -> tuple[str, str | None, str | None]:
+        """Name, declared base and weights: what tells whether a vector is this model's."""
+        return self.name, self.declared_base, self.weights
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
