@@ -164,6 +164,7 @@ def run(
             "model": subject.loaded.identity.name,
             **subject.describe(),
             **_results(arms, rollouts, measured, judge, config.seed),
+            "data": {Path(cues.file).name: cues.told.to_dict()} if cues else {},
             "cue": _cue_results(cues, usable, rollouts, judge, config.seed) if cues else None,
             "judge": judge.identity(),
             "settings": asdict(config),
@@ -246,8 +247,7 @@ def _settings(
 
 
 def _questions(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    questions = spec.questions.evaluation
-    return questions[-config.questions :] if config.questions else questions
+    return spec.last_questions(config.questions)
 
 
 def _rollouts(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from personavec import terminal
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
@@ -51,6 +51,7 @@ from personavec.finetuning.training import (
     TrainingConfig,
     TrainingRows,
     encode_rows,
+    told_of,
     train,
 )
 from personavec.model.loading import LoadedModel
@@ -108,7 +109,8 @@ def run(
     Results: `model` (path of `out/model`), `mitigation`, `coefficient` (what was used; null where
     there is none), `dose` (how auto chose it; null otherwise), `steps`, `loss` (mean over the
     last tenth of the steps), `losses` (of every step), `drift` (path), `stopped` (the condition
-    that ended the run, or null), `rows`, `rejected`, `seconds`, `notes`.
+    that ended the run, or null), `rows`, `rejected`, `data`
+    (what reading them has to tell), `seconds`, `notes`.
 
     Raises UsageError for a mitigation that lacks its vector or pulls the wrong way,
     VectorMismatchError, DataError for no usable rows, ActivationError for a loss that is not
@@ -140,6 +142,7 @@ def run(
                 progress=progress,
             )
         examples, rejects = encode_rows(loaded, mitigated.rows, config.training)
+        told = told_of(data, examples, rejects)
         rejects = [*data.rejects, *rejects]
         if not examples:
             raise DataError(f"no row is left to train on; the first: {rejects[0].reason}")
@@ -191,6 +194,7 @@ def run(
             "stopped": str(drift.stopped) if drift.stopped else None,
             "rows": len({example.row for example in examples}),
             "rejected": len(rejects),
+            "data": {data.name: told.to_dict()},
             "seconds": round(time.monotonic() - started, 1),
             "notes": notes,
             "base": loaded.identity.as_dict(),
@@ -252,6 +256,13 @@ def _check(job: _Job) -> None:
             raise UsageError(
                 f"condition {condition}: conditions on a run are on the vectors it reads "
                 f"({', '.join(sorted(traits)) or 'none'}), in {' or '.join(UNITS)}"
+            )
+        vector = next(v for v in job.read if v.trait == condition.trait)
+        spread = float(vector.neutral_prompt_last[job.layer_of(vector), 1])
+        if condition.unit == "sigma" and not spread > 0:
+            raise UsageError(
+                f"condition {condition}: the vector has no spread over neutral prompts, so it has "
+                "no sigma; extract it again, or use norm"
             )
 
 
@@ -364,7 +375,7 @@ def _printed(progress: Progress) -> Callable[[dict[str, Any]], None]:
             f"{of['low']:+.2f} to {of['high']:+.2f})"
             for name, of in record["traits"].items()
         )
-        print(f"step {record['step']}{loss}: {drifts}", file=sys.stderr)
+        terminal.say(f"step {record['step']}{loss}: {drifts}")
 
     return print_reading
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from personavec.data import ColumnMap, RawRow, Row, parse_row, read_rows
+from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, read_rows
 from personavec.errors import DataError, UsageError
-from personavec.judges.base import Answer, Judge
+from personavec.judges.base import Answer, Judge, last_answer
 from personavec.progress import Progress
 from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
 from personavec.traits import TraitSpec
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
 _FAILED = "failed: "
+#: Where a file's question and answer are, unless it is said or the file holds conversations.
+COLUMNS = ("question", "answer")
+#: Rows that are tried before a file is taken to hold no conversations.
+_PEEKED = 1000
 
 
 def score_file(
@@ -25,23 +30,27 @@ def score_file(
     path: Path,
     out: Path,
     *,
-    question_column: str = "question",
-    answer_column: str = "answer",
+    question_column: str = COLUMNS[0],
+    answer_column: str = COLUMNS[1],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every row and write it to `out` with the new columns.
 
-    Original columns and row order are kept. A row without a usable question and answer keeps its
-    place with a `state` that says why. Rows that `out` holds with the same content, wherever they
-    stood, keep their scores (`kept` of them), but for those whose judge's call failed.
+    Original columns and row order are kept. A file without the two columns may hold conversations
+    in any format that the other verbs read: the last answer is judged, to the question before it.
+    A row without a usable question and answer keeps its place with a `state` that says why, as
+    does one whose thought never ends; a thought before an answer is not judged. Rows that `out`
+    holds with the same content, wherever they stood, keep their scores (`kept` of them), but for
+    those whose judge's call failed.
 
-    Before the judge is made, raises DataError when no row has the columns, UsageError when `out`
-    is not what an earlier call wrote for rows of this file, StorageError when another process is
-    writing it.
+    Before the judge is made, raises DataError when the file has neither the columns nor
+    conversations, UsageError when `out` is not what an earlier call wrote for rows of this file,
+    StorageError when another process is writing it.
     """
     progress = progress or Progress()
     columns = (question_column, answer_column)
-    rows = _rows(path, columns)
+    rows = _rows(path)
+    parsed = _parsed(path, rows, columns)
     if out.resolve() == path.resolve():
         raise UsageError(f"--out {out} is the input file; write to another")
     if out.suffix != ".jsonl":
@@ -52,7 +61,11 @@ def score_file(
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
         claim(beside, {"command": "judges score", **settings})
-        kept = {i: r for i, r in earlier.items() if not r["state"].startswith(_FAILED)}
+        kept = {
+            i: record
+            for i, record in earlier.items()
+            if isinstance(parsed[i], Row) and not record["state"].startswith(_FAILED)
+        }
         _write(out, kept)
         missing = [i for i in range(len(rows)) if i not in kept]
         found = dict(kept)
@@ -60,7 +73,9 @@ def score_file(
             bar.advance(len(kept))
             for start in range(0, len(missing), judge.group):
                 group = missing[start : start + judge.group]
-                scores = _score_group(judge, spec, [rows[i] for i in group], columns)
+                scores = _score_group(
+                    judge, spec, [rows[i] for i in group], [parsed[i] for i in group]
+                )
                 append_records(out, scores)
                 found.update(zip(group, scores, strict=True))
                 bar.advance(len(group))
@@ -76,6 +91,7 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
+        "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }
 
@@ -129,35 +145,64 @@ def _write(out: Path, found: dict[int, dict[str, Any]]) -> None:
 
 def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:
     """The answers that `score_file` would hand to a judge."""
-    return _answers(_rows(path, columns), columns)
+    return _answers(_parsed(path, _rows(path), columns))
 
 
-def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     rows = [row for _, row in read_rows(path)]
     if not rows:
         raise DataError(f"{path} holds no rows")
-    if missing := [c for c in columns if not any(c in row for row in rows)]:
-        raise DataError(
-            f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
-            "name it with --question-column or --answer-column"
-        )
     return rows
 
 
-def _answers(rows: list[dict[str, Any]], columns: tuple[str, str]) -> list[Answer]:
-    usable = (row for row in rows if _state(row, columns) == "scored")
-    return [Answer(row[columns[0]], row[columns[1]]) for row in usable]
+def _parsed(
+    path: Path, rows: Sequence[dict[str, Any]], columns: tuple[str, str]
+) -> list[Row | Reject]:
+    """Every row as a question and an answer, or why it is none.
+
+    Raises DataError where the file has neither the columns nor conversations.
+    """
+    raws = [
+        RawRow(place, path.name, place + 1, row, error=row.get("_error"))
+        for place, row in enumerate(rows)
+    ]
+    missing = [c for c in columns if not any(c in row for row in rows)]
+    if not missing:
+        return [_question_and_answer(raw, columns) for raw in raws]
+    parsed = (parse_row(raw, kind="row") for raw in raws[:_PEEKED])
+    if columns == COLUMNS and any(isinstance(row, Row) for row in parsed):
+        return [parse_row(raw, kind="row") for raw in raws]
+    raise DataError(
+        f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
+        "name it with --question-column or --answer-column"
+    )
+
+
+def _question_and_answer(raw: RawRow, columns: tuple[str, str]) -> Row | Reject:
+    row = parse_row(raw, ColumnMap(prompt=columns[0], response=columns[1]), "row")
+    answer = raw.columns.get(columns[1])
+    if isinstance(row, Reject) and isinstance(answer, str) and not answer.strip():
+        return replace(row, reason="empty answer")
+    return row
+
+
+def _answers(parsed: Sequence[Row | Reject]) -> list[Answer]:
+    return [last_answer(row.messages) for row in parsed if isinstance(row, Row)]
 
 
 def _score_group(
-    judge: Judge, spec: TraitSpec, rows: list[dict[str, Any]], columns: tuple[str, str]
+    judge: Judge,
+    spec: TraitSpec,
+    rows: Sequence[dict[str, Any]],
+    parsed: Sequence[Row | Reject],
 ) -> list[dict[str, Any]]:
-    scores = iter(judge.score(spec, _answers(rows, columns)))
+    scores = iter(judge.score(spec, _answers(parsed)))
     records = []
-    for row in rows:
+    for row, read in zip(rows, parsed, strict=True):
         added: dict[str, Any] = dict.fromkeys(_SCORES)
-        state = _state(row, columns)
-        if state == "scored":
+        if isinstance(read, Reject):
+            state = read.reason
+        else:
             found = next(scores)
             added = {name: getattr(found, name) for name in _SCORES}
             state = found.state
@@ -167,12 +212,3 @@ def _score_group(
                 state = found.why or found.state
         records.append({**row, **added, "state": state})
     return records
-
-
-def _state(row: dict[str, Any], columns: tuple[str, str]) -> str:
-    if "_error" in row:
-        return row["_error"]
-    for name in columns:
-        if not isinstance(row.get(name), str):
-            return f"no text in column '{name}'"
-    return "scored" if row[columns[1]] else "empty answer"

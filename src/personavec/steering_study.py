@@ -7,8 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from personavec.data import read_rows
-from personavec.errors import DataError, SpecError, UsageError
+from personavec.errors import SpecError, UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -17,19 +16,6 @@ from personavec.model.steering import Steering
 from personavec.runs import MANIFEST, append_records, claim, lock, read_records
 from personavec.traits import InstructionPair, load_trait
 from personavec.vectors import PersonaVector
-
-
-def read_questions(path: Path) -> list[str]:
-    """Questions from the `question` column of a data file, or the lines of a .txt file."""
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    questions = [row.get("question") for _, row in read_rows(path)]
-    texts = [q for q in questions if isinstance(q, str) and q.strip()]
-    if not texts:
-        raise DataError(f"{path} has no column 'question' with texts")
-    return texts
 
 
 def steered_answers(
@@ -49,16 +35,16 @@ def steered_answers(
     Conditions are the coefficients and, where the vector's trait is bundled, the answer under
     its first positive system prompt and that prompt's examples, unsteered.
 
-    Raises VectorMismatchError when the vector does not fit, UsageError when `out` is a file of
-    another origin, SettingsMismatchError when it was begun with other settings.
+    A record's `state` is `answered`, `empty`, or `failed` where the numbers overflowed under that
+    coefficient. Raises VectorMismatchError when the vector does not fit, UsageError when `out` is
+    a file of another origin, SettingsMismatchError when it was begun with other settings.
     """
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
     pair = _eliciting_pair(vector.trait)
-    conditions: list[tuple[str, str | None, float]] = [
-        (f"{c:+g}" if c else "0", None, c) for c in coefficients
-    ]
+    named = {f"{c:+g}" if c else "0": c for c in coefficients}
+    conditions: list[tuple[str, str | None, float]] = [(name, None, c) for name, c in named.items()]
     if pair is not None:
         conditions.append(("system prompt", pair.pos, 0.0))
     records = {}
@@ -100,6 +86,7 @@ def steered_answers(
                     **records[g.id],
                     "response": loaded.chat.decode(g.response_ids),
                     "n_tokens": len(g.response_ids),
+                    "state": "failed" if g.failed else "answered" if g.response_ids else "empty",
                 }
                 for g in batch
             ]

@@ -132,6 +132,15 @@ class TraitSpec(BaseModel):
             raise ValueError(f"a judge example repeats an eliciting one: {sorted(both)[0]!r}")
         return self
 
+    def last_questions(self, n: int | None) -> tuple[str, ...]:
+        """The last `n` evaluation questions, or all. Raises UsageError where there are fewer."""
+        questions = self.questions.evaluation
+        if n is not None and n > len(questions):
+            raise UsageError(
+                f"{n} questions: trait '{self.name}' has {len(questions)} evaluation questions"
+            )
+        return questions[len(questions) - n :] if n is not None else questions
+
     @property
     def hash(self) -> str:
         """A short hash of what decides an extraction; checks and provenance do not."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, print_json
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test those who do.")
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
@@ -81,12 +81,14 @@ def score(
     )
     if as_json:
         print_json(found)
+        _check_scored(found)
         return
+    options.print_reading(found["data"])
     console.print(
         f"{found['scored']} of {found['rows']} rows scored for {spec.name}, "
         f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
         if found["scored"]
-        else f"none of {found['rows']} rows could be scored; written to {found['out']}",
+        else f"written to {found['out']}",
         highlight=False,
     )
     if found["kept"]:
@@ -94,6 +96,14 @@ def score(
     for state, n in found["states"].items():
         if state != "scored":
             console.print(f"  {n} rows: {state}", markup=False)
+    _check_scored(found)
+
+
+def _check_scored(found: dict[str, Any]) -> None:
+    """Raise DataError where no row was scored."""
+    if not found["scored"]:
+        state, n = max(found["states"].items(), key=lambda item: item[1])
+        raise DataError(f"none of {found['rows']} rows could be scored; {n} of them: {state}")
 
 
 @app.command()
@@ -220,6 +230,8 @@ def _print_check(found: dict[str, Any]) -> None:
         for state, n in half["states"].items():
             if state != "scored":
                 console.print(f"  {n} answers: {state}", markup=False)
+        if half["thoughts"]:
+            console.print(f"  {half['thoughts']} answers: a thought was left out", markup=False)
     if found["in_examples"]:
         console.print(
             f"  {found['in_examples']} answers left out: the judge pairs' examples hold them",

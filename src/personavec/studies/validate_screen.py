@@ -244,6 +244,7 @@ def _run(
                 "clean": len(drawn.test),
                 "training": len(drawn.training),
                 "rejected": drawn.rejected,
+                "told": drawn.told.to_dict(),
             },
             "rates": list(config.rates),
             "methods": method_names(config.natural_samples),
