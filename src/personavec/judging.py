@@ -61,7 +61,11 @@ def score_file(
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
         claim(beside, {"command": "judges score", **settings})
-        kept = {i: r for i, r in earlier.items() if not r["state"].startswith(_FAILED)}
+        kept = {
+            i: record
+            for i, record in earlier.items()
+            if isinstance(parsed[i], Row) and not record["state"].startswith(_FAILED)
+        }
         _write(out, kept)
         missing = [i for i in range(len(rows)) if i not in kept]
         found = dict(kept)

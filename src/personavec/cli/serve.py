@@ -107,7 +107,7 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     for vector in loaded_vectors.values():
         identity = loaded.identity
-        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+        if warning := vector.other_model_warning(*identity.lineage):
             log(f"warning: {warning}")
     with contextlib.ExitStack() as stack:
         started = None
