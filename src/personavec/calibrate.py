@@ -167,7 +167,7 @@ def _settings(
         "command": "calibrate",
         "spec": spec.hash,
         "monitoring": list(spec.monitoring),
-        "vector": vector.hash,
+        "vector": vector.identity,
         "model": loaded.identity.as_dict(),
         "judge": judge.identity(),
         "config": asdict(config),

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError
+from personavec.runs import why_invalid
 
 T = TypeVar("T")
 
@@ -37,13 +39,14 @@ _APART = 3
 Over = Literal["conversation", "server"]
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Rule:
     """How a chart weighs and when it alarms."""
 
-    weight: float
+    weight: Annotated[float, Field(gt=0, le=1)]
     """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
-    limit: float
+    limit: Annotated[float, Field(ge=0)]
     """In standard deviations of the average."""
 
 
@@ -126,6 +129,7 @@ class Stream:
         return self._chart.update(reading)
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Ordinary:
     """What is ordinary for one trait, and the rules that follow from it.
@@ -157,20 +161,18 @@ class Ordinary:
         return asdict(self)
 
 
-def from_record(record: Mapping[str, Any]) -> Ordinary:
+def from_record(record: Any) -> Ordinary:
     """From its JSON. Raises DataError when it is none."""
     try:
-        found = Ordinary(
-            tuple((float(mean), float(spread)) for mean, spread in record["turns"]),
-            Rule(**record["conversation"]),
-            Rule(**record["server"]),
-            int(record["n"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"damaged drift limits ({error}); fit them again") from error
+        found = _SCHEMA.validate_python(record)
+    except ValidationError as error:
+        raise DataError(f"damaged drift limits ({why_invalid(error)}); fit them again") from error
     if not found.turns or any(spread <= 0 for _, spread in found.turns):
         raise DataError("damaged drift limits: a turn without spread; fit them again")
     return found
+
+
+_SCHEMA = TypeAdapter(Ordinary)
 
 
 def fit(

@@ -364,6 +364,9 @@ def _run(
             "versions": summaries.versions(),
             "notes": [*notes, *summaries.notes(loaded, spec, origin)],
             "rejected": len(adopted.rejected) if adopted else 0,
+            "data": {name: told.to_dict() for name, told in adopted.told.items()}
+            if adopted
+            else {},
             **summaries.summarise(
                 evidence, config.trait_threshold, config.coherence_floor, config.seed
             ),
@@ -412,6 +415,7 @@ def summary(results: dict[str, Any], out: Path) -> dict[str, Any]:
             "of": results["rollouts"]["pos"]["of"],
         },
         "rejected": results["rejected"],
+        "data": results["data"],
         "log_odds": results["mean_log_odds"],
         "dose_response": results["dose_response"],
         "control": results["control"],
@@ -456,7 +460,7 @@ def _require_enough(
     positive = sum(r.polarity == "pos" for r in rollouts)
     negative = len(rollouts) - positive
     of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
-    unfinished = any(r.state == "unfinished" for r in rollouts)
+    unfinished = any(r.state == "unfinished_thought" for r in rollouts)
     remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
         f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "

@@ -8,7 +8,6 @@ and random directions say how far the model moved along nothing in particular.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -27,11 +26,11 @@ from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.adapters import check_tuned, is_adapter, tuned_model
+from personavec.model.adapters import check_tuned, tuned_model
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.engine.base import Sampling
-from personavec.model.loading import LoadedModel
+from personavec.model.loading import LoadedModel, weights_of
 from personavec.progress import Progress
 from personavec.projection import projections, random_directions
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
@@ -411,25 +410,15 @@ def _settings(
     return {
         "command": "shift",
         "base": base.identity.as_dict(),
-        "models": {arm: _model_settings(name) for arm, name in models.items() if name},
-        "vectors": {v.trait: _hash(v.directions.numpy().tobytes()) for v in vectors},
+        "models": {
+            arm: {"name": name, "weights": weights_of(name)} for arm, name in models.items() if name
+        },
+        "vectors": {v.trait: v.identity for v in vectors},
         "layers": {v.trait: layer_of(v, config) for v in vectors},
         "specs": {spec.name: spec.hash for spec in specs},
         "judge": judge.identity(),
         "config": asdict(config),
     }
-
-
-def _model_settings(name: str) -> dict[str, Any]:
-    """A model's name, and of an adapter, which is small, a hash of its weights."""
-    if not is_adapter(name):
-        return {"name": name}
-    weights = sorted(p for p in Path(name).glob("adapter_model.*") if p.is_file())
-    return {"name": name, "adapter": _hash(b"".join(path.read_bytes() for path in weights))}
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _notes(

@@ -210,6 +210,7 @@ def _steered_by(
 def _print(found: dict[str, Any]) -> None:
     from personavec.report.evaluation import described
 
+    options.print_reading(found["data"])
     other, cue = found["compare_to"], found["cue"]
     console.print(f"model: {described(found)}", highlight=False, markup=False)
     groups = [("model", found["traits"], found["capability"])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -270,6 +270,14 @@ def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
 def log(message: str) -> None:
     """A line for people, on stderr."""
     print(message, file=sys.stderr)
+
+
+def print_reading(data: Mapping[str, Mapping[str, Any]]) -> None:
+    """How every dataset was read, and what was left out, on stderr."""
+    from personavec.report.reading import reading_lines
+
+    for line in reading_lines(data):
+        log(line)
 
 
 @dataclass(frozen=True)

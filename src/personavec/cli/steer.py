@@ -46,11 +46,16 @@ def command(
 
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
+    from personavec.data import read_questions
     from personavec.model.engine.base import Sampling
-    from personavec.steering_study import read_questions, steered_answers
+    from personavec.steering_study import steered_answers
     from personavec.vectors import load_vector
 
-    asked = [*(questions or []), *(read_questions(file) if file else [])]
+    asked, data = list(questions or []), {}
+    if file:
+        found, told = read_questions(file)
+        asked += found
+        data[file.name] = told.to_dict()
     if not asked:
         raise UsageError("no question: give one as an argument or a file with --file")
     options.check_engine(engine, engine_arg)
@@ -70,8 +75,10 @@ def command(
         engine=options.engine(engine, engine_arg, loaded, batch_tokens),
     )
     if as_json:
-        print_json({"trait": vector.trait, "layer": layer or vector.layer, "answers": records})
+        answers = {"trait": vector.trait, "layer": layer or vector.layer, "answers": records}
+        print_json({**answers, "data": data})
     else:
+        options.print_reading(data)
         _print(records)
         if out:
             console.print(f"written to {out}", highlight=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from personavec.data import ColumnMap, RawRow, Reject, parse_row, raw_rows
 from personavec.errors import DataError
+from personavec.judges.base import last_answer
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import project_tokens
 from personavec.readings import Gauge
@@ -72,7 +73,7 @@ def _text(
     baseline = reading.response_mean
     sigmas = (values[turn.start : turn.stop] - baseline[:, 0]) / baseline[:, 1]
     return {
-        "question": messages[-2]["content"] if len(messages) > 1 else "",
+        "question": last_answer(messages).question,
         "pieces": [
             [
                 {"text": piece, "sigma": round(float(sigmas[start:stop, place].mean()), 2)}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from personavec.data.messages import Message
 from personavec.drift import READING, Alarm, Chart, Ordinary
 from personavec.readings import Reading
 
@@ -36,7 +37,7 @@ class Watch:
         return {trait: stream.level for trait, stream in self._server.items()}
 
     def take(
-        self, messages: Sequence[Mapping[str, str]], reply: str, readings: Sequence[Reading]
+        self, messages: Sequence[Message], reply: str, readings: Sequence[Reading]
     ) -> list[dict[str, Any]]:
         """Take in a finished reply to `messages`; the alarms it raises."""
         said = [m for m in messages if m["role"] != "system"]
@@ -73,7 +74,7 @@ class Watch:
         return raised
 
 
-def _key(messages: Sequence[Mapping[str, str]]) -> str:
+def _key(messages: Sequence[Message]) -> str:
     found = hashlib.sha256()
     for message in messages:
         for part in (message["role"], message["content"]):
