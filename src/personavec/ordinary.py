@@ -21,7 +21,6 @@ from typing import Any
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.drift import Ordinary
-from personavec.model.engine.base import Engine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.readings import gauge, read_encoded
@@ -97,7 +96,6 @@ def read(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     *,
-    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Talk]:
     """The dialogues along every vector, by trait.
@@ -110,7 +108,7 @@ def read(
     }
     missing = [vector for vector in vectors if found[vector.trait] is None]
     if missing:
-        new = read_anew(loaded, missing, engine=engine, progress=progress)
+        new = read_anew(loaded, missing, progress=progress)
         for vector in missing:
             found[vector.trait] = new[vector.trait]
             record = as_record(loaded, vector, new[vector.trait])
@@ -124,7 +122,6 @@ def read_anew(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     *,
-    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Talk]:
     """As `read`, without looking for readings that are there."""
@@ -136,7 +133,7 @@ def read_anew(
         for start in range(0, len(rows), _GROUP):
             group = rows[start : start + _GROUP]
             good = [row for row in group if not isinstance(row, Reject)]
-            readings = iter(read_encoded(loaded, good, reading, engine=engine))
+            readings = iter(read_encoded(loaded, good, reading))
             for row in group:
                 own = [] if isinstance(row, Reject) else next(readings)
                 for trait in reading.traits:
@@ -157,14 +154,13 @@ def survey(
     vectors: Sequence[PersonaVector],
     guards: Mapping[str, Condition],
     *,
-    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> list[Stopped]:
     """For every guard, by what it is called, and every vector's drift alarm: what they stop."""
     if not vectors:
         return []
     by_trait = {vector.trait: vector for vector in vectors}
-    talks = read(loaded, vectors, engine=engine, progress=progress)
+    talks = read(loaded, vectors, progress=progress)
     found = [
         stopped_by(what, condition, by_trait[condition.trait], talks[condition.trait])
         for what, condition in guards.items()

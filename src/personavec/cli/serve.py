@@ -121,7 +121,6 @@ def command(
             loaded,
             list(loaded_vectors.values()),
             {f"guard {text!r}": each.condition for text, each in named},
-            engine=started,
         )
         for each in ordinary:
             log(f"{'warning: ' if each.too_many else ''}{each}")
