@@ -89,6 +89,8 @@ def command(
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
+    from personavec.ordinary import survey
+
     options.check_engine(engine, engine_arg)
     loaded_vectors, reports = _vectors(vectors)
     settings = Settings(
@@ -114,6 +116,14 @@ def command(
         if engine == "vllm":
             given = {"max_num_seqs": rows, **options.key_values(engine_arg, "--engine-arg")}
             started = stack.enter_context(_vllm(loaded, given))
+        named = zip(guard or (), settings.guards, strict=True)
+        ordinary = survey(
+            loaded,
+            list(loaded_vectors.values()),
+            {f"guard {text!r}": each.condition for text, each in named},
+        )
+        for each in ordinary:
+            log(f"{'warning: ' if each.too_many else ''}{each}")
         server = make_server(
             loaded,
             loaded_vectors,
@@ -125,7 +135,12 @@ def command(
         )
         if as_json:
             print_json(
-                {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
+                {
+                    "address": address,
+                    "model": settings.name,
+                    "vectors": list(loaded_vectors),
+                    "ordinary": [each.as_dict() for each in ordinary],
+                },
                 flush=True,
             )
         said = ", ".join(loaded_vectors) or "no vectors"
