@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
 from personavec.progress import Progress
@@ -149,7 +150,8 @@ def _score_group(
     for row, read in zip(rows, parsed, strict=True):
         added: dict[str, Any] = dict.fromkeys(_SCORES)
         if isinstance(read, Reject):
-            state = read.reason
+            unfinished = read.reason == UNFINISHED_THOUGHT
+            state = "unfinished_thought" if unfinished else read.reason
         else:
             found = next(scores)
             added = {name: getattr(found, name) for name in _SCORES}

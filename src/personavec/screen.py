@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from personavec.data import ColumnMap, fingerprint, source_name
+from personavec.data import ColumnMap, fingerprint, raw_rows, source_name
+from personavec.data import check_columns as check_mapping
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Judge
 from personavec.model.engine.base import Engine
@@ -234,6 +235,8 @@ def _job(
     for dataset in datasets:
         check_columns(dataset, [vector.trait for vector in vectors])
     kind = common_kind(datasets, config.columns)
+    if reference is not None:
+        check_mapping(raw_rows(reference), config.columns)
     if kind == "row" and config.swap:
         raise UsageError("only preference pairs have labels to swap")
     if kind == "pair" and config.natural == "two-stage":

@@ -8,6 +8,7 @@ from personavec.data.conversations import (
     Kind,
     Reject,
     Row,
+    check_columns,
     kind_of,
     parse_row,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Role",
     "Row",
     "Told",
+    "check_columns",
     "files_of",
     "fingerprint",
     "is_unicode",
