@@ -208,7 +208,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     monitor.run(llama, vectors[:1], log, whole, progress=QUIET)
     for name in ("readings.jsonl", "rejects.jsonl"):
         assert read(out / name) == read(whole / name)
-    config = MonitorConfig(columns=ColumnMap(id="key"))
+    config = MonitorConfig(columns=ColumnMap(id="messages"))
     with pytest.raises(SettingsMismatchError, match=r"columns\.id"):
         monitor.run(llama, vectors[:1], log, out, config, progress=QUIET)
 
