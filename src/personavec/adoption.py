@@ -66,13 +66,13 @@ class Adopted:
             atomic_write(path, "".join(lines))
 
 
-def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
-    """A hash of every file's content, for the settings of a run. Raises DataError."""
-    found = {}
+def fingerprints(paths: Sequence[Path]) -> list[str]:
+    """Name and hash of every file, for the settings of a run. Raises DataError."""
+    found = []
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        found.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
     return found
 
 

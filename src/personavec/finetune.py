@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from personavec import terminal
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
@@ -256,6 +256,13 @@ def _check(job: _Job) -> None:
                 f"condition {condition}: conditions on a run are on the vectors it reads "
                 f"({', '.join(sorted(traits)) or 'none'}), in {' or '.join(UNITS)}"
             )
+        vector = next(v for v in job.read if v.trait == condition.trait)
+        spread = float(vector.neutral_prompt_last[job.layer_of(vector), 1])
+        if condition.unit == "sigma" and not spread > 0:
+            raise UsageError(
+                f"condition {condition}: the vector has no spread over neutral prompts, so it has "
+                "no sigma; extract it again, or use norm"
+            )
 
 
 def _settings(job: _Job) -> dict[str, Any]:
@@ -264,8 +271,9 @@ def _settings(job: _Job) -> dict[str, Any]:
         "command": "finetune",
         "data": job.data.source,
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _hash(v) for v in job.vectors},
-        "watch": {v.trait: _hash(v) for v in job.watch},
+        "rows": _rows_hash(job.data),
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "watch": {v.trait: v.identity for v in job.watch},
         "spec": job.spec.hash if job.spec else None,
         "training": config.training.as_dict(),
         "mitigation": config.mitigation.as_dict(),
@@ -276,8 +284,10 @@ def _settings(job: _Job) -> dict[str, Any]:
     }
 
 
-def _hash(vector: PersonaVector) -> str:
-    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
+def _rows_hash(data: TrainingRows) -> str:
+    """What the rows were read as: other columns of the same file are other data."""
+    rows = [[row.index, row.messages, row.index in data.flagged] for row in data.rows]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
 def _pull(job: _Job) -> PullAlong | None:
@@ -364,7 +374,7 @@ def _printed(progress: Progress) -> Callable[[dict[str, Any]], None]:
             f"{of['low']:+.2f} to {of['high']:+.2f})"
             for name, of in record["traits"].items()
         )
-        print(f"step {record['step']}{loss}: {drifts}", file=sys.stderr)
+        terminal.say(f"step {record['step']}{loss}: {drifts}")
 
     return print_reading
 

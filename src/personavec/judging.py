@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
 from personavec.progress import Progress
-from personavec.runs import append_records, atomic_path, claim, read_records
+from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
 from personavec.traits import TraitSpec
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
@@ -39,9 +40,13 @@ def score_file(
     Original columns and row order are kept. A file without the two columns may hold conversations
     in any format that the other verbs read: the last answer is judged, to the question before it.
     A row without a usable question and answer keeps its place with a `state` that says why, as
-    does one whose thought never ends; a thought before an answer is not judged. Rows already in
-    `out` are not scored again, but for those whose judge's call failed. Raises DataError, before
-    the judge is made, when the file has neither the columns nor conversations.
+    does one whose thought never ends; a thought before an answer is not judged. Rows that `out`
+    holds with the same content, wherever they stood, keep their scores (`kept` of them), but for
+    those whose judge's call failed.
+
+    Before the judge is made, raises DataError when the file has neither the columns nor
+    conversations, UsageError when `out` is not what an earlier call wrote for rows of this file,
+    StorageError when another process is writing it.
     """
     progress = progress or Progress()
     columns = (question_column, answer_column)
@@ -51,37 +56,33 @@ def score_file(
         raise UsageError(f"--out {out} is the input file; write to another")
     if out.suffix != ".jsonl":
         raise UsageError(f"--out {out}: scores are written as .jsonl")
-    judge = make_judge()
-    claim(
-        out.with_name(f".{out.name}.run"),
-        {
-            "input": str(path.resolve()),
-            "rows": len(rows),
-            "spec": spec.hash,
-            "judge": judge.identity(),
-            "columns": list(columns),
-        },
-    )
-    records = read_records(out)
-    with progress.bar("judging", len(rows)) as bar:
-        failed = [i for i, r in enumerate(records) if r["state"].startswith(_FAILED)]
-        for start in range(0, len(failed), judge.group):
-            group = failed[start : start + judge.group]
-            again = _score_group(judge, spec, [rows[i] for i in group], [parsed[i] for i in group])
-            for i, record in zip(group, again, strict=True):
-                records[i] = record
-            with atomic_path(out) as aside:
-                append_records(aside, records)
-        bar.advance(len(records))
-        for start in range(len(records), len(rows), judge.group):
-            group = slice(start, start + judge.group)
-            append_records(out, _score_group(judge, spec, rows[group], parsed[group]))
-            bar.advance(len(rows[group]))
-    records = read_records(out)
+    beside = out.with_name(f".{out.name}.run")
+    with lock(beside):
+        earlier = _earlier(out, beside, rows, columns)
+        judge = make_judge()
+        settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
+        claim(beside, {"command": "judges score", **settings})
+        kept = {i: r for i, r in earlier.items() if not r["state"].startswith(_FAILED)}
+        _write(out, kept)
+        missing = [i for i in range(len(rows)) if i not in kept]
+        found = dict(kept)
+        with progress.bar("judging", len(rows)) as bar:
+            bar.advance(len(kept))
+            for start in range(0, len(missing), judge.group):
+                group = missing[start : start + judge.group]
+                scores = _score_group(
+                    judge, spec, [rows[i] for i in group], [parsed[i] for i in group]
+                )
+                append_records(out, scores)
+                found.update(zip(group, scores, strict=True))
+                bar.advance(len(group))
+        _write(out, found)
+    records = [found[i] for i in range(len(rows))]
     scored = [r for r in records if r["state"] == "scored"]
     return {
         "trait": spec.name,
         "rows": len(records),
+        "kept": len(kept),
         "scored": len(scored),
         "states": dict(Counter(r["state"] for r in records)),
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
@@ -90,6 +91,53 @@ def score_file(
         "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }
+
+
+def _earlier(
+    out: Path, beside: Path, rows: list[dict[str, Any]], columns: tuple[str, str]
+) -> dict[int, dict[str, Any]]:
+    """The rows whose answer `out` holds a score of, by their place, with the score.
+
+    Raises UsageError for a file that `score_file` did not write, or wrote for other rows.
+    """
+    if not out.exists():
+        return {}
+    records = read_records(out) if (beside / MANIFEST).exists() else None
+    if records is None or not all(
+        isinstance(r.get("state"), str) and set(_SCORES) <= r.keys() for r in records
+    ):
+        raise UsageError(f"--out {out} was not written by 'judges score'; write to another file")
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for record in reversed(records):
+        added = {name: record[name] for name in (*_SCORES, "state")}
+        scores.setdefault(_judged(record, columns), []).append(added)
+    found = {
+        i: {**row, **same.pop()}
+        for i, row in enumerate(rows)
+        if (same := scores.get(_judged(row, columns)))
+    }
+    if records and not found:
+        raise UsageError(f"--out {out} holds scores of other rows; write to another file")
+    return found
+
+
+def _judged(row: dict[str, Any], columns: tuple[str, str]) -> str:
+    """What of a row is judged, as text; all of it where nothing can be. A record has the same."""
+    own = {name: value for name, value in row.items() if name not in (*_SCORES, "state")}
+    named = (
+        ColumnMap(prompt=columns[0], response=columns[1]) if set(columns) <= own.keys() else None
+    )
+    parsed = parse_row(RawRow(0, "", 1, own, error=own.get("_error")), named)
+    found = parsed.messages if isinstance(parsed, Row) else own
+    return json.dumps(found, sort_keys=True, default=str)
+
+
+def _write(out: Path, found: dict[int, dict[str, Any]]) -> None:
+    """Make the file hold these records in the order of their rows, where it does not."""
+    ordered = [found[i] for i in sorted(found)]
+    if out.exists() and read_records(out) == ordered:
+        return
+    write_records(out, ordered)
 
 
 def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:

@@ -55,10 +55,10 @@ class Task:
 class Rollout:
     """One generated response with its question, instruction, polarity, seed and scores.
 
-    `state` is `scored`, `empty`, `unfinished_thought` (it ended there) or `unscored` under
-    the contrast judge; scores of other states are None, never 0. `response` is the answer;
-    `thinking`, where the model thought, is what came before it. `why_dropped` says why a rollout
-    was not kept.
+    `state` is `scored`, `empty`, `unfinished_thought` (it ended there), `failed` (no answer came,
+    or its numbers overflowed) or `unscored` under the contrast judge; scores of other states are
+    None, never 0. `response` is the answer; `thinking`, where the model thought, is what came
+    before it. `why_dropped` says why a rollout was not kept.
     """
 
     id: str
@@ -304,6 +304,8 @@ def _generate(
 
 def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:
     state = "unscored" if generation.response_ids else "empty"
+    if generation.failed:
+        state = "failed"
     return _rollout(
         task,
         loaded.chat.decode(generation.response_ids),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
-from personavec.errors import UsageError
+from personavec.errors import ActivationError, UsageError
 
 
 def command(
@@ -77,11 +77,24 @@ def command(
     if as_json:
         answers = {"trait": vector.trait, "layer": layer or vector.layer, "answers": records}
         print_json({**answers, "data": data})
+    else:
+        options.print_reading(data)
+        _print(records)
+        if out:
+            console.print(f"written to {out}", highlight=False)
+    _check(records, loaded.identity.dtype)
+
+
+def _check(records: list[dict[str, Any]], dtype: str) -> None:
+    """Raise ActivationError where answers failed."""
+    failed = [record for record in records if record["state"] == "failed"]
+    if not failed:
         return
-    options.print_reading(data)
-    _print(records)
-    if out:
-        console.print(f"written to {out}", highlight=False)
+    where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
+    raise ActivationError(
+        f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
+        f"numbers overflowed in {dtype}; use smaller ones or another --dtype, e.g. float32"
+    )
 
 
 def _print(records: list[dict[str, Any]]) -> None:
@@ -89,5 +102,6 @@ def _print(records: list[dict[str, Any]]) -> None:
         table = Table("steering", "answer", title=question, title_justify="left", show_lines=True)
         for record in records:
             if record["question"] == question:
-                table.add_row(record["condition"], record["response"])
+                failed = record["state"] == "failed"
+                table.add_row(record["condition"], "(failed)" if failed else record["response"])
         console.print(table, markup=False)

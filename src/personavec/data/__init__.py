@@ -11,12 +11,14 @@ from personavec.data.conversations import (
     check_columns,
     kind_of,
     parse_row,
+    row_id,
 )
 from personavec.data.files import (
     Mark,
     RawRow,
     files_of,
     fingerprint,
+    is_saved_dataset,
     is_unicode,
     marks,
     raw_rows,
@@ -41,6 +43,7 @@ __all__ = [
     "check_columns",
     "files_of",
     "fingerprint",
+    "is_saved_dataset",
     "is_unicode",
     "kind_of",
     "marks",
@@ -48,6 +51,7 @@ __all__ = [
     "raw_rows",
     "read_questions",
     "read_rows",
+    "row_id",
     "rows_from",
     "source_name",
 ]

@@ -21,15 +21,14 @@ def show_extremes(
     log: str | Path,
     results: dict[str, Any],
     *,
-    n: int,
     columns: ColumnMap,
     split: str | None,
 ) -> None:
-    """Put the texts of each trait's `n` most extreme turns into the results, token by token.
+    """Put the texts of each trait's most extreme turns into the results, token by token.
 
     Raises DataError when the log's rows have changed since they were read.
     """
-    shown = {name: record["extremes"][:n] for name, record in results["traits"].items()}
+    shown = {name: record["extremes"] for name, record in results["traits"].items()}
     wanted = {(r["index"], r["message"]) for rows in shown.values() for r in rows}
     texts: dict[tuple[int, int], dict[str, Any]] = {}
     last = max((index for index, _ in wanted), default=-1)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from personavec.plain import unicode_text
 from personavec.readings import Reading
 from personavec.screening import parts
 from personavec.screening.encode import Encoded
@@ -43,7 +44,7 @@ def to_table(
         for turn, own in enumerate(by_turn):
             line: dict[str, Any] = {
                 "index": row.row.index,
-                "conversation": row.row.id,
+                "conversation": unicode_text(row.row.id),
                 "message": own[0].turn,
                 "turn": turn,
                 "n_tokens": own[0].n_tokens,
@@ -101,7 +102,7 @@ class Turns:
             response_mean={t: column(f"{t}_response_mean_sigma") for t in traits},
         )
 
-    def by_conversation(self, values: Floats) -> list[list[float]]:
+    def by_conversation(self, values: npt.NDArray[Any]) -> list[list[Any]]:
         """A value for every turn, by conversation."""
         edges = np.flatnonzero(np.diff(self.index)) + 1
         return [own.tolist() for own in np.split(values, edges)]

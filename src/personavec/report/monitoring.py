@@ -158,7 +158,7 @@ def _trait(name: str, record: Record) -> Html:
         else None,
         page.chart(
             charts.server_chart(drift["server"], drift["server_limit"]),
-            "All replies in the order of the log",
+            "All replies, as a server that holds 16 conversations at a time would have met them",
             f"{len(drift['server_alarms'])} crossings of the limit.",
         )
         if len(drift["server"]) > 1

@@ -8,7 +8,6 @@ shows what it learnt of the task by its loss on held-out rows (paper, section 5)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -421,7 +420,7 @@ def _settings(
         "command": "compare-mitigations",
         "model": loaded.identity.as_dict(),
         "data": data.source,
-        "vector": hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16],
+        "vector": vector.identity,
         "spec": spec.hash,
         "judge": judge.identity(),
         "config": shown,
