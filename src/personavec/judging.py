@@ -169,8 +169,9 @@ def _parsed(
     parsed = (parse_row(raw, kind="row") for raw in raws[:_PEEKED])
     if columns == COLUMNS and any(isinstance(row, Row) for row in parsed):
         return [parse_row(raw, kind="row") for raw in raws]
+    named = next((c for c in missing if c not in COLUMNS), missing[0])
     raise DataError(
-        f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
+        f"{path} has no column '{named}' (found: {', '.join(map(str, rows[0]))}); "
         "name it with --question-column or --answer-column"
     )
 
