@@ -21,6 +21,7 @@ from typing import Any
 from safetensors.torch import save
 
 from personavec.data import Message, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.message_lists import THOUGHT
 from personavec.data.thoughts import split_thought
 from personavec.errors import DataError
 from personavec.judges.base import Judge, last_answer
@@ -374,7 +375,7 @@ def _answered(text: str, loaded: LoadedModel) -> _Said:
     if thought is None:
         return _Said(answer or "", found)
     if loaded.chat.thinking is None:
-        return _Said(answer or "", found, ("a thought was left out",))
+        return _Said(answer or "", found, (THOUGHT,))
     before = text[: text.rfind(answer)] if answer else text
     thinking_ids = tuple(loaded.chat.marked_ids(before))
     return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
