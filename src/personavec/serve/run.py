@@ -20,9 +20,6 @@ from personavec.serve.limits import PromptProtocol
 from personavec.serve.replies import Settings
 from personavec.vectors import PersonaVector
 
-#: Connections at a time, far above what the queue takes.
-_CONNECTIONS = 1024
-
 
 def is_loopback(host: str) -> bool:
     try:
@@ -75,7 +72,6 @@ def make_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(shutdown_seconds),
     )

@@ -1,8 +1,14 @@
-"""A reply's text as its tokens come: whole characters only, and nothing past a stop text."""
+"""A reply's text as its tokens come: whole characters only, and nothing past a stop text. And what
+a single token stands for, which may be a part of a character.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 #: What a tokenizer's decoder writes for bytes that are no character yet.
 _UNFINISHED = "\ufffd"
@@ -41,6 +47,11 @@ class TextStream:
         return sent
 
     @property
+    def start(self) -> int:
+        """Where in the text the latest token begins."""
+        return self._starts[-1]
+
+    @property
     def kept(self) -> int:
         """How many of the tokens have begun within the text that is left."""
         return sum(start < len(self.text) for start in self._starts)
@@ -64,6 +75,50 @@ class TextStream:
             sent, self._held = held[: len(held) - keep], held[len(held) - keep :]
         self.text += sent
         return sent
+
+
+class Vocabulary:
+    """The bytes and the text of single tokens, whatever stands beside them."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self._added = {id: token.content for id, token in tokenizer.added_tokens_decoder.items()}
+        decoder = str(tokenizer.backend_tokenizer.decoder) if tokenizer.is_fast else ""
+        self._falls_back = "ByteFallback" in decoder
+        self._bytes = (
+            {c: b for b, c in bytes_to_unicode().items()} if "ByteLevel" in decoder else {}
+        )
+        #: Before another token, a decoder does not take its white space for the text's beginning.
+        self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        self._anchored = len(tokenizer.decode(self._anchor))
+        #: Characters that one token stands for at most.
+        self.longest = max(map(len, tokenizer.get_vocab()))
+
+    def bytes(self, id: int) -> bytes:
+        """A token's own bytes; of a special token, those of its name."""
+        if id in self._added:
+            return self._added[id].encode()
+        piece = self._tokenizer.convert_ids_to_tokens(id)
+        if piece is None:  # a model may have more embeddings than its tokenizer has tokens
+            return b""
+        if self._bytes:
+            if all(c in self._bytes for c in piece):
+                return bytes(self._bytes[c] for c in piece)
+        elif self._falls_back and (found := re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece)):
+            return bytes([int(found[1], 16)])
+        return self._tokenizer.decode([*self._anchor, id])[self._anchored :].encode()
+
+    def text(self, id: int) -> str:
+        """For a reader: a part of a character is shown as a replacement character."""
+        return self.bytes(id).decode("utf-8", "replace")
+
+    def spelled(self, id: int) -> str:
+        """For a program: as OpenAI's API spells parts of characters, `bytes:\\xe2\\x80`."""
+        found = self.bytes(id)
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
 
 
 def _overlap(text: str, stop: str) -> int:

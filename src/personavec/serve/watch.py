@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any
 
+from personavec.data.messages import Message
 from personavec.drift import READING, Alarm, Chart, Ordinary
 from personavec.readings import Reading
 
 log = logging.getLogger("personavec.serve")
-#: Conversations that are followed at a time; the one longest without a turn is forgotten first.
-_CONVERSATIONS = 10_000
+#: Turns whose charts are kept, so that their conversations can go on from there; the one longest
+#: without use is forgotten first.
+_TURNS = 20_000
 #: Alarms that are kept for the page.
 _KEPT = 200
+
+#: A reply's text and its readings.
+Reply = tuple[str, Sequence[Reading]]
 
 
 class Watch:
     """Control charts over standardised response means: one a trait and conversation, one a trait.
 
-    A conversation is known by the hash of its messages, which is all that is kept of them.
+    A conversation is known by the hash of its messages up to its last reply, which is all that is
+    kept of them, beside the charts as they stood after it. So a reply that is written again takes
+    the place of the one before, and a conversation that forks goes on in both ways. White space
+    around a text and, by `answer`, thinking in a reply make no difference, as clients drop both.
     """
 
-    def __init__(self, ordinary: Mapping[str, Ordinary]):
-        self._ordinary = ordinary
+    def __init__(
+        self, ordinary: Mapping[str, Ordinary], answer: Callable[[str], str] = lambda text: text
+    ):
+        self._ordinary, self._answer = ordinary, answer
         self._server = {trait: known.chart("server") for trait, known in ordinary.items()}
-        self._conversations: OrderedDict[str, dict[str, Chart]] = OrderedDict()
+        self._turns: OrderedDict[str, dict[str, Chart]] = OrderedDict()
         self.alarms: deque[dict[str, Any]] = deque(maxlen=_KEPT)
 
     def levels(self) -> dict[str, float]:
@@ -36,41 +49,80 @@ class Watch:
         return {trait: chart.level for trait, chart in self._server.items()}
 
     def take(
-        self, messages: Sequence[Mapping[str, str]], reply: str, readings: Sequence[Reading]
-    ) -> list[dict[str, Any]]:
-        """Take in a finished reply to `messages`; the alarms it raises."""
-        said = [m for m in messages if m["role"] != "system"]
-        turn = sum(m["role"] == "assistant" for m in said)
-        last = max((i for i, m in enumerate(said) if m["role"] == "assistant"), default=-1)
-        charts = self._conversations.pop(_key(said[: last + 1]), None) if last >= 0 else None
-        charts = dict(charts or {})
-        raised = []
-        for reading in readings:
-            known = self._ordinary.get(reading.trait)
-            sigma = getattr(reading, READING)
-            if known is None or sigma is None:
-                continue
-            value = known.standardise(sigma, turn)
-            chart = charts.setdefault(reading.trait, known.chart("conversation"))
-            scopes = (("conversation", chart), ("server", self._server[reading.trait]))
-            for scope, each in scopes:
-                if alarm := each.update(value):
-                    raised.append(_record(reading.trait, scope, turn, alarm))
-        self._conversations[_key([*said, {"role": "assistant", "content": reply}])] = charts
-        while len(self._conversations) > _CONVERSATIONS:
-            self._conversations.popitem(last=False)
-        self.alarms.extend(raised)
-        for alarm in raised:
+        self, messages: Sequence[Message], replies: Sequence[Reply]
+    ) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:
+        """Take in the replies to `messages`; the alarms of each, and those that count.
+
+        Several replies to one request count as one: each goes on with the conversation's charts
+        by itself, the server's charts get their mean, and of one trait's alarms over the same
+        scope the highest counts.
+        """
+        said = [message for message in messages if message["role"] != "system"]
+        turn = sum(message["role"] == "assistant" for message in said)
+        found, so_far = self._charts(said)
+        raised: list[list[dict[str, Any]]] = []
+        readings: dict[str, list[tuple[float, int]]] = {}
+        for place, (text, read) in enumerate(replies):
+            charts = copy.deepcopy(found)
+            raised.append([])
+            for reading in read:
+                known, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
+                if known is None or sigma is None:
+                    continue
+                value = known.standardise(sigma, turn)
+                readings.setdefault(reading.trait, []).append((value, place))
+                chart = charts.setdefault(reading.trait, known.chart("conversation"))
+                if alarm := chart.update(value):
+                    raised[-1].append(_record(reading.trait, "conversation", turn, alarm))
+            ended = so_far.copy()
+            self._add(ended, {"role": "assistant", "content": text})
+            self._keep(ended.hexdigest(), charts)
+        for trait, values in readings.items():
+            if alarm := self._server[trait].update(fmean(value for value, _ in values)):
+                raised[max(values)[1]].append(_record(trait, "server", turn, alarm))
+        counted = _highest([alarm for alarms in raised for alarm in alarms])
+        self.alarms.extend(counted)
+        for alarm in counted:
             log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
-        return raised
+        return raised, counted
 
+    def _charts(self, said: Sequence[Message]) -> tuple[dict[str, Chart], Any]:
+        """The charts after the latest turn that is known, and the hash of all of `said`.
 
-def _key(messages: Sequence[Mapping[str, str]]) -> str:
-    found = hashlib.sha256()
-    for message in messages:
-        for part in (message["role"], message["content"]):
+        An earlier turn's where the last reply was cut or edited by the client.
+        """
+        charts: dict[str, Chart] = {}
+        found = hashlib.sha256()
+        for message in said:
+            self._add(found, message)
+            if message["role"] == "assistant" and (key := found.hexdigest()) in self._turns:
+                self._turns.move_to_end(key)
+                charts = self._turns[key]
+        return charts, found
+
+    def _add(self, found: Any, message: Message) -> None:
+        text = message["content"]
+        if message["role"] == "assistant":
+            text = self._answer(text)
+        calls = json.dumps(message.get("tool_calls") or [], sort_keys=True)
+        for part in (message["role"], text.strip(), calls):
             found.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+
+    def _keep(self, key: str, charts: dict[str, Chart]) -> None:
+        self._turns[key] = charts
+        self._turns.move_to_end(key)
+        while len(self._turns) > _TURNS:
+            self._turns.popitem(last=False)
+
+
+def _highest(alarms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One alarm a trait and scope."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for alarm in alarms:
+        key = (alarm["trait"], alarm["scope"])
+        if key not in found or alarm["level"] > found[key]["level"]:
+            found[key] = alarm
+    return list(found.values())
 
 
 def _record(trait: str, scope: str, turn: int, alarm: Alarm) -> dict[str, Any]:
