@@ -24,6 +24,7 @@ from personavec.data.files import (
     source_name,
 )
 from personavec.data.messages import Message, Role
+from personavec.data.questions import read_questions
 from personavec.data.told import Told
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "marks",
     "parse_row",
     "raw_rows",
+    "read_questions",
     "read_rows",
     "rows_from",
     "source_name",

@@ -53,6 +53,11 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
             "CONDITION: refuse, as in 'evil>3sigma: steer -1'"
         )
     met = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
+    vector = vectors[met.trait]
+    if met.unit == "norm" and not vector.residual_norm[vector.layer] > 0:
+        raise UsageError(
+            f"guard {text!r}: the vector has no residual norm to measure in; use sigma"
+        )
     coefficient, capped, percentile, refused = found.groups()
     if refused:
         return Guard(met, "refuse")
@@ -60,7 +65,6 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
         amount = float(coefficient if coefficient is not None else percentile or _PERCENTILE)
     except ValueError:
         raise UsageError(f"guard {text!r}: {action.strip()!r} has no number") from None
-    vector = vectors[met.trait]
     if capped:
         if not 50 < amount < 100:
             raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
-from personavec.data.messages import Message, Role
+from personavec.data.messages import Message, Role, role_of
 
 #: Longest list of stop texts, and most of other lists, as in OpenAI's API.
 _STOPS, _CHOICES, _TOP_LOGPROBS, _ACTIONS = 4, 8, 20, 16
@@ -130,15 +130,13 @@ class ToolCall(_Body):
     index: StrictInt | None = None
 
 
-_ROLES: dict[str, Role] = {"developer": "system", "function": "tool"}
-
-
 def _role(value: Any) -> Any:
-    return _ROLES.get(value, value) if isinstance(value, str) else value
+    """By any name that is in use, as in data; else as it is, for the error."""
+    return role_of(value) or value
 
 
 class ChatMessage(_Body):
-    """One message; `developer` is another name for `system`.
+    """One message; roles go by any name that is in use, as `developer` for `system`.
 
     An assistant's may be what OpenAI's client gives for a reply (`model_dump`), with calls of tools
     or a refusal in place of a text.

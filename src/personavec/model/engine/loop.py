@@ -25,7 +25,7 @@ from personavec.model.capture import padded, recording, run_to_deepest_layer
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import forward_logits, token_masks
 from personavec.model.engine.row_cache import RowCache
-from personavec.model.engine.sampling import Draw, choose
+from personavec.model.engine.sampling import Draw, choose, usable
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenProjections
 from personavec.model.steering import Action, SteeringBatch, steering_rows
@@ -319,10 +319,10 @@ class StepLoop:
             self._steering_hooks.close()
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
-        # Some models have logits of minus infinity; NaN and infinity show in the largest.
-        finite = logits.amax(-1).isfinite()
+        sound = usable(logits)
         if self._recorder is not None:
-            finite &= self._recorder.values.flatten(1).isfinite().all(-1).to(finite.device)
+            sound &= self._recorder.values.flatten(1).isfinite().all(-1).to(sound.device)
+        finite = sound.tolist()
         tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
         updates: list[Update] = []
         left: list[_Row] = []
