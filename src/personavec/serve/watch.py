@@ -8,6 +8,7 @@ import json
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
@@ -27,6 +28,14 @@ _KEPT = 200
 Reply = tuple[str, Sequence[Reading]]
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """The charts as they stood after a turn, and its conversation's name: its first turn here."""
+
+    name: str
+    charts: dict[str, Chart]
+
+
 class Watch:
     """Control charts over standardised response means: one a trait and conversation, one a trait.
 
@@ -40,13 +49,13 @@ class Watch:
         self, ordinary: Mapping[str, Ordinary], answer: Callable[[str], str] = lambda text: text
     ):
         self._ordinary, self._answer = ordinary, answer
-        self._server = {trait: known.chart("server") for trait, known in ordinary.items()}
-        self._turns: OrderedDict[str, dict[str, Chart]] = OrderedDict()
+        self._server = {trait: known.stream() for trait, known in ordinary.items()}
+        self._turns: OrderedDict[str, _Turn] = OrderedDict()
         self.alarms: deque[dict[str, Any]] = deque(maxlen=_KEPT)
 
     def levels(self) -> dict[str, float]:
         """Each trait's level over the whole server, in the chart's standard deviations."""
-        return {trait: chart.level for trait, chart in self._server.items()}
+        return {trait: stream.level for trait, stream in self._server.items()}
 
     def take(
         self, messages: Sequence[Message], replies: Sequence[Reply]
@@ -59,26 +68,28 @@ class Watch:
         """
         said = [message for message in messages if message["role"] != "system"]
         turn = sum(message["role"] == "assistant" for message in said)
-        found, so_far = self._charts(said)
+        before, so_far = self._before(said)
+        name = before.name if before else ""
         raised: list[list[dict[str, Any]]] = []
         readings: dict[str, list[tuple[float, int]]] = {}
         for place, (text, read) in enumerate(replies):
-            charts = copy.deepcopy(found)
+            charts = copy.deepcopy(before.charts) if before else {}
             raised.append([])
             for reading in read:
-                known, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
-                if known is None or sigma is None:
+                ordinary, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
+                if ordinary is None or sigma is None:
                     continue
-                value = known.standardise(sigma, turn)
+                value = ordinary.standardise(sigma, turn)
                 readings.setdefault(reading.trait, []).append((value, place))
-                chart = charts.setdefault(reading.trait, known.chart("conversation"))
+                chart = charts.setdefault(reading.trait, ordinary.chart())
                 if alarm := chart.update(value):
                     raised[-1].append(_record(reading.trait, "conversation", turn, alarm))
             ended = so_far.copy()
             self._add(ended, {"role": "assistant", "content": text})
-            self._keep(ended.hexdigest(), charts)
+            name = name or ended.hexdigest()
+            self._keep(ended.hexdigest(), _Turn(name, charts))
         for trait, values in readings.items():
-            if alarm := self._server[trait].update(fmean(value for value, _ in values)):
+            if alarm := self._server[trait].update(name, fmean(value for value, _ in values)):
                 raised[max(values)[1]].append(_record(trait, "server", turn, alarm))
         counted = _highest([alarm for alarms in raised for alarm in alarms])
         self.alarms.extend(counted)
@@ -86,19 +97,19 @@ class Watch:
             log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
         return raised, counted
 
-    def _charts(self, said: Sequence[Message]) -> tuple[dict[str, Chart], Any]:
-        """The charts after the latest turn that is known, and the hash of all of `said`.
+    def _before(self, said: Sequence[Message]) -> tuple[_Turn | None, Any]:
+        """The latest turn that is known, and the hash of all of `said`.
 
-        An earlier turn's where the last reply was cut or edited by the client.
+        An earlier one where the last reply was cut or edited by the client.
         """
-        charts: dict[str, Chart] = {}
+        before = None
         found = hashlib.sha256()
         for message in said:
             self._add(found, message)
             if message["role"] == "assistant" and (key := found.hexdigest()) in self._turns:
                 self._turns.move_to_end(key)
-                charts = self._turns[key]
-        return charts, found
+                before = self._turns[key]
+        return before, found
 
     def _add(self, found: Any, message: Message) -> None:
         text = message["content"]
@@ -108,8 +119,8 @@ class Watch:
         for part in (message["role"], text.strip(), calls):
             found.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
 
-    def _keep(self, key: str, charts: dict[str, Chart]) -> None:
-        self._turns[key] = charts
+    def _keep(self, key: str, turn: _Turn) -> None:
+        self._turns[key] = turn
         self._turns.move_to_end(key)
         while len(self._turns) > _TURNS:
             self._turns.popitem(last=False)
