@@ -186,7 +186,7 @@ class ChatMessage(_Body):
         if calls:
             found["tool_calls"] = [
                 {
-                    **({"id": id} if id else {}),
+                    "id": id or "",
                     "type": "function",
                     "function": {"name": call.name, "arguments": call.given},
                 }

@@ -117,6 +117,10 @@ class Ask:
     prompt_tokens: int
     stream: bool
     include_usage: bool
+    notes: tuple[str, ...] = ()
+    """What was done to the messages so that the template could write them."""
+    control_strings: bool = False
+    """Whether the messages hold strings that a tokenizer takes for control tokens elsewhere."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     began: float = field(default_factory=time.monotonic)
@@ -193,10 +197,8 @@ class Service:
         """Raises ApiError, UsageError."""
         self._check_model(body.model)
         messages = [message.as_message() for message in body.messages]
-        if messages[-1]["role"] != "user":
-            raise ApiError(400, "the last message must be the user's", param="messages")
-        if any(message["role"] == "system" for message in messages[1:]):
-            raise ApiError(400, "only the first message may be the system's", param="messages")
+        if messages[-1]["role"] not in ("user", "tool"):
+            raise ApiError(400, "the last message must be a user's or a tool's", param="messages")
         limits = {body.max_tokens, body.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise ApiError(400, "give max_tokens or max_completion_tokens", param="max_tokens")
@@ -208,7 +210,10 @@ class Service:
         prompt = tuple(self.loaded.chat.prompt_ids(messages))
         top = (body.top_logprobs or 0) if body.logprobs else None
         longest = body.max_completion_tokens or body.max_tokens
-        return self._ask("chat", body, [prompt], longest, top, messages)
+        ask = self._ask("chat", body, [prompt], longest, top, messages)
+        ask.notes = self.loaded.chat.written(messages).notes
+        ask.control_strings = self.loaded.chat.holds_control_tokens(messages)
+        return ask
 
     def completion(self, body: CompletionRequest) -> Ask:
         """Raises ApiError, UsageError."""
@@ -416,6 +421,8 @@ class Service:
                 headers={"Retry-After": str(1 + worker.open // (4 * self.settings.max_rows))},
             ) from None
         ask.queued = True
+        if ask.control_strings:
+            self.metrics.control_strings.inc()
         self.metrics.tokens.labels("prompt").inc(ask.prompt_tokens)
 
     def release(self, ask: Ask) -> None:
@@ -515,6 +522,8 @@ class Service:
         alarms = self._alarms(ask, [readings for readings, _ in read])
         return {
             "actions": [one.said for one in ask.applied],
+            "notes": list(ask.notes),
+            "control_strings": ask.control_strings,
             "choices": [
                 self._said_of(ask, choice, readings, alarms[choice.index], answer)
                 for choice, (readings, answer) in zip(ask.choices, read, strict=True)
