@@ -14,7 +14,7 @@ import typer
 
 from personavec.cli import options
 from personavec.cli.options import log, print_json
-from personavec.errors import PersonavecError, UsageError, missing_extra
+from personavec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from personavec.model.engine.vllm import VllmEngine
@@ -91,7 +91,7 @@ def command(
     try:
         from personavec.serve.guards import parse_guard
         from personavec.serve.replies import Settings
-        from personavec.serve.run import bound, make_server
+        from personavec.serve.run import bound, make_server, run
     except ImportError:
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -142,14 +142,12 @@ def command(
         signal.signal(signal.SIGTERM, lambda *_: None)
         interrupted = False
         try:
-            server.run(sockets=[socket])
+            run(server, socket)
         except KeyboardInterrupt:
             interrupted = True
         if interrupted:
             log("interrupted; the server has stopped")
             raise typer.Exit(130)
-        if not server.started:
-            raise PersonavecError("the server did not start; the log above says why")
 
 
 def _key(variable: str | None) -> str | None:

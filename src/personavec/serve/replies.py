@@ -96,6 +96,8 @@ class Choice:
     end: End | None = None
     closed: bool = False
     """Whether nothing more comes of it: it has ended, or failed."""
+    cut: str = ""
+    """How metrics name an end that was not its own: `left` or `timeout`."""
     projections: Tensor | None = None
 
     @property
@@ -125,8 +127,7 @@ class Ask:
     created: int = field(default_factory=lambda: int(time.time()))
     began: float = field(default_factory=time.monotonic)
     queued: bool = False
-    cut: str = "left"
-    """How metrics name an end that was not the reply's own."""
+    released: bool = False
     concluding: asyncio.Task[dict[str, Any]] | None = None
 
 
@@ -337,7 +338,7 @@ class Service:
                 await asyncio.gather(*(self._read_out(ask, choice) for choice in ask.choices))
                 said = await self._concluded(ask)
         except TimeoutError:
-            ask.cut = "timeout"
+            self.release(ask, "timeout")
             raise self._timed_out() from None
         finally:
             self.release(ask)
@@ -396,7 +397,9 @@ class Service:
                 said = await self._concluded(ask)
                 yield {**head, "choices": [], "usage": _usage(ask), "personavec": said}
         except TimeoutError:
-            ask.cut = "timeout"
+            for task in tasks:
+                task.cancel()
+            self.release(ask, "timeout")
             yield self._timed_out().body
         except ApiError as error:
             yield error.body
@@ -425,12 +428,14 @@ class Service:
             self.metrics.control_strings.inc()
         self.metrics.tokens.labels("prompt").inc(ask.prompt_tokens)
 
-    def release(self, ask: Ask) -> None:
+    def release(self, ask: Ask, cut: str = "left") -> None:
         """No one waits for this request any more: what runs ends, and all of it is counted."""
-        if not ask.queued or ask.concluding is not None:
+        if not ask.queued or ask.released:
             return
+        ask.released = True
         left = [choice for choice in ask.choices if not choice.closed]
         for choice in left:
+            choice.cut = cut
             self.worker.leave(choice.job.request.id)
         task = asyncio.create_task(self._wind_up(ask, left))
         self._winding_up.add(task)
@@ -532,9 +537,8 @@ class Service:
 
     def _count(self, ask: Ask, choice: Choice) -> None:
         metrics = self.metrics
-        failed = choice.end == "failed"
         metrics.tokens.labels("reply").inc(len(choice.ids))
-        metrics.replies.labels(choice.finish_reason or ("failed" if failed else ask.cut)).inc()
+        metrics.replies.labels(choice.cut or choice.finish_reason or "failed").inc()
         metrics.seconds.observe(time.monotonic() - ask.began)
         for guard in choice.guard.acted if choice.guard else ():
             trait = guard["condition"].partition("<")[0].partition(">")[0]

@@ -26,7 +26,7 @@ class TextStream:
         self._ids: list[int] = []
         #: Tokens from `_context` on give the new ones their context, those before `_read` are out.
         self._context = self._read = 0
-        self._held = ""
+        self._held = self._unsure = ""
         self.text = ""
         self.stopped = False
         self._starts: list[int] = []
@@ -35,8 +35,11 @@ class TextStream:
         """Take in a token; the text that can be sent now. Empty once stopped."""
         if self.stopped:
             return ""
-        self._starts.append(len(self.text) + len(self._held))
         self._ids.append(token)
+        unsure, self._unsure = self._unsure, self._unread()
+        # What both spell alike was there before. A part of a character begins where that does.
+        same = min(_alike(unsure, self._unsure), max(len(self._unsure) - 1, 0))
+        self._starts.append(len(self.text) + len(self._held) + same)
         return self._send(self._fresh())
 
     def flush(self) -> str:
@@ -56,13 +59,17 @@ class TextStream:
         """How many of the tokens have begun within the text that is left."""
         return sum(start < len(self.text) for start in self._starts)
 
-    def _fresh(self, *, last: bool = False) -> str:
+    def _unread(self) -> str:
+        """What the tokens that are not out yet spell, whether they are sure or not."""
         before = self._decode(self._ids[self._context : self._read])
-        now = self._decode(self._ids[self._context :])
-        if len(now) <= len(before) or (now.endswith(_UNFINISHED) and not last):
+        return self._decode(self._ids[self._context :])[len(before) :]
+
+    def _fresh(self, *, last: bool = False) -> str:
+        fresh = self._unsure
+        if not fresh or (fresh.endswith(_UNFINISHED) and not last):
             return ""
-        self._context, self._read = self._read, len(self._ids)
-        return now[len(before) :]
+        self._context, self._read, self._unsure = self._read, len(self._ids), ""
+        return fresh
 
     def _send(self, fresh: str, *, last: bool = False) -> str:
         held = self._held + fresh
@@ -119,6 +126,13 @@ class Vocabulary:
             return found.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
+
+
+def _alike(a: str, b: str) -> int:
+    """Length of the longest beginning that both texts have."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _overlap(text: str, stop: str) -> int:
