@@ -525,6 +525,7 @@ def test_an_error_names_the_kind_of_prompt(running: Running, prompt: Any, place:
 HOSTILE: dict[str, Any] = {
     "messages": {"messages": [{}] * 300_000},
     "parts": {"messages": [{"role": "user", "content": [{}] * 300_000}]},
+    "parts within their bounds": {"messages": [{"role": "user", "content": [{}] * 90}] * 900},
     "many parts": {"messages": [{"role": "user", "content": [{}] * 99}] * 2000},
     "fields": {f"k{i}": 0 for i in range(70_000)},
     "stops": {"stop": [""] * 200_000},
