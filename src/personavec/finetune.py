@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from personavec import terminal
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
@@ -374,7 +374,7 @@ def _printed(progress: Progress) -> Callable[[dict[str, Any]], None]:
             f"{of['low']:+.2f} to {of['high']:+.2f})"
             for name, of in record["traits"].items()
         )
-        print(f"step {record['step']}{loss}: {drifts}", file=sys.stderr)
+        terminal.say(f"step {record['step']}{loss}: {drifts}")
 
     return print_reading
 

@@ -1,4 +1,4 @@
-"""Scores belong to a row's content: an edited file keeps the others, a foreign one stays as it is."""
+"""Scores belong to a row's content: an edited file keeps the others, a foreign one is left."""
 
 import json
 import shutil

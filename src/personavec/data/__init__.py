@@ -10,12 +10,14 @@ from personavec.data.conversations import (
     Row,
     kind_of,
     parse_row,
+    row_id,
 )
 from personavec.data.files import (
     Mark,
     RawRow,
     files_of,
     fingerprint,
+    is_saved_dataset,
     is_unicode,
     marks,
     raw_rows,
@@ -39,6 +41,7 @@ __all__ = [
     "Told",
     "files_of",
     "fingerprint",
+    "is_saved_dataset",
     "is_unicode",
     "kind_of",
     "marks",
@@ -46,6 +49,7 @@ __all__ = [
     "raw_rows",
     "read_questions",
     "read_rows",
+    "row_id",
     "rows_from",
     "source_name",
 ]

@@ -12,11 +12,12 @@ from itertools import islice
 from typing import Any, Literal
 
 from personavec.data.fields import Fields, Unusable, escaped, given, left_out, medium
-from personavec.data.files import RawRow, is_unicode
+from personavec.data.files import RawRow
 from personavec.data.message_lists import MASKED
 from personavec.data.messages import Message, role_of
 from personavec.data.readers import UNDESIRED, Found, readers_for, same, texts_of, why_none
 from personavec.errors import DataError, UsageError
+from personavec.plain import is_unicode, unicode_text
 
 Kind = Literal["row", "pair"]
 
@@ -102,11 +103,11 @@ def parse_row(
     every row of the dataset must be.
     """
     columns = columns or ColumnMap()
-    row_id = _id(raw, columns)
+    own_id = row_id(raw, columns)
     try:
         if raw.error is not None:
             raise Unusable(raw.error)
-        row = _row(raw, row_id, columns)
+        row = _row(raw, own_id, columns)
         if kind is not None and kind != ("pair" if row.rejected else "row"):
             raise Unusable(
                 "a row without 'chosen' and 'rejected' among preference pairs"
@@ -114,9 +115,9 @@ def parse_row(
                 else "a preference pair among rows with one response"
             )
     except Unusable as error:
-        return Reject(raw.index, row_id, str(error))
+        return Reject(raw.index, own_id, unicode_text(str(error)))
     except RecursionError:
-        return Reject(raw.index, row_id, "its values are nested too deeply")
+        return Reject(raw.index, own_id, "its values are nested too deeply")
     return row
 
 
@@ -160,17 +161,18 @@ def check_columns(rows: Iterator[RawRow], columns: ColumnMap, peek: int = 1000) 
         kind_of(rows, columns, peek)
 
 
-def _id(raw: RawRow, columns: ColumnMap) -> str:
+def row_id(raw: RawRow, columns: ColumnMap) -> str:
+    """What a row is called: its `id`, or its place in its file."""
     given_id = raw.columns.get(columns.id or "id")
     if isinstance(given_id, (str, int, float)) and given_id == given_id and given_id != "":
         if isinstance(given_id, str):
-            return given_id.encode(errors="replace").decode()
+            return unicode_text(given_id)
         if not isinstance(given_id, int) or given_id.bit_length() < 1000:
             return str(given_id)
-    return f"{raw.source}:{raw.number}"
+    return unicode_text(f"{raw.source}:{raw.number}")
 
 
-def _row(raw: RawRow, row_id: str, columns: ColumnMap) -> Row:
+def _row(raw: RawRow, own_id: str, columns: ColumnMap) -> Row:
     named = columns.named()
     named.pop("id", None)
     fields = Fields(raw.columns, named)
@@ -178,12 +180,12 @@ def _row(raw: RawRow, row_id: str, columns: ColumnMap) -> Row:
         fields.used.clear()
         found = reader.read(fields)
         if found is not None:
-            return _found(raw, row_id, columns, fields, reader.name, found)
+            return _found(raw, own_id, columns, fields, reader.name, found)
     raise Unusable(why_none(fields))
 
 
 def _found(
-    raw: RawRow, row_id: str, columns: ColumnMap, fields: Fields, reader: str, found: Found
+    raw: RawRow, own_id: str, columns: ColumnMap, fields: Fields, reader: str, found: Found
 ) -> Row:
     fields.use(columns.id or "id")
     for name, value in raw.columns.items():
@@ -204,7 +206,7 @@ def _found(
     ignored = tuple(left_out(raw.columns, fields.used, texts))
     return Row(
         raw.index,
-        row_id,
+        own_id,
         done[0],
         done[1] if len(done) == 2 else None,
         reader,

@@ -56,7 +56,8 @@ def _read_ranked(
     texts: dict[int, dict[str, Any]] = {}
     for number, dataset in enumerate(job.datasets):
         own = places[scores.dataset[places] == number]
-        for group, raws in dataset.rows_at(scores.index[own], own, size=64):
+        content = scores.content[number]
+        for group, raws in dataset.rows_at(scores.index[own], own, content, size=64):
             rows = prepare(job.loaded, raws, job.plan).encoded
             pieces: list[dict[str, Any]] = [{} for _ in rows]
             if target is not None:

@@ -24,6 +24,7 @@ from personavec.model.engine.base import Engine
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds
+from personavec.plain import json_text, plain
 from personavec.progress import Bar
 from personavec.projection import random_directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
@@ -101,6 +102,8 @@ class Columns:
     """
 
     index: npt.NDArray[np.int64]
+    hash: list[str]
+    """Of the row's content: what its scores are known by."""
     id: list[str]
     reason: list[str | None]
     prompt: npt.NDArray[np.int64]
@@ -203,6 +206,7 @@ def score(
     rejects = {r.index: r.reason for r in prepared.rows if isinstance(r, Reject)}
     return Columns(
         index=np.array([raw.index for raw in prepared.raws], np.int64),
+        hash=[raw.hash for raw in prepared.raws],
         id=[row.row.id if isinstance(row, Encoded) else row.id for row in prepared.rows],
         reason=[rejects.get(raw.index) for raw in prepared.raws],
         prompt=np.array([_prompt_hash(row) for row in prepared.rows], np.int64),
@@ -308,11 +312,5 @@ def _prompt_hash(row: Encoded | Reject) -> int:
 
 
 def _group(raw: RawRow, column: str) -> str | None:
-    value = raw.columns.get(column)
-    return (
-        None
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, default=str)
-    )
+    value = plain(raw.columns.get(column))
+    return value if value is None or isinstance(value, str) else json_text(value)
