@@ -26,6 +26,7 @@ from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import SPANS, Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
@@ -340,7 +341,7 @@ def _run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),
-            "notes": [*notes, *summaries.notes(loaded, spec, origin)],
+            "notes": [*notes, *judge_notes(judge), *summaries.notes(loaded, spec, origin)],
             "rejected": len(adopted.rejected) if adopted else 0,
             **summaries.summarise(
                 evidence, config.trait_threshold, config.coherence_floor, config.seed

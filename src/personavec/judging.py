@@ -10,6 +10,7 @@ from typing import Any
 from personavec.data import read_rows
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
+from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.runs import append_records, atomic_path, claim, read_records
 from personavec.traits import TraitSpec
@@ -78,6 +79,7 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
+        "notes": judge_notes(judge),
         "out": str(out),
     }
 

@@ -88,6 +88,8 @@ def score(
         else f"none of {found['rows']} rows could be scored; written to {found['out']}",
         highlight=False,
     )
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     for state, n in found["states"].items():
         if state != "scored":
             console.print(f"  {n} rows: {state}", markup=False)
@@ -155,6 +157,8 @@ def check(
         print_json({**found, "out": str(target)})
         return
     _print_check(found)
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     console.print(f"written to {target}", highlight=False)
 
 
