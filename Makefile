@@ -19,7 +19,7 @@ space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift capping unbundled \
-  finetuning checks results models cluster bench clean
+  soak finetuning checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -110,6 +110,9 @@ unbundled: $(READY)  ## extract three traits from a name and a description alone
 
 cluster: $(READY)  ## the tests on a Ray cluster of several nodes
 	$(BIN)/pytest -m cluster tests/live/test_ray.py
+
+soak: $(READY)  ## kill long commands, ask a server badly; SOAK="--kills 250" for more
+	$(BIN)/python scripts/soak.py $(SOAK)
 
 checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	for trait in $(TRAITS); do \

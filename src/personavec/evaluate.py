@@ -7,7 +7,6 @@ given, and with the capability that is left.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -93,14 +92,17 @@ class SteeredBy:
         added = vector_steering(self.vector, self.coefficient, self.layer)
         return added if self.cap is None else (*added, vector_cap(self.vector, self.cap))
 
+    def _capped(self, cap: float) -> dict[str, Any]:
+        calibration = self.vector.calibration
+        return {"cap": cap, "ceiling": calibration.ceiling(cap) if calibration else None}
+
     def describe(self) -> dict[str, Any]:
-        content = self.vector.directions.numpy().tobytes()
         return {
             "trait": self.vector.trait,
             "coefficient": self.coefficient,
             "layer": self.vector.layer if self.layer is None else self.layer,
-            "vector": hashlib.sha256(content).hexdigest()[:16],
-            **({} if self.cap is None else {"cap": self.cap}),
+            "vector": self.vector.hash,
+            **({} if self.cap is None else self._capped(self.cap)),
         }
 
 
@@ -163,6 +165,7 @@ def run(
             "model": subject.loaded.identity.name,
             **subject.describe(),
             **_results(arms, rollouts, measured, judge, config.seed),
+            "data": {Path(cues.file).name: cues.told.to_dict()} if cues else {},
             "cue": _cue_results(cues, usable, rollouts, judge, config.seed) if cues else None,
             "judge": judge.identity(),
             "settings": asdict(config),
@@ -249,8 +252,7 @@ def _settings(
 
 
 def _questions(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    questions = spec.questions.evaluation
-    return questions[-config.questions :] if config.questions else questions
+    return spec.last_questions(config.questions)
 
 
 def _rollouts(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -51,6 +50,7 @@ from personavec.finetuning.training import (
     TrainingConfig,
     TrainingRows,
     encode_rows,
+    told_of,
     train,
 )
 from personavec.model.loading import LoadedModel
@@ -108,7 +108,8 @@ def run(
     Results: `model` (path of `out/model`), `mitigation`, `coefficient` (what was used; null where
     there is none), `dose` (how auto chose it; null otherwise), `steps`, `loss` (mean over the
     last tenth of the steps), `losses` (of every step), `drift` (path), `stopped` (the condition
-    that ended the run, or null), `rows`, `rejected`, `seconds`, `notes`.
+    that ended the run, or null), `rows`, `rejected`, `data`
+    (what reading them has to tell), `seconds`, `notes`.
 
     Raises UsageError for a mitigation that lacks its vector or pulls the wrong way,
     VectorMismatchError, DataError for no usable rows, ActivationError for a loss that is not
@@ -139,6 +140,7 @@ def run(
                 progress=progress,
             )
         examples, rejects = encode_rows(loaded, mitigated.rows, config.training)
+        told = told_of(data, examples, rejects)
         rejects = [*data.rejects, *rejects]
         if not examples:
             raise DataError(f"no row is left to train on; the first: {rejects[0].reason}")
@@ -190,6 +192,7 @@ def run(
             "stopped": str(drift.stopped) if drift.stopped else None,
             "rows": len({example.row for example in examples}),
             "rejected": len(rejects),
+            "data": {data.name: told.to_dict()},
             "seconds": round(time.monotonic() - started, 1),
             "notes": notes,
             "base": loaded.identity.as_dict(),
@@ -252,6 +255,13 @@ def _check(job: _Job) -> None:
                 f"condition {condition}: conditions on a run are on the vectors it reads "
                 f"({', '.join(sorted(traits)) or 'none'}), in {' or '.join(UNITS)}"
             )
+        vector = next(v for v in job.read if v.trait == condition.trait)
+        spread = float(vector.neutral_prompt_last[job.layer_of(vector), 1])
+        if condition.unit == "sigma" and not spread > 0:
+            raise UsageError(
+                f"condition {condition}: the vector has no spread over neutral prompts, so it has "
+                "no sigma; extract it again, or use norm"
+            )
 
 
 def _settings(job: _Job) -> dict[str, Any]:
@@ -260,8 +270,9 @@ def _settings(job: _Job) -> dict[str, Any]:
         "command": "finetune",
         "data": job.data.source,
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _hash(v) for v in job.vectors},
-        "watch": {v.trait: _hash(v) for v in job.watch},
+        "rows": _rows_hash(job.data),
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "watch": {v.trait: v.identity for v in job.watch},
         "spec": job.spec.hash if job.spec else None,
         "training": config.training.as_dict(),
         "mitigation": config.mitigation.as_dict(),
@@ -272,8 +283,10 @@ def _settings(job: _Job) -> dict[str, Any]:
     }
 
 
-def _hash(vector: PersonaVector) -> str:
-    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
+def _rows_hash(data: TrainingRows) -> str:
+    """What the rows were read as: other columns of the same file are other data."""
+    rows = [[row.index, row.messages, row.index in data.flagged] for row in data.rows]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
 def _pull(job: _Job) -> PullAlong | None:
@@ -360,7 +373,7 @@ def _printed(progress: Progress) -> Callable[[dict[str, Any]], None]:
             f"{of['low']:+.2f} to {of['high']:+.2f})"
             for name, of in record["traits"].items()
         )
-        print(f"step {record['step']}{loss}: {drifts}", file=sys.stderr)
+        terminal.say(f"step {record['step']}{loss}: {drifts}")
 
     return print_reading
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from personavec.data import (
     ColumnMap,
     RawRow,
     Reject,
+    Told,
     fingerprint,
     marks,
     parse_row,
@@ -39,10 +41,11 @@ from personavec.monitoring.turns import Turns, to_table
 from personavec.progress import Progress
 from personavec.readings import Gauge, gauge, read_encoded
 from personavec.report.monitoring import write_monitoring_report
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.screening import parts
 from personavec.screening.encode import Encoded, encode
 from personavec.screening.stretches import windows
+from personavec.screening.telling import told_in
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
 
@@ -106,10 +109,13 @@ def run(
         turns = Turns.load(out / "run", reading.traits)
         if not len(turns.index):
             raise DataError(f"no row of {log} could be read; {out / 'rejects.jsonl'} says why")
+        if not any(np.isfinite(own).any() for own in turns.response_mean.values()):
+            raise DataError(f"no turn of {log} holds an answer to read: all are empty or thoughts")
         ordinary = {v.trait: v.ordinary or Ordinary() for v in vectors}
         limits = None
         if fit_limits is not None:
-            ordinary, limits = fit_on_log(turns, vectors, fit_limits)
+            with lock(fit_limits):
+                ordinary, limits = fit_on_log(turns, vectors, fit_limits)
         drifts = {trait: charted(turns, trait, ordinary[trait]) for trait in reading.traits}
         results = without_nan(
             {
@@ -119,10 +125,13 @@ def run(
                 "conversations": len(np.unique(turns.index)),
                 "rejected": rejected,
                 "traits": {
-                    v.trait: summarise(turns, v, ordinary[v.trait], drifts[v.trait])
+                    v.trait: summarise(
+                        turns, v, ordinary[v.trait], drifts[v.trait], extremes=config.extremes
+                    )
                     for v in vectors
                 },
                 "limits": limits,
+                "data": {source_name(log): _told(out, source_name(log)).to_dict()},
                 "notes": _notes(loaded, vectors, ordinary),
                 "files": {
                     "readings": str(write_readings(vectors, drifts, out, config.format)),
@@ -139,7 +148,6 @@ def run(
             reading,
             log,
             results,
-            n=config.extremes,
             columns=config.columns,
             split=config.split,
         )
@@ -161,6 +169,7 @@ def summarised(results: Mapping[str, Any]) -> dict[str, Any]:
             name: {key: record[key] for key in kept} for name, record in results["traits"].items()
         },
         "limits": results["limits"],
+        "data": results["data"],
         "out": results["out"],
     }
 
@@ -177,7 +186,7 @@ def _settings(
         "command": "monitor",
         "engine": engine.name,
         "model": loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in vectors},
+        "vectors": {v.trait: v.identity for v in vectors},
         "log": fingerprint(log, split=config.split),
         "columns": asdict(config.columns),
         "tokens": config.tokens,
@@ -194,23 +203,22 @@ def _read(
     progress: Progress,
 ) -> int:
     """Read what has no readings yet, window by window; how many rows were rejected in all."""
-    folder, rejects = out / "run", out / "rejects.jsonl"
-    done = len(parts.parts(folder))
-    rejected = parts.forget_rejects(rejects, source_name(log), done * WINDOW)
-    complete = folder / "complete"
-    if complete.exists():
-        return rejected
+    folder, rejects, name = out / "run", out / "rejects.jsonl", source_name(log)
     found = marks(log, WINDOW)
     total = found[1] if found else sum(1 for _ in raw_rows(log, split=config.split))
+    done, rejected = _sound_windows(folder, total, progress)
+    n_windows = -(-total // WINDOW)
 
     def prepared() -> Iterator[tuple[int, list[RawRow], list[Encoded | Reject]]]:
+        if len(done) == n_windows:
+            return
         rows = raw_rows(log, split=config.split)
         for number, raws in enumerate(windows(rows, WINDOW)):
-            if number >= done:
+            if number not in done:
                 yield number, raws, [_encode(loaded, raw, config) for raw in raws]
 
-    with progress.bar(f"reading {source_name(log)}", total) as bar:
-        bar.advance(min(total, done * WINDOW))
+    with progress.bar(f"reading {name}", total) as bar, _gathered(folder, name, rejects):
+        bar.advance(min(total, len(done) * WINDOW))
         for number, raws, rows in parts.ahead(prepared()):
             encoded = [row for row in rows if isinstance(row, Encoded)]
             readings = read_encoded(
@@ -222,14 +230,18 @@ def _read(
                 engine=engine,
             )
             bad = {row.index: row for row in rows if isinstance(row, Reject)}
-            rejected += parts.keep_rejects(
-                rejects,
+            n_bad = parts.write_rejects(
+                folder,
+                number,
                 raws,
                 [bad[raw.index].id if raw.index in bad else "" for raw in raws],
                 [bad[raw.index].reason if raw.index in bad else None for raw in raws],
-                source_name(log),
+                name,
             )
+            rejected += n_bad
             table = to_table(encoded, readings, reading.traits, tokens=config.tokens)
+            counts = {"rows": str(len(raws)), "rejects": str(n_bad)}
+            table = table.replace_schema_metadata(counts)
             parts.write_part(parts.part(folder, number), table)
             bar.advance(len(raws))
             if config.max_rejects is not None and rejected > config.max_rejects:
@@ -237,13 +249,49 @@ def _read(
                     f"{rejected} rows of {log} could not be read, more than the "
                     f"{config.max_rejects} allowed; {rejects} says why"
                 )
-    atomic_write(complete, "")
     return rejected
+
+
+@contextmanager
+def _gathered(folder: Path, name: str, rejects: Path) -> Iterator[None]:
+    """Put the windows' bad rows into one file, whatever happens."""
+    try:
+        yield
+    finally:
+        parts.gather_rejects(folder, name, rejects)
+
+
+def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[int], int]:
+    """The windows whose part is whole, and how many rows they reject; other parts are deleted."""
+    done: dict[int, int] = {}
+    for path in parts.parts(folder):
+        number = int(path.stem)
+        table = parts.read_part(path, ("index",))
+        about = (table.schema.metadata if table is not None else None) or {}
+        rows, bad = (int(about.get(name, -1)) for name in (b"rows", b"rejects"))
+        if rows == min(WINDOW, total - number * WINDOW) and bad == parts.count_rejects(
+            folder, number
+        ):
+            done[number] = bad
+        else:
+            path.unlink()
+            progress.say(f"{path} was damaged: its rows are read again")
+    if lost := max(done, default=-1) + 1 - len(done):
+        progress.say(f"{lost} parts of {folder} were missing: their rows are read again")
+    return set(done), sum(done.values())
 
 
 def _encode(loaded: LoadedModel, raw: RawRow, config: MonitorConfig) -> Encoded | Reject:
     row = parse_row(raw, config.columns, "row")
     return encode(loaded.chat, row, context=loaded.context, thinking=True)
+
+
+def _told(out: Path, dataset: str) -> Told:
+    """What reading the log has to tell, from what is kept of the rows that were read and not."""
+    told = told_in(parts.parts(out / "run"))
+    rejects = (r for r in read_records(out / "rejects.jsonl") if r["dataset"] == dataset)
+    told.rejected.update(record["reason"] for record in rejects)
+    return told
 
 
 def _notes(

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from personavec.data import ColumnMap, fingerprint, source_name
+from personavec.data import ColumnMap, source_name
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Judge
 from personavec.model.engine.base import Engine
@@ -26,8 +26,8 @@ from personavec.report.screening import write_screening_report
 from personavec.runs import atomic_write, claim, lock
 from personavec.screening import engines
 from personavec.screening.cluster import cluster
-from personavec.screening.datasets import Dataset, check_columns, common_kind, named
-from personavec.screening.files import write_files
+from personavec.screening.datasets import Dataset, Survey, common_kind, named, survey
+from personavec.screening.files import added_names, write_files
 from personavec.screening.job import Job
 from personavec.screening.natural import Naturals
 from personavec.screening.outputs import Format
@@ -134,9 +134,15 @@ def run(
         rule = replace(config.rule, percentile=95) if not config.rule else config.rule
         config = replace(config, rule=rule)
     check_cuts(config.rule, [vector.trait for vector in vectors])
+    if judge is not None and config.rule.cuts:
+        raise UsageError(
+            "--cut is in units of the projection, and with --judge rows are ranked by projection "
+            "and judge together, which has none; use --reference, --top or --bottom"
+        )
     job = _job(
         loaded, vectors, data, out, config, reference, naturals, judge, specs, engine, progress
     )
+    surveys = [_survey(job, dataset, on_cluster=ray is not None) for dataset in job.inputs]
     with ExitStack() as stack:
         stack.enter_context(lock(out))
         claim(out, _settings(job, config, reference) | {"ray": ray is not None})
@@ -145,15 +151,17 @@ def run(
         if ray is not None:
             job = replace(job, workers=_workers(job, config, naturals))
             stack.enter_context(cluster().connected(ray))
-        return _run(job, config)
+        return _run(job, config, surveys)
 
 
-def _run(job: Job, config: ScreenConfig) -> dict[str, Any]:
+def _run(job: Job, config: ScreenConfig, surveys: Sequence[Survey]) -> dict[str, Any]:
     clock = Clock()
     # Every row's projections, and its natural side as far as it is cheap or asked for.
-    datasets = [*job.datasets, *([job.reference] if job.reference else [])]
-    for dataset in datasets:
-        score_dataset(job, dataset, clock, max_rejects=config.max_rejects)
+    told: list[str] = []
+    for dataset, (total, content) in zip(job.inputs, surveys, strict=True):
+        told += score_dataset(
+            job, dataset, clock, total=total, content=content, max_rejects=config.max_rejects
+        )
     scores = load_scores([d.folder for d in job.datasets], job.side, config.by)
     if not len(scores):
         raise DataError(f"no row of the data could be scored; {job.rejects} says why")
@@ -174,7 +182,7 @@ def _run(job: Job, config: ScreenConfig) -> dict[str, Any]:
     results["out"] = str(job.out)
 
     # The files to take away, and the texts of the rows that a person should read.
-    results["files"] = write_files(
+    results["files"], notes = write_files(
         job,
         scores,
         traits,
@@ -184,6 +192,7 @@ def _run(job: Job, config: ScreenConfig) -> dict[str, Any]:
         subsets=config.subsets,
         seed=config.seed,
     )
+    results["notes"] += [*told, *notes]
     read_ranked(job, scores, traits, results, explained=config.explain)
     results["seconds"] = clock.seconds()
     results["tokens_per_second"] = clock.tokens_per_second
@@ -191,6 +200,13 @@ def _run(job: Job, config: ScreenConfig) -> dict[str, Any]:
     atomic_write(job.out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     write_screening_report(results, job.out / "report.html")
     return results
+
+
+def _survey(job: Job, dataset: Dataset, *, on_cluster: bool) -> Survey:
+    """A dataset as it is before any scoring. Raises DataError as `survey` does."""
+    added = added_names(job) if dataset is not job.reference else ()
+    # On a cluster workers alone read the whole: a column that comes later goes by another name.
+    return survey(dataset, added, first=1000 if on_cluster else None)
 
 
 def summarised(results: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +223,7 @@ def summarised(results: dict[str, Any]) -> dict[str, Any]:
             for trait, record in results["traits"].items()
         },
         "flagged_any": results["flagged_any"],
+        "data": results["data"],
         "notes": results["notes"],
         "out": results["out"],
         "files": results["files"],
@@ -230,8 +247,6 @@ def _job(
 ) -> Job:
     """What all stages need, once data and settings are found to go together."""
     datasets = named(data, out / "run", config.split)
-    for dataset in datasets:
-        check_columns(dataset, [vector.trait for vector in vectors])
     kind = common_kind(datasets, config.columns)
     if kind == "row" and config.swap:
         raise UsageError("only preference pairs have labels to swap")
@@ -281,9 +296,12 @@ def _settings(job: Job, config: ScreenConfig, reference: str | Path | None) -> d
     return {
         "command": "screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in job.vectors},
-        "inputs": [fingerprint(d.source, split=d.split) for d in job.datasets],
-        "reference": None if reference is None else fingerprint(reference),
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "specs": {spec.name: spec.hash for spec in job.specs},
+        # By name alone: rows are held against their scores by content.
+        "inputs": [{"source": source_name(d.source), "split": d.split} for d in job.datasets],
+        "kind": job.plan.kind,
+        "reference": None if reference is None else source_name(reference),
         "judge": None if job.judge is None else job.judge.identity(),
         "engine": (job.engine or TransformersEngine(job.loaded)).name,
         "config": {**settings, "rule": describe(config.rule)},

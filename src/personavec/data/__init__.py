@@ -10,12 +10,14 @@ from personavec.data.conversations import (
     Row,
     kind_of,
     parse_row,
+    row_id,
 )
 from personavec.data.files import (
     Mark,
     RawRow,
     files_of,
     fingerprint,
+    is_saved_dataset,
     is_unicode,
     marks,
     raw_rows,
@@ -24,6 +26,7 @@ from personavec.data.files import (
     source_name,
 )
 from personavec.data.messages import Message, Role
+from personavec.data.questions import read_questions
 from personavec.data.told import Told
 
 __all__ = [
@@ -38,12 +41,15 @@ __all__ = [
     "Told",
     "files_of",
     "fingerprint",
+    "is_saved_dataset",
     "is_unicode",
     "kind_of",
     "marks",
     "parse_row",
     "raw_rows",
+    "read_questions",
     "read_rows",
+    "row_id",
     "rows_from",
     "source_name",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from personavec.data.thoughts import FORMATS
 from personavec.errors import SpecError
-from personavec.judges.base import Answer, Judge, Score
+from personavec.judges.base import Answer, Judge, Score, without_thoughts
 from personavec.judges.endpoint import Endpoint, Estimate, Reply, Request, ask, estimate
 from personavec.judges.numbers import (
     REFUSAL,
@@ -110,8 +110,17 @@ def _score(trait: Reading, coherence: Reading) -> Score:
 def _score_each(
     spec: TraitSpec, answers: Sequence[Answer], read: Callable[[Sequence[str]], list[Reading]]
 ) -> list[Score]:
-    """Both rubrics' prompts of every answer that is not empty, read, and put together."""
+    """Both rubrics' prompts of every answer that is not empty, read, and put together.
+
+    A thought that a text begins with is not judged.
+    """
     rubric = trait_rubric(spec)
+    return without_thoughts(answers, lambda given: _score_answers(rubric, given, read))
+
+
+def _score_answers(
+    rubric: str, answers: Sequence[Answer], read: Callable[[Sequence[str]], list[Reading]]
+) -> list[Score]:
     judged = [i for i, answer in enumerate(answers) if answer.response]
     readings = read(_prompts(rubric, [answers[i] for i in judged]))
     half = len(judged)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from personavec.data import ColumnMap, Kind, RawRow, kind_of, raw_rows, source_name
 from personavec.errors import DataError, UsageError
+from personavec.screening.outputs import check_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +29,25 @@ class Dataset:
         return raw_rows(self.source, split=self.split)
 
     def rows_at(
-        self, index: np.ndarray, places: np.ndarray, size: int = 128
+        self, index: np.ndarray, places: np.ndarray, content: np.ndarray, size: int = 128
     ) -> Iterator[tuple[np.ndarray, list[RawRow]]]:
-        """The rows of some indices in groups, with their places in the scores."""
+        """The rows of some indices in groups, with their places in the scores.
+
+        Raises DataError where a row has not the hash that `content` has for it.
+        """
         wanted = dict(zip(index.tolist(), places.tolist(), strict=True))
         found = (raw for raw in self.rows() if raw.index in wanted)
         while group := list(islice(found, size)):
+            for raw in group:
+                check_row(raw, content, self.source)
             yield np.array([wanted[raw.index] for raw in group]), group
+
+
+class Survey(NamedTuple):
+    """How many rows were looked at; and their hashes, where there are scores to hold against."""
+
+    total: int
+    content: list[str]
 
 
 def named(data: Sequence[str | Path], folder: Path, split: str | None) -> tuple[Dataset, ...]:
@@ -53,15 +67,25 @@ def _unlike(names: Sequence[str]) -> list[str]:
     ]
 
 
-def check_columns(dataset: Dataset, traits: Sequence[str]) -> None:
-    """Refuse, before any scoring, data that has a column of a name that would be added."""
-    first = next(dataset.rows()).columns
-    for trait in traits:
-        if f"{trait}_projection" in first or f"{trait}_flag" in first:
-            raise DataError(
-                f"{dataset.source} has a column '{trait}_projection' or '{trait}_flag' already: "
-                "rename it, or screen the original file"
-            )
+def survey(dataset: Dataset, added: Collection[str], *, first: int | None = None) -> Survey:
+    """Look at a dataset, or at its `first` rows.
+
+    Raises DataError, before any scoring, where a row has a column that would be added.
+    """
+    hashed = first is None and any(dataset.folder.glob("*.parquet"))
+    names, total, hashes = set[str](), 0, list[str]()
+    for raw in islice(dataset.rows(), first):
+        total += 1
+        if hashed:
+            hashes.append(raw.hash)
+        if not raw.columns.keys() <= names:
+            names |= raw.columns.keys()
+            if taken := names & set(added):
+                raise DataError(
+                    f"{dataset.source} has a column '{min(taken)}' already, and the screen adds "
+                    "one of that name: rename it, or screen the original file"
+                )
+    return Survey(total, hashes)
 
 
 def common_kind(datasets: Sequence[Dataset], columns: ColumnMap) -> Kind:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from personavec.data import files_of, is_saved_dataset
 from personavec.screening.cluster import cluster
 from personavec.screening.job import Job
 from personavec.screening.outputs import Added, Files, Format, write_outputs
@@ -26,22 +28,25 @@ def write_files(
     swap: bool,
     subsets: int,
     seed: int,
-) -> dict[str, Any]:
-    """Write every dataset's files; their paths, and those of the rejects.
+) -> tuple[dict[str, Any], list[str]]:
+    """Write every dataset's files; their paths, and those of the rejects; and what is to be told.
 
     Without a `format`, that of the dataset. `subsets` is how many rows are in each of a trait's,
     the random ones drawn by `seed`. Raises DataError as `write_outputs` does.
     """
     flagged = np.any([own.verdict.flagged for own in traits], axis=0)
     chosen = _subsets(job, scores, traits, subsets, seed)
+    added_columns = _columns(job, scores, traits, stage)
     files: dict[str, Any] = {}
+    notes: list[str] = []
     for number, dataset in enumerate(job.datasets):
         own = scores.of(number)
         added = Added(
             index=scores.index[own],
-            columns={n: v[own] for n, v in _columns(job, scores, traits, stage).items()},
+            columns={n: v[own] for n, v in added_columns.items()},
             flagged=flagged[own],
             subsets={name: rows[own] for name, rows in chosen.items()},
+            content=scores.content[number],
         )
         columns = job.plan.columns
         wanted = Files(
@@ -53,23 +58,36 @@ def write_files(
         )
         names = wanted.names(added)
         if job.workers is None:
-            write_outputs(dataset.rows, added, wanted)
+            told = write_outputs(dataset.rows, added, wanted)
             files[dataset.name] = {name: str(wanted.path(name)) for name in names}
         else:
+            told = Counter[str]()
             with job.progress.bar(f"writing {dataset.name}", len(added.index)) as bar:
-                for n in cluster().write_parts(added, wanted, split=dataset.split):
+                for n, own_told in cluster().write_parts(added, wanted, split=dataset.split):
                     bar.advance(n)
+                    told += own_told
             files[dataset.name] = {name: str(wanted.folder / name) for name in names}
+        notes += [f"{dataset.name}, {n} rows: {note}." for note, n in told.items()]
     files["rejects"] = str(job.rejects) if job.rejects.exists() else None
-    return files
+    return files, notes
+
+
+def added_names(job: Job) -> list[str]:
+    """The columns that are added to every row, known before any is scored."""
+    judged = ("log_odds", "combined") if job.judge is not None else ()
+    paired = ("rejected_projection",) if job.plan.kind == "pair" else ()
+    staged = ("exact_difference",) if job.natural == "two-stage" else ()
+    kinds = ("projection", "sigma", "difference", *paired, *staged, *judged, "flag")
+    return [*(f"{trait}_{kind}" for trait in job.probe.traits for kind in kinds), "any_flag"]
 
 
 def _format(source: str) -> Format:
+    """Parquet for Parquet files and what `datasets` keeps, JSONL for others."""
     path = Path(source)
-    if path.is_file():
-        return "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
-    files = sorted(path.rglob("*.parquet"))
-    return "parquet" if files or not any(path.rglob("*.[jc]s*")) else "jsonl"
+    if not path.exists() or is_saved_dataset(path):
+        return "parquet"
+    parquet = all(file.suffix.lower() == ".parquet" for file in files_of(path))
+    return "parquet" if parquet else "jsonl"
 
 
 def _columns(

@@ -45,6 +45,11 @@ class Job:
     """What a Ray cluster's workers are told (`on_ray.Setup`); None where this process scores."""
 
     @property
+    def inputs(self) -> list[Dataset]:
+        """All that is scored: the datasets, and then the reference."""
+        return [*self.datasets, *([self.reference] if self.reference else [])]
+
+    @property
     def rejects(self) -> Path:
         """The file of rows that cannot be used."""
         return self.out / "rejects.jsonl"

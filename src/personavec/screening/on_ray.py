@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,13 +34,15 @@ from personavec.errors import ModelError, PersonavecError, UsageError
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.loading import LoadedModel, ModelIdentity, load_model
-from personavec.runs import append_records, atomic_path, read_records
 from personavec.screening import parts
+from personavec.screening.kept import Known
 from personavec.screening.natural import Naturals
 from personavec.screening.outputs import (
     Added,
     Files,
     Types,
+    Unfit,
+    changed,
     column_types,
     united_types,
     write_outputs,
@@ -202,17 +205,17 @@ def score_stretches(
         yield Scored(report["rows"], report["rejects"], report["tokens"])
 
 
-def finished(folder: Path) -> tuple[set[int], int]:
-    """The windows that have a part, and how many rows of theirs were rejected."""
-    done = {int(path.stem) for path in parts.parts(folder)}
-    return done, sum(len(read_records(_rejects(folder, number))) for number in done)
+def content(source: str | Path, *, split: str | None, folder: Path) -> list[str]:
+    """The hashes of a dataset's rows, read on the cluster; none where `folder` has no scores."""
+    if not parts.parts(folder):
+        return []
+    todo, _ = stretches(source, split=split, size=parts.WINDOW)
+    found = dict(_each(_hashes, list(enumerate(todo))))
+    return [own for number in sorted(found) for own in found[number]]
 
 
-def gather_rejects(folder: Path, name: str, path: Path) -> None:
-    """Put what workers have kept aside of a dataset into the run's rejects file, in order."""
-    parts.forget_rejects(path, name, 0)
-    for side in sorted(folder.glob(f"*{_REJECTS}")):
-        append_records(path, read_records(side))
+def _hashes(number: int, stretch: Stretch) -> tuple[int, list[str]]:
+    return number, [raw.hash for raw in _rows(stretch)]
 
 
 def fill_naturals(
@@ -234,33 +237,50 @@ def fill_naturals(
         yield report["rows"]
 
 
-def write_parts(added: Added, files: Files, *, split: str | None = None) -> Iterator[int]:
-    """Write a dataset's files as parts, each by whichever node is free; yields counts of rows.
+def write_parts(
+    added: Added, files: Files, *, split: str | None = None
+) -> Iterator[tuple[int, Counter[str]]]:
+    """Write a dataset's files as parts, each by whichever node is free.
 
-    Columns have the same types in all parts. Raises DataError as `write_outputs` does.
+    Yields counts of rows, and of what is to be told of them. Columns have the same types in all
+    parts. Raises DataError as `write_outputs` does.
     """
     size = max(1, ROWS_PER_FILE // STRETCH)
-    todo, _ = stretches(files.source, split=split, size=size)
+    todo, total = stretches(files.source, split=split, size=size)
+    if total != len(added.content):
+        raise changed(files.source, f"it has {total} rows, not {len(added.content)}")
     files = replace(files, folder=files.folder.resolve())
     types: Types = {}
     if files.format == "parquet":
         found = dict(_each(_types_of, list(enumerate(todo))))
         for number in sorted(found):  # the order of columns does not depend on who was first
             types = united_types(types, found[number])
-    arguments = []
-    for number, stretch in enumerate(todo):
-        start, stop = min(stretch.numbers) * size, (max(stretch.numbers) + 1) * size
-        arguments.append((stretch, added.slice(start, stop), files, types, number))
-    yield from _each(_write_part, arguments)
+    written: set[int] = set()
+    while True:
+        arguments = []
+        for number, stretch in enumerate(todo):
+            start, stop = min(stretch.numbers) * size, (max(stretch.numbers) + 1) * size
+            arguments.append((stretch, added.slice(start, stop), files, types, number))
+        try:
+            for number, n, told in _each(_write_part, arguments):
+                if number not in written:
+                    written.add(number)
+                    yield n, told
+            return
+        except Unfit as unfit:
+            # All parts once more, with these columns as texts.
+            types = types | dict.fromkeys(unfit.columns)
 
 
 def _types_of(number: int, stretch: Stretch) -> tuple[int, Types]:
     return number, column_types(_rows(stretch), stretch.source)
 
 
-def _write_part(stretch: Stretch, added: Added, files: Files, types: Types, number: int) -> int:
-    write_outputs(lambda: _rows(stretch), added, files, types=types, part=number)
-    return len(added.index)
+def _write_part(
+    stretch: Stretch, added: Added, files: Files, types: Types, number: int
+) -> tuple[int, int, Counter[str]]:
+    told = write_outputs(lambda: _rows(stretch), added, files, types=types, part=number)
+    return number, len(added.index), told
 
 
 def _rows(stretch: Stretch) -> Iterator[RawRow]:
@@ -290,6 +310,7 @@ class _Scorer:
         self._loaded = work.load()
         self._naturals = _kept_naturals(work, self._loaded)
         self._judge = ContrastJudge(self._loaded) if work.judged else None
+        self._known = Known(folder)
         self._device = Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -297,25 +318,24 @@ class _Scorer:
 
     def _window(self, number: int, raws: list[RawRow]) -> dict[str, int]:
         # Two calls run at a time: one reads and tokenises while the other has the device.
-        window = prepare(self._loaded, raws, self._work.plan)
-        with self._device:
-            columns = score(
-                self._loaded,
-                window,
-                self._work.probe,
-                self._work.plan,
-                naturals=self._naturals,
-                judge=self._judge,
-                specs=self._work.judged,
-            )
-        bad = sum(reason is not None for reason in columns.reason)
-        # Rejects first: a window is finished when its part is there.
-        if bad:
-            with atomic_path(_rejects(self._folder, number)) as aside:
-                parts.keep_rejects(aside, raws, columns.id, columns.reason, self._dataset)
-        parts.write_part(parts.part(self._folder, number), parts.to_table(columns))
-        tokens = int(columns.sequence_tokens.sum())
-        return {"rows": len(columns), "rejects": bad, "tokens": tokens}
+        fresh = [raw for raw in raws if raw not in self._known]
+        window = prepare(self._loaded, fresh, self._work.plan)
+        table, tokens = None, 0
+        if fresh:
+            with self._device:
+                columns = score(
+                    self._loaded,
+                    window,
+                    self._work.probe,
+                    self._work.plan,
+                    naturals=self._naturals,
+                    judge=self._judge,
+                    specs=self._work.judged,
+                )
+            table, tokens = parts.to_table(columns), int(columns.sequence_tokens.sum())
+        table = self._known.complete(raws, table, self._work.plan.columns)
+        bad = parts.write_window(self._folder, number, raws, table, self._dataset)
+        return {"rows": len(raws), "rejects": bad, "tokens": tokens}
 
 
 class _Generator:
@@ -348,13 +368,6 @@ def _kept_naturals(work: Setup, loaded: LoadedModel) -> Naturals | None:
         max_tokens=work.natural_tokens,
         samples=work.natural_samples,
     )
-
-
-_REJECTS = ".rejects.jsonl"
-
-
-def _rejects(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}{_REJECTS}"
 
 
 # The pipeline

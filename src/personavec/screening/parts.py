@@ -1,14 +1,12 @@
 """Scores on disk as they are made: one Parquet part for each window of rows.
 
 A window is so many rows of the input in a row, bad ones too, so that a part says by its number
-which rows it holds. Parts are written whole and in order: after a kill, the first that is missing
-is where to go on.
+which rows it holds. Parts are written whole: after a kill, the windows without one are to do.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import RawRow
-from personavec.runs import append_records, atomic_path, atomic_write, read_records
+from personavec.plain import plain, unicode_text
+from personavec.runs import append_records, atomic_path, read_records
 from personavec.screening.score import Columns
 
 #: Rows of a window: enough to find texts of like length, few enough to lose little in a kill.
@@ -55,17 +54,20 @@ def to_table(columns: Columns) -> pa.Table:
     for field in fields(Columns):
         value = getattr(columns, field.name)
         if isinstance(value, dict):
-            data |= {
-                f"{_GROUP}{name}": pa.array(values, pa.string()) for name, values in value.items()
-            }
+            data |= {f"{_GROUP}{name}": strings(values) for name, values in value.items()}
         elif isinstance(value, np.ndarray) and value.ndim == 2:
             flat = pa.array(value.reshape(-1))
             data[field.name] = pa.FixedSizeListArray.from_arrays(flat, value.shape[1])
         elif isinstance(value, np.ndarray):
             data[field.name] = pa.array(value)
         else:
-            data[field.name] = pa.array(value, pa.string())
+            data[field.name] = strings(value)
     return pa.table(data)
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Texts as Arrow can hold them."""
+    return pa.array([None if v is None else unicode_text(v) for v in values], pa.string())
 
 
 def write_part(path: Path, table: pa.Table) -> None:
@@ -94,14 +96,31 @@ def group_values(table: pa.Table, name: str) -> list[str | None]:
     return table.column(f"{_GROUP}{name}").to_pylist()
 
 
-def keep_rejects(
-    path: Path,
+def write_window(
+    folder: Path, number: int, raws: Sequence[RawRow], table: pa.Table, dataset: str
+) -> int:
+    """Write a scored window's rejects and then its part; how many rows were rejected."""
+    ids, reasons = table.column("id").to_pylist(), table.column("reason").to_pylist()
+    n = write_rejects(folder, number, raws, ids, reasons, dataset)
+    # A window is finished when its part is there.
+    write_part(part(folder, number), table)
+    return n
+
+
+def rejects(folder: Path, number: int) -> Path:
+    """Where a window's bad rows are kept."""
+    return folder / f"{number:06d}.rejects.jsonl"
+
+
+def write_rejects(
+    folder: Path,
+    number: int,
     raws: Sequence[RawRow],
     ids: Sequence[str],
     reasons: Sequence[str | None],
     dataset: str,
 ) -> int:
-    """Append the window's bad rows, with the reason, to the rejects file; how many there were."""
+    """Write a window's bad rows, with the reason, beside its part; how many there were."""
     records = [
         {
             "dataset": dataset,
@@ -110,21 +129,43 @@ def keep_rejects(
             "source": raw.source,
             "number": raw.number,
             "reason": reason,
-            "row": json.loads(json.dumps(raw.columns, default=str)) or None,
+            "row": plain(raw.columns) or None,
             "text": raw.text,
         }
         for raw, row_id, reason in zip(raws, ids, reasons, strict=True)
         if reason is not None
     ]
-    append_records(path, records)
+    path = rejects(folder, number)
+    if records:
+        with atomic_path(path) as aside:
+            append_records(aside, records)
+    else:
+        path.unlink(missing_ok=True)
     return len(records)
 
 
-def forget_rejects(path: Path, dataset: str, start: int) -> int:
-    """Drop rejects of windows that were not finished; how many of the dataset are left."""
-    records = read_records(path)
-    kept = [r for r in records if r["dataset"] != dataset or r["index"] < start]
-    if len(kept) < len(records):
-        lines = (json.dumps(record) + "\n" for record in kept)
-        atomic_write(path, "".join(lines))
-    return sum(record["dataset"] == dataset for record in kept)
+def count_rejects(folder: Path, number: int) -> int:
+    """How many bad rows of a window are kept."""
+    path = rejects(folder, number)
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def gather_rejects(folder: Path, dataset: str, path: Path) -> None:
+    """Put the bad rows of a dataset's windows into the run's rejects file, in order."""
+    others = [record for record in read_records(path) if record["dataset"] != dataset]
+    own = [r for side in sorted(folder.glob("*.rejects.jsonl")) for r in read_records(side)]
+    if not others and not own:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as aside:
+        append_records(aside, others)
+        append_records(aside, own)
+
+
+def read_part(path: Path, columns: Collection[str]) -> pa.Table | None:
+    """A part's table; None where it is damaged or lacks columns, and is to be made again."""
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError):
+        return None
+    return table if set(columns) <= set(table.column_names) else None

@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row
-from personavec.judges.base import Answer, Judge
+from personavec.judges.base import Judge, last_answer
 from personavec.model.engine.base import Engine
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds
+from personavec.plain import json_text, plain
 from personavec.progress import Bar
 from personavec.projection import random_directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
 from personavec.screening.natural import Naturals, prompt_key
+from personavec.screening.telling import tell
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -100,6 +102,8 @@ class Columns:
     """
 
     index: npt.NDArray[np.int64]
+    hash: list[str]
+    """Of the row's content: what its scores are known by."""
     id: list[str]
     reason: list[str | None]
     prompt: npt.NDArray[np.int64]
@@ -118,6 +122,8 @@ class Columns:
     """Projection of a preference pair's rejected response."""
     judged: FloatColumns
     """Log-odds [row, trait] by the judge, in nats."""
+    told: list[str | None]
+    """What reading a row has to tell (`tell`); None for a row that could not be used."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -200,6 +206,7 @@ def score(
     rejects = {r.index: r.reason for r in prepared.rows if isinstance(r, Reject)}
     return Columns(
         index=np.array([raw.index for raw in prepared.raws], np.int64),
+        hash=[raw.hash for raw in prepared.raws],
         id=[row.row.id if isinstance(row, Encoded) else row.id for row in prepared.rows],
         reason=[rejects.get(raw.index) for raw in prepared.raws],
         prompt=np.array([_prompt_hash(row) for row in prepared.rows], np.int64),
@@ -211,6 +218,7 @@ def score(
         minus_natural=minus_natural,
         rejected=rejected,
         judged=judged,
+        told=[tell(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
     )
 
 
@@ -253,11 +261,7 @@ def judge_rows(judge: Judge, specs: Sequence[TraitSpec], prepared: Prepared) -> 
     """[row, trait]: the judge's log-odds of every row's last response; NaN where it has none."""
     out = np.full((len(prepared.rows), len(specs)), np.nan, np.float32)
     places = [i for i, row in enumerate(prepared.rows) if isinstance(row, Encoded)]
-    answers = []
-    for row in prepared.encoded:
-        *before, last = row.row.messages
-        system = before[0]["content"] if before[0]["role"] == "system" else None
-        answers.append(Answer(before[-1]["content"], last["content"], system))
+    answers = [last_answer(row.row.messages) for row in prepared.encoded]
     for trait, spec in enumerate(specs):
         for place, found in zip(places, judge.score(spec, answers), strict=True):
             if found.log_odds is not None:
@@ -308,11 +312,5 @@ def _prompt_hash(row: Encoded | Reject) -> int:
 
 
 def _group(raw: RawRow, column: str) -> str | None:
-    value = raw.columns.get(column)
-    return (
-        None
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, default=str)
-    )
+    value = plain(raw.columns.get(column))
+    return value if value is None or isinstance(value, str) else json_text(value)

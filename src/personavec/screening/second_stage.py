@@ -51,7 +51,7 @@ def second_stage(
                 with job.progress.bar("generating on the cluster", len(own)) as generated:
                     for n in filled:
                         generated.advance(n)
-            for group, raws in dataset.rows_at(scores.index[own], own):
+            for group, raws in dataset.rows_at(scores.index[own], own, scores.content[number]):
                 window = prepare(job.loaded, raws, job.plan)
                 assert job.naturals is not None
                 natural = natural_projections(window, job.probe, job.naturals)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from personavec.errors import DataError
 from personavec.screening.parts import group_values, matrix, parts
 from personavec.screening.verdicts import Side
 
@@ -33,6 +34,8 @@ class Scores:
     groups: dict[str, npt.NDArray[np.object_]]
     rejects: tuple[int, ...]
     """Bad rows of every dataset."""
+    content: tuple[np.ndarray, ...]
+    """The hash of every row of every dataset, bad ones too."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -43,20 +46,31 @@ class Scores:
 
 
 def load_scores(folders: Sequence[Path], side: Side, by: Sequence[str]) -> Scores:
-    """Everything but the ids, which stay on disk; about 4 bytes a row and direction."""
+    """Everything but the ids, which stay on disk; about 4 bytes a row and direction.
+
+    Raises DataError unless the parts hold every row of their dataset.
+    """
     columns: dict[str, list[np.ndarray]] = {}
     grouped: dict[str, list[np.ndarray]] = {name: [] for name in by}
-    rejects = []
+    rejects, content = [], []
     for number, folder in enumerate(folders):
-        bad = 0
+        bad, seen, hashes = 0, 0, []
         for path in parts(folder):
             table = pq.read_table(path)
+            index = table.column("index").to_numpy()
+            if not np.array_equal(index, np.arange(seen, seen + len(index))):
+                raise DataError(
+                    f"{path} is not the part that follows the one before it; "
+                    "run the same command again to score what is missing"
+                )
+            seen += len(index)
+            hashes.append(np.array(table.column("hash").to_pylist(), dtype="S32"))
             good = np.array([reason is None for reason in table.column("reason").to_pylist()], bool)
             bad += int((~good).sum())
             projection, rejected = matrix(table, "projection"), matrix(table, "rejected")
             found = {
                 "dataset": np.full(len(good), number, np.int32),
-                "index": table.column("index").to_numpy(),
+                "index": index,
                 "prompt": table.column("prompt").to_numpy(),
                 "n_tokens": table.column("n_tokens").to_numpy().astype(np.int64),
                 "projection": projection,
@@ -75,8 +89,10 @@ def load_scores(folders: Sequence[Path], side: Side, by: Sequence[str]) -> Score
                 values = np.array(group_values(table, name), dtype=object)
                 grouped[name].append(values[good])
         rejects.append(bad)
+        content.append(np.concatenate(hashes))
     return Scores(
         **{name: np.concatenate(values) for name, values in columns.items()},
         groups={name: np.concatenate(values) for name, values in grouped.items()},
         rejects=tuple(rejects),
+        content=tuple(content),
     )

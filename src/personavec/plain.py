@@ -1,0 +1,118 @@
+"""Values as strict JSON can hold them, and JSON as people's files have it.
+
+Written: no NaN, no types that JSON lacks, valid UTF-8. Read: a byte order mark is left out, and
+what cannot be parsed is a ValueError, whatever is wrong with it. Knows nothing of rows.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: Deeper nesting is refused: no data need it, and Python's own limit is not far.
+DEPTH = 100
+#: Longer whole numbers stay texts: Python refuses to convert them.
+_DIGITS = 4300
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it.
+
+    NaN and infinities become None, bytes base64, times ISO 8601, what else JSON lacks its text.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Sequence | Set):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """Readable, strict JSON of any value that a dataset holds; lone surrogates are escaped."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, **options)
+    # Inside a JSON string, where alone they can be, the escape of Python is that of JSON.
+    return text if is_unicode(text) else text.encode(errors="backslashreplace").decode()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds. Raises ValueError, for text that is nested too deep as well.
+
+    Whole numbers of more digits than Python converts stay texts.
+    """
+    text = text.decode() if isinstance(text, bytes) else text
+    text = text.removeprefix("\ufeff")
+    try:
+        value = json.loads(text, parse_int=whole_number)
+    except RecursionError:
+        raise TooDeepError from None
+    if is_deep(value, text):
+        raise TooDeepError
+    return value
+
+
+class TooDeepError(ValueError):
+    """JSON that is nested too deep."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it is nested more than {DEPTH} deep")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError as `parse_json` does."""
+    return parse_json(path.read_bytes())
+
+
+def whole_number(digits: str) -> int | str:
+    """A whole number of JSON."""
+    return int(digits) if len(digits) <= _DIGITS else digits
+
+
+def is_deep(value: Any, text: str) -> bool:
+    """Is what `text` holds nested deeper than can be worked with?"""
+    if text.count("[") + text.count("{") <= DEPTH:
+        return False
+    level = [value]
+    for _ in range(DEPTH):
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [each for own in inside for each in own if isinstance(each, dict | list)]
+    return bool(level)
+
+
+def is_unicode(text: str) -> bool:
+    """Can UTF-8 hold the text? Half of a surrogate pair, which JSON can write, it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unicode_text(text: str) -> str:
+    """The text with a replacement character for each half of a surrogate pair."""
+    # UTF-16 joins halves that stand together.
+    return (
+        text
+        if is_unicode(text)
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
