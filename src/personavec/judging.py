@@ -13,6 +13,7 @@ from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, rea
 from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
+from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
 from personavec.traits import TraitSpec
@@ -92,6 +93,7 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
+        "notes": judge_notes(judge),
         "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }
