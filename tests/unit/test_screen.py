@@ -213,6 +213,10 @@ def test_a_run_that_dies_continues_with_each_row_once(
     rows = _texts(45, 0)
     for place in (5, 25, 26, 44):
         rows[place]["completion"] = ""
+    for place in (1, 11, 12, 40):
+        rows[place]["completion"] = "<think>Hm.</think>" + rows[place]["completion"]
+    for place in (2, 5, 22, 41):
+        rows[place]["hint"] = "Say it as if you meant it."
     _write(data, rows)
     monkeypatch.setattr(parts, "WINDOW", 10)
     expected = _screen(llama, vectors, data, tmp_path / "whole")
@@ -242,6 +246,14 @@ def test_a_run_that_dies_continues_with_each_row_once(
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
         assert resumed.read_bytes() == whole.read_bytes()
     assert found["traits"] == expected["traits"]
+    # What is told is counted over both runs.
+    assert found["data"] == expected["data"]
+    told = found["data"]["data"]
+    assert list(told["readers"].values()) == [41]
+    assert told["ignored_columns"]["hint"] == 3
+    assert told["notes"] == {"a thought was left out of the answer": 4}
+    assert sum(told["rejected"].values()) == 4
+    assert "hint (3)" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["000002.parquet", "rows.jsonl", "results.json"])

@@ -89,6 +89,7 @@ class Reject:
     reason: str
 
 
+UNFINISHED_THOUGHT = "the response ends inside its thought"
 NO_TEXT_AFTER = "messages after the last response were left out"
 _NO_MARK = "its training marks leave out every response"
 
@@ -283,7 +284,7 @@ def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ..
         raise Unusable("no assistant turn")
     last = messages[turns[-1]]
     if _unfinished(last):
-        raise Unusable("the response ends inside its thought")
+        raise Unusable(UNFINISHED_THOUGHT)
     scored = [i for i in turns if messages[i].get("scored", True)]
     if not scored:
         if all("tool_calls" in messages[i] for i in turns):

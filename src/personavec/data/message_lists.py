@@ -27,7 +27,10 @@ _CONTENT_KEYS = ("content", "value", "text", "parts", "message", "utterance", "m
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think")
 _CALL_KEYS = ("tool_calls", "toolCalls", "function_call", "functionCall", "message.tool_calls")
 #: Training marks: a message is left out where one of these says no,
-_TRAINED = ("weight", "loss", "train", "training", "trainable", "train_on", "loss_weight", "label")
+_TRAINED = (
+    *("weight", "loss", "train", "training", "trainable", "train_on", "loss_weight", "label"),
+    "scored",  # as `Message` has it
+)
 #: or where one of these says yes.
 _MASKED = ("masked", "mask")
 _SETTINGS = {"on", "off", "yes", "no", "true", "false", "none", "low", "medium", "high"}
