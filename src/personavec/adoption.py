@@ -21,6 +21,7 @@ from typing import Any
 from safetensors.torch import save
 
 from personavec.data import Message, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.message_lists import THOUGHT
 from personavec.data.thoughts import split_thought
 from personavec.errors import DataError
 from personavec.judges.base import Judge, last_answer
@@ -29,7 +30,7 @@ from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, parse_json
 from personavec.traits import POLARITIES, TraitSpec
 
 #: Rollouts whose activations are written to disk together.
@@ -237,8 +238,8 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
     if not manifest.is_file():
         return
     try:
-        writer = json.loads(manifest.read_text("utf-8"))["model"]["name"]
-    except (ValueError, KeyError, TypeError):
+        writer = parse_json(manifest.read_bytes())["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
         return
     if writer != loaded.identity.name:
         raise DataError(
@@ -374,7 +375,7 @@ def _answered(text: str, loaded: LoadedModel) -> _Said:
     if thought is None:
         return _Said(answer or "", found)
     if loaded.chat.thinking is None:
-        return _Said(answer or "", found, ("a thought was left out",))
+        return _Said(answer or "", found, (THOUGHT,))
     before = text[: text.rfind(answer)] if answer else text
     thinking_ids = tuple(loaded.chat.marked_ids(before))
     return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from personavec.data import (
     RawRow,
     Reject,
     Told,
+    check_columns,
     fingerprint,
     marks,
     parse_row,
@@ -44,7 +46,7 @@ from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.screening import parts
 from personavec.screening.encode import Encoded, encode
 from personavec.screening.stretches import windows
-from personavec.screening.telling import told_in
+from personavec.screening.telling import told_in, with_thoughts
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
 
@@ -98,6 +100,7 @@ def run(
     more bad rows than allowed or none that can be used, VectorMismatchError.
     """
     config = config or MonitorConfig()
+    check_columns(raw_rows(log, split=config.split), config.columns)
     engine = engine or TransformersEngine(loaded)
     progress = progress or Progress()
     reading = gauge(vectors, loaded)
@@ -202,23 +205,22 @@ def _read(
     progress: Progress,
 ) -> int:
     """Read what has no readings yet, window by window; how many rows were rejected in all."""
-    folder, rejects = out / "run", out / "rejects.jsonl"
-    done = len(parts.parts(folder))
-    rejected = parts.forget_rejects(rejects, source_name(log), done * WINDOW)
-    complete = folder / "complete"
-    if complete.exists():
-        return rejected
+    folder, rejects, name = out / "run", out / "rejects.jsonl", source_name(log)
     found = marks(log, WINDOW)
     total = found[1] if found else sum(1 for _ in raw_rows(log, split=config.split))
+    done, rejected = _sound_windows(folder, total, progress)
+    n_windows = -(-total // WINDOW)
 
     def prepared() -> Iterator[tuple[int, list[RawRow], list[Encoded | Reject]]]:
+        if len(done) == n_windows:
+            return
         rows = raw_rows(log, split=config.split)
         for number, raws in enumerate(windows(rows, WINDOW)):
-            if number >= done:
+            if number not in done:
                 yield number, raws, [_encode(loaded, raw, config) for raw in raws]
 
-    with progress.bar(f"reading {source_name(log)}", total) as bar:
-        bar.advance(min(total, done * WINDOW))
+    with progress.bar(f"reading {name}", total) as bar, _gathered(folder, name, rejects):
+        bar.advance(min(total, len(done) * WINDOW))
         for number, raws, rows in parts.ahead(prepared()):
             encoded = [row for row in rows if isinstance(row, Encoded)]
             readings = read_encoded(
@@ -230,14 +232,18 @@ def _read(
                 engine=engine,
             )
             bad = {row.index: row for row in rows if isinstance(row, Reject)}
-            rejected += parts.keep_rejects(
-                rejects,
+            n_bad = parts.write_rejects(
+                folder,
+                number,
                 raws,
                 [bad[raw.index].id if raw.index in bad else "" for raw in raws],
                 [bad[raw.index].reason if raw.index in bad else None for raw in raws],
-                source_name(log),
+                name,
             )
+            rejected += n_bad
             table = to_table(encoded, readings, reading.traits, tokens=config.tokens)
+            counts = {"rows": str(len(raws)), "rejects": str(n_bad)}
+            table = table.replace_schema_metadata(counts)
             parts.write_part(parts.part(folder, number), table)
             bar.advance(len(raws))
             if config.max_rejects is not None and rejected > config.max_rejects:
@@ -245,13 +251,44 @@ def _read(
                     f"{rejected} rows of {log} could not be read, more than the "
                     f"{config.max_rejects} allowed; {rejects} says why"
                 )
-    atomic_write(complete, "")
     return rejected
+
+
+@contextmanager
+def _gathered(folder: Path, name: str, rejects: Path) -> Iterator[None]:
+    """Put the windows' bad rows into one file, whatever happens."""
+    try:
+        yield
+    finally:
+        parts.gather_rejects(folder, name, rejects)
+
+
+def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[int], int]:
+    """The windows whose part is whole, and how many rows they reject; other parts are deleted."""
+    done: dict[int, int] = {}
+    for path in parts.parts(folder):
+        number = int(path.stem)
+        table = parts.read_part(path, ("index",))
+        about = (table.schema.metadata if table is not None else None) or {}
+        rows, bad = (int(about.get(name, -1)) for name in (b"rows", b"rejects"))
+        if rows == min(WINDOW, total - number * WINDOW) and bad == parts.count_rejects(
+            folder, number
+        ):
+            done[number] = bad
+        else:
+            path.unlink()
+            progress.say(f"{path} was damaged: its rows are read again")
+    if lost := max(done, default=-1) + 1 - len(done):
+        progress.say(f"{lost} parts of {folder} were missing: their rows are read again")
+    return set(done), sum(done.values())
 
 
 def _encode(loaded: LoadedModel, raw: RawRow, config: MonitorConfig) -> Encoded | Reject:
     row = parse_row(raw, config.columns, "row")
-    return encode(loaded.chat, row, context=loaded.context, thinking=True)
+    encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
+    if isinstance(encoded, Reject):
+        return encoded
+    return with_thoughts(encoded, "a thought was read apart from its answer")
 
 
 def _told(out: Path, dataset: str) -> Told:
@@ -266,7 +303,7 @@ def _notes(
     loaded: LoadedModel, vectors: Sequence[PersonaVector], ordinary: Mapping[str, Ordinary]
 ) -> list[str]:
     identity = loaded.identity
-    notes = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    notes = [v.other_model_warning(*identity.lineage) for v in vectors]
     if unfitted := [trait for trait, found in ordinary.items() if not found.n]:
         notes.append(
             f"No drift limits were fitted for {', '.join(unfitted)}: its alarms stand at a level "

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
+
+from personavec import terminal
 
 
 class _Rate(ProgressColumn):
@@ -58,10 +59,9 @@ class _LineBar(Bar):
             spent = now - self._start
             left = spent * (self._total - self._done) / max(1, self._done)
             rate = self._done / max(spent, 1e-3)
-            print(
+            terminal.say(
                 f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s, "
-                f"{left:.0f} s left",
-                file=sys.stderr,
+                f"{left:.0f} s left"
             )
 
 
@@ -70,6 +70,11 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False):
         self.quiet = quiet
+
+    def say(self, message: str) -> None:
+        """A line for people."""
+        if not self.quiet:
+            terminal.say(message)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Bar]:
@@ -80,12 +85,12 @@ class Progress:
             yield _LineBar(label, total)
         else:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 _Rate(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
-            with RichProgress(*columns, console=Console(stderr=True)) as rich:
+            with RichProgress(*columns, console=terminal.console(stderr=True)) as rich:
                 yield _LiveBar(rich, label, total)

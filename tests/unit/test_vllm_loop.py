@@ -212,7 +212,7 @@ def test_requests_of_a_worker_that_died_are_told(engine: Scripted) -> None:
 
     async def serve() -> list[str | None]:
         worker = Worker(lambda: VllmLoop(engine), max_rows=2, queue_size=2)
-        worker.start()
+        await worker.start()
         errors = []
         for name in ("r", "s"):
             worker.submit(job(name), at_once=True)

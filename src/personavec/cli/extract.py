@@ -141,7 +141,7 @@ def _print(found: dict[str, Any]) -> None:
     options.print_reading(found["data"])
     kept = found["kept"]
     console.print(
-        f"\n[bold]{found['trait']}[/bold] on {found['model']}: layer {found['layer']}, "
+        f"\n{found['trait']} on {found['model']}: layer {found['layer']}, "
         f"estimator {found['estimator']}, kept "
         f"{kept['pos']} positive and {kept['neg']} negative rollouts of {kept['of']} each"
     )
@@ -161,8 +161,8 @@ def _print(found: dict[str, Any]) -> None:
         )
     console.print(table)
     for check in found["checks"]:
-        mark = "[green]passed[/green]" if check["passed"] else "[red]FAILED[/red]"
-        console.print(f"{mark}  {check['name']}: {check['detail']}", highlight=False)
+        mark, style = ("passed", "green") if check["passed"] else ("FAILED", "red")
+        console.print(f"{mark}  {check['name']}: {check['detail']}", style=style, highlight=False)
     for note in found["notes"]:
         console.print(f"note: {note}", highlight=False)
     console.print(f"{found['seconds']:.0f} s; report: {found['report']}", highlight=False)

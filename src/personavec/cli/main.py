@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.console import Console
 
+from personavec import terminal
 from personavec.cli import (
     author,
     calibrate,
@@ -68,7 +68,17 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     _quiet_libraries(debug)
-    sys.exit(_guarded(lambda: app(arguments, standalone_mode=True), debug))
+    try:
+        try:
+            sys.exit(_guarded(lambda: app(arguments, standalone_mode=True), debug))
+        finally:
+            sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as ended:
+        if not _caused_by(ended, BrokenPipeError):
+            raise
+        # As when `head` has read enough: 128 and the number of SIGPIPE, and no word.
+        terminal.drop_output()
+        sys.exit(141)
 
 
 def _guarded(call: Callable[[], Any], debug: bool) -> int:
@@ -78,16 +88,18 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         return _fail(str(error), error.exit_code, debug)
     except SystemExit as ended:
         # typer has turned Ctrl-C into an exit of its own, which says nothing.
-        if not _interrupted(ended):
+        if not _caused_by(ended, KeyboardInterrupt):
             raise
         return _fail("interrupted; run the same command again to continue", 130, debug)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and terminal.reader_left():
+            raise
         return _fail(str(StorageError(str(error))), 1, debug)
     return 0
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None
 
@@ -95,8 +107,8 @@ def _interrupted(error: BaseException | None) -> bool:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         raise
-    Console(stderr=True).print(
-        f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    terminal.console(stderr=True).print(
+        f"error: {message}", style="red", highlight=False, soft_wrap=True
     )
     return code
 

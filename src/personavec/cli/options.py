@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from personavec import terminal
 from personavec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ DryRun = Annotated[
 ]
 
 #: Tables for people go here; with --json everything but the object goes to stderr.
-console = Console()
+console = terminal.console()
 
 
 def names(texts: Sequence[str] | None) -> list[str]:
@@ -264,12 +263,12 @@ def engine(
 
 def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
     """Exactly one JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=flush)
+    print(terminal.shown_json(value), flush=flush)
 
 
 def log(message: str) -> None:
     """A line for people, on stderr."""
-    print(message, file=sys.stderr)
+    terminal.say(message)
 
 
 def print_reading(data: Mapping[str, Mapping[str, Any]]) -> None:

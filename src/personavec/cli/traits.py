@@ -46,7 +46,7 @@ def show(
     if as_json:
         print_json({**spec.model_dump(mode="json"), "origin": origin, "hash": spec.hash})
         return
-    console.print(f"[bold]{spec.name}[/bold] ({origin}): {spec.description}")
+    console.print(f"{spec.name} ({origin}): {spec.description}")
     for label, pairs in (("eliciting", spec.instruction), ("judging", spec.judge_instruction)):
         for pair in pairs:
             console.print(f"{label}  + {pair.pos}\n{' ' * len(label)}  - {pair.neg}", markup=False)

@@ -165,4 +165,4 @@ def _estimate(found: dict[str, Any] | None) -> str:
     """A value with its interval on the line below."""
     if found is None or found["value"] is None:
         return "–"
-    return f"{found['value']:.2f}\n[dim]{found['low']:.2f}–{found['high']:.2f}[/dim]"
+    return f"{found['value']:.2f}\n{found['low']:.2f}–{found['high']:.2f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.monitoring.drift import Drift
+from personavec.plain import json_text
 from personavec.runs import atomic_path
 from personavec.screening import parts
-from personavec.summaries import without_nan
 from personavec.vectors import PersonaVector
 
 Format = Literal["jsonl", "parquet"]
@@ -33,14 +32,14 @@ def write_readings(
         lines = aside.open("w", encoding="utf-8") if format == "jsonl" else None
         try:
             for part in parts.parts(out / "run"):
-                table = pq.read_table(part).drop_columns(["told"])
+                table = pq.read_table(part).drop_columns(["told"]).replace_schema_metadata(None)
                 own = slice(start, start + len(table))
                 for vector in vectors:
                     table = _extended(table, vector, drifts[vector.trait], own)
                 start = own.stop
                 if lines is not None:
                     for record in table.to_pylist():
-                        lines.write(json.dumps(without_nan(record), ensure_ascii=False) + "\n")
+                        lines.write(json_text(record) + "\n")
                 else:
                     writer = writer or pq.ParquetWriter(aside, table.schema)
                     writer.write_table(table)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from personavec.plain import unicode_text
 from personavec.readings import Reading
 from personavec.screening import parts
 from personavec.screening.encode import Encoded
@@ -43,7 +44,7 @@ def to_table(
         for turn, own in enumerate(by_turn):
             line: dict[str, Any] = {
                 "index": row.row.index,
-                "conversation": row.row.id,
+                "conversation": unicode_text(row.row.id),
                 "message": own[0].turn,
                 "turn": turn,
                 "n_tokens": own[0].n_tokens,

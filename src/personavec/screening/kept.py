@@ -59,7 +59,7 @@ def settle(folder: Path, content: Sequence[str], name: str) -> Settled:
             damaged.append(path)
         elif not _fits(table, content, number * size, size):
             changed.append((path, table))
-        elif _has_rejects(folder, number, table):
+        elif parts.count_rejects(folder, number) == _bad(table):
             done[number] = _bad(table)
         else:
             incomplete.append(path)
@@ -94,12 +94,6 @@ def _fits(table: pa.Table, content: Sequence[str], start: int, size: int) -> boo
 
 def _bad(table: pa.Table) -> int:
     return len(table) - table.column("reason").null_count
-
-
-def _has_rejects(folder: Path, number: int, table: pa.Table) -> bool:
-    path = parts.rejects(folder, number)
-    lines = path.read_bytes().count(b"\n") if path.exists() else 0
-    return lines == _bad(table)
 
 
 def _note_change(

@@ -144,6 +144,12 @@ def write_rejects(
     return len(records)
 
 
+def count_rejects(folder: Path, number: int) -> int:
+    """How many bad rows of a window are kept."""
+    path = rejects(folder, number)
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def gather_rejects(folder: Path, dataset: str, path: Path) -> None:
     """Put the bad rows of a dataset's windows into the run's rejects file, in order."""
     others = [record for record in read_records(path) if record["dataset"] != dataset]

@@ -1,0 +1,78 @@
+"""What is printed for people: nothing that it quotes can steer the terminal.
+
+Names of columns, values of data, specs and errors hold whatever their authors wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
+
+#: Control characters but tab and line feed, and what changes the direction of text.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def shown(text: str) -> str:
+    """The text with each character that could steer a terminal written out, as \\x1b."""
+    text = text.encode(errors="backslashreplace").decode()
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown_json(value: Any) -> str:
+    """Strict JSON on one line, in which such characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = text.encode(errors="backslashreplace").decode()
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(message: str) -> None:
+    """A line for people, on stderr."""
+    print(shown(message), file=sys.stderr)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints texts as they are: no markup in them, and no control characters."""
+    found = _Console(stderr=stderr, markup=False, emoji=False)
+    found.push_render_hook(_Shown())
+    return found
+
+
+def reader_left() -> bool:
+    """Has whoever read stdout through a pipe closed it?"""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def drop_output() -> None:
+    """Write nothing more to stdout, what is still held for it neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends quietly."""
+        raise
+
+
+class _Shown(RenderHook):
+    """Writes out what would steer the terminal, in tables as in lines."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Cleaned(each) for each in renderables]
+
+
+class _Cleaned:
+    def __init__(self, inner: ConsoleRenderable):
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
