@@ -91,6 +91,8 @@ def score(
         else f"written to {found['out']}",
         highlight=False,
     )
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     if found["kept"]:
         console.print(f"  {found['kept']} rows kept their scores of an earlier run")
     for state, n in found["states"].items():
@@ -169,6 +171,8 @@ def check(
         print_json({**found, "out": str(target)})
         return
     _print_check(found)
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     console.print(f"written to {target}", highlight=False)
 
 

@@ -96,6 +96,8 @@ def command(
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
+    from personavec.ordinary import survey
+
     options.check_engine(engine, engine_arg)
     loaded_vectors, reports = _vectors(vectors)
     settings = Settings(
@@ -114,13 +116,21 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     for vector in loaded_vectors.values():
         identity = loaded.identity
-        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+        if warning := vector.other_model_warning(*identity.lineage):
             log(f"warning: {warning}")
     with contextlib.ExitStack() as stack:
         started = None
         if engine == "vllm":
             given = {"max_num_seqs": rows, **options.key_values(engine_arg, "--engine-arg")}
             started = stack.enter_context(_vllm(loaded, given))
+        named = zip(guard or (), settings.guards, strict=True)
+        ordinary = survey(
+            loaded,
+            list(loaded_vectors.values()),
+            {f"guard {text!r}": each.condition for text, each in named},
+        )
+        for each in ordinary:
+            log(f"{'warning: ' if each.too_many else ''}{each}")
         server = make_server(
             loaded,
             loaded_vectors,
@@ -132,7 +142,12 @@ def command(
         )
         if as_json:
             print_json(
-                {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
+                {
+                    "address": address,
+                    "model": settings.name,
+                    "vectors": list(loaded_vectors),
+                    "ordinary": [each.as_dict() for each in ordinary],
+                },
                 flush=True,
             )
         said = ", ".join(loaded_vectors) or "no vectors"

@@ -171,14 +171,16 @@ class ChatFormat:
         return self._neighbours[role]
 
     def _try_neighbours(self, role: Role) -> bool:
-        first, second, third = (f"{n}-marker" for n in ("first", "second", "third"))
-        user: Message = {"role": "user", "content": "question-marker"}
-        reply: Message = {"role": "assistant", "content": "reply-marker"}
+        # What ends alike would count as what the template writes.
+        first, second, third = "marker-one", "marker-two", "marker-six"
         one: Message = {"role": role, "content": first}
         two: Message = {"role": role, "content": second}
         apart: Message = {"role": role, "content": third}
+        user: Message = {"role": "user", "content": "marker-ask"}
+        again: Message = {"role": "user", "content": "marker-sup"}
+        reply: Message = {"role": "assistant", "content": "marker-well"}
         before = [] if role in ("user", "system") else [user]
-        between = [reply, user] if role == "tool" else [reply if role == "user" else user]
+        between = {"user": [reply], "tool": [reply, again]}.get(role, [again])
         after = [] if role == "user" else [user]
         try:
             pair = self._render([*before, one, two, *after])
@@ -191,7 +193,7 @@ class ChatFormat:
             return False
         # What stands before a message of this role, wherever it stands.
         head = _common_end(single[: single.find(first)], single[: single.find(third)])
-        return pair[: pair.find(second)].endswith(head)
+        return pair[: pair.find(second)].endswith(head.lstrip())
 
     # Writing
 
@@ -431,7 +433,11 @@ class ChatFormat:
         if is_open(prompt, self.thinking):
             thought = thought.removeprefix(self.thinking.opens)
             thought = thought.lstrip("\n") if prompt.endswith("\n") else thought
-        return self._text_ids(_marked(thought, self.thinking))
+        return self.marked_ids(thought)
+
+    def marked_ids(self, text: str) -> list[int]:
+        """Token ids of an assistant's text with the marks of the thought that it begins with."""
+        return self._text_ids(_marked(text, self.thinking) if self.thinking else [(text, False)])
 
     @cached_property
     def _around_thought(self) -> tuple[str, str]:

@@ -154,7 +154,7 @@ class ControlTokens:
             ]
         found = self._tokenizer(harmless, add_special_tokens=False, return_offsets_mapping=True)
         pairs = zip(found["input_ids"], found["offset_mapping"], strict=True)
-        return [_Mark(*place, token) for token, place in pairs if self._is_control(token)]
+        return [_Mark(*at, token=token) for token, at in pairs if self._is_control(token)]
 
     def _counted(self, ids: Sequence[int]) -> list[int]:
         return [token for token in ids if self._is_control(token)]
@@ -179,7 +179,8 @@ class ControlTokens:
             copy = Tokenizer.from_str(json.dumps(_with_names(described, names)))
         except Exception:  # tokenizers raises no other class
             return None
-        return copy, {copy.token_to_id(name): name for name in names.values()}
+        ids: Any = self._tokenizer.convert_tokens_to_ids(list(names))
+        return copy, dict(zip(ids, names.values(), strict=True))
 
     def _by_pieces(self, pieces: Sequence[str], marks: Sequence[_Mark]) -> list[int]:
         """Each piece by itself, as text without any added token, and the marks between them."""
