@@ -25,6 +25,7 @@ from personavec.judges.base import Judge
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
+from personavec.plain import read_json
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write
@@ -203,7 +204,7 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
     if not manifest.is_file():
         return
     try:
-        writer = json.loads(manifest.read_text("utf-8"))["model"]["name"]
+        writer = read_json(manifest)["model"]["name"]
     except (ValueError, KeyError, TypeError):
         return
     if writer != loaded.identity.name:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from personavec.errors import DataError, UsageError
+from personavec.plain import parse_json
 from personavec.stats import Interval
 
 #: The file's name, in the vector's folder.
@@ -79,7 +80,7 @@ class Calibration:
 def from_json(text: str, where: str) -> Calibration:
     """From the file's text. Raises DataError that names `where` when it is damaged."""
     try:
-        record = json.loads(text)
+        record = parse_json(text)
         record.pop("format")
         found = Calibration(**{**record, "tokens": tuple(map(float, record["tokens"]))})
         numbers = (found.slope, found.intercept, found.below, found.above, *found.tokens)

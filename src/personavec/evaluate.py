@@ -33,7 +33,7 @@ from personavec.model.steering import Action, Cap, Layers, vector_cap, vector_st
 from personavec.progress import Progress
 from personavec.report.evaluation import write_evaluation_report
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_artifact
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
@@ -382,7 +382,7 @@ def _capability(
                 quiet=progress.quiet,
             )
             atomic_write(path, json.dumps(found.as_dict()))
-        scores[task.name] = capability.from_record(json.loads(path.read_text("utf-8")))
+        scores[task.name] = capability.from_record(read_artifact(path))
     return scores
 
 

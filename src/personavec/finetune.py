@@ -57,7 +57,7 @@ from personavec.model.schedule import Schedule
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
 from personavec.progress import Progress
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_artifact
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -124,7 +124,7 @@ def run(
             claim(out, _settings(job))
         processes.wait_for_everyone()
         if (out / RESULTS).exists():
-            return json.loads((out / RESULTS).read_text("utf-8"))
+            return read_artifact(out / RESULTS)
         started = time.monotonic()
         # What is generated is generated once; the other processes read it.
         with processes.main_process_first():

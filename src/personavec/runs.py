@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
+from personavec.plain import parse_json, read_json
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -116,7 +117,7 @@ def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> 
 def _decode(line: bytes) -> dict[str, Any] | None:
     """The JSON object on a line, or None if it holds none."""
     try:
-        value = json.loads(line.decode())
+        value = parse_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
@@ -156,7 +157,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
     with atomic_path(path) as aside, _storage_errors(path):
-        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+        # Lone surrogates are escaped, in the strings of JSON as JSON does it.
+        text = isinstance(data, str)
+        aside.write_bytes(data.encode(errors="backslashreplace") if text else data)
+
+
+def read_artifact(path: Path) -> Any:
+    """What a JSON file of a run holds. Raises DataError where it is damaged."""
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}); delete it, and the same command makes it again"
+        ) from error
 
 
 # Folders

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from personavec.errors import SpecError
+from personavec.plain import parse_json
 
 Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
@@ -191,8 +192,8 @@ def _bundled_checks(name: str) -> tuple[Check, ...]:
 
 def _parse(text: str, *, where: str, name: str) -> TraitSpec:
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise SpecError(f"trait spec {where} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise SpecError(f"trait spec {where} must be a JSON object")

@@ -20,6 +20,7 @@ from personavec import calibration, drift
 from personavec.calibration import Calibration
 from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError, VectorMismatchError
+from personavec.plain import read_json
 from personavec.runs import atomic_write
 
 FORMAT = 1
@@ -224,7 +225,7 @@ def load_vector(source: str | Path) -> PersonaVector:
     """
     folder = vector_folder(source)
     try:
-        meta = json.loads((folder / "vector.json").read_text("utf-8"))
+        meta = read_json(folder / "vector.json")
         tensors = load_file(folder / "vector.safetensors")
         trait, layer = meta["trait"], meta["layer"]
         estimator = meta.get("estimator", "mean")
@@ -264,7 +265,7 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
     if (path := folder / DRIFT_FILE).is_file():
         again = "fit the limits again with 'personavec monitor --fit-limits'"
         try:
-            record = json.loads(path.read_text("utf-8"))
+            record = read_json(path)
             owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
             if record["reading"] != drift.READING:
                 raise ValueError(f"its limits are of {record['reading']}")

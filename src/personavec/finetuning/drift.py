@@ -21,7 +21,7 @@ from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong
-from personavec.runs import append_records, atomic_write, read_records
+from personavec.runs import append_records, atomic_write, read_artifact, read_records
 from personavec.stats import clustered_bootstrap
 from personavec.summaries import without_nan
 from personavec.traits import neutral_prompts
@@ -122,7 +122,7 @@ class Drift:
         """
         main = PartialState().is_main_process
         if step and self._before.exists():
-            self._base = json.loads(self._before.read_text("utf-8"))
+            self._base = read_artifact(self._before)
             if main:
                 kept = [r for r in read_records(self._path) if r["step"] <= step]
                 self._path.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from personavec.errors import ModelError, missing_extra
 from personavec.model.loading import LoadedModel, load_model, wrap_model
+from personavec.plain import read_json
 
 
 def is_adapter(name: str) -> bool:
@@ -95,7 +95,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
 def read_adapter(folder: str) -> dict[str, Any]:
     """An adapter's configuration; raises ModelError unless it names a base model."""
     try:
-        config = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
+        config = read_json(Path(folder) / "adapter_config.json")
         base_name = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
