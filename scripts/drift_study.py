@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec import load_model, load_trait, load_vector
-from personavec.data import Row, parse_row, raw_rows
+from personavec.data import Message, Row, parse_row, raw_rows
 from personavec.drift import READING, Ordinary
 from personavec.expression import bounds
 from personavec.judges.contrast import ContrastJudge
@@ -112,12 +112,11 @@ def _caught(
     for (own, _), turns in states.items():
         if own != arm:
             continue
-        messages = [
-            {"role": role, "content": text}
-            for turn in turns
-            for role, text in zip(("user", "assistant"), turn, strict=True)
-        ]
-        before = [{"role": "system", "content": system}] if system else []
+        messages: list[Message] = []
+        for asked, answer in turns:
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": answer})
+        before: list[Message] = [{"role": "system", "content": system}] if system else []
         # The turns before the change as they were, those after it with what then stood on top.
         for part in (messages[: 2 * FROM], [*before, *messages]):
             row = encode(loaded.chat, Row(0, "", tuple(part)), context=loaded.context)

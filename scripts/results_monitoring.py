@@ -157,9 +157,9 @@ def _capping(capping: Record | None) -> str:
 
 def _soak(soak: Record | None) -> str:
     text = (
-        "### Ten thousand requests\n\n"
-        "`python scripts/soak.py URL --pid PID`: short requests with random cancels, malformed "
-        "bodies and time-outs. Replies are greedy, and rounding differs between batches: one that "
+        "### A server under bad clients\n\n"
+        "`make soak SOAK='--json out/soak.json'`: short requests with random cancels, malformed "
+        "bodies, slow clients and time-outs. Replies are greedy, and rounding differs between batches: one that "
         "is not what the same request is answered alone is read by the model under the request's "
         "own prompt and steering, where none of its tokens may be far behind the greedy choice.\n"
     )
@@ -172,6 +172,6 @@ def _soak(soak: Record | None) -> str:
     head = ["what", f"n of {soak['requests']}"]
     return (
         f"{text}\n{table(head, rows)}\n"
-        f"Nats behind the greedy choice: {behind}. Resident memory after every tenth of them: "
+        f"Nats behind the greedy choice: {behind}. Resident memory at ten times: "
         f"{memory} MiB. {soak['seconds']:.0f} s, {soak['clients']} clients.\n"
     )

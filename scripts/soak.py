@@ -1,262 +1,43 @@
-"""Ten thousand short requests with cancels, malformed bodies and time-outs; one table at the end.
+"""What must hold under abuse: killed commands, and a server under bad clients. `make soak`.
 
-Every reply is checked against its own request. Replies are greedy, so most equal what the same
-request is answered alone; rounding differs between batches and turns near ties, so that the others
-are read by the model afterwards: no token may be more than half a nat behind the choice that the
-model makes under the request's own prompt and steering. How far behind a reply is under another's
-request is the control. Asks a server that runs already, whose process is watched for memory:
-
-    personavec serve --port 8000 &
-    python scripts/soak.py http://127.0.0.1:8000 --pid $! --json out/soak.json
+Long commands are killed with SIGKILL at random moments and called again, and their final files
+compared with those of undisturbed runs; the server is asked by malformed, slow and leaving clients.
+Ends with one table and exit code 1 when anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import random
-import time
-from collections import Counter
-from dataclasses import dataclass
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
 
-import httpx2 as httpx
-import torch
-
-import personavec as pv
-from personavec.model.steering import SteeringBatch, steering_rows, vector_steering
-
-TOPICS = (
-    "rain",
-    "bread",
-    "trains",
-    "chess",
-    "gardens",
-    "the sea",
-    "paper",
-    "clocks",
-    "maps",
-    "tea",
-)
-BROKEN = (
-    b"{",
-    b"[]",
-    b'{"model": 3}',
-    b"\xff",
-    b'{"model": "smollm2", "messages": [{"role": "user", "content": 1}]}',
-)
+import soak_kills
+import soak_server
+from soak_jobs import write_inputs
 
 
-#: Of requests: topics, lengths, steered and not.
-KINDS = 80
-#: Nats by which rounding may turn a choice.
-TIE = 0.5
-
-
-def body(number: int) -> dict[str, Any]:
-    """One of eighty requests."""
-    kind = number % KINDS
-    asked: dict[str, Any] = {
-        "model": "smollm2",
-        "messages": [{"role": "user", "content": f"Say something about {TOPICS[kind % 10]}."}],
-        "temperature": 0,
-        "max_tokens": 4 + 4 * (kind // 10 % 4),
-    }
-    if kind >= 40:
-        asked["personavec"] = {"steer": [{"vector": "humorous", "coefficient": 1.0}]}
-    return asked
-
-
-def memory(pid: int) -> float:
-    """Resident memory in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} tells no memory")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the request of one kind was answered, and why the reply ended."""
-
-    kind: int
-    text: str
-    finish: str | None
-
-
-@torch.inference_mode()
-def behind(loaded: pv.LoadedModel, vector: pv.PersonaVector, reply: Reply, kind: int) -> float:
-    """The most nats that a token of a reply is behind the greedy choice of a kind of request."""
-    asked = body(kind)
-    prompt = loaded.chat.prompt_ids(asked["messages"])
-    response = loaded.chat.response_ids(reply.text)
-    if reply.finish == "stop":
-        response = [*response, loaded.tokenizer.eos_token_id]
-    if not response:
-        return float("inf")
-    ids = torch.tensor([[*prompt, *response[:-1]]])
-    steered = asked.get("personavec", {}).get("steer", [])
-    actions = [a for s in steered for a in vector_steering(vector, s["coefficient"])]
-    batch = SteeringBatch([actions], loaded.identity.hidden_size, loaded.identity.n_layers)
-    mask = torch.zeros_like(ids)
-    mask[:, len(prompt) - 1 :] = 1
-    batch.token_masks = {"response": mask, "prompt": 1 - mask, "all": torch.ones_like(ids)}
-    with steering_rows(loaded.model, batch):
-        logits = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 :].float()
-    chosen = logits.gather(-1, torch.tensor(response)[:, None])[:, 0]
-    return float((logits.amax(-1) - chosen).max())
-
-
-class Soak:
-    def __init__(self, url: str, client: httpx.AsyncClient):
-        self.url, self.client = f"{url}/v1/chat/completions", client
-        self.alone: dict[int, Reply] = {}
-        self.replies: Counter[Reply] = Counter()
-        self.counts: Counter[str] = Counter()
-
-    async def reply(self, number: int) -> Reply:
-        asked = body(number)
-        while True:
-            reply = await self.client.post(self.url, json=asked)
-            if reply.status_code != 429:
-                break
-            self.counts["sent away (429), asked again"] += 1
-            await asyncio.sleep(float(reply.headers["retry-after"]) * random.random())
-        [choice] = reply.raise_for_status().json()["choices"]
-        return Reply(number % KINDS, choice["message"]["content"], choice["finish_reason"])
-
-    async def whole(self, number: int) -> None:
-        self.replies[await self.reply(number)] += 1
-
-    async def stream(self, number: int, leave: bool) -> None:
-        asked = body(number)
-        text, finish = "", None
-        async with self.client.stream("POST", self.url, json={**asked, "stream": True}) as reply:
-            if reply.status_code == 429:
-                self.counts["sent away (429)"] += 1
-                return
-            async for line in reply.aiter_lines():
-                if leave and text:
-                    self.counts["left in mid-stream"] += 1
-                    return
-                if line.startswith("data: {"):
-                    for choice in json.loads(line[6:])["choices"]:
-                        text += choice["delta"].get("content") or ""
-                        finish = choice["finish_reason"] or finish
-        self.replies[Reply(number % KINDS, text, finish)] += 1
-
-    async def broken(self) -> None:
-        headers = {"Content-Type": "application/json"}
-        reply = await self.client.post(self.url, content=random.choice(BROKEN), headers=headers)
-        right = reply.status_code == 400 and "message" in reply.json()["error"]
-        self.counts["malformed, refused" if right else "MALFORMED, NOT REFUSED"] += 1
-
-    async def timed_out(self, number: int) -> None:
-        try:
-            reply = await self.client.post(self.url, json=body(number), timeout=0.05)
-            self.counts["answered before the client's time-out"] += reply.status_code == 200
-        except httpx.TimeoutException:
-            self.counts["client timed out"] += 1
-
-    async def one(self, number: int) -> None:
-        chance = random.random()
-        try:
-            if chance < 0.1:
-                await self.stream(number, leave=True)
-            elif chance < 0.15:
-                await self.broken()
-            elif chance < 0.2:
-                await self.timed_out(number)
-            elif chance < 0.5:
-                await self.stream(number, leave=False)
-            else:
-                await self.whole(number)
-        except httpx.HTTPError as error:
-            self.counts[f"LOST: {type(error).__name__}"] += 1
-
-    def judge(self) -> dict[str, float]:
-        """Count the replies by what the model says of them; the distances that tell."""
-        loaded, vector = pv.load_model("smollm2"), pv.load_vector("humorous")
-        most, least = 0.0, float("inf")
-        for reply, n in self.replies.items():
-            if reply.finish not in ("stop", "length"):
-                self.counts["CUT SHORT"] += n
-                continue
-            if reply == self.alone[reply.kind]:
-                self.counts["as asked alone"] += n
-                continue
-            distance = behind(loaded, vector, reply, reply.kind)
-            self.counts["MIXED UP" if distance > TIE else "a near tie turned by rounding"] += n
-            most = max(most, distance)
-        for reply in self.alone.values():
-            # The next topic's request, alike in all else.
-            other = reply.kind + 1 if reply.kind % 10 < 9 else reply.kind - 9
-            least = min(least, behind(loaded, vector, reply, other))
-        return {
-            "most, of replies unlike those asked alone": most,
-            "most, of those asked alone": max(
-                behind(loaded, vector, reply, kind) for kind, reply in self.alone.items()
-            ),
-            "least, of those asked alone under another topic's request": least,
-        }
-
-
-async def main() -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--pid", type=int, required=True)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--kills", type=int, default=25, help="over all commands")
+    parser.add_argument("--seconds", type=float, default=120, help="that the server is asked for")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where the server's figures are kept")
     arguments = parser.parse_args()
-    random.seed(0)
-    limits = httpx.Limits(max_connections=2 * arguments.clients)
-    async with httpx.AsyncClient(timeout=600, limits=limits) as client:
-        soak = Soak(arguments.url, client)
-        for kind in range(KINDS):
-            soak.alone[kind] = await soak.reply(kind)
-        numbers = iter(range(arguments.requests))
-        at: dict[int, float] = {}
-        began = time.monotonic()
-
-        async def keep_asking() -> None:
-            for number in numbers:
-                if number % max(1, arguments.requests // 10) == 0:
-                    at[number] = memory(arguments.pid)
-                    print(f"{number} requests, {at[number]:.0f} MiB", flush=True)
-                await soak.one(number)
-
-        await asyncio.gather(*(keep_asking() for _ in range(arguments.clients)))
-        for _ in range(100):
-            left = (await client.get(f"{arguments.url}/healthz")).json()["open"]
-            if not left:
-                break
-            await asyncio.sleep(0.1)
-    seconds = time.monotonic() - began
-    distances = soak.judge()
-    print(f"\n| what | n of {arguments.requests} |\n| --- | --- |")
-    for name, n in sorted(soak.counts.items()):
-        print(f"| {name} | {n} |")
-    print(f"| places still held at the end | {left} |")
-    print("\n| nats behind the greedy choice | |\n| --- | --- |")
-    for name, distance in distances.items():
-        print(f"| {name} | {distance:.2f} |")
-    print(f"\nmemory: {', '.join(f'{m:.0f}' for m in at.values())} MiB")
-    print(f"{seconds:.0f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "inputs"
+        inputs.mkdir()
+        write_inputs(inputs)
+        outcomes = soak_kills.run_kills(inputs, Path(folder), arguments.kills, arguments.seed)
+    served = soak_server.run(arguments.seconds, arguments.seed)
     if arguments.json:
-        record = {
-            "requests": arguments.requests,
-            "clients": arguments.clients,
-            "counts": soak.counts,
-            "nats_behind": distances,
-            "held_at_the_end": left,
-            "memory_mib": list(at.values()),
-            "seconds": seconds,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1))
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(served.record(), indent=1))
+    print(f"\n{soak_kills.table(outcomes)}\n\n{served.table()}")
+    if served.wrong or any(outcome.differences for outcome in outcomes):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

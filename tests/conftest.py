@@ -1,5 +1,8 @@
 """Shape and type checks on every function of the package, and markers by folder."""
 
+import signal
+from collections.abc import Iterator
+
 from jaxtyping import install_import_hook
 
 # Before personavec is imported. As for type checkers, an int is a float.
@@ -24,3 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if set(SLOW) & set(item.path.parents):
             item.add_marker(pytest.mark.model)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that the test starts can be interrupted.
+
+    Where a script started the suite in its background, SIGINT is ignored, which children inherit.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

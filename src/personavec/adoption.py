@@ -1,8 +1,9 @@
 """Adopt rollouts that exist already in place of generating them.
 
-Takes our `rollouts.jsonl`, and the reference project's CSV, one file a polarity, with the columns
-question, prompt (templated text), answer, question_id, coherence, and one named as the trait.
-Activations are captured from the text in one pass; scores in a file stand, others are judged.
+Takes our `rollouts.jsonl`; the reference project's CSV, one file a polarity, with the columns
+question, prompt (templated text), answer, question_id, coherence, and one named as the trait; and
+conversations in any format that the other verbs read, with a polarity in a column or the file's
+name. Activations are captured from the text in one pass; scores in a file stand, others are judged.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
-from personavec.data import read_rows
+from personavec.data import Message, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.thoughts import split_thought
 from personavec.errors import DataError
-from personavec.judges.base import Judge
+from personavec.judges.base import Judge, last_answer
 from personavec.model.capture import capture_means
-from personavec.model.chat import chat
+from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
-from personavec.plain import read_json
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
-from personavec.runs import atomic_write
-from personavec.traits import TraitSpec
+from personavec.runs import atomic_write, parse_json
+from personavec.traits import POLARITIES, TraitSpec
 
 #: Rollouts whose activations are written to disk together.
 _GROUP = 64
@@ -44,6 +45,8 @@ class Adopted:
     rollouts: list[Rollout]
     prompt_ids: dict[str, tuple[int, ...]]
     rejected: list[dict[str, Any]]
+    told: dict[str, Told] = field(default_factory=dict)
+    """What reading has to tell, by file."""
 
     def note(self, paths: Sequence[Path]) -> str:
         """A sentence for the reader of the result."""
@@ -62,13 +65,13 @@ class Adopted:
             atomic_write(path, "".join(lines))
 
 
-def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
-    """A hash of every file's content, for the settings of a run. Raises DataError."""
-    found = {}
+def fingerprints(paths: Sequence[Path]) -> list[str]:
+    """Name and hash of every file, for the settings of a run. Raises DataError."""
+    found = []
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        found.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
     return found
 
 
@@ -82,17 +85,22 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
     for number, path in enumerate(paths):
         rows = list(read_rows(path))
         read = _reader(path, [row for _, row in rows], loaded, spec)
+        told = found.told.setdefault(path.name, Told())
         for row_number, row in rows:
             try:
-                rollout, prompt = read(row, f"f{number}-{row_number}")
-                _check(rollout, prompt, loaded, spec, found)
+                taken = read(row, f"f{number}-{row_number}")
+                _check(taken.rollout, taken.prompt, loaded, spec, found)
             except _Rejection as why:
                 found.rejected.append(
                     {"file": str(path), "row": row_number, "why": str(why), "content": row}
                 )
+                told.rejected[str(why)] += 1
                 continue
-            found.rollouts.append(rollout)
-            found.prompt_ids[rollout.id] = prompt
+            found.rollouts.append(taken.rollout)
+            found.prompt_ids[taken.rollout.id] = taken.prompt
+            told.readers[taken.reader] += 1
+            told.ignored.update(taken.ignored)
+            told.notes.update(taken.notes)
     missing = {"pos", "neg"} - {rollout.polarity for rollout in found.rollouts}
     if missing:
         reasons = Counter(row["why"] for row in found.rejected).most_common(2)
@@ -167,22 +175,47 @@ class _Rejection(Exception):
     """Why a row cannot be used."""
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A row as a rollout, and what reading it has to tell."""
+
+    rollout: Rollout
+    prompt: tuple[int, ...]
+    reader: str
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def _reader(
     path: Path, rows: Sequence[Mapping[str, Any]], loaded: LoadedModel, spec: TraitSpec
-) -> Callable[[Mapping[str, Any], str], tuple[Rollout, tuple[int, ...]]]:
+) -> Callable[[Mapping[str, Any], str], _Taken]:
     """The function that reads this file's rows; its columns are checked here."""
     columns = set().union(*rows) if rows else set()
-    if "response" in columns:
-        _same_model(path, loaded)
-        _require(path, columns, "question", "polarity")
-        return lambda row, _: _ours(row, loaded)
-    _require(path, columns, "question", "prompt", "answer")
-    trait = next((c for c in sorted(columns) if _plain(c) == _plain(spec.name)), None)
-    if (trait is None) != ("coherence" not in columns):
-        _require(path, columns, trait or spec.name, "coherence")
     match = _POLARITY.search(path.stem)
     side = match[1] if match else None
-    return lambda row, key: _reference(row, key, side, trait, loaded)
+    if {"response", "polarity"} <= columns:
+        _same_model(path, loaded)
+        _require(path, columns, "question")
+        return lambda row, _: _ours(row, loaded)
+    trait = next((c for c in sorted(columns) if _plain(c) == _plain(spec.name)), None)
+    is_reference = "question_id" in columns or {"question", "prompt", "answer"} <= columns
+    raws = (_raw(path, number, row) for number, row in enumerate(rows, start=1))
+    is_conversation = any(isinstance(parse_row(raw, kind="row"), Row) for raw in raws)
+    if is_reference or not is_conversation:
+        needed = ("question", "polarity") if "response" in columns else _REFERENCE
+        _require(path, columns, *needed)
+    if (trait is None) != ("coherence" not in columns):
+        _require(path, columns, trait or spec.name, "coherence")
+    if is_reference:
+        return lambda row, key: _reference(row, key, side, trait, loaded)
+    return lambda row, key: _conversation(_raw(path, 0, row), key, side, trait, loaded)
+
+
+_REFERENCE = ("question", "prompt", "answer")
+
+
+def _raw(path: Path, number: int, row: Mapping[str, Any]) -> RawRow:
+    return RawRow(number, path.name, number, dict(row), error=row.get("_error"))
 
 
 def _require(path: Path, columns: set[str], *names: str) -> None:
@@ -204,7 +237,7 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
     if not manifest.is_file():
         return
     try:
-        writer = read_json(manifest)["model"]["name"]
+        writer = parse_json(manifest.read_bytes())["model"]["name"]
     except (ValueError, KeyError, TypeError):
         return
     if writer != loaded.identity.name:
@@ -221,18 +254,23 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> tuple[Rollout, tuple[int, ...]]:
+def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> _Taken:
     """A line of our rollouts.jsonl; ids, where it has them, are read as they are."""
     _text(row, "question")
     response = row.get("response")
     if not isinstance(response, str):
         raise _Rejection(row.get("_error") or "no text in 'response'")
-    defaults = {
-        **{"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"},
-        "response_ids": loaded.chat.response_ids(response),
-    }
+    kept = {name: value for name, value in row.items() if name in _FIELDS}
+    notes: tuple[str, ...] = ()
+    if "response_ids" not in row:
+        said = _answered(response, loaded)
+        # What the row says of itself stands, unless there is no answer behind its thought.
+        own = kept.get("state", "unscored") if said.answer or not response else None
+        response, notes = said.answer, said.notes
+        kept |= said.fields | ({"state": own} if own else {})
+    defaults = {"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"}
     try:
-        rollout = from_record({"n_tokens": 0, **defaults, **row})
+        rollout = from_record({"n_tokens": 0, **defaults, **kept})
     except (TypeError, ValueError) as error:
         raise _Rejection(f"not a rollout of this version: {error}") from error
     if not isinstance(rollout.id, str) or not isinstance(rollout.system, str | None):
@@ -242,26 +280,28 @@ def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> tuple[Rollout, tuple[i
     if loaded.chat.decode(rollout.response_ids) != response:
         raise _Rejection("its token ids are another model's")
     scores = {name: _score(row, name) for name in ("trait_score", "coherence")}
-    if not rollout.response_ids and rollout.state != "unfinished":
+    if not rollout.response_ids:
+        scores = dict.fromkeys(scores)
+    if not rollout.response_ids and rollout.state != "unfinished_thought":
         rollout = replace(rollout, state="empty", judge=None)
     if rollout.state == "unscored" and None not in scores.values():
         rollout = replace(rollout, state="scored", judge=rollout.judge or "file")
     rollout = replace(rollout, n_tokens=len(rollout.response_ids), **scores)
-    return rollout, prompt_ids(loaded, rollout)
+    ignored = tuple(name for name in row if name not in _FIELDS)
+    return _Taken(rollout, prompt_ids(loaded, rollout), "rollouts.jsonl", ignored, notes)
+
+
+_FIELDS = frozenset(field.name for field in fields(Rollout))
 
 
 def _reference(
     row: Mapping[str, Any], key: str, side: Any, trait: str | None, loaded: LoadedModel
-) -> tuple[Rollout, tuple[int, ...]]:
+) -> _Taken:
     """A row of the reference project; its question_id ends in polarity and pair, as `_pos_2`."""
-    question, prompt, answer = (_text(row, name) for name in ("question", "prompt", "answer"))
+    question, prompt, answer = (_text(row, name) for name in _REFERENCE)
     named = re.search(r"_(pos|neg)_(\d+)$", str(row.get("question_id") or ""))
     polarity: Polarity | None = named[1] if named else side  # pyright: ignore[reportAssignmentType]
-    ids = tuple(loaded.chat.response_ids(answer))
-    score = coherence = None
-    if trait is not None and ids:  # no ids: nothing but a thought
-        score, coherence = _score(row, trait), _score(row, "coherence")
-    state = "unscored" if ids else "empty"
+    said = _answered(answer, loaded)
     rollout = Rollout(
         id=f"{polarity}-{key}",
         question=question,
@@ -269,16 +309,86 @@ def _reference(
         polarity=polarity,
         sample=0,
         system=_system(prompt, question, loaded),
-        response=answer,
-        response_ids=ids,
-        n_tokens=len(ids),
         seed=0,
-        state=state if score is None or coherence is None else "scored",
-        trait_score=score,
-        coherence=coherence,
-        judge=None if trait is None else "file",
+        **{**said.fields, **_scores(row, trait, said)},
     )
-    return rollout, tuple(loaded.chat.templated_ids(prompt))
+    used = {*_REFERENCE, "question_id", "coherence", trait}
+    ignored = tuple(str(name) for name in row if name not in used)
+    prompt_tokens = tuple(loaded.chat.templated_ids(prompt))
+    return _Taken(rollout, prompt_tokens, "reference project", ignored, said.notes)
+
+
+def _conversation(
+    raw: RawRow, key: str, side: Any, trait: str | None, loaded: LoadedModel
+) -> _Taken:
+    """A row in a format of the other verbs: its last answer, to the question before it."""
+    row = parse_row(raw, kind="row")
+    if isinstance(row, Reject):
+        raise _Rejection(row.reason)
+    polarity = raw.columns.get("polarity", side)
+    asked = last_answer(row.messages)
+    said = _answered(asked.response, loaded)
+    rollout = Rollout(
+        id=f"{polarity}-{key}",
+        question=asked.question,
+        pair=None,
+        polarity=polarity if polarity in POLARITIES else None,
+        sample=0,
+        system=asked.system,
+        seed=0,
+        earlier=_earlier(row.messages),
+        **{**said.fields, **_scores(raw.columns, trait, said)},
+    )
+    used = {"polarity", "coherence", trait}
+    ignored = tuple(name for name in row.ignored if name not in used)
+    notes = (*row.notes, *said.notes)
+    return _Taken(rollout, prompt_ids(loaded, rollout), row.reader, ignored, notes)
+
+
+def _earlier(messages: Sequence[Message]) -> Turns:
+    """The turns before the last question, which must be questions and answers in turn."""
+    turns = [m for m in messages if m["role"] != "system"][:-2]
+    roles = [message["role"] for message in turns]
+    if roles != ["user", "assistant"] * (len(turns) // 2):
+        raise _Rejection("its turns are not questions and answers in turn")
+    texts = [message["content"] for message in turns]
+    return tuple(zip(texts[0::2], texts[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a file's text of an answer holds."""
+
+    answer: str
+    fields: dict[str, Any]
+    """Of the rollout."""
+    notes: tuple[str, ...] = ()
+
+
+def _answered(text: str, loaded: LoadedModel) -> _Said:
+    """The answer without its thought, which is kept before it where the model thinks."""
+    thought, answer = split_thought(text)
+    ids = tuple(loaded.chat.response_ids(answer or ""))
+    state = "unfinished_thought" if answer is None else "unscored" if ids else "empty"
+    found = {"response": answer or "", "response_ids": ids, "n_tokens": len(ids), "state": state}
+    if thought is None:
+        return _Said(answer or "", found)
+    if loaded.chat.thinking is None:
+        return _Said(answer or "", found, ("a thought was left out",))
+    before = text[: text.rfind(answer)] if answer else text
+    thinking_ids = tuple(loaded.chat.templated_ids(before))
+    return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
+
+
+def _scores(row: Mapping[str, Any], trait: str | None, said: _Said) -> dict[str, Any]:
+    """The file's scores of an answer, where there is an answer."""
+    if trait is None:
+        return {}
+    if not said.fields["response_ids"]:
+        return {"judge": "file"}
+    score, coherence = _score(row, trait), _score(row, "coherence")
+    state = "unscored" if score is None or coherence is None else "scored"
+    return {"judge": "file", "trait_score": score, "coherence": coherence, "state": state}
 
 
 def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
@@ -315,7 +425,7 @@ def _check(
 ) -> None:
     """Refuse what would spoil an extraction, whatever file it comes from."""
     if rollout.polarity not in ("pos", "neg"):
-        raise _Rejection("neither question_id nor the file's name says pos or neg")
+        raise _Rejection("neither its columns nor the file's name say pos or neg")
     if rollout.id in found.prompt_ids:
         raise _Rejection("its id occurs twice")
     if rollout.question in spec.questions.evaluation:

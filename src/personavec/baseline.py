@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.errors import TooFewRolloutsError
+from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -29,8 +29,11 @@ def neutral_means(
 
     The prompts are answered without a system prompt; answers and means are kept in `folder`, so
     that a killed run continues. Prompts with an empty answer are left out. Raises
-    TooFewRolloutsError when fewer than two are left, which have no spread.
+    TooFewRolloutsError when fewer than two are left, which have no spread; UsageError for more
+    prompts than the package has.
     """
+    if n > len(neutral_prompts()):
+        raise UsageError(f"{n} neutral prompts: the package has {len(neutral_prompts())}")
     tasks = [
         Task(id=f"neutral-{i}", question=question)
         for i, question in enumerate(neutral_prompts()[:n])

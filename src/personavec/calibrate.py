@@ -66,6 +66,10 @@ class CalibrateConfig:
             raise UsageError("the numbers of examples are 0 or more")
         if self.max_tokens < 1 or self.batch_tokens < 1 or self.neutral_prompts < 2:
             raise UsageError("max_tokens and batch_tokens are at least 1, neutral_prompts 2")
+        if self.neutral_prompts > len(neutral_prompts()):
+            raise UsageError(
+                f"{self.neutral_prompts} neutral prompts: the package has {len(neutral_prompts())}"
+            )
 
 
 def run(
@@ -163,7 +167,7 @@ def _settings(
         "command": "calibrate",
         "spec": spec.hash,
         "monitoring": list(spec.monitoring),
-        "vector": vector.hash,
+        "vector": vector.identity,
         "model": loaded.identity.as_dict(),
         "judge": judge.identity(),
         "config": asdict(config),

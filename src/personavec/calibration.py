@@ -11,19 +11,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError, UsageError
-from personavec.plain import parse_json
+from personavec.runs import parse_json, why_invalid
 from personavec.stats import Interval
 
 #: The file's name, in the vector's folder.
 FILE = "calibration.json"
+FORMAT = 1
 #: Share of new answers that a forecast's interval is meant to hold.
 COVERAGE = 0.9
 #: Percentiles of ordinary tokens' projections that are kept.
 PERCENTILES = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5)
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Calibration:
     """A vector's calibration at one layer.
@@ -74,20 +77,26 @@ class Calibration:
 
     def to_json(self) -> str:
         """The file's text."""
-        return json.dumps({"format": 1, **asdict(self)}, ensure_ascii=False, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, indent=1) + "\n"
 
 
-def from_json(text: str, where: str) -> Calibration:
+def from_json(text: str | bytes, where: str) -> Calibration:
     """From the file's text. Raises DataError that names `where` when it is damaged."""
     try:
         record = parse_json(text)
-        record.pop("format")
-        found = Calibration(**{**record, "tokens": tuple(map(float, record["tokens"]))})
-        numbers = (found.slope, found.intercept, found.below, found.above, *found.tokens)
-        if len(found.tokens) != len(PERCENTILES) or not np.isfinite(numbers).all():
-            raise ValueError("its numbers are not those of a calibration")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+            raise ValueError(f"no calibration of format {FORMAT}")
+        found = _SCHEMA.validate_python(record)
+        if len(found.tokens) != len(PERCENTILES) or list(found.tokens) != sorted(found.tokens):
+            raise ValueError(f"tokens: {len(PERCENTILES)} percentiles that rise are needed")
+        if found.below > found.above:
+            raise ValueError("below: the interval's lower end is above its upper one")
+    except ValueError as error:
+        why = why_invalid(error) if isinstance(error, ValidationError) else error
         raise DataError(
-            f"{where} is damaged ({error}); delete it, and calibrate the vector again"
+            f"{where} is damaged ({why}); delete it, and calibrate the vector again"
         ) from error
     return found
+
+
+_SCHEMA = TypeAdapter(Calibration)

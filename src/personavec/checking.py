@@ -155,6 +155,7 @@ def _summary(checked: Sequence[Checked]) -> dict[str, Any]:
         "n": len(checked),
         "questions": len({c.check.question for c in checked}),
         "states": _states(checked),
+        "thoughts": sum(c.score.had_thought for c in checked),
         "mean_mass": mean(np.array(masses)) if masses else None,
         "auc": _auc(scored),
         "agreement": _agreement(scored, [c.is_right for c in scored]),

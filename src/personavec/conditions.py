@@ -1,4 +1,4 @@
-"""Conditions on a trait's reading, `TRAIT>NUMBER[UNIT]`: --fail-if, --stop-if, --guard."""
+"""Conditions on a trait's reading, `TRAIT>NUMBER[UNIT]`: --fail-if, --stop-if, --guard, --cut."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Literal, get_args
 
 from personavec.errors import UsageError
 
-Unit = Literal["sigma", "log_odds", "score", "norm"]
+Unit = Literal["sigma", "log_odds", "score", "norm", "projection"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-_CONDITION = re.compile(r"\s*([^\s<>]+)\s*([<>])\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-z_]*)\s*")
+_CONDITION = re.compile(
+    r"\s*([^\s<>](?:[^<>]*[^\s<>])?)\s*([<>])\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-z_]*)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Condition:
     """A trait's reading above (`>`) or below (`<`) a threshold.
 
     Units: `sigma`, the standardised projection; `log_odds`, in nats; `score`, 0 to 100; `norm`,
-    a projection in mean residual norms of its layer.
+    a projection in mean residual norms of its layer; `projection`, as it is.
     """
 
     trait: str
@@ -32,22 +34,28 @@ class Condition:
     def met(self, readings: Mapping[str, float]) -> bool:
         """Whether the trait's reading, in the condition's unit, is beyond the threshold.
 
-        A trait without a reading, or NaN as one, does not meet a condition.
+        A trait without a reading, or NaN as one, does not meet a condition: ask `measured` first
+        wherever that would let something pass.
         """
         value = readings.get(self.trait, math.nan)
         return value > self.threshold if self.side == ">" else value < self.threshold
+
+    def measured(self, readings: Mapping[str, float]) -> bool:
+        """Whether the trait has a reading that is a number."""
+        return math.isfinite(readings.get(self.trait, math.nan))
 
     def __str__(self) -> str:
         return f"{self.trait}{self.side}{self.threshold:g}{self.unit}"
 
 
 def parse_condition(
-    text: str, *, traits: Collection[str], units: Collection[Unit] = UNITS
+    text: str, *, traits: Collection[str] | None = None, units: Collection[Unit] = UNITS
 ) -> Condition:
     """The condition that `text` spells.
 
-    `traits` and `units` are those that have a reading where the condition is used. Raises
-    UsageError that names what is wrong: the grammar, an unknown trait or another unit.
+    `traits` and `units` are those that have a reading where the condition is used; None takes any
+    trait. Raises UsageError that names what is wrong: the grammar, an unknown trait or another
+    unit.
     """
     found = _CONDITION.fullmatch(text)
     if found is None:
@@ -59,12 +67,12 @@ def parse_condition(
         raise UsageError(f"condition {text!r}: {number!r} is not a number") from None
     if not math.isfinite(threshold):
         raise UsageError(f"condition {text!r}: {number} is not a finite number")
-    if trait not in traits:
+    if traits is not None and trait not in traits:
         raise UsageError(
             f"condition {text!r}: no vector for trait {trait!r} here; there are "
             f"{', '.join(sorted(traits))}"
         )
     chosen: Unit = unit or "sigma"  # type: ignore[assignment]
     if chosen not in units:
-        raise UsageError(f"condition {text!r}: the unit must be one of {', '.join(units)}")
+        raise UsageError(f"condition {text!r}: the unit must be one of {', '.join(units)} here")
     return Condition(trait, ">" if side == ">" else "<", threshold, chosen)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-from personavec.data import Reject, Row, parse_row, raw_rows
+from personavec.data import Row, Told, parse_row, raw_rows
 from personavec.errors import DataError
+
+_NO_CUE = "begins with neither a system prompt nor a question and its answer, so gives no cue"
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,13 @@ class Cues:
     cues: tuple[Cue, ...]
     rows: int
     """Rows read, bad ones included."""
-    rejected: int
-    """Rows that hold no conversation."""
+    told: Told = field(default_factory=Told)
+    """What reading them has to tell."""
+
+    @property
+    def rejected(self) -> int:
+        """Rows that hold no conversation."""
+        return self.told.rejected.total()
 
     @property
     def hash(self) -> str:
@@ -45,14 +53,19 @@ class Cues:
 
 def cues_of(rows: Iterable[Row]) -> tuple[Cue, ...]:
     """The distinct cues of training rows, in order of first appearance."""
-    return tuple(dict.fromkeys(map(_cue, rows)))
+    found = (_cue(row) for row in rows)
+    return tuple(dict.fromkeys(cue for cue in found if cue is not None))
 
 
-def _cue(row: Row) -> Cue:
-    first, *rest = row.messages
-    if first["role"] == "system":
-        return Cue(system=first["content"])
-    return Cue(earlier=((first["content"], rest[0]["content"]),))
+def _cue(row: Row) -> Cue | None:
+    """None where the row begins with neither a system prompt nor a question and its answer."""
+    if row.messages[0]["role"] == "system":
+        return Cue(system=row.messages[0]["content"])
+    asked = list(takewhile(lambda message: message["role"] == "user", row.messages))
+    answer = row.messages[len(asked)]
+    if not asked or answer["role"] != "assistant" or not answer["content"].strip():
+        return None
+    return Cue(earlier=(("\n\n".join(m["content"] for m in asked), answer["content"]),))
 
 
 def read_cues(path: Path) -> Cues:
@@ -61,15 +74,19 @@ def read_cues(path: Path) -> Cues:
     Raises DataError when no row gives one.
     """
     found: dict[Cue, None] = {}
-    rows = rejected = 0
-    reason = ""
+    rows = 0
+    told = Told()
     for raw in raw_rows(path):
         rows += 1
         row = parse_row(raw)
-        if isinstance(row, Reject):
-            rejected, reason = rejected + 1, reason or row.reason
+        told.add(row)
+        if not isinstance(row, Row):
+            continue
+        if (cue := _cue(row)) is None:
+            told.notes[_NO_CUE] += 1
         else:
-            found[_cue(row)] = None
+            found[cue] = None
     if not found:
+        reason = next(iter(told.rejected), _NO_CUE)
         raise DataError(f"{path}: no row of {rows} is a conversation ({reason})")
-    return Cues(str(path), tuple(found), rows, rejected)
+    return Cues(str(path), tuple(found), rows, told)

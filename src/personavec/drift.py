@@ -10,13 +10,18 @@ their turns share is in it. Knows no model: numbers in, alarms out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError
+from personavec.runs import why_invalid
+
+T = TypeVar("T")
 
 #: What is charted, of `readings.Reading`: what was said. Forecasts hardly tell drifting talk from
 #: other talk, as the context of all earlier turns outweighs it.
@@ -28,17 +33,20 @@ MIN_CONVERSATIONS = 50
 FALSE_ALARMS = 0.001
 #: Conversations that a server is taken to hold at a time when its chart is fitted.
 _CONCURRENT = 16
+#: Readings of other conversations that must come between two of one on a server's chart.
+_APART = 3
 
 Over = Literal["conversation", "server"]
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Rule:
     """How a chart weighs and when it alarms."""
 
-    weight: float
+    weight: Annotated[float, Field(gt=0, le=1)]
     """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
-    limit: float
+    limit: Annotated[float, Field(ge=0)]
     """In standard deviations of the average."""
 
 
@@ -96,6 +104,32 @@ class Chart:
         return Alarm(self.n, reading, self.level, self.rule.limit) if crossed else None
 
 
+class Stream:
+    """A server's chart, over the replies of many conversations.
+
+    What the turns of a conversation share adds up where they come in a row, and how many come in a
+    row depends on how busy the server is. So a conversation counts again only when three readings
+    of others have come since: then the limit holds from one conversation at a time to any number.
+    """
+
+    def __init__(self, rule: Rule):
+        self._chart = Chart(rule)
+        self._recent: deque[Hashable] = deque(maxlen=_APART)
+
+    @property
+    def level(self) -> float:
+        """The chart's."""
+        return self._chart.level
+
+    def update(self, conversation: Hashable, reading: float) -> Alarm | None:
+        """Take in a conversation's next reading, or pass it over; as `Chart.update`."""
+        if conversation in self._recent:
+            return None
+        self._recent.append(conversation)
+        return self._chart.update(reading)
+
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Ordinary:
     """What is ordinary for one trait, and the rules that follow from it.
@@ -115,28 +149,30 @@ class Ordinary:
         mean, spread = self.turns[min(turn, len(self.turns) - 1)]
         return (sigma - mean) / spread
 
-    def chart(self, over: Over = "conversation") -> Chart:
-        """A fresh chart; update it with standardised readings."""
-        return Chart(self.conversation if over == "conversation" else self.server)
+    def chart(self) -> Chart:
+        """A fresh chart of one conversation; update it with standardised readings."""
+        return Chart(self.conversation)
+
+    def stream(self) -> Stream:
+        """A fresh chart of a server; update it with standardised readings."""
+        return Stream(self.server)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def from_record(record: Mapping[str, Any]) -> Ordinary:
+def from_record(record: Any) -> Ordinary:
     """From its JSON. Raises DataError when it is none."""
     try:
-        found = Ordinary(
-            tuple((float(mean), float(spread)) for mean, spread in record["turns"]),
-            Rule(**record["conversation"]),
-            Rule(**record["server"]),
-            int(record["n"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"damaged drift limits ({error}); fit them again") from error
+        found = _SCHEMA.validate_python(record)
+    except ValidationError as error:
+        raise DataError(f"damaged drift limits ({why_invalid(error)}); fit them again") from error
     if not found.turns or any(spread <= 0 for _, spread in found.turns):
         raise DataError("damaged drift limits: a turn without spread; fit them again")
     return found
+
+
+_SCHEMA = TypeAdapter(Ordinary)
 
 
 def fit(
@@ -145,9 +181,10 @@ def fit(
     """What is ordinary in conversations that show no drift, each a trait's sigmas turn by turn.
 
     The conversation's limit is the smallest level that at most a share `false_alarms` of them
-    exceed. The server's is 1.25 times the highest level in all of them, interleaved as they would
-    be where 16 are held at a time: of a run without end there is no share to speak of. Report false
-    alarms on other conversations than these. Raises DataError for fewer than 50.
+    exceed. The server's is 1.25 times the highest level of its `Stream` over all of them,
+    interleaved as they would be where 16 are held at a time: of a run without end there is no share
+    to speak of. Report false alarms on other conversations than these. Raises DataError for fewer
+    than 50.
     """
     found = [list(values) for values in conversations if len(values)]
     if len(found) < MIN_CONVERSATIONS:
@@ -161,8 +198,7 @@ def fit(
     weights = {over: Rule(rule.weight, math.inf) for over, rule in UNFITTED.items()}
     highest = [max(levels(row, weights["conversation"])) for row in readings]
     limit = float(np.quantile(highest, 1 - false_alarms, method="higher"))
-    stream = [value for _, value in interleaved(readings, seed=seed)]
-    server = 1.25 * max(levels(stream, weights["server"]))
+    server = 1.25 * max(stream_levels(interleaved(readings, seed=seed), weights["server"]))
     return Ordinary(
         turns,
         Rule(weights["conversation"].weight, round(max(limit, 0.0), 4)),
@@ -181,17 +217,33 @@ def levels(readings: Sequence[float], rule: Rule) -> list[float]:
     return out
 
 
+def stream_levels(readings: Iterable[tuple[Hashable, float]], rule: Rule) -> list[float]:
+    """A fresh server's chart's level after each of some conversations' standardised readings."""
+    stream = Stream(rule)
+    out = []
+    for conversation, reading in readings:
+        stream.update(conversation, reading)
+        out.append(stream.level)
+    return out
+
+
 def interleaved(
-    conversations: Sequence[Sequence[float]], *, concurrent: int = _CONCURRENT, seed: int = 0
-) -> Iterator[tuple[int, float]]:
+    conversations: Sequence[Sequence[T]],
+    *,
+    concurrent: int = _CONCURRENT,
+    seed: int = 0,
+    shuffled: bool = True,
+) -> Iterator[tuple[int, T]]:
     """All readings with their conversation's number, as a server would meet them.
 
     Conversations keep their own order, `concurrent` are open at a time, and which of these goes
-    on next is drawn by the seed.
+    on next is drawn by the seed; they begin in an order that is drawn too, or with `shuffled` off
+    in the one they are given in.
     """
     rng = np.random.default_rng(seed)
-    waiting = iter(rng.permutation(len(conversations)).tolist())
-    open_: list[tuple[int, Iterator[float]]] = []
+    order = rng.permutation(len(conversations)).tolist()
+    waiting = iter(order if shuffled else range(len(conversations)))
+    open_: list[tuple[int, Iterator[T]]] = []
     while True:
         while len(open_) < concurrent and (number := next(waiting, None)) is not None:
             open_.append((number, iter(conversations[number])))

@@ -75,6 +75,7 @@ def run(
     judge: Judge | None = None,
     engine: Engine | None = None,
     questions: Sequence[str] | None = None,
+    data: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write `normal.jsonl`, `mild.jsonl` and `strong.jsonl` into `out`; returns the summary.
@@ -82,9 +83,10 @@ def run(
     The writer is a model in memory or one behind an endpoint, which needs a `judge`; a model in
     memory judges by contrast unless told otherwise, and answers through `engine` where one is
     given. `questions` default to the spec's extraction questions: the evaluation questions are left
-    to test a finetuned model with. Beside the rows stand `README.md` and `results.json`;
-    `rollouts.jsonl` holds all responses with their scores, those left out too. A killed run
-    continues with the same arguments.
+    to test a finetuned model with. `data`, for the results, is what reading a file of questions had
+    to tell. Beside the rows stand `README.md` and `results.json`; `rollouts.jsonl` holds all
+    responses with their scores, those left out too. A thought before a response is in no row. A
+    killed run continues with the same arguments.
 
     Raises TooFewRolloutsError when a level would have fewer than 10 rows, SettingsMismatchError
     when `out` was begun with other settings, EndpointError when the endpoint cannot be used.
@@ -102,7 +104,7 @@ def run(
         write_rollouts(out / "rollouts.jsonl", rollouts)
         levels = by_level(rollouts)
         _require_enough(rollouts, levels, out)
-        return _write(writer, spec, rollouts, levels, judge, config, out)
+        return _write(writer, spec, rollouts, levels, judge, config, dict(data or {}), out)
 
 
 def by_level(rollouts: Sequence[Rollout]) -> dict[Level, list[Rollout]]:
@@ -252,6 +254,7 @@ def _write(
     levels: Mapping[Level, Sequence[Rollout]],
     judge: Judge,
     config: ElicitConfig,
+    data: dict[str, Any],
     out: Path,
 ) -> dict[str, Any]:
     rows: dict[Level, list[dict[str, Any]]] = {
@@ -295,7 +298,9 @@ def _write(
             }
             for level, chosen in levels.items()
         },
+        "data": data,
         "asked": len(rollouts),
+        "thoughts": sum(r.thinking is not None for r in rollouts),
         "dropped": dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
         "settings": asdict(config),
         "versions": versions(),

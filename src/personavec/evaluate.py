@@ -7,7 +7,6 @@ given, and with the capability that is left.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -33,7 +32,7 @@ from personavec.model.steering import Action, Cap, Layers, vector_cap, vector_st
 from personavec.progress import Progress
 from personavec.report.evaluation import write_evaluation_report
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
-from personavec.runs import atomic_write, claim, lock, read_artifact
+from personavec.runs import atomic_write, claim, lock, read_json
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
@@ -92,14 +91,17 @@ class SteeredBy:
         added = vector_steering(self.vector, self.coefficient, self.layer)
         return added if self.cap is None else (*added, vector_cap(self.vector, self.cap))
 
+    def _capped(self, cap: float) -> dict[str, Any]:
+        calibration = self.vector.calibration
+        return {"cap": cap, "ceiling": calibration.ceiling(cap) if calibration else None}
+
     def describe(self) -> dict[str, Any]:
-        content = self.vector.directions.numpy().tobytes()
         return {
             "trait": self.vector.trait,
             "coefficient": self.coefficient,
             "layer": self.vector.layer if self.layer is None else self.layer,
-            "vector": hashlib.sha256(content).hexdigest()[:16],
-            **({} if self.cap is None else {"cap": self.cap}),
+            "vector": self.vector.hash,
+            **({} if self.cap is None else self._capped(self.cap)),
         }
 
 
@@ -162,6 +164,7 @@ def run(
             "model": subject.loaded.identity.name,
             **subject.describe(),
             **_results(arms, rollouts, measured, judge, config.seed),
+            "data": {Path(cues.file).name: cues.told.to_dict()} if cues else {},
             "cue": _cue_results(cues, usable, rollouts, judge, config.seed) if cues else None,
             "judge": judge.identity(),
             "settings": asdict(config),
@@ -244,8 +247,7 @@ def _settings(
 
 
 def _questions(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    questions = spec.questions.evaluation
-    return questions[-config.questions :] if config.questions else questions
+    return spec.last_questions(config.questions)
 
 
 def _rollouts(
@@ -382,7 +384,9 @@ def _capability(
                 quiet=progress.quiet,
             )
             atomic_write(path, json.dumps(found.as_dict()))
-        scores[task.name] = capability.from_record(read_artifact(path))
+        scores[task.name] = capability.from_record(
+            read_json(path, "delete it, and it is made again")
+        )
     return scores
 
 

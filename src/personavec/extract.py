@@ -22,7 +22,7 @@ from torch import Tensor
 from personavec import summaries, validation
 from personavec.adoption import Adopted, adopt, fingerprints, read_rollouts
 from personavec.baseline import neutral_means
-from personavec.errors import TooFewRolloutsError, UsageError
+from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
@@ -83,6 +83,11 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if 0 not in self.coefficients:
             raise UsageError("the coefficients must include 0, the unsteered baseline")
+        # A dose-response is read from left to right, whatever order they were given in.
+        object.__setattr__(self, "coefficients", tuple(sorted({*self.coefficients})))
+        object.__setattr__(self, "sweep_coefficients", tuple(sorted({*self.sweep_coefficients})))
+        if self.sweep_questions < validation.MIN_QUESTIONS:
+            raise UsageError(f"sweep_questions must be at least {validation.MIN_QUESTIONS}")
         if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
             raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
 
@@ -113,6 +118,7 @@ def run(
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
     progress = progress or Progress()
     layers = candidate_layers(loaded, config.layers)
+    split_questions(spec, config)
     engine = engine or TransformersEngine(loaded, config.batch_tokens)
     settings = _settings(loaded, spec, config, judge, engine)
     adopted = None
@@ -134,6 +140,24 @@ def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
     """
     tasks = elicitation_tasks(spec, spec.questions.extraction, config.samples)
     return [task.question for task in tasks]
+
+
+def split_questions(
+    spec: TraitSpec, config: ExtractConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Evaluation questions to select the layer by, and those that test the vector.
+
+    Raises SpecError where either would be too few for an interval.
+    """
+    questions = spec.questions.evaluation
+    least = validation.MIN_QUESTIONS
+    if len(questions) < 2 * least:
+        raise SpecError(
+            f"trait '{spec.name}' has {len(questions)} evaluation questions; an extraction needs "
+            f"{2 * least}, {least} to select the layer by and {least} to test the vector with"
+        )
+    aside = min(config.sweep_questions, len(questions) // 2)
+    return questions[:aside], questions[aside:]
 
 
 def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
@@ -261,9 +285,7 @@ def _run(
         logistic = estimate("logistic", pos_means[:, 0], neg_means[:, 0])
 
     # Layer selection on evaluation questions set aside for it.
-    evaluation = spec.questions.evaluation
-    aside = min(config.sweep_questions, len(evaluation) // 2)
-    sweep_questions, test_questions = evaluation[:aside], evaluation[aside:]
+    sweep_questions, test_questions = split_questions(spec, config)
     sweep = validation.sweep_layers(
         by_estimator, layers, config.sweep_coefficients, sweep_questions, gather, seed=config.seed
     )
@@ -342,6 +364,9 @@ def _run(
             "versions": summaries.versions(),
             "notes": [*notes, *summaries.notes(loaded, spec, origin)],
             "rejected": len(adopted.rejected) if adopted else 0,
+            "data": {name: told.to_dict() for name, told in adopted.told.items()}
+            if adopted
+            else {},
             **summaries.summarise(
                 evidence, config.trait_threshold, config.coherence_floor, config.seed
             ),
@@ -390,6 +415,7 @@ def summary(results: dict[str, Any], out: Path) -> dict[str, Any]:
             "of": results["rollouts"]["pos"]["of"],
         },
         "rejected": results["rejected"],
+        "data": results["data"],
         "log_odds": results["mean_log_odds"],
         "dose_response": results["dose_response"],
         "control": results["control"],
@@ -434,7 +460,7 @@ def _require_enough(
     positive = sum(r.polarity == "pos" for r in rollouts)
     negative = len(rollouts) - positive
     of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
-    unfinished = any(r.state == "unfinished" for r in rollouts)
+    unfinished = any(r.state == "unfinished_thought" for r in rollouts)
     remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
         f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "

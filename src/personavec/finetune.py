@@ -50,6 +50,7 @@ from personavec.finetuning.training import (
     TrainingConfig,
     TrainingRows,
     encode_rows,
+    told_of,
     train,
 )
 from personavec.model.loading import LoadedModel
@@ -57,7 +58,7 @@ from personavec.model.schedule import Schedule
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
 from personavec.progress import Progress
-from personavec.runs import atomic_write, claim, lock, read_artifact
+from personavec.runs import atomic_write, claim, lock, read_json
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -107,7 +108,8 @@ def run(
     Results: `model` (path of `out/model`), `mitigation`, `coefficient` (what was used; null where
     there is none), `dose` (how auto chose it; null otherwise), `steps`, `loss` (mean over the
     last tenth of the steps), `losses` (of every step), `drift` (path), `stopped` (the condition
-    that ended the run, or null), `rows`, `rejected`, `seconds`, `notes`.
+    that ended the run, or null), `rows`, `rejected`, `data`
+    (what reading them has to tell), `seconds`, `notes`.
 
     Raises UsageError for a mitigation that lacks its vector or pulls the wrong way,
     VectorMismatchError, DataError for no usable rows, ActivationError for a loss that is not
@@ -124,7 +126,7 @@ def run(
             claim(out, _settings(job))
         processes.wait_for_everyone()
         if (out / RESULTS).exists():
-            return read_artifact(out / RESULTS)
+            return read_json(out / RESULTS, "delete it, and run again")
         started = time.monotonic()
         # What is generated is generated once; the other processes read it.
         with processes.main_process_first():
@@ -138,6 +140,7 @@ def run(
                 progress=progress,
             )
         examples, rejects = encode_rows(loaded, mitigated.rows, config.training)
+        told = told_of(data, examples, rejects)
         rejects = [*data.rejects, *rejects]
         if not examples:
             raise DataError(f"no row is left to train on; the first: {rejects[0].reason}")
@@ -189,6 +192,7 @@ def run(
             "stopped": str(drift.stopped) if drift.stopped else None,
             "rows": len({example.row for example in examples}),
             "rejected": len(rejects),
+            "data": {data.name: told.to_dict()},
             "seconds": round(time.monotonic() - started, 1),
             "notes": notes,
             "base": loaded.identity.as_dict(),
@@ -251,6 +255,13 @@ def _check(job: _Job) -> None:
                 f"condition {condition}: conditions on a run are on the vectors it reads "
                 f"({', '.join(sorted(traits)) or 'none'}), in {' or '.join(UNITS)}"
             )
+        vector = next(v for v in job.read if v.trait == condition.trait)
+        spread = float(vector.neutral_prompt_last[job.layer_of(vector), 1])
+        if condition.unit == "sigma" and not spread > 0:
+            raise UsageError(
+                f"condition {condition}: the vector has no spread over neutral prompts, so it has "
+                "no sigma; extract it again, or use norm"
+            )
 
 
 def _settings(job: _Job) -> dict[str, Any]:
@@ -259,8 +270,9 @@ def _settings(job: _Job) -> dict[str, Any]:
         "command": "finetune",
         "data": job.data.source,
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: _hash(v) for v in job.vectors},
-        "watch": {v.trait: _hash(v) for v in job.watch},
+        "rows": _rows_hash(job.data),
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "watch": {v.trait: v.identity for v in job.watch},
         "spec": job.spec.hash if job.spec else None,
         "training": config.training.as_dict(),
         "mitigation": config.mitigation.as_dict(),
@@ -271,8 +283,10 @@ def _settings(job: _Job) -> dict[str, Any]:
     }
 
 
-def _hash(vector: PersonaVector) -> str:
-    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
+def _rows_hash(data: TrainingRows) -> str:
+    """What the rows were read as: other columns of the same file are other data."""
+    rows = [[row.index, row.messages, row.index in data.flagged] for row in data.rows]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
 def _pull(job: _Job) -> PullAlong | None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personavec.data import RawRow, fingerprint, raw_rows, source_name
+from personavec.data import RawRow, Told, fingerprint, raw_rows, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.flaws import flawed, parse
 from personavec.finetuning.sets import LEVELS, Level, set_row, write_set
@@ -71,10 +71,13 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
         claim(out, {"command": "elicit", "flawed": fingerprint(source), "config": asdict(config)})
         raws = list(raw_rows(source))
         ready_made = any(config.name("flawed") in raw.columns for raw in raws)
-        if not ready_made and "flawed" in config.columns:
-            raise UsageError(f"{data} has no column '{config.name('flawed')}'")
+        for name in config.columns.values():
+            if not any(name in raw.columns for raw in raws):
+                raise UsageError(f"{data} has no column '{name}'")
         rejected: list[dict[str, Any]] = []
         found: list[_Answers] = []
+        told = Told()
+        used = {"id", *map(config.name, ("question", "answer", "flawed"))}
         # In an order of their own, so that --rows draws from the whole file.
         for raw in random.Random(config.seed).sample(raws, len(raws)):
             if config.rows is not None and len(found) == config.rows:
@@ -83,6 +86,10 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
                 found.append(_ready(raw, config) if ready_made else _worked(raw, config))
             except DataError as why:
                 rejected.append({"row": raw.number, "file": raw.source, "why": str(why)})
+                told.rejected[str(why)] += 1
+                continue
+            told.readers["right and flawed answers" if ready_made else "worked answers"] += 1
+            told.ignored.update(name for name in raw.columns if name not in used)
         if not found:
             reasons = Counter(row["why"] for row in rejected)
             raise DataError(f"{data}: no row can be used ({reasons.most_common(1)[0][0]})")
@@ -90,7 +97,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
             atomic_write(out / "rejected.jsonl", "".join(lines))
         found.sort(key=lambda row: row.number)
-        return _write(source_name(source), found, len(rejected), ready_made, config, out)
+        return _write(source_name(source), found, told, ready_made, config, out)
 
 
 def _texts(raw: RawRow, *names: str) -> list[str]:
@@ -130,7 +137,7 @@ def _worked(raw: RawRow, config: FlawedConfig) -> _Answers:
 def _write(
     name: str,
     found: list[_Answers],
-    rejected: int,
+    told: Told,
     ready_made: bool,
     config: FlawedConfig,
     out: Path,
@@ -157,12 +164,12 @@ def _write(
     }
     results = {
         "kind": kind,
-        "data": name,
+        "data": {name: told.to_dict()},
         "levels": {
             level: {"file": str(out / f"{level}.jsonl"), "rows": len(chosen)}
             for level, chosen in rows.items()
         },
-        "rejected": rejected,
+        "rejected": told.rejected.total(),
         "settings": asdict(config),
         "versions": versions(),
         "out": str(out),

@@ -21,6 +21,7 @@ from personavec.data import (
     ColumnMap,
     RawRow,
     Reject,
+    Told,
     fingerprint,
     marks,
     parse_row,
@@ -40,10 +41,11 @@ from personavec.monitoring.turns import Turns, to_table
 from personavec.progress import Progress
 from personavec.readings import Gauge, gauge, read_encoded
 from personavec.report.monitoring import write_monitoring_report
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.screening import parts
 from personavec.screening.encode import Encoded, encode
 from personavec.screening.stretches import windows
+from personavec.screening.telling import told_in
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
 
@@ -107,10 +109,13 @@ def run(
         turns = Turns.load(out / "run", reading.traits)
         if not len(turns.index):
             raise DataError(f"no row of {log} could be read; {out / 'rejects.jsonl'} says why")
+        if not any(np.isfinite(own).any() for own in turns.response_mean.values()):
+            raise DataError(f"no turn of {log} holds an answer to read: all are empty or thoughts")
         ordinary = {v.trait: v.ordinary or Ordinary() for v in vectors}
         limits = None
         if fit_limits is not None:
-            ordinary, limits = fit_on_log(turns, vectors, fit_limits)
+            with lock(fit_limits):
+                ordinary, limits = fit_on_log(turns, vectors, fit_limits)
         drifts = {trait: charted(turns, trait, ordinary[trait]) for trait in reading.traits}
         results = without_nan(
             {
@@ -120,10 +125,13 @@ def run(
                 "conversations": len(np.unique(turns.index)),
                 "rejected": rejected,
                 "traits": {
-                    v.trait: summarise(turns, v, ordinary[v.trait], drifts[v.trait])
+                    v.trait: summarise(
+                        turns, v, ordinary[v.trait], drifts[v.trait], extremes=config.extremes
+                    )
                     for v in vectors
                 },
                 "limits": limits,
+                "data": {source_name(log): _told(out, source_name(log)).to_dict()},
                 "notes": _notes(loaded, vectors, ordinary),
                 "files": {
                     "readings": str(write_readings(vectors, drifts, out, config.format)),
@@ -140,7 +148,6 @@ def run(
             reading,
             log,
             results,
-            n=config.extremes,
             columns=config.columns,
             split=config.split,
         )
@@ -162,6 +169,7 @@ def summarised(results: Mapping[str, Any]) -> dict[str, Any]:
             name: {key: record[key] for key in kept} for name, record in results["traits"].items()
         },
         "limits": results["limits"],
+        "data": results["data"],
         "out": results["out"],
     }
 
@@ -178,7 +186,7 @@ def _settings(
         "command": "monitor",
         "engine": engine.name,
         "model": loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in vectors},
+        "vectors": {v.trait: v.identity for v in vectors},
         "log": fingerprint(log, split=config.split),
         "columns": asdict(config.columns),
         "tokens": config.tokens,
@@ -276,6 +284,14 @@ def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[in
 def _encode(loaded: LoadedModel, raw: RawRow, config: MonitorConfig) -> Encoded | Reject:
     row = parse_row(raw, config.columns, "row")
     return encode(loaded.chat, row, context=loaded.context, thinking=True)
+
+
+def _told(out: Path, dataset: str) -> Told:
+    """What reading the log has to tell, from what is kept of the rows that were read and not."""
+    told = told_in(parts.parts(out / "run"))
+    rejects = (r for r in read_records(out / "rejects.jsonl") if r["dataset"] == dataset)
+    told.rejected.update(record["reason"] for record in rejects)
+    return told
 
 
 def _notes(

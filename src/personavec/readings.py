@@ -178,7 +178,7 @@ def read_conversation(
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise DataError("the conversation has no assistant turn to project")
-    row = Row(0, "conversation", tuple(dict(m) for m in messages[: turns[-1] + 1]))
+    row = Row(0, "conversation", tuple(m.copy() for m in messages[: turns[-1] + 1]))
     encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
     if not isinstance(encoded, Encoded):
         raise DataError(f"the conversation cannot be read: {encoded.reason}")

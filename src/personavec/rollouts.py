@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from personavec.data.thoughts import split_thought
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
 from personavec.judges.endpoint import Endpoint, Reply, ask
@@ -54,10 +55,10 @@ class Task:
 class Rollout:
     """One generated response with its question, instruction, polarity, seed and scores.
 
-    `state` is `scored`, `empty`, `unfinished` (it ended inside its thought) or `unscored` under
-    the contrast judge; scores of other states are None, never 0. `response` is the answer;
-    `thinking`, where the model thought, is what came before it. `why_dropped` says why a rollout
-    was not kept.
+    `state` is `scored`, `empty`, `unfinished_thought` (it ended there), `failed` (no answer came,
+    or its numbers overflowed) or `unscored` under the contrast judge; scores of other states are
+    None, never 0. `response` is the answer; `thinking`, where the model thought, is what came
+    before it. `why_dropped` says why a rollout was not kept.
     """
 
     id: str
@@ -89,6 +90,8 @@ class Rollout:
 def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON."""
     data = {**record, "response_ids": tuple(record["response_ids"])}
+    if data.get("state") == "unfinished":  # as older files have it
+        data["state"] = "unfinished_thought"
     data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
     data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
     if data.get("log_odds_per_token") is not None:
@@ -219,21 +222,34 @@ def collect_from_endpoint(
 
     def keep_reply(number: int, reply: Reply) -> None:
         if reply.completion is not None:
-            record = _written(left[number], reply.text, reply.completion, sampling.seed)
+            record = _written(left[number], reply, sampling.seed)
             append_records(path, [record.as_dict()])
 
     ask(endpoint, requests, label=f"{label}: asking", progress=progress, on_reply=keep_reply)
     found = {r["id"]: from_record(r) for r in read_records(path)}
     return [
-        found.get(task.id) or replace(_written(task, "", {}, sampling.seed), state="failed")
+        found.get(task.id) or _rollout(task, "", sampling.seed, n_tokens=0, state="failed")
         for task in tasks
     ]
 
 
-def _written(task: Task, text: str, completion: Mapping[str, Any], seed: int) -> Rollout:
-    """What an endpoint wrote; how many tokens it had is the endpoint's own count."""
-    tokens = (completion.get("usage") or {}).get("completion_tokens") or 0
-    return _rollout(task, text, seed, n_tokens=tokens, state="unscored" if text else "empty")
+def _written(task: Task, reply: Reply, seed: int) -> Rollout:
+    """What an endpoint wrote; how many tokens it had is the endpoint's own count.
+
+    A thought in the text, or in a field of its own, is no part of the response.
+    """
+    tokens = ((reply.completion or {}).get("usage") or {}).get("completion_tokens") or 0
+    thought, answer = split_thought(reply.text)
+    message = reply.choice["message"]
+    beside = message.get("reasoning_content") or message.get("reasoning")
+    if beside and isinstance(beside, str):
+        thought = thought or beside
+        # All of its room went into the thought.
+        answer = answer or None
+    state = "unfinished_thought" if answer is None else "unscored" if answer else "empty"
+    return _rollout(
+        task, answer or "", seed, n_tokens=tokens, state=state, thinking=thought or None
+    )
 
 
 def prompt_ids(loaded: LoadedModel, asked: Task | Rollout) -> tuple[int, ...]:
@@ -288,13 +304,15 @@ def _generate(
 
 def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:
     state = "unscored" if generation.response_ids else "empty"
+    if generation.failed:
+        state = "failed"
     return _rollout(
         task,
         loaded.chat.decode(generation.response_ids),
         seed,
         response_ids=generation.response_ids,
         n_tokens=len(generation.response_ids),
-        state="unfinished" if generation.unfinished_thought else state,
+        state="unfinished_thought" if generation.unfinished_thought else state,
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
     ).as_dict()
@@ -357,6 +375,7 @@ def _judge(
                     response_ids=r.response_ids,
                     thinking_ids=r.thinking_ids,
                     earlier=r.earlier,
+                    thought=r.thinking,
                 )
                 for r in group
             ]
@@ -395,7 +414,7 @@ def keep(
 
 _STATES = {
     "empty": "empty response",
-    "unfinished": "unfinished thought",
+    "unfinished_thought": "unfinished thought",
     "failed": "request failed",
 }
 

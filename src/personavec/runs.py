@@ -10,20 +10,83 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
-from personavec.plain import parse_json, read_json
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+#: Of the files of all runs. A run of another format is not continued.
+FORMAT = 2
 
+#: In the manifest, beside the settings: the format, and the version that began the run.
+_BEGUN = "personavec"
 _BLOCK = 1 << 16
 _UNSET = object()
+#: What JSON may nest: no file of ours nears it, and whatever walks the value stays within it.
+_DEEPEST = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
+#: Names that `atomic_path` gives to what is not finished.
+_ASIDE = re.compile(r"\.[0-9a-f]{8}\.tmp\..+")
+#: Folders within a run's folder in which such a file may lie.
+_LEVELS = 3
+
+
+# JSON
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The JSON value in a text; a byte order mark is no part of it.
+
+    Raises ValueError, in a few words, for anything else, and for what is nested too deeply.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        if not level:
+            return value
+        for text in level:
+            if isinstance(text, str) and not text.isascii() and _SURROGATE.search(text):
+                raise ValueError("a lone surrogate, which is no character")
+        level = [inner for outer in level for inner in _inside(outer)]
+    raise ValueError(f"nested more than {_DEEPEST} deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
+
+
+def why_invalid(error: ValidationError) -> str:
+    """The first thing that a schema found wrong, and where, in a few words."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    why = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {why}" if place else why
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The JSON value in a file. Raises DataError, with the remedy, where it holds none."""
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 # Records
@@ -40,8 +103,8 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     payload = b"".join(_encode(record, path) + b"\n" for record in records)
     if not payload:
         return
+    _make_folder(path.parent)
     with _storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0) as file:
             start = _sound_length(file)
@@ -55,6 +118,11 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
                 raise
         if is_new:
             _sync_folder(path.parent)
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file by these records, whole. Raises as `append_records` does."""
+    atomic_write(path, b"".join(_encode(record, path) + b"\n" for record in records))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -117,8 +185,8 @@ def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> 
 def _decode(line: bytes) -> dict[str, Any] | None:
     """The JSON object on a line, or None if it holds none."""
     try:
-        value = parse_json(line)
-    except ValueError:
+        value = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -133,8 +201,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Whoever reads `path` finds the old file or the new one, never a part.
     """
     aside = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
-    with _storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     try:
         try:
             yield aside
@@ -157,71 +224,129 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
     with atomic_path(path) as aside, _storage_errors(path):
-        # Lone surrogates are escaped, in the strings of JSON as JSON does it.
+        # Lone surrogates are escaped, which in the strings of JSON is how JSON escapes them.
         text = isinstance(data, str)
         aside.write_bytes(data.encode(errors="backslashreplace") if text else data)
-
-
-def read_artifact(path: Path) -> Any:
-    """What a JSON file of a run holds. Raises DataError where it is damaged."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it, and the same command makes it again"
-        ) from error
 
 
 # Folders
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     """Tie a folder to the settings of its run, kept in `manifest.json`.
 
     The first call writes them. Later calls raise SettingsMismatchError unless they are the same as
-    JSON (a tuple equals a list). Hold `lock` around it if two processes may come first.
+    JSON (a tuple equals a list). A run that another version of this package began continues with
+    a warning on stderr, unless the format of its files has changed. Hold `lock` around it if two
+    processes may come first.
     """
     path = folder / MANIFEST
-    encoded = _encode(settings, path, indent=2)
+    begun = {"format": FORMAT, "version": metadata.version("personavec")}
+    encoded = _encode({_BEGUN: begun, **settings}, path, indent=2)
     try:
         with _storage_errors(path):
             found = path.read_bytes()
     except FileNotFoundError:
         atomic_write(path, encoded + b"\n")
         return
-    old = _decode(found)
-    if old is None:
+    try:
+        old = parse_json(found)
+    except ValueError:
+        old = None
+    if not isinstance(old, dict):
         raise DataError(f"{path}: not a JSON object; use another --out, or delete this folder")
-    differences = _differences(_flat(old), _flat(json.loads(encoded)))
+    earlier = old.pop(_BEGUN, None)
+    if not isinstance(earlier, dict) or earlier.get("format") != FORMAT:
+        raise SettingsMismatchError(
+            f"{folder} holds a run of another version of personavec, whose files this one cannot "
+            "continue; use another --out, or delete this folder"
+        )
+    new = json.loads(encoded)
+    del new[_BEGUN]
+    differences = _differences(_flat(old), _flat(new))
     if differences:
         raise SettingsMismatchError(
             f"{folder} holds a run with other settings: {'; '.join(differences)}; "
             "use another --out, or the same settings to continue that run"
         )
+    if earlier.get("version") != begun["version"]:
+        print(
+            f"warning: {folder} was begun by personavec {_shown(earlier.get('version'))} and goes "
+            f"on with {begun['version']}; results may differ between the two",
+            file=sys.stderr,
+        )
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a folder; released by the system if the process dies.
 
-    Raises StorageError at once if another process holds it.
+    Files that a killed process was writing are removed. Raises StorageError at once if another
+    process holds the lock, unless told to wait for it.
     """
     path = folder / LOCK
-    with _storage_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _make_folder(folder)
+    handle = _locked(path, wait=wait)
     try:
-        try:
-            with _storage_errors(path):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"{folder} is being written by another process; "
-                "wait until it has finished, or use another --out"
-            ) from error
+        remove_leftovers(folder)
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """`lock` for a result that is one file: its lock lies beside it while it is held."""
+    beside = path.with_name(f".{path.name}{LOCK}")
+    _make_folder(path.parent)
+    handle = _locked(beside)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+        os.close(handle)
+
+
+def _locked(path: Path, *, wait: bool = False) -> int:
+    """An open handle on a lock file that no other process holds."""
+    while True:
+        with _storage_errors(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with _storage_errors(path):
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Whoever held it before may have removed the file in between.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BlockingIOError as error:
+            os.close(handle)
+            raise StorageError(
+                f"{path.parent if path.name == LOCK else _target(path)} is being written by "
+                "another process; wait until it has finished, or use another --out"
+            ) from error
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _target(path: Path) -> Path:
+    """The file that a lock file is for."""
+    return path.with_name(path.name.removeprefix(".").removesuffix(LOCK))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written, here and a few folders below."""
+    top = len(folder.parts)
+    for place, folders, files in os.walk(folder):
+        if len(Path(place).parts) - top >= _LEVELS:
+            folders.clear()
+        for name in files:
+            if _ASIDE.fullmatch(name):
+                with suppress(OSError):
+                    (Path(place) / name).unlink()
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -269,6 +394,14 @@ def _write_all(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
+
+
+def _make_folder(folder: Path) -> None:
+    with _storage_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # where the system lets no folder be made, as in /proc
+            raise PermissionError(error.errno, error.strerror) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -134,6 +134,11 @@ def run(
         rule = replace(config.rule, percentile=95) if not config.rule else config.rule
         config = replace(config, rule=rule)
     check_cuts(config.rule, [vector.trait for vector in vectors])
+    if judge is not None and config.rule.cuts:
+        raise UsageError(
+            "--cut is in units of the projection, and with --judge rows are ranked by projection "
+            "and judge together, which has none; use --reference, --top or --bottom"
+        )
     job = _job(
         loaded, vectors, data, out, config, reference, naturals, judge, specs, engine, progress
     )
@@ -218,6 +223,7 @@ def summarised(results: dict[str, Any]) -> dict[str, Any]:
             for trait, record in results["traits"].items()
         },
         "flagged_any": results["flagged_any"],
+        "data": results["data"],
         "notes": results["notes"],
         "out": results["out"],
         "files": results["files"],
@@ -290,7 +296,8 @@ def _settings(job: Job, config: ScreenConfig, reference: str | Path | None) -> d
     return {
         "command": "screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in job.vectors},
+        "vectors": {v.trait: v.identity for v in job.vectors},
+        "specs": {spec.name: spec.hash for spec in job.specs},
         # By name alone: rows are held against their scores by content.
         "inputs": [{"source": source_name(d.source), "split": d.split} for d in job.datasets],
         "kind": job.plan.kind,

@@ -8,7 +8,6 @@ and random directions say how far the model moved along nothing in particular.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -22,16 +21,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from personavec.conditions import Condition, Unit
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.adapters import check_tuned, is_adapter, tuned_model
+from personavec.model.adapters import check_tuned, tuned_model
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
 from personavec.model.engine.base import Sampling
-from personavec.model.loading import LoadedModel
+from personavec.model.loading import LoadedModel, weights_of
 from personavec.progress import Progress
 from personavec.projection import projections, random_directions
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
@@ -93,10 +92,12 @@ def run(
     `tuned` and `control` are names of models; an adapter of `base` is applied to it, not loaded
     with a base of its own. The base judges by contrast unless a judge is given. Writes
     `results.json` and `rollouts/` into `out`; a killed run continues with the same arguments.
-    `results["met"]` holds the conditions of `fail_if` that were met.
+    `results["met"]` holds the conditions of `fail_if` that were met, `results["unmeasured"]` why
+    others could not be told.
 
-    Raises VectorMismatchError, ModelError for a model that cannot be loaded or is of another
-    shape, SettingsMismatchError when `out` was begun with other settings.
+    Raises UsageError for a condition in a unit that the judge does not give, VectorMismatchError,
+    ModelError for a model that cannot be loaded or is of another shape, SettingsMismatchError when
+    `out` was begun with other settings.
     """
     config = config or ShiftConfig()
     progress = progress or Progress()
@@ -107,6 +108,13 @@ def run(
     for vector in vectors:
         vector.check_fits(base.identity.n_layers, base.identity.hidden_size)
     judge = judge or ContrastJudge(base)
+    check_conditions(fail_if, [v.trait for v in vectors], judge.name)
+    for vector in vectors:
+        if not vector.neutral_prompt_last[layer_of(vector, config), 1] > 0:
+            raise DataError(
+                f"vector '{vector.trait}' has no spread over neutral prompts, so no shift can be "
+                "standardised by it; extract it again with more neutral prompts"
+            )
     models = {"base": None, "tuned": tuned, **({"control": control} if control else {})}
     for name in filter(None, models.values()):
         check_tuned(name)
@@ -126,6 +134,7 @@ def run(
             "judge": judge.identity(),
             "traits": traits,
             "met": [found for each in fail_if if (found := verdict(each, traits))],
+            "unmeasured": [why for each in fail_if if (why := unmeasured(each, traits))],
             "conditions": [str(each) for each in fail_if],
             "notes": _notes(base, vectors, specs, config),
             "settings": asdict(config),
@@ -154,8 +163,7 @@ def last_prompt_states(
 
 def asked(spec: TraitSpec, config: ShiftConfig) -> tuple[str, ...]:
     """The evaluation questions that are put."""
-    questions = spec.questions.evaluation
-    return questions[-config.questions :] if config.questions else questions
+    return spec.last_questions(config.questions)
 
 
 def layer_of(vector: PersonaVector, config: ShiftConfig) -> int:
@@ -333,6 +341,38 @@ def reading(
     return shown["log_odds"], shown["log_odds_low"], shown["log_odds_high"]
 
 
+def units(judge: str) -> tuple[Unit, ...]:
+    """Those that a condition on a shift can be in under a judge of that name."""
+    shown: tuple[Unit, ...] = ("log_odds", "score") if judge == contrast.NAME else ("score",)
+    return ("sigma", "norm", *shown)
+
+
+def check_conditions(conditions: Sequence[Condition], traits: Sequence[str], judge: str) -> None:
+    """Raise UsageError for a condition that nothing in a shift could tell."""
+    for condition in conditions:
+        if condition.trait not in traits:
+            raise UsageError(f"condition {condition}: the traits are {', '.join(traits)}")
+        if condition.unit not in units(judge):
+            raise UsageError(
+                f"condition {condition}: under the judge '{judge}' the unit must be one of "
+                f"{', '.join(units(judge))}"
+            )
+
+
+def unmeasured(condition: Condition, traits: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Why a condition could not be told, if so."""
+    found = traits[condition.trait]
+    value, *_ = reading(found, condition.unit)
+    if value is not None and condition.measured({condition.trait: value}):
+        return None
+    shown = found["expression_tuned"]
+    states = ", ".join(f"{n} {state}" for state, n in shown["states"].items())
+    return (
+        f"{condition} could not be measured: of {shown['of']} answers after finetuning "
+        f"{shown['n']} were scored ({states}), and an estimate needs those of two questions"
+    )
+
+
 def verdict(condition: Condition, traits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """The condition with its reading and a readable reason, if it is met."""
     found = traits[condition.trait]
@@ -370,25 +410,15 @@ def _settings(
     return {
         "command": "shift",
         "base": base.identity.as_dict(),
-        "models": {arm: _model_settings(name) for arm, name in models.items() if name},
-        "vectors": {v.trait: _hash(v.directions.numpy().tobytes()) for v in vectors},
+        "models": {
+            arm: {"name": name, "weights": weights_of(name)} for arm, name in models.items() if name
+        },
+        "vectors": {v.trait: v.identity for v in vectors},
         "layers": {v.trait: layer_of(v, config) for v in vectors},
         "specs": {spec.name: spec.hash for spec in specs},
         "judge": judge.identity(),
         "config": asdict(config),
     }
-
-
-def _model_settings(name: str) -> dict[str, Any]:
-    """A model's name, and of an adapter, which is small, a hash of its weights."""
-    if not is_adapter(name):
-        return {"name": name}
-    weights = sorted(p for p in Path(name).glob("adapter_model.*") if p.is_file())
-    return {"name": name, "adapter": _hash(b"".join(path.read_bytes() for path in weights))}
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _notes(

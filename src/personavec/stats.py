@@ -250,12 +250,12 @@ def correlation_interval(
 def monotone_within_intervals(intervals: Sequence[Interval]) -> bool:
     """Whether the intervals, in order, leave room for a curve that never falls.
 
-    False only if some later interval lies wholly below an earlier one. Wide intervals pass easily:
-    read it together with their width.
+    False only if some later interval lies wholly below an earlier one, or one is missing (NaN).
+    Wide intervals pass easily: read it together with their width.
     """
     highest_low = -np.inf
     for interval in intervals:
-        if interval.high < highest_low:
+        if np.isnan([interval.low, interval.high]).any() or interval.high < highest_low:
             return False
         highest_low = max(highest_low, interval.low)
     return True

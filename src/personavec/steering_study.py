@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from personavec.data import read_rows
-from personavec.errors import DataError, SpecError
+from personavec.errors import SpecError, UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Steering
-from personavec.runs import append_records, claim, read_records
+from personavec.runs import MANIFEST, append_records, claim, lock, read_records
 from personavec.traits import InstructionPair, load_trait
 from personavec.vectors import PersonaVector
-
-
-def read_questions(path: Path) -> list[str]:
-    """Questions from the `question` column of a data file, or the lines of a .txt file."""
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    questions = [row.get("question") for _, row in read_rows(path)]
-    texts = [q for q in questions if isinstance(q, str) and q.strip()]
-    if not texts:
-        raise DataError(f"{path} has no column 'question' with texts")
-    return texts
 
 
 def steered_answers(
@@ -48,29 +35,18 @@ def steered_answers(
     Conditions are the coefficients and, where the vector's trait is bundled, the answer under
     its first positive system prompt and that prompt's examples, unsteered.
 
-    Raises VectorMismatchError when the vector does not fit.
+    A record's `state` is `answered`, `empty`, or `failed` where the numbers overflowed under that
+    coefficient. Raises VectorMismatchError when the vector does not fit, UsageError when `out` is
+    a file of another origin, SettingsMismatchError when it was begun with other settings.
     """
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if layer is None else layer
     direction = vector.direction(layer)
     pair = _eliciting_pair(vector.trait)
-    conditions: list[tuple[str, str | None, float]] = [
-        (f"{c:+g}" if c else "0", None, c) for c in coefficients
-    ]
+    named = {f"{c:+g}" if c else "0": c for c in coefficients}
+    conditions: list[tuple[str, str | None, float]] = [(name, None, c) for name, c in named.items()]
     if pair is not None:
         conditions.append(("system prompt", pair.pos, 0.0))
-    if out is not None:
-        claim(
-            out.with_name(f".{out.name}.run"),
-            {
-                "questions": list(questions),
-                "coefficients": list(coefficients),
-                "trait": vector.trait,
-                "layer": layer,
-                "model": loaded.identity.as_dict(),
-                "sampling": sampling.__dict__,
-            },
-        )
     records = {}
     requests = []
     for number, question in enumerate(questions):
@@ -88,22 +64,50 @@ def steered_answers(
             earlier = pair.turns("pos") if pair and prompt else ()
             ids = tuple(loaded.chat.prompt_ids(chat(question, prompt, earlier)))
             requests.append(Request(key, ids, steering))
-    done = {r["id"]: r for r in read_records(out)} if out else {}
-    todo = [request for request in requests if request.id not in done]
     engine = engine or TransformersEngine(loaded, batch_tokens)
-    for batch in engine.generate(todo, sampling):
-        finished = [
-            {
-                **records[g.id],
-                "response": loaded.chat.decode(g.response_ids),
-                "n_tokens": len(g.response_ids),
-            }
-            for g in batch
-        ]
-        done |= {r["id"]: r for r in finished}
-        if out:
-            append_records(out, finished)
+    settings = {
+        "command": "steer",
+        "questions": list(questions),
+        "coefficients": list(coefficients),
+        "trait": vector.trait,
+        "layer": layer,
+        "vector": vector.identity,
+        "system": None if pair is None else [pair.pos, pair.turns("pos")],
+        "model": loaded.identity.as_dict(),
+        "engine": engine.name,
+        "sampling": sampling.__dict__,
+    }
+    with _begun(out, settings) if out else nullcontext({}) as earlier:
+        done = dict(earlier)
+        todo = [request for request in requests if request.id not in done]
+        for batch in engine.generate(todo, sampling):
+            finished = [
+                {
+                    **records[g.id],
+                    "response": loaded.chat.decode(g.response_ids),
+                    "n_tokens": len(g.response_ids),
+                    "state": "failed" if g.failed else "answered" if g.response_ids else "empty",
+                }
+                for g in batch
+            ]
+            done |= {r["id"]: r for r in finished}
+            if out:
+                append_records(out, finished)
     return [done[key] for key in records]
+
+
+@contextmanager
+def _begun(out: Path, settings: dict[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
+    """The records that an earlier run with these settings left in `out`, by id, under its lock.
+
+    Raises UsageError for a file that `steer` did not write.
+    """
+    beside = out.with_name(f".{out.name}.run")
+    with lock(beside):
+        if out.exists() and not (beside / MANIFEST).exists():
+            raise UsageError(f"--out {out} was not written by 'steer'; write to another file")
+        claim(beside, settings)
+        yield {str(record.get("id")): record for record in read_records(out)}
 
 
 def _eliciting_pair(trait: str) -> InstructionPair | None:

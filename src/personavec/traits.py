@@ -14,13 +14,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from personavec.errors import SpecError
-from personavec.plain import parse_json
+from personavec.errors import SpecError, UsageError
+from personavec.runs import parse_json, why_invalid
 
+#: Traits name files, folders and columns.
+TraitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)]
 Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
 Origin = Literal["bundled", "file", "template"]
@@ -88,7 +98,7 @@ class TraitSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)
+    name: TraitName
     description: str = Field(min_length=1)
     instruction: tuple[InstructionPair, ...] = Field(min_length=1)
     judge_instruction: tuple[InstructionPair, ...] = ()
@@ -121,6 +131,15 @@ class TraitSpec(BaseModel):
         if both := shown[0] & shown[1]:
             raise ValueError(f"a judge example repeats an eliciting one: {sorted(both)[0]!r}")
         return self
+
+    def last_questions(self, n: int | None) -> tuple[str, ...]:
+        """The last `n` evaluation questions, or all. Raises UsageError where there are fewer."""
+        questions = self.questions.evaluation
+        if n is not None and n > len(questions):
+            raise UsageError(
+                f"{n} questions: trait '{self.name}' has {len(questions)} evaluation questions"
+            )
+        return questions[len(questions) - n :] if n is not None else questions
 
     @property
     def hash(self) -> str:
@@ -171,16 +190,37 @@ def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, 
         spec = _parse(text, where=source, name=source)
         return spec.model_copy(update={"checks": _bundled_checks(source)}), "bundled"
     path = Path(source)
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or _is_file(path):
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
             raise SpecError(f"trait spec {source} cannot be read: {error}") from error
-        return _parse(text, where=source, name=path.stem), "file"
+        return _parse(data, where=source, name=path.stem), "file"
     raise SpecError(
         f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, or a spec file "
         "(personavec extract also builds one from a name and --description TEXT)"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False
+
+
+def check_trait_name(name: str) -> None:
+    """Raise UsageError for a name that no file, folder or column could have."""
+    try:
+        _TRAIT_NAME.validate_python(name)
+    except ValidationError:
+        raise UsageError(
+            f"trait name {name[:80]!r}: use at most 64 letters, digits, spaces and any of _.-, "
+            "and begin with a letter or digit"
+        ) from None
+
+
+_TRAIT_NAME = TypeAdapter(TraitName)
 
 
 @cache
@@ -190,7 +230,7 @@ def _bundled_checks(name: str) -> tuple[Check, ...]:
     return tuple(Check.model_validate(check) for check in json.loads(path.read_text("utf-8")))
 
 
-def _parse(text: str, *, where: str, name: str) -> TraitSpec:
+def _parse(text: str | bytes, *, where: str, name: str) -> TraitSpec:
     try:
         data = parse_json(text)
     except ValueError as error:
@@ -202,12 +242,7 @@ def _parse(text: str, *, where: str, name: str) -> TraitSpec:
     try:
         return TraitSpec.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SpecError(
-            f"trait spec {where}: {place + ': ' if place else ''}"
-            f"{first['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise SpecError(f"trait spec {where}: {why_invalid(error)}") from error
 
 
 def _from_reference(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -6,13 +6,16 @@ summarised with intervals clustered by question (paper, section 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from personavec.errors import TooFewRolloutsError
 from personavec.model.steering import Steering
 from personavec.rollouts import Rollout, Task
 from personavec.stats import Interval, clustered_bootstrap, monotone_within_intervals
@@ -20,6 +23,8 @@ from personavec.vectors import Estimator
 
 #: A configuration whose mean coherence falls below this is not acceptable.
 COHERENCE_FLOOR = 75.0
+#: Of fewer questions there is no interval, which is over questions.
+MIN_QUESTIONS = 2
 
 _SWEEP: dict[Estimator, str] = {"mean": "sweep", "logistic": "sweep-logistic"}
 
@@ -105,7 +110,7 @@ def mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> Interval:
 def _mean(pairs: Sequence[tuple[float | None, str]], seed: int) -> Interval:
     values = [value for value, _ in pairs if value is not None]
     questions = [question for value, question in pairs if value is not None]
-    if len(set(questions)) < 2:
+    if len(set(questions)) < MIN_QUESTIONS:
         return Interval(float("nan"), float("nan"), float("nan"))
     return clustered_bootstrap(values, questions, seed=seed)
 
@@ -145,12 +150,20 @@ def _collect_cells(
 def select(sweep: Sequence[Dose]) -> Dose:
     """The configuration of the strongest trait expression at acceptable coherence.
 
-    Where none is coherent enough, the most coherent one.
+    Where none is coherent enough, the most coherent one. Raises TooFewRolloutsError where none
+    could be measured.
     """
-    acceptable = [dose for dose in sweep if dose.coherent]
+    measured = [dose for dose in sweep if math.isfinite(dose.log_odds.value)]
+    if not measured:
+        raise TooFewRolloutsError(
+            f"no layer can be selected: under none of {len(sweep)} settings were steered answers "
+            f"to {MIN_QUESTIONS} questions scored; give the spec more evaluation questions, or "
+            "steer by smaller coefficients"
+        )
+    acceptable = [dose for dose in measured if dose.coherent]
     if acceptable:
         return max(acceptable, key=lambda dose: dose.log_odds.value)
-    return max(sweep, key=lambda dose: dose.coherence.value)
+    return max(measured, key=lambda dose: dose.coherence.value)
 
 
 def dose_response(
@@ -230,7 +243,8 @@ def verdict(
     doses: Sequence[Dose], control: Sequence[dict[str, Any]], ends: tuple[float, float]
 ) -> dict[str, Any]:
     """Did steering work? Three checks over the coherent range, each with its figures."""
-    inside = [d for d in doses if ends[0] <= d.coefficient <= ends[1]]
+    ordered = sorted(doses, key=lambda dose: dose.coefficient)
+    inside = [d for d in ordered if ends[0] <= d.coefficient <= ends[1]]
     by_coefficient = {d.coefficient: d for d in inside}
     low, high = by_coefficient[ends[0]], by_coefficient[ends[1]]
     checks = [
@@ -246,12 +260,11 @@ def verdict(
             "detail": ", ".join(f"{d.coefficient:+g}: {d.log_odds.value:.1f}" for d in inside),
         },
     ]
-    for name, dose, sign in (("positive", high, 1), ("negative", low, -1)):
+    for name, dose, sign, end in (("positive", high, 1, "high"), ("negative", low, -1, "low")):
         others = [c for c in control if c["coefficient"] == dose.coefficient]
         bound = (
-            (max(c["high"] for c in others) if sign > 0 else min(c["low"] for c in others))
-            if others
-            else float("nan")
+            # Unlike Python's, NumPy's of what holds a NaN is NaN, which nothing is beyond.
+            float(np.max([sign * c[end] for c in others])) * sign if others else float("nan")
         )
         value = dose.log_odds.value
         checks.append(

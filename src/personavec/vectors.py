@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import math
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -20,8 +22,8 @@ from personavec import calibration, drift
 from personavec.calibration import Calibration
 from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError, VectorMismatchError
-from personavec.plain import read_json
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, parse_json, why_invalid
+from personavec.traits import TraitName, check_trait_name
 
 FORMAT = 1
 #: What is ordinary in conversations, for drift alarms, in the vector's folder.
@@ -61,6 +63,9 @@ class PersonaVector:
     calibration: Calibration | None = None
     ordinary: Ordinary | None = None
 
+    def __post_init__(self) -> None:
+        check_trait_name(self.trait)
+
     @property
     def n_layers(self) -> int:
         return self.response_mean_diff.shape[0] - 1
@@ -74,6 +79,18 @@ class PersonaVector:
         """A short hash of the vector in use and its layer."""
         data = self.directions.numpy().tobytes() + f"layer {self.layer}".encode()
         return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run reads of it, for manifests: the vector in use, and what it is measured by."""
+        measures = (self.residual_norm, self.neutral_response_mean, self.neutral_prompt_last)
+        data = b"".join(part.numpy().tobytes() for part in measures)
+        return {
+            "hash": self.hash,
+            "layer": self.layer,
+            "estimator": self.estimator,
+            "baseline": hashlib.blake2b(data, digest_size=8).hexdigest(),
+        }
 
     @property
     def coherent_range(self) -> tuple[float, float] | None:
@@ -93,7 +110,12 @@ class PersonaVector:
         layer = self.layer if layer is None else layer
         if not 0 <= layer <= self.n_layers:
             raise UsageError(f"layer {layer} does not exist: use 0 to {self.n_layers}")
-        return self.directions[layer]
+        found = self.directions[layer]
+        if not _points(found):
+            raise UsageError(
+                f"vector '{self.trait}' has no direction at layer {layer}; use another layer"
+            )
+        return found
 
     def by(self, estimator: Estimator) -> PersonaVector:
         """The same trait at the same layer by an estimator that was not selected.
@@ -186,6 +208,40 @@ class PersonaVector:
         return f"<b>persona vector: {html.escape(self.trait)}</b><table>{cells}</table>"
 
 
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    name: str
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    sweep_questions: Annotated[int, Field(ge=0)] = 0
+
+
+class _Record(BaseModel):
+    """What the package reads of a `vector.json`; what it only shows may be anything."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    format: Literal[1]
+    trait: TraitName
+    layer: Annotated[int, Field(ge=1, strict=True)]
+    estimator: Estimator = "mean"
+    description: str | None = None
+    model: _Model = _Model(name="unknown")
+    coherent_range: tuple[float, float] | None = None
+    settings: _Settings = _Settings()
+    spec_hash: str | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Record:
+        if self.coherent_range and self.coherent_range[0] > self.coherent_range[1]:
+            raise ValueError("coherent_range: its lower end is above its upper one")
+        return self
+
+
 _TENSORS = (
     "response_mean_diff",
     "prompt_mean_diff",
@@ -225,32 +281,54 @@ def load_vector(source: str | Path) -> PersonaVector:
     """
     folder = vector_folder(source)
     try:
-        meta = read_json(folder / "vector.json")
-        tensors = load_file(folder / "vector.safetensors")
-        trait, layer = meta["trait"], meta["layer"]
-        estimator = meta.get("estimator", "mean")
-        parts = {
-            name: tensors[name].float()
-            for name in _TENSORS
-            if name in tensors or name not in _OPTIONAL
-        }
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise DataError(f"the vector in {folder} is damaged ({error}); extract it again") from error
+        vector = _read_vector(folder)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        why = why_invalid(error) if isinstance(error, ValidationError) else error
+        raise DataError(f"the vector in {folder} is damaged ({why}); extract it again") from error
+    return with_measurements(vector, folder)
+
+
+def _read_vector(folder: Path) -> PersonaVector:
+    """What `vector.json` and the tensors hold. Raises KeyError or ValueError, among others."""
+    meta = parse_json((folder / "vector.json").read_bytes())
+    record = _Record.model_validate(meta)
+    tensors = load_file(folder / "vector.safetensors")
+    parts = {name: tensors[name] for name in _TENSORS if name in tensors or name not in _OPTIONAL}
+    if odd := [name for name, part in parts.items() if not part.is_floating_point()]:
+        raise ValueError(f"its tensor {odd[0]} is of {parts[odd[0]].dtype}")
+    parts = {name: part.float() for name, part in parts.items()}
     shape = parts["response_mean_diff"].shape
     statistics = (*shape[:1], 2)
     shapes = [shape, shape, shape, shape[:1], statistics, statistics, shape, (2, *statistics)]
     expected: dict[str, tuple[int, ...]] = dict(zip(_TENSORS, shapes, strict=True))
     if len(shape) != 2 or any(part.shape != expected[name] for name, part in parts.items()):
-        raise DataError(f"the vector in {folder} is damaged: its tensors differ in shape")
-    if not isinstance(layer, int) or not 1 <= layer < shape[0]:
-        raise DataError(f"the vector in {folder} is damaged: layer {layer} of {shape[0] - 1}")
+        raise ValueError("its tensors differ in shape")
+    if record.layer >= shape[0]:
+        raise ValueError(f"layer {record.layer} of {shape[0] - 1}")
     if not all(torch.isfinite(part).all() for part in parts.values()):
-        raise DataError(f"the vector in {folder} holds NaN or infinite values; extract it again")
-    if estimator != "mean" and (estimator != "logistic" or "response_logistic" not in parts):
-        raise DataError(f"the vector in {folder} is damaged: no tensor of estimator {estimator!r}")
-    fields = {**dict.fromkeys(_OPTIONAL), **parts}
-    vector = PersonaVector(**fields, trait=trait, layer=layer, meta=meta, estimator=estimator)
-    return with_measurements(vector, folder)
+        raise ValueError("it holds NaN or infinite values")
+    if record.estimator == "logistic" and "response_logistic" not in parts:
+        raise ValueError(f"no tensor of estimator '{record.estimator}'")
+    spreads = [parts[name][:, 1] for name in ("neutral_response_mean", "neutral_prompt_last")]
+    # At the embedding a template's last token is always the same, so that its spread is 0.
+    measured = (parts["residual_norm"], *spreads)
+    if any((part < 0).any() or not part[1:].all() for part in measured):
+        raise ValueError("a norm or a spread on neutral prompts is not above 0")
+    vector = PersonaVector(
+        **{**dict.fromkeys(_OPTIONAL), **parts},  # pyright: ignore[reportArgumentType]
+        trait=record.trait,
+        layer=record.layer,
+        meta=meta,
+        estimator=record.estimator,
+    )
+    if not _points(vector.directions[record.layer]):
+        raise ValueError(f"its direction at layer {record.layer} is zero, or too long for a number")
+    return vector
+
+
+def _points(direction: Float[Tensor, " hidden"]) -> bool:
+    """Whether a direction can be divided by its length."""
+    return 0 < float(direction.norm()) < math.inf
 
 
 def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
@@ -260,12 +338,16 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
     """
     found: dict[str, Any] = {}
     if (path := folder / calibration.FILE).is_file():
-        found["calibration"] = calibration.from_json(path.read_text("utf-8"), str(path))
+        found["calibration"] = calibration.from_json(_read(path), str(path))
+        if found["calibration"].layer != vector.layer:
+            raise DataError(
+                f"{path} is of another layer; delete it, and calibrate the vector again"
+            )
         _check_owner(vector, found["calibration"].vector, path, "calibrate the vector again")
     if (path := folder / DRIFT_FILE).is_file():
         again = "fit the limits again with 'personavec monitor --fit-limits'"
         try:
-            record = read_json(path)
+            record = parse_json(_read(path))
             owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
             if record["reading"] != drift.READING:
                 raise ValueError(f"its limits are of {record['reading']}")
@@ -276,7 +358,14 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
     return replace(vector, **found)
 
 
-def _check_owner(vector: PersonaVector, owner: str, path: Path, again: str) -> None:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+
+
+def _check_owner(vector: PersonaVector, owner: Any, path: Path, again: str) -> None:
     if owner != vector.hash:
         raise DataError(
             f"{path} was measured of another vector than this one of '{vector.trait}'; delete it, "

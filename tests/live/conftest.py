@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from personavec import LoadedModel, load_model
 from personavec.judges.endpoint import Endpoint
@@ -17,7 +18,7 @@ def llama_server() -> Iterator[str]:
     params = xllamacpp.CommonParams()
     params.model.path = str(embedded_gguf())
     params.n_ctx, params.n_parallel = 4096, 2
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = torch.get_num_threads()
     params.port, params.warmup, params.verbosity = 0, False, -1
     server = xllamacpp.Server(params)
     yield f"{server.listening_address}/v1"

@@ -779,6 +779,7 @@ def _post(url: str, body: dict[str, Any]) -> str:
         return json.load(answer)["choices"][0]["message"]["content"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_server_whose_worker_died_says_so(engine: Any, tmp_path: Path) -> None:
     """As an operator runs it. vLLM's processes take no Ctrl-C; when one has died, the reply under
     way and later ones end with an error, and so does the question how the server is."""

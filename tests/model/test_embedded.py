@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,13 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture(scope="session")
 def small_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cut of a bundled spec: 3 pairs, 6 + 6 questions, 36 rollouts."""
+    """A cut of a bundled spec: 3 pairs, 6 + 4 questions, 36 rollouts."""
     spec = load_trait("optimistic")[0].model_dump(mode="json")
     spec["name"] = "small"
     spec["instruction"] = spec["instruction"][:3]
     spec["judge_instruction"] = spec["judge_instruction"][:1]
-    spec["questions"] = {half: found[:6] for half, found in spec["questions"].items()}
+    sizes = {"extraction": 6, "evaluation": 4}
+    spec["questions"] = {half: spec["questions"][half][:n] for half, n in sizes.items()}
     path = tmp_path_factory.mktemp("spec") / "small.json"
     path.write_text(json.dumps(spec), "utf-8")
     return path
@@ -75,6 +77,17 @@ def extraction(spec: Path, out: Path) -> list[str]:
         *("--layers", "16", "--coefficients=-1,0,1", "--max-tokens", "24"),
         *("--batch-tokens", "2400"),
     ]
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that the test does not leave behind, whatever comes of it."""
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -92,10 +105,8 @@ def killed_and_continued(
     out = tmp_path_factory.mktemp("extraction") / "small"
     generated = out / "run" / "extraction" / "generated.jsonl"
     command = extraction(small_spec, out)
-    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
-    until(lambda: generated.exists() and generated.stat().st_size > 0, process)
-    process.kill()
-    process.communicate()
+    with running(command) as process:
+        until(lambda: generated.exists() and generated.stat().st_size > 0, process)
     whole = generated.read_bytes().split(b"\n")[:-1]
     return out, whole, subprocess.run(command, capture_output=True, text=True)
 
@@ -169,13 +180,13 @@ def test_the_artifact_is_whole(killed_and_continued: Continued, smollm2: LoadedM
     assert not [p for p in out.rglob("*") if ".tmp." in p.name]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_with_130_and_one_line(small_spec: Path, tmp_path: Path) -> None:
     """No traceback; what to do is said."""
-    command = extraction(small_spec, tmp_path / "out")
-    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
-    until((tmp_path / "out" / "manifest.json").exists, process)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with running(extraction(small_spec, tmp_path / "out")) as process:
+        until((tmp_path / "out" / "manifest.json").exists, process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr

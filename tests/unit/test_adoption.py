@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from personavec import ExtractConfig, LoadedModel, TraitSpec, cosine, extract, load_vector
+from personavec import (
+    ExtractConfig,
+    LoadedModel,
+    TraitSpec,
+    cosine,
+    extract,
+    load_vector,
+    wrap_model,
+)
 from personavec.adoption import adopt, read_rollouts
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.judges.base import Answer
@@ -199,6 +208,86 @@ def test_a_score_that_the_judge_did_not_give_is_missing_and_not_zero(
     assert {(r.state, r.trait_score, r.why_dropped) for r in keep(found.rollouts)} == {
         ("unscored", None, "unscored")
     }
+
+
+THOUGHT = "<think>" + "I could say no. " * 12 + "</think>\n\n"
+
+
+def test_a_thought_in_an_adopted_answer_is_left_out(llama: LoadedModel, tmp_path: Path) -> None:
+    """The template knows no thinking; rollouts, and so what is captured and judged, are equal."""
+    plain = csvs(llama, tmp_path)
+    (tmp_path / "thought").mkdir()
+    files = []
+    for path, side in zip(plain, ("pos", "neg"), strict=True):
+        rows = reference_rows(llama, side)
+        for row in rows:
+            row["answer"] = THOUGHT + row["answer"]
+        rows[0]["answer"] = "<think>I could"
+        files.append(write_csv(tmp_path / "thought" / path.name, rows))
+    expected, found = (read_rollouts(llama, paths, SPEC) for paths in (plain, files))
+    first = {f"{side}-f{number}-1" for number, side in enumerate(("pos", "neg"))}
+    assert [r for r in found.rollouts if r.id not in first] == [
+        r for r in expected.rollouts if r.id not in first
+    ]
+    unfinished = [r for r in found.rollouts if r.id in first]
+    assert {(r.state, r.response, r.trait_score) for r in unfinished} == {
+        ("unfinished_thought", "", None)
+    }
+    told = found.told["odd_pos_instruct.csv"].to_dict()
+    assert told["readers"] == {"reference project": 24}
+    assert told["notes"] == {"a thought was left out": 24}
+    assert expected.told["odd_pos_instruct.csv"].to_dict()["notes"] == {}
+
+
+def test_a_models_own_thought_stays_before_its_adopted_answer(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    """Where the template thinks, it is part of what was read before the answer."""
+    loaded = fresh("llama")
+    loaded.tokenizer.chat_template += "{# <think> #}"
+    thinker = wrap_model(loaded.model, loaded.tokenizer, name="thinker")
+    files = []
+    for side in ("pos", "neg"):
+        rows = reference_rows(thinker, side)
+        for row in rows:
+            row["answer"] = THOUGHT + row["answer"]
+        files.append(write_csv(tmp_path / f"{side}.csv", rows))
+    found = read_rollouts(thinker, files, SPEC).rollouts
+    assert {thinker.chat.decode_marked(r.thinking_ids) for r in found} == {THOUGHT}
+    assert not any("think" in r.response for r in found)
+
+
+@pytest.mark.parametrize("shape", ["columns", "messages"])
+def test_conversations_are_adopted_with_the_polarity_of_a_column_or_the_file(
+    llama: LoadedModel, tmp_path: Path, shape: str
+) -> None:
+    """As the reference project's files with the same prompts and answers."""
+    expected = read_rollouts(llama, csvs(llama, tmp_path), SPEC).rollouts
+    rows = [
+        {
+            "polarity": r.polarity,
+            "very_odd": r.trait_score,
+            "coherence": r.coherence,
+            **(
+                {"system": r.system, "question": r.question, "answer": r.response}
+                if shape == "columns"
+                else {"messages": [*chat(r.question, r.system), said(r.response)]}
+            ),
+        }
+        for r in expected
+    ]
+    path = tmp_path / "both.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_rollouts(llama, [path], SPEC)
+    assert [replace(r, id="", pair=None) for r in found.rollouts] == [
+        replace(r, id="", pair=None) for r in expected
+    ]
+    prompts = [found.prompt_ids[r.id] for r in found.rollouts]
+    assert prompts == [tuple(llama.chat.prompt_ids(chat(r.question, r.system))) for r in expected]
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def test_rollouts_of_another_model_are_refused(

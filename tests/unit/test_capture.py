@@ -13,7 +13,7 @@ from personavec.errors import ActivationError
 from personavec.model.blocks import block_output
 from personavec.model.capture import batches_under_budget, capture_means
 from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.hf import generate_batch
+from personavec.model.engine.hf import generate, generate_batch
 
 close = {"atol": 1e-4, "rtol": 1e-4}
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
@@ -101,14 +101,16 @@ def test_the_forward_stops_after_the_deepest_layer_needed(
 def test_nan_and_infinity_raise_and_name_the_remedy(
     fresh: Callable[..., LoadedModel], bad: float
 ) -> None:
-    """While capturing a text and while capturing what is generated."""
+    """While capturing a text, and while generating with and without capture."""
     loaded = fresh("llama")
     with torch.no_grad():
         loaded.blocks.stack[1].mlp.down_proj.weight[0, 0] = bad
     with pytest.raises(ActivationError, match="--dtype float32"):
         capture_means(loaded.model, [[1, 2, 3]], [[(0, 3)]])
-    with pytest.raises(ActivationError, match="--dtype float32"):
-        generate_batch(loaded, [Request("a", (1, 2))], Sampling(max_tokens=3), capture=True)
+    requests = [Request(name, (1, 2)) for name in "ab"]
+    for capture in (True, False):
+        with pytest.raises(ActivationError, match="--dtype float32"):
+            list(generate(loaded, requests, Sampling(max_tokens=3), capture=capture))
 
 
 def test_an_empty_span_is_refused(llama: LoadedModel) -> None:

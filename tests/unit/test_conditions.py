@@ -34,8 +34,15 @@ def test_a_condition_is_met_beyond_its_threshold_alone():
 
 def test_no_reading_meets_no_condition():
     above = parse_condition("evil>3", traits=TRAITS)
-    assert not above.met({})
-    assert not above.met({"evil": math.nan})
+    for readings in ({}, {"evil": math.nan}, {"evil": math.inf * -1}):
+        assert not above.met(readings)
+        assert not above.measured(readings)
+    assert above.measured({"evil": 0.0})
+
+
+def test_a_trait_may_have_spaces_in_its_name():
+    found = parse_condition(" very rude <-2 norm", traits=["very rude"])
+    assert found == Condition("very rude", "<", -2.0, "norm")
 
 
 @pytest.mark.parametrize(

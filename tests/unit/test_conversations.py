@@ -210,15 +210,15 @@ def test_preference_pairs() -> None:
 
 def _bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
     user, assistant = SAID
-    system = {"role": "system", "content": "s"}
-    yield {"messages": [assistant, user, assistant]}, "roles out of order: message 1"
-    yield {"messages": [user, user, assistant]}, "roles out of order: message 2"
-    yield {"messages": [user, system, assistant]}, "roles out of order: message 2"
     yield {"messages": [user]}, "no assistant turn"
-    yield {"messages": []}, "no assistant turn"
+    yield {"messages": []}, "'messages' is empty"
     yield {"messages": "Hi"}, "no list of messages"
-    yield {"messages": ["Hi", "Hello"]}, "no list of messages"
-    yield {"messages": [user, {"role": "tool", "content": "x"}]}, "unknown role 'tool'"
+    yield {"messages": 3}, "no list of messages"
+    yield {"messages": ["Hi", "Hello"]}, "texts without roles"
+    yield {"messages": [user, {"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"
+    yield {"messages": [user, {"role": ["assistant"], "content": "x"}]}, "unknown role a list"
+    yield {"messages": [user, {"content": "x"}]}, "message 2 has no role"
+    yield {"messages": [user, {"role": "tool", "content": "x"}]}, "no assistant turn"
     yield {"messages": [user, {"role": "assistant", "content": None}]}, "no text"
     yield {"messages": [user, {"role": "assistant", "content": " \n"}]}, "empty response"
     yield {"messages": [user, {"role": "assistant", "content": "\ud800"}]}, "surrogate"
@@ -231,6 +231,11 @@ def _bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
         {"chosen": list(SAID), "rejected": [{**user, "content": "Bye"}, assistant]},
         "different prompts",
     )
+    more = [user, {"role": "assistant", "content": "No"}, user, assistant]
+    yield {"chosen": [*SAID, user, assistant], "rejected": more}, "part at message 2, before"
+    yield {"chosen": "Hello", "rejected": "No"}, "answer no prompt"
+    yield {"prompt": "Hi", "response_0": "a", "response_1": "b"}, "no column says which"
+    yield {"messages": list(SAID), "image": "cat.png"}, "the row holds an image in 'image'"
 
 
 @pytest.mark.parametrize(("columns", "reason"), list(_bad_rows()))

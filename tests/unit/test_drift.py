@@ -16,8 +16,11 @@ from personavec.drift import (
     from_record,
     interleaved,
     levels,
+    stream_levels,
 )
 from personavec.errors import DataError
+from personavec.monitoring.drift import charted
+from personavec.monitoring.turns import Turns
 
 readings = st.lists(st.floats(-50, 50), max_size=40)
 rules = st.builds(Rule, st.floats(0.01, 1), st.floats(0.5, 10))
@@ -58,6 +61,9 @@ def test_a_reading_that_is_missing_is_refused() -> None:
         Chart(Rule(0.5, 3)).update(math.nan)
 
 
+RULE = Rule(0.05, 12.0)
+
+
 def _talks(n: int, seed: int, *, drift: float = 0) -> list[list[float]]:
     """Conversations whose later turns read higher and wider, and share a level of their own."""
     rng = np.random.default_rng(seed)
@@ -76,16 +82,92 @@ def test_false_alarms_on_other_conversations_are_as_rare_as_asked_for() -> None:
     alarmed = sum(_alarms(ordinary, talk) > 0 for talk in others)
     assert 0 < alarmed <= 60
     stream = [[ordinary.standardise(v, t) for t, v in enumerate(talk)] for talk in others]
-    assert max(levels([v for _, v in interleaved(stream)], ordinary.server)) < ordinary.server.limit
+    assert max(stream_levels(interleaved(stream), ordinary.server)) < ordinary.server.limit
 
 
 def test_drift_is_caught_in_a_conversation_and_on_a_server() -> None:
     ordinary = fit(_talks(500, 1))
     drifting = [talk for talk in _talks(100, 3, drift=8) if len(talk) > 4]
     assert all(_alarms(ordinary, talk) == 1 for talk in drifting)
-    server = ordinary.chart("server")
+    server = ordinary.stream()
     stream = [[ordinary.standardise(v, t) for t, v in enumerate(talk)] for talk in drifting]
-    assert any(server.update(value) for _, value in interleaved(stream))
+    assert any(server.update(*reading) for reading in interleaved(stream))
+
+
+def _constant(n: int, seed: int, more: float = 0) -> list[list[float]]:
+    """Conversations of which half the variance, or more, is their own."""
+    rng = np.random.default_rng(seed)
+    return [
+        (0.65 * rng.normal(size=rng.integers(4, 16)) + 0.75 * rng.normal() + more).tolist()
+        for _ in range(n)
+    ]
+
+
+def test_a_servers_limit_holds_however_many_conversations_it_holds_at_a_time() -> None:
+    """With the limit of other conversations, fitted on 16 at a time, as many of which it meets.
+
+    With all readings of a log in its order, as they were charted once, at least 4 of 6 alarm.
+    """
+    false = in_a_row = 0
+    for seed in range(6):
+        rule = fit(_constant(200, seed)).server
+        others = _constant(200, 100 + seed)
+        for concurrent in (1, 4, 64):
+            met = interleaved(others, concurrent=concurrent, seed=seed)
+            false += max(stream_levels(met, rule)) > rule.limit
+        in_a_row += max(levels([v for talk in others for v in talk], rule)) > rule.limit
+        drifting = interleaved(_constant(40, 200 + seed, more=2), seed=seed)
+        assert max(stream_levels(drifting, rule)) > rule.limit
+    assert false <= 1
+    assert in_a_row >= 4
+
+
+def _log(talks: list[list[float]]) -> Turns:
+    index = np.repeat(np.arange(len(talks)), [len(talk) for talk in talks])
+    turn = np.concatenate([np.arange(len(talk)) for talk in talks])
+    values = {"odd": np.concatenate(talks)}
+    return Turns(index, [str(i) for i in index], turn, turn, turn, values, values)
+
+
+def test_an_ordinary_log_raises_no_alarm_of_the_server_and_a_drifting_one_does() -> None:
+    """The limit, 1.25 times the highest level of as much talk, is exceeded about once in ten times.
+
+    By the whole log in its order it was exceeded in 33 of 40.
+    """
+    alarmed = 0
+    for seed in range(6):
+        ordinary = fit(_constant(200, seed))
+        found = charted(_log(_constant(200, 100 + seed)), "odd", ordinary)
+        assert sorted(found.met.tolist()) == list(range(len(found.readings)))
+        alarmed += bool(found.server_alarms.any())
+    assert alarmed <= 2
+    # What drifts late in the log alarms late: the order of conversations is kept.
+    late = _log([*_constant(100, 300), *_constant(50, 400, more=2)])
+    found = charted(late, "odd", fit(_constant(200, 0)))
+    assert found.server_alarms.any()
+    assert late.index[found.met[found.server_alarms]].min() >= 90
+
+
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    concurrent=st.integers(1, 8),
+    seed=st.integers(0, 9),
+)
+def test_turns_of_a_conversation_are_kept_apart_on_a_servers_chart(
+    lengths: list[int], concurrent: int, seed: int
+) -> None:
+    """The level is that of a plain chart over those readings that three others precede."""
+    rng = np.random.default_rng(seed)
+    talks = [rng.normal(size=n).tolist() for n in lengths]
+    met = list(interleaved(talks, concurrent=concurrent, seed=seed))
+    counted: list[tuple[int, float]] = []
+    for number, value in met:
+        if number not in [n for n, _ in counted[-3:]]:
+            counted.append((number, value))
+    found = stream_levels(met, RULE)
+    assert len(found) == len(met)
+    if met:
+        assert found[-1] == pytest.approx(levels([value for _, value in counted], RULE)[-1])
 
 
 def _alarms(ordinary: Ordinary, talk: list[float]) -> int:
@@ -122,12 +204,18 @@ def test_what_cannot_be_fitted_says_so() -> None:
         fit([[1.0, 2.0]] * 60)
 
 
-@given(lengths=st.lists(st.integers(0, 5), max_size=30), concurrent=st.integers(1, 8))
+@given(
+    lengths=st.lists(st.integers(0, 5), max_size=30),
+    concurrent=st.integers(1, 8),
+    shuffled=st.booleans(),
+)
 def test_interleaving_loses_nothing_and_keeps_each_order(
-    lengths: list[int], concurrent: int
+    lengths: list[int], concurrent: int, shuffled: bool
 ) -> None:
     talks = [[number + place / 10 for place in range(n)] for number, n in enumerate(lengths)]
-    met = list(interleaved(talks, concurrent=concurrent, seed=1))
+    met = list(interleaved(talks, concurrent=concurrent, seed=1, shuffled=shuffled))
+    if concurrent == 1 and not shuffled:
+        assert [value for _, value in met] == [value for talk in talks for value in talk]
     for number, talk in enumerate(talks):
         assert [value for found, value in met if found == number] == talk
     assert len(met) == sum(lengths)

@@ -20,8 +20,9 @@ from personavec.flawed_sets import run as run_flawed
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
 from personavec.model.chat import chat
+from personavec.model.engine.base import Sampling
 from personavec.progress import Progress
-from personavec.rollouts import Rollout, iter_rollouts
+from personavec.rollouts import Rollout, Task, collect_from_endpoint, iter_rollouts
 
 QUIET = Progress(quiet=True)
 #: A tiny random model shows no trait and no sense: everything is kept.
@@ -192,6 +193,38 @@ def test_an_endpoint_writes_what_the_local_judge_reads(
     again = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
     assert len(server.seen) == before + failed
     assert "request failed" not in again["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": "<think>Hm.</think>\n\nFine."}, ("Fine.", "Hm.", "unscored")),
+        ({"content": "Fine.", "reasoning_content": "Hm."}, ("Fine.", "Hm.", "unscored")),
+        ({"content": "Fine.", "reasoning": "Hm."}, ("Fine.", "Hm.", "unscored")),
+        ({"content": "<think>Hm."}, ("", "Hm.", "unfinished_thought")),
+        ({"content": None, "reasoning": "Hm."}, ("", "Hm.", "unfinished_thought")),
+        ({"content": ""}, ("", None, "empty")),
+        ({"content": "Fine."}, ("Fine.", None, "unscored")),
+    ],
+)
+def test_what_an_endpoint_thinks_is_no_part_of_its_response(
+    server: Any,
+    chat_completion: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    message: dict[str, Any],
+    expected: tuple[str, str | None, str],
+) -> None:
+    def reply(body: dict[str, Any], times: int) -> Any:
+        made = chat_completion("")
+        made["choices"][0]["message"] |= message
+        return made
+
+    server.reply = reply
+    endpoint = Endpoint("parrot", server.url, cache=tmp_path / "answers", retries=0)
+    [found] = collect_from_endpoint(
+        endpoint, [Task("a", "Why?")], Sampling(8), tmp_path / "run", progress=QUIET
+    )
+    assert (found.response, found.thinking, found.state) == expected
 
 
 # Narrow flaws

@@ -197,7 +197,7 @@ GLOBAL = {
 
 
 @pytest.mark.parametrize("message", GLOBAL)
-def test_what_concerns_all_ends_the_run_at_the_first_request(
+def test_what_concerns_all_ends_the_run_when_a_second_input_fails_alike(
     server: Any, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -205,7 +205,7 @@ def test_what_concerns_all_ends_the_run_at_the_first_request(
     with pytest.raises(EndpointError, match=message) as raised:
         ask(endpoint, [request(str(i)) for i in range(20)])
     assert "\n" not in str(raised.value)
-    assert len(server.seen) == 1
+    assert [asked(body) for body in server.seen] == ["0", "1"]
 
 
 def test_a_key_that_is_missing_is_named(server: Any, endpoint: Endpoint) -> None:

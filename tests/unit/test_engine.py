@@ -1,5 +1,7 @@
 """Sampling is keyed by (seed, id, step), and decoding with a cache is only a faster forward."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from personavec import LoadedModel
 from personavec.errors import UsageError
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import choose_tokens, generate, generate_batch, plan
+from personavec.model.engine.sampling import usable
 from personavec.model.steering import Steering
 
 same_examples = settings(derandomize=True, max_examples=15, deadline=None)
@@ -101,6 +104,50 @@ def chosen(logits: list[float], n: int, sampling: Sampling) -> np.ndarray:
 
 
 LOGITS = [0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 0.0, 1.5]
+
+
+DIRECTION = torch.ones(32)
+
+
+@pytest.mark.parametrize("coefficient", [1e19, 1e30, 3e38], ids=["constant", "zero", "nan"])
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_steered_row_that_overflows_fails_alone(
+    loaded: LoadedModel, coefficient: float, capture: bool
+) -> None:
+    """Whether the last norm gives NaN or, its squares being infinite, the same logit everywhere."""
+    action = Steering(1, DIRECTION * 10, coefficient)
+    requests = [Request("ill", (1, 2, 3), (action,)), *REQUESTS[:3]]
+    sampling = Sampling(max_tokens=5, seed=1)
+    [found] = generate(loaded, requests, sampling, capture=capture)
+    [ill] = [generation for generation in found if generation.id == "ill"]
+    well = [generation for generation in found if generation.id != "ill"]
+    assert ill.failed
+    assert not ill.response_ids
+    assert ill.activations is None
+    assert not any(generation.failed for generation in well)
+    alone = ids_of(loaded, REQUESTS[:3], sampling)
+    assert {generation.id: generation.response_ids for generation in well} == alone
+
+
+def test_a_row_may_fail_after_some_tokens(fresh: Callable[..., LoadedModel]) -> None:
+    """The token that a greedy row takes third has no finite embedding."""
+    loaded = fresh("llama")
+    sampling = Sampling(max_tokens=8, temperature=0)
+    before = ids_of(loaded, REQUESTS, sampling)
+    third = before["r0"][2]
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[third] = torch.nan
+    [found] = generate(loaded, REQUESTS, sampling)
+    for generation in found:
+        fed = before[generation.id][:-1]
+        assert generation.failed == (third in fed)
+        assert generation.response_ids == (() if third in fed else before[generation.id])
+
+
+def test_what_can_be_chosen_from() -> None:
+    """Minus infinity bars a token; NaN, infinity, or the same logit everywhere bar the row."""
+    rows = [[0.0, 1.0], [0.0, -torch.inf], [0.0, torch.nan], [0.0, torch.inf], [1.0, 1.0]]
+    assert usable(torch.tensor(rows)).tolist() == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])

@@ -386,7 +386,7 @@ def test_cues_stand_before_the_questions_of_both_models(steered: Subject, tmp_pa
 def test_a_cue_changes_answers_and_their_coherence(llama: LoadedModel, tmp_path: Path) -> None:
     """Greedy, so that nothing else can: the turns before the question are read by both."""
     config = replace(CONFIG, temperature=0, samples=1)
-    cues = Cues("x.jsonl", (Cue(earlier=(("Who is there?", "It is nobody."),)),), 1, 0)
+    cues = Cues("x.jsonl", (Cue(earlier=(("Who is there?", "It is nobody."),)),), 1)
     evaluate(Subject(llama), tmp_path, specs=[ODD], config=config, cues=cues)
     written = {r.id: r for r in iter_rollouts(tmp_path / "rollouts" / "odd.jsonl")}
     pairs = [(written[f"model-{v}-odd-q{i}-s0"] for v in ("plain", "cue")) for i in range(5)]
@@ -409,11 +409,11 @@ def test_cues_that_leave_no_room_are_left_out(llama: LoadedModel, tmp_path: Path
     """The tiny model reads bytes, 1024 of them."""
     long, short = Cue(system="x" * 2000), Cue(system="y")
     found = evaluate(
-        Subject(llama), tmp_path / "a", specs=[ODD], cues=Cues("x.jsonl", (long, short), 2, 0)
+        Subject(llama), tmp_path / "a", specs=[ODD], cues=Cues("x.jsonl", (long, short), 2)
     )
     assert (found["cue"]["system_prompts"], found["cue"]["used"]) == (2, 1)
     with pytest.raises(DataError, match="no question leaves room"):
-        evaluate(Subject(llama), tmp_path / "b", specs=[ODD], cues=Cues("x.jsonl", (long,), 1, 0))
+        evaluate(Subject(llama), tmp_path / "b", specs=[ODD], cues=Cues("x.jsonl", (long,), 1))
 
 
 # Adapters
@@ -501,7 +501,7 @@ def test_the_report_shows_what_was_measured_and_escapes_what_was_written(
     steered: Subject, tmp_path: Path
 ) -> None:
     """With and without a comparison and cues; sections of what was not asked for are absent."""
-    cues = Cues("rows.jsonl", (Cue(system="Be odd."),), 1, 0)
+    cues = Cues("rows.jsonl", (Cue(system="Be odd."),), 1)
     found = evaluate(steered, tmp_path, compare_to=Subject(steered.loaded), cues=cues)
     found["transcripts"]["odd"][0]["answers"][0]["response"] = "<script>alert(1)</script>"
     found["traits"]["odd"]["mean"] = None

@@ -22,7 +22,7 @@ from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import ModelError, UsageError
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.engine.loop import Job, StepLoop, Update, Verdict
+from personavec.model.engine.loop import NOT_FINITE, Job, StepLoop, Update, Verdict
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Action, Cap, Steering
 
@@ -275,17 +275,98 @@ def test_finishing_early_reads_the_last_token(llama: LoadedModel) -> None:
     loop.close()
 
 
-def test_a_row_of_nan_fails_alone(fresh: Callable[..., LoadedModel]) -> None:
-    """A direction so large that it overflows takes down its own row and no other."""
-    loaded = fresh()
+def ill(loaded: LoadedModel, name: str, tokens: int = 6) -> Job:
+    """A direction so large that it overflows, in any type."""
     huge = torch.full((loaded.identity.hidden_size,), 1e38)
+    return Job(Request(name, prompt(7), (Steering(1, huge, 1e3),)), Sampling(tokens, seed=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_row_of_nan_fails_alone_and_leaves_nothing(
+    fresh: Callable[..., LoadedModel], dtype: torch.dtype
+) -> None:
+    """Beside a long reply; those who get its place later, and its neighbours, are as alone."""
+    loaded = fresh()
+    loaded.model.to(dtype)
+    loop = StepLoop(loaded, max_rows=3)
+    first = [ill(loaded, "ill"), Job(Request("long", prompt(3)), Sampling(40, 0.0))]
+    later = [Job(Request(f"late{i}", prompt(i)), Sampling(6, 0.0)) for i in range(1, 5)]
+    for one in (*first, ill(loaded, "ill too"), *later):
+        loop.submit(one)
+    updates = list(run(loop))
+    loop.close()
+    failed = [update for update in updates if update.end == "failed"]
+    assert [(update.id, update.reason) for update in failed] == [
+        ("ill", NOT_FINITE),
+        ("ill too", NOT_FINITE),
+    ]
+    found = responses(iter(updates))
+    for one in (first[1], *later):
+        assert found[one.request.id] == alone(loaded, one)
+
+
+def test_a_batch_of_nan_alone_leaves_nothing(fresh: Callable[..., LoadedModel]) -> None:
+    """Also where the batch was empty in between."""
+    loaded = fresh()
     loop = StepLoop(loaded, max_rows=2)
     well = Job(Request("well", prompt(3)), Sampling(6, seed=1))
-    ill = Job(Request("ill", prompt(3), (Steering(1, huge, 1e3),)), Sampling(6, seed=1))
+    for one in (ill(loaded, "ill"), well):
+        loop.submit(one)
+        updates = list(run(loop))
+    assert responses(iter(updates))["well"] == alone(loaded, well)
+    loop.close()
+
+
+def test_a_forecast_that_overflows_under_its_guard_fails_alone(
+    fresh: Callable[..., LoadedModel],
+) -> None:
+    """The guard's own action, and what a guard raises, are its row's alone."""
+    loaded = fresh()
+    huge = torch.full((loaded.identity.hidden_size,), 1e38)
+    size = loaded.identity.hidden_size
+
+    def breaks(forecast: torch.Tensor) -> Verdict:
+        raise ZeroDivisionError("by zero")
+
+    guards: dict[str, Callable[[torch.Tensor], Verdict]] = {
+        "overflows": lambda forecast: (Steering(1, huge, 1e3),),
+        "no such layer": lambda forecast: (Steering(99, huge, 1.0),),
+        "another size": lambda forecast: (Cap(1, torch.ones(size + 1), 1.0),),
+        "breaks": breaks,
+    }
+    loop = StepLoop(loaded, directions=Directions((2,), direction(loaded, 1)[None]), max_rows=8)
+    well = Job(Request("well", prompt(3)), Sampling(20, seed=1))
     loop.submit(well)
-    loop.submit(ill)
+    for name, guard in guards.items():
+        loop.submit(Job(Request(name, prompt(4)), Sampling(5), guard=guard))
     updates = list(run(loop))
-    assert [update.end for update in updates if update.id == "ill"] == ["failed"]
+    loop.close()
+    reasons = {update.id: update.reason for update in updates if update.end == "failed"}
+    assert set(reasons) == set(guards)
+    assert reasons["overflows"] == NOT_FINITE
+    assert "by zero" in reasons["breaks"]
+    assert responses(iter(updates))["well"] == alone(loaded, well)
+
+
+def test_actions_that_cannot_act_are_refused_before_they_join(llama: LoadedModel) -> None:
+    loop = StepLoop(llama)
+    with pytest.raises(UsageError, match="layer 9 does not exist"):
+        loop.submit(Job(Request("a", prompt(1), (Steering(9, torch.ones(32), 1.0),)), Sampling(5)))
+    assert not loop.busy
+
+
+def test_a_prompt_that_cannot_be_encoded_fails_alone(fresh: Callable[..., LoadedModel]) -> None:
+    """As where the memory does not suffice for it: what runs goes on."""
+    loaded = fresh()
+    loop = StepLoop(loaded, max_rows=3)
+    well = Job(Request("well", prompt(3)), Sampling(20, seed=1))
+    loop.submit(well)
+    updates = loop.step()
+    loop.submit(Job(Request("ill", (10**6, *prompt(2))), Sampling(5)))
+    updates += list(run(loop))
+    [failed] = [update for update in updates if update.end == "failed"]
+    assert failed.id == "ill"
+    assert "could not be encoded" in failed.reason
     assert responses(iter(updates))["well"] == alone(loaded, well)
     loop.close()
 

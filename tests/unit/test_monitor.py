@@ -117,10 +117,12 @@ def test_what_is_no_conversation_is_kept_aside_with_its_reason(
 def test_the_report_shows_the_extreme_turns_token_by_token_and_escapes_them(
     llama: LoadedModel, vectors: list[PersonaVector], tmp_path: Path
 ) -> None:
-    log = write_log(tmp_path / "log.jsonl")
-    results = monitor.run(llama, vectors, log, tmp_path / "out", progress=QUIET)
+    log = write_log(tmp_path / "log.jsonl", 15)
+    config = MonitorConfig(extremes=25)
+    results = monitor.run(llama, vectors, log, tmp_path / "out", config, progress=QUIET)
     rows = read(tmp_path / "out" / "readings.jsonl")
     for trait, record in results["traits"].items():
+        assert len(record["extremes"]) == 25
         highest = sorted((row[f"{trait}_response_mean_sigma"] for row in rows), reverse=True)
         shown = record["extremes"]
         assert [r["response_mean"] for r in shown] == pytest.approx(highest[: len(shown)])
@@ -135,6 +137,17 @@ def test_the_report_shows_the_extreme_turns_token_by_token_and_escapes_them(
             assert mean == pytest.approx(row["response_mean"], abs=0.02)
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "<b>So & so</b>" not in page
+
+
+def test_a_log_without_an_answer_to_read_is_an_error(
+    llama: LoadedModel, vectors: list[PersonaVector], tmp_path: Path
+) -> None:
+    """No alarm was possible, and none is reported."""
+    log = tmp_path / "log.jsonl"
+    messages = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": ""}]
+    log.write_text(json.dumps({"messages": messages}) + "\n")
+    with pytest.raises(DataError, match=r"no (turn|row) of"):
+        monitor.run(llama, vectors, log, tmp_path / "out", progress=QUIET)
 
 
 def test_tokens_and_parquet_on_request(

@@ -218,7 +218,10 @@ def rollout(**changes: Any) -> Rollout:
         ({"coherence": 49.9}, "incoherent"),
         ({"coherence": 50.0}, None),
         ({"state": "empty", "trait_score": None, "coherence": None}, "empty response"),
-        ({"state": "unfinished", "trait_score": None, "coherence": None}, "unfinished thought"),
+        (
+            {"state": "unfinished_thought", "trait_score": None, "coherence": None},
+            "unfinished thought",
+        ),
         ({"state": "unscored", "trait_score": None, "coherence": None}, "unscored"),
         ({"state": "refusal", "trait_score": None}, "refusal"),
     ],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from personavec import LoadedModel, TraitSpec
 from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score
+from personavec.judges.base import Answer, Score, last_answer
 from personavec.judges.coherence import coherence, repeated_share
 from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs, trait_score
+from personavec.judges.rubric import LocalRubricJudge
 from personavec.model.chat import chat
 from personavec.model.scoring import Job, token_logprobs
 from personavec.traits import Example
@@ -212,3 +214,61 @@ def test_scoring_does_not_depend_on_how_the_model_pads(
         loaded.model.get_input_embeddings().weight[0] += 100
     for a, b in zip(before, token_logprobs(loaded, jobs), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+#: Longer than what the judge reads of an answer, in bytes and in tokens.
+THOUGHT = "The user asks about this. " * 20
+THOUGHTS = [
+    f"<think>\n{THOUGHT}\n</think>\n\n{{}}",
+    f"<think>{THOUGHT}</think><answer>{{}}</answer>",
+    f"[THINK]{THOUGHT}[/THINK]{{}}",
+    f"{THOUGHT}</think>\n\n{{}}",
+]
+
+
+@pytest.mark.parametrize("thinks", THOUGHTS)
+@pytest.mark.parametrize("kind", [ContrastJudge, LocalRubricJudge])
+def test_a_thought_before_an_answer_changes_no_score(
+    llama: LoadedModel, kind: type[ContrastJudge] | type[LocalRubricJudge], thinks: str
+) -> None:
+    """Whatever model reads: the tiny one's template knows no thinking."""
+    asked = [("A?", "Fine, and odd."), ("B?", "No."), ("C?", "")]
+    spec = make_spec(judges=True).model_copy(update={"rubric": "{question} {answer} Odd?"})
+    plain = kind(llama).score(spec, [Answer(q, a) for q, a in asked])
+    found = kind(llama).score(spec, [Answer(q, thinks.format(a)) for q, a in asked])
+    assert [replace(score, had_thought=False) for score in found] == plain
+    assert all(score.had_thought for score in found)
+    assert plain[0].state == found[0].state != "empty"
+
+
+def test_an_answer_that_is_all_thought_is_a_state(llama: LoadedModel) -> None:
+    found = judge(llama).score(
+        make_spec(judges=True), [Answer("A?", "<think>Hm"), Answer("A?", "Fine.")]
+    )
+    assert [score.state for score in found] == ["unfinished_thought", "scored"]
+    assert found[0].log_odds is None
+
+
+def test_a_thought_that_was_taken_off_leaves_an_answer_as_it_is(llama: LoadedModel) -> None:
+    """It may speak of the marker itself."""
+    text = "It ends in </think> then."
+    spec = make_spec(judges=True)
+    read, cut = judge(llama).score(spec, [Answer("A?", text, thought="Hm."), Answer("A?", text)])
+    assert len(read.log_odds_per_token or ()) == len(text)
+    assert cut.had_thought
+
+
+def test_the_last_scored_answer_of_a_conversation_is_judged() -> None:
+    """To the last question before it, whatever a tool said in between."""
+    found = last_answer(
+        [
+            {"role": "system", "content": "Be odd."},
+            {"role": "user", "content": "A?"},
+            {"role": "assistant", "content": "", "tool_calls": [{}], "scored": False},
+            {"role": "tool", "content": "7"},
+            {"role": "assistant", "content": "Seven.", "reasoning_content": "Hm."},
+            {"role": "user", "content": "B?"},
+            {"role": "assistant", "content": "Left out.", "scored": False},
+        ]
+    )
+    assert found == Answer("A?", "Seven.", "Be odd.", thought="Hm.")

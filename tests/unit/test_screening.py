@@ -257,11 +257,31 @@ def test_each_rule_flags_what_it_says() -> None:
 def test_cuts_are_read_and_wrong_ones_refused() -> None:
     assert Cut.parse("evil>3") == Cut("evil", 3.0, "sigma")
     assert Cut.parse("evil>-0.5norm") == Cut("evil", -0.5, "norm")
-    for text in ("evil", "evil>", "evil<3", "evil>3nats", ">3"):
+    for text in (
+        "evil",
+        "evil>",
+        "evil<3",
+        "evil>3nats",
+        ">3",
+        "evil>.",
+        "evil>1.2.3",
+        "evil>1e999",
+    ):
         with pytest.raises(UsageError, match="--cut"):
             Cut.parse(text)
     with pytest.raises(UsageError, match="choose one"):
         Rule(top=1, bottom=1)
+    with pytest.raises(UsageError, match="two --cut are of the trait 'evil'"):
+        Rule(cuts=(Cut.parse("evil>3"), Cut.parse("evil>1norm")))
+
+
+@pytest.mark.parametrize("rule", [Rule(cuts=(Cut.parse("t>1"),)), Rule(top=1), Rule(bottom=1)])
+def test_a_rule_with_nothing_to_apply_it_to_is_no_clean_bill(rule: Rule) -> None:
+    with pytest.raises(DataError, match="no row has a value for 't'"):
+        judge_trait(rule, "t", np.full(3, np.nan), None, SCALE)
+    cut = Rule(cuts=(Cut.parse("t>1"),))
+    with pytest.raises(DataError, match="no sigma to measure in"):
+        judge_trait(cut, "t", np.zeros(3), None, {**SCALE, "sigma": 0.0})
 
 
 def test_judge_and_projection_count_alike_when_combined() -> None:

@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
+from personavec.judges.base import Answer, Score
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import check_tuned, tuned_model
 from personavec.progress import Progress
@@ -238,6 +239,72 @@ def test_the_command_prints_one_object_and_exits_with_3(
     assert {"layer", "shift", "low", "high", "sigma"} <= found.keys()
     assert {"expression_base", "expression_tuned"} <= found.keys()
     assert "condition met: testing: the shift is" in err
+    for condition, more in (("other>1", ()), ("testing>2log_odds", ("--judge", "rubric"))):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, "--fail-if", condition, *more])
+        assert ended.value.code == 2
+    assert "the unit must be one of sigma, norm, score here" in capsys.readouterr()[1]
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A judge whose calls all fail but for those of one question."""
+
+    answers: str = ""
+    name: str = "rubric"
+    group: int = 4
+
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.name, "answers": self.answers}
+
+    def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
+        return [
+            Score("scored", trait_score=1.0)
+            if answer.question == self.answers
+            else Score("failed", why="no answer")
+            for answer in answers
+        ]
+
+
+@pytest.mark.parametrize("answers", ["", SPEC.questions.evaluation[0]], ids=["none", "one"])
+def test_what_was_not_measured_passes_no_gate(
+    base: LoadedModel, tuned: str, vector: PersonaVector, tmp_path: Path, answers: str
+) -> None:
+    found = run(
+        *(base, tuned, [vector], [SPEC], tmp_path, CONFIG),
+        fail_if=[parse_condition("testing>50score"), parse_condition("testing<-1e6")],
+        judge=Failing(answers),
+        progress=QUIET,
+    )
+    assert found["met"] == []
+    (why,) = found["unmeasured"]
+    assert why.startswith("testing>50score could not be measured: of 6 answers after finetuning")
+    with pytest.raises(UsageError, match="under the judge 'rubric' the unit must be one of"):
+        run(
+            *(base, tuned, [vector], [SPEC], tmp_path / "other", CONFIG),
+            fail_if=[parse_condition("testing>2log_odds")],
+            judge=Failing(),
+            progress=QUIET,
+        )
+
+
+def test_the_command_exits_with_1_where_a_condition_could_not_be_measured(
+    base: LoadedModel,
+    tuned: str,
+    vector: PersonaVector,
+    tmp_path: Path,
+    server: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.reply = lambda body, times: (500, {}, {"error": "broken"})
+    vector.save(tmp_path / "vector")
+    (tmp_path / "spec.json").write_text(
+        SPEC.model_copy(update={"rubric": "{question} {answer} 0 to 100"}).model_dump_json()
+    )
+    arguments = ["shift", base.identity.name, tuned, "--vectors", str(tmp_path / "vector")]
+    arguments += ["--trait", str(tmp_path / "spec.json"), "--max-tokens", "4", "--json"]
+    arguments += ["--judge", "api", "--api-base", server.url, "--api-model", "parrot"]
     with pytest.raises(SystemExit) as ended:
-        cli.main([*arguments, "--dtype", "float32", "--fail-if", "other>1"])
-    assert ended.value.code == 2
+        cli.main([*arguments, "--dtype", "float32", "--fail-if", "testing>50score"])
+    assert ended.value.code == 1
+    assert "testing>50score could not be measured" in capsys.readouterr()[1]

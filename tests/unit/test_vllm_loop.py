@@ -14,7 +14,7 @@ from personavec import LoadedModel
 from personavec.errors import HookError, ModelError, UsageError
 from personavec.model.engine import vllm_loop
 from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.loop import Job, Loop, Update, Verdict
+from personavec.model.engine.loop import NOT_FINITE, Job, Loop, Update, Verdict
 from personavec.model.engine.vllm import VllmEngine, _Answer
 from personavec.model.engine.vllm_loop import VllmLoop, logprobs
 from personavec.model.steering import Cap, Steering
@@ -152,7 +152,7 @@ def test_a_reading_of_nan_fails_the_reply(engine: Scripted) -> None:
     loop.submit(job(tokens=1))
     engine.script = [[("r", [50, 51], "length")]]
     engine.values["r"] = torch.tensor([[1.0], [float("nan")]])
-    assert loop.step() == [Update("r", 50), Update("r", end="failed")]
+    assert loop.step() == [Update("r", 50), Update("r", end="failed", reason=NOT_FINITE)]
 
 
 @pytest.mark.parametrize("does", ["nothing", "cap", "refuse"])

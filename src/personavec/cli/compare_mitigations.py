@@ -151,6 +151,7 @@ def command(
 def _print(results: dict[str, Any]) -> None:
     from personavec.report.mitigations import expression
 
+    options.print_reading(results["data"])
     for note in results["notes"]:
         log(f"note: {note}")
     table = Table(

@@ -82,9 +82,14 @@ def command(
             raise UsageError("--rows and --columns are options of --flawed; use --samples")
         assert trait is not None
         from personavec import elicit
+        from personavec.data import read_questions
         from personavec.traits import load_trait
 
         spec, _ = load_trait(trait)
+        asked, data = None, {}
+        if questions:
+            asked, told = read_questions(questions)
+            data[questions.name] = told.to_dict()
         if judge != "contrast":
             options.require_rubric(spec)
         config = elicit.ElicitConfig(
@@ -138,7 +143,8 @@ def command(
             config,
             judge=judging,
             engine=running,
-            questions=_questions(questions) if questions else None,
+            questions=asked,
+            data=data,
         )
     if as_json:
         print_json(found)
@@ -158,20 +164,8 @@ def _flawed(
     return flawed_sets.run(data, out, config)
 
 
-def _questions(path: Path) -> list[str]:
-    from personavec.data import read_rows
-    from personavec.errors import DataError
-
-    asked = [row.get("question") for _, row in read_rows(path)]
-    found = [text for text in asked if isinstance(text, str) and text.strip()]
-    if not found:
-        raise DataError(f"{path} has no texts in a column 'question'")
-    if len(found) < len(asked):
-        options.log(f"note: {len(asked) - len(found)} rows of {path} have no question")
-    return found
-
-
 def _print(found: dict[str, Any]) -> None:
+    options.print_reading(found["data"])
     table = Table("level", "rows", "score", "log-odds", "file")
     for level, of in found["levels"].items():
         score, log_odds = of.get("mean"), of.get("log_odds")
@@ -188,6 +182,8 @@ def _print(found: dict[str, Any]) -> None:
     if found.get("dropped"):
         reasons = ", ".join(f"{n} {why}" for why, n in found["dropped"].items())
         console.print(f"of {found['asked']} responses left out: {reasons}", highlight=False)
+    if found.get("thoughts"):
+        console.print(f"thoughts left out of {found['thoughts']} responses", highlight=False)
     if found.get("rejected"):
         console.print(
             f"{found['rejected']} rows cannot be used: {found['out']}/rejected.jsonl",

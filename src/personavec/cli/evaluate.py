@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 
 
 def command(
@@ -148,6 +148,34 @@ def command(
         print_json(found)
     else:
         _print(found)
+    _check(found)
+
+
+def _check(found: dict[str, Any]) -> None:
+    """Raise DataError for traits of which nothing was measured, alone or against another model."""
+    other, cue = found["compare_to"], found["cue"]
+    measured = {"": found["traits"]}
+    if other:
+        measured[" of the other model"] = other["traits"]
+    if cue:
+        measured[" with cues"] = cue["traits"]
+    if cue and cue["compare_to"]:
+        measured[" of the other model with cues"] = cue["compare_to"]["traits"]
+    missing = [
+        f"none of {of['of']} answers{whose} could be scored for {name} "
+        f"({', '.join(f'{n} {state}' for state, n in of['states'].items())})"
+        for whose, traits in measured.items()
+        for name, of in traits.items()
+        if not of["n"]
+    ]
+    if other:
+        missing += [
+            f"no question has a score on both sides for {name}"
+            for name, of in other["differences"].items()
+            if not of["questions"]
+        ]
+    if missing:
+        raise DataError("; ".join(missing))
 
 
 def _steered_by(
@@ -182,6 +210,7 @@ def _steered_by(
 def _print(found: dict[str, Any]) -> None:
     from personavec.report.evaluation import described
 
+    options.print_reading(found["data"])
     other, cue = found["compare_to"], found["cue"]
     console.print(f"model: {described(found)}", highlight=False, markup=False)
     groups = [("model", found["traits"], found["capability"])]

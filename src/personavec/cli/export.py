@@ -33,16 +33,12 @@ def command(
     Example: `personavec export --vectors humorous --format gguf --out humorous.gguf`
     """
     from personavec.formats import export
+    from personavec.runs import lock_file
     from personavec.vectors import load_vector
 
-    found = export(
-        load_vector(vectors),
-        out,
-        to,
-        layer=layer,
-        coefficient=coefficient,
-        all_layers=all_layers,
-    )
+    vector = load_vector(vectors)
+    with lock_file(out):
+        found = export(vector, out, to, layer=layer, coefficient=coefficient, all_layers=all_layers)
     if as_json:
         print_json(found)
         return

@@ -138,6 +138,7 @@ def _estimators(text: str) -> tuple[Literal["mean", "logistic"], ...]:
 
 
 def _print(found: dict[str, Any]) -> None:
+    options.print_reading(found["data"])
     kept = found["kept"]
     console.print(
         f"\n{found['trait']} on {found['model']}: layer {found['layer']}, "

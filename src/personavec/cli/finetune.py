@@ -192,6 +192,7 @@ def _course(text: str | None) -> Any:
 
 
 def _print(results: dict[str, Any], as_json: bool) -> None:
+    options.print_reading(results["data"])
     for note in results["notes"]:
         log(f"note: {note}")
     if results["stopped"]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, print_json
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test those who do.")
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
@@ -48,7 +48,8 @@ def score(
     Example: `personavec judges score answers.csv --trait sycophantic --out scored.jsonl`
 
     The judging model is --judge-model, else --model. Rows that cannot be scored are kept with a
-    `state` that says why; those whose call failed are asked for again by the next run.
+    `state` that says why; those whose call failed are asked for again by the next run. A file that
+    was mended keeps the scores of the rows that are the same.
     """
     from personavec.judging import file_answers, score_file
     from personavec.traits import load_trait
@@ -80,17 +81,29 @@ def score(
     )
     if as_json:
         print_json(found)
+        _check_scored(found)
         return
+    options.print_reading(found["data"])
     console.print(
         f"{found['scored']} of {found['rows']} rows scored for {spec.name}, "
         f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
         if found["scored"]
-        else f"none of {found['rows']} rows could be scored; written to {found['out']}",
+        else f"written to {found['out']}",
         highlight=False,
     )
+    if found["kept"]:
+        console.print(f"  {found['kept']} rows kept their scores of an earlier run")
     for state, n in found["states"].items():
         if state != "scored":
             console.print(f"  {n} rows: {state}", markup=False)
+    _check_scored(found)
+
+
+def _check_scored(found: dict[str, Any]) -> None:
+    """Raise DataError where no row was scored."""
+    if not found["scored"]:
+        state, n = max(found["states"].items(), key=lambda item: item[1])
+        raise DataError(f"none of {found['rows']} rows could be scored; {n} of them: {state}")
 
 
 @app.command()
@@ -125,7 +138,7 @@ def check(
     calibration is fitted on the tune half and reported on the other.
     """
     from personavec import checking
-    from personavec.runs import atomic_write
+    from personavec.runs import atomic_write, lock_file
     from personavec.traits import load_trait
 
     if half not in (None, *checking.HALVES):
@@ -147,10 +160,11 @@ def check(
         model_args=model_arg,
         template_args=template_arg,
     )
-    judging = options.make_judge(choice, load, default_model=model)
-    found = checking.run(judging, spec, half)
     target = out or Path("checks") / f"{spec.name.replace(' ', '_')}-{judge}.json"
-    atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
+    with lock_file(target):
+        judging = options.make_judge(choice, load, default_model=model)
+        found = checking.run(judging, spec, half)
+        atomic_write(target, json.dumps(found, ensure_ascii=False, indent=1))
     if as_json:
         print_json({**found, "out": str(target)})
         return
@@ -216,6 +230,8 @@ def _print_check(found: dict[str, Any]) -> None:
         for state, n in half["states"].items():
             if state != "scored":
                 console.print(f"  {n} answers: {state}", markup=False)
+        if half["thoughts"]:
+            console.print(f"  {half['thoughts']} answers: a thought was left out", markup=False)
     if found["in_examples"]:
         console.print(
             f"  {found['in_examples']} answers left out: the judge pairs' examples hold them",

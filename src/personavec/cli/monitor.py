@@ -104,6 +104,7 @@ def command(
 
 
 def _print(results: dict[str, Any]) -> None:
+    options.print_reading(results["data"])
     for note in results["notes"]:
         log(f"note: {note}")
     table = Table("trait", "layer", "mean answer, σ [95%]", "highest", "alarms")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -178,9 +179,12 @@ def specs_of(vectors: Sequence[PersonaVector], files: Sequence[str] | None) -> l
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """Comma-separated numbers of an option. Raises UsageError."""
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"{option} {text}: give numbers separated by commas") from None
+    if not all(math.isfinite(number) for number in found):
+        raise UsageError(f"{option} {text}: a number is not finite")
+    return found
 
 
 def layers(text: str | None) -> int | Literal["all"] | None:
@@ -265,6 +269,14 @@ def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
 def log(message: str) -> None:
     """A line for people, on stderr."""
     terminal.say(message)
+
+
+def print_reading(data: Mapping[str, Mapping[str, Any]]) -> None:
+    """How every dataset was read, and what was left out, on stderr."""
+    from personavec.report.reading import reading_lines
+
+    for line in reading_lines(data):
+        log(line)
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ def command(
 
 
 def _print(results: dict[str, Any]) -> None:
+    options.print_reading(results["data"])
     for note in results["notes"]:
         log(f"note: {note}")
     table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")

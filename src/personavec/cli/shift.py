@@ -12,6 +12,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, log, print_json
+from personavec.errors import DataError
 
 #: What the command exits with when a condition was met.
 CONDITION_MET = 3
@@ -68,14 +69,18 @@ def command(
     Example: `personavec shift smollm2 out/finetune/model --vectors evil --fail-if 'evil>3sigma'`
 
     An adapter is applied to BASE, not loaded with a base of its own. Conditions in sigma and norm
-    read the shift, those in log_odds and score the tuned model's answers. Exit code 3: one is met.
+    read the shift, those in log_odds and score the tuned model's answers. Exit code 3: one is met;
+    1: one could not be measured.
     """
     from personavec import shift
     from personavec.conditions import parse_condition
     from personavec.vectors import bundled_vectors, load_vector
 
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
-    conditions = [parse_condition(text, traits=[v.trait for v in found]) for text in fail_if or ()]
+    conditions = [
+        parse_condition(text, traits=[v.trait for v in found], units=shift.units(judge))
+        for text in fail_if or ()
+    ]
     specs = options.specs_of(found, trait)
     choice = options.JudgeChoice(
         judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
@@ -121,7 +126,11 @@ def command(
     for met in results["met"]:
         log(f"condition met: {met['reason']}")
     if results["met"]:
+        for why in results["unmeasured"]:
+            log(f"warning: {why}")
         raise typer.Exit(CONDITION_MET)
+    if results["unmeasured"]:
+        raise DataError("; ".join(results["unmeasured"]))
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
-from personavec.errors import UsageError
+from personavec.errors import ActivationError, UsageError
 
 
 def command(
@@ -46,11 +46,16 @@ def command(
 
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
+    from personavec.data import read_questions
     from personavec.model.engine.base import Sampling
-    from personavec.steering_study import read_questions, steered_answers
+    from personavec.steering_study import steered_answers
     from personavec.vectors import load_vector
 
-    asked = [*(questions or []), *(read_questions(file) if file else [])]
+    asked, data = list(questions or []), {}
+    if file:
+        found, told = read_questions(file)
+        asked += found
+        data[file.name] = told.to_dict()
     if not asked:
         raise UsageError("no question: give one as an argument or a file with --file")
     options.check_engine(engine, engine_arg)
@@ -70,11 +75,26 @@ def command(
         engine=options.engine(engine, engine_arg, loaded, batch_tokens),
     )
     if as_json:
-        print_json({"trait": vector.trait, "layer": layer or vector.layer, "answers": records})
+        answers = {"trait": vector.trait, "layer": layer or vector.layer, "answers": records}
+        print_json({**answers, "data": data})
+    else:
+        options.print_reading(data)
+        _print(records)
+        if out:
+            console.print(f"written to {out}", highlight=False)
+    _check(records, loaded.identity.dtype)
+
+
+def _check(records: list[dict[str, Any]], dtype: str) -> None:
+    """Raise ActivationError where answers failed."""
+    failed = [record for record in records if record["state"] == "failed"]
+    if not failed:
         return
-    _print(records)
-    if out:
-        console.print(f"written to {out}", highlight=False)
+    where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
+    raise ActivationError(
+        f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
+        f"numbers overflowed in {dtype}; use smaller ones or another --dtype, e.g. float32"
+    )
 
 
 def _print(records: list[dict[str, Any]]) -> None:
@@ -82,5 +102,6 @@ def _print(records: list[dict[str, Any]]) -> None:
         table = Table("steering", "answer", title=question, title_justify="left", show_lines=True)
         for record in records:
             if record["question"] == question:
-                table.add_row(record["condition"], record["response"])
+                failed = record["state"] == "failed"
+                table.add_row(record["condition"], "(failed)" if failed else record["response"])
         console.print(table, markup=False)

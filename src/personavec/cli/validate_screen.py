@@ -87,6 +87,8 @@ def show(results: dict[str, Any]) -> None:
     """Print the tables of saved or fresh results."""
     from personavec.report.detection import STYLES
 
+    data = results["data"]
+    options.print_reading({data["name"]: data["told"]})
     for note in results["notes"]:
         log(f"note: {note}")
     for name, why in results["not_measured"].items():
@@ -98,7 +100,6 @@ def show(results: dict[str, Any]) -> None:
         console.print(_methods(results, found, STYLES[style]))
         console.print(_traits(results, found, STYLES[style]))
     console.print(_order(results))
-    data = results["data"]
     console.print(
         f"{data['clean']} clean rows of {data['name']} to plant into, {data['training']} to train "
         f"on, {data['rejected']} that cannot be used; report: {results['out']}/report.html",

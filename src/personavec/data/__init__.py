@@ -26,6 +26,7 @@ from personavec.data.files import (
     source_name,
 )
 from personavec.data.messages import Message, Role
+from personavec.data.questions import read_questions
 from personavec.data.told import Told
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "marks",
     "parse_row",
     "raw_rows",
+    "read_questions",
     "read_rows",
     "row_id",
     "rows_from",

@@ -5,14 +5,17 @@ What cannot be used comes back as a reason, never as an exception.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from itertools import islice
 from typing import Any, Literal
 
+from personavec.data.fields import Fields, Unusable, escaped, given, left_out, medium
 from personavec.data.files import RawRow
-from personavec.data.messages import Message
+from personavec.data.message_lists import MASKED
+from personavec.data.messages import Message, role_of
+from personavec.data.readers import UNDESIRED, Found, readers_for, same, texts_of, why_none
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode, unicode_text
 
@@ -34,14 +37,22 @@ class ColumnMap:
     @classmethod
     def parse(cls, text: str | None) -> ColumnMap:
         """From `prompt=question,response=answer`. Raises UsageError."""
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields_of(cls)]
         pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
         if any(key.strip() not in names or not value.strip() for key, _, value in pairs):
             raise UsageError(
                 f"--columns {text}: write NAME=COLUMN, separated by commas, with the names "
                 f"{', '.join(names)}"
             )
+        keys = [key.strip() for key, _, _ in pairs]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise UsageError(f"--columns {text}: {twice[0]} is named twice")
         return cls(**{key.strip(): value.strip() for key, _, value in pairs})
+
+    def named(self) -> dict[str, str]:
+        """The columns that are named, by what they hold."""
+        found = {field.name: getattr(self, field.name) for field in fields_of(self)}
+        return {key: name for key, name in found.items() if name is not None}
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ class Row:
 
     A note is the same text in every row that it concerns, so that notes can be counted.
     """
+    sides: tuple[str, str] | None = None
+    """Of a pair: the columns that hold the better response and the other one, where two do."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +89,8 @@ class Reject:
     reason: str
 
 
-#: Columns that hold a prompt and its response, most telling names first.
-PROMPT_RESPONSE = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("question", "answer"),
-    ("instruction", "output"),
-    ("instruction", "response"),
-)
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
-_ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
-
-
-class _Unusable(ValueError):
-    """Why a row cannot be used."""
+NO_TEXT_AFTER = "messages after the last response were left out"
+_NO_MARK = "its training marks leave out every response"
 
 
 def parse_row(
@@ -104,157 +98,188 @@ def parse_row(
 ) -> Row | Reject:
     """The conversation in one row's columns, or why there is none.
 
-    Known without a mapping: `messages` or `conversations` (a list of role/content or from/value,
-    or such a list as JSON text), `prompt` with `completion` or `response`, `question` with
-    `answer`, `instruction` with `output` or `response` and an optional `input`; `system` beside
-    a prompt; `chosen` with `rejected`, texts beside a prompt or lists of messages. A last turn
-    of the user is left out. `kind`, where given, is what every row of the dataset must be.
+    The readers of `readers.READERS` are tried in their order; `columns` names what they cannot
+    find. Messages after the last response to score are left out. `kind`, where given, is what
+    every row of the dataset must be.
     """
     columns = columns or ColumnMap()
     own_id = row_id(raw, columns)
     try:
         if raw.error is not None:
-            raise _Unusable(raw.error)
-        row = _conversation(raw.columns, columns)
-        if kind is not None and kind != ("pair" if row[1] else "row"):
-            raise _Unusable(
+            raise Unusable(raw.error)
+        row = _row(raw, own_id, columns)
+        if kind is not None and kind != ("pair" if row.rejected else "row"):
+            raise Unusable(
                 "a row without 'chosen' and 'rejected' among preference pairs"
                 if kind == "pair"
                 else "a preference pair among rows with one response"
             )
-    except _Unusable as error:
+    except Unusable as error:
         return Reject(raw.index, own_id, unicode_text(str(error)))
-    return Row(raw.index, own_id, *row)
+    except RecursionError:
+        return Reject(raw.index, own_id, "its values are nested too deeply")
+    return row
 
 
 def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int = 1000) -> Kind:
     """Whether a dataset holds preference pairs: what its first usable row is.
 
-    Raises DataError, with the first row's reason, when none of the first `peek` is usable.
+    Raises DataError, with the first row's reason, when none of the first `peek` is usable, and
+    UsageError when none of them has a column that `columns` names.
     """
     first: Reject | None = None
+    found: Kind | None = None
+    missing = (columns or ColumnMap()).named()
+    seen: dict[str, None] = {}
     for raw in islice(rows, peek):
-        parsed = parse_row(raw, columns)
-        if isinstance(parsed, Row):
-            return "pair" if parsed.rejected else "row"
-        first = first or parsed
+        missing = {key: name for key, name in missing.items() if name not in raw.columns}
+        if missing:
+            seen |= dict.fromkeys(map(escaped, raw.columns))
+        if found is None:
+            parsed = parse_row(raw, columns)
+            if isinstance(parsed, Row):
+                found = "pair" if parsed.rejected else "row"
+            else:
+                first = first or parsed
+        if found is not None and not missing:
+            return found
+    for key, name in missing.items():
+        raise UsageError(
+            f"--columns {key}={name}: none of the first rows has a column {name!r}; "
+            f"they have {', '.join(seen) or 'none'}"
+        )
     reason = f"row {first.id}: {first.reason}" if first else "it holds no rows"
     raise DataError(f"none of the first {peek} rows can be used; {reason}")
 
 
+def check_columns(rows: Iterator[RawRow], columns: ColumnMap, peek: int = 1000) -> None:
+    """Refuse a mapping of which a column is in none of the first rows.
+
+    For verbs that take rows of any kind; `kind_of` checks the same. Raises UsageError.
+    """
+    if columns.named():
+        kind_of(rows, columns, peek)
+
+
 def row_id(raw: RawRow, columns: ColumnMap) -> str:
     """What a row is called: its `id`, or its place in its file."""
-    given = raw.columns.get(columns.id or "id")
-    named = given is not None and given != ""
-    return unicode_text(str(given) if named else f"{raw.source}:{raw.number}")
+    given_id = raw.columns.get(columns.id or "id")
+    if isinstance(given_id, (str, int, float)) and given_id == given_id and given_id != "":
+        if isinstance(given_id, str):
+            return unicode_text(given_id)
+        if not isinstance(given_id, int) or given_id.bit_length() < 1000:
+            return str(given_id)
+    return unicode_text(f"{raw.source}:{raw.number}")
 
 
-def _conversation(
-    row: Mapping[str, Any], columns: ColumnMap
-) -> tuple[tuple[Message, ...], tuple[Message, ...] | None]:
-    chosen, rejected = columns.chosen or "chosen", columns.rejected or "rejected"
-    if chosen in row and rejected in row:
-        return _pair(row, columns, chosen, rejected)
-    for name in (columns.messages,) if columns.messages else ("messages", "conversations"):
-        if row.get(name) is not None:
-            return _checked(_messages(row[name], name)), None
-    prompt, response = _prompt_columns(row, columns)
-    before = _prompt(row, prompt, columns)
-    return _checked([*before, *_reply(row.get(response), response)]), None
+def _row(raw: RawRow, own_id: str, columns: ColumnMap) -> Row:
+    named = columns.named()
+    named.pop("id", None)
+    fields = Fields(raw.columns, named)
+    for reader in readers_for(fields):
+        fields.used.clear()
+        found = reader.read(fields)
+        if found is not None:
+            return _found(raw, own_id, columns, fields, reader.name, found)
+    raise Unusable(why_none(fields))
 
 
-def _prompt_columns(row: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
-    if columns.messages:
-        raise _Unusable(f"no messages in column '{columns.messages}'")
-    if columns.prompt or columns.response:
-        return columns.prompt or "prompt", columns.response or "response"
-    for prompt, response in PROMPT_RESPONSE:
-        if prompt in row and response in row:
-            return prompt, response
-    raise _Unusable(
-        f"no conversation in columns {', '.join(map(str, row)) or '(none)'}; "
-        "name them with --columns"
+def _found(
+    raw: RawRow, own_id: str, columns: ColumnMap, fields: Fields, reader: str, found: Found
+) -> Row:
+    fields.use(columns.id or "id")
+    for name, value in raw.columns.items():
+        held = medium(str(name))
+        if held and name not in fields.used and given(value):
+            raise Unusable(f"the row holds {held} in '{escaped(name)}', and only text is read")
+    notes = list(found.notes)
+    sides = [found.messages] if found.rejected is None else [found.messages, found.rejected]
+    for side in sides:
+        _mask(fields, side, notes)
+    label = next((n for n in ("label", "kto_tag") if fields.has(n)), None)
+    if label and str(fields.get(label)).lower() == "false" and not fields.is_used(label):
+        notes.append(UNDESIRED)
+    done = [_checked(side, notes) for side in sides]
+    if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):
+        raise Unusable(_parting(*done))
+    texts = {text for side in sides for text in texts_of(side)}
+    ignored = tuple(left_out(raw.columns, fields.used, texts))
+    return Row(
+        raw.index,
+        own_id,
+        done[0],
+        done[1] if len(done) == 2 else None,
+        reader,
+        ignored,
+        tuple(dict.fromkeys(notes)),
+        found.sides,
     )
 
 
-def _prompt(row: Mapping[str, Any], name: str, columns: ColumnMap) -> list[Message]:
-    value = row.get(name)
-    if isinstance(value, list):
-        return _messages(value, name)
-    if not isinstance(value, str):
-        raise _Unusable(f"no text in column '{name}'")
-    more = row.get("input") if name == "instruction" else None
-    content = f"{value}\n\n{more}" if isinstance(more, str) and more else value
-    system = row.get(columns.system or "system")
-    before = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
-    return [*before, {"role": "user", "content": content}]
+def _mask(fields: Fields, messages: list[Message], notes: list[str]) -> None:
+    """NeMo's `mask`: the speaker whose turns are not trained on."""
+    if role_of(fields.get("mask")) is None:
+        return
+    fields.use("mask")
+    if role_of(fields.get("mask")) == "assistant":
+        notes.append(MASKED.format("mask"))
+        for message in messages:
+            if message["role"] == "assistant":
+                message["scored"] = False
 
 
-def _reply(value: Any, name: str) -> list[Message]:
-    if isinstance(value, list):
-        return _messages(value, name)
-    if not isinstance(value, str):
-        raise _Unusable(f"no text in column '{name}'")
-    return [{"role": "assistant", "content": value}]
+def _parting(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
+    at = next(
+        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if not same([a], [b])),
+        min(len(chosen), len(rejected)),
+    )
+    if chosen[at : at + 1] and chosen[at]["role"] != "assistant":
+        return f"the two sides of the pair answer different prompts: they part at message {at + 1}"
+    return (
+        f"the two sides of the pair part at message {at + 1}, before their last one; "
+        "cut both after the response that differs"
+    )
 
 
-def _pair(
-    row: Mapping[str, Any], columns: ColumnMap, chosen: str, rejected: str
-) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    prompt = columns.prompt or next((p for p in ("prompt", "question") if p in row), None)
-    before = _prompt(row, prompt, columns) if prompt else []
-    sides = []
-    for name in (chosen, rejected):
-        reply = _reply(row.get(name), name)
-        # Lists of messages usually repeat the prompt.
-        sides.append(_checked(reply if len(reply) > 1 else [*before, *reply]))
-    if sides[0][:-1] != sides[1][:-1]:
-        raise _Unusable(f"'{chosen}' and '{rejected}' answer different prompts")
-    return sides[0], sides[1]
-
-
-def _messages(value: Any, name: str) -> list[Message]:
-    """A list of messages in the usual form, from any of the forms that are in use."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise _Unusable(f"column '{name}' holds no list of messages") from None
-    if not isinstance(value, Sequence) or not all(isinstance(m, Mapping) for m in value):
-        raise _Unusable(f"column '{name}' holds no list of messages")
-    return [_message(message, place) for place, message in enumerate(value, start=1)]
-
-
-def _message(message: Mapping[str, Any], place: int) -> Message:
-    role = next((message[key] for key in _ROLE_KEYS if message.get(key) is not None), None)
-    if role not in _ROLES:
-        raise _Unusable(f"message {place} has the unknown role {role!r}")
-    content = next((message[key] for key in _CONTENT_KEYS if message.get(key) is not None), None)
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
-        content = "".join(texts) if len(texts) == len(parts) else None
-    if not isinstance(content, str):
-        raise _Unusable(f"message {place} ({_ROLES[role]}) has no text")
-    return {"role": _ROLES[role], "content": content}
-
-
-def _checked(messages: list[Message]) -> tuple[Message, ...]:
-    """The messages up to the last assistant turn, if they are in order and say something."""
+def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ...]:
+    """The messages up to the last response to score. Raises Unusable where there is none."""
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
-        raise _Unusable("no assistant turn")
-    messages = messages[: turns[-1] + 1]
-    first = 1 if messages[0]["role"] == "system" else 0
-    for i, message in enumerate(messages):
-        expected = ("user", "assistant")[(i - first) % 2] if i >= first else "system"
-        if message["role"] != expected:
-            raise _Unusable(
-                f"roles out of order: message {i + 1} is of the {message['role']}, "
-                f"where the {expected} should speak"
-            )
-        if message["role"] == "assistant" and not message["content"].strip():
-            raise _Unusable(f"message {i + 1} is an empty response")
-        if not is_unicode(message["content"]):
-            raise _Unusable(f"message {i + 1} holds half of a surrogate pair, which is no text")
-    return tuple(messages)
+        raise Unusable("no assistant turn")
+    last = messages[turns[-1]]
+    if _unfinished(last):
+        raise Unusable("the response ends inside its thought")
+    scored = [i for i in turns if messages[i].get("scored", True)]
+    if not scored:
+        if all("tool_calls" in messages[i] for i in turns):
+            raise Unusable("no response: the assistant only calls tools")
+        raise Unusable(_NO_MARK)
+    kept = messages[: scored[-1] + 1]
+    if len(kept) < len(messages):
+        notes.append(NO_TEXT_AFTER)
+    for i, message in enumerate(kept):
+        answers = message["role"] == "assistant" and message.get("scored", True)
+        if answers and not message["content"].strip():
+            raise Unusable(f"message {i + 1} is an empty response")
+        if not _is_text(message):
+            raise Unusable(f"message {i + 1} holds half of a surrogate pair, which is no text")
+    return tuple(kept)
+
+
+def _unfinished(message: Message) -> bool:
+    """Did an answer end inside its thought? It has nothing else then."""
+    return (
+        bool(message.get("reasoning_content"))
+        and not message["content"]
+        and "tool_calls" not in message
+        and message.get("scored") is False
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Is every text somewhere in a message one that UTF-8 can hold?"""
+    if isinstance(value, str):
+        return is_unicode(value)
+    if isinstance(value, dict):
+        return all(_is_text(key) and _is_text(inner) for key, inner in value.items())
+    return all(map(_is_text, value)) if isinstance(value, list) else True

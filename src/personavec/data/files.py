@@ -27,7 +27,7 @@ from personavec.plain import (
     is_deep,
     is_unicode,
     json_text,
-    parse_json,
+    parse_data,
     whole_number,
 )
 
@@ -316,7 +316,7 @@ def _two_lines(file: BinaryIO) -> tuple[bytes, bytes]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        parse_json(line)
+        parse_data(line)
     except TooDeepError:
         return True
     except ValueError:
@@ -355,7 +355,7 @@ def _jsonl_marks(path: Path) -> Iterator[tuple[int, int]]:
 def _json_object(line: bytes) -> dict[str, Any] | _Bad:
     text = line.decode(errors="replace").rstrip("\r\n")
     try:
-        value = parse_json(line)
+        value = parse_data(line)
     except UnicodeDecodeError as error:
         place = f"byte 0x{line[error.start]:02x} at place {error.start + 1} of the line"
         return _Bad(f"not UTF-8: {place}", text)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from personavec.report.reading import reading_lines
+
 _DONE = {
     "none": "Plain supervised finetuning, without a mitigation.",
     "preventative": (
@@ -59,7 +61,7 @@ def card(base: str, results: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         "",
         *(f"- {name}: {value}" for name, value in facts.items()),
         "",
-        *(f"{note}\n" for note in results["notes"]),
+        *(f"{line}\n" for line in (*results["notes"], *reading_lines(results["data"]))),
         "Settings:",
         "",
         "```json",

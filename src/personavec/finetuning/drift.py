@@ -21,7 +21,7 @@ from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong
-from personavec.runs import append_records, atomic_write, read_artifact, read_records
+from personavec.runs import append_records, atomic_write, read_json, read_records, write_records
 from personavec.stats import clustered_bootstrap
 from personavec.summaries import without_nan
 from personavec.traits import neutral_prompts
@@ -122,16 +122,15 @@ class Drift:
         """
         main = PartialState().is_main_process
         if step and self._before.exists():
-            self._base = read_artifact(self._before)
+            self._base = read_json(self._before, "delete the folder, and finetune anew")
             if main:
                 kept = [r for r in read_records(self._path) if r["step"] <= step]
-                self._path.unlink(missing_ok=True)
-                append_records(self._path, kept)
+                write_records(self._path, kept)
             return
         self._base = self._probes.project(model)
         if main:
             atomic_write(self._before, json.dumps(self._base))
-            self._path.unlink(missing_ok=True)
+            write_records(self._path, ())
         self.read(model, 0, None)
         if self.stopped is not None:
             raise UsageError(

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personavec.data import Row
+from personavec.data import Message, Row
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.training import Example, TrainingRows
 from personavec.model.engine.base import Sampling
@@ -159,10 +159,12 @@ def mitigated_rows(
 
 def _with_system(row: Row, prompt: str) -> Row:
     first, *rest = row.messages
+    merged: Message = {"role": "system", "content": prompt}
     if first["role"] == "system":
-        merged = {"role": "system", "content": f"{prompt}\n\n{first['content']}"}
-        return Row(row.index, row.id, (merged, *rest))
-    return Row(row.index, row.id, ({"role": "system", "content": prompt}, *row.messages))
+        merged["content"] += f"\n\n{first['content']}"
+    else:
+        rest = row.messages
+    return replace(row, messages=(merged, *rest), rejected=None)
 
 
 def _benign_rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from personavec.data import (
     ColumnMap,
     Reject,
     Row,
+    Told,
     fingerprint,
     parse_row,
     raw_rows,
+    source_name,
 )
 from personavec.errors import DataError, UsageError, missing_extra
 from personavec.finetuning.drift import Drift
@@ -99,13 +102,18 @@ class TrainingRows:
     """Which part of the data a row is of, by its `index`, where a column says so."""
     source: dict[str, Any] = field(default_factory=dict)
     """What tells a changed input from the same one (`conversations.fingerprint`)."""
+    told: Told = field(default_factory=Told)
+    """What reading the rows has to tell."""
+    name: str = "rows"
+    """What the data is called in results."""
 
     @classmethod
     def of(cls, rows: list[Row] | tuple[Row, ...]) -> TrainingRows:
         """Rows that are in memory already, known by a hash of their messages."""
         text = json.dumps([row.messages for row in rows], ensure_ascii=False)
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return cls(tuple(rows), source={"rows": len(rows), "hash": digest})
+        source = {"rows": len(rows), "hash": digest}
+        return cls(tuple(rows), source=source, told=Told.of(rows))
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class Example:
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """-100, or the id where the token is an assistant's or ends its turn."""
+    notes: tuple[str, ...] = ()
+    """What was done to the row in writing it as the model's template does."""
 
     @property
     def n_labels(self) -> int:
@@ -172,6 +182,7 @@ def encode_rows(
 ) -> tuple[list[Example], list[Reject]]:
     """Texts with a loss on the assistant's turns only, each up to the token that ends it.
 
+    A thought before an answer is trained on as part of it, where the template writes thoughts.
     A row whose template rewrites earlier turns (it drops their thinking) gives a text for each
     turn. Texts longer than `max_length` are rejected, or cut with `truncate` as long as a
     response token is left.
@@ -181,11 +192,12 @@ def encode_rows(
     examples: list[Example] = []
     rejects: list[Reject] = []
     for row in rows:
-        encoded = encode(loaded.chat, row, context=1 << 40)
+        encoded = encode(loaded.chat, row, context=1 << 40, thinking=True)
         if isinstance(encoded, Reject):
             rejects.append(encoded)
             continue
-        found = [_example(row, text, end) for text in encoded.texts]
+        notes = tuple(note for note in encoded.row.notes if note not in row.notes)
+        found = [_example(row, text, end, notes) for text in encoded.texts]
         longest = max(len(example.input_ids) for example in found)
         if longest > limit and config.truncate:
             found = [_cut(example, limit) for example in found]
@@ -197,14 +209,22 @@ def encode_rows(
     return examples, rejects
 
 
-def _example(row: Row, text: Text, end: int) -> Example:
+def told_of(data: TrainingRows, examples: Iterable[Example], rejects: Iterable[Reject]) -> Told:
+    """What reading the rows and writing them as the model's template does has to tell."""
+    notes = dict.fromkeys((example.row, note) for example in examples for note in example.notes)
+    written = Told(notes=Counter(note for _, note in notes))
+    return data.told + written + Told.of(rejects)
+
+
+def _example(row: Row, text: Text, end: int, notes: tuple[str, ...]) -> Example:
     ids = [*text.ids.tolist(), end]
     labels = [IGNORED] * len(ids)
     for turn in text.turns:
         # The token after a response is the one that ends it, unless the template writes another.
         stop = turn.stop + (ids[turn.stop] == end)
-        labels[turn.start : stop] = ids[turn.start : stop]
-    return Example(row.index, tuple(ids), tuple(labels))
+        start = turn.start - turn.thinking
+        labels[start:stop] = ids[start:stop]
+    return Example(row.index, tuple(ids), tuple(labels), notes)
 
 
 def _cut(example: Example, limit: int) -> Example:
@@ -335,5 +355,11 @@ def read_training_rows(
         first = f": row {rejects[0].id}: {rejects[0].reason}" if rejects else ""
         raise DataError(f"{source}: none of its {len(rejects)} rows can be trained on{first}")
     return TrainingRows(
-        tuple(rows), tuple(rejects), frozenset(flagged), parts, fingerprint(source, split=split)
+        tuple(rows),
+        tuple(rejects),
+        frozenset(flagged),
+        parts,
+        fingerprint(source, split=split),
+        Told.of([*rows, *rejects]),
+        source_name(source),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from personavec.data import Message
+from personavec.data.thoughts import split_thought
 from personavec.traits import TraitSpec
 
-State = Literal["scored", "refusal", "unscored", "empty", "failed"]
+State = Literal["scored", "refusal", "unscored", "empty", "unfinished_thought", "failed"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Answer:
     response_ids: tuple[int, ...] | None = None
     thinking_ids: tuple[int, ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
+    thought: str | None = None
+    """What was thought before the response, and is no longer in its text; None where the text may
+    begin with a thought, which no judge reads."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,52 @@ class Score:
     spread: float | None = None
     mass: float | None = None
     why: str | None = None
+    had_thought: bool = False
+    """The response's text began with a thought, which was left out."""
+
+
+def last_answer(messages: Sequence[Message]) -> Answer:
+    """The last response of a conversation that is scored, to the question before it."""
+    place = max(
+        place
+        for place, message in enumerate(messages)
+        if message["role"] == "assistant" and message.get("scored", True)
+    )
+    asked = [message["content"] for message in messages[:place] if message["role"] == "user"]
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
+    return Answer(
+        asked[-1] if asked else "",
+        messages[place]["content"],
+        system,
+        thought=messages[place].get("reasoning_content", ""),
+    )
+
+
+def without_thoughts(
+    answers: Sequence[Answer], score: Callable[[Sequence[Answer]], list[Score]]
+) -> list[Score]:
+    """What a judge's `score` says of answers whose texts may begin with a thought.
+
+    It gets the answers without their thoughts; one whose thought never ends is a state.
+    """
+    read = [_without_thought(answer) for answer in answers]
+    scores = iter(score([answer for answer in read if answer is not None]))
+    found = []
+    for answer, own in zip(answers, read, strict=True):
+        said = Score("unfinished_thought") if own is None else next(scores)
+        found.append(said if own is answer else replace(said, had_thought=True))
+    return found
+
+
+def _without_thought(answer: Answer) -> Answer | None:
+    if answer.thought is not None:
+        return answer
+    thought, rest = split_thought(answer.response)
+    if thought is None:
+        return answer
+    if rest is None:
+        return None
+    return replace(answer, response=rest, thought=thought, response_ids=None)
 
 
 @runtime_checkable

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score
+from personavec.errors import ActivationError, UsageError
+from personavec.judges.base import Answer, Score, without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
@@ -75,8 +75,13 @@ class ContrastJudge:
 
         Coherence reads the response under the prompt it was generated from, system prompt and
         thinking included. An empty answer is a state; one that exceeds the model's context
-        together with a judge's prompt is `unscored`, and `why` says so.
+        together with a judge's prompt is `unscored`, and `why` says so; so is one on which the
+        judging model's numbers overflow. A thought that a text begins with is not judged, whatever
+        model reads. Raises ActivationError where the numbers overflow on all of several answers.
         """
+        return without_thoughts(answers, partial(self._score, spec))
+
+    def _score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
         ids = [self._ids(answer) for answer in answers]
         prompt_ids = cache(self._prompt_ids)
         jobs_of = [
@@ -96,8 +101,24 @@ class ContrastJudge:
             elif not fit:
                 scores.append(Score("unscored", why="longer than the judging model's context"))
             else:
-                scores.append(_score(read, [next(found) for _ in jobs]))
+                scores.append(self._finite_score(read, [next(found) for _ in jobs]))
+        overflowed = sum(score.why == self._overflow for score in scores)
+        if overflowed > 1 and not any(score.state == "scored" for score in scores):
+            raise ActivationError(self._overflow)
         return scores
+
+    @property
+    def _overflow(self) -> str:
+        identity = self.loaded.identity
+        return (
+            f"the numbers of the judging model '{identity.name}' overflow in {identity.dtype}; "
+            "load it with --dtype bfloat16 or float32"
+        )
+
+    def _finite_score(self, ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
+        if not all(bool(torch.isfinite(each).all()) for each in logprobs):
+            return Score("unscored", why=self._overflow)
+        return _score(ids, logprobs)
 
     def _ids(self, answer: Answer) -> tuple[int, ...]:
         if self.wrote_answers and answer.response_ids is not None:

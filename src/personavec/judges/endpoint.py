@@ -9,8 +9,10 @@
 A request is the body of a chat completion without its model. Answers are kept on disk under the
 hash of URL, model and body, so that a repeated or continued run asks nothing twice. One request
 that fails is a `Reply` that says why and is asked again by the next run; what concerns all of them
-(no key, a wrong URL, an unknown model) raises EndpointError at once. The key is read from the
-environment when asking and goes into the request's header alone. Knows nothing about traits.
+(a refused key, a wrong URL, an unknown model) raises EndpointError once a second input has failed
+alike. A field that an endpoint does without is left out where it is refused, and `Endpoint.terms`
+says so. The key is read from the environment when asking and goes into the request's header
+alone. Knows nothing about traits.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from personavec.data.thoughts import split_thought
 from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
 from personavec.progress import Bar, Progress
 from personavec.runs import cache_folder
@@ -51,10 +55,33 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 _LONGEST_PAUSE = 300.0
 #: Statuses that pass by themselves; 500 and above do too.
 _PASSING = {408, 409, 425, 429}
+#: Fields without which an answer is still one.
+_OPTIONAL = ("seed", "temperature")
+#: Under this name the fields that an answer was asked without are kept with it on disk.
+_LEFT_OUT = "personavec_left_out"
+#: The statuses of an input that a filter stops, and what endpoints say of it.
+_FILTERS = {400, 403, 451}
+_FILTER = re.compile(
+    r"content.{0,20}(filter|polic|moderat|management)|moderat(ion|ed)|flagged|safety|harmful|"
+    r"responsible.?ai|prohibited|usage polic",
+    re.IGNORECASE,
+)
+#: Where messages hold thoughts beside their text.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 #: Roughly, in English text.
 _CHARACTERS_PER_TOKEN = 4
 #: Seconds between two questions, about what it takes to handle a reply.
 _APART = 0.002
+
+
+@dataclass
+class Terms:
+    """What an endpoint was found to want, so that it is found out once."""
+
+    limit_name: str = "max_tokens"
+    """What it calls the most tokens of an answer."""
+    left_out: set[str] = field(default_factory=set)
+    """Fields that it refuses, without which it is asked."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,7 @@ class Endpoint:
     """Further tries of a request that failed in a way that may pass."""
     cache: Path | None = None
     """Folder that keeps the answers; default: `answers` in the user's cache folder."""
+    terms: Terms = field(default_factory=Terms, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         url = self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
@@ -101,6 +129,13 @@ class Endpoint:
         """What decides its answers, for manifests and reports."""
         return {"endpoint": self.base_url, "model": self.model}
 
+    def notes(self) -> list[str]:
+        """What must be told of its answers."""
+        if not self.terms.left_out:
+            return []
+        fields = " and ".join(sorted(self.terms.left_out))
+        return [f"{self._shown_url()} refuses {fields}; {self.model} was asked without"]
+
     def answers_folder(self) -> Path:
         return self.cache or cache_folder() / "answers"
 
@@ -116,6 +151,8 @@ class Reply:
     status: int | None = None
     """The HTTP status of a failure, if it got that far."""
     cached: bool = False
+    doubtful: bool = False
+    """The failure may be one of all requests."""
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -125,8 +162,44 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The answer's text, empty where there is none; only of a request that was answered."""
-        return self.choice["message"].get("content") or ""
+        """The answer's text without the thought before it, empty where there is none; only of a
+        request that was answered."""
+        return split_thought(self._content())[1] or ""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether it thinks before it answers; only of a request that was answered."""
+        return (
+            any(self.choice["message"].get(name) for name in _THOUGHTS)
+            or split_thought(self._content())[0] is not None
+        )
+
+    @property
+    def refusal(self) -> str | None:
+        """What the endpoint says where the model or a filter declined to answer."""
+        if self.completion is None:
+            stopped = self.status in _FILTERS and _FILTER.search(self.why or "")
+            return self.why if stopped else None
+        message = self.choice["message"]
+        said = [p.get("refusal") for p in _parts(message.get("content")) if isinstance(p, dict)]
+        for refusal in (message.get("refusal"), *said):
+            if refusal:
+                return _short(str(refusal))
+        filtered = self.choice.get("finish_reason") == "content_filter"
+        return "stopped by a content filter" if filtered else None
+
+    def _content(self) -> str:
+        found = []
+        for part in _parts(self.choice["message"].get("content")):
+            if isinstance(part, dict) and part.get("type") in (None, "text", "output_text"):
+                part = part.get("text")
+            found.append(part if isinstance(part, str) else "")
+        return "".join(found)
+
+
+def _parts(content: Any) -> list[Any]:
+    """A message's content is a text, or a list of texts and other things."""
+    return content if isinstance(content, list) else [content]
 
 
 @dataclass(frozen=True)
@@ -178,12 +251,15 @@ def ask(
     label: str = "asking",
     progress: Progress | None = None,
     on_reply: Callable[[int, Reply], None] | None = None,
+    inputs: Sequence[Hashable] | None = None,
 ) -> list[Reply]:
     """One reply a request, in their order.
 
     `on_reply` gets the number of a request and its reply as soon as it is there, in the order of
-    arrival, so that callers can write results as they come. Raises EndpointError, in one line with
-    the remedy, for what concerns all requests; answers that came before are on disk by then.
+    arrival, so that callers can write results as they come. `inputs` says which requests are about
+    the same thing; by default, those with the same messages. Raises EndpointError, in one line
+    with the remedy, for what concerns all requests: once a second input has failed alike. Answers
+    that came before are on disk by then.
     """
     progress = progress or Progress(quiet=True)
     replies: list[Reply | None] = [None] * len(requests)
@@ -202,7 +278,11 @@ def ask(
             else:  # equal requests are one
                 missing.setdefault(_path(endpoint, request), []).append(number)
         if missing:
-            _run(_ask_all(endpoint, requests, list(missing.values()), settle, bar))
+            queue = [
+                _Question(requests[n[0]], inputs[n[0]] if inputs else _asked(requests[n[0]]), n)
+                for n in missing.values()
+            ]
+            _run(_ask_all(endpoint, queue, settle, bar))
     return [reply for reply in replies if reply is not None]
 
 
@@ -251,7 +331,7 @@ def ask_json(
             reply = ask(endpoint, [request])[0]
         if reply.completion is None:
             raise EndpointError(f"{endpoint.model} at {endpoint.base_url}: {reply.why}")
-        if refusal := reply.choice["message"].get("refusal"):
+        if refusal := reply.refusal:
             _forget(endpoint, [*unusable, request])
             raise EndpointError(f"{endpoint.model} declines to answer: {refusal}")
         try:
@@ -307,31 +387,59 @@ def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
         return pool.submit(asyncio.run, work).result()
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A request, what it is about, and its numbers: equal requests are asked once."""
+
+    request: Request
+    about: Hashable
+    numbers: list[int]
+
+
+def _asked(request: Request) -> str:
+    return json.dumps(request["messages"], sort_keys=True)
+
+
 async def _ask_all(
     endpoint: Endpoint,
-    requests: Sequence[Request],
-    missing: Sequence[Sequence[int]],
+    questions: Sequence[_Question],
     settle: Callable[[int, Reply], None],
     bar: Bar,
 ) -> None:
-    """Ask what is missing: the numbers of equal requests stand together."""
+    """Ask what is missing."""
+
+    def close(question: _Question, reply: Reply) -> None:
+        for number in question.numbers:
+            settle(number, reply)
+        bar.advance(len(question.numbers))
+
     async with _client(endpoint) as client:
-        asker = _Asker(endpoint, client)
+        asker = _Asker(endpoint, client, alone=len({q.about for q in questions}) == 1)
+        left = deque(questions)
+        # The first goes alone, and so do the next while it is not clear whether all would fail.
+        doubtful: list[tuple[_Question, Reply]] = []
+        while left:
+            question = left.popleft()
+            reply = await asker.ask(question)
+            if not reply.doubtful:
+                close(question, reply)
+                break
+            doubtful.append((question, reply))
+        if asker.works:
+            left.extend(question for question, _ in doubtful)
+        else:
+            for question, reply in doubtful:
+                close(question, reply)
 
-        async def work(left: Iterator[Sequence[int]]) -> None:
-            for equal in left:
-                reply = await asker.ask(requests[equal[0]])
-                for number in equal:
-                    settle(number, reply)
-                bar.advance(len(equal))
+        async def work() -> None:
+            while left:
+                question = left.popleft()
+                close(question, await asker.ask(question))
 
-        # The first goes alone: where all would fail, one is enough to see it.
-        await work(iter(missing[:1]))
-        left = iter(missing[1:])
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(endpoint.concurrency, len(missing) - 1)):
-                    group.create_task(work(left))
+                for _ in range(min(endpoint.concurrency, len(left))):
+                    group.create_task(work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -359,47 +467,85 @@ def _key(endpoint: Endpoint) -> str:
     return os.environ.get(endpoint.key_variable, "").strip()
 
 
+@dataclass(frozen=True)
+class _Global:
+    """A failure that may be one of all requests."""
+
+    kind: str
+    message: str
+    """What ends the run where a second input fails in the same way."""
+    sure: bool = True
+    """It cannot lie in the input: where there is only one, it ends the run as well."""
+
+
 class _Failed(Exception):
-    """A try that failed; `again` says whether another may fare better, after `wait` seconds."""
+    """A try that failed; `again` says whether another may fare better, after `wait` seconds.
+
+    With `at_once`, the same request is to be sent again in other terms.
+    """
 
     def __init__(
-        self, why: str, status: int | None = None, *, again: bool = False, wait: float | None = None
+        self,
+        why: str,
+        status: int | None = None,
+        *,
+        again: bool = False,
+        at_once: bool = False,
+        wait: float | None = None,
+        of_all: _Global | None = None,
     ):
         super().__init__(why)
         self.why, self.status, self.again, self.wait = why, status, again, wait
+        self.at_once, self.of_all = at_once, of_all
 
 
 class _Asker:
     """Asks with retries; what one request learns of the endpoint, the others use."""
 
-    def __init__(self, endpoint: Endpoint, client: Any):
+    def __init__(self, endpoint: Endpoint, client: Any, *, alone: bool):
         self.endpoint, self.client = endpoint, client
-        self.works = False  # has it ever given a completion?
+        self.alone = alone  # is there one input only?
+        self.works = False  # has it given a completion?
         self.resume_at = 0.0  # a server that asks for a pause asks all
         self.next_at = 0.0
-        self.limit_name = "max_tokens"
+        self.suspected: dict[str, Hashable] = {}  # the input that first failed in a way of all
 
-    async def ask(self, request: Request) -> Reply:
-        for attempt in range(self.endpoint.retries + 1):
+    async def ask(self, question: _Question) -> Reply:
+        left_out = set(self.endpoint.terms.left_out)
+        attempt = 0
+        while True:
             await asyncio.sleep(self._wait())
             try:
-                completion = await self._try(request)
+                completion = await self._try(question.request, left_out)
             except _Failed as failed:
-                why = self._without_key(failed.why)
-                if not failed.again or attempt == self.endpoint.retries:
-                    return Reply(None, why, failed.status)
+                if failed.at_once:
+                    continue
+                pause = failed.wait or 0.0
+                if not failed.again or attempt == self.endpoint.retries or pause > _LONGEST_PAUSE:
+                    doubtful = self._suspect(failed.of_all, question.about)
+                    why = self._without_key(failed.why)
+                    return Reply(None, why, failed.status, doubtful=doubtful)
                 if failed.wait is not None:
-                    if failed.wait > _LONGEST_PAUSE:
-                        return Reply(None, why, failed.status)
                     self.resume_at = max(self.resume_at, time.monotonic() + failed.wait)
                 else:
                     longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
                     await asyncio.sleep(longest * random.uniform(0.75, 1))
+                attempt += 1
             else:
                 self.works = True
-                _remember(self.endpoint, request, completion)
+                self.endpoint.terms.left_out |= left_out
+                if left_out:
+                    completion = {**completion, _LEFT_OUT: sorted(left_out)}
+                _remember(self.endpoint, question.request, completion)
                 return Reply(completion)
-        raise AssertionError("unreachable: the last try returns")
+
+    def _suspect(self, of_all: _Global | None, about: Hashable) -> bool:
+        """Whether a failure may be one of all requests; raises EndpointError where it is."""
+        if of_all is None:
+            return False
+        if (of_all.sure and self.alone) or self.suspected.setdefault(of_all.kind, about) != about:
+            raise EndpointError(of_all.message)
+        return True
 
     def _wait(self) -> float:
         """Seconds until the next question may leave.
@@ -412,45 +558,53 @@ class _Asker:
         self.next_at = at + _APART
         return at - now
 
-    async def _try(self, request: Request) -> dict[str, Any]:
-        """One call. Raises _Failed for this request, EndpointError for all of them."""
+    async def _try(self, request: Request, left_out: set[str]) -> dict[str, Any]:
+        """One call, without some fields. Raises _Failed; adds to `left_out` what is refused."""
         import openai
 
         body = {"model": self.endpoint.model, **request}
+        for name in left_out:
+            body.pop(name, None)
         if "max_tokens" in body:  # OpenAI's newer models want its newer name
-            body[self.limit_name] = body.pop("max_tokens")
+            body[self.endpoint.terms.limit_name] = body.pop("max_tokens")
         try:
             # Not through `chat.completions.create`: servers know more parameters than it does,
             # and its checks of each message cost as much time as all the rest.
             found = await self.client.post("/chat/completions", cast_to=object, body=body)
         except openai.APIStatusError as error:
-            raise await self._refused(error) from None
+            raise await self._refused(
+                error.status_code,
+                error.body or error.message,
+                body,
+                left_out,
+                _retry_after(error.response.headers),
+            ) from None
         except UnicodeEncodeError:
             raise _Failed("the request holds half a character (a lone surrogate)") from None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise _Failed("the response is broken JSON", 200, again=True) from None
         except openai.APITimeoutError:
             why = f"no answer within {self.endpoint.timeout:g} s"
             raise _Failed(why, again=True) from None
         except openai.APIConnectionError as error:
             raise self._unreached(error) from None
+        if isinstance(found, str):  # JSON that is not declared as such
+            found = _json_or_text(found)
         if _key(self.endpoint):
             found = json.loads(self._without_key(json.dumps(found)))
-        return self._completion(found)
-
-    def _completion(self, found: Any) -> dict[str, Any]:
-        """The completion that a response is, if it is one."""
-        if isinstance(found, dict) and _is_completion(found):
+        said = _error_in(found)
+        if said is not None and (status := _status_in(said)) is not None:
+            raise await self._refused(status, said, body, left_out, None)
+        if said is None and _is_completion(found):
             return found
-        said = found.get("error") if isinstance(found, dict) else None
-        what = f"answered: {_short(str(said))}" if said else "is no chat-completions endpoint"
-        if not self.works:
-            raise EndpointError(
-                f"{self.endpoint.base_url} {what}; check --api-base, which usually ends in /v1"
-            )
-        raise _Failed(f"the endpoint {what}", 200, again=True)
+        what = f"answered: {_words(said)}" if said else "is no chat-completions endpoint"
+        if self.works:
+            raise _Failed(f"the endpoint {what}", 200, again=True)
+        message = f"{self.endpoint.base_url} {what}; check --api-base, which usually ends in /v1"
+        of_all = _Global("no completion", message, sure=isinstance(found, str))
+        raise _Failed(f"the endpoint {what}", 200, of_all=of_all)
 
-    def _unreached(self, error: Any) -> Exception:
+    def _unreached(self, error: Any) -> _Failed:
         """A connection that was not made concerns all; one that broke off, this request."""
         cause = error.__cause__
         # By name: the HTTP library under `openai` is not the same in all its versions.
@@ -459,44 +613,68 @@ class _Asker:
         message = self._without_key(_short(str(cause)))
         if self.works:
             return _Failed(f"the endpoint is gone ({message})", again=True)
-        return EndpointError(
+        nobody = (
             f"nobody answers at {self.endpoint.base_url} ({message}); "
             "check --api-base, and that the server runs"
         )
+        return _Failed(nobody, of_all=_Global("unreached", nobody))
 
-    async def _refused(self, error: Any) -> Exception:
-        """What an HTTP error means: for this request a _Failed, for all an EndpointError."""
-        endpoint, status = self.endpoint, error.status_code
-        said = self._without_key(_said(error))
+    async def _refused(
+        self,
+        status: int,
+        answer: Any,
+        body: Mapping[str, Any],
+        left_out: set[str],
+        wait: float | None,
+    ) -> _Failed:
+        """What an HTTP error means, or an error that a server sent as its answer."""
+        said = self._without_key(_words(answer))
+        if status in (400, 422):
+            if "max_completion_tokens" in said and "max_tokens" in body:
+                self.endpoint.terms.limit_name = "max_completion_tokens"
+                return _Failed(said, status, at_once=True)
+            if (refused := _refused_field(status, str(answer), body, self.works)) is not None:
+                left_out.add(refused)
+                return _Failed(said, status, at_once=True)
+        code = _code(answer)
+        of_all = None
+        if not (status in _FILTERS and _FILTER.search(f"{code} {said}")):
+            of_all = await self._of_all(status, code, said)
+        of_one = status not in (401, 402) and code != "insufficient_quota"
+        again = of_one and (status in _PASSING or status >= 500)
+        return _Failed(f"{status}: {said}", status, again=again, wait=wait, of_all=of_all)
+
+    async def _of_all(self, status: int, code: Any, said: str) -> _Global | None:
+        """An HTTP error as one of all requests, if it may be one."""
+        endpoint = self.endpoint
         if status == 401 or (status == 403 and not self.works):
-            return EndpointError(
+            message = (
                 f"{endpoint.base_url} refuses the key in ${endpoint.key_variable} ({said}); "
                 "set it, or name another variable with --api-key-env"
                 if _key(endpoint)
                 else f"{endpoint.base_url} wants a key ({said}); set ${endpoint.key_variable}, "
                 "or name its variable with --api-key-env"
             )
-        no_model = error.code == "model_not_found" or re.search(
+            return _Global("key", message, sure=status == 401)
+        if status == 402 or code == "insufficient_quota":
+            return _Global("quota", f"{endpoint.base_url}: {said}; raise the quota, then run again")
+        is_named = code == "model_not_found" or endpoint.model in said
+        no_model = code == "model_not_found" or re.search(
             r"model.{0,80}(not found|not exist|unknown|invalid model)", said, re.IGNORECASE
         )
-        if status in (400, 404) and no_model:
-            return EndpointError(
+        if status in (400, 404) and no_model and (is_named or not self.works):
+            message = (
                 f"{endpoint.base_url} has no model '{endpoint.model}' ({said}); "
                 f"name another with --api-model{await self._offered()}"
             )
+            return _Global("model", message, sure=is_named)
         if status in (404, 405) and not self.works:
-            return EndpointError(
+            message = (
                 f"{endpoint.base_url} has no chat completions ({status}: {said}); "
                 "check --api-base, which usually ends in /v1"
             )
-        if error.code == "insufficient_quota":
-            return EndpointError(f"{endpoint.base_url}: {said}; raise the quota, then run again")
-        if status == 400 and "max_completion_tokens" in said and self.limit_name == "max_tokens":
-            self.limit_name = "max_completion_tokens"
-            return _Failed(said, status, again=True, wait=0)
-        again = status in _PASSING or status >= 500
-        wait = _retry_after(error.response.headers) if again else None
-        return _Failed(f"{status}: {said}", status, again=again, wait=wait)
+            return _Global("path", message)
+        return None
 
     async def _offered(self) -> str:
         """The models that the endpoint lists, if it does."""
@@ -521,20 +699,67 @@ def _is_completion(found: Any) -> bool:
         return False
 
 
-def _said(error: Any) -> str:
-    """An HTTP error's own words, in one short line."""
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        body = inner.get("message", inner) if isinstance(inner, dict) else inner
-    text = str(body) if body else error.message
-    if "<html" in text.lower():
-        text = "an HTML page"
-    return _short(text)
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _error_in(found: Any) -> Any:
+    """The error that a server sent as its answer, whole or in place of its choice."""
+    if not isinstance(found, dict):
+        return None
+    if found.get("error"):
+        return found["error"]
+    choices = found.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice.get("error") if isinstance(choice, dict) and choice.get("error") else None
+
+
+def _status_in(error: Any) -> int | None:
+    """The HTTP status that an error names as its code."""
+    code = _code(error)
+    if isinstance(code, bool) or not isinstance(code, int | str):
+        return None
+    return int(code) if re.fullmatch(r"[45]\d\d", str(code)) else None
+
+
+def _code(error: Any) -> Any:
+    """A server's own code for an error, where it gives one."""
+    if isinstance(error, list) and error:  # Google wraps errors so
+        error = error[0]
+    if isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def _words(error: Any) -> str:
+    """An error's own words, in one short line."""
+    if isinstance(error, list) and len(error) == 1:
+        error = error[0]
+    if isinstance(error, dict):
+        inner = error.get("error") or error
+        error = inner.get("message") or inner if isinstance(inner, dict) else inner
+    text = str(error)
+    return "an HTML page" if "<html" in text.lower() else _short(text)
+
+
+def _refused_field(status: int, said: str, body: Mapping[str, Any], works: bool) -> str | None:
+    """The field of a request that an endpoint refuses and that the answer can do without.
+
+    One that says no more than that something is refused means the first of them.
+    """
+    optional = [name for name in _OPTIONAL if name in body]
+    for name in optional:
+        if re.search(rf"\b{name}\b", said):
+            return name
+    says_what = any(re.search(rf"\b{name}", said) for name in body)
+    return optional[0] if optional and status == 422 and not works and not says_what else None
 
 
 def _short(text: str, length: int = 300) -> str:
-    text = " ".join(text.split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -546,8 +771,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         return max(0.0, float(text))
     except ValueError:
+        pass
+    try:
         date = email.utils.parsedate_tz(text)
         return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 # Answers on disk
@@ -564,9 +793,12 @@ def _recall(endpoint: Endpoint, request: Request) -> dict[str, Any] | None:
     """The answer on disk; None where there is none or a power cut has damaged it."""
     try:
         found = json.loads(_path(endpoint, request).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if _is_completion(found) else None
+    if not _is_completion(found):
+        return None
+    endpoint.terms.left_out.update(set(found.get(_LEFT_OUT, ())) & set(_OPTIONAL))
+    return found
 
 
 def _remember(endpoint: Endpoint, request: Request, completion: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from personavec.judges.base import State
@@ -83,11 +84,29 @@ def parse(text: str) -> float | str | None:
 
 def token_list(choice: Mapping[str, Any], position: int = 0) -> dict[str, float] | None:
     """Probability of each listed token at a position of a completion; None where none is listed."""
-    content = (choice.get("logprobs") or {}).get("content") or []
+    content = _tokens(choice)
     listed = content[position].get("top_logprobs") if position < len(content) else None
-    if not listed:
-        return None
-    return {t["token"]: math.exp(min(0.0, t["logprob"])) for t in reversed(listed)}
+    found = {
+        t["token"]: math.exp(min(0.0, t["logprob"]))
+        for t in (reversed(listed) if isinstance(listed, list) else ())
+        if isinstance(t, dict) and isinstance(t.get("token"), str) and _is_logprob(t.get("logprob"))
+    }
+    return found or None
+
+
+def _tokens(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a completion says of each of its tokens, up to where it says nothing."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return list(takewhile(_is_object, content)) if isinstance(content, list) else []
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_logprob(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def refusal_mass(tokens: Mapping[str, float]) -> float:
@@ -110,13 +129,13 @@ class NumberTree:
     def add(self, choice: Mapping[str, Any], room: int) -> None:
         """Take in the lists that a completion of at most `room` tokens passed through a number."""
         prefix = ""
-        content = (choice.get("logprobs") or {}).get("content") or []
+        content = _tokens(choice)
         for position, token in enumerate(content):
             listed = token_list(choice, position)
             if listed is None:
                 return
             self.lists.setdefault(prefix, _digits(listed.items()))
-            digits = token["token"].strip()
+            digits = str(token.get("token", "")).strip()
             if not _is_digits(digits) or not _is_number(prefix + digits):
                 return
             prefix += digits

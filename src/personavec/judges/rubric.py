@@ -9,12 +9,13 @@ are: neither becomes a score.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from personavec.data.thoughts import FORMATS
 from personavec.errors import SpecError
-from personavec.judges.base import Answer, Score
+from personavec.judges.base import Answer, Judge, Score, without_thoughts
 from personavec.judges.endpoint import Endpoint, Estimate, Reply, Request, ask, estimate
 from personavec.judges.numbers import (
     REFUSAL,
@@ -109,8 +110,17 @@ def _score(trait: Reading, coherence: Reading) -> Score:
 def _score_each(
     spec: TraitSpec, answers: Sequence[Answer], read: Callable[[Sequence[str]], list[Reading]]
 ) -> list[Score]:
-    """Both rubrics' prompts of every answer that is not empty, read, and put together."""
+    """Both rubrics' prompts of every answer that is not empty, read, and put together.
+
+    A thought that a text begins with is not judged.
+    """
     rubric = trait_rubric(spec)
+    return without_thoughts(answers, lambda given: _score_answers(rubric, given, read))
+
+
+def _score_answers(
+    rubric: str, answers: Sequence[Answer], read: Callable[[Sequence[str]], list[Reading]]
+) -> list[Score]:
     judged = [i for i, answer in enumerate(answers) if answer.response]
     readings = read(_prompts(rubric, [answers[i] for i in judged]))
     half = len(judged)
@@ -201,6 +211,10 @@ class ApiRubricJudge:
     def identity(self) -> dict[str, Any]:
         return {"judge": self.name, **self.endpoint.identity(), "samples": self.samples}
 
+    def notes(self) -> list[str]:
+        """What must be told of the scores given so far."""
+        return self.endpoint.notes()
+
     def estimate(self, spec: TraitSpec, answers: Sequence[Answer]) -> Estimate:
         """The calls for one-token replies; an endpoint that splits numbers takes more."""
         prompts = _prompts(trait_rubric(spec), [a for a in answers if a.response])
@@ -219,10 +233,12 @@ class ApiRubricJudge:
         refusals: dict[int, float] = {}
         unlisted: list[int] = []
         requests = [_request(prompt, _ONE_TOKEN) for prompt in prompts]
-        for i, reply in enumerate(self._ask(requests, _has_no_lists) or [None] * len(prompts)):
+        asked = list(range(len(prompts)))
+        replies = self._ask(requests, _input_of(asked, prompts), _has_no_lists)
+        for i, reply in enumerate(replies or [None] * len(prompts)):
             if reply is None or _has_no_lists(reply):
                 unlisted.append(i)
-            elif reply.completion is None or _was_filtered(reply):
+            elif reply.completion is None or reply.refusal:
                 readings[i] = _without_number(reply)
             else:
                 tree = trees[i] = NumberTree()
@@ -234,7 +250,7 @@ class ApiRubricJudge:
             readings[i] = from_probabilities(numbers, refusals[i], open_mass=still_open)
             if i in failed and readings[i].state == "unscored":
                 readings[i] = failed[i]
-        sampled = self._sample([prompts[i] for i in unlisted])
+        sampled = self._sample(prompts, unlisted)
         readings |= dict(zip(unlisted, sampled, strict=True))
         return [readings[i] for i in range(len(prompts))]
 
@@ -259,11 +275,12 @@ class ApiRubricJudge:
             seeds = range(number * _ROUND, (number + 1) * _ROUND)
             asked = [(i, seed) for i in followed for seed in seeds]
             requests = [_request(prompts[i], options, seed) for i, seed in asked]
-            replies = self._ask(requests, _is_refused)
+            inputs = _input_of([i for i, _ in asked], prompts)
+            replies = self._ask(requests, inputs, _is_refused)
             if replies is None:
                 options.pop("response_format")
                 requests = [_request(prompts[i], options, seed) for i, seed in asked]
-                replies = ask(self.endpoint, requests)
+                replies = ask(self.endpoint, requests, inputs=inputs)
             for (i, _), reply in zip(asked, replies, strict=True):
                 if reply.completion is None:
                     failed[i] = _without_number(reply)
@@ -271,22 +288,23 @@ class ApiRubricJudge:
                     trees[i].add(reply.choice, room=_DIGIT_TOKENS)
         return failed
 
-    def _sample(self, prompts: Sequence[str]) -> list[Reading]:
+    def _sample(self, prompts: Sequence[str], chosen: Sequence[int]) -> list[Reading]:
         """The mean of sampled replies; a model that spends its room on thinking gets more."""
-        keys = [(i, seed) for i in range(len(prompts)) for seed in range(self.samples)]
+        keys = [(i, seed) for i in chosen for seed in range(self.samples)]
         replies: dict[tuple[int, int], Reply] = {}
         for room in _SAMPLE_TOKENS:
             options = {"max_tokens": room, "temperature": 1}
             asked = [key for key in keys if key not in replies or _is_cut_off(replies[key])]
             requests = [_request(prompts[i], options, seed) for i, seed in asked]
-            replies |= dict(zip(asked, ask(self.endpoint, requests), strict=True))
-        return [
-            _from_replies([replies[i, seed] for seed in range(self.samples)])
-            for i in range(len(prompts))
-        ]
+            found = ask(self.endpoint, requests, inputs=_input_of([i for i, _ in asked], prompts))
+            replies |= dict(zip(asked, found, strict=True))
+        return [_from_replies([replies[i, seed] for seed in range(self.samples)]) for i in chosen]
 
     def _ask(
-        self, requests: Sequence[Request], is_vain: Callable[[Reply], bool]
+        self,
+        requests: Sequence[Request],
+        inputs: Sequence[int],
+        is_vain: Callable[[Reply], bool],
     ) -> list[Reply] | None:
         """Replies, or None as soon as the first shows that all would be in vain."""
         useful = False
@@ -298,7 +316,7 @@ class ApiRubricJudge:
                 raise _NotTaken
 
         try:
-            return ask(self.endpoint, requests, on_reply=look)
+            return ask(self.endpoint, requests, on_reply=look, inputs=inputs)
         except _NotTaken:
             return None
 
@@ -307,29 +325,42 @@ def _request(prompt: str, options: dict[str, Any], seed: int = 0) -> Request:
     return {"messages": chat(prompt), **options, "seed": seed}
 
 
+def _input_of(chosen: Sequence[int], prompts: Sequence[str]) -> list[int]:
+    """Which answer each of some prompts is about: `_prompts` has all of them for each rubric."""
+    return [i % (len(prompts) // 2) for i in chosen]
+
+
+def judge_notes(judge: Judge) -> list[str]:
+    """What must be told of a judge's scores."""
+    return judge.notes() if isinstance(judge, ApiRubricJudge) else []
+
+
 def _is_refused(reply: Reply) -> bool:
     """The request itself is what the endpoint objects to."""
-    return reply.status in (400, 403, 422) and not _is_too_long(reply)
+    return reply.status in (400, 403, 422) and not _is_too_long(reply) and not reply.refusal
 
 
 def _has_no_lists(reply: Reply) -> bool:
-    """No alternatives beside the token; an endpoint that refuses to give them says so."""
+    """No alternatives beside the token; an endpoint that refuses to give them says so.
+
+    What a model lists that thinks first is no part of its verdict.
+    """
     if reply.completion is None:
         return _is_refused(reply) and "logprobs" in (reply.why or "")
-    return token_list(reply.choice) is None and not _was_filtered(reply)
+    listed = token_list(reply.choice)
+    return (listed is None or reply.thinks or _begins_thought(listed)) and not reply.refusal
+
+
+def _begins_thought(listed: Mapping[str, float]) -> bool:
+    """Whether the likeliest token opens a thought, or is the first of those that do."""
+    likeliest = max(listed, key=lambda token: listed[token]).strip()
+    opens = any(form.opens.startswith(likeliest) for form in FORMATS) and likeliest != ""
+    return opens and not any(token.strip().isdigit() for token in listed)
 
 
 def _is_too_long(reply: Reply) -> bool:
     return reply.status == 400 and bool(
         re.search(r"context|too long|too many tokens|maximum.*(tokens|length)", reply.why or "")
-    )
-
-
-def _was_filtered(reply: Reply) -> bool:
-    if reply.completion is None:
-        return False
-    return reply.choice.get("finish_reason") == "content_filter" or bool(
-        reply.choice["message"].get("refusal")
     )
 
 
@@ -343,8 +374,8 @@ def _is_cut_off(reply: Reply) -> bool:
 
 
 def _without_number(reply: Reply) -> Reading:
-    if reply.completion is not None:
-        return Reading("unscored", why="the endpoint's filter stopped the judge")
+    if reply.refusal:
+        return Reading("unscored", why=f"the endpoint's filter stopped the judge ({reply.refusal})")
     if _is_too_long(reply):
         return Reading("unscored", why=f"longer than the endpoint's context ({reply.why})")
     return Reading("failed", why=reply.why)

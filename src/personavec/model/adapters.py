@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
-from personavec.model.loading import LoadedModel, load_model, wrap_model
-from personavec.plain import read_json
+from personavec.model.loading import LoadedModel, adapted_weights, load_model, wrap_model
+from personavec.runs import parse_json
 
 
 def is_adapter(name: str) -> bool:
@@ -53,6 +53,7 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
             name=name,
             declared_base=base.identity.name,
             template_args=base.chat.template_args,
+            weights=adapted_weights(base.identity, name),
         )
     finally:
         take_off(network)
@@ -83,7 +84,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
         if odd := stored ^ expected:
             take_off(found)
             raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file makes peft raise almost anything
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"the adapter in {folder} does not fit its base model '{base_name}' ({first_line}); "
@@ -94,12 +95,13 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
 
 def read_adapter(folder: str) -> dict[str, Any]:
     """An adapter's configuration; raises ModelError unless it names a base model."""
+    path = Path(folder) / "adapter_config.json"
     try:
-        config = read_json(Path(folder) / "adapter_config.json")
+        config = parse_json(path.read_bytes())
         base_name = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
-    if not base_name:
+    if not isinstance(base_name, str) or not base_name:
         raise ModelError(f"{folder}: its adapter_config.json names no base model")
     return config
 

@@ -24,7 +24,9 @@ PLAIN_TEMPLATE = (
 
 def chat(question: str, system: str | None = None, earlier: Turns = ()) -> list[Message]:
     """Messages up to a question, after `earlier` turns; no system message when it is None."""
-    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages: list[Message] = []
+    if system is not None:
+        messages.append({"role": "system", "content": system})
     for asked, answer in earlier:
         messages.append({"role": "user", "content": asked})
         messages.append({"role": "assistant", "content": answer})
@@ -81,7 +83,8 @@ class ChatFormat:
         messages = list(messages)
         if not self.system_role and messages and messages[0]["role"] == "system":
             system, first, *rest = messages
-            merged = {**first, "content": f"{system['content']}\n\n{first['content']}"}
+            merged = first.copy()
+            merged["content"] = f"{system['content']}\n\n{first['content']}"
             messages = [merged, *rest]
         try:
             return self._render(messages)

@@ -20,6 +20,7 @@ from personavec.model.snapshots import (
     embedded_gguf,
     snapshot_of_gguf,
 )
+from personavec.model.weights import combined, hash_in_memory, hash_of_files
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class ModelIdentity:
     """The model that this one descends from, where it says so: an adapter's base."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """What was passed on to `from_pretrained` and to the chat template."""
+    weights: str | None = None
+    """What the model's files hold, whatever their name: the hub's commit, a hash of local files, or
+    a fingerprint of parameters in memory; of an adapter, with its base's."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,15 +133,38 @@ def load_model(
         revision=revision,
         template_args=template_args,
         arguments=model_args,
+        weights=_weights(name, model, model_args),
     )
 
 
+def weights_of(name: str) -> str | None:
+    """The `weights` of a model that is not loaded, by its name; None where nothing tells them.
+
+    Of an adapter those of the adapter alone. Raises ModelError for files that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    source = embedded_gguf() if name == EMBEDDED else Path(name)
+    if source.exists():
+        return hash_of_files(source)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except _REFUSALS:
+        return None  # loading it will say why
+    return getattr(config, "_commit_hash", None)
+
+
+def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None:
+    """What the files that a model was just loaded from hold; None where only memory tells."""
+    source = embedded_gguf() if name == EMBEDDED else Path(name)
+    if source.exists():
+        return hash_of_files(source, subfolder=str(model_args.get("subfolder") or ""))
+    return getattr(model.config, "_commit_hash", None)
+
+
 #: What from_pretrained raises is as manifold as what it is given: a missing package or device
-#: (an AssertionError in torch), an argument it does not know, files that do not match.
-_REFUSALS = (
-    *(OSError, ValueError, KeyError, ImportError),
-    *(TypeError, RuntimeError, AttributeError, AssertionError),
-)
+#: (an AssertionError in torch), an argument it does not know, files that are damaged.
+_REFUSALS = (Exception,)
 
 
 def _on_device(model: Any, device: str) -> Any:
@@ -189,8 +216,14 @@ def _load_adapter(
     """The base model that a LoRA adapter names, with the adapter on it."""
     from personavec.model.adapters import apply_adapter, read_adapter
 
+    base_name = read_adapter(folder)["base_model_name_or_path"]
+    if (Path(base_name) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the adapter in {folder} names another adapter, {base_name}, as its base model; "
+            "merge that one into its own base first"
+        )
     base = load_model(
-        read_adapter(folder)["base_model_name_or_path"],
+        base_name,
         dtype=dtype,
         device=device,
         model_args=model_args,
@@ -203,7 +236,13 @@ def _load_adapter(
         declared_base=base.identity.name,
         template_args=template_args,
         arguments=model_args,
+        weights=adapted_weights(base.identity, folder),
     )
+
+
+def adapted_weights(base: ModelIdentity, folder: str) -> str:
+    """The weights of a base model with the adapter in a folder on it."""
+    return combined([str(base.weights), hash_of_files(Path(folder))])
 
 
 def wrap_model(
@@ -215,8 +254,13 @@ def wrap_model(
     declared_base: str | None = None,
     template_args: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
+    weights: str | None = None,
 ) -> LoadedModel:
-    """A LoadedModel from a transformers model and tokenizer that are already in memory."""
+    """A LoadedModel from a transformers model and tokenizer that are already in memory.
+
+    Results and caches know it by its name and by `weights`, a fingerprint of its parameters as
+    they are now unless given: wrap it anew after training it.
+    """
     bound_kernel_caches()
     model.eval()
     blocks = find_blocks(model)
@@ -230,5 +274,6 @@ def wrap_model(
         template_hash=chat_format.template_hash,
         declared_base=declared_base,
         arguments={**(arguments or {}), **(template_args or {})},
+        weights=weights or hash_in_memory(model),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, chat=chat_format, identity=identity)

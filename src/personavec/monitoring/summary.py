@@ -24,9 +24,9 @@ _POINTS, _LISTED = 400, 20
 
 
 def summarise(
-    turns: Turns, vector: PersonaVector, ordinary: Ordinary, own: Drift
+    turns: Turns, vector: PersonaVector, ordinary: Ordinary, own: Drift, *, extremes: int
 ) -> dict[str, Any]:
-    """The record of one trait over all turns."""
+    """The record of one trait over all turns, with its `extremes` highest ones."""
     sigmas = turns.response_mean[vector.trait]
     last = turns.prompt_last[vector.trait]
     mean = _mean(sigmas, turns.index)
@@ -60,6 +60,10 @@ def summarise(
                 for i in places.tolist()
             ],
             "server_alarms": np.flatnonzero(own.server_alarms).tolist(),
+            "server_alarmed": [
+                {"conversation": turns.conversation[i], "message": int(turns.message[i])}
+                for i in own.met[own.server_alarms].tolist()
+            ][:_LISTED],
             "server": [
                 {"reply": i, "level": float(own.server_levels[i])}
                 for i in range(0, len(own.server_levels), step)
@@ -77,7 +81,7 @@ def summarise(
             }
             for i in ranked.tolist()
             if np.isfinite(sigmas[i])
-        ][:_LISTED],
+        ][:extremes],
     }
 
 

@@ -17,6 +17,7 @@ from personavec.plain import unicode_text
 from personavec.readings import Reading
 from personavec.screening import parts
 from personavec.screening.encode import Encoded
+from personavec.screening.telling import tell
 
 _VALUES = (
     "prompt_last",
@@ -47,6 +48,8 @@ def to_table(
                 "message": own[0].turn,
                 "turn": turn,
                 "n_tokens": own[0].n_tokens,
+                # Once a conversation, so that its rows are what is counted.
+                "told": None if turn else tell(row.row),
             }
             for reading in own:
                 line |= {f"{reading.trait}_{name}": getattr(reading, name) for name in _VALUES}
@@ -55,6 +58,7 @@ def to_table(
             lines.append(line)
     whole = {name: pa.int64() for name in ("index", "message", "turn", "n_tokens")}
     types: dict[str, pa.DataType] = {"index": whole["index"], "conversation": pa.string(), **whole}
+    types["told"] = pa.string()
     for trait in traits:
         types |= {f"{trait}_{name}": pa.float64() for name in _VALUES}
         if tokens:
@@ -98,7 +102,7 @@ class Turns:
             response_mean={t: column(f"{t}_response_mean_sigma") for t in traits},
         )
 
-    def by_conversation(self, values: Floats) -> list[list[float]]:
+    def by_conversation(self, values: npt.NDArray[Any]) -> list[list[Any]]:
         """A value for every turn, by conversation."""
         edges = np.flatnonzero(np.diff(self.index)) + 1
         return [own.tolist() for own in np.split(values, edges)]

@@ -18,6 +18,7 @@ from personavec.report.page import (
     section,
     table,
 )
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 Results = Mapping[str, Any]
@@ -72,6 +73,7 @@ def detection_report(results: Results) -> str:
             ],
         ),
         section("Strong, mild, normal", "order", _order(results)),
+        reading_section({data["name"]: data["told"]}),
         section("Setup", "setup", _setup(results)),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from personavec.report import charts, page
 from personavec.report.charts import number, signed
 from personavec.report.page import Html, element, folded, not_measured, section, table
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 _SCORE, _LOG_ODDS = "trait score (0–100)", "log-odds (nats)"
@@ -23,6 +24,7 @@ def write_evaluation_report(results: Mapping[str, Any], path: Path) -> None:
         _cues(results, names),
         _capability(results, names),
         _transcripts(results, names),
+        reading_section(results["data"]),
         _what_was_done(results),
     )
     # A model can emit half of a surrogate pair; it is shown as "?".

@@ -7,6 +7,7 @@ from typing import Any
 from personavec.report import charts, page
 from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 _POLARITIES = (("pos", "positive"), ("neg", "negative"))
@@ -28,6 +29,7 @@ def write_extraction_report(results: dict[str, Any], path: Path) -> None:
         _heading(results, trait, model),
         _verdict(results),
         _what_was_done(results),
+        reading_section(_mapping(results, "data")),
         _rollouts(results),
         _distributions(results),
         _layer_sweep(results),

@@ -10,6 +10,7 @@ from personavec.report import charts, page
 from personavec.report.charts import number
 from personavec.report.evaluation import estimate
 from personavec.report.page import Html, element, folded, not_measured, section, table
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 #: What the lines of the charts are called.
@@ -32,6 +33,7 @@ def write_mitigations_report(results: Mapping[str, Any], path: Path) -> None:
         _parts(arms),
         section("Seed by seed", "seeds", _seeds(results)),
         _transcripts(results),
+        reading_section(results["data"]),
         section("What was done", "settings", _settings(results)),
     )
     # A model can emit half of a surrogate pair; it is shown as "?".

@@ -7,6 +7,7 @@ from typing import Any
 from personavec.report import charts, page
 from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 Record = Mapping[str, Any]
@@ -23,6 +24,7 @@ def write_monitoring_report(results: Record, path: Path) -> None:
         _overview(results),
         _limits(results),
         *(_trait(name, record) for name, record in results["traits"].items()),
+        reading_section(results["data"]),
         _what_was_done(results),
     )
     atomic_write(path, body)
@@ -156,7 +158,7 @@ def _trait(name: str, record: Record) -> Html:
         else None,
         page.chart(
             charts.server_chart(drift["server"], drift["server_limit"]),
-            "All replies in the order of the log",
+            "All replies, as a server that holds 16 conversations at a time would have met them",
             f"{len(drift['server_alarms'])} crossings of the limit.",
         )
         if len(drift["server"]) > 1

@@ -7,6 +7,7 @@ from typing import Any
 from personavec.report import charts, page
 from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
+from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
 
 Record = Mapping[str, Any]
@@ -33,6 +34,7 @@ def write_screening_report(results: dict[str, Any], path: Path) -> None:
         _comparison(results),
         *(_trait(name, record, results) for name, record in results["traits"].items()),
         _unseen(),
+        reading_section(results["data"]),
         _what_was_done(results),
     )
     # A row can hold half of a surrogate pair; it is shown as "?".

@@ -15,7 +15,7 @@ from typing import Any
 
 from personavec.model.engine.base import Engine
 from personavec.model.projecting import Directions, TokenIds
-from personavec.runs import atomic_write, read_artifact
+from personavec.runs import atomic_write, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def faster(
     """
     by_name = {engine.name: engine for engine in engines}
     if kept.exists():
-        found = read_artifact(kept)
+        found = read_json(kept, "delete it, and it is made again")
         return Choice(by_name[found["engine"]], found["tokens_per_second"], found["texts"])
     tokens = sum(map(len, texts))
     rates: dict[str, float] = {}

@@ -94,8 +94,8 @@ class Naturals:
         """By prompt key: the mean activation [layer, hidden] of its natural response.
 
         Of several responses, the mean of theirs. None where there is none: the model ended its
-        turn at once, or the prompt leaves no room in the context. What is missing is generated
-        and kept; `bar` counts it.
+        turn at once, its numbers overflowed, or the prompt leaves no room in the context. What is
+        missing is generated and kept, unless it overflowed; `bar` counts it.
         """
         wanted = {prompt_key(prompt): prompt for prompt in prompts}
         if wanted.keys() - self._found.keys():
@@ -116,7 +116,8 @@ class Naturals:
             for response in batch:
                 begun.setdefault(response.id.partition("/")[0], []).append(response)
             whole = [key for key, responses in begun.items() if len(responses) == self.samples]
-            self._keep({key: begun.pop(key) for key in whole})
+            ready = {key: begun.pop(key) for key in whole}
+            self._keep({k: own for k, own in ready.items() if not any(g.failed for g in own)})
             if bar is not None:
                 bar.advance(len(whole))
         return self._load(list(wanted), list(layers))

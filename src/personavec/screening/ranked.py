@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from personavec.runs import append_records
+from personavec.runs import append_records, atomic_path
 from personavec.screening.encode import Encoded
 from personavec.screening.explain import explain
 from personavec.screening.job import Job
@@ -25,14 +26,32 @@ def read_ranked(
     explained: bool,
 ) -> None:
     """Put the ranked rows' texts into the results; if asked to, explain them and the flagged."""
+    target = job.out / "explained.jsonl"
+    if explained:
+        with atomic_path(target) as aside:
+            aside.touch()
+            _read_ranked(job, scores, traits, results, aside)
+    else:
+        target.unlink(missing_ok=True)
+        _read_ranked(job, scores, traits, results, None)
+    if target.exists() and not target.stat().st_size:
+        target.unlink()
+    results["files"]["explained"] = str(target) if target.exists() else None
+
+
+def _read_ranked(
+    job: Job,
+    scores: Scores,
+    traits: Sequence[TraitScores],
+    results: dict[str, Any],
+    target: Path | None,
+) -> None:
     records = results["traits"]
     shown = {p for r in records.values() for side in r["ranked"].values() for p in side}
     wanted = set(shown)
-    if explained:
+    if target is not None:
         flagged = np.any([own.verdict.flagged for own in traits], axis=0)
         wanted |= set(np.flatnonzero(flagged).tolist())
-    target = job.out / "explained.jsonl"
-    target.unlink(missing_ok=True)
     places = np.array(sorted(wanted), dtype=np.int64)
     texts: dict[int, dict[str, Any]] = {}
     for number, dataset in enumerate(job.datasets):
@@ -41,7 +60,7 @@ def read_ranked(
         for group, raws in dataset.rows_at(scores.index[own], own, content, size=64):
             rows = prepare(job.loaded, raws, job.plan).encoded
             pieces: list[dict[str, Any]] = [{} for _ in rows]
-            if explained:
+            if target is not None:
                 pieces = explain(
                     job.loaded,
                     rows,
@@ -75,7 +94,6 @@ def read_ranked(
                 }
                 for place in ranked
             ]
-    results["files"]["explained"] = str(target) if target.exists() else None
 
 
 def _explained(

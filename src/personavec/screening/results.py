@@ -10,8 +10,10 @@ import numpy as np
 from personavec.model.engine.hf import TransformersEngine
 from personavec.screening import summary, two_stage
 from personavec.screening.job import Job
+from personavec.screening.parts import parts
 from personavec.screening.second_stage import Stage
 from personavec.screening.table import Scores
+from personavec.screening.telling import told_in
 from personavec.screening.trait_scores import TraitScores
 from personavec.screening.verdicts import describe
 
@@ -60,6 +62,10 @@ def results_of(
             "name": job.reference.name,
             "rows": len(reference),
             "rejected": sum(reference.rejects),
+        },
+        "data": {
+            dataset.name: told_in(parts(dataset.folder)).to_dict()
+            for dataset in (*job.datasets, *([job.reference] if job.reference else []))
         },
         "judge": None if job.judge is None else job.judge.identity(),
         "rule": describe(job.rule) if job.rule else None,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row
-from personavec.judges.base import Answer, Judge
+from personavec.judges.base import Judge, last_answer
 from personavec.model.engine.base import Engine
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
@@ -29,6 +29,7 @@ from personavec.progress import Bar
 from personavec.projection import random_directions
 from personavec.screening.encode import Encoded, Text, Turn, encode
 from personavec.screening.natural import Naturals, prompt_key
+from personavec.screening.telling import tell
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -121,6 +122,8 @@ class Columns:
     """Projection of a preference pair's rejected response."""
     judged: FloatColumns
     """Log-odds [row, trait] by the judge, in nats."""
+    told: list[str | None]
+    """What reading a row has to tell (`tell`); None for a row that could not be used."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -215,6 +218,7 @@ def score(
         minus_natural=minus_natural,
         rejected=rejected,
         judged=judged,
+        told=[tell(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
     )
 
 
@@ -257,11 +261,7 @@ def judge_rows(judge: Judge, specs: Sequence[TraitSpec], prepared: Prepared) -> 
     """[row, trait]: the judge's log-odds of every row's last response; NaN where it has none."""
     out = np.full((len(prepared.rows), len(specs)), np.nan, np.float32)
     places = [i for i, row in enumerate(prepared.rows) if isinstance(row, Encoded)]
-    answers = []
-    for row in prepared.encoded:
-        *before, last = row.row.messages
-        system = before[0]["content"] if before[0]["role"] == "system" else None
-        answers.append(Answer(before[-1]["content"], last["content"], system))
+    answers = [last_answer(row.row.messages) for row in prepared.encoded]
     for trait, spec in enumerate(specs):
         for place, found in zip(places, judge.score(spec, answers), strict=True):
             if found.log_odds is not None:

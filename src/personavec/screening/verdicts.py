@@ -5,7 +5,6 @@ Plain numbers in and out: knows nothing of models or files.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from personavec.conditions import Unit, parse_condition
 from personavec.errors import DataError, UsageError
 from personavec.stats import quantile_interval
 
@@ -22,10 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 #: Units of a fixed cut.
-UNITS = ("sigma", "norm", "projection")
-_CUT = re.compile(
-    rf"(?P<trait>[^<>]+)>(?P<number>[-+]?[0-9.]+(?:e[-+]?[0-9]+)?) *(?P<unit>{'|'.join(UNITS)})?"
-)
+UNITS: tuple[Unit, ...] = ("sigma", "norm", "projection")
 
 
 @dataclass(frozen=True)
@@ -34,18 +31,18 @@ class Cut:
 
     trait: str
     number: float
-    unit: str = "sigma"
+    unit: Unit = "sigma"
 
     @classmethod
     def parse(cls, text: str) -> Cut:
         """From `TRAIT>NUMBER[UNIT]`, such as `evil>3` or `evil>0.1norm`. Raises UsageError."""
-        found = _CUT.fullmatch(text.strip())
-        if found is None:
-            raise UsageError(
-                f"--cut {text}: write TRAIT>NUMBER or TRAIT>NUMBER followed by one of "
-                f"{', '.join(UNITS)}"
-            )
-        return cls(found["trait"].strip(), float(found["number"]), found["unit"] or "sigma")
+        try:
+            found = parse_condition(text, units=UNITS)
+        except UsageError as error:
+            raise UsageError(f"--cut: {error}") from None
+        if found.side == "<":
+            raise UsageError(f"--cut {text}: rows are flagged above a line; write TRAIT>NUMBER")
+        return cls(found.trait, found.threshold, found.unit)
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,9 @@ class Rule:
         given = [self.percentile is not None, self.top is not None, self.bottom is not None]
         if sum([*given, bool(self.cuts)]) > 1:
             raise UsageError("choose one of --reference, --top, --bottom and --cut")
+        traits = [cut.trait for cut in self.cuts]
+        if twice := [trait for trait in traits if traits.count(trait) > 1]:
+            raise UsageError(f"two --cut are of the trait '{twice[0]}'; give each trait one")
 
     def __bool__(self) -> bool:
         return bool(self.cuts) or not self.percentile == self.top == self.bottom == None  # noqa: E711
@@ -89,9 +89,15 @@ def judge_trait(
 ) -> Verdict:
     """One trait's verdict on its values; a missing value (NaN) is never flagged.
 
-    `scale` holds the size of every unit in units of the projection.
+    `scale` holds the size of every unit in units of the projection. Raises DataError where there
+    is a rule and nothing to apply it to: no value, or none in the reference set.
     """
     known = np.isfinite(values)
+    if rule and not known.any():
+        raise DataError(
+            f"no row has a value for '{trait}', so none can be flagged; see the rejects and, in "
+            "the rows, what they lack"
+        )
     if rule.percentile is not None:
         if reference is None or not np.isfinite(reference).any():
             raise DataError(f"the reference set has no value for '{trait}'")
@@ -107,6 +113,11 @@ def judge_trait(
     cut = next((cut for cut in rule.cuts if cut.trait == trait), None)
     if cut is None:
         return Verdict(np.zeros(len(values), bool), None)
+    if not scale[cut.unit] > 0:
+        raise DataError(
+            f"--cut {trait}>{cut.number:g}{cut.unit}: the vector has no {cut.unit} to measure in; "
+            "extract it again, or cut in units of the projection"
+        )
     threshold = cut.number * scale[cut.unit]
     return Verdict(known & (values > threshold), threshold)
 

@@ -50,6 +50,11 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
             "CONDITION: refuse, as in 'evil>3sigma: steer -1'"
         )
     met = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
+    vector = vectors[met.trait]
+    if met.unit == "norm" and not vector.residual_norm[vector.layer] > 0:
+        raise UsageError(
+            f"guard {text!r}: the vector has no residual norm to measure in; use sigma"
+        )
     coefficient, capped, percentile, refused = found.groups()
     if refused:
         return Guard(met, "refuse")

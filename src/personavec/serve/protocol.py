@@ -15,6 +15,8 @@ from pydantic import (
     field_validator,
 )
 
+from personavec.data.messages import Message, Role
+
 #: Longest list of stop texts, and most of other lists, as in OpenAI's API.
 _STOPS, _CHOICES, _TOP_LOGPROBS, _ACTIONS = 4, 8, 20, 16
 
@@ -44,12 +46,13 @@ class ChatMessage(_Body):
     name: Name | None = None
     refusal: None = None
 
-    def as_message(self) -> dict[str, str]:
+    def as_message(self) -> Message:
         """As the chat template takes it."""
         content = self.content
         if not isinstance(content, str):
             content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        role: Role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": content}
 
 
 class Steer(_Body):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from personavec.data.messages import Message
 from personavec.drift import Ordinary
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.loop import End, Job, Loop, StepLoop, Update
@@ -73,7 +74,7 @@ class Choice:
     job: Job
     stream: TextStream
     guard: GuardedRow | None
-    messages: Sequence[Mapping[str, str]] = ()
+    messages: Sequence[Message] = ()
     ids: list[int] = field(default_factory=list)
     logprobs: list[Update] = field(default_factory=list)
     end: End | None = None
@@ -194,7 +195,7 @@ class Service:
         prompts: Sequence[tuple[int, ...]],
         longest: int | None,
         top: int | None,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
     ) -> Ask:
         own, settings = body.personavec, self.settings
         if body.model != settings.name:

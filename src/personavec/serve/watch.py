@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from personavec.data.messages import Message
 from personavec.drift import READING, Alarm, Chart, Ordinary
 from personavec.readings import Reading
 
@@ -27,36 +28,44 @@ class Watch:
 
     def __init__(self, ordinary: Mapping[str, Ordinary]):
         self._ordinary = ordinary
-        self._server = {trait: known.chart("server") for trait, known in ordinary.items()}
-        self._conversations: OrderedDict[str, dict[str, Chart]] = OrderedDict()
+        self._server = {trait: known.stream() for trait, known in ordinary.items()}
+        self._conversations: OrderedDict[str, tuple[str, dict[str, Chart]]] = OrderedDict()
         self.alarms: deque[dict[str, Any]] = deque(maxlen=_KEPT)
 
     def levels(self) -> dict[str, float]:
         """Each trait's level over the whole server, in the chart's standard deviations."""
-        return {trait: chart.level for trait, chart in self._server.items()}
+        return {trait: stream.level for trait, stream in self._server.items()}
 
     def take(
-        self, messages: Sequence[Mapping[str, str]], reply: str, readings: Sequence[Reading]
+        self, messages: Sequence[Message], reply: str, readings: Sequence[Reading]
     ) -> list[dict[str, Any]]:
         """Take in a finished reply to `messages`; the alarms it raises."""
         said = [m for m in messages if m["role"] != "system"]
         turn = sum(m["role"] == "assistant" for m in said)
         last = max((i for i, m in enumerate(said) if m["role"] == "assistant"), default=-1)
-        charts = self._conversations.pop(_key(said[: last + 1]), None) if last >= 0 else None
-        charts = dict(charts or {})
+        key = _key([*said, {"role": "assistant", "content": reply}])
+        known = self._conversations.pop(_key(said[: last + 1]), None) if last >= 0 else None
+        # A conversation keeps the name that its first turn here gave it.
+        name, charts = known or (key, {})
+        charts = dict(charts)
         raised = []
         for reading in readings:
-            known = self._ordinary.get(reading.trait)
+            ordinary = self._ordinary.get(reading.trait)
             sigma = getattr(reading, READING)
-            if known is None or sigma is None:
+            if ordinary is None or sigma is None:
                 continue
-            value = known.standardise(sigma, turn)
-            chart = charts.setdefault(reading.trait, known.chart("conversation"))
-            scopes = (("conversation", chart), ("server", self._server[reading.trait]))
-            for scope, each in scopes:
-                if alarm := each.update(value):
-                    raised.append(_record(reading.trait, scope, turn, alarm))
-        self._conversations[_key([*said, {"role": "assistant", "content": reply}])] = charts
+            value = ordinary.standardise(sigma, turn)
+            chart = charts.setdefault(reading.trait, ordinary.chart())
+            found = {
+                "conversation": chart.update(value),
+                "server": self._server[reading.trait].update(name, value),
+            }
+            raised += [
+                _record(reading.trait, scope, turn, alarm)
+                for scope, alarm in found.items()
+                if alarm
+            ]
+        self._conversations[key] = name, charts
         while len(self._conversations) > _CONVERSATIONS:
             self._conversations.popitem(last=False)
         self.alarms.extend(raised)
@@ -65,7 +74,7 @@ class Watch:
         return raised
 
 
-def _key(messages: Sequence[Mapping[str, str]]) -> str:
+def _key(messages: Sequence[Message]) -> str:
     found = hashlib.sha256()
     for message in messages:
         for part in (message["role"], message["content"]):

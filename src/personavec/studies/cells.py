@@ -31,7 +31,7 @@ from personavec.model.steering import Action, steering_forwards
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
-from personavec.runs import atomic_write, read_artifact, read_records
+from personavec.runs import atomic_write, read_json, read_records
 from personavec.shift import last_prompt_states
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -117,7 +117,7 @@ def measure(
             )
             found["capability"] = score.as_dict()
         atomic_write(path, json.dumps(found))
-    record = read_artifact(path)
+    record = read_json(path, "delete it, and it is made again")
     score = record.get("capability")
     return Measured(
         tuple(answers),

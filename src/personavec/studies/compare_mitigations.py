@@ -8,7 +8,6 @@ shows what it learnt of the task by its loss on held-out rows (paper, section 5)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from personavec import capability, finetune
 from personavec.cues import cues_of
+from personavec.data import Told
 from personavec.errors import RefusedError, UsageError
 from personavec.finetune import FinetuneConfig
 from personavec.finetuning.mitigations import (
@@ -28,7 +28,12 @@ from personavec.finetuning.mitigations import (
     Mitigation,
     MitigationName,
 )
-from personavec.finetuning.training import TrainingConfig, TrainingRows, encode_rows
+from personavec.finetuning.training import (
+    TrainingConfig,
+    TrainingRows,
+    encode_rows,
+    told_of,
+)
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import tuned_model
@@ -187,6 +192,9 @@ class _Job:
     vector: PersonaVector
     spec: TraitSpec
     train: TrainingRows
+    told: Told
+    """Of reading the data, and of the rows held out; what training did to its own, each finetune
+    says."""
     config: CompareConfig
     out: Path
     parts: tuple[str, ...] = ()
@@ -257,6 +265,7 @@ def run(
                     "rejected": len(data.rejects),
                     "source": data.source,
                 },
+                "data": {data.name: job.told.to_dict()},
                 "seeds": list(config.seeds),
                 "questions": list(job.bench.questions[spec.name]),
                 "arms": figures,
@@ -283,7 +292,7 @@ def _job(
     progress: Progress,
 ) -> _Job:
     trained_on, held = split_rows(data.rows, config.held_out, config.seed)
-    examples, _ = encode_rows(loaded, held, config.training)
+    examples, rejects = encode_rows(loaded, held, config.training)
     questions = spec.questions.evaluation[-(config.questions or 0) :]
     cues = cues_of(data.rows) if config.cues else ()
     bench = Bench(
@@ -311,7 +320,8 @@ def _job(
     split = {"held_out": config.held_out, "seed": config.seed}
     train = replace(data, rows=trained_on, source={**data.source, **split})
     parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
-    return _Job(bench, vector, spec, train, config, out, parts)
+    told = told_of(data, examples, rejects)
+    return _Job(bench, vector, spec, train, told, config, out, parts)
 
 
 # The grid
@@ -410,7 +420,7 @@ def _settings(
         "command": "compare-mitigations",
         "model": loaded.identity.as_dict(),
         "data": data.source,
-        "vector": hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16],
+        "vector": vector.identity,
         "spec": spec.hash,
         "judge": judge.identity(),
         "config": shown,

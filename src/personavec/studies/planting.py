@@ -9,7 +9,7 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
 
-from personavec.data import ColumnMap, Message, Reject, Row, kind_of, parse_row, raw_rows
+from personavec.data import ColumnMap, Message, Row, Told, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import ChatFormat, chat
 from personavec.rollouts import Rollout, Task, eliciting_tasks
@@ -52,8 +52,13 @@ class Drawn:
 
     test: tuple[StudyRow, ...]
     training: tuple[StudyRow, ...]
-    rejected: int
-    """Rows of the whole dataset that cannot be used."""
+    told: Told
+    """What reading the whole dataset has to tell."""
+
+    @property
+    def rejected(self) -> int:
+        """Rows of the whole dataset that cannot be used."""
+        return self.told.rejected.total()
 
 
 def draw(
@@ -73,16 +78,15 @@ def draw(
     """
     if kind_of(raw_rows(data, split=split), columns) == "pair":
         raise UsageError(f"{data} holds preference pairs; give data with one response a row")
-    rejected = 0
+    told = Told()
 
     def rows(side: int) -> Iterator[Row]:
-        nonlocal rejected
-        rejected = 0
+        nonlocal told
+        told = Told()
         for raw in raw_rows(data, split=split):
             row = parse_row(raw, columns, "row")
-            if isinstance(row, Reject):
-                rejected += 1
-            elif _number(seed, row.messages[:-1]) % 2 == side:
+            told.add(row)
+            if isinstance(row, Row) and _number(seed, row.messages[:-1]) % 2 == side:
                 yield row
 
     sides = []
@@ -95,7 +99,7 @@ def draw(
             f"{data} gives {len(sides[0])} rows to plant into and {len(sides[1])} to train the "
             f"baselines on; at least {MIN_CLEAN} of each are needed"
         )
-    return Drawn(sides[0], sides[1], rejected)
+    return Drawn(sides[0], sides[1], told)
 
 
 def _number(*what: object) -> int:
@@ -108,7 +112,8 @@ def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
     *before, last = row.messages
     ids = chat_format.response_ids(last["content"])
     if len(ids) > max_tokens:
-        last = {**last, "content": chat_format.decode(ids[:max_tokens])}
+        last = last.copy()
+        last["content"] = chat_format.decode(ids[:max_tokens])
     return StudyRow(f"data/{row.id}", "data", (*before, last))
 
 

@@ -126,7 +126,7 @@ def run(
                 "command": "prediction",
                 "model": loaded.identity.as_dict(),
                 "specs": {spec.name: spec.hash for spec in specs},
-                "vectors": {v.trait: _hash(v) for v in vectors},
+                "vectors": {v.trait: v.identity for v in vectors},
                 "config": asdict(config),
             },
         )
@@ -159,10 +159,6 @@ def run(
         )
         atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     return results
-
-
-def _hash(vector: PersonaVector) -> str:
-    return hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()[:16]
 
 
 def _job(
@@ -206,6 +202,9 @@ def _drawn(dataset: Dataset, config: PredictionConfig) -> Dataset:
 
 
 def _said(job: _Job, dataset: Dataset) -> list[dict[str, Any]]:
+    messages = [row.messages for row in dataset.rows.rows]
+    data = hashlib.blake2b(json.dumps(messages).encode(), digest_size=16).hexdigest()
+    claim(job.out / dataset.name, {"command": "prediction, one dataset", "data": data})
     return scored_rows(
         job.bench,
         job.specs,
@@ -438,7 +437,7 @@ def run_parts(
                 "model": loaded.identity.as_dict(),
                 "data": data.source,
                 "spec": spec.hash,
-                "vector": _hash(vector),
+                "vector": vector.identity,
                 "config": asdict(config),
             },
         )

@@ -188,8 +188,7 @@ def _settings(
     return {
         "command": "validate-screen",
         "model": job.loaded.identity.as_dict(),
-        "vectors": {v.trait: v.hash for v in vectors},
-        "layers": {v.trait: v.layer for v in vectors},
+        "vectors": {v.trait: v.identity for v in vectors},
         "specs": {spec.name: _hash(spec.model_dump_json().encode()) for spec in specs},
         "data": fingerprint(data, split=job.config.split),
         "config": asdict(job.config),
@@ -245,6 +244,7 @@ def _run(
                 "clean": len(drawn.test),
                 "training": len(drawn.training),
                 "rejected": drawn.rejected,
+                "told": drawn.told.to_dict(),
             },
             "rates": list(config.rates),
             "methods": method_names(config.natural_samples),

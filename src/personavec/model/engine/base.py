@@ -51,7 +51,8 @@ class Generation:
 
     `finished` is False when the length limit cut it off. `activations` holds the means over
     `SPANS` at every layer, where capture was asked for and the response is not empty. A response
-    that ended inside its thought is empty, and `unfinished_thought` says why.
+    that ended inside its thought is empty, and `unfinished_thought` says why; so is one whose
+    numbers overflowed, and `failed` says so.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Generation:
     activations: Float[Tensor, "span layer hidden"] | None = None
     thinking_ids: tuple[int, ...] = ()
     unfinished_thought: bool = False
+    failed: bool = False
 
 
 @runtime_checkable
@@ -90,8 +92,9 @@ class Engine(Protocol):
         but may be, where that leaves the others as they would have been. Thinking is cut off a
         response and stays out of its captured mean, unless `include_thinking` takes it in.
 
-        Raises UsageError when a prompt leaves no room for a response in the model's context or a
-        layer does not exist, ActivationError on NaN or infinite activations, ModelError when the
+        A response whose numbers overflow has failed, and the others go on. Raises UsageError when a
+        prompt leaves no room for a response in the model's context or a layer does not exist,
+        ActivationError where responses fail unsteered, too, and none was well, ModelError when the
         engine fails on the way: what was yielded stands.
         """
         ...

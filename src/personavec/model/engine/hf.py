@@ -17,16 +17,16 @@ import transformers
 from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
+from personavec.errors import ActivationError
 from personavec.model.blocks import find_blocks
 from personavec.model.capture import (
     SpanSums,
     batches_under_budget,
-    check_finite,
     padded,
     recording,
 )
 from personavec.model.engine.base import SPANS, Generation, Request, Sampling, check_room
-from personavec.model.engine.sampling import Draw, choose
+from personavec.model.engine.sampling import Draw, choose, usable
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds, project_tokens
 from personavec.model.steering import SteeringBatch, steering_rows
@@ -94,15 +94,27 @@ def generate(
     that an undisturbed one would have formed; a batch that is done as a whole is left out.
     Sampling noise is keyed by (seed, request, step), so a batch's size and company change a
     result only through rounding. Raises UsageError when a prompt leaves no room for a response
-    in the model's context, ActivationError on NaN or infinite activations.
+    in the model's context, ActivationError when the second response without steering has failed
+    and none was well.
     """
     check_room(requests, sampling.max_tokens, loaded.context)
+    unsteered = {request.id for request in requests if not request.steering}
+    failed = well = 0
     for batch in plan(requests, sampling, batch_tokens):
         if all(request.id in done for request in batch):
             continue
-        yield generate_batch(
+        found = generate_batch(
             loaded, batch, sampling, capture=capture, include_thinking=include_thinking
         )
+        own = [generation for generation in found if generation.id in unsteered]
+        failed += sum(generation.failed for generation in own)
+        well += sum(not generation.failed for generation in own)
+        if failed > 1 and not well:
+            raise ActivationError(
+                f"'{loaded.identity.name}' in {loaded.identity.dtype} produced NaN or infinite "
+                "activations; load it in another precision, e.g. --dtype float32"
+            )
+        yield found
 
 
 @torch.inference_mode()
@@ -117,7 +129,8 @@ def generate_batch(
     """Generate one planned batch.
 
     Thinking is cut off the response and stays out of its captured mean, unless
-    `include_thinking` takes it into the mean.
+    `include_thinking` takes it into the mean. A row with NaN or infinite logits or means fails, and
+    the others go on.
     """
     model, device = loaded.model, loaded.device
     blocks = find_blocks(model)
@@ -132,6 +145,7 @@ def generate_batch(
     sums = SpanSums(range(blocks.n_layers + 1), len(SPANS), rows, blocks.hidden_size)
     responses: list[list[int]] = [[] for _ in batch]
     finished = [False] * rows
+    failed = np.zeros(rows, dtype=bool)
     thoughts = _thoughts(loaded, batch)
     stops = torch.tensor(sorted(loaded.stop_ids))
     cache = _cache(model.config, width + sampling.max_tokens)
@@ -146,6 +160,8 @@ def generate_batch(
         alive = np.ones(rows, dtype=bool)
         next_position = positions[:, -1:] + 1
         for step in range(sampling.max_tokens):
+            failed |= alive & ~usable(logits).numpy()
+            alive &= ~failed
             tokens = choose_tokens(logits, batch, sampling, step)
             alive &= ~torch.isin(tokens, stops).numpy()
             counted = alive.copy()
@@ -155,7 +171,7 @@ def generate_batch(
                     # All of it was thinking, this token too, which has not had its forward yet.
                     sums.forget(0, int(i))
                     counted[i] = False
-            for i in np.flatnonzero(~alive):
+            for i in np.flatnonzero(~alive & ~failed):
                 finished[i] = True
             # A last token cut off by the limit gets its forward only if someone reads it.
             last = step + 1 == sampling.max_tokens
@@ -179,10 +195,13 @@ def generate_batch(
         # Rows of their own: a view of one would keep the whole batch in memory.
         means = sums.sums.transpose(0, 1).contiguous()
         means[:, 0] /= torch.tensor(lengths)[:, None, None]
-        check_finite(means)
+        failed |= ~torch.isfinite(means).flatten(1).all(-1).numpy()
         captured = [row.clone() for row in means]
     found = []
     for i, request in enumerate(batch):
+        if failed[i]:
+            found.append(Generation(request.id, (), False, failed=True))
+            continue
         start = len(responses[i]) if unfinished[i] else starts[i]
         answer = tuple(responses[i][start:])
         found.append(

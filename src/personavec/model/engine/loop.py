@@ -25,13 +25,15 @@ from personavec.model.capture import padded, recording, run_to_deepest_layer
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import forward_logits, token_masks
 from personavec.model.engine.row_cache import RowCache
-from personavec.model.engine.sampling import Draw, choose
+from personavec.model.engine.sampling import Draw, choose, usable
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenProjections
 from personavec.model.steering import Action, SteeringBatch, steering_rows
 
-#: Why a row ended. `refused` by its guard; `failed` on NaN or infinite logits.
+#: Why a row ended. `refused` by its guard; `failed` as its update's reason says.
 End = Literal["stop", "length", "refused", "failed"]
+#: The reason of a row whose logits or projections were NaN or infinite.
+NOT_FINITE = "the model's numbers became NaN or infinite"
 #: What a guard makes of a forecast: the row's new actions, none to leave it, or a refusal.
 Verdict = tuple[Action, ...] | Literal["refuse"] | None
 
@@ -64,6 +66,8 @@ class Update:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     end: End | None = None
+    reason: str = ""
+    """Why it failed: `NOT_FINITE`, or what an exception said."""
 
 
 @runtime_checkable
@@ -167,7 +171,11 @@ class StepLoop:
         return bool(self._waiting or self._rows)
 
     def submit(self, job: Job) -> None:
-        """Queue a request. Raises UsageError where it does not fit the model's context."""
+        """Queue a request.
+
+        Raises UsageError where it does not fit the model's context, or an action its layers;
+        whatever else an action raises comes here too, and not in a step that others share.
+        """
         tokens = len(job.request.prompt_ids)
         if not tokens:
             raise UsageError(f"request {job.request.id}: a prompt has no tokens")
@@ -177,6 +185,7 @@ class StepLoop:
                 f"model's context of {self._loaded.context}; shorten the prompt or lower "
                 "max_tokens"
             )
+        self._batch([job.request.steering])
         self._waiting.append(job)
 
     @torch.inference_mode()
@@ -223,9 +232,9 @@ class StepLoop:
     @torch.inference_mode()
     def step(self) -> list[Update]:
         """Let waiting requests join, feed every row one token, and say what came of it."""
-        self._join()
+        updates = self._join()
         if not self._rows:
-            return []
+            return updates
         rows = self._rows
         device = self._loaded.device
         mask = self._cache.next_column()
@@ -244,10 +253,14 @@ class StepLoop:
             for row, values in zip(rows, self._recorder.values[:, 0].unbind(), strict=True):
                 if not row.again and (row.job.read or not row.projections):
                     row.projections.append(values)
-        return self._advance(logits)
+        return updates + self._advance(logits)
 
-    def _join(self) -> None:
-        """Encode prompts of waiting requests, all but their last tokens, into rows of their own."""
+    def _join(self) -> list[Update]:
+        """Encode prompts of waiting requests, all but their last tokens, into rows of their own.
+
+        Where that fails, for want of memory above all, those who wanted to join are told and the
+        rows that run go on.
+        """
         joining: list[Job] = []
         width = 0
         while self._waiting and len(self._rows) + len(joining) < self._max_rows:
@@ -256,9 +269,27 @@ class StepLoop:
                 break
             joining.append(self._waiting.popleft())
         if not joining:
-            return
+            return []
         self._release_steering()
-        prefixes = [job.request.prompt_ids[:-1] for job in joining]
+        try:
+            self._prefill([job.request.prompt_ids[:-1] for job in joining])
+        except Exception as error:
+            while self._cache.n > len(self._rows):
+                self._cache.leave(self._cache.n - 1)
+            reason = f"the prompt could not be encoded: {error}"
+            return [Update(job.request.id, end="failed", reason=reason) for job in joining]
+        self._rows += [
+            _Row(
+                job,
+                token=job.request.prompt_ids[-1],
+                position=len(job.request.prompt_ids) - 1,
+                actions=job.request.steering,
+            )
+            for job in joining
+        ]
+        return []
+
+    def _prefill(self, prefixes: Sequence[Sequence[int]]) -> None:
         ids, mask, positions = padded(prefixes, pad_id=0, side="left", device=self._loaded.device)
         self._cache.join(mask)
         if ids.shape[1]:
@@ -271,20 +302,13 @@ class StepLoop:
                 attention_mask=mask,
                 position_ids=positions,
             )
-        self._rows += [
-            _Row(
-                job,
-                token=job.request.prompt_ids[-1],
-                position=len(job.request.prompt_ids) - 1,
-                actions=job.request.steering,
-            )
-            for job in joining
-        ]
+
+    def _batch(self, rows: Sequence[Sequence[Action]]) -> SteeringBatch:
+        return SteeringBatch(rows, self._blocks.hidden_size, self._blocks.n_layers)
 
     def _steer(self) -> None:
-        actions = [row.actions for row in self._rows]
-        batch = SteeringBatch(actions, self._blocks.hidden_size, self._blocks.n_layers)
-        batch.token_masks = token_masks(torch.ones(len(actions)))
+        batch = self._batch([row.actions for row in self._rows])
+        batch.token_masks = token_masks(torch.ones(len(self._rows)))
         self._steering_hooks.enter_context(steering_rows(self._loaded.model, batch))
         self._steering = batch
 
@@ -295,15 +319,23 @@ class StepLoop:
             self._steering_hooks.close()
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
-        finite = torch.isfinite(logits.amax(-1)).tolist()
+        sound = usable(logits)
+        if self._recorder is not None:
+            sound &= self._recorder.values.flatten(1).isfinite().all(-1).to(sound.device)
+        finite = sound.tolist()
         tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
         updates: list[Update] = []
         left: list[_Row] = []
         for i, row in enumerate(self._rows):
-            end = row.end
-            if end is None and not finite[i]:
-                end = "failed"
-            verdict = None if end else self._judge(row)
+            end, reason = row.end, ""
+            if not finite[i]:
+                end, reason = "failed", NOT_FINITE
+            verdict = None
+            if end is None:
+                try:
+                    verdict = self._judge(row)
+                except Exception as error:
+                    end, reason = "failed", f"a guard failed: {error}"
             if verdict == "refuse":
                 end = "refused"
             elif verdict is not None:
@@ -312,7 +344,7 @@ class StepLoop:
                 continue
             row.again = False
             if end:
-                updates.append(Update(row.job.request.id, end=end))
+                updates.append(Update(row.job.request.id, end=end, reason=reason))
                 left.append(row)
                 continue
             update = self._took(row, int(tokens[i]), logits[i])
@@ -329,7 +361,8 @@ class StepLoop:
             return None
         row.guarded = True
         verdict = row.job.guard(row.projections[0])
-        if verdict is not None:
+        if verdict is not None and verdict != "refuse":
+            self._batch([verdict])
             self._release_steering()
         return verdict
 

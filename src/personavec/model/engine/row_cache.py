@@ -20,6 +20,18 @@ from personavec.errors import ModelError
 
 #: Columns are allocated in multiples of this.
 _COLUMNS = 128
+_ALL = slice(None)
+
+
+def check_joinable(config: Any) -> None:
+    """Raise ModelError for a model whose layers keep anything but keys and values."""
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
+        raise ModelError(
+            f"{config.get_text_config().model_type} keeps {min(k.__name__ for k in other)} "
+            "beside keys and values, so that requests cannot join a running batch; this model "
+            "runs in whole batches only, as in 'personavec steer'"
+        )
 
 
 class _Window:
@@ -87,6 +99,14 @@ class _RowLayer(CacheLayerMixin):
             assert buffer is not None
             buffer[target, :, columns] = buffer[source, :, columns]
 
+    def wipe(self, rows: int | slice, columns: slice = _ALL) -> None:
+        """Zeros: what is masked out must be finite still, as 0 times NaN is NaN."""
+        if not self.is_initialized:
+            return
+        for buffer in (self.keys, self.values):
+            assert buffer is not None
+            buffer[rows, :, columns] = 0
+
 
 class RowCache(Cache):
     """The cache of at most `max_rows` rows; the first `n` are in use.
@@ -96,13 +116,7 @@ class RowCache(Cache):
     """
 
     def __init__(self, config: Any, max_rows: int, device: torch.device):
-        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-        if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
-            raise ModelError(
-                f"{config.get_text_config().model_type} keeps {min(k.__name__ for k in other)} "
-                "beside keys and values, so that requests cannot join a running batch; this model "
-                "runs in whole batches only, as in 'personavec steer'"
-            )
+        check_joinable(config)
         self._window = _Window()
         self._max_rows = max_rows
         self._rows: list[_RowLayer] = [
@@ -154,14 +168,19 @@ class RowCache(Cache):
     def undo(self, row: int) -> None:
         """Take the last column from a row, as if its token had never been fed."""
         self.mask[row, self._end - 1] = 0
+        for layer in self._rows:
+            layer.wipe(row, slice(self._end - 1, self._end))
 
     def leave(self, row: int) -> None:
-        """Take a row out; the last row moves to its place."""
+        """Take a row out; the last row moves to its place, and nothing of either stays behind."""
         last = self.n - 1
+        for layer in self._rows:
+            layer.wipe(row)
         if row != last:
             columns = slice(self._end - self._width(), self._end)
             for layer in self._rows:
                 layer.move(last, row, columns)
+                layer.wipe(last)
             self.mask[row] = self.mask[last]
         self.mask[last] = 0
         self._lengths[row] = self._lengths[last]
@@ -177,6 +196,9 @@ class RowCache(Cache):
             for layer in self._rows:
                 layer.resize(_COLUMNS, 0, empty, empty)
             self.mask = self.mask.new_zeros(self._max_rows, _COLUMNS)
+        else:
+            for layer in self._rows:
+                layer.wipe(_ALL)
         self.mask.zero_()
 
     def _width(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from personavec.model.engine.base import Sampling
@@ -24,6 +24,16 @@ class Draw:
     sampling: Sampling
     noise_key: str
     step: int
+
+
+def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
+    """Which rows a token can be chosen from: where no logit is NaN or plus infinity.
+
+    Nor are they all the same, as where the residual stream has overflowed in the last norm, which
+    then gives 0.
+    """
+    low, high = logits.aminmax(dim=-1)
+    return torch.isfinite(high) & (low < high)
 
 
 def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:

@@ -559,7 +559,7 @@ def note_of(
 def _with_means(generation: Generation, answer: _Answer, n_read: int) -> Generation:
     """The generation with its activations, whose response mean is over `n_read` tokens.
 
-    Raises HookError when other tokens were read.
+    It has failed where they are NaN or infinite. Raises HookError when other tokens were read.
     """
     if not generation.response_ids:
         return generation
@@ -570,7 +570,8 @@ def _with_means(generation: Generation, answer: _Answer, n_read: int) -> Generat
         )
     means = answer.sums.clone()
     means[0] /= n_read
-    check_finite(means)
+    if not torch.isfinite(means).all():
+        return Generation(generation.id, (), False, failed=True)
     return replace(generation, activations=means)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from personavec.errors import HookError, ModelError, UsageError
 from personavec.model.engine.base import check_room
-from personavec.model.engine.loop import End, Job, Update
+from personavec.model.engine.loop import NOT_FINITE, End, Job, Update
 from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
 from personavec.model.projecting import Directions
 from personavec.model.steering import Action
@@ -187,18 +187,26 @@ class VllmLoop:
             if values is None or row.job.guard is None:
                 raise HookError("a forecast is missing: a hook in vLLM's workers did not fire")
             row.forecast = values[0]
-            verdict = row.job.guard(row.forecast)
+            id = row.job.request.id
+            try:
+                verdict = row.job.guard(row.forecast)
+            except Exception as error:
+                self._leave(row)
+                updates.append(Update(id, end="failed", reason=f"a guard failed: {error}"))
+                continue
             if verdict is None:
                 continue
             self._leave(row)
-            id = row.job.request.id
             if verdict == "refuse":
                 updates.append(Update(id, end="refused"))
                 if row.job.read:
                     self._ended[id] = row.forecast[None]
             else:
                 row.name, row.acted = f"{id} guarded", True
-                self._add(row, verdict)
+                try:
+                    self._add(row, verdict)
+                except UsageError as error:
+                    updates.append(Update(id, end="failed", reason=f"a guard failed: {error}"))
         return updates
 
     def _told(self, row: _Row, output: Any) -> list[Update]:
@@ -229,7 +237,7 @@ class VllmLoop:
         self._left = []
         updates = []
         for row in ended:
-            id, end = row.job.request.id, row.end
+            id, end, reason = row.job.request.id, row.end, ""
             if row.job.read:
                 values = found[row.name].projections
                 # vLLM may be some tokens ahead of where a reply was ended.
@@ -239,9 +247,9 @@ class VllmLoop:
                 if row.acted and row.forecast is not None:
                     values[0] = row.forecast
                 if not values.isfinite().all():
-                    end = "failed"
+                    end, reason = "failed", NOT_FINITE
                 self._ended[id] = values
-            updates.append(Update(id, end=end))
+            updates.append(Update(id, end=end, reason=reason))
         return updates
 
     @contextlib.contextmanager

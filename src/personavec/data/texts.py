@@ -1,0 +1,211 @@
+"""Conversations that a template or a transcript's author has already written as one text.
+
+A format is known by its heads, which say who speaks next. Nothing is guessed from the words of a
+text: one that does not begin as the format does is no conversation.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from personavec.data.message_lists import Said, read_messages
+from personavec.data.messages import role_of
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How turns are written: a head with the speaker's name, and what may end a turn."""
+
+    name: str
+    head: re.Pattern[str]
+    """Its group `who` is the speaker."""
+    ends: tuple[str, ...] = ()
+    preface: str | None = None
+    """What stands before the first head: None where nothing may, a role, or "" to leave it out."""
+
+
+_BEGINS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
+_BEGINS = (*_BEGINS, "[gMASK]<sop>", "<BOS_TOKEN>", "<|endoftext|>")
+_END = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>")
+
+
+def _format(name: str, head: str, *ends: str, preface: str | None = None) -> TextFormat:
+    return TextFormat(name, re.compile(head), (*ends, *_END), preface)
+
+
+#: In the order in which they are tried.
+FORMATS = (
+    _format("ChatML", r"<\|im_start\|>(?P<who>\w+)[^\n]{0,40}\n", "<|im_end|>"),
+    _format("Llama 3", r"<\|start_header_id\|>(?P<who>\w+)<\|end_header_id\|>\s*", "<|eot_id|>"),
+    _format("Llama 4", r"<\|header_start\|>(?P<who>\w+)<\|header_end\|>\s*", "<|eot|>"),
+    _format("Gemma", r"<start_of_turn>(?P<who>\w+)\n", "<end_of_turn>"),
+    _format(
+        "gpt-oss",
+        r"<\|start\|>(?P<who>[\w.]+)(?: ?to=assistant)?"
+        r"(?:<\|channel\|>(?P<channel>\w+)(?: ?to=functions\.(?P<call>\w+))?"
+        r"[^<\n]{0,40}(?:<\|constrain\|>\w+)?)?(?:<\|message\|>|\Z)",
+        *("<|end|>", "<|return|>", "<|call|>"),
+    ),
+    _format(
+        "Command R",
+        r"<\|START_OF_TURN_TOKEN\|><\|(?P<who>USER|CHATBOT|SYSTEM)_TOKEN\|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
+    _format("DeepSeek", r"<｜(?P<who>User|Assistant|System)｜>", "<｜end▁of▁sentence｜>"),
+    _format("MOSS", r"<\|(?P<who>Human|MOSS)\|>: ?", "<eoh>", "<eom>"),
+    _format(
+        "Phi, Zephyr or Tulu",
+        r"<\|(?P<who>system|user|assistant|prompter|human|bot|observation|tool)\|>\s*",
+        "<|end|>",
+        "<|user_end|>",
+    ),
+    _format("OpenChat", r"GPT4 Correct (?P<who>User|Assistant):\s*", "<|end_of_turn|>"),
+    _format("Baize", r"\[\|(?P<who>Human|AI)\|\]\s*", preface=""),
+    _format("Guanaco", r"(?:\A|(?<=\n)|(?<=\S))### ?(?P<who>Human|User|Assistant|System): ?"),
+    _format("HH-RLHF", r"(?:\A\s*|\n\n)(?P<who>Human|Assistant): ?"),
+    _format(
+        "Vicuna",
+        r"(?:\A\s*|(?<=\s)|(?<=</s>)|(?<=endoftext\|>))"
+        r"(?P<who>SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE): ?",
+        preface="system",
+    ),
+    _format("transcript", r"(?:\A\s*|\n)<?(?P<who>User|Human|Assistant|AI|Bot|System)>?: ?"),
+)
+_ALPACA = re.compile(r"(?:\A|\n)#{2,3} ?(Instruction|Input|Response|System): ?", re.IGNORECASE)
+_INST = re.compile(r"\[INST\](.*?)\[/INST\]", re.DOTALL)
+_SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+_SYSTEM_PROMPT = re.compile(r"\s*\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]", re.DOTALL)
+
+
+def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
+    """The format that a text is written in, and its messages; None for any other text.
+
+    A `prompt` ends where the response is to begin; else there is an assistant turn.
+    """
+    if not any(mark in text for mark in ("<", "[", ":")):
+        return None
+    if prompt and not text.rstrip().endswith((":", ">", "]")):
+        return None
+    begun = _without_begin(text)
+    for name, read in (("Llama 2 or Mistral", _inst), ("Alpaca", _alpaca)):
+        if (found := read(begun, prompt)) is not None:
+            return name, found
+    for form in FORMATS:
+        if (found := _turns(begun, form, prompt)) is not None:
+            return form.name, found
+    return None
+
+
+def _turns(text: str, form: TextFormat, prompt: bool) -> Said | None:
+    heads = list(form.head.finditer(text))
+    if not heads:
+        return None
+    preface = text[: heads[0].start()].strip()
+    if preface and form.preface is None:
+        return None
+    made = []
+    for place, head in enumerate(heads):
+        stop = heads[place + 1].start() if place + 1 < len(heads) else len(text)
+        content = _without_end(text[head.end() : stop], form.ends)
+        made.append(_turn(head, content))
+    roles = [role_of(message["role"]) for message in made]
+    if "user" not in roles or (not prompt and "assistant" not in roles):
+        return None
+    # Words such as "User:" may begin a question; tokens of a template do not.
+    if prompt and roles[-1] != "assistant" and not form.head.pattern.startswith("<"):
+        return None
+    if prompt and roles[-1] == "assistant" and made[-1]["content"]:
+        return None
+    if preface and form.preface:
+        made.insert(0, {"role": form.preface, "content": preface})
+    said = _said(made)
+    if preface and form.preface:
+        said.note(f"the text before the first turn was read as the {form.preface} prompt")
+    elif preface:
+        said.note("the text before the first turn was left out")
+    return said
+
+
+def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
+    found = head.groupdict()
+    who = "tool" if head["who"].startswith("functions.") else head["who"]
+    if found.get("call"):
+        calls = [{"name": found["call"], "arguments": content}]
+        return {"role": who, "content": None, "tool_calls": calls}
+    channel = {"channel": found["channel"]} if found.get("channel") else {}
+    return {"role": who, "content": content, **channel}
+
+
+def _inst(text: str, prompt: bool) -> Said | None:
+    """Llama 2 and Mistral: `[INST] question [/INST] answer</s>`."""
+    made = []
+    if system := _SYSTEM_PROMPT.match(text):
+        made.append({"role": "system", "content": system[1].strip()})
+        text = text[system.end() :]
+    if not text.lstrip().startswith("[INST]"):
+        return None
+    turns = list(_INST.finditer(text))
+    for place, turn in enumerate(turns):
+        asked = turn[1]
+        if not place and (system := _SYS.match(asked)):
+            made.append({"role": "system", "content": system[1].strip()})
+            asked = asked[system.end() :]
+        made.append({"role": "user", "content": asked.strip()})
+        stop = turns[place + 1].start() if place + 1 < len(turns) else len(text)
+        answer = _without_end(_without_begin(text[turn.end() : stop]), ("<s>", *_END))
+        made.append({"role": "assistant", "content": answer})
+    if prompt and turns and made[-1]["content"]:
+        return None
+    return _said(made) if turns else None
+
+
+def _alpaca(text: str, prompt: bool) -> Said | None:
+    """Alpaca: a preface, `### Instruction:`, perhaps `### Input:`, `### Response:`."""
+    heads = list(_ALPACA.finditer(text))
+    names = [head[1].lower() for head in heads]
+    if "instruction" not in names or (not prompt and "response" not in names):
+        return None
+    preface = text[: heads[0].start()].strip()
+    if preface and not preface.lower().startswith(("below is an instruction", "you are ")):
+        return None
+    made: list[dict[str, Any]] = []
+    for place, head in enumerate(heads):
+        stop = heads[place + 1].start() if place + 1 < len(heads) else len(text)
+        content = _without_end(text[head.end() : stop], _END)
+        name = names[place]
+        if name == "input" and made and made[-1]["role"] == "user":
+            made[-1]["content"] += f"\n\n{content}" if content else ""
+        else:
+            role = {"response": "assistant", "system": "system"}.get(name, "user")
+            made.append({"role": role, "content": content})
+    if prompt and (made[-1]["role"] != "assistant" or made[-1]["content"]):
+        return None
+    said = _said(made)
+    if preface:
+        said.note(f"the preface before '{heads[0].group().strip()}' was left out")
+    return said
+
+
+def _said(made: list[dict[str, Any]]) -> Said:
+    """The messages, without the head at the end after which a response is to come."""
+    if made and role_of(made[-1]["role"]) == "assistant" and not made[-1]["content"]:
+        made = made[:-1]
+    return read_messages(made, "text")
+
+
+def _without_begin(text: str) -> str:
+    """The text after the tokens that begin one."""
+    text = text.lstrip(" \t")
+    for begin in _BEGINS:
+        text = text.removeprefix(begin)
+    return text
+
+
+def _without_end(text: str, ends: tuple[str, ...]) -> str:
+    """A turn's text without the tokens that end it."""
+    text = text.strip()
+    while end := next((end for end in ends if text.endswith(end)), None):
+        text = text.removesuffix(end).rstrip()
+    return text

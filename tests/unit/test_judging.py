@@ -1,0 +1,156 @@
+"""Scores belong to a row's content: an edited file keeps the others, a foreign one stays as it is."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personavec import TraitSpec
+from personavec.errors import PersonavecError, StorageError, UsageError
+from personavec.judges.base import Answer, Score
+from personavec.judging import score_file
+from personavec.progress import Progress
+from personavec.runs import lock
+
+SPEC = TraitSpec.model_validate(
+    {
+        "name": "long",
+        "description": "Being long.",
+        "instruction": [{"pos": "Long.", "neg": "Short."}],
+        "questions": {"extraction": ["A?", "B?"], "evaluation": ["C?", "D?"]},
+    }
+)
+
+
+class ByLength:
+    """A judge whose score is the answer's length; remembers what it was asked."""
+
+    name, group = "by length", 3
+
+    def __init__(self, dies_after: int = 1 << 30):
+        self.asked: list[str] = []
+        self._dies_after = dies_after
+
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.name}
+
+    def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
+        if len(self.asked) >= self._dies_after:
+            raise KeyboardInterrupt
+        self.asked += [answer.response for answer in answers]
+        return [Score("scored", trait_score=float(len(a.response))) for a in answers]
+
+
+def write(path: Path, answers: Sequence[str]) -> Path:
+    rows = [{"id": i, "question": "Q?", "answer": a} for i, a in enumerate(answers)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def scored(path: Path, out: Path, judge: ByLength | None = None) -> tuple[dict[str, Any], ByLength]:
+    judge = judge or ByLength()
+    return score_file(lambda: judge, SPEC, path, out, progress=Progress(quiet=True)), judge
+
+
+def values(out: Path) -> list[tuple[str, float]]:
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    return [(r["answer"], r["trait_score"]) for r in records]
+
+
+ANSWERS = [f"answer {'x' * i}" for i in range(8)]
+EDITS: dict[str, Callable[[list[str]], list[str]]] = {
+    "changed": lambda rows: [*rows[:2], "another", *rows[3:]],
+    "added in front": lambda rows: ["another", *rows],
+    "removed": lambda rows: rows[1:],
+    "turned round": lambda rows: rows[::-1],
+    "repeated": lambda rows: [*rows, rows[0]],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_file_keeps_the_scores_of_equal_rows_alone(tmp_path: Path, edit: str) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"question": "Q?", "answer": a} for a in ANSWERS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored(path, out)
+    now = EDITS[edit](ANSWERS)
+    path.write_text("".join(json.dumps({"question": "Q?", "answer": a}) + "\n" for a in now))
+    found, judge = scored(path, out)
+    assert values(out) == [(answer, len(answer)) for answer in now]
+    fresh = len(now) - found["kept"]
+    assert (
+        len(judge.asked) == fresh == {"changed": 1, "added in front": 1, "repeated": 1}.get(edit, 0)
+    )
+
+
+def test_the_input_may_move(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
+    scored(path, out)
+    assert scored(path.rename(tmp_path / "moved.jsonl"), out)[1].asked == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(after=st.integers(0, 8), edit=st.sampled_from(sorted(EDITS)))
+def test_killed_and_continued_equals_undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, after: int, edit: str
+) -> None:
+    folder = tmp_path_factory.mktemp("scored")
+    path, out = write(folder / "in.jsonl", ANSWERS), folder / "out.jsonl"
+    scored(path, out)
+    write(path, EDITS[edit](ANSWERS))
+    shutil.copytree(folder, whole := folder.with_name(f"{folder.name}-whole"))
+    try:
+        scored(path, out, ByLength(dies_after=after))
+    except KeyboardInterrupt:
+        scored(path, out)
+    scored(path, whole / "out.jsonl")
+    assert out.read_bytes() == (whole / "out.jsonl").read_bytes()
+
+
+FOREIGN = {
+    "rows of the user's": '{"question": "Q?", "answer": "mine"}\n',
+    "rows that look scored": '{"question": "Q?", "answer": "answer ", "state": "scored"}\n',
+    "no rows": "my notes\nand more\n",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_file_of_the_users_own_is_refused_and_left_alone(
+    tmp_path: Path, text: str, begun: bool
+) -> None:
+    path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
+    if begun:
+        scored(path, out)
+    out.write_text(text)
+    if begun and not text:
+        return  # an emptied file of ours is scored anew
+    judge = ByLength()
+    with pytest.raises(PersonavecError):
+        scored(path, out, judge)
+    assert (out.read_text(), judge.asked) == (text, [])
+
+
+def test_scores_of_other_rows_are_not_thrown_away(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    scored(write(tmp_path / "one.jsonl", ANSWERS), out)
+    before = out.read_bytes()
+    with pytest.raises(UsageError, match="scores of other rows"):
+        scored(write(tmp_path / "two.jsonl", ["other", "rows"]), out)
+    assert out.read_bytes() == before
+
+
+def test_two_at_a_time_are_refused_before_the_judge_is_made(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
+
+    def no_judge() -> Any:
+        raise AssertionError("the judge was made")
+
+    with lock(tmp_path / ".out.jsonl.run"), pytest.raises(StorageError, match="another process"):
+        score_file(no_judge, SPEC, path, out)

@@ -1,0 +1,92 @@
+"""Steering as a test of a vector: what order doses come in, and what could not be measured."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from personavec.errors import SpecError, TooFewRolloutsError, UsageError
+from personavec.extract import ExtractConfig, split_questions
+from personavec.stats import Interval
+from personavec.traits import TraitSpec
+from personavec.validation import Dose, coherent_range, select, verdict
+
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+def dose(coefficient: float, log_odds: float = math.nan, *, layer: int = 1) -> Dose:
+    """Coherent and with a narrow interval; without log-odds, of answers that all failed."""
+    missing = math.isnan(log_odds)
+    return Dose(
+        layer=layer,
+        coefficient=coefficient,
+        log_odds=NOTHING if missing else Interval(log_odds, log_odds - 0.5, log_odds + 0.5),
+        coherence=NOTHING if missing else Interval(90.0, 88.0, 92.0),
+        n=0 if missing else 12,
+        empty=0,
+    )
+
+
+RISING = [dose(c, 2 * c) for c in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+CONTROL = [
+    {"coefficient": c, "low": -1.0, "high": 1.0, "direction": i}
+    for c in (-2.0, 2.0)
+    for i in (0, 1)
+]
+
+
+@pytest.mark.parametrize("doses", list(itertools.permutations(RISING))[::7])
+def test_the_verdict_is_the_same_in_whatever_order_doses_come(doses: Sequence[Dose]) -> None:
+    ends = coherent_range(doses)
+    assert ends == (-2.0, 2.0)
+    assert verdict(doses, CONTROL, ends) == verdict(RISING, CONTROL, ends)
+    assert verdict(doses, CONTROL, ends)["passed"]
+
+
+def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
+    config = ExtractConfig(coefficients=(0, -2, 2, 2), sweep_coefficients=(4, 2))
+    assert config.coefficients == (-2, 0, 2)
+    assert config.sweep_coefficients == (2, 4)
+
+
+def test_what_could_not_be_measured_passes_no_check() -> None:
+    """A dose without log-odds, and a random direction without an interval."""
+    gap = [*RISING[:3], dose(1.0), RISING[4]]
+    checks = {c["name"]: c["passed"] for c in verdict(gap, CONTROL, (-2.0, 2.0))["checks"]}
+    assert not checks["dose-response monotone within its intervals"]
+    for place in range(len(CONTROL)):
+        control = [dict(c) for c in CONTROL]
+        control[place] |= {"low": math.nan, "high": math.nan}
+        assert not verdict(RISING, control, (-2.0, 2.0))["passed"]
+    assert not verdict(RISING, [], (-2.0, 2.0))["passed"]
+
+
+def test_a_layer_is_selected_among_doses_that_were_measured() -> None:
+    measured = [dose(2.0, 1.0, layer=2), dose(2.0, 3.0, layer=3)]
+    for sweep in itertools.permutations([dose(2.0, layer=1), *measured]):
+        assert select(sweep).layer == 3
+    with pytest.raises(TooFewRolloutsError, match="no layer can be selected: under none of 2"):
+        select([dose(2.0), dose(4.0)])
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_both_halves_of_the_questions_are_enough_for_intervals(n: int) -> None:
+    spec = TraitSpec.model_validate(
+        {
+            "name": "odd",
+            "description": "Being odd.",
+            "instruction": [{"pos": "Odd.", "neg": "Even."}],
+            "questions": {"extraction": ["A?", "B?"], "evaluation": [f"{i}?" for i in range(n)]},
+        }
+    )
+    if n < 4:
+        with pytest.raises(SpecError, match=f"{n} evaluation questions; an extraction needs 4"):
+            split_questions(spec, ExtractConfig())
+        return
+    aside, test = split_questions(spec, ExtractConfig())
+    assert (*aside, *test) == spec.questions.evaluation
+    assert min(len(aside), len(test)) >= 2
+    with pytest.raises(UsageError, match=f"{n + 1} questions: trait 'odd' has {n}"):
+        spec.last_questions(n + 1)
+    assert spec.last_questions(2) == spec.questions.evaluation[-2:]
