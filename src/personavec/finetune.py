@@ -19,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from personavec import terminal
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
