@@ -5,6 +5,7 @@ import decimal
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ def _holder(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @given(write=st.sampled_from([_jsonl, _json, _holder]), rows=_rows)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_of_any_values_come_back_as_they_were(
     tmp_path: Path, write: Callable[..., Path], rows: list[dict[str, Any]]
 ) -> None:
