@@ -354,3 +354,17 @@ def test_judged_rows_of_any_values_are_kept(tmp_path: Path, llama: LoadedModel) 
             )
             assert found["scored"] == scored
         assert all(row.error is None for row in raw_rows(Path(found["out"])))
+
+
+def test_a_saved_dataset_is_screened_to_parquet(
+    tmp_path: Path, llama: LoadedModel, random_vector: Callable[..., PersonaVector]
+) -> None:
+    from datasets import Dataset
+
+    rows = [{**ROW, "n": i, "at": datetime.datetime(2024, 2, 29, i)} for i in range(3)]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    config = screen.ScreenConfig(random_directions=1)
+    vector, out = random_vector(llama, 1, "one"), tmp_path / "out"
+    screen.run(llama, [vector], [tmp_path / "saved"], out, config, progress=Progress(quiet=True))
+    found = _columns(out / "rows.parquet")
+    assert [{name: row[name] for name in rows[0]} for row in found] == rows
