@@ -32,7 +32,7 @@ def write_readings(
         lines = aside.open("w", encoding="utf-8") if format == "jsonl" else None
         try:
             for part in parts.parts(out / "run"):
-                table = pq.read_table(part).replace_schema_metadata(None).drop_columns(["told"])
+                table = pq.read_table(part).drop_columns(["told"]).replace_schema_metadata(None)
                 own = slice(start, start + len(table))
                 for vector in vectors:
                     table = _extended(table, vector, drifts[vector.trait], own)
