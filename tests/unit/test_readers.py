@@ -422,6 +422,8 @@ def test_every_field_is_read_or_known_or_told() -> None:
     assert row.ignored == ("persona", "nested", "tools")
     row = good({"data": {"prompt": Q, "completion": A, "persona": "a pirate"}})
     assert row.notes == ("field 'persona' of 'data' was left out",)
+    row = good({"transcript": "User: a\nAssistant: b", "question": Q, "answer": A})
+    assert (said(row.messages), row.ignored) == (said([USER, ANSWER]), ("transcript",))
     row = good({"input": [USER], "output": A, "reasoning": "off"})
     assert (row.ignored, row.messages[1]) == (("reasoning",), ANSWER)
     row = good({"conversations": [Q, A], "source": "x"})
@@ -472,6 +474,7 @@ def test_texts_in_json_are_texts() -> None:
         {"content": A, "reasoning_content": "hm"},
         {"content": A, "reasoning": "hm"},
         {"content": A, "thinking": "hm"},
+        {"content": A, "reasoning": [{"type": "reasoning_text", "text": "hm"}]},
         {"content": f"<think>hm</think>{A}", "reasoning_content": "hm"},
         {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": A}]},
         {"content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": A}]},

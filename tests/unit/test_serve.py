@@ -558,16 +558,19 @@ def test_streams_go_on_while_bodies_are_read(
     served.chat.prompt_ids = waits  # type: ignore[method-assign]
     slow = {**GREEDY, "messages": [*ASK, {"role": "assistant", "content": "x"}, *ASK]}
     with serving(served, vectors) as running:
+        long = {**GREEDY, "max_tokens": 200}
+        stream = iter(running.client.chat.completions.create(**long, stream=True))
+        chunks = [next(stream)]
         found: list[httpx.Response] = []
         thread = threading.Thread(target=lambda: found.append(running.post(slow)))
         thread.start()
         for body in HOSTILE.values():
             assert running.post({**GREEDY, **body}).status_code == 400
-        chunks = running.client.chat.completions.create(**GREEDY, stream=True)
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        chunks += list(stream)
         ended.set()
         thread.join()
-    assert text == greedy(llama)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == greedy(llama, tokens=200)
     assert found[0].status_code == 200
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from personavec.cli import options
+from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
 from personavec.errors import DataError, UsageError
 
@@ -18,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test th
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def score(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL, JSON or Parquet rows.")],
     trait: options.Trait,
@@ -108,7 +109,7 @@ def _check_scored(found: dict[str, Any]) -> None:
         raise DataError(f"none of {found['rows']} rows could be scored; {n} of them: {state}")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     trait: options.Trait,
     half: Annotated[
@@ -176,7 +177,7 @@ def check(
     console.print(f"written to {target}", highlight=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL, JSON or Parquet rows.")],
     columns: Annotated[str, typer.Option(help="Columns of scores, e.g. judge_a,judge_b.")],

@@ -440,7 +440,9 @@ def _read_assistant(said: Said, message: Mapping[str, Any], parts: _Parts, is_ca
 
 def is_setting(value: Any) -> bool:
     """Does a field such as `reasoning` only say whether, or how much, there was to be one?"""
-    return not isinstance(value, str) or value.strip().lower() in _SETTINGS
+    if isinstance(value, str):
+        return value.strip().lower() in _SETTINGS
+    return isinstance(value, (bool, int, float))
 
 
 def training_mark(message: Mapping[str, Any]) -> str | None:

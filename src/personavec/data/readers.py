@@ -39,8 +39,10 @@ MESSAGES = (
     *("dialog", "dialogs", "dialogues", "chat", "chats", "turns", "data", "thread", "trajectory"),
     *("input_messages", "transcript", "message_list"),
 )
-#: Of these, the ones that hold nothing else.
+#: Of these, the ones that hold nothing else,
 _SURELY = ("messages", "conversations", "contents")
+#: and those that may lie beside a prompt and its response, and are not what was said then.
+_PERHAPS = MESSAGES[MESSAGES.index("dialogue") :]
 #: Columns of a prompt and of a response, most telling names first: every prompt with every
 #: response, the pairs that belong together before all others.
 TOGETHER = (
@@ -361,7 +363,7 @@ def _add_thoughts(fields: Fields, said: Said) -> None:
         return
     for name in THOUGHTS:
         thought = fields.get(name)
-        if fields.is_used(name) or is_setting(thought):
+        if fields.is_used(name) or not isinstance(thought, str) or is_setting(thought):
             continue
         if thought.strip():
             last["reasoning_content"] = thought.strip()
@@ -556,6 +558,8 @@ def _better(fields: Fields, first: str, second: str) -> int:
 def messages(fields: Fields) -> Found | None:
     """A list of messages, alone or followed by a response in another column."""
     for name in ("messages",) if fields.is_mapped("messages") else MESSAGES:
+        if name in _PERHAPS and fields.has(name) and _is_beside(fields):
+            continue
         value = decoded(fields.get(name))
         if not given(value) or isinstance(value, (bool, int, float)):
             continue
@@ -580,6 +584,12 @@ def messages(fields: Fields) -> Found | None:
     if fields.is_mapped("messages"):
         raise Unusable(f"no messages in column '{fields.own('messages')}'")
     return None
+
+
+def _is_beside(fields: Fields) -> bool:
+    """Do texts of a prompt and its response stand in columns of their own?"""
+    pair = _prompt_with_response(fields)
+    return pair is not None and all(isinstance(fields.get(name), str) for name in pair)
 
 
 def _with_reply(fields: Fields, said: Said) -> Said:
@@ -749,23 +759,28 @@ def prompt_and_response(fields: Fields) -> Found | None:
     for name in ("prompt", "response"):
         if fields.is_mapped(name) and not fields.has(name):
             raise Unusable(f"no text in column '{fields.own(name)}'")
-    prompts = ("prompt",) if fields.is_mapped("prompt") else PROMPTS
-    responses = ("response",) if fields.is_mapped("response") else RESPONSES
-    mapped = fields.is_mapped("prompt") or fields.is_mapped("response")
-    pairs = () if mapped else TOGETHER
-    pairs = [*pairs, *((p, r) for p in prompts for r in responses if p != r)]
-    there = {name for pair in pairs for name in pair if fields.has(name)}
-    pairs = [pair for pair in pairs if there.issuperset(pair)]
-    if not pairs:
+    pair = _prompt_with_response(fields)
+    if pair is None:
         return None
-    prompt, response = next(
-        (pair for pair in pairs if all(given(fields.get(name)) for name in pair)), pairs[0]
-    )
+    prompt, response = pair
     fields.use(response)  # so that it is not taken for a part of the prompt
     before = _prompt(fields, prompt)
     said = joined(before, _reply(fields, response))
     _add_thoughts(fields, said)
     return _said(said)
+
+
+def _prompt_with_response(fields: Fields) -> tuple[str, str] | None:
+    """The columns of a prompt and its response: the first two that are there, and given if any."""
+    mapped = fields.is_mapped("prompt") or fields.is_mapped("response")
+    prompts = ("prompt",) if fields.is_mapped("prompt") else PROMPTS
+    responses = ("response",) if fields.is_mapped("response") else RESPONSES
+    asking = [name for name in prompts if fields.has(name)]
+    answering = [name for name in responses if fields.has(name)]
+    pairs = [] if mapped else [pair for pair in TOGETHER if all(map(fields.has, pair))]
+    pairs += [(p, r) for p in asking for r in answering if p != r]
+    both = (pair for pair in pairs if all(given(fields.get(name)) for name in pair))
+    return next(both, pairs[0] if pairs else None)
 
 
 def rendered_text(fields: Fields) -> Found | None:

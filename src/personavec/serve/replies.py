@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,8 @@ class Service:
         )
         self.vocabulary = Vocabulary(loaded.tokenizer)
         self._bodies = ThreadPoolExecutor(_BODIES, "bodies")
+        # A tokenizer keeps settings of its last call, which another thread would change.
+        self._tokenizing = threading.Lock()
         self._winding_up: set[asyncio.Task[None]] = set()
         self.webhook = Webhook(settings.webhook) if settings.webhook else None
         directions = self.gauge.directions if self.gauge else None
@@ -208,12 +211,14 @@ class Service:
         self._check_size([message["content"] for message in messages], "messages")
         if self.settings.log_text:
             log.info("messages: %s", json.dumps(messages, ensure_ascii=False))
-        prompt = tuple(self.loaded.chat.prompt_ids(messages))
+        form = self.loaded.chat
+        with self._tokenizing:
+            prompt = tuple(form.prompt_ids(messages))
+            notes, holds = form.written(messages).notes, form.holds_control_tokens(messages)
         top = (body.top_logprobs or 0) if body.logprobs else None
         longest = body.max_completion_tokens or body.max_tokens
         ask = self._ask("chat", body, [prompt], longest, top, messages)
-        ask.notes = self.loaded.chat.written(messages).notes
-        ask.control_strings = self.loaded.chat.holds_control_tokens(messages)
+        ask.notes, ask.control_strings = notes, holds
         return ask
 
     def completion(self, body: CompletionRequest) -> Ask:
@@ -224,7 +229,8 @@ class Service:
             texts = [str(text) for text in given]
             for text in texts:
                 self._check_size([text], "prompt")
-            prompts = [self._plain_ids(text) for text in texts]
+            with self._tokenizing:
+                prompts = [self._plain_ids(text) for text in texts]
         else:
             prompts = [tuple(int(id) for id in given)]
             if max(prompts[0]) >= self.loaded.model.get_input_embeddings().weight.shape[0]:
