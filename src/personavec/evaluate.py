@@ -24,6 +24,7 @@ from personavec.expression import bounds, paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -169,7 +170,11 @@ def run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": versions(),
-            "notes": _notes(arms, specs, config, judge, cues) + _incoherent(rollouts),
+            "notes": [
+                *_notes(arms, specs, config, judge, cues),
+                *_incoherent(rollouts),
+                *judge_notes(judge),
+            ],
             "transcripts": {name: _transcripts(cells) for name, cells in rollouts.items()},
             "seconds": round(time.monotonic() - started, 1),
         }

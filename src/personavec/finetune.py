@@ -242,7 +242,22 @@ def check_inputs(
         raise UsageError("--dose auto chooses the coefficient of one vector; name one")
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise UsageError for a tracker that is unknown, or whose package is missing."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    for name in names:
+        if name in ("all", "none"):
+            continue
+        try:
+            for tracker in get_reporting_integration_callbacks([name]):
+                tracker()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UsageError(f"--report-to {name}: {error}") from error
+
+
 def _check(job: _Job) -> None:
+    check_trackers(job.config.training.report_to)
     mitigation, identity = job.config.mitigation, job.loaded.identity
     for vector in job.read:
         vector.check_fits(identity.n_layers, identity.hidden_size)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
+from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.runs import (
     MANIFEST,
@@ -100,6 +102,7 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
+        "notes": judge_notes(judge),
         "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }
@@ -181,8 +184,9 @@ def _parsed(
     parsed = (parse_row(raw, kind="row") for raw in raws[:_PEEKED])
     if columns == COLUMNS and any(isinstance(row, Row) for row in parsed):
         return [parse_row(raw, kind="row") for raw in raws]
+    named = next((c for c in missing if c not in COLUMNS), missing[0])
     raise DataError(
-        f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
+        f"{path} has no column '{named}' (found: {', '.join(map(str, rows[0]))}); "
         "name it with --question-column or --answer-column"
     )
 
@@ -210,7 +214,8 @@ def _score_group(
     for row, read in zip(rows, parsed, strict=True):
         added: dict[str, Any] = dict.fromkeys(_SCORES)
         if isinstance(read, Reject):
-            state = read.reason
+            unfinished = read.reason == UNFINISHED_THOUGHT
+            state = "unfinished_thought" if unfinished else read.reason
         else:
             found = next(scores)
             added = {name: getattr(found, name) for name in _SCORES}

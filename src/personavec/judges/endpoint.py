@@ -134,7 +134,7 @@ class Endpoint:
         if not self.terms.left_out:
             return []
         fields = " and ".join(sorted(self.terms.left_out))
-        return [f"{self._shown_url()} refuses {fields}; {self.model} was asked without"]
+        return [f"{self._shown_url()} refuses {fields}: {self.model} was asked without."]
 
     def answers_folder(self) -> Path:
         return self.cache or cache_folder() / "answers"

@@ -177,8 +177,18 @@ def run(
         progress=progress or Progress(),
     )
     with lock(out):
+        # Before the folder is tied to these settings: data that cannot be used tie nothing.
+        drawn = draw(
+            data,
+            config.clean_rows,
+            chat_format=loaded.chat,
+            max_tokens=config.max_tokens,
+            columns=config.columns,
+            split=config.split,
+            seed=config.seed,
+        )
         claim(out, _settings(job, vectors, specs, data))
-        return _run(job, vectors, specs, data)
+        return _run(job, vectors, specs, data, drawn)
 
 
 def _settings(
@@ -200,18 +210,13 @@ def _hash(data: bytes) -> str:
 
 
 def _run(
-    job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec], data: str | Path
+    job: _Job,
+    vectors: Sequence[PersonaVector],
+    specs: Sequence[TraitSpec],
+    data: str | Path,
+    drawn: Drawn,
 ) -> dict[str, Any]:
     config = job.config
-    drawn = draw(
-        data,
-        config.clean_rows,
-        chat_format=job.loaded.chat,
-        max_tokens=config.max_tokens,
-        columns=config.columns,
-        split=config.split,
-        seed=config.seed,
-    )
 
     # Rows that show a trait, and clean ones with the same prompts.
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
