@@ -16,7 +16,15 @@ from personavec.judges.base import Answer, Judge, last_answer
 from personavec.judges.rubric import judge_notes
 from personavec.plain import plain
 from personavec.progress import Progress
-from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
+from personavec.runs import (
+    MANIFEST,
+    append_records,
+    claim,
+    lock,
+    read_records,
+    remove_leftovers_of,
+    write_records,
+)
 from personavec.traits import TraitSpec
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
@@ -60,6 +68,7 @@ def score_file(
         raise UsageError(f"--out {out}: scores are written as .jsonl")
     beside = out.with_name(f".{out.name}.run")
     with lock(beside):
+        remove_leftovers_of(out)
         earlier = _earlier(out, beside, rows, columns)
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
+import math
 import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -315,6 +318,7 @@ def lock_file(path: Path) -> Iterator[None]:
     _make_folder(path.parent)
     handle = _locked(beside)
     try:
+        remove_leftovers_of(path)
         yield
     finally:
         with suppress(OSError):
@@ -351,16 +355,29 @@ def _target(path: Path) -> Path:
     return path.with_name(path.name.removeprefix(".").removesuffix(LOCK))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half written, here and a few folders below."""
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what a killed process left half written of one file."""
+    for aside in path.parent.glob(f".????????.tmp.{glob.escape(path.name)}"):
+        if _ASIDE.fullmatch(aside.name):
+            with suppress(OSError):
+                aside.unlink()
+
+
+def remove_leftovers(folder: Path, *, older_than: float | None = None) -> None:
+    """Remove what a killed process left half written, here and a few folders below.
+
+    Without a lock, only what is `older_than` so many seconds: others may be writing.
+    """
+    before = math.inf if older_than is None else time.time() - older_than
     top = len(folder.parts)
     for place, folders, files in os.walk(folder):
         if len(Path(place).parts) - top >= _LEVELS:
             folders.clear()
         for name in files:
-            if _ASIDE.fullmatch(name):
-                with suppress(OSError):
-                    (Path(place) / name).unlink()
+            path = Path(place) / name
+            with suppress(OSError):
+                if _ASIDE.fullmatch(name) and path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
