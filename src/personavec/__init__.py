@@ -11,7 +11,9 @@ The names below are the stable surface; they are imported when first used.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,3 +86,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Verb(ModuleType):
+    """A verb's module; who calls it meant its `run`."""
+
+    def __call__(self, *_: object, **__: object) -> None:
+        name = self.__name__.rpartition(".")[2]
+        raise TypeError(f"personavec.{name} is a module: call personavec.{name}.run(…)")
+
+
+class _Package(ModuleType):
+    """The package, which makes its verbs' modules say so as they are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _PUBLIC.get(name) == (value.__name__, None):
+            value.__class__ = _Verb
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -30,7 +30,7 @@ from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, parse_json
 from personavec.traits import POLARITIES, TraitSpec
 
 #: Rollouts whose activations are written to disk together.
@@ -238,8 +238,8 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
     if not manifest.is_file():
         return
     try:
-        writer = json.loads(manifest.read_text("utf-8"))["model"]["name"]
-    except (ValueError, KeyError, TypeError):
+        writer = parse_json(manifest.read_bytes())["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
         return
     if writer != loaded.identity.name:
         raise DataError(

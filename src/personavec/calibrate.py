@@ -22,6 +22,7 @@ from personavec.errors import DataError, UsageError
 from personavec.expression import bounds
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.chat import Turns
 from personavec.model.engine.base import SPANS, Sampling
 from personavec.model.loading import LoadedModel
@@ -144,7 +145,7 @@ def run(
         )
 
         about = {
-            "notes": notes,
+            "notes": [*notes, *judge_notes(judge)],
             "judge": judge.identity(),
             "model": loaded.identity.as_dict(),
             "spec": spec.hash,

@@ -21,6 +21,7 @@ from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
+from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
@@ -285,6 +286,7 @@ def _write(
         "description": spec.description,
         "writer": _identity(writer),
         "judge": judge.identity(),
+        "notes": judge_notes(judge),
         "levels": {
             level: {
                 "file": str(out / f"{level}.jsonl"),

@@ -24,6 +24,7 @@ from personavec.expression import bounds, paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -32,7 +33,7 @@ from personavec.model.steering import Action, Cap, Layers, vector_cap, vector_st
 from personavec.progress import Progress
 from personavec.report.evaluation import write_evaluation_report
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_as
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
@@ -169,7 +170,11 @@ def run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": versions(),
-            "notes": _notes(arms, specs, config, judge, cues) + _incoherent(rollouts),
+            "notes": [
+                *_notes(arms, specs, config, judge, cues),
+                *_incoherent(rollouts),
+                *judge_notes(judge),
+            ],
             "transcripts": {name: _transcripts(cells) for name, cells in rollouts.items()},
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -384,7 +389,8 @@ def _capability(
                 quiet=progress.quiet,
             )
             atomic_write(path, json.dumps(found.as_dict()))
-        scores[task.name] = capability.from_record(json.loads(path.read_text("utf-8")))
+        again = "delete it, and the task is run again"
+        scores[task.name] = read_as(path, TaskScore, again)
     return scores
 
 
@@ -511,7 +517,7 @@ def _notes(
         identity = subject.loaded.identity
         notes += subject.loaded.chat.notes
         for dose in subject.steered_by:
-            warning = dose.vector.other_model_warning(identity.name, identity.declared_base)
+            warning = dose.vector.other_model_warning(*identity.lineage)
             notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
             notes += _layer_notes(dose, specs, config)
     if judge.name == contrast.NAME:

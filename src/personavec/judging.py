@@ -13,6 +13,7 @@ from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, rea
 from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
+from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
 from personavec.traits import TraitSpec
@@ -62,7 +63,11 @@ def score_file(
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
         claim(beside, {"command": "judges score", **settings})
-        kept = {i: r for i, r in earlier.items() if not r["state"].startswith(_FAILED)}
+        kept = {
+            i: record
+            for i, record in earlier.items()
+            if isinstance(parsed[i], Row) and not record["state"].startswith(_FAILED)
+        }
         _write(out, kept)
         missing = [i for i in range(len(rows)) if i not in kept]
         found = dict(kept)
@@ -88,6 +93,7 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
+        "notes": judge_notes(judge),
         "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }

@@ -303,7 +303,7 @@ def _notes(
     loaded: LoadedModel, vectors: Sequence[PersonaVector], ordinary: Mapping[str, Ordinary]
 ) -> list[str]:
     identity = loaded.identity
-    notes = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    notes = [v.other_model_warning(*identity.lineage) for v in vectors]
     if unfitted := [trait for trait, found in ordinary.items() if not found.n]:
         notes.append(
             f"No drift limits were fitted for {', '.join(unfitted)}: its alarms stand at a level "

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.adapters import check_tuned, tuned_model
 from personavec.model.capture import capture_means
 from personavec.model.chat import chat
@@ -136,7 +138,7 @@ def run(
             "met": [found for each in fail_if if (found := verdict(each, traits))],
             "unmeasured": [why for each in fail_if if (why := unmeasured(each, traits))],
             "conditions": [str(each) for each in fail_if],
-            "notes": _notes(base, vectors, specs, config),
+            "notes": [*_notes(base, vectors, specs, config), *judge_notes(judge)],
             "settings": asdict(config),
             "versions": versions(),
             "seconds": round(time.monotonic() - started, 1),
@@ -220,8 +222,12 @@ def _measure(
             progress=progress,
         )
     by_id = {rollout.id: rollout for rollout in answers}
+    try:
+        states = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, and run again") from error
     return _Arm(
-        load_file(path),
+        states,
         {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()},
     )
 
@@ -428,7 +434,7 @@ def _notes(
     config: ShiftConfig,
 ) -> list[str]:
     identity = base.identity
-    warnings = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     notes = [*base.chat.notes, *(f"{w[0].upper()}{w[1:]}." for w in warnings if w)]
     if min(len(asked(spec, config)) for spec in specs) < 10:
         notes.append("Intervals from fewer than ten questions are too narrow.")

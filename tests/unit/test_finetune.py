@@ -464,6 +464,9 @@ def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
         run(loaded, tmp_path / "met", vector, config=met)
     with pytest.raises(UsageError, match="conditions on a run"):
         run(loaded, tmp_path / "other", vector, config={"stop_if": (Condition("evil", ">", 1),)})
+    vector.neutral_prompt_last[2, 1] = 0.0
+    with pytest.raises(UsageError, match="so it has no sigma"):
+        run(loaded, tmp_path / "flat", vector, config={"stop_if": (Condition("testing", ">", 9),)})
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(

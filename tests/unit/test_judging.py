@@ -94,7 +94,7 @@ def test_the_input_may_move(tmp_path: Path) -> None:
     assert scored(path.rename(tmp_path / "moved.jsonl"), out)[1].asked == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(after=st.integers(0, 8), edit=st.sampled_from(sorted(EDITS)))
 def test_killed_and_continued_equals_undisturbed(
     tmp_path_factory: pytest.TempPathFactory, after: int, edit: str

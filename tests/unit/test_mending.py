@@ -49,6 +49,9 @@ ONE_TOOL = TOOLS.replace(  # as Llama 3.1
     "{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}"
     "{% for call",
 )
+TEXT_TOOL = TOOLS.replace(  # as DeepSeek
+    "{{ call.function.arguments | tojson }}", "{{ '' + call.function.arguments }}"
+)
 PARTS = CHATML.replace(
     "{{ m.content }}", "{% for p in m.content %}{% if p.type %}{{ p.text }}{% endif %}{% endfor %}"
 )
@@ -59,6 +62,7 @@ ALL = {
     "dropping": DROPPING,
     "tools": TOOLS,
     "one tool": ONE_TOOL,
+    "text tool": TEXT_TOOL,
     "parts": PARTS,
     "none": None,
 }
@@ -142,7 +146,7 @@ TALK = [
 def test_tools_are_written_by_the_template_or_as_text(form: Make, name: str) -> None:
     """Nothing is lost either way: call, arguments, result, and what was said around them."""
     written = form(ALL[name]).written(TALK)
-    own = name in ("tools", "one tool")
+    own = name in ("tools", "one tool", "text tool")
     assert (TOOLS_AS_TEXT in written.notes) == (not own)
     for part in ("Be.", "Weather?", "get_weather", '"at": "x"', '{"sky": "grey"}', "Grey."):
         assert part in written.plain

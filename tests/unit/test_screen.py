@@ -509,7 +509,7 @@ def test_what_cannot_be_meant_is_refused(
         _screen(llama, vectors, data, tmp_path / "b", swap=True)
     with pytest.raises(UsageError, match="same trait"):
         _screen(llama, [vectors[0], vectors[0]], data, tmp_path / "c")
-    with pytest.raises(DataError, match="no text in column 'q'"):
+    with pytest.raises(UsageError, match="--columns prompt=q: none of the first rows"):
         _screen(llama, vectors, data, tmp_path / "d", columns=ColumnMap(prompt="q", response="a"))
     taken = _write(tmp_path / "t.jsonl", [{**row, "one_flag": 1} for row in _texts(3, 0)])
     with pytest.raises(DataError, match="'one_flag' already"):

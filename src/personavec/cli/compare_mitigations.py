@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from personavec.cli import options
-from personavec.cli.options import console, log, numbers, print_json
+from personavec.cli.options import console, log, print_json
 
 
 def command(
@@ -98,7 +98,7 @@ def command(
         options.require_rubric(spec)
     config = study.CompareConfig(
         arms=study.parse_arms(mitigation) if mitigation else study.DEFAULT_ARMS,
-        seeds=tuple(int(number) for number in numbers(seeds, "--seeds")),
+        seeds=options.whole_numbers(seeds, "--seeds"),
         training=replace(
             study.SMALL,
             rank=rank,
@@ -122,6 +122,7 @@ def command(
         batch_tokens=batch_tokens,
     )
     vector = load_vector(vectors or spec.name)
+    options.check_layer(config.layer, [vector])
     rows = read_training_rows(
         data, columns=ColumnMap.parse(columns), split=split, flags=config.flags, by=by
     )

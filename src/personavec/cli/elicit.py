@@ -150,6 +150,8 @@ def command(
         print_json(found)
     else:
         _print(found)
+        for note in found.get("notes", ()):
+            options.log(f"note: {note}")
 
 
 def _flawed(

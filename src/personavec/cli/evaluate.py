@@ -201,10 +201,9 @@ def _steered_by(
             "--vectors; give one for all, or one each"
         )
     where = options.layers(layer)
-    return tuple(
-        SteeredBy(load_vector(name), c, where, cap)
-        for name, c in zip(names, coefficients, strict=True)
-    )
+    vectors = [load_vector(name) for name in names]
+    options.check_layer(where, vectors)
+    return tuple(SteeredBy(v, c, where, cap) for v, c in zip(vectors, coefficients, strict=True))
 
 
 def _print(found: dict[str, Any]) -> None:

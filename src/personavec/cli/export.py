@@ -37,6 +37,7 @@ def command(
     from personavec.vectors import load_vector
 
     vector = load_vector(vectors)
+    options.check_layer(layer, [vector])
     with lock_file(out):
         found = export(vector, out, to, layer=layer, coefficient=coefficient, all_layers=all_layers)
     if as_json:

@@ -87,7 +87,7 @@ def command(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
-        layers=tuple(int(n) for n in numbers(layers, "--layers")) if layers else None,
+        layers=options.whole_numbers(layers, "--layers") if layers else None,
         coefficients=numbers(coefficients, "--coefficients")
         if coefficients
         else defaults.coefficients,

@@ -152,8 +152,10 @@ def command(
             for text in stop_if or ()
         ),
     )
+    options.check_layer(config.layer, [*used, *watched])
     spec = load_trait(trait)[0] if trait else None
     finetune.check_inputs(chosen, used, spec)
+    finetune.check_trackers(config.training.report_to)
     flags = [f"{v.trait}_flag" for v in used] if mitigation == "drop-flagged" else []
     if mitigation == "drop-flagged" and not flags:
         raise UsageError("--mitigation drop-flagged needs --vectors: whose flags count")

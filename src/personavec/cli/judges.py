@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from personavec.cli import options
+from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
 from personavec.errors import DataError, UsageError
 
@@ -18,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test th
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def score(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL, JSON or Parquet rows.")],
     trait: options.Trait,
@@ -91,6 +92,8 @@ def score(
         else f"written to {found['out']}",
         highlight=False,
     )
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     if found["kept"]:
         console.print(f"  {found['kept']} rows kept their scores of an earlier run")
     for state, n in found["states"].items():
@@ -106,7 +109,7 @@ def _check_scored(found: dict[str, Any]) -> None:
         raise DataError(f"none of {found['rows']} rows could be scored; {n} of them: {state}")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     trait: options.Trait,
     half: Annotated[
@@ -169,10 +172,12 @@ def check(
         print_json({**found, "out": str(target)})
         return
     _print_check(found)
+    for note in found["notes"]:
+        options.log(f"note: {note}")
     console.print(f"written to {target}", highlight=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL, JSON or Parquet rows.")],
     columns: Annotated[str, typer.Option(help="Columns of scores, e.g. judge_a,judge_b.")],

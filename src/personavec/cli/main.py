@@ -31,6 +31,7 @@ from personavec.cli import (
     traits,
     validate_screen,
 )
+from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
 
 app = typer.Typer(
@@ -40,21 +41,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("extract")(extract.command)
-app.command("author")(author.command)
-app.command("steer")(steer.command)
-app.command("evaluate")(evaluate.command)
-app.command("calibrate")(calibrate.command)
-app.command("monitor")(monitor.command)
-app.command("screen", cls=screen.Command)(screen.command)
-app.command("serve")(serve.command)
-app.command("validate-screen")(validate_screen.command)
-app.command("elicit")(elicit.command)
-app.command("shift")(shift.command)
-app.command("finetune")(finetune.command)
-app.command("compare-mitigations")(compare_mitigations.command)
-app.command("export")(export.command)
-app.command("import")(import_.command)
+app.command("extract", cls=Command)(extract.command)
+app.command("author", cls=Command)(author.command)
+app.command("steer", cls=Command)(steer.command)
+app.command("evaluate", cls=Command)(evaluate.command)
+app.command("calibrate", cls=Command)(calibrate.command)
+app.command("monitor", cls=Command)(monitor.command)
+app.command("screen", cls=screen.ScreenCommand)(screen.command)
+app.command("serve", cls=Command)(serve.command)
+app.command("validate-screen", cls=Command)(validate_screen.command)
+app.command("elicit", cls=Command)(elicit.command)
+app.command("shift", cls=Command)(shift.command)
+app.command("finetune", cls=Command)(finetune.command)
+app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
+app.command("export", cls=Command)(export.command)
+app.command("import", cls=Command)(import_.command)
 app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")

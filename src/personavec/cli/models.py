@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 
 from personavec.cli import options
+from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Models: the embedded one, and what one looks like.")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the embedded model and its vectors. Example: `personavec models list`"""
     from personavec.errors import ModelError
@@ -38,7 +39,7 @@ def list_models(as_json: options.Json = False, debug: options.Debug = False) -> 
     console.print(f"others: {found['others']}", highlight=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     model: Annotated[str, typer.Argument(help="Model to load and describe.")] = "smollm2",
     dtype: options.Dtype = None,

@@ -191,9 +191,27 @@ def layers(text: str | None) -> int | Literal["all"] | None:
     """What `--layer` names: a layer, all, or by default the vector's selected one."""
     if text is None or text == "all":
         return text
-    if not text.isdecimal():
-        raise UsageError(f"--layer {text}: give a number, or 'all'")
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--layer {text}: give a number, or 'all'") from None
+
+
+def check_layer(layer: int | Literal["all"] | None, vectors: Sequence[PersonaVector]) -> None:
+    """Refuse a layer that one of the vectors does not have. Raises UsageError."""
+    for vector in vectors:
+        if isinstance(layer, int) and not 1 <= layer <= vector.n_layers:
+            raise UsageError(
+                f"--layer {layer}: the {vector.trait} vector has layers 1 to {vector.n_layers}"
+            )
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers of an option. Raises UsageError."""
+    found = numbers(text, option)
+    if not all(number.is_integer() for number in found):
+        raise UsageError(f"{option} {text}: give whole numbers separated by commas")
+    return tuple(map(int, found))
 
 
 def positions_of_training(text: str) -> Literal["response", "all"]:

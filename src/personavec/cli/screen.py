@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from typer.core import TyperCommand
 
 from personavec.cli import options
+from personavec.cli.command import Command
 from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
 
@@ -40,7 +40,7 @@ class OutFormat(StrEnum):
     parquet = "parquet"
 
 
-class Command(TyperCommand):
+class ScreenCommand(Command):
     """The command, whose `--ray` may stand without an address."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -187,6 +187,7 @@ def command(
     if ray is not None and engine != "transformers":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     found = options.screening_vectors(vectors, estimator)
+    options.check_layer(layer, found)
     specs = options.specs_of(found, trait) if judge else []
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging = None

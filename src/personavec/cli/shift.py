@@ -42,7 +42,7 @@ def command(
         ),
     ] = None,
     layer: Annotated[
-        int | None, typer.Option("--layer", min=1, help="Default: each vector's selected layer.")
+        int | None, typer.Option("--layer", help="Default: each vector's selected layer.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers per question and model.")] = 1,
     questions: Annotated[
@@ -77,6 +77,7 @@ def command(
     from personavec.vectors import bundled_vectors, load_vector
 
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]
+    options.check_layer(layer, found)
     conditions = [
         parse_condition(text, traits=[v.trait for v in found], units=shift.units(judge))
         for text in fail_if or ()

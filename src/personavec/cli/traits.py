@@ -8,13 +8,14 @@ import typer
 from rich.table import Table
 
 from personavec.cli import options
+from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Trait specs: bundled ones and your own.")
 Source = Annotated[str, typer.Argument(help="A bundled trait or a spec file.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_traits(as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the bundled traits. Example: `personavec traits list`"""
     from personavec.traits import bundled_traits, load_trait
@@ -29,7 +30,7 @@ def list_traits(as_json: options.Json = False, debug: options.Debug = False) -> 
     console.print(table)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     trait: Source,
     description: options.Description = None,
@@ -56,7 +57,7 @@ def show(
             console.print(f"  {question}", markup=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def check(trait: Source, as_json: options.Json = False, debug: options.Debug = False) -> None:
     """Validate a spec and warn of what may mislead. Example: `personavec traits check my.json`"""
     from personavec.traits import lint, load_trait

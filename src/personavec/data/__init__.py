@@ -12,6 +12,7 @@ from personavec.data.conversations import (
     kind_of,
     parse_row,
     row_id,
+    swapped,
 )
 from personavec.data.files import (
     Mark,
@@ -54,4 +55,5 @@ __all__ = [
     "row_id",
     "rows_from",
     "source_name",
+    "swapped",
 ]

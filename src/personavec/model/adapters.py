@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
+<<<<<<< HEAD
 from personavec.model.loading import (
     LoadedModel,
     adapted_weights,
@@ -25,6 +26,13 @@ from personavec.runs import parse_json
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE_FILE = "chat_template.jinja"
+=======
+from personavec.model.loading import LoadedModel, adapted_weights, load_model, wrap_model
+from personavec.model.snapshots import EMBEDDED
+from personavec.runs import parse_json
+
+_CONFIGS = ("config.json", "adapter_config.json")
+>>>>>>> w-endpoint
 
 
 def is_adapter(name: str) -> bool:
@@ -33,12 +41,31 @@ def is_adapter(name: str) -> bool:
 
 
 def check_tuned(name: str) -> None:
-    """Raise ModelError for a folder that holds no model, before work is spent on the base."""
-    if Path(name).is_dir() and not (is_adapter(name) or (Path(name) / "config.json").is_file()):
+    """Raise ModelError for a model that does not exist, before work is spent on the base."""
+    if name == EMBEDDED or is_adapter(name) or (Path(name) / "config.json").is_file():
+        return
+    if Path(name).is_dir():
         raise ModelError(
             f"folder '{name}' holds neither an adapter nor a model; name the one with "
             "adapter_config.json or config.json in it"
         )
+    if name.endswith(".gguf") and Path(name).is_file():
+        return
+    from transformers.utils import cached_file
+
+    try:
+        if any(
+            cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+            for file in _CONFIGS
+        ):
+            return
+        why = "it has no config.json"
+    except (OSError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise ModelError(
+        f"model '{name}' was not found ({why}); use '{EMBEDDED}', a Hugging Face id, a local "
+        "folder or a .gguf file"
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -28,6 +28,7 @@ from personavec.model.mending import (
     strings,
     tools_as_text,
     uses_tools,
+    with_json_arguments,
     with_objects,
 )
 from personavec.model.thinking import ThinkingFormat, is_open, split, thinking_format
@@ -152,8 +153,8 @@ class ChatFormat:
         return frozenset()
 
     @cached_property
-    def _writes_tools(self) -> bool:
-        """Does the template write calls, their arguments and their results?"""
+    def _tool_form(self) -> Callable[[Sequence[Message]], list[Message]] | None:
+        """What makes messages ready for a template that writes calls, arguments and results."""
         function = {"name": "name_marker", "arguments": {"key_marker": "value_marker"}}
         call = {"id": "callmark1", "type": "function", "function": function}
         turns: list[Message] = [
@@ -162,7 +163,9 @@ class ChatFormat:
             {"role": "tool", "content": "second-marker", "tool_call_id": "callmark1"},
         ]
         turns[-1]["name"] = "name_marker"
-        return self._shows(turns)
+        return next(
+            (form for form in (list, with_json_arguments) if self._shows(form(turns))), None
+        )
 
     def _writes_neighbours(self, role: Role) -> bool:
         """Does the template write two messages of a role running as it writes each by itself?"""
@@ -287,9 +290,11 @@ class ChatFormat:
     ) -> Iterator[tuple[list[Message], tuple[str, ...]]]:
         """Ways to write the messages, the nearest first, and what is to be said of each."""
         ways: list[tuple[list[Message], tuple[str, ...]]] = []
-        if not uses_tools(messages) or self._writes_tools:
+        if not uses_tools(messages):
             ways.append((list(messages), ()))
-        if uses_tools(messages):
+        else:
+            if self._tool_form is not None:
+                ways.append((self._tool_form(messages), ()))
             ways.append((tools_as_text(messages), (TOOLS_AS_TEXT,)))
         for form, notes in ways:
             twice = roles_in_row(form)

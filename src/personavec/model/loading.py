@@ -44,6 +44,11 @@ class ModelIdentity:
     today: str | None = None
     """The date that stands in every prompt, where the chat template writes one."""
 
+    @property
+    def lineage(self) -> tuple[str, str | None, str | None]:
+        """Name, declared base and weights: what tells whether a vector is this model's."""
+        return self.name, self.declared_base, self.weights
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

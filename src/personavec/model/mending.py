@@ -73,6 +73,20 @@ def with_objects(message: Message) -> Message:
     return mended
 
 
+def with_json_arguments(messages: Sequence[Message]) -> list[Message]:
+    """The same with calls' arguments as JSON text, as some templates take them."""
+    found: list[Message] = []
+    for message in messages:
+        mended = message.copy()
+        if given := message.get("tool_calls"):
+            mended["tool_calls"] = [
+                {**call, "function": {"name": name, "arguments": _json(arguments)}}
+                for call, (name, arguments) in zip(given, calls(message), strict=True)
+            ]
+        found.append(mended)
+    return found
+
+
 def tools_as_text(messages: Sequence[Message]) -> list[Message]:
     """Calls as lines of the assistant's text, results as messages of the user."""
     found: list[Message] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from personavec.judges.rubric import judge_notes
 from personavec.model.engine.hf import TransformersEngine
 from personavec.screening import summary, two_stage
 from personavec.screening.job import Job
@@ -110,11 +111,13 @@ def _described(job: Job) -> dict[str, Any]:
 
 def _notes(job: Job) -> list[str]:
     found = list(job.loaded.chat.notes)
+    if job.judge is not None:
+        found += judge_notes(job.judge)
     if job.scoring is not None:
         found.append(job.scoring.note())
     identity = job.loaded.identity
     for vector in job.vectors:
-        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+        if warning := vector.other_model_warning(*identity.lineage):
             found.append(f"{warning[0].upper()}{warning[1:]}.")
     if not job.rule:
         found.append(

@@ -36,6 +36,7 @@ from personavec.finetuning.training import (
 )
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import judge_notes
 from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
@@ -270,7 +271,7 @@ def run(
                 "questions": list(job.bench.questions[spec.name]),
                 "arms": figures,
                 "transcripts": arm_transcripts(by_arm, vector.trait),
-                "notes": _notes(job, judge),
+                "notes": [*_notes(job, judge), *judge_notes(judge)],
                 "settings": _shown(config),
                 "versions": versions(),
                 "out": str(out),
@@ -433,7 +434,7 @@ def _shown(config: CompareConfig) -> dict[str, Any]:
 
 def _notes(job: _Job, judge: Judge) -> list[str]:
     vector, identity = job.vector, job.bench.base.identity
-    warning = vector.other_model_warning(identity.name, identity.declared_base)
+    warning = vector.other_model_warning(*identity.lineage)
     notes = [*job.bench.base.chat.notes, *job.refused]
     if warning:
         notes.append(f"{warning[0].upper()}{warning[1:]}.")

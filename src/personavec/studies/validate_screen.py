@@ -177,8 +177,18 @@ def run(
         progress=progress or Progress(),
     )
     with lock(out):
+        # Before the folder is tied to these settings: data that cannot be used tie nothing.
+        drawn = draw(
+            data,
+            config.clean_rows,
+            chat_format=loaded.chat,
+            max_tokens=config.max_tokens,
+            columns=config.columns,
+            split=config.split,
+            seed=config.seed,
+        )
         claim(out, _settings(job, vectors, specs, data))
-        return _run(job, vectors, specs, data)
+        return _run(job, vectors, specs, data, drawn)
 
 
 def _settings(
@@ -200,18 +210,13 @@ def _hash(data: bytes) -> str:
 
 
 def _run(
-    job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec], data: str | Path
+    job: _Job,
+    vectors: Sequence[PersonaVector],
+    specs: Sequence[TraitSpec],
+    data: str | Path,
+    drawn: Drawn,
 ) -> dict[str, Any]:
     config = job.config
-    drawn = draw(
-        data,
-        config.clean_rows,
-        chat_format=job.loaded.chat,
-        max_tokens=config.max_tokens,
-        columns=config.columns,
-        split=config.split,
-        seed=config.seed,
-    )
 
     # Rows that show a trait, and clean ones with the same prompts.
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
@@ -435,7 +440,7 @@ def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
 
 def _notes(job: _Job, vectors: Sequence[PersonaVector]) -> list[str]:
     identity = job.loaded.identity
-    warnings = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
         *job.loaded.chat.notes,
         *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),
