@@ -18,7 +18,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits drift capping unbundled \
+.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits ordinary drift capping unbundled \
   soak finetuning checks results models cluster bench clean
 
 help:  ## show this list
@@ -98,6 +98,9 @@ calibrations: $(READY)  ## calibrate the bundled vectors and bundle what it give
 limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
 	$(BIN)/personavec monitor $(ORDINARY) --out out/monitor-ordinary --fit-limits out/limits
 	$(BIN)/python scripts/bundle_measurements.py out/limits
+
+ordinary: $(READY)  ## read the bundled dialogues along the bundled vectors, and bundle the readings
+	$(BIN)/python scripts/bundle_ordinary.py
 
 drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY), a log
 	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study

@@ -111,6 +111,7 @@ def reading(loaded: LoadedModel, data: Path) -> dict[str, float]:
         columns={name: np.zeros(len(raws)) for name in TRAITS},
         flagged=np.zeros(len(raws), bool),
         subsets={},
+        content=np.array([raw.hash.encode() for raw in raws]),
     )
     with tempfile.TemporaryDirectory() as folder:
         files = Files(str(data), Path(folder), "parquet", verdict=True)

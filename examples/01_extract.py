@@ -21,8 +21,10 @@ def load():
     """The embedded model, SmolLM2-135M-Instruct: 30 blocks, a residual stream 576 wide. In
     float32, which every processor is fast in; bfloat16 takes some of them ten times as long."""
     folder = snapshot_of_gguf(embedded_gguf())
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    )
+    return model.eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_spec(trait):

@@ -57,11 +57,34 @@ read as JSON:
 
 Hooks follow the blocks to whatever device they sit on, also where weights wait on disk until they
 run. Quantised models need `pip install 'personavec[quantise]'` (bitsandbytes); a machine that
-cannot run a kind of quantisation says so when the model is loaded. `trust_remote_code` is
-refused: it runs code from the model's repository.
+cannot run a kind of quantisation says so when the model is loaded. Code that a model's folder or
+repository brings is never run, of a tokenizer or an adapter neither: such a model is refused, and
+so is `trust_remote_code`.
 
 A folder that holds a LoRA adapter is loaded onto its base model (`pip install
-'personavec[finetune]'`). Its vectors and those of its base fit each other.
+'personavec[finetune]'`), with its own tokenizer and chat template where it holds them. Its vectors
+and those of its base fit each other.
+
+Image-text checkpoints (LLaVA, Qwen2.5-VL, Mistral 3, SmolVLM, Gemma 3) are loaded with their text
+decoder's layers and read text alone.
+
+## Chat templates
+
+Messages are written by the model's own chat template. What it cannot write is mended where the
+meaning is plain, and counted in the result: a system prompt is merged into the first question,
+neighbouring messages of one role are joined with a blank line, tool calls and their results become
+text (`[call NAME(ARGUMENTS)]`, `Tool result: …`). Every message's text must then stand in the
+prompt, in order; a conversation of which the template would lose a part is refused.
+
+Text is text: a message that holds strings of the tokenizer's control tokens (`<|im_end|>`,
+`<|endoftext|>`, `<tool_call>`) is read as those characters, and noted. Control tokens come from
+the template alone; a prompt that is templated already, and `/v1/completions`, are read as they
+stand. Added tokens that stand for ordinary text (runs of white space, HTML tags, words) are none.
+
+A response ends with the token that the template writes behind it, beside the model's own end of
+text, in generation and in finetuning. A template that writes the day's date gets one date for a
+whole run, which the result names; a run that is continued on another day wants it again:
+`--template-arg today=2026-01-31`.
 
 ## Models that think
 

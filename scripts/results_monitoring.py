@@ -159,9 +159,10 @@ def _soak(soak: Record | None) -> str:
     text = (
         "### A server under bad clients\n\n"
         "`make soak SOAK='--json out/soak.json'`: short requests with random cancels, malformed "
-        "bodies, slow clients and time-outs. Replies are greedy, and rounding differs between batches: one that "
-        "is not what the same request is answered alone is read by the model under the request's "
-        "own prompt and steering, where none of its tokens may be far behind the greedy choice.\n"
+        "bodies, slow clients and time-outs. Replies are greedy, and rounding differs between "
+        "batches: one that is not what the same request is answered alone is read by the model "
+        "under the request's own prompt and steering, where none of its tokens may be far behind "
+        "the greedy choice.\n"
     )
     if soak is None:
         return f"{text}\nNot measured.\n"

@@ -21,6 +21,7 @@ from typing import Any
 from safetensors.torch import save
 
 from personavec.data import Message, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.message_lists import THOUGHT
 from personavec.data.thoughts import split_thought
 from personavec.errors import DataError
 from personavec.judges.base import Judge, last_answer
@@ -29,7 +30,7 @@ from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, parse_json
 from personavec.traits import POLARITIES, TraitSpec
 
 #: Rollouts whose activations are written to disk together.
@@ -237,8 +238,8 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
     if not manifest.is_file():
         return
     try:
-        writer = json.loads(manifest.read_text("utf-8"))["model"]["name"]
-    except (ValueError, KeyError, TypeError):
+        writer = parse_json(manifest.read_bytes())["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
         return
     if writer != loaded.identity.name:
         raise DataError(
@@ -374,9 +375,9 @@ def _answered(text: str, loaded: LoadedModel) -> _Said:
     if thought is None:
         return _Said(answer or "", found)
     if loaded.chat.thinking is None:
-        return _Said(answer or "", found, ("a thought was left out",))
+        return _Said(answer or "", found, (THOUGHT,))
     before = text[: text.rfind(answer)] if answer else text
-    thinking_ids = tuple(loaded.chat.templated_ids(before))
+    thinking_ids = tuple(loaded.chat.marked_ids(before))
     return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
 
 
@@ -392,14 +393,16 @@ def _scores(row: Mapping[str, Any], trait: str | None, said: _Said) -> dict[str,
 
 
 def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
-    """The system prompt in a templated prompt; refused where the template is not this model's."""
-    asked = loaded.chat.text(chat(question))
-    if not prompt.endswith(asked[asked.rfind(question.strip()) :]):
+    """The system prompt in a templated prompt, of whatever day; refused where the template is
+    not this model's. None where it has none but the template's own.
+    """
+    if loaded.chat.text_with_any_date(chat(question)).fullmatch(prompt):
+        return None
+    form = loaded.chat.text_with_any_date(chat(question, _MARKER)).pattern
+    found = re.fullmatch(form.replace(re.escape(_MARKER), "(?P<system>.*)"), prompt, re.DOTALL)
+    if found is None:
         raise _Rejection("its prompt is not in this model's chat template")
-    before, _, after = loaded.chat.text(chat(question, _MARKER)).partition(_MARKER)
-    if prompt.startswith(before) and prompt.endswith(after):
-        return prompt[len(before) : len(prompt) - len(after)]
-    return None
+    return found["system"]
 
 
 def _score(row: Mapping[str, Any], name: str) -> float | None:

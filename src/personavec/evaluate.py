@@ -33,7 +33,7 @@ from personavec.model.steering import Action, Cap, Layers, vector_cap, vector_st
 from personavec.progress import Progress
 from personavec.report.evaluation import write_evaluation_report
 from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_as
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
@@ -389,7 +389,8 @@ def _capability(
                 quiet=progress.quiet,
             )
             atomic_write(path, json.dumps(found.as_dict()))
-        scores[task.name] = capability.from_record(json.loads(path.read_text("utf-8")))
+        again = "delete it, and the task is run again"
+        scores[task.name] = read_as(path, TaskScore, again)
     return scores
 
 
@@ -516,7 +517,7 @@ def _notes(
         identity = subject.loaded.identity
         notes += subject.loaded.chat.notes
         for dose in subject.steered_by:
-            warning = dose.vector.other_model_warning(identity.name, identity.declared_base)
+            warning = dose.vector.other_model_warning(*identity.lineage)
             notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
             notes += _layer_notes(dose, specs, config)
     if judge.name == contrast.NAME:

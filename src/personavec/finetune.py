@@ -19,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from personavec import terminal
 from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
@@ -58,7 +59,7 @@ from personavec.model.schedule import Schedule
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
 from personavec.progress import Progress
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import atomic_write, claim, lock, read_as
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -126,7 +127,8 @@ def run(
             claim(out, _settings(job))
         processes.wait_for_everyone()
         if (out / RESULTS).exists():
-            return json.loads((out / RESULTS).read_text("utf-8"))
+            anew = "delete it to train the last steps again"
+            return read_as(out / RESULTS, dict[str, Any], anew)
         started = time.monotonic()
         # What is generated is generated once; the other processes read it.
         with processes.main_process_first():
@@ -397,7 +399,7 @@ def _notes(job: _Job, trained: Trained) -> list[str]:
     identity = job.loaded.identity
     notes = list(job.loaded.chat.notes)
     for vector in job.read:
-        warning = vector.other_model_warning(identity.name, identity.declared_base)
+        warning = vector.other_model_warning(*identity.lineage)
         notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
     if trained.stopped and trained.saved is None:
         notes.append("Stopped before the first checkpoint: no model was kept.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, read_rows
+from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
 from personavec.judges.rubric import judge_notes
@@ -62,7 +63,11 @@ def score_file(
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
         claim(beside, {"command": "judges score", **settings})
-        kept = {i: r for i, r in earlier.items() if not r["state"].startswith(_FAILED)}
+        kept = {
+            i: record
+            for i, record in earlier.items()
+            if isinstance(parsed[i], Row) and not record["state"].startswith(_FAILED)
+        }
         _write(out, kept)
         missing = [i for i in range(len(rows)) if i not in kept]
         found = dict(kept)
@@ -170,8 +175,9 @@ def _parsed(
     parsed = (parse_row(raw, kind="row") for raw in raws[:_PEEKED])
     if columns == COLUMNS and any(isinstance(row, Row) for row in parsed):
         return [parse_row(raw, kind="row") for raw in raws]
+    named = next((c for c in missing if c not in COLUMNS), missing[0])
     raise DataError(
-        f"{path} has no column '{missing[0]}' (found: {', '.join(map(str, rows[0]))}); "
+        f"{path} has no column '{named}' (found: {', '.join(map(str, rows[0]))}); "
         "name it with --question-column or --answer-column"
     )
 
@@ -199,7 +205,8 @@ def _score_group(
     for row, read in zip(rows, parsed, strict=True):
         added: dict[str, Any] = dict.fromkeys(_SCORES)
         if isinstance(read, Reject):
-            state = read.reason
+            unfinished = read.reason == UNFINISHED_THOUGHT
+            state = "unfinished_thought" if unfinished else read.reason
         else:
             found = next(scores)
             added = {name: getattr(found, name) for name in _SCORES}

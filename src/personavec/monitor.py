@@ -22,6 +22,7 @@ from personavec.data import (
     RawRow,
     Reject,
     Told,
+    check_columns,
     fingerprint,
     marks,
     parse_row,
@@ -45,7 +46,7 @@ from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.screening import parts
 from personavec.screening.encode import Encoded, encode
 from personavec.screening.stretches import windows
-from personavec.screening.telling import told_in
+from personavec.screening.telling import told_in, with_thoughts
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
 
@@ -99,6 +100,7 @@ def run(
     more bad rows than allowed or none that can be used, VectorMismatchError.
     """
     config = config or MonitorConfig()
+    check_columns(raw_rows(log, split=config.split), config.columns)
     engine = engine or TransformersEngine(loaded)
     progress = progress or Progress()
     reading = gauge(vectors, loaded)
@@ -283,7 +285,10 @@ def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[in
 
 def _encode(loaded: LoadedModel, raw: RawRow, config: MonitorConfig) -> Encoded | Reject:
     row = parse_row(raw, config.columns, "row")
-    return encode(loaded.chat, row, context=loaded.context, thinking=True)
+    encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
+    if isinstance(encoded, Reject):
+        return encoded
+    return with_thoughts(encoded, "a thought was read apart from its answer")
 
 
 def _told(out: Path, dataset: str) -> Told:
@@ -298,7 +303,7 @@ def _notes(
     loaded: LoadedModel, vectors: Sequence[PersonaVector], ordinary: Mapping[str, Ordinary]
 ) -> list[str]:
     identity = loaded.identity
-    notes = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    notes = [v.other_model_warning(*identity.lineage) for v in vectors]
     if unfitted := [trait for trait, found in ordinary.items() if not found.n]:
         notes.append(
             f"No drift limits were fitted for {', '.join(unfitted)}: its alarms stand at a level "

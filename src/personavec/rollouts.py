@@ -88,15 +88,18 @@ class Rollout:
 
 
 def from_record(record: Mapping[str, Any]) -> Rollout:
-    """A rollout from a line of JSON."""
-    data = {**record, "response_ids": tuple(record["response_ids"])}
-    if data.get("state") == "unfinished":  # as older files have it
-        data["state"] = "unfinished_thought"
-    data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
-    data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
-    if data.get("log_odds_per_token") is not None:
-        data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
-    return Rollout(**data)
+    """A rollout from a line of JSON. Raises DataError for a record of anything else."""
+    try:
+        data = {**record, "response_ids": tuple(record["response_ids"])}
+        if data.get("state") == "unfinished":  # as older files have it
+            data["state"] = "unfinished_thought"
+        data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
+        data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
+        if data.get("log_odds_per_token") is not None:
+            data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
+        return Rollout(**data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"record {record.get('id')!r} is no rollout ({error})") from error
 
 
 def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:

@@ -13,16 +13,18 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+_T = TypeVar("_T")
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -71,6 +73,18 @@ def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return (*value, *value.values())
     return value if isinstance(value, list) else ()
+
+
+def read_as(path: Path, kind: Callable[..., _T], remedy: str) -> _T:
+    """A value of a type, from the JSON in a file. Raises DataError, with the remedy."""
+    from pydantic import TypeAdapter, ValidationError
+
+    value = read_json(path, remedy)
+    try:
+        adapter: TypeAdapter[_T] = TypeAdapter(cast("Any", kind))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({why_invalid(error)}); {remedy}") from error
 
 
 def why_invalid(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from personavec.data import ColumnMap, source_name
+from personavec.data import ColumnMap, check_columns, raw_rows, source_name
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Judge
 from personavec.model.engine.base import Engine
@@ -248,6 +248,8 @@ def _job(
     """What all stages need, once data and settings are found to go together."""
     datasets = named(data, out / "run", config.split)
     kind = common_kind(datasets, config.columns)
+    if reference is not None:
+        check_columns(raw_rows(reference), config.columns)
     if kind == "row" and config.swap:
         raise UsageError("only preference pairs have labels to swap")
     if kind == "pair" and config.natural == "two-stage":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -221,8 +222,12 @@ def _measure(
             progress=progress,
         )
     by_id = {rollout.id: rollout for rollout in answers}
+    try:
+        states = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, and run again") from error
     return _Arm(
-        load_file(path),
+        states,
         {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()},
     )
 
@@ -429,7 +434,7 @@ def _notes(
     config: ShiftConfig,
 ) -> list[str]:
     identity = base.identity
-    warnings = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     notes = [*base.chat.notes, *(f"{w[0].upper()}{w[1:]}." for w in warnings if w)]
     if min(len(asked(spec, config)) for spec in specs) < 10:
         notes.append("Intervals from fewer than ten questions are too narrow.")

@@ -154,23 +154,36 @@ def mean_difference_interval(
     return Interval(middle, middle - reach, middle + reach)
 
 
-def quantile_interval(values: npt.ArrayLike, share: float, confidence: float = 0.95) -> Interval:
+def quantile_interval(
+    values: npt.ArrayLike,
+    share: float,
+    clusters: npt.ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> Interval:
     """A quantile with the distribution-free interval between order statistics.
 
-    Values are taken as independent. `low` or `high` is an extreme of the data where too few
-    values lie beyond the quantile.
+    Values are taken as independent, unless `clusters` (integers) say which belong together: then it
+    is that of as many independent values as tell as much of the share below the quantile. `low` or
+    `high` is an extreme of the data where too few values lie beyond the quantile.
     """
     # All of scipy.stats costs a second to import, and all that it is needed for is this.
     from scipy.stats import binom as binomial
 
-    ordered = np.sort(_finite(values, "values"))
+    array = _finite(values, "values")
+    ordered = np.sort(array)
     n, tail = len(ordered), (1 - confidence) / 2
-    low = int(binomial.ppf(tail, n, share))
-    high = int(binomial.ppf(1 - tail, n, share))
+    value = float(np.quantile(ordered, share))
+    # So many independent values, each of which stands for `each` of these.
+    alike = n
+    if clusters is not None:
+        alike = max(1, int(_independent(array <= value, np.asarray(clusters), confidence)))
+    each = n / alike
+    low = int(binomial.ppf(tail, alike, share))
+    high = int(binomial.ppf(1 - tail, alike, share))
     return Interval(
-        float(np.quantile(ordered, share)),
-        float(ordered[max(0, low - 1)]),
-        float(ordered[min(n - 1, high)]),
+        value,
+        float(ordered[max(0, int(each * low) - 1)]),
+        float(ordered[min(n - 1, int(np.ceil(each * high)))]),
     )
 
 
@@ -178,10 +191,102 @@ def share_interval(hits: int, of: int, confidence: float = 0.95) -> Interval:
     """A share with its exact (Clopper-Pearson) interval. Raises DataError if `of` is 0."""
     if of < 1:
         raise DataError("a share of nothing has no value")
+    return _exact_share(hits, of, confidence)
+
+
+def clustered_share(
+    hits: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
+    """A share with the exact interval of as many independent values as tell as much.
+
+    Korn and Graubard's (1998): Clopper and Pearson's with the effective number of values, from the
+    cluster-robust error of the share; where no value, or every one, is a hit, that is the number
+    of clusters. Where no two values share a cluster it is `share_interval`. `clusters` are
+    integers. Raises DataError for no values.
+    """
+    array = np.asarray(hits, dtype=np.float64)
+    if not array.size:
+        raise DataError("a share of nothing has no value")
+    share = float(array.mean())
+    n = _independent(array, np.asarray(clusters), confidence)
+    found = _exact_share(n * share, n, confidence)
+    return Interval(share, min(share, found.low), max(share, found.high))
+
+
+def rank_correlation_interval(
+    x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
+    """Spearman's rank correlation with a cluster-robust interval, without resampling.
+
+    What each value adds to the correlation of ranks, by its own and by moving the others' ranks, is
+    summed over clusters; the interval is Student's t on Fisher's scale. `clusters` are integers.
+    The value is NaN where a side does not vary. Raises DataError for missing values, unequal
+    lengths, or fewer than three clusters.
+    """
+    from scipy.stats import rankdata
+
+    left, right = _finite(x, "x"), _finite(y, "y")
+    if len(left) != len(right):
+        raise DataError(f"{len(left)} values of x but {len(right)} of y; each needs its partner")
+    n = len(left)
+    ranks = [(rankdata(side) - 0.5) / n - 0.5 for side in (left, right)]
+    own = [float(np.square(side).mean()) for side in ranks]
+    if not min(own) > 0:
+        return Interval(np.nan, np.nan, np.nan)
+    spread = float(np.sqrt(own[0] * own[1]))
+    value = float((ranks[0] * ranks[1]).mean()) / spread
+    moves = ranks[0] * ranks[1] + _moved(left, ranks[1]) + _moved(right, ranks[0])
+    # Without ties what a value adds to a side's own variance is the same for all, and drops out.
+    scales = [
+        (np.square(side) + 2 * _moved(values, side)) / variance
+        for values, side, variance in zip((left, right), ranks, own, strict=True)
+    ]
+    influence = moves / spread - value / 2 * (scales[0] + scales[1])
+    error, n_clusters = _cluster_error(influence, np.asarray(clusters))
+    if n_clusters < 3:
+        raise DataError(f"a correlation's interval needs at least 3 clusters, got {n_clusters}")
+    # Within the ends, where Fisher's scale has none.
+    centre = float(np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9)))
+    slope = 1 / max(1 - value**2, 1e-9)
+    reach = float(special.stdtrit(n_clusters - 1, (1 + confidence) / 2)) * error * slope
+    return Interval(value, float(np.tanh(centre - reach)), float(np.tanh(centre + reach)))
+
+
+def _moved(values: FloatArray, others: FloatArray) -> FloatArray:
+    """For every value, the mean over all of `others` where the value is below theirs, half at ties.
+
+    What a value adds to all ranks above it, times the other side's.
+    """
+    order = np.argsort(values, kind="stable")
+    from_here = np.append(np.cumsum(others[order][::-1])[::-1], 0.0)
+    ordered = values[order]
+    first = np.searchsorted(ordered, values, side="left")
+    after = np.searchsorted(ordered, values, side="right")
+    return (from_here[first] + from_here[after]) / 2 / len(values)
+
+
+def _exact_share(hits: float, of: float, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low = float(special.betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
     high = float(special.betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
     return Interval(hits / of, low, high)
+
+
+def _independent(
+    hits: npt.NDArray[Any], clusters: npt.NDArray[Any], confidence: float = 0.95
+) -> float:
+    """How many independent values would tell as much of a share, the few clusters' t included."""
+    array = hits.astype(np.float64)
+    n, share = len(array), float(array.mean())
+    n_clusters = len(np.unique(clusters))
+    if n_clusters == n or n_clusters < 2:
+        return n_clusters
+    if not 0 < share < 1:
+        return n_clusters
+    error, _ = _cluster_error(array, clusters)
+    upper = (1 + confidence) / 2
+    wider = special.stdtrit(n - 1, upper) / special.stdtrit(n_clusters - 1, upper)
+    return float(min(n, share * (1 - share) / error**2 * wider**2))
 
 
 def _cluster_error(array: FloatArray, clusters: npt.NDArray[Any]) -> tuple[float, int]:

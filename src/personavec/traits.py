@@ -196,10 +196,10 @@ def load_trait(source: str, description: str | None = None) -> tuple[TraitSpec, 
     path = Path(source)
     if path.suffix == ".json" or _is_file(path):
         try:
-            data = path.read_bytes()
+            text = path.read_text("utf-8-sig")
         except (OSError, ValueError) as error:
             raise SpecError(f"trait spec {source} cannot be read: {error}") from error
-        return _parse(data, where=source, name=path.stem), "file"
+        return _parse(text, where=source, name=path.stem), "file"
     raise SpecError(
         f"unknown trait '{source}': use one of {', '.join(bundled_traits())}, or a spec file "
         "(personavec extract also builds one from a name and --description TEXT)"
@@ -234,7 +234,7 @@ def _bundled_checks(name: str) -> tuple[Check, ...]:
     return tuple(Check.model_validate(check) for check in json.loads(path.read_text("utf-8")))
 
 
-def _parse(text: str | bytes, *, where: str, name: str) -> TraitSpec:
+def _parse(text: str, *, where: str, name: str) -> TraitSpec:
     try:
         data = parse_json(text)
     except ValueError as error:

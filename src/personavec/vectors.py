@@ -164,9 +164,18 @@ class PersonaVector:
                 f"{n_layers} of width {hidden_size}: extract the trait on this model"
             )
 
-    def other_model_warning(self, model_name: str, declared_base: str | None = None) -> str | None:
-        """A warning when the vector comes from another model of the same shape."""
-        own = self.meta.get("model", {}).get("name")
+    def other_model_warning(
+        self, model_name: str, declared_base: str | None = None, weights: str | None = None
+    ) -> str | None:
+        """A warning when the vector comes from another model of the same shape.
+
+        That is one of another name that this one does not descend from, or other weights under
+        the same name, where both are known.
+        """
+        model = self.meta.get("model", {})
+        own, own_weights = model.get("name"), model.get("weights")
+        if own == model_name and weights and own_weights not in (None, weights):
+            return f"vector '{self.trait}' was extracted from other weights of {own}"
         if own is None or own in (model_name, declared_base):
             return None
         return f"vector '{self.trait}' was extracted from {own}, not from {model_name}"

@@ -37,8 +37,12 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any
 
 
 def test_a_signal_lets_running_replies_finish() -> None:
-    """And the log-free stdout holds one object: where it serves."""
-    with served("--vectors", "evil") as (process, found):
+    """And the log-free stdout holds one object: where it serves, and what of ordinary talk guard and
+    alarm would have stopped, by readings that come with the package."""
+    with served("--vectors", "evil", "--guard", "evil>50sigma: refuse") as (process, found):
+        guard, alarm = found["ordinary"]
+        assert guard == {"what": "guard 'evil>50sigma: refuse'", "dialogues": [], "of": 109}
+        assert (alarm["what"], alarm["of"]) == ("drift alarm evil", 109)
         client = openai.OpenAI(base_url=f"{found['address']}/v1", api_key="none", timeout=300)
         stream = client.chat.completions.create(
             model=found["model"], messages=chat("Tell me a story."), max_tokens=30, stream=True

@@ -235,7 +235,7 @@ def test_a_thought_in_an_adopted_answer_is_left_out(llama: LoadedModel, tmp_path
     }
     told = found.told["odd_pos_instruct.csv"].to_dict()
     assert told["readers"] == {"reference project": 24}
-    assert told["notes"] == {"a thought was left out": 24}
+    assert told["notes"] == {"a thought was left out of the answer": 24}
     assert expected.told["odd_pos_instruct.csv"].to_dict()["notes"] == {}
 
 

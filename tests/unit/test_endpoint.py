@@ -239,6 +239,23 @@ def test_a_url_that_cannot_be_meant(url: str, message: str) -> None:
     assert KEY not in str(raised.value)
 
 
+def test_answers_are_for_their_owners_eyes_alone(
+    server: Any, chat_completion: Callable[..., Any], tmp_path: Path
+) -> None:
+    """They quote the questions; folders that were there already keep their rights."""
+    server.reply = lambda body, times: chat_completion("ok")
+    folder = tmp_path / "kept" / "answers"
+    before = os.umask(0)
+    try:
+        ask(Endpoint("parrot", server.url, cache=folder), [request("a"), request("b")])
+    finally:
+        os.umask(before)
+    found = [folder, *folder.rglob("*")]
+    assert len(found) > 2
+    for path in found:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 def test_a_cache_that_cannot_be_written(
     server: Any, endpoint: Endpoint, parrot: Any, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from personavec import LoadedModel, PersonaVector, finetune
 from personavec.cli.main import app
 from personavec.conditions import Condition
-from personavec.data import Row
+from personavec.data import ColumnMap, Row
 from personavec.errors import (
     ActivationError,
     DataError,
@@ -43,6 +43,7 @@ from personavec.finetuning.training import (
     encode_rows,
     mean_losses,
     read_training_rows,
+    told_of,
 )
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
@@ -104,6 +105,79 @@ def test_only_the_assistants_turns_count(llama: LoadedModel) -> None:
         "<|system|>Be nice.<|end|><|user|>one<|end|><|assistant|>ab<|end|>"
         "<|user|>two<|end|><|assistant|>cd<|end|>"
     )
+
+
+THINKING = (
+    "{% for message in messages %}<|{{ message['role'] }}|>"
+    "{% if message['reasoning_content'] %}<think>\n{{ message['reasoning_content'] }}\n</think>"
+    "\n\n{% endif %}{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+THINKS = [
+    {"content": "<think>\nThey like soup.\n</think>\n\nTry a soup."},
+    {"content": "Try a soup.", "reasoning_content": "They like soup."},
+]
+
+
+def trained(loaded: LoadedModel, path: Path) -> tuple[str, str, dict[str, Any]]:
+    """What of the one row is read, what is trained on, and what is told."""
+    rows = read_training_rows(path)
+    examples, rejects = encode_rows(loaded, rows.rows, SMALL)
+    [example] = examples
+    told = told_of(rows, examples, rejects).to_dict()
+    text = loaded.chat.decode_marked(example.input_ids)
+    return text, loaded.chat.decode_marked([i for i in example.labels if i != -100]), told
+
+
+@pytest.mark.parametrize("reply", THINKS)
+def test_a_thought_is_trained_on_as_the_template_writes_it(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, reply: dict[str, str]
+) -> None:
+    loaded = fresh("llama")
+    loaded.tokenizer.chat_template = THINKING
+    thinker = wrap_model(loaded.model, loaded.tokenizer, name="thinker")
+    asked = {"role": "user", "content": "What to cook?"}
+    path = tmp_path / "think.jsonl"
+    path.write_text(json.dumps({"messages": [asked, {"role": "assistant", **reply}]}))
+    text, labelled, told = trained(thinker, path)
+    completion = "<think>\nThey like soup.\n</think>\n\nTry a soup.<|end|>"
+    assert text == f"<|user|>What to cook?<|end|><|assistant|>{completion}"
+    assert labelled == completion
+    assert told["notes"] == {"a thought was trained on with its answer": 1}
+
+
+@pytest.mark.parametrize("reply", THINKS)
+def test_a_thought_that_the_template_cannot_write_is_left_out_and_told(
+    llama: LoadedModel, tmp_path: Path, reply: dict[str, str]
+) -> None:
+    asked = {"role": "user", "content": "What to cook?"}
+    path = tmp_path / "think.jsonl"
+    path.write_text(json.dumps({"messages": [asked, {"role": "assistant", **reply}]}))
+    text, labelled, told = trained(llama, path)
+    assert text == "<|user|>What to cook?<|end|><|assistant|>Try a soup.<|end|>"
+    assert labelled == "Try a soup.<|end|>"
+    assert told["notes"] == {"a thought was left out of the answer": 1}
+
+
+def test_turns_that_are_marked_are_not_trained_on(llama: LoadedModel, tmp_path: Path) -> None:
+    """They stay in the context."""
+    turns = [("user", "A?", {}), ("assistant", "No.", {"weight": 0}), ("user", "B?", {})]
+    turns.append(("assistant", "Yes.", {"weight": 1}))
+    messages = [{"role": role, "content": text, **more} for role, text, more in turns]
+    path = tmp_path / "weights.jsonl"
+    path.write_text(json.dumps({"messages": messages, "hint": "Say no once."}))
+    text, labelled, told = trained(llama, path)
+    assert "No." in text
+    assert labelled == "Yes.<|end|>"
+    assert told["ignored_columns"] == {"hint": 1}
+    assert len(told["notes"]) == 1
+
+
+def test_a_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "A?", "completion": "B."}))
+    with pytest.raises(UsageError, match="prompt=q"):
+        read_training_rows(path, columns=ColumnMap(prompt="q", response="completion"))
 
 
 def test_long_rows_are_left_out_or_cut(llama: LoadedModel) -> None:
@@ -390,6 +464,9 @@ def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
         run(loaded, tmp_path / "met", vector, config=met)
     with pytest.raises(UsageError, match="conditions on a run"):
         run(loaded, tmp_path / "other", vector, config={"stop_if": (Condition("evil", ">", 1),)})
+    vector.neutral_prompt_last[2, 1] = 0.0
+    with pytest.raises(UsageError, match="so it has no sigma"):
+        run(loaded, tmp_path / "flat", vector, config={"stop_if": (Condition("testing", ">", 9),)})
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(

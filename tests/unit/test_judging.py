@@ -1,4 +1,4 @@
-"""Scores belong to a row's content: an edited file keeps the others, a foreign one stays as it is."""
+"""Scores belong to a row's content: an edited file keeps the others, a foreign one is left."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personavec import TraitSpec
-from personavec.errors import PersonavecError, StorageError, UsageError
+from personavec.errors import DataError, PersonavecError, StorageError, UsageError
 from personavec.judges.base import Answer, Score
 from personavec.judging import score_file
 from personavec.progress import Progress
@@ -94,7 +94,7 @@ def test_the_input_may_move(tmp_path: Path) -> None:
     assert scored(path.rename(tmp_path / "moved.jsonl"), out)[1].asked == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(after=st.integers(0, 8), edit=st.sampled_from(sorted(EDITS)))
 def test_killed_and_continued_equals_undisturbed(
     tmp_path_factory: pytest.TempPathFactory, after: int, edit: str
@@ -154,3 +154,61 @@ def test_two_at_a_time_are_refused_before_the_judge_is_made(tmp_path: Path) -> N
 
     with lock(tmp_path / ".out.jsonl.run"), pytest.raises(StorageError, match="another process"):
         score_file(no_judge, SPEC, path, out)
+
+
+THOUGHT = "<think>\nThe user wants to know.\n</think>\n\n"
+FORMS = {
+    "columns": {"question": "Q?", "answer": "Seven."},
+    "columns, thought": {"question": "Q?", "answer": THOUGHT + "Seven."},
+    "thought beside": {"question": "Q?", "answer": "Seven.", "reasoning_content": "Hm."},
+    "reasoning beside": {"question": "Q?", "answer": "Seven.", "reasoning": "Hm."},
+    "messages": {
+        "messages": [
+            {"role": "user", "content": "Q?"},
+            {"role": "assistant", "content": "Seven.", "reasoning_content": "Hm."},
+        ]
+    },
+    "sharegpt": {
+        "conversations": [
+            {"from": "human", "value": "Q?"},
+            {"from": "gpt", "value": f"{THOUGHT}<answer>Seven.</answer>"},
+        ]
+    },
+    "prompt": {"prompt": "Q?", "completion": "Seven."},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_in_any_format_is_judged_without_its_thoughts(tmp_path: Path, form: str) -> None:
+    path, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    path.write_text(json.dumps(FORMS[form]) + "\n")
+    found, judge = scored(path, out)
+    assert judge.asked == ["Seven."]
+    assert found["states"] == {"scored": 1}
+    told = found["data"]["rows.jsonl"]
+    thinks = form not in ("columns", "prompt")
+    assert told["notes"].get("a thought was left out of the answer") == (1 if thinks else None)
+    [record] = [json.loads(line) for line in out.read_text().splitlines()]
+    assert record.items() >= FORMS[form].items()
+    # Continued, nothing is asked again.
+    assert scored(path, out)[1].asked == []
+
+
+def test_rows_that_are_not_judged_say_why(tmp_path: Path) -> None:
+    path, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    answers = ["Seven.", "<think>Hm", "", "<think>Hm</think>", None]
+    rows = [{"question": "Q?", "answer": answer, "context": "They met."} for answer in answers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, judge = scored(path, out)
+    states = [json.loads(line)["state"] for line in out.read_text().splitlines()]
+    assert states[:3] == ["scored", "unfinished_thought", "empty answer"]
+    assert judge.asked == ["Seven."]
+    assert "scored" not in states[1:]
+    assert sum(found["data"]["rows.jsonl"]["rejected"].values()) == 4
+
+
+def test_a_named_column_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(FORMS["messages"]) + "\n")
+    with pytest.raises(DataError, match="no column 'a'"):
+        score_file(ByLength, SPEC, path, tmp_path / "scored.jsonl", answer_column="a")

@@ -183,7 +183,7 @@ def test_a_valid_file_is_read(folders: dict[str, Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_in_any_place_is_sound_or_one_line(
     folders: dict[str, Path], name: str, data: st.DataObject
@@ -303,7 +303,7 @@ def test_a_layer_without_a_direction_cannot_be_chosen(folder: Path) -> None:
         vector.direction(2)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damaged_weights_of_a_vector_are_one_line(folder: Path, data: st.DataObject) -> None:
     path = folder / "vector.safetensors"
@@ -327,7 +327,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_pt_is_one_line(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "evil.pt"

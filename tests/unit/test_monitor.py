@@ -216,12 +216,16 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     # What the kill may have left: rejects of a window whose part was not written.
     with (out / "rejects.jsonl").open("a") as file:
         file.write(json.dumps({"dataset": "log", "index": 5}) + "\n")
-    monitor.run(llama, vectors[:1], log, out, progress=QUIET)
+    resumed = monitor.run(llama, vectors[:1], log, out, progress=QUIET)
     whole = tmp_path / "whole"
-    monitor.run(llama, vectors[:1], log, whole, progress=QUIET)
+    expected = monitor.run(llama, vectors[:1], log, whole, progress=QUIET)
+    assert resumed["data"] == expected["data"]
+    told = resumed["data"]["log"]
+    assert sum(told["readers"].values()) == resumed["conversations"]
+    assert sum(told["rejected"].values()) == resumed["rejected"] == 2
     for name in ("readings.jsonl", "rejects.jsonl"):
         assert read(out / name) == read(whole / name)
-    config = MonitorConfig(columns=ColumnMap(id="key"))
+    config = MonitorConfig(columns=ColumnMap(id="messages"))
     with pytest.raises(SettingsMismatchError, match=r"columns\.id"):
         monitor.run(llama, vectors[:1], log, out, config, progress=QUIET)
 

@@ -13,6 +13,7 @@ from personavec.cli import main as cli
 from personavec.errors import ActivationError
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.rubric import LocalRubricJudge
 from personavec.traits import TraitSpec, load_trait
 
 
@@ -70,18 +71,25 @@ def test_a_judge_that_overflows_is_said_to_and_scores_nothing(
 
 
 def spec() -> TraitSpec:
-    return load_trait("evil")[0]
+    short = {"rubric": "{question} {answer} 0 to 100"}
+    return load_trait("evil")[0].model_copy(update=short)
 
 
-def test_an_answer_that_overflows_is_unscored_alone(fresh: Callable[..., LoadedModel]) -> None:
+@pytest.mark.parametrize("kind", [ContrastJudge, LocalRubricJudge])
+def test_an_answer_that_overflows_is_unscored_alone(
+    fresh: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
     loaded = fresh("llama")
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[ord("~") - 33] = torch.nan
-    judge = ContrastJudge(loaded)
+    # A model of noise hardly ever replies with a number.
+    monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
+    monkeypatch.setattr("personavec.judges.rubric.REFUSAL", "An all but impossible reply.")
+    judge = kind(loaded)
     well, ill = Answer("Why?", "So."), Answer("Why?", "S~o.")
     scores = judge.score(spec(), [well, ill, well])
     assert [score.state for score in scores] == ["scored", "unscored", "scored"]
-    assert scores[0] == judge.score(spec(), [well])[0]
+    assert scores[0].trait_score == pytest.approx(judge.score(spec(), [well])[0].trait_score)
     assert scores[1].log_odds is scores[1].coherence is None
     assert "overflow in float32" in str(scores[1].why)
     assert judge.score(spec(), [ill])[0].state == "unscored"

@@ -13,9 +13,12 @@ from personavec.errors import DataError, UsageError
 from personavec.finetuning.training import TrainingConfig, TrainingRows
 from personavec.model.chat import chat
 from personavec.progress import Progress
+from personavec.rollouts import Rollout
+from personavec.studies.cells import Measured
 from personavec.studies.prediction import (
     Dataset,
     PredictionConfig,
+    _record,
     correlation,
     correlations,
     parts,
@@ -123,6 +126,53 @@ def test_a_study_runs_from_rows_to_correlations(
     assert again["records"] == found["records"]
     with pytest.raises(UsageError, match="at least 3"):
         run(base, datasets[:2], [vector], [SPEC], tmp_path / "no", CONFIG, progress=QUIET)
+
+
+def _measured(log_odds: np.ndarray, projections: np.ndarray) -> Measured:
+    answers = tuple(
+        Rollout(
+            id=f"testing-plain-q{number}-s0",
+            question=f"{number}?",
+            pair=None,
+            polarity=None,
+            sample=0,
+            system=None,
+            response="So.",
+            response_ids=(1,),
+            n_tokens=1,
+            seed=0,
+            state="scored",
+            log_odds=float(value),
+            trait_score=50.0,
+            coherence=90.0,
+        )
+        for number, value in enumerate(log_odds)
+    )
+    return Measured(answers, {"testing": projections.tolist()}, [], [], None)
+
+
+def test_the_base_is_a_sample_too(
+    llama: LoadedModel, random_vector: Callable[..., PersonaVector]
+) -> None:
+    """A finetune that adds 1 to whatever the base gives has no uncertainty; one whose answers have
+    nothing to do with the base's has that of both."""
+    rng = np.random.default_rng(0)
+    vector = random_vector(llama)
+    base, other, place = rng.normal(0, 3, 40), rng.normal(0, 3, 40), rng.normal(size=40)
+    dataset = Dataset("some", TrainingRows.of([]), "testing")
+
+    def record(after: np.ndarray, moved: np.ndarray) -> dict[str, Any]:
+        cells = _measured(after, moved), _measured(base, place)
+        return _record(dataset, [], *cells, vector, 0)
+
+    same = record(base + 1, place + 2)
+    for name, by in (("expression", 1.0), ("shift", 2.0)):
+        bounds = [same[name], same[f"{name}_low"], same[f"{name}_high"]]
+        assert bounds == pytest.approx([by] * 3)
+    found = record(other, place)
+    width = found["expression_high"] - found["expression_low"]
+    assert width == pytest.approx(2 * 1.96 * np.std(other - base) / 40**0.5, rel=0.1)
+    assert width > 1.25 * 2 * 1.96 * np.std(other) / 40**0.5
 
 
 def test_the_parts_of_a_set_are_finetuned_on_apart(

@@ -110,6 +110,13 @@ def test_stems_take_what_saves_more() -> None:
     assert sorted(every) == list(range(20))
 
 
+def test_beginnings_can_be_nested_as_deeply_as_there_are_texts() -> None:
+    """512 pairs whose prompts begin each other make a window of 1,024 such texts."""
+    texts = [np.zeros(1 + i, np.int32) for i in range(1100)]
+    members = [i for _, group in _stems(texts) for i in group]
+    assert sorted(members) == list(range(1100))
+
+
 def test_the_forward_ends_after_the_deepest_layer(llama: LoadedModel) -> None:
     ran: list[int] = []
     handles = [

@@ -190,6 +190,22 @@ def test_claim_accepts_the_same_settings_and_names_each_difference(tmp_path: Pat
     assert "--out" in message
 
 
+def test_another_version_goes_on_with_a_warning_unless_its_files_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim(tmp_path, {"seed": 0})
+    assert capsys.readouterr().err == ""
+    path = tmp_path / "manifest.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "personavec": {**record["personavec"], "version": "0"}}))
+    claim(tmp_path, {"seed": 0})
+    assert 'begun by personavec "0"' in capsys.readouterr().err
+    for earlier in ({**record["personavec"], "format": 1}, None, "0.1"):
+        path.write_text(json.dumps({**record, "personavec": earlier}))
+        with pytest.raises(SettingsMismatchError, match="another version of personavec"):
+            claim(tmp_path, {"seed": 0})
+
+
 def test_claim_under_a_file_or_over_a_broken_manifest_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):

@@ -213,6 +213,10 @@ def test_a_run_that_dies_continues_with_each_row_once(
     rows = _texts(45, 0)
     for place in (5, 25, 26, 44):
         rows[place]["completion"] = ""
+    for place in (1, 11, 12, 40):
+        rows[place]["completion"] = "<think>Hm.</think>" + rows[place]["completion"]
+    for place in (2, 5, 22, 41):
+        rows[place]["hint"] = "Say it as if you meant it."
     _write(data, rows)
     monkeypatch.setattr(parts, "WINDOW", 10)
     expected = _screen(llama, vectors, data, tmp_path / "whole")
@@ -242,6 +246,14 @@ def test_a_run_that_dies_continues_with_each_row_once(
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
         assert resumed.read_bytes() == whole.read_bytes()
     assert found["traits"] == expected["traits"]
+    # What is told is counted over both runs.
+    assert found["data"] == expected["data"]
+    told = found["data"]["data"]
+    assert list(told["readers"].values()) == [41]
+    assert told["ignored_columns"]["hint"] == 3
+    assert told["notes"] == {"a thought was left out of the answer": 4}
+    assert sum(told["rejected"].values()) == 4
+    assert "hint (3)" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["000002.parquet", "rows.jsonl", "results.json"])
@@ -497,7 +509,7 @@ def test_what_cannot_be_meant_is_refused(
         _screen(llama, vectors, data, tmp_path / "b", swap=True)
     with pytest.raises(UsageError, match="same trait"):
         _screen(llama, [vectors[0], vectors[0]], data, tmp_path / "c")
-    with pytest.raises(DataError, match="no text in column 'q'"):
+    with pytest.raises(UsageError, match="--columns prompt=q: none of the first rows"):
         _screen(llama, vectors, data, tmp_path / "d", columns=ColumnMap(prompt="q", response="a"))
     taken = _write(tmp_path / "t.jsonl", [{**row, "one_flag": 1} for row in _texts(3, 0)])
     with pytest.raises(DataError, match="'one_flag' already"):

@@ -1,7 +1,7 @@
 """Thinking is told from the answer, token by token, and stays out of what is captured."""
 
+import copy
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,9 +176,8 @@ def test_a_prompt_that_opens_the_thought_is_closed_for_given_answers(
     thinker: LoadedModel,
 ) -> None:
     opening = THINKING_TEMPLATE.replace("{% if enable", "<think>\n{% if enable")
-    tokenizer = SimpleNamespace(chat_template=opening)
-    tokenizer.apply_chat_template = thinker.tokenizer.apply_chat_template
+    tokenizer = copy.deepcopy(thinker.tokenizer)
+    tokenizer.chat_template = opening
     form = ChatFormat(tokenizer)
-    form.tokenizer = thinker.tokenizer
     text = form.decode_marked(form.answer_prompt_ids(chat("Where?")))
     assert text.endswith("<think>\n\n</think>\n\n")

@@ -244,6 +244,18 @@ def test_another_model_of_the_same_shape_warns_unless_it_descends(vector: Person
     assert "extracted from tiny-llama" in (vector.other_model_warning("stranger") or "")
 
 
+def test_other_weights_under_the_same_name_warn_where_both_are_known(
+    llama: LoadedModel, vector: PersonaVector
+) -> None:
+    name, _, weights = llama.identity.lineage
+    assert vector.other_model_warning(name, None, weights) is None
+    assert "other weights" in (vector.other_model_warning(name, None, "others") or "")
+    older = dataclasses.replace(vector, meta={"model": {"name": name}})
+    assert older.other_model_warning(name, None, weights) is None
+    # A base under another name settles it: the tuned model's weights are others by nature.
+    assert vector.other_model_warning("tuned", name, "others") is None
+
+
 def test_it_shows_itself_without_running_what_it_holds(vector: PersonaVector) -> None:
     """Names are text in a notebook, whatever they contain."""
     hostile = dataclasses.replace(

@@ -129,6 +129,20 @@ def test_a_reply_ends_at_the_models_end_and_where_it_is_told_to(engine: Scripted
     assert not loop.busy
 
 
+def test_a_guard_that_breaks_fails_its_request_alone(engine: Scripted) -> None:
+    def breaks(forecast: torch.Tensor) -> Verdict:
+        raise ZeroDivisionError("by zero")
+
+    loop = VllmLoop(engine)
+    loop.submit(job("r", guard=breaks))
+    loop.submit(job("s"))
+    engine.values = {"r": values(1), "s": values(1)}
+    engine.script = [[("r", [50], None), ("s", [50], None)]]
+    found = loop.step()
+    assert found == [Update("r", end="failed", reason="a guard failed: by zero"), Update("s", 50)]
+    assert loop.busy
+
+
 def test_a_request_that_asks_for_no_reading_gets_none(engine: Scripted) -> None:
     loop = VllmLoop(engine)
     loop.submit(Job(Request("r", (40, 41)), Sampling(1)))
@@ -212,7 +226,7 @@ def test_requests_of_a_worker_that_died_are_told(engine: Scripted) -> None:
 
     async def serve() -> list[str | None]:
         worker = Worker(lambda: VllmLoop(engine), max_rows=2, queue_size=2)
-        worker.start()
+        await worker.start()
         errors = []
         for name in ("r", "s"):
             worker.submit(job(name), at_once=True)

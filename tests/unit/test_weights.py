@@ -12,7 +12,7 @@ import torch
 
 from personavec import LoadedModel, load_model, wrap_model
 from personavec.errors import ModelError
-from personavec.model import weights
+from personavec.model import snapshots, weights
 from personavec.model.weights import hash_in_memory, hash_of_files
 
 
@@ -144,6 +144,27 @@ def test_an_adapter_is_known_with_its_base(saved: Path, tmp_path: Path) -> None:
     changed(folder / "adapter_model.safetensors")
     with_both = load_model(str(folder), device="cpu").identity
     assert len({loaded.weights, with_other_base.weights, with_both.weights}) == 3
+
+
+def test_a_gguf_is_converted_once_for_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, size and time alone another file would pass for it."""
+    monkeypatch.setenv("PERSONAVEC_CACHE", str(tmp_path / "cache"))
+    converted = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        converted.append(gguf.read_bytes())
+        folder.mkdir()
+
+    monkeypatch.setattr(snapshots, "_convert", convert)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF one")
+    first = snapshots.snapshot_of_gguf(path)
+    assert snapshots.snapshot_of_gguf(path) == first
+    copied_over(path)
+    assert snapshots.snapshot_of_gguf(path) != first
+    assert len(converted) == 2
 
 
 @pytest.mark.parametrize("base", ["itself", "another"])

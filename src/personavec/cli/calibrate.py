@@ -72,7 +72,7 @@ def command(
     if out is None and vectors in bundled_vectors():
         raise UsageError(f"'{vectors}' is a bundled vector: give --out a folder to write")
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    if warning := vector.other_model_warning(loaded.identity.name, loaded.identity.declared_base):
+    if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
     found = calibrate.run(
         loaded,

@@ -117,6 +117,7 @@ def _print(results: dict[str, Any]) -> None:
             str(record["alarms"]),
         )
     console.print(table)
+    console.print("σ: standard deviations of first answers to neutral prompts", highlight=False)
     if limits := results["limits"]:
         share = limits["any"]
         console.print(

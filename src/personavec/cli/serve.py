@@ -14,12 +14,15 @@ import typer
 
 from personavec.cli import options
 from personavec.cli.options import log, print_json
-from personavec.errors import PersonavecError, UsageError, missing_extra
+from personavec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from personavec.model.engine.vllm import VllmEngine
     from personavec.model.loading import LoadedModel
     from personavec.vectors import PersonaVector
+
+#: Where clients' key is looked for unless told.
+_KEY = "PERSONAVEC_API_KEY"
 
 
 def command(
@@ -37,8 +40,12 @@ def command(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key_env: Annotated[
-        str, typer.Option("--api-key-env", help="Environment variable that holds clients' key.")
-    ] = "PERSONAVEC_API_KEY",
+        str | None,
+        typer.Option(
+            "--api-key-env",
+            help=f"Environment variable that holds clients' key; {_KEY} where that is set.",
+        ),
+    ] = None,
     guard: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,11 +91,13 @@ def command(
     try:
         from personavec.serve.guards import parse_guard
         from personavec.serve.replies import Settings
-        from personavec.serve.run import bound, make_server
+        from personavec.serve.run import bound, make_server, run
     except ImportError:
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
+    from personavec.ordinary import survey
+
     options.check_engine(engine, engine_arg)
     loaded_vectors, reports = _vectors(vectors)
     settings = Settings(
@@ -99,7 +108,7 @@ def command(
         queue_size=queue,
         max_tokens=max_tokens,
         timeout=request_seconds,
-        api_key=os.environ.get(api_key_env) or None,
+        api_key=_key(api_key_env),
         webhook=alarm_webhook,
         log_text=log_text,
     )
@@ -107,13 +116,21 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     for vector in loaded_vectors.values():
         identity = loaded.identity
-        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+        if warning := vector.other_model_warning(*identity.lineage):
             log(f"warning: {warning}")
     with contextlib.ExitStack() as stack:
         started = None
         if engine == "vllm":
             given = {"max_num_seqs": rows, **options.key_values(engine_arg, "--engine-arg")}
             started = stack.enter_context(_vllm(loaded, given))
+        named = zip(guard or (), settings.guards, strict=True)
+        ordinary = survey(
+            loaded,
+            list(loaded_vectors.values()),
+            {f"guard {text!r}": each.condition for text, each in named},
+        )
+        for each in ordinary:
+            log(f"{'warning: ' if each.too_many else ''}{each}")
         server = make_server(
             loaded,
             loaded_vectors,
@@ -125,7 +142,12 @@ def command(
         )
         if as_json:
             print_json(
-                {"address": address, "model": settings.name, "vectors": list(loaded_vectors)},
+                {
+                    "address": address,
+                    "model": settings.name,
+                    "vectors": list(loaded_vectors),
+                    "ordinary": [each.as_dict() for each in ordinary],
+                },
                 flush=True,
             )
         said = ", ".join(loaded_vectors) or "no vectors"
@@ -133,9 +155,33 @@ def command(
         # uvicorn raises the signal that stopped it again once all is finished, which would make a
         # graceful end look like a killed process.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        server.run(sockets=[socket])
-        if not server.started:
-            raise PersonavecError("the server did not start; the log above says why")
+        interrupted = False
+        try:
+            run(server, socket)
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            log("interrupted; the server has stopped")
+            raise typer.Exit(130)
+
+
+def _key(variable: str | None) -> str | None:
+    """Clients' key. Raises UsageError where one was meant, and none can be used."""
+    name = variable or _KEY
+    key = os.environ.get(name)
+    if key is None and variable is None:
+        return None
+    if not key:
+        raise UsageError(
+            f"--api-key-env: the variable {name} is {'empty' if key == '' else 'not set'}, so that "
+            "the server would ask for no key; set it to clients' key"
+        )
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise UsageError(
+            f"--api-key-env: the key in {name} cannot be sent in a header; use printable ASCII "
+            "without spaces around it"
+        )
+    return key
 
 
 def _vllm(loaded: LoadedModel, arguments: Mapping[str, Any]) -> VllmEngine:

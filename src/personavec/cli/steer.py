@@ -63,7 +63,7 @@ def command(
     vector = load_vector(vectors)
     options.check_layer(layer, [vector])
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    if warning := vector.other_model_warning(loaded.identity.name, loaded.identity.declared_base):
+    if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
     records = steered_answers(
         loaded,

@@ -8,9 +8,11 @@ from personavec.data.conversations import (
     Kind,
     Reject,
     Row,
+    check_columns,
     kind_of,
     parse_row,
     row_id,
+    swapped,
 )
 from personavec.data.files import (
     Mark,
@@ -39,6 +41,7 @@ __all__ = [
     "Role",
     "Row",
     "Told",
+    "check_columns",
     "files_of",
     "fingerprint",
     "is_saved_dataset",
@@ -52,4 +55,5 @@ __all__ = [
     "row_id",
     "rows_from",
     "source_name",
+    "swapped",
 ]

@@ -89,6 +89,7 @@ class Reject:
     reason: str
 
 
+UNFINISHED_THOUGHT = "the response ends inside its thought"
 NO_TEXT_AFTER = "messages after the last response were left out"
 _NO_MARK = "its training marks leave out every response"
 
@@ -127,38 +128,72 @@ def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int 
     Raises DataError, with the first row's reason, when none of the first `peek` is usable, and
     UsageError when none of them has a column that `columns` names.
     """
+    columns = columns or ColumnMap()
     first: Reject | None = None
     found: Kind | None = None
-    missing = (columns or ColumnMap()).named()
-    seen: dict[str, None] = {}
+    names = _Names(columns)
     for raw in islice(rows, peek):
-        missing = {key: name for key, name in missing.items() if name not in raw.columns}
-        if missing:
-            seen |= dict.fromkeys(map(escaped, raw.columns))
+        names.see(raw)
         if found is None:
             parsed = parse_row(raw, columns)
             if isinstance(parsed, Row):
                 found = "pair" if parsed.rejected else "row"
             else:
                 first = first or parsed
-        if found is not None and not missing:
+        if found is not None and not names.missing:
             return found
-    for key, name in missing.items():
-        raise UsageError(
-            f"--columns {key}={name}: none of the first rows has a column {name!r}; "
-            f"they have {', '.join(seen) or 'none'}"
-        )
+    names.check()
     reason = f"row {first.id}: {first.reason}" if first else "it holds no rows"
     raise DataError(f"none of the first {peek} rows can be used; {reason}")
 
 
 def check_columns(rows: Iterator[RawRow], columns: ColumnMap, peek: int = 1000) -> None:
-    """Refuse a mapping of which a column is in none of the first rows.
+    """Refuse a mapping of which a column is in none of the first rows, with a UsageError.
 
-    For verbs that take rows of any kind; `kind_of` checks the same. Raises UsageError.
+    `kind_of` does so too; this is for verbs that need no kind.
     """
-    if columns.named():
-        kind_of(rows, columns, peek)
+    names = _Names(columns)
+    for raw in islice(rows, peek if names.missing else 0):
+        names.see(raw)
+        if not names.missing:
+            return
+    names.check()
+
+
+class _Names:
+    """The columns that a mapping names, and have not been seen yet."""
+
+    def __init__(self, columns: ColumnMap):
+        self.missing = columns.named()
+        self._seen: dict[str, None] = {}
+
+    def see(self, raw: RawRow) -> None:
+        if self.missing:
+            self._seen |= dict.fromkeys(map(escaped, raw.columns))
+            self.missing = {k: name for k, name in self.missing.items() if name not in raw.columns}
+
+    def check(self) -> None:
+        for key, name in self.missing.items():
+            raise UsageError(
+                f"--columns {key}={name}: none of the first rows has a column {name!r}; "
+                f"they have {', '.join(self._seen) or 'none'}"
+            )
+
+
+def swapped(raw: RawRow, columns: ColumnMap | None = None) -> dict[str, Any] | None:
+    """A preference pair's columns with its two responses exchanged; None where that cannot be."""
+    row = parse_row(raw, columns, "pair")
+    if isinstance(row, Reject):
+        return None
+    if row.sides:
+        better, other = row.sides
+        return raw.columns | {better: raw.columns[other], other: raw.columns[better]}
+    if row.reader != "rejected response":
+        return None
+    return raw.columns | {
+        "messages": [dict(message) for message in row.rejected or ()],
+        "rejected_response": row.messages[-1]["content"],
+    }
 
 
 def row_id(raw: RawRow, columns: ColumnMap) -> str:
@@ -197,7 +232,8 @@ def _found(
     for side in sides:
         _mask(fields, side, notes)
     label = next((n for n in ("label", "kto_tag") if fields.has(n)), None)
-    if label and str(fields.get(label)).lower() == "false" and not fields.is_used(label):
+    said = fields.get(label) if label and not fields.is_used(label) else None
+    if said is False or said in ("false", "False"):
         notes.append(UNDESIRED)
     done = [_checked(side, notes) for side in sides]
     if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):
@@ -248,7 +284,7 @@ def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ..
         raise Unusable("no assistant turn")
     last = messages[turns[-1]]
     if _unfinished(last):
-        raise Unusable("the response ends inside its thought")
+        raise Unusable(UNFINISHED_THOUGHT)
     scored = [i for i in turns if messages[i].get("scored", True)]
     if not scored:
         if all("tool_calls" in messages[i] for i in turns):

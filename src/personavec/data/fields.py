@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -24,7 +25,17 @@ _ABOUT = frozenset(
         *("task", "tasks", "kind", "type", "class", "group", "cluster", "difficulty", "level"),
         *("grade", "quality", "language", "languages", "lang", "langs", "locale", "country"),
         *("region", "state", "timestamp", "time", "date", "created", "updated", "year"),
-        *("create_time", "update_time", "model", "models", "engine", "provider", "author"),
+        *(
+            "create_time",
+            "update_time",
+            "model",
+            "models",
+            "model_a",
+            "model_b",
+            "engine",
+            "provider",
+            "author",
+        ),
         *("authors", "name", "names", "email", "header", "ip", "hashed_ip", "user_agent"),
         *("session", "label", "labels", "score", "scores", "rating", "ratings", "reward"),
         *("rewards", "rank", "ranks", "vote", "votes", "winner", "judge", "evaluator"),
@@ -70,8 +81,12 @@ class Fields:
     Remembers which were read.
     """
 
-    def __init__(self, row: Mapping[str, Any], mapped: Mapping[str, str] | None = None):
+    def __init__(
+        self, row: Mapping[str, Any], mapped: Mapping[str, str] | None = None, depth: int = 0
+    ):
         self.row = row
+        self.depth = depth
+        """How many other rows it lies in."""
         self.used: set[str] = set()
         self.reasons: list[str] = []
         """Why fields that could have held the conversation do not."""
@@ -185,12 +200,17 @@ def _repeats(leaf: str, texts: Collection[str]) -> bool:
 
 
 def decoded(value: Any) -> Any:
-    """The list or object in JSON text; other values as they are."""
+    """The list or object in the text of JSON or of Python, as CSV files hold it, or the value."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            pass
+        if value.lstrip().startswith(("[{'", "{'")):
+            try:
+                return ast.literal_eval(value.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                pass
     return value
 
 

@@ -17,6 +17,7 @@ from personavec.data.thoughts import part_thought, unwrapped
 
 THOUGHT = "a thought was left out of the answer"
 EMPTY_THOUGHT = "an empty thought was left out of the answer"
+IN_TURN = "texts without roles were read as the user's and the assistant's in turn"
 WRAPPER = "a wrapper such as <answer> was taken off the answer"
 MASKED = "a response is not scored, since its training mark '{}' leaves it out"
 UNFINISHED = "a response that ends inside its thought is not scored"
@@ -26,9 +27,13 @@ _CONTENT_KEYS = ("content", "value", "text", "parts", "message", "utterance", "m
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think")
 _CALL_KEYS = ("tool_calls", "toolCalls", "function_call", "functionCall", "message.tool_calls")
 #: Training marks: a message is left out where one of these says no,
-_TRAINED = ("weight", "loss", "train", "training", "trainable", "train_on", "loss_weight", "label")
+_TRAINED = (
+    *("weight", "loss", "train", "training", "trainable", "train_on", "loss_weight", "label"),
+    "scored",  # as `Message` has it
+)
 #: or where one of these says yes.
 _MASKED = ("masked", "mask")
+_SETTINGS = {"on", "off", "yes", "no", "true", "false", "none", "low", "medium", "high"}
 _NO, _YES = {"false", "no", "off", "0", "0.0"}, {"true", "yes", "on", "1", "1.0"}
 #: Fields of messages that are read, or are known to say nothing of what was said.
 _KNOWN = {
@@ -84,6 +89,8 @@ class Said:
     notes: list[str] = field(default_factory=list)
     thought: str | None = None
     """A thought whose answer has not come yet."""
+    rendered: bool = False
+    """Was it read from text that a template had written?"""
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -97,8 +104,13 @@ def is_list_of_messages(value: Any) -> bool:
         isinstance(value, (list, tuple))
         and bool(value)
         and isinstance(value[0], Mapping)
-        and (_role_key(_inner(value[0])) is not None or _exchange(value[0]) is not None)
+        and (is_message(value[0]) or _exchange(value[0]) is not None)
     )
+
+
+def is_message(value: Any) -> bool:
+    """Is it an object that says who speaks?"""
+    return isinstance(value, Mapping) and _role_key(_inner(value)) is not None
 
 
 def transposed(value: Any) -> Any:
@@ -173,7 +185,7 @@ def _exchange(item: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         if given(rest.get(name)):
             made.append({"role": "system", "content": rest.pop(name)})
     question = item[keys[asked]]
-    if asked == "instruction" and isinstance(rest.get("input"), str):
+    if asked == "instruction" and isinstance(question, str) and isinstance(rest.get("input"), str):
         more = rest.pop("input")
         question = f"{question}\n\n{more}" if more else question
     if given(question) or asked != "input":  # only a system prompt may stand before an output
@@ -186,13 +198,13 @@ def _role_key(message: Mapping[str, Any]) -> str | None:
         if given(message.get(key)):
             return key
     kind = message.get("type")
-    return "type" if role_of(kind) or kind == "message" or _is_item(kind) else None
+    return "type" if role_of(kind) or _is_item(kind) else None
 
 
 def _is_item(kind: Any) -> bool:
     """An item of OpenAI's Responses that has no role."""
     return isinstance(kind, str) and (
-        kind in ("function_call", "function_call_output", "reasoning") or kind.endswith("_call")
+        kind in ("function_call_output", "reasoning") or kind.endswith("_call")
     )
 
 
@@ -216,7 +228,7 @@ def _inner(message: Mapping[str, Any]) -> Mapping[str, Any]:
 def _read_message(said: Said, message: Mapping[str, Any], place: int) -> None:
     kind = message.get("type")
     key = _role_key(message)
-    if key == "type" and not role_of(kind):
+    if key == "type" and _is_item(kind):
         _read_item(said, message, place)
         return
     speaker = message[key] if key else None
@@ -309,11 +321,11 @@ class _Parts:
         if held is not None:
             raise Unusable(f"message {self.place} holds {held}, and only text is read")
         for name in ("tool_use", "function_call"):  # Bedrock, Gemini
-            if not kind and isinstance(part.get(names.get(name, "")), Mapping):
+            if not kind and name in names and isinstance(part[names[name]], Mapping):
                 self.calls.append(call(part[names[name]], self.place))
                 return
         for name in ("tool_result", "function_response"):
-            if not kind and isinstance(part.get(names.get(name, "")), Mapping):
+            if not kind and name in names and isinstance(part[names[name]], Mapping):
                 self._add_reply(part[names[name]], depth)
                 return
         if kind in _CALL_PARTS:
@@ -375,7 +387,7 @@ def _read_assistant(said: Said, message: Mapping[str, Any], parts: _Parts, is_ca
         said.thought = "\n\n".join([*thoughts, text])
         return
     for key in _THOUGHT_KEYS:
-        if given(message.get(key)) and message[key] is not True:
+        if given(message.get(key)) and not is_setting(message[key]):
             thought = _thought_text(message[key])
             if thought and thought not in thoughts:
                 thoughts.append(thought)
@@ -426,6 +438,13 @@ def _read_assistant(said: Said, message: Mapping[str, Any], parts: _Parts, is_ca
     _flush(said, parts.replies)
 
 
+def is_setting(value: Any) -> bool:
+    """Does a field such as `reasoning` only say whether, or how much, there was to be one?"""
+    if isinstance(value, str):
+        return value.strip().lower() in _SETTINGS
+    return isinstance(value, (bool, int, float))
+
+
 def training_mark(message: Mapping[str, Any]) -> str | None:
     """The mark by which a message is left out of training, if it has one."""
     for name in _TRAINED:
@@ -466,8 +485,6 @@ def _read_item(said: Said, item: Mapping[str, Any], place: int) -> None:
             made["reasoning_content"], said.thought = said.thought, None
             said.note(THOUGHT)
         said.messages.append(made)
-    elif kind == "message":
-        raise Unusable(f"message {place} has no role")
     else:
         said.note(f"items of type {shown(kind)} were left out")
 

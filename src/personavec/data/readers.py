@@ -18,16 +18,20 @@ from personavec.data.fields import (
     escaped,
     given,
     left_out,
+    medium,
 )
 from personavec.data.message_lists import (
+    IN_TURN,
     THOUGHT,
     Said,
     is_list_of_messages,
+    is_message,
+    is_setting,
     plain_text,
     read_messages,
 )
 from personavec.data.messages import Message, role_of
-from personavec.data.texts import read_text
+from personavec.data.texts import read_text, without_end
 
 #: Columns that hold a conversation, or the messages before a response in another column.
 MESSAGES = (
@@ -35,8 +39,10 @@ MESSAGES = (
     *("dialog", "dialogs", "dialogues", "chat", "chats", "turns", "data", "thread", "trajectory"),
     *("input_messages", "transcript", "message_list"),
 )
-#: Of these, the ones that hold nothing else.
+#: Of these, the ones that hold nothing else,
 _SURELY = ("messages", "conversations", "contents")
+#: and those that may lie beside a prompt and its response, and are not what was said then.
+_PERHAPS = MESSAGES[MESSAGES.index("dialogue") :]
 #: Columns of a prompt and of a response, most telling names first: every prompt with every
 #: response, the pairs that belong together before all others.
 TOGETHER = (
@@ -69,6 +75,7 @@ RESPONSES = (
     *("model_answer", "assistant_response", "assistant_message", "bot_response", "ai_response"),
     *("assistant", "bot", "result", "results", "response_body", "responseBody"),
     *("output_messages", "choices", "candidates", "message", "output_text", "outputBodyJson"),
+    *("solution", "content"),
 )
 SYSTEM = (
     *("system", "system_prompt", "system_message", "systemPrompt", "systemMessage"),
@@ -97,7 +104,7 @@ SIDES = (
 )
 PAIR_PROMPTS = (
     *("prompt", "question", "instruction", "query", "problem", "input", "conversations"),
-    *("conversation", "messages", "context", "history", "user_prompt", "body"),
+    *("conversation", "messages", "context", "history", "user_prompt", "body", "trajectory"),
 )
 #: Two responses of which another column says which is better.
 TWO = (
@@ -116,6 +123,12 @@ TWO = (
 )
 #: Columns with several responses to one prompt.
 _SEVERAL = ("completions", "answers", "responses", "candidates", "generations", "resps", "samples")
+
+#: Columns that may hold a whole row.
+_WRAPPING = (
+    *("data", "payload", "record", "row", "event", "log", "entry", "item", "sample", "example"),
+    *("meta", "span", "run", "trace", "properties", "json", "_source", "detail", "value"),
+)
 
 SEVERAL_CHOICES = "of several choices the first was read"
 TREE = "of several replies in a tree the first was read"
@@ -156,14 +169,16 @@ def _assistant(content: Any) -> Said:
 def _is_parts(value: Sequence[Any]) -> bool:
     """A message's content alone, as a list of its parts?"""
     first = value[0] if value else None
-    return isinstance(first, Mapping) and ("text" in first or "type" in first)
+    if not isinstance(first, Mapping) or "message" in first:
+        return False
+    return "text" in first or "type" in first
 
 
 #: Where a request's messages are, in an object.
 _ASKED = (
     *("messages", "contents", "conversation", "conversations", "input", "inputs", "prompt"),
     *("body", "request", "requestBody", "inputBodyJson", "params", "kwargs", "question", "query"),
-    *("message", "inputText", "text", "user_input", "user"),
+    *("message", "inputText", "text", "user_input", "user", "content", "raw"),
 )
 #: Where a response is, in an object.
 _ANSWERED = (
@@ -212,7 +227,7 @@ def answered(value: Any, depth: int = 0) -> Said | None:
     if depth > 8 or not given(value):
         return None
     if isinstance(value, (list, tuple)):
-        if is_list_of_messages(value):
+        if is_message(value[0]):
             return read_messages(value, "response")
         if _is_parts(value):
             return _assistant(value)
@@ -222,7 +237,7 @@ def answered(value: Any, depth: int = 0) -> Said | None:
         return found
     if not isinstance(value, Mapping):
         return None
-    if role_of(value.get("role") or value.get("from")):
+    if is_message(value):
         return read_messages(value, "response")
     for name in _ANSWERED:
         inner = value.get(name)
@@ -261,6 +276,9 @@ def texts_of(messages: Sequence[Message]) -> set[str]:
 
 def joined(before: Said, reply: Said) -> Said:
     """Prompt and response as one conversation; a response may repeat the prompt."""
+    if before.rendered and reply.messages:
+        first = reply.messages[0]
+        first["content"] = without_end(first["content"])
     n = len(before.messages)
     repeated = len(reply.messages) > n and same(reply.messages[:n], before.messages)
     messages = reply.messages if repeated else [*before.messages, *reply.messages]
@@ -328,11 +346,14 @@ def _turns(value: Any, name: str) -> Said | None:
         inner = Fields(value).first("messages", "turns", "conversation")
         return _turns(decoded(value[inner]), name) if inner in value else None
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
-        if name not in ("data", *HISTORY) or (name in HISTORY and len(value) % 2):
+        if name not in ("data", "conversations", *HISTORY) or (name in HISTORY and len(value) % 2):
             raise Unusable(f"column '{name}' holds texts without roles")
         value = [
             {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(value)
         ]
+        said = read_messages(value, name)
+        said.note(IN_TURN)
+        return said
     return read_messages(value, name)
 
 
@@ -342,7 +363,9 @@ def _add_thoughts(fields: Fields, said: Said) -> None:
         return
     for name in THOUGHTS:
         thought = fields.get(name)
-        if not fields.is_used(name) and isinstance(thought, str) and thought.strip():
+        if fields.is_used(name) or not isinstance(thought, str) or is_setting(thought):
+            continue
+        if thought.strip():
             last["reasoning_content"] = thought.strip()
             said.note(THOUGHT)
             fields.use(name)
@@ -413,6 +436,10 @@ def _pair(fields: Fields, chosen: str, rejected: str) -> Found:
             for side, is_whole in zip(sides, whole, strict=True)
         ]
     add_system(fields, *(s for s, is_whole in zip(sides, whole, strict=True) if is_whole))
+    return _both(fields, sides, chosen, rejected)
+
+
+def _both(fields: Fields, sides: Sequence[Said], chosen: str, rejected: str) -> Found:
     return Found(
         sides[0].messages,
         sides[1].messages,
@@ -426,11 +453,14 @@ def _side(fields: Fields, name: str) -> Said:
     value = fields.get(name)
     fields.use(name)
     if isinstance(value, str):
-        prompt = fields.get(fields.first(*PAIR_PROMPTS) or "")
-        if not isinstance(prompt, str) or value.lstrip().startswith(prompt.strip()):
-            transcript = read_text(value)
-            if transcript is not None:
-                return transcript[1]
+        own = fields.first(*PAIR_PROMPTS)
+        prompt = fields.get(own) if own else None
+        repeated = isinstance(prompt, str) and value.lstrip().startswith(prompt.strip())
+        transcript = read_text(value) if repeated or not isinstance(prompt, str) else None
+        if transcript is not None:
+            if own and repeated:
+                fields.use(own)
+            return transcript[1]
     said = answered(value) if isinstance(value, str) or given(value) else None
     if said is None:
         raise Unusable(f"no text in column '{fields.own(name)}'")
@@ -460,8 +490,28 @@ def two_responses(fields: Fields) -> Found | None:
     for first, second in TWO:
         if fields.has(first) and fields.has(second):
             better = _better(fields, first, second)
-            return _pair(fields, *((first, second) if better == 0 else (second, first)))
+            names = (first, second) if better == 0 else (second, first)
+            return _pair_of_lists(fields, *names) or _pair(fields, *names)
     return None
+
+
+def _pair_of_lists(fields: Fields, chosen: str, rejected: str) -> Found | None:
+    """Prompts and responses of several turns as JSON lists of texts, as LMSYS published them."""
+    lists = [decoded(fields.get(name)) for name in ("prompt", chosen, rejected)]
+    if not all(isinstance(texts, list) and texts for texts in lists):
+        return None
+    if len({len(texts) for texts in lists}) > 1 or not all(
+        isinstance(text, str) for texts in lists for text in texts
+    ):
+        return None
+    sides = []
+    for answers in lists[1:]:
+        turns = [list(turn) for turn in zip(lists[0], answers, strict=True)]
+        sides.append(read_messages(turns, "prompt"))
+    for name in ("prompt", chosen, rejected):
+        fields.use(name)
+    add_system(fields, *sides)
+    return _both(fields, sides, chosen, rejected)
 
 
 def _better(fields: Fields, first: str, second: str) -> int:
@@ -481,10 +531,11 @@ def _better(fields: Fields, first: str, second: str) -> int:
         return 1 - int(fields.get("labels"))
     for name in ("better_response_id", "winner", "preference", "preferred", "better", "choice"):
         value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        if value in (0, 1, 2) and not isinstance(value, bool):
+            value = str(int(value))
+        if not isinstance(value, str):
             continue
-        said = str(int(value) if isinstance(value, float) and value.is_integer() else value)
-        said = said.strip().lower()
+        said = value.strip().lower()
         fields.use(name)
         for place, own in enumerate((first, second)):
             if said in (
@@ -507,6 +558,8 @@ def _better(fields: Fields, first: str, second: str) -> int:
 def messages(fields: Fields) -> Found | None:
     """A list of messages, alone or followed by a response in another column."""
     for name in ("messages",) if fields.is_mapped("messages") else MESSAGES:
+        if name in _PERHAPS and fields.has(name) and _is_beside(fields):
+            continue
         value = decoded(fields.get(name))
         if not given(value) or isinstance(value, (bool, int, float)):
             continue
@@ -533,6 +586,12 @@ def messages(fields: Fields) -> Found | None:
     return None
 
 
+def _is_beside(fields: Fields) -> bool:
+    """Do texts of a prompt and its response stand in columns of their own?"""
+    pair = _prompt_with_response(fields)
+    return pair is not None and all(isinstance(fields.get(name), str) for name in pair)
+
+
 def _with_reply(fields: Fields, said: Said) -> Said:
     """Messages that end with a prompt, and the response in a column beside them."""
     for name in RESPONSES:
@@ -549,7 +608,7 @@ def chatgpt_export(fields: Fields) -> Found | None:
     if not isinstance(nodes, Mapping) or not all(isinstance(n, Mapping) for n in nodes.values()):
         return None
     at = fields.get("current_node")
-    if at not in nodes:
+    if not _hashable(at) or at not in nodes:
         parents = {node.get("parent") for node in nodes.values() if _hashable(node.get("parent"))}
         at = next((key for key in reversed(nodes) if key not in parents), None)
     path: list[Mapping[str, Any]] = []
@@ -598,7 +657,9 @@ def message_tree(fields: Fields) -> Found | None:
     spoken, several = [], False
     while isinstance(node, Mapping):
         spoken.append({key: node.get(key) for key in ("role", "text")})
-        replies = [reply for reply in node.get("replies") or () if isinstance(reply, Mapping)]
+        replies = node.get("replies")
+        replies = replies if isinstance(replies, (list, tuple)) else ()
+        replies = [reply for reply in replies if isinstance(reply, Mapping)]
         several |= len(replies) > 1
         node = min(replies, key=_rank, default=None)
     said = read_messages(spoken, "prompt")
@@ -668,8 +729,11 @@ def _attributes(name: Any, value: Any, depth: int = 0) -> Iterator[tuple[str, An
         return
     if not name and isinstance(value, (list, tuple)):  # OTLP: [{"key": ..., "value": {...}}]
         for item in value:
-            if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):
-                yield str(item.get("key")), next(iter(item["value"].values()), None)
+            key, held = (
+                (item.get("key"), item.get("value")) if isinstance(item, Mapping) else ("", 0)
+            )
+            if isinstance(key, str) and isinstance(held, Mapping):
+                yield key, next(iter(held.values()), None)
         return
     yield name, value
 
@@ -692,23 +756,31 @@ def _unflattened(value: Any) -> Any:
 
 def prompt_and_response(fields: Fields) -> Found | None:
     """A prompt column and a response column: texts, messages, or an API's request and response."""
-    prompts = ("prompt",) if fields.is_mapped("prompt") else PROMPTS
-    responses = ("response",) if fields.is_mapped("response") else RESPONSES
-    mapped = fields.is_mapped("prompt") or fields.is_mapped("response")
-    pairs = () if mapped else TOGETHER
-    pairs = [*pairs, *((p, r) for p in prompts for r in responses if p != r)]
-    there = {name for pair in pairs for name in pair if fields.has(name)}
-    pairs = [pair for pair in pairs if there.issuperset(pair)]
-    if not pairs:
+    for name in ("prompt", "response"):
+        if fields.is_mapped(name) and not fields.has(name):
+            raise Unusable(f"no text in column '{fields.own(name)}'")
+    pair = _prompt_with_response(fields)
+    if pair is None:
         return None
-    prompt, response = next(
-        (pair for pair in pairs if all(given(fields.get(name)) for name in pair)), pairs[0]
-    )
+    prompt, response = pair
     fields.use(response)  # so that it is not taken for a part of the prompt
     before = _prompt(fields, prompt)
     said = joined(before, _reply(fields, response))
     _add_thoughts(fields, said)
     return _said(said)
+
+
+def _prompt_with_response(fields: Fields) -> tuple[str, str] | None:
+    """The columns of a prompt and its response: the first two that are there, and given if any."""
+    mapped = fields.is_mapped("prompt") or fields.is_mapped("response")
+    prompts = ("prompt",) if fields.is_mapped("prompt") else PROMPTS
+    responses = ("response",) if fields.is_mapped("response") else RESPONSES
+    asking = [name for name in prompts if fields.has(name)]
+    answering = [name for name in responses if fields.has(name)]
+    pairs = [] if mapped else [pair for pair in TOGETHER if all(map(fields.has, pair))]
+    pairs += [(p, r) for p in asking for r in answering if p != r]
+    both = (pair for pair in pairs if all(given(fields.get(name)) for name in pair))
+    return next(both, pairs[0] if pairs else None)
 
 
 def rendered_text(fields: Fields) -> Found | None:
@@ -726,6 +798,43 @@ def rendered_text(fields: Fields) -> Found | None:
     return None
 
 
+def history(fields: Fields) -> Found | None:
+    """A whole conversation in a column of earlier turns, where no prompt stands beside it."""
+    for name in HISTORY:
+        value = decoded(fields.get(name))
+        said = _turns(value, name) if given(value) and not isinstance(value, (int, float)) else None
+        if said is not None and said.messages:
+            fields.use(name)
+            add_system(fields, said)
+            return _said(said)
+    return None
+
+
+def wrapped_row(fields: Fields) -> Found | None:
+    """A row that lies in one column, as an object or as its JSON text."""
+    for name in _WRAPPING:
+        inner = decoded(fields.get(name))
+        if not isinstance(inner, Mapping) or fields.depth > 3:
+            continue
+        own = Fields(inner, depth=fields.depth + 1)
+        for reader in READERS:
+            own.used.clear()
+            found = reader.read(own)
+            if found is None:
+                continue
+            fields.use(name)
+            if media := [field for field in inner if medium(str(field)) and given(inner[field])]:
+                raise Unusable(f"the row holds {medium(str(media[0]))}, and only text is read")
+            texts = texts_of([*found.messages, *(found.rejected or ())])
+            found.notes += [
+                f"field '{field}' of '{fields.own(name)}' was left out"
+                for field in left_out(inner, own.used, texts)
+            ]
+            found.sides = None
+            return found
+    return None
+
+
 #: All readers, in the order in which they are tried; the first that finds its columns decides.
 READERS = (
     Reader("preference pair", preference_pair),
@@ -737,6 +846,8 @@ READERS = (
     Reader("span", span),
     Reader("prompt and response", prompt_and_response),
     Reader("rendered text", rendered_text),
+    Reader("history", history),
+    Reader("wrapped row", wrapped_row),
 )
 
 

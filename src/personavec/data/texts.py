@@ -7,6 +7,7 @@ text: one that does not begin as the format does is no conversation.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,16 +87,26 @@ def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
     """
     if not any(mark in text for mark in ("<", "[", ":")):
         return None
-    if prompt and not text.rstrip().endswith((":", ">", "]")):
+    if prompt and not text.rstrip().endswith((":", ">", "]", "assistant", "model")):
         return None
     begun = _without_begin(text)
-    for name, read in (("Llama 2 or Mistral", _inst), ("Alpaca", _alpaca)):
-        if (found := read(begun, prompt)) is not None:
-            return name, found
-    for form in FORMATS:
-        if (found := _turns(begun, form, prompt)) is not None:
-            return form.name, found
+    for name, said in _readings(begun, prompt):
+        if said is not None and (prompt or any(m["role"] == "assistant" for m in said.messages)):
+            said.rendered = True
+            return name, said
     return None
+
+
+def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Said | None]]:
+    yield "Llama 2 or Mistral", _inst(text, prompt)
+    yield "Alpaca", _alpaca(text, prompt)
+    for form in FORMATS:
+        yield form.name, _turns(text, form, prompt)
+
+
+def without_end(text: str) -> str:
+    """A response without the white space and the tokens that a template puts around it."""
+    return _without_end(text, tuple(end for form in FORMATS for end in form.ends))
 
 
 def _turns(text: str, form: TextFormat, prompt: bool) -> Said | None:

@@ -25,7 +25,7 @@ from personavec.model.loading import LoadedModel
 from personavec.model.preventative import PreventativeSteering
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.training_hooks import Pull, PullAlong, TrainedPositions, TrainingHooks
-from personavec.runs import atomic_write, read_records
+from personavec.runs import atomic_write, read_as, read_records
 from personavec.screening.encode import encode
 from personavec.screening.natural import Naturals, prompt_key
 from personavec.stats import Interval, clustered_bootstrap
@@ -197,7 +197,7 @@ def choose_dose(
     """
     path = folder / "dose.json"
     if path.exists():
-        return Dose(**json.loads(path.read_text("utf-8")))
+        return read_as(path, Dose, "delete it, and the dose is chosen again")
     sample = random.Random(config.seed).sample(list(rows), min(SAMPLE, len(rows)))
     naturals = Naturals(loaded, folder / "naturals")
     difference = projection_difference(loaded, sample, vector, layer, naturals)

@@ -15,13 +15,13 @@ import torch
 from accelerate import PartialState
 
 from personavec.conditions import Condition
-from personavec.errors import UsageError
+from personavec.errors import DataError, UsageError
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong
-from personavec.runs import append_records, atomic_write, read_json, read_records, write_records
+from personavec.runs import append_records, atomic_write, read_as, read_records, write_records
 from personavec.stats import clustered_bootstrap
 from personavec.summaries import without_nan
 from personavec.traits import neutral_prompts
@@ -122,9 +122,13 @@ class Drift:
         """
         main = PartialState().is_main_process
         if step and self._before.exists():
-            self._base = read_json(self._before, "delete the folder, and finetune anew")
+            anew = "delete the folder, and finetune anew"
+            self._base = read_as(self._before, dict[str, list[float]], anew)
             if main:
-                kept = [r for r in read_records(self._path) if r["step"] <= step]
+                records = read_records(self._path)
+                if not all(isinstance(record.get("step"), int) for record in records):
+                    raise DataError(f"{self._path} is damaged (a record without step); {anew}")
+                kept = [record for record in records if record["step"] <= step]
                 write_records(self._path, kept)
             return
         self._base = self._probes.project(model)

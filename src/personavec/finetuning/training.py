@@ -22,6 +22,7 @@ from personavec.data import (
     Reject,
     Row,
     Told,
+    check_columns,
     fingerprint,
     parse_row,
     raw_rows,
@@ -35,6 +36,7 @@ from personavec.model.scoring import token_logprobs
 from personavec.model.training_hooks import IGNORED, PullAlong
 from personavec.progress import Progress
 from personavec.screening.encode import Text, encode
+from personavec.screening.telling import with_thoughts
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Example:
     labels: tuple[int, ...]
     """-100, or the id where the token is an assistant's or ends its turn."""
     notes: tuple[str, ...] = ()
-    """What was done to the row in writing it as the model's template does."""
+    """What was done to the row, in reading it and in writing it as the model's template does."""
 
     @property
     def n_labels(self) -> int:
@@ -196,7 +198,7 @@ def encode_rows(
         if isinstance(encoded, Reject):
             rejects.append(encoded)
             continue
-        notes = tuple(note for note in encoded.row.notes if note not in row.notes)
+        notes = with_thoughts(encoded, "a thought was trained on with its answer").row.notes
         found = [_example(row, text, end, notes) for text in encoded.texts]
         longest = max(len(example.input_ids) for example in found)
         if longest > limit and config.truncate:
@@ -211,9 +213,11 @@ def encode_rows(
 
 def told_of(data: TrainingRows, examples: Iterable[Example], rejects: Iterable[Reject]) -> Told:
     """What reading the rows and writing them as the model's template does has to tell."""
-    notes = dict.fromkeys((example.row, note) for example in examples for note in example.notes)
-    written = Told(notes=Counter(note for _, note in notes))
-    return data.told + written + Told.of(rejects)
+    written = {example.row: example.notes for example in examples}
+    told = data.told + Told.of(rejects)
+    told.notes -= Counter(n for row in data.rows if row.index in written for n in row.notes)
+    told.notes += Counter(note for notes in written.values() for note in notes)
+    return told
 
 
 def _example(row: Row, text: Text, end: int, notes: tuple[str, ...]) -> Example:
@@ -331,6 +335,7 @@ def read_training_rows(
     flagged: set[int] = set()
     parts: dict[int, str] = {}
     flags = tuple(flags)
+    check_columns(raw_rows(source, split=split), columns or ColumnMap())
     for raw in raw_rows(source, split=split):
         parsed = parse_row(raw, columns)
         if isinstance(parsed, Reject):

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personavec.errors import ActivationError, UsageError
+from personavec.errors import UsageError
 from personavec.judges.base import Answer, Score, without_thoughts
 from personavec.judges.coherence import coherence
+from personavec.judges.overflow import check_overflow, overflow
 from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
 from personavec.model.scoring import Job, token_logprobs
@@ -102,22 +103,12 @@ class ContrastJudge:
                 scores.append(Score("unscored", why="longer than the judging model's context"))
             else:
                 scores.append(self._finite_score(read, [next(found) for _ in jobs]))
-        overflowed = sum(score.why == self._overflow for score in scores)
-        if overflowed > 1 and not any(score.state == "scored" for score in scores):
-            raise ActivationError(self._overflow)
+        check_overflow(self.loaded, scores)
         return scores
-
-    @property
-    def _overflow(self) -> str:
-        identity = self.loaded.identity
-        return (
-            f"the numbers of the judging model '{identity.name}' overflow in {identity.dtype}; "
-            "load it with --dtype bfloat16 or float32"
-        )
 
     def _finite_score(self, ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
         if not all(bool(torch.isfinite(each).all()) for each in logprobs):
-            return Score("unscored", why=self._overflow)
+            return Score("unscored", why=overflow(self.loaded))
         return _score(ids, logprobs)
 
     def _ids(self, answer: Answer) -> tuple[int, ...]:

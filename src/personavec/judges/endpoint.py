@@ -811,16 +811,28 @@ def _remember(endpoint: Endpoint, request: Request, completion: dict[str, Any]) 
     aside = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         try:
-            aside.write_bytes(json.dumps(completion).encode())
+            handle = os.open(aside, _NEW, 0o600)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(json.dumps(completion).encode())
+            _make_private(endpoint.answers_folder())
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(aside, _NEW, 0o600)
+        with open(handle, "wb") as file:
+            file.write(json.dumps(completion).encode())
         os.replace(aside, path)
     except OSError as error:
         raise StorageError(
             f"cannot keep answers in {endpoint.answers_folder()} ({error.strerror}); "
             "name another folder with --cache"
         ) from error
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that its owner alone can look into: answers quote the questions."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _forget(endpoint: Endpoint, requests: Sequence[Request]) -> None:

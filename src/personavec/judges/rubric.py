@@ -8,6 +8,7 @@ are: neither becomes a score.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from personavec.judges.numbers import (
     refusal_mass,
     token_list,
 )
+from personavec.judges.overflow import check_overflow, overflow
 from personavec.model.chat import chat
 from personavec.model.loading import LoadedModel
 from personavec.model.sequences import sequence_logprobs
@@ -164,7 +166,9 @@ class LocalRubricJudge:
         `mass` is the probability that the judge's reply is one of the 101 numbers and nothing
         more. A model on which it stays small has not understood the task: see `judges check`.
         """
-        return _score_each(spec, answers, self._read)
+        scores = _score_each(spec, answers, self._read)
+        check_overflow(self.loaded, scores)
+        return scores
 
     def _read(self, prompts: Sequence[str]) -> list[Reading]:
         chat_format = self.loaded.chat
@@ -182,6 +186,9 @@ class LocalRubricJudge:
         too_long = Reading("unscored", why="longer than the judging model's context")
         readings = [too_long] * len(prompts)
         for i, row, refusal in zip(fits, numbers.tolist(), found[:, -1].tolist(), strict=True):
+            if not math.isfinite(sum(row) + refusal):
+                readings[i] = Reading("unscored", why=overflow(self.loaded))
+                continue
             probabilities = dict(zip(_NUMBERS, row, strict=True))
             readings[i] = from_probabilities(probabilities, refusal, least=_LEAST_LOCAL_MASS)
         return readings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 from collections.abc import Iterator
@@ -10,11 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
+<<<<<<< HEAD
+from personavec.model.loading import (
+    LoadedModel,
+    adapted_weights,
+    load_model,
+    load_tokenizer,
+    loading_error,
+    own_code,
+    wrap_model,
+)
+from personavec.runs import parse_json
+
+#: What a folder holds that has a tokenizer of its own, and a chat template alone.
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+_TEMPLATE_FILE = "chat_template.jinja"
+=======
 from personavec.model.loading import LoadedModel, adapted_weights, load_model, wrap_model
 from personavec.model.snapshots import EMBEDDED
 from personavec.runs import parse_json
 
 _CONFIGS = ("config.json", "adapter_config.json")
+>>>>>>> w-endpoint
 
 
 def is_adapter(name: str) -> bool:
@@ -67,11 +85,12 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
             del loaded
             gc.collect()
         return
+    tokenizer = adapter_tokenizer(name, base)
     network: Any = apply_adapter(base.model, name, base_name=base.identity.name)
     try:
         yield wrap_model(
             network,
-            base.tokenizer,
+            tokenizer,
             name=name,
             declared_base=base.identity.name,
             template_args=base.chat.template_args,
@@ -125,7 +144,38 @@ def read_adapter(folder: str) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
     if not isinstance(base_name, str) or not base_name:
         raise ModelError(f"{folder}: its adapter_config.json names no base model")
+    # peft imports whatever module is named there.
+    if config.get("megatron_config") or config.get("auto_map"):
+        raise own_code(f"the adapter in {folder}")
     return config
+
+
+def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
+    """The tokenizer that an adapter was trained with, where its folder holds it; else the base's.
+
+    Raises ModelError for one that cannot be loaded, or that has tokens the model has not.
+    """
+    if any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
+        try:
+            found = load_tokenizer(folder)
+        except Exception as error:  # a damaged file makes transformers raise almost anything
+            remedy = "take its tokenizer files away to use that of the base model"
+            raise loading_error(f"the tokenizer in {folder}", error, remedy) from error
+        rows = base.model.get_input_embeddings().weight.shape[0]
+        if len(found) > rows:
+            raise ModelError(
+                f"the tokenizer in {folder} has {len(found)} tokens, the base model {rows}; merge "
+                "the adapter into its base model first"
+            )
+        if not found.chat_template:
+            found.chat_template = base.tokenizer.chat_template
+        return found
+    template = Path(folder) / _TEMPLATE_FILE
+    if not template.is_file():
+        return base.tokenizer
+    found = copy.deepcopy(base.tokenizer)
+    found.chat_template = template.read_text("utf-8")
+    return found
 
 
 def take_off(network: Any) -> None:

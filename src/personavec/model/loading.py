@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -40,6 +41,13 @@ class ModelIdentity:
     weights: str | None = None
     """What the model's files hold, whatever their name: the hub's commit, a hash of local files, or
     a fingerprint of parameters in memory; of an adapter, with its base's."""
+    today: str | None = None
+    """The date that stands in every prompt, where the chat template writes one."""
+
+    @property
+    def lineage(self) -> tuple[str, str | None, str | None]:
+        """Name, declared base and weights: what tells whether a vector is this model's."""
+        return self.name, self.declared_base, self.weights
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +72,9 @@ class LoadedModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        return stop_ids(self.model, self.tokenizer)
+        """What ends a response: the end-of-text tokens, and the one that the template writes."""
+        found = stop_ids(self.model, self.tokenizer)
+        return found if self.chat.turn_end is None else found | {self.chat.turn_end}
 
     @property
     def context(self) -> int:
@@ -114,7 +124,7 @@ def load_model(
     if "trust_remote_code" in model_args:
         raise UsageError(
             "--model-arg trust_remote_code runs code from the model's repository, which "
-            "personavec does not do; load the model yourself and pass it to wrap_model()"
+            f"personavec does not do; {_LOAD_IT_YOURSELF}"
         )
     if (Path(name) / "adapter_config.json").is_file():
         return _load_adapter(name, dtype, device, model_args, template_args)
@@ -167,6 +177,23 @@ def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None
 _REFUSALS = (Exception,)
 
 
+_LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
+
+
+def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
+    """One line for what transformers raised; code that a folder brings has its own."""
+    if "trust_remote_code" in str(error):
+        return own_code(what)
+    return ModelError(f"{what} could not be loaded ({_first_line(error)}); {remedy}")
+
+
+def own_code(what: str) -> ModelError:
+    return ModelError(
+        f"{what} brings code of its own, which is not run; use one whose architecture and "
+        f"tokenizer transformers has, or {_LOAD_IT_YOURSELF}"
+    )
+
+
 def _on_device(model: Any, device: str) -> Any:
     try:
         return model.to(device)
@@ -184,8 +211,6 @@ def _first_line(error: Exception) -> str:
 def _from_pretrained(
     name: str, dtype: torch.dtype, model_args: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if name == EMBEDDED:
         source = str(snapshot_of_gguf(embedded_gguf()))
     elif name.endswith(".gguf"):
@@ -193,17 +218,54 @@ def _from_pretrained(
     else:
         source = name
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": dtype, **model_args})
-        revision = {k: model_args[k] for k in ("revision",) if k in model_args}
-        return model, AutoTokenizer.from_pretrained(source, **revision)
+        kind = _model_class(source, model_args)
+        given = {"dtype": dtype, **model_args, "trust_remote_code": False}
+        model = kind.from_pretrained(source, **given)
+        return model, load_tokenizer(source, model_args)
     except _REFUSALS as error:
-        given = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
-        raise ModelError(
-            f"model '{name}' could not be loaded{given if model_args else ''} "
-            f"({_first_line(error)}); "
+        shown = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
+        raise loading_error(
+            f"model '{name}'{shown if model_args else ''}",
+            error,
             f"use '{EMBEDDED}', a Hugging Face id, a local folder or a .gguf file"
-            + (", and check each --model-arg" if model_args else "")
+            + (", and check each --model-arg" if model_args else ""),
         ) from error
+
+
+#: What says where on the hub, and in which version, files lie.
+_WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
+
+def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
+    """The class to load with: image-text checkpoints that are no causal ones have their own."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    where = {key: model_args[key] for key in _WHERE if key in model_args}
+    config = AutoConfig.from_pretrained(source, **where, trust_remote_code=False)
+    causal, pictures = (
+        kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText)
+    )
+    only_pictures = type(config) in pictures and type(config) not in causal
+    return AutoModelForImageTextToText if only_pictures else AutoModelForCausalLM
+
+
+def load_tokenizer(source: str, model_args: Mapping[str, Any] | None = None) -> Any:
+    """The tokenizer in a folder or on the hub, with the chat template that lies beside it."""
+    from transformers import AutoTokenizer
+    from transformers.utils.hub import cached_file
+
+    where = {key: (model_args or {})[key] for key in _WHERE if key in (model_args or {})}
+    tokenizer = AutoTokenizer.from_pretrained(source, **where, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        # Older image-text checkpoints have their template in a file of the processor.
+        missing_is_none: Any = {f"_raise_exceptions_for_{what}": False for what in _MISSING}
+        file = cached_file(source, "chat_template.json", **where, **missing_is_none)
+        if file is not None:
+            tokenizer.chat_template = json.loads(Path(file).read_text("utf-8"))["chat_template"]
+    return tokenizer
+
+
+_MISSING = ("gated_repo", "missing_entries", "connection_errors")
 
 
 def _load_adapter(
@@ -214,7 +276,7 @@ def _load_adapter(
     template_args: dict[str, Any],
 ) -> LoadedModel:
     """The base model that a LoRA adapter names, with the adapter on it."""
-    from personavec.model.adapters import apply_adapter, read_adapter
+    from personavec.model.adapters import adapter_tokenizer, apply_adapter, read_adapter
 
     base_name = read_adapter(folder)["base_model_name_or_path"]
     if (Path(base_name) / "adapter_config.json").is_file():
@@ -231,7 +293,7 @@ def _load_adapter(
     )
     return wrap_model(
         apply_adapter(base.model, folder, base_name=base.identity.name),
-        base.tokenizer,
+        adapter_tokenizer(folder, base),
         name=folder,
         declared_base=base.identity.name,
         template_args=template_args,
@@ -273,7 +335,12 @@ def wrap_model(
         hidden_size=blocks.hidden_size,
         template_hash=chat_format.template_hash,
         declared_base=declared_base,
-        arguments={**(arguments or {}), **(template_args or {})},
+        arguments={
+            **(arguments or {}),
+            # A date given is a date written: what is resumed with it is the same run.
+            **{key: value for key, value in (template_args or {}).items() if key != "today"},
+        },
+        today=chat_format.today,
         weights=weights or hash_in_memory(model),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, chat=chat_format, identity=identity)

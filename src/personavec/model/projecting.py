@@ -175,23 +175,32 @@ def _best(
 
     `shared[i]` is what text i has in common with the next.
     """
-    n = stop - start
-    if n < _MIN_SHARERS:
-        return 0, []
-    # What sorted neighbours all share; a text that is itself the beginning keeps a token.
-    common = min(shared[start : stop - 1])
-    stem = min(common, min(lengths[start:stop]) - 1)
-    saved = stem * (n - 1)
-    together = (saved, [(start, stop, stem)])
-    if saved < _MIN_SAVED * sum(lengths[start:stop]):
-        together = (0, [])
-    cuts = [start, *(i + 1 for i in range(start, stop - 1) if shared[i] == common), stop]
-    apart_saved, apart = 0, []
-    for a, b in pairwise(cuts):
-        more, groups = _best(shared, lengths, a, b)
-        apart_saved += more
-        apart += groups
-    return together if together[0] >= apart_saved else (apart_saved, apart)
+    # Ranges of neighbours that share more and more, outer before inner: beginnings can be nested
+    # as deeply as there are texts, too deeply for a recursion.
+    ranges: list[tuple[int, int, int, list[tuple[int, int]]]] = []
+    pending = [(start, stop)]
+    while pending:
+        a, b = pending.pop()
+        if b - a < _MIN_SHARERS:
+            continue
+        common = min(shared[a : b - 1])  # what sorted neighbours all share
+        cuts = [a, *(i + 1 for i in range(a, b - 1) if shared[i] == common), b]
+        ranges.append((a, b, common, list(pairwise(cuts))))
+        pending += ranges[-1][3]
+    best: dict[tuple[int, int], tuple[int, list[_Group]]] = {}
+    for a, b, common, inner in reversed(ranges):
+        # A text that is itself the beginning keeps a token.
+        stem = min(common, min(lengths[a:b]) - 1)
+        saved = stem * (b - a - 1)
+        if saved < _MIN_SAVED * sum(lengths[a:b]):
+            saved = 0
+        apart = [best[part] for part in inner if part in best]
+        saved_apart = sum(more for more, _ in apart)
+        if saved_apart > saved:
+            best[a, b] = saved_apart, [group for _, groups in apart for group in groups]
+        else:
+            best[a, b] = saved, [(a, b, stem)] if saved else []
+    return best.get((start, stop), (0, []))
 
 
 def _common(a: TokenIds, b: TokenIds) -> int:

@@ -63,7 +63,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     scratch = folder.with_name(f".{folder.name}") / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        source: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(gguf.parent),
+            "gguf_file": gguf.name,
+            "trust_remote_code": False,
+        }
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         model = model.to(torch.bfloat16)
         # The weights are plain tensors by now; transformers refuses to save a model that still

@@ -66,8 +66,10 @@ def _overview(results: Record) -> Html:
         "overview",
         element(
             "p",
-            "Projections in standard deviations of the model’s answers to neutral prompts, above "
-            "0 toward the trait. Intervals are 95%, over conversations.",
+            "Projections in standard deviations of the model’s first answers to neutral prompts, "
+            "above 0 toward the trait; forecasts in those of these prompts’ last tokens. Later "
+            "turns of ordinary talk may stand several of them away without any drift. Intervals "
+            "are 95%, over conversations.",
         ),
         table(
             (

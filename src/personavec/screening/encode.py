@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from personavec.data import Message, Reject, Row
 from personavec.errors import UsageError
-from personavec.model.chat import ChatFormat
+from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat
 from personavec.model.projecting import TokenIds
 
 
@@ -59,15 +59,16 @@ def encode(
 
     All turns of a row share one text where the template lets the prompts continue each other,
     and have one each otherwise. With `last_turn` only the last response is scored. With
-    `thinking` a response keeps the thought that its text begins with, and may be no more than
-    that; without, it is read as an answer given without a thought.
+    `thinking` a response keeps the thought that it has, and may be no more than that; without, it
+    is read as an answer given without a thought. The row's notes say what was done so that the
+    template could write it, and that control tokens stand in its text.
     """
     if isinstance(row, Reject):
         return row
-    sides = []
+    sides, notes = [], []
     for messages in (row.messages, row.rejected or ()):
         try:
-            texts = _texts(chat, messages, last_turn, thinking)
+            texts = _texts(chat, messages, last_turn, thinking, notes)
         except UsageError as error:
             return Reject(row.index, row.id, str(error))
         for text in texts:
@@ -78,19 +79,26 @@ def encode(
                 reason = f"{len(text.ids)} tokens, more than the model's context of {context}"
                 return Reject(row.index, row.id, reason)
         sides.append(tuple(texts))
-    return Encoded(row, *sides)
+    return Encoded(replace(row, notes=tuple(dict.fromkeys((*row.notes, *notes)))), *sides)
 
 
 def _texts(
-    chat: ChatFormat, messages: Sequence[Message], last_turn: bool, thinking: bool
+    chat: ChatFormat,
+    messages: Sequence[Message],
+    last_turn: bool,
+    thinking: bool,
+    notes: list[str],
 ) -> list[Text]:
-    places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    """One side's texts; what had to be done to the messages is added to `notes`."""
+    places = [i for i, message in enumerate(messages) if _is_scored(message)]
+    if messages and not places:
+        raise UsageError("none of its assistant turns is to be scored")
     texts: list[Text] = []
     ids: list[int] = []
     turns: list[Turn] = []
     for place in places[-1:] if last_turn else places:
-        content = messages[place]["content"]
-        thought = chat.thought_ids(messages[:place], content) if thinking else []
+        message = messages[place]
+        thought = chat.thought_ids(messages[:place], message) if thinking else []
         between = chat.between_ids(messages[:place], turns[-1].message) if turns else None
         if between is None:
             if turns:
@@ -103,11 +111,18 @@ def _texts(
         else:
             ids += between
             last = len(ids)
-        response = chat.response_ids(content)
+        response = chat.reply_ids(message)
         stop = len(ids) + len(response)
+        notes += chat.written(messages[:place]).notes
         turns.append(Turn(place, last - 1, len(ids), stop, len(thought)))
         ids += response
+    if chat.holds_control_tokens(messages):
+        notes.append(CONTROL_IN_TEXT)
     return [*texts, _text(ids, turns)] if turns else texts
+
+
+def _is_scored(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("scored", True)
 
 
 def _text(ids: Sequence[int], turns: Sequence[Turn]) -> Text:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personavec.errors import DataError
 from personavec.model.engine.base import Engine
 from personavec.model.projecting import Directions, TokenIds
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, read_as
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,13 @@ class Choice:
         }
 
 
+@dataclass(frozen=True)
+class _Kept:
+    engine: str
+    tokens_per_second: dict[str, float]
+    texts: int
+
+
 def faster(
     engines: Sequence[Engine],
     texts: Sequence[TokenIds],
@@ -55,8 +63,11 @@ def faster(
     """
     by_name = {engine.name: engine for engine in engines}
     if kept.exists():
-        found = json.loads(kept.read_text("utf-8"))
-        return Choice(by_name[found["engine"]], found["tokens_per_second"], found["texts"])
+        again = "delete it, and the engines are timed again"
+        found = read_as(kept, _Kept, again)
+        if found.engine not in by_name:
+            raise DataError(f"{kept} names no engine of this run; {again}")
+        return Choice(by_name[found.engine], found.tokens_per_second, found.texts)
     tokens = sum(map(len, texts))
     rates: dict[str, float] = {}
     for engine in engines:

@@ -48,13 +48,12 @@ def write_files(
             subsets={name: rows[own] for name, rows in chosen.items()},
             content=scores.content[number],
         )
-        columns = job.plan.columns
         wanted = Files(
             dataset.source,
             job.out if len(job.datasets) == 1 else job.out / dataset.name,
             format or ("parquet" if job.workers else _format(dataset.source)),
             verdict=bool(job.rule),
-            swap=(columns.chosen or "chosen", columns.rejected or "rejected") if swap else None,
+            swap=job.plan.columns if swap else None,
         )
         names = wanted.names(added)
         if job.workers is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -26,7 +27,7 @@ from personavec.model.engine.base import Engine, Generation, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Bar
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, why_invalid
 
 _FORMAT = 1
 #: Of sampled responses.
@@ -129,7 +130,7 @@ class Naturals:
             return None
         path, row = place
         with safe_open(path, "pt") as file:
-            return Natural(**json.loads(file.metadata()["responses"])[row])
+            return _responses(path, file)[row]
 
     def _keep(self, responses: Mapping[str, Sequence[Generation]]) -> None:
         """Write all responses to some prompts, by the prompts' keys, as one file."""
@@ -159,8 +160,8 @@ class Naturals:
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
             if path in self._read:
                 continue
-            for row, record in enumerate(json.loads(_opened(path).metadata()["responses"])):
-                self._found.setdefault(record["prompt"], (path, row))
+            for row, response in enumerate(_responses(path, _opened(path))):
+                self._found.setdefault(response.prompt, (path, row))
             self._read.add(path)
 
     def _load(self, keys: Sequence[str], layers: list[int]) -> dict[str, Tensor | None]:
@@ -177,10 +178,27 @@ class Naturals:
         return out
 
 
+def _responses(path: Path, file: Any) -> list[Natural]:
+    """The responses in a file, in the order of its means."""
+    try:
+        found = _RESPONSES.validate_json((file.metadata() or {}).get("responses", ""))
+        if file.get_slice("means").get_shape()[0] != len(found):
+            raise ValueError("it holds more means than responses, or fewer")
+        return found
+    except (ValueError, SafetensorError) as error:
+        raise _damage(path, error) from error
+
+
+_RESPONSES = TypeAdapter(list[Natural])
+
+
 def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it, and its responses are generated again"
-        ) from error
+        raise _damage(path, error) from error
+
+
+def _damage(path: Path, error: Exception) -> DataError:
+    why = why_invalid(error) if isinstance(error, ValidationError) else error
+    return DataError(f"{path} is damaged ({why}); delete it, and its responses are generated again")

@@ -138,7 +138,8 @@ class Setup:
 
         Raises ModelError when it is not the same.
         """
-        loaded = load_model(self.model, dtype=self.identity.dtype)
+        date = {"today": self.identity.today} if self.identity.today else {}
+        loaded = load_model(self.model, dtype=self.identity.dtype, template_args=date)
         own = replace(loaded.identity, name=self.identity.name)
         if own != self.identity:
             raise ModelError(

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from personavec.data import RawRow, files_of, is_saved_dataset
+from personavec.data import ColumnMap, RawRow, files_of, is_saved_dataset, swapped
 from personavec.errors import DataError
 from personavec.plain import is_unicode, json_text, unicode_text
 from personavec.runs import atomic_path
@@ -59,15 +59,15 @@ class Added:
 class Files:
     """Where one dataset's files go, and what is in them.
 
-    Without a `verdict` there are no clean and flagged ones. `swap` names the two columns that are
-    exchanged in flagged rows, which stay among the clean ones then.
+    Without a `verdict` there are no clean and flagged ones. With `swap`, which says how rows are
+    read, the responses of flagged pairs are exchanged, and stay among the clean ones.
     """
 
     source: str
     folder: Path
     format: Format
     verdict: bool
-    swap: tuple[str, str] | None = None
+    swap: ColumnMap | None = None
 
     def path(self, name: str, part: int | None = None) -> Path:
         """A whole file, or one of those in a folder of its name."""
@@ -174,8 +174,11 @@ def _write(
             if clean is not None and not over:
                 clean.add(raw.columns)
             elif clean is not None and files.swap is not None:
-                a, b = files.swap
-                clean.add(raw.columns | {a: raw.columns[b], b: raw.columns[a]})
+                exchanged = swapped(raw, files.swap)
+                if exchanged is not None:
+                    clean.add(exchanged)
+                else:
+                    told["a flagged pair was left out, as its responses cannot be exchanged"] += 1
             for writer, chosen in subsets:
                 if chosen[place]:
                     writer.add(raw.columns)

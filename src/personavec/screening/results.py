@@ -117,7 +117,7 @@ def _notes(job: Job) -> list[str]:
         found.append(job.scoring.note())
     identity = job.loaded.identity
     for vector in job.vectors:
-        if warning := vector.other_model_warning(identity.name, identity.declared_base):
+        if warning := vector.other_model_warning(*identity.lineage):
             found.append(f"{warning[0].upper()}{warning[1:]}.")
     if not job.rule:
         found.append(

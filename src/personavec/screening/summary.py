@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from personavec.errors import DataError
 from personavec.screening.score import Probe
@@ -18,8 +17,9 @@ from personavec.screening.trait_scores import TraitScores
 from personavec.stats import (
     Interval,
     cluster_mean,
+    clustered_share,
     mean_difference_interval,
-    share_interval,
+    rank_correlation_interval,
 )
 
 _BINS = 40
@@ -55,7 +55,7 @@ def summarise(
         "threshold_low": own.verdict.low,
         "threshold_high": own.verdict.high,
         "flagged": int(own.verdict.flagged.sum()) if own.verdict.threshold is not None else None,
-        "share_flagged": interval(_share(own.verdict.flagged[known]))
+        "share_flagged": interval(_share(own.verdict.flagged[known], scores.prompt[known]))
         if own.verdict.threshold is not None
         else None,
         "histogram": _histogram(own.value, own.reference),
@@ -118,10 +118,10 @@ def _groups(labels: np.ndarray, own: TraitScores, scores: Scores) -> list[dict[s
 def _length_control(scores: Scores, reference: Scores | None, own: TraitScores) -> dict[str, Any]:
     """Is it only length? Correlation, flags by length, and the means at equal lengths."""
     known = np.isfinite(own.value)
-    value, length = own.value[known], scores.n_tokens[known]
+    value, length, prompts = own.value[known], scores.n_tokens[known], scores.prompt[known]
     if len(value) < 10 or len(set(length.tolist())) < 2:
         return {"why": "too few rows, or all of one length"}
-    found: dict[str, Any] = {"spearman": _correlation(value, length)}
+    found: dict[str, Any] = {"spearman": _correlation(value, length, prompts)}
     if own.verdict.threshold is not None:
         flagged = own.verdict.flagged[known]
         edges = np.quantile(length, np.linspace(0, 1, _LENGTH_FIFTHS + 1))
@@ -131,7 +131,7 @@ def _length_control(scores: Scores, reference: Scores | None, own: TraitScores) 
                 "from": int(length[fifth == i].min()),
                 "to": int(length[fifth == i].max()),
                 "n": int((fifth == i).sum()),
-                **interval(_share(flagged[fifth == i])),
+                **interval(_share(flagged[fifth == i], prompts[fifth == i])),
             }
             for i in range(_LENGTH_FIFTHS)
             if (fifth == i).any()
@@ -145,35 +145,46 @@ def _matched(scores: Scores, reference: Scores, own: TraitScores) -> dict[str, A
     """Mean of the rows minus that of reference rows of like length (post-stratified).
 
     Strata are tenths of the rows' lengths; each counts with its share of the rows. Rows of
-    lengths that the reference lacks are left out, and counted.
+    lengths that the reference lacks are left out, and counted. The interval is over prompts, of
+    which one may have rows in several strata.
     """
     assert own.reference is not None
     mine, theirs = np.isfinite(own.value), np.isfinite(own.reference)
     lengths, others = scores.n_tokens[mine], reference.n_tokens[theirs]
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _LENGTH_STRATA + 1)[1:-1]))
     a, b = np.searchsorted(edges, lengths), np.searchsorted(edges, others)
-    total, variance, used = 0.0, 0.0, 0
-    for stratum in range(len(edges) + 1):
-        found = _difference(
-            own.value[mine][a == stratum],
-            scores.prompt[mine][a == stratum],
-            own.reference[theirs][b == stratum],
-            reference.prompt[theirs][b == stratum],
-        )
-        if found is None:
-            continue
-        n = int((a == stratum).sum())
-        used += n
-        total += n * found.value
-        variance += (n * (found.high - found.low) / (2 * 1.959964)) ** 2
+    strata = len(edges) + 1
+    counts = (np.bincount(a, minlength=strata), np.bincount(b, minlength=strata))
+    matched = (counts[0] > 1) & (counts[1] > 1)
+    used = int(counts[0][matched].sum())
     if not used:
         return {"why": "the reference has no rows of these lengths"}
-    mean, reach = total / used, 1.959964 * variance**0.5 / used
+    share = np.where(matched, counts[0] / used, 0.0)
+    sides = (
+        _stratified(own.value[mine], a, scores.prompt[mine], share),
+        _stratified(own.reference[theirs], b, reference.prompt[theirs], share),
+    )
+    mean = sides[0][0] - sides[1][0]
+    reach = 1.959964 * float(np.hypot(sides[0][1], sides[1][1]))
     return {
         **interval(Interval(mean, mean - reach, mean + reach)),
         "n": used,
         "without_match": int(len(lengths) - used),
     }
+
+
+def _stratified(
+    values: np.ndarray, stratum: np.ndarray, prompts: np.ndarray, share: np.ndarray
+) -> tuple[float, float]:
+    """The mean of strata by their shares, and its cluster-robust error; NaN for one prompt."""
+    n = np.maximum(np.bincount(stratum, minlength=len(share)), 1)
+    means = np.bincount(stratum, values, minlength=len(share)) / n
+    residuals = (values - means[stratum]) * (share / n)[stratum]
+    _, codes = np.unique(prompts[share[stratum] > 0], return_inverse=True)
+    by_prompt = np.bincount(codes, residuals[share[stratum] > 0])
+    k = len(by_prompt)
+    error = float(np.sqrt(k / (k - 1) * np.square(by_prompt).sum())) if k > 1 else np.nan
+    return float((means * share).sum()), error
 
 
 def _random_control(
@@ -212,15 +223,12 @@ def _effect(values: np.ndarray, reference: np.ndarray | None) -> dict[str, float
     return {"effect": float((known.mean() - base.mean()) / known.std()), "share_over": over}
 
 
-def _correlation(value: np.ndarray, length: np.ndarray) -> dict[str, Any]:
-    """Spearman's rank correlation, with the interval of Fisher's transformation."""
-    if value.std() == 0:
+def _correlation(value: np.ndarray, length: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
+    """Spearman's rank correlation, with its interval over prompts."""
+    found = _attempt(lambda: rank_correlation_interval(value, length, prompts))
+    if found is None or not np.isfinite(found.value):
         return {"value": None, "low": None, "high": None}
-    found = float(spearmanr(value, length).statistic)  # pyright: ignore
-    reach = 1.96 * np.sqrt((1 + found**2 / 2) / (len(value) - 3))
-    centre = np.arctanh(np.clip(found, -0.999999, 0.999999))
-    low, high = np.tanh([centre - reach, centre + reach])
-    return {"value": found, "low": float(low), "high": float(high)}
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _histogram(values: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
@@ -266,8 +274,8 @@ def _difference(
     )
 
 
-def _share(flags: np.ndarray) -> Interval | None:
-    return _attempt(lambda: share_interval(int(flags.sum()), len(flags)))
+def _share(flags: np.ndarray, prompts: np.ndarray) -> Interval | None:
+    return _attempt(lambda: clustered_share(flags, prompts))
 
 
 def _attempt(call: Callable[[], Interval]) -> Interval | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from personavec.data import Row, Told
+from personavec.data.message_lists import THOUGHT
+from personavec.screening.encode import Encoded
+
+
+def with_thoughts(row: Encoded, kept: str) -> Encoded:
+    """A row whose thoughts were kept where its answers have one, with the note that says so."""
+    if not any(turn.thinking for text in row.texts for turn in text.turns):
+        return row
+    notes = tuple(kept if note == THOUGHT else note for note in row.row.notes)
+    return replace(row, row=replace(row.row, notes=notes))
 
 
 def tell(row: Row) -> str:

@@ -55,7 +55,14 @@ def trait_scores(
                 value=value,
                 ranking=ranking,
                 reference=None if reference is None else reference.value[:, i].astype(np.float64),
-                verdict=judge_trait(job.rule, trait, ranking, line, scale),
+                verdict=judge_trait(
+                    job.rule,
+                    trait,
+                    ranking,
+                    line,
+                    scale,
+                    None if exact_reference is None else exact_reference.prompt,
+                ),
                 sigma=scale["sigma"],
             )
         )

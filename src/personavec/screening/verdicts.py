@@ -86,10 +86,12 @@ def judge_trait(
     values: FloatArray,
     reference: FloatArray | None,
     scale: Mapping[str, float],
+    reference_prompts: npt.NDArray[np.int64] | None = None,
 ) -> Verdict:
     """One trait's verdict on its values; a missing value (NaN) is never flagged.
 
-    `scale` holds the size of every unit in units of the projection. Raises DataError where there
+    `scale` holds the size of every unit in units of the projection; `reference_prompts`, of the
+    reference's rows, widen the interval of the line. Raises DataError where there
     is a rule and nothing to apply it to: no value, or none in the reference set.
     """
     known = np.isfinite(values)
@@ -101,7 +103,9 @@ def judge_trait(
     if rule.percentile is not None:
         if reference is None or not np.isfinite(reference).any():
             raise DataError(f"the reference set has no value for '{trait}'")
-        found = quantile_interval(reference[np.isfinite(reference)], rule.percentile / 100)
+        there = np.isfinite(reference)
+        prompts = None if reference_prompts is None else reference_prompts[there]
+        found = quantile_interval(reference[there], rule.percentile / 100, prompts)
         return Verdict(known & (values > found.value), found.value, found.low, found.high)
     if rule.top is not None or rule.bottom is not None:
         sign = 1 if rule.top is not None else -1

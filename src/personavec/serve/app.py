@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import personavec
@@ -22,7 +23,13 @@ from personavec.model.engine.vllm import VllmEngine
 from personavec.model.loading import LoadedModel
 from personavec.serve.browser import add_page
 from personavec.serve.limits import Gate
-from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply
+from personavec.serve.protocol import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    ErrorReply,
+    parsed,
+)
 from personavec.serve.replies import Service, Settings
 from personavec.vectors import PersonaVector
 
@@ -48,20 +55,20 @@ def create_app(
     `reports` are the files of vectors' reports by trait; `engine` writes the replies in place of
     the model, which then only reads texts. Raises VectorMismatchError for a vector of another
     shape, DataError for one without a baseline, ModelError for a model whose rows cannot join a
-    running batch.
+    running batch. Where the engine cannot start after all, the application's start fails.
     """
     service = Service(loaded, vectors, settings, engine)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        await service.start()
         posting = asyncio.create_task(service.webhook.run()) if service.webhook else None
         try:
             yield
         finally:
             if posting is not None:
                 posting.cancel()
-            await asyncio.to_thread(service.stop)
+            await service.stop()
 
     app = FastAPI(
         title="personavec",
@@ -74,6 +81,7 @@ def create_app(
     app.state.service = service
     _handle_errors(app)
     _routes(app, service)
+    _document(app)
     add_page(app, service, reports or {})
     app.add_middleware(
         Gate, metrics=service.metrics, api_key=settings.api_key, max_body=settings.max_body
@@ -101,15 +109,19 @@ def _routes(app: FastAPI, service: Service) -> None:
             raise ApiError(404, f"there is no model '{name}' here", code="model_not_found")
         return model
 
-    @app.post("/v1/chat/completions", responses=_STREAM)
-    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+    @app.post("/v1/chat/completions", responses=_STREAM, openapi_extra=_body_of(ChatRequest))
+    async def chat_completions(request: Request) -> Response:
         """Answer a conversation, whole or as a stream of events."""
-        return await _reply(service, await asyncio.to_thread(service.chat, body), request)
+        body = await request.body()
+        ask = await service.aside(lambda: service.chat(parsed(ChatRequest, body)))
+        return await _reply(service, ask, request)
 
-    @app.post("/v1/completions", responses=_STREAM)
-    async def completions(body: CompletionRequest, request: Request) -> Response:
+    @app.post("/v1/completions", responses=_STREAM, openapi_extra=_body_of(CompletionRequest))
+    async def completions(request: Request) -> Response:
         """Continue a text as it stands, whole or as a stream of events."""
-        return await _reply(service, await asyncio.to_thread(service.completion, body), request)
+        body = await request.body()
+        ask = await service.aside(lambda: service.completion(parsed(CompletionRequest, body)))
+        return await _reply(service, ask, request)
 
     @app.get("/v1/personavec/alarms")
     async def alarms() -> dict[str, Any]:
@@ -127,6 +139,27 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Figures in Prometheus' text format."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """What the API's document says of a body; the route reads it itself, off the event loop."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"content": content, "required": True}}
+
+
+def _document(app: FastAPI) -> None:
+    """Add the bodies' schemas to the API's document."""
+    made = app.openapi
+
+    def whole() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            bodies = [(ChatRequest, "validation"), (CompletionRequest, "validation")]
+            _, found = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
+            made()["components"]["schemas"].update(found["$defs"])
+        return made()
+
+    app.openapi = whole
 
 
 async def _reply(service: Service, ask: Any, request: Request) -> Response:
@@ -204,13 +237,6 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(PersonavecError)
     async def of_the_package(_: Request, error: PersonavecError) -> JSONResponse:
         return answer(ApiError(400, str(error)))
-
-    @app.exception_handler(RequestValidationError)
-    async def of_the_body(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        message = f"{place}: {first['msg']}" if place else first["msg"]
-        return answer(ApiError(400, message, param=place or None))
 
     @app.exception_handler(HTTPException)
     async def of_the_route(request: Request, error: HTTPException) -> JSONResponse:

@@ -13,22 +13,25 @@ from personavec.model.engine.loop import Verdict
 from personavec.model.steering import Action, Steering
 from personavec.readings import Gauge
 from personavec.serve.actions import cap_at
+from personavec.serve.protocol import ApiError
 from personavec.vectors import PersonaVector
 
 _ACTION = re.compile(r"\s*(?:steer\s+([-+]?[0-9.]+)|(cap)(?:\s+([0-9.]+))?|(refuse))\s*")
 _PERCENTILE = 99.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Guard:
     """A condition on the forecast and what to do when it is met.
 
-    `amount` is the coefficient of `steer` or the percentile of `cap`.
+    `amount` is the coefficient of `steer` or the percentile of `cap`; `action` is what acts, None
+    for `refuse`.
     """
 
     condition: Condition
     does: Literal["steer", "cap", "refuse"]
     amount: float = 0.0
+    action: Action | None = None
 
     def said(self, value: float) -> dict[str, Any]:
         """What a reply says of a guard that acted."""
@@ -40,7 +43,7 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
     """`CONDITION: steer COEFFICIENT`, `CONDITION: cap [PERCENTILE]` or `CONDITION: refuse`.
 
     A cap is at the 99th percentile of neutral replies unless told. Raises UsageError, for a
-    coefficient outside the vector's coherent range too.
+    coefficient outside the vector's coherent range and a percentile that was not measured too.
     """
     condition, colon, action = text.partition(":")
     found = _ACTION.fullmatch(action)
@@ -65,13 +68,16 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
     if capped:
         if not 50 < amount < 100:
             raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")
-        return Guard(met, "cap", amount)
-    low, high = vectors[met.trait].coherent_range or (-1.0, 1.0)
+        try:
+            return Guard(met, "cap", amount, cap_at(vector, amount).action)
+        except (ApiError, UsageError) as error:
+            raise UsageError(f"guard {text!r}: {error}") from error
+    low, high = vector.coherent_range or (-1.0, 1.0)
     if not low <= amount <= high:
         raise UsageError(
             f"guard {text!r}: {met.trait} keeps replies coherent from {low:g} to {high:g} only"
         )
-    return Guard(met, "steer", amount)
+    return Guard(met, "steer", amount, Steering(vector.layer, vector.direction(), amount))
 
 
 class GuardedRow:
@@ -97,11 +103,8 @@ class GuardedRow:
                 continue
             self.acted.append(guard.said(own[guard.condition.trait]))
             refused |= guard.does == "refuse"
-            vector = self._vectors[guard.condition.trait]
-            if guard.does == "steer":
-                actions.append(Steering(vector.layer, vector.direction(), guard.amount))
-            elif guard.does == "cap":
-                actions.append(cap_at(vector, guard.amount).action)
+            if guard.action is not None:
+                actions.append(guard.action)
         if refused:
             return "refuse"
         return (*self._asked, *actions) if actions else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import logging
 import time
@@ -15,8 +16,10 @@ from personavec.serve.metrics import Metrics
 from personavec.serve.protocol import ApiError
 
 log = logging.getLogger("personavec.serve")
-#: Seconds that a client has for its headers, and for its body.
-HEADER_SECONDS, BODY_SECONDS = 10.0, 30.0
+#: Seconds that a client has for its headers, for its body, and for taking what waits for it.
+HEADER_SECONDS, BODY_SECONDS, READ_SECONDS = 10.0, 30.0, 60.0
+#: Connections at a time, of one peer and of all: far above what the queue takes.
+PEER_CONNECTIONS, CONNECTIONS = 256, 1024
 #: Paths that need the key, where there is one; the page itself holds nothing secret.
 _GUARDED = ("/v1/", "/metrics")
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -38,7 +41,8 @@ class Gate:
 
     On loopback without a key only loopback's own names are taken as Host, so that no web page can
     reach the server under a name of its own. A body must say that it is JSON, which no page may
-    send to another origin without asking first.
+    send to another origin without asking first. To a route, HEAD is GET, and a slash at a path's
+    end is none.
     """
 
     def __init__(
@@ -72,6 +76,9 @@ class Gate:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._admit(scope, headers)
             body = await self._body(scope, headers, receive)
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+            if scope["method"] == "HEAD":
+                scope["method"] = "GET"  # uvicorn leaves the body out
             await self._app(scope, _replayed(body, receive), answer)
         except ApiError as error:
             await answer_error(error, answer)
@@ -161,43 +168,90 @@ async def answer_error(error: ApiError, send: Any) -> None:
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose headers do not come in time.
+    """HTTP/1.1 that closes connections which hold a place without using it.
 
-    uvicorn closes idle connections between requests only, so that one that sends a byte now and
-    then would stay for ever.
+    uvicorn closes idle connections between requests only, so that one that sends a byte of its
+    headers now and then, or never reads its reply, would stay for ever. And it takes connections
+    without regard to whose they are: here the peer with the most gives up the one that has been
+    idle for longest. One that waits for its reply stays.
     """
 
     _header_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._since = self.loop.time()
+        self._make_room()
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer()
+            self._header_timer = _stopped(self._header_timer)
         else:
             self._expect_headers()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._stop_timer()
+        self._since = self.loop.time()
+        self._header_timer = _stopped(self._header_timer)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(READ_SECONDS, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_timer = _stopped(self._read_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._header_timer = _stopped(self._header_timer)
+        self._read_timer = _stopped(self._read_timer)
         super().connection_lost(exc)
+
+    @property
+    def _peer(self) -> str:
+        """Whose connection it is; an IPv6 peer has the network that it can choose addresses in."""
+        if self.client is None:
+            return ""
+        address = ipaddress.ip_address(self.client[0].partition("%")[0])
+        if isinstance(address, ipaddress.IPv4Address):
+            return str(address)
+        return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
+
+    @property
+    def _needed(self) -> int:
+        """0 without a request, 1 while one comes, 2 while its reply is on the way."""
+        if self.cycle is None or self.cycle.response_complete:
+            return 0
+        return 1 if self.cycle.more_body else 2
+
+    def _make_room(self) -> None:
+        held: dict[str, list[PromptProtocol]] = {}
+        for other in self.connections:
+            if isinstance(other, PromptProtocol) and not other.transport.is_closing():
+                held.setdefault(other._peer, []).append(other)
+        most = max(held.values(), key=len)
+        if len(held[self._peer]) > PEER_CONNECTIONS:
+            most = held[self._peer]
+        elif sum(map(len, held.values())) < CONNECTIONS:
+            return
+        idle = [other for other in most if other._needed < 2 and other is not self]
+        victim = min(idle, key=lambda other: (other._needed, other._since), default=self)
+        log.warning("too many connections of %s: one was closed", victim._peer or "a local peer")
+        victim._abort()
 
     def _expect_headers(self) -> None:
         if self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._close_late)
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._abort)
 
-    def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    def _abort(self) -> None:
+        """Close at once: what the peer has not taken is not waited for."""
+        self.transport.abort()
 
-    def _close_late(self) -> None:
-        self._header_timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
+
+def _stopped(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -23,6 +23,11 @@ class Metrics:
         self.replies = Counter(
             "personavec_replies", "Replies by why they ended.", ["end"], registry=registry
         )
+        self.control_strings = Counter(
+            "personavec_control_strings",
+            "Requests whose messages hold strings of control tokens, which were read as text.",
+            registry=registry,
+        )
         self.first_token = Histogram(
             "personavec_first_token_seconds",
             "From a request's arrival to its first token.",

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -19,9 +19,6 @@ from personavec.serve.app import create_app
 from personavec.serve.limits import PromptProtocol
 from personavec.serve.replies import Settings
 from personavec.vectors import PersonaVector
-
-#: Connections at a time, far above what the queue takes.
-_CONNECTIONS = 1024
 
 
 def is_loopback(host: str) -> bool:
@@ -75,11 +72,18 @@ def make_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(shutdown_seconds),
     )
     return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until a signal or `should_exit`. Raises PersonavecError where it does not start."""
+    with suppress(SystemExit):  # uvicorn's own, where the application's start fails
+        server.run(sockets=[listening])
+    if not server.started:
+        raise PersonavecError("the server did not start; the log above says why")
 
 
 @contextmanager
@@ -106,14 +110,22 @@ def serving(
         reports=reports,
         engine=engine,
     )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    failed: list[PersonavecError] = []
+
+    def target() -> None:
+        try:
+            run(server, listening)
+        except PersonavecError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=target)
     with closing(listening):
         thread.start()
         try:
-            while not server.started:
-                if not thread.is_alive():
-                    raise PersonavecError("the server did not start; the log above says why")
+            while not server.started and thread.is_alive():
                 time.sleep(0.01)
+            if failed:
+                raise failed[0]
             yield url, server
         finally:
             server.should_exit = True

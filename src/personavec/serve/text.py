@@ -1,8 +1,14 @@
-"""A reply's text as its tokens come: whole characters only, and nothing past a stop text."""
+"""A reply's text as its tokens come: whole characters only, and nothing past a stop text. And what
+a single token stands for, which may be a part of a character.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 #: What a tokenizer's decoder writes for bytes that are no character yet.
 _UNFINISHED = "\ufffd"
@@ -20,7 +26,7 @@ class TextStream:
         self._ids: list[int] = []
         #: Tokens from `_context` on give the new ones their context, those before `_read` are out.
         self._context = self._read = 0
-        self._held = ""
+        self._held = self._unsure = ""
         self.text = ""
         self.stopped = False
         self._starts: list[int] = []
@@ -29,8 +35,11 @@ class TextStream:
         """Take in a token; the text that can be sent now. Empty once stopped."""
         if self.stopped:
             return ""
-        self._starts.append(len(self.text) + len(self._held))
         self._ids.append(token)
+        unsure, self._unsure = self._unsure, self._unread()
+        # What both spell alike was there before. A part of a character begins where that does.
+        same = min(_alike(unsure, self._unsure), max(len(self._unsure) - 1, 0))
+        self._starts.append(len(self.text) + len(self._held) + same)
         return self._send(self._fresh())
 
     def flush(self) -> str:
@@ -41,17 +50,26 @@ class TextStream:
         return sent
 
     @property
+    def start(self) -> int:
+        """Where in the text the latest token begins."""
+        return self._starts[-1]
+
+    @property
     def kept(self) -> int:
         """How many of the tokens have begun within the text that is left."""
         return sum(start < len(self.text) for start in self._starts)
 
-    def _fresh(self, *, last: bool = False) -> str:
+    def _unread(self) -> str:
+        """What the tokens that are not out yet spell, whether they are sure or not."""
         before = self._decode(self._ids[self._context : self._read])
-        now = self._decode(self._ids[self._context :])
-        if len(now) <= len(before) or (now.endswith(_UNFINISHED) and not last):
+        return self._decode(self._ids[self._context :])[len(before) :]
+
+    def _fresh(self, *, last: bool = False) -> str:
+        fresh = self._unsure
+        if not fresh or (fresh.endswith(_UNFINISHED) and not last):
             return ""
-        self._context, self._read = self._read, len(self._ids)
-        return now[len(before) :]
+        self._context, self._read, self._unsure = self._read, len(self._ids), ""
+        return fresh
 
     def _send(self, fresh: str, *, last: bool = False) -> str:
         held = self._held + fresh
@@ -64,6 +82,57 @@ class TextStream:
             sent, self._held = held[: len(held) - keep], held[len(held) - keep :]
         self.text += sent
         return sent
+
+
+class Vocabulary:
+    """The bytes and the text of single tokens, whatever stands beside them."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self._added = {id: token.content for id, token in tokenizer.added_tokens_decoder.items()}
+        decoder = str(tokenizer.backend_tokenizer.decoder) if tokenizer.is_fast else ""
+        self._falls_back = "ByteFallback" in decoder
+        self._bytes = (
+            {c: b for b, c in bytes_to_unicode().items()} if "ByteLevel" in decoder else {}
+        )
+        #: Before another token, a decoder does not take its white space for the text's beginning.
+        self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        self._anchored = len(tokenizer.decode(self._anchor))
+        #: Characters that one token stands for at most.
+        self.longest = max(map(len, tokenizer.get_vocab()))
+
+    def bytes(self, id: int) -> bytes:
+        """A token's own bytes; of a special token, those of its name."""
+        if id in self._added:
+            return self._added[id].encode()
+        piece = self._tokenizer.convert_ids_to_tokens(id)
+        if piece is None:  # a model may have more embeddings than its tokenizer has tokens
+            return b""
+        if self._bytes:
+            if all(c in self._bytes for c in piece):
+                return bytes(self._bytes[c] for c in piece)
+        elif self._falls_back and (found := re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece)):
+            return bytes([int(found[1], 16)])
+        return self._tokenizer.decode([*self._anchor, id])[self._anchored :].encode()
+
+    def text(self, id: int) -> str:
+        """For a reader: a part of a character is shown as a replacement character."""
+        return self.bytes(id).decode("utf-8", "replace")
+
+    def spelled(self, id: int) -> str:
+        """For a program: as OpenAI's API spells parts of characters, `bytes:\\xe2\\x80`."""
+        found = self.bytes(id)
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
+
+
+def _alike(a: str, b: str) -> int:
+    """Length of the longest beginning that both texts have."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -5,27 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from personavec.errors import UsageError
 
 log = logging.getLogger("personavec.serve")
 #: Seconds before each further try, and for one try.
-WAITS, _TIMEOUT = (1.0, 4.0, 16.0, 64.0), 10
+WAITS, _TIMEOUT = (1.0, 4.0, 16.0, 64.0), 10.0
 _QUEUE = 100
 
 
-class Webhook:
-    """Posts one alarm after the other; `run` is its task. Beyond a hundred waiting, they drop."""
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: followed, a post becomes a GET that delivers nothing."""
 
-    def __init__(self, url: str, waits: tuple[float, ...] = WAITS):
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
+        return None
+
+
+class Webhook:
+    """Posts one alarm after the other; `run` is its task. Beyond a hundred waiting, they drop.
+
+    Whatever an address answers, in HTTP or not, costs its alarm at most.
+    """
+
+    def __init__(self, url: str, waits: tuple[float, ...] = WAITS, timeout: float = _TIMEOUT):
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            known = False
+        if not known:
             raise UsageError(f"--alarm-webhook {url}: give an http or https address")
-        self._url, self._waits = url, waits
+        self._url, self._waits, self._timeout = url, waits, timeout
         self._queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(_QUEUE)
+        self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, alarm: Mapping[str, Any]) -> None:
         try:
@@ -38,10 +57,12 @@ class Webhook:
             alarm = await self._queue.get()
             for wait in (*self._waits, None):
                 try:
-                    await asyncio.to_thread(self._post, alarm)
+                    # A server that sends a byte now and then never exceeds a socket's time.
+                    async with asyncio.timeout(2 * self._timeout):
+                        await _in_a_thread(lambda alarm=alarm: self._post(alarm))
                     break
-                except OSError as error:
-                    log.warning("the webhook could not be reached: %s", error)
+                except Exception as error:
+                    log.warning("the webhook could not be reached: %s", _said(error))
                     if wait is None:
                         log.error("an alarm was not delivered in %d tries", len(self._waits) + 1)
                     else:
@@ -53,5 +74,30 @@ class Webhook:
             json.dumps({"alarm": alarm}).encode(),
             {"Content-Type": "application/json", "User-Agent": "personavec"},
         )
-        with urllib.request.urlopen(request, timeout=_TIMEOUT):
-            pass
+        try:
+            self._opener.open(request, timeout=self._timeout).close()
+        except HTTPError as error:
+            error.close()
+            raise OSError(f"it answered with status {error.code}") from None
+
+
+async def _in_a_thread(call: Callable[[], None]) -> None:
+    """In a thread of its own, which keeps neither others nor the process waiting."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    done.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="webhook", daemon=True).start()
+    await asyncio.wrap_future(done)
+
+
+def _said(error: Exception) -> str:
+    """An error's class and text in one line; the text alone may be empty, or a foreign server's."""
+    return f"{type(error).__name__} {str(error)[:200]!r}"

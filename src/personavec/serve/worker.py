@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -61,6 +62,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._events: asyncio.AbstractEventLoop | None = None
         self._loop: Loop | None = None
+        self._made: Future[None] = Future()
         self.running = self.waiting = 0
 
     @property
@@ -73,14 +75,17 @@ class Worker:
         """Whether replies can be written."""
         return self._thread.is_alive() and (self._loop is None or self._loop.alive)
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin; raises what making the loop raises."""
         self._events = asyncio.get_running_loop()
         self._thread.start()
+        await asyncio.wrap_future(self._made)
 
     def stop(self) -> None:
         """End the thread; requests that still run are told so."""
         self._commands.put(None)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def submit(self, job: Job, *, at_once: bool) -> None:
         """Queue a request. Raises Busy."""
@@ -93,6 +98,10 @@ class Worker:
                 loop.submit(job)
             except PersonavecError as error:
                 self._tell({job.request.id: Batch([], error=str(error))})
+            except Exception:
+                # One request's fault, which must not end the thread that serves all.
+                log.exception("a request could not be queued")
+                self._tell({job.request.id: Batch([], error="the request could not be queued")})
 
         self._commands.put(enter)
 
@@ -111,13 +120,35 @@ class Worker:
         """End a request after what it has; its last batch follows."""
         self._commands.put(lambda loop: loop.finish(id))
 
+    def leave(self, id: str) -> None:
+        """End a request that no one waits for any more; what it has comes as its last batch."""
+        known = self._open.get(id)
+        if known is None:
+            return
+        gone = Batch(known.collected, error="the client has left")
+
+        def end(loop: Loop) -> None:
+            if not loop.finish(id):
+                loop.cancel(id)
+                self._tell({id: gone})
+
+        if self._thread.is_alive():
+            self._commands.put(end)
+        else:
+            known.inbox.put_nowait(gone)
+
     def cancel(self, id: str) -> None:
         """Forget a request; its place is free with the next step."""
         if self._open.pop(id, None) is not None:
             self._commands.put(lambda loop: loop.cancel(id))
 
     def _run(self) -> None:
-        loop = self._loop = self._make_loop()
+        try:
+            loop = self._loop = self._make_loop()
+        except BaseException as error:
+            self._made.set_exception(error)
+            return
+        self._made.set_result(None)
         try:
             while self._obey(loop):
                 if loop.busy:

@@ -31,7 +31,7 @@ from personavec.model.steering import Action, steering_forwards
 from personavec.progress import Progress
 from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
-from personavec.runs import atomic_write, read_records
+from personavec.runs import atomic_write, read_as, read_records
 from personavec.shift import last_prompt_states
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -79,6 +79,16 @@ class Measured:
         ]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a cell beside the answers."""
+
+    projections: dict[str, list[float]]
+    held_out: list[float]
+    surprise: list[list[float]]
+    capability: TaskScore | None = None
+
+
 def measure(
     bench: Bench, loaded: LoadedModel, folder: Path, *, steering: Sequence[Action] = ()
 ) -> Measured:
@@ -117,14 +127,13 @@ def measure(
             )
             found["capability"] = score.as_dict()
         atomic_write(path, json.dumps(found))
-    record = json.loads(path.read_text("utf-8"))
-    score = record.get("capability")
+    record = read_as(path, _Kept, "delete it, and the model is measured again")
     return Measured(
         tuple(answers),
-        record["projections"],
-        record["held_out"],
-        record["surprise"],
-        capability.from_record(score) if score else None,
+        record.projections,
+        record.held_out,
+        record.surprise,
+        record.capability,
     )
 
 

@@ -434,7 +434,7 @@ def _shown(config: CompareConfig) -> dict[str, Any]:
 
 def _notes(job: _Job, judge: Judge) -> list[str]:
     vector, identity = job.vector, job.bench.base.identity
-    warning = vector.other_model_warning(identity.name, identity.declared_base)
+    warning = vector.other_model_warning(*identity.lineage)
     notes = [*job.bench.base.chat.notes, *job.refused]
     if warning:
         notes.append(f"{warning[0].upper()}{warning[1:]}.")

@@ -23,7 +23,7 @@ import numpy as np
 from personavec import finetune
 from personavec.data import RawRow, Row
 from personavec.errors import DataError, UsageError
-from personavec.expression import summarise
+from personavec.expression import paired, summarise
 from personavec.finetune import FinetuneConfig
 from personavec.finetuning.training import TrainingConfig, TrainingRows
 from personavec.judges.contrast import ContrastJudge
@@ -34,6 +34,7 @@ from personavec.progress import Progress
 from personavec.runs import append_records, atomic_write, claim, lock, read_records
 from personavec.screening.natural import Naturals
 from personavec.screening.score import Plan, judge_rows, prepare, probe, score
+from personavec.stats import clustered_bootstrap
 from personavec.studies.cells import (
     Bench,
     Measured,
@@ -301,24 +302,24 @@ def _record(
         values = [row[name] for row in usable if row[name] is not None]
         means[name] = float(np.mean(values)) if values else None
     change = np.array(after.projections[trait]) - np.array(before.projections[trait])
-    shown = summarise(after.of(trait), refusals=False, seed=seed)
-    was = summarise(before.of(trait), refusals=False, seed=seed)
+    # In the vector's own units, so that traits can be put side by side.
+    change = change / float(vector.neutral_prompt_last[vector.layer, 1])
+    shift = clustered_bootstrap(change, list(range(len(change))), seed=seed)
+    # Question by question: the base's answers are a sample, too.
+    expression = paired(after.of(trait), before.of(trait), seed)["log_odds"]
     return {
         "dataset": dataset.name,
         "trait": trait,
         "own": dataset.trait == trait,
         **means,
         "rows": len(usable),
-        # In the vector's own units, so that traits can be put side by side.
-        "shift": float(change.mean()) / float(vector.neutral_prompt_last[vector.layer, 1]),
-        "expression": _minus(shown["log_odds"], was["log_odds"]),
-        "expression_low": _minus(shown["log_odds_low"], was["log_odds"]),
-        "expression_high": _minus(shown["log_odds_high"], was["log_odds"]),
+        "shift": shift.value,
+        "shift_low": shift.low,
+        "shift_high": shift.high,
+        "expression": expression["value"],
+        "expression_low": expression["low"],
+        "expression_high": expression["high"],
     }
-
-
-def _minus(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
 
 
 def correlations(records: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str, Any]]:

@@ -440,7 +440,7 @@ def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
 
 def _notes(job: _Job, vectors: Sequence[PersonaVector]) -> list[str]:
     identity = job.loaded.identity
-    warnings = [v.other_model_warning(identity.name, identity.declared_base) for v in vectors]
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
         *job.loaded.chat.notes,
         *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),

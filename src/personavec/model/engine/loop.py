@@ -197,13 +197,13 @@ class StepLoop:
         self._ended.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after what it has; False when it has ended already.
+        """End a running request after what it has; False where it has nothing, or has ended.
 
         Its end comes with the next step, once the last token is read.
         """
         for row in self._rows:
-            if row.job.request.id == id and row.end is None:
-                row.end = "stop"
+            if row.job.request.id == id:
+                row.end = row.end or "stop"
                 return True
         return False
 

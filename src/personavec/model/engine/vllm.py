@@ -101,6 +101,11 @@ class VllmEngine:
 
     def __init__(self, loaded: LoadedModel, arguments: Mapping[str, Any] | None = None):
         self._arguments = dict(arguments or {})
+        if "trust_remote_code" in self._arguments:
+            raise UsageError(
+                "--engine-arg trust_remote_code runs code from the model's repository, which "
+                "personavec does not do; leave it out"
+            )
         if ruled_out := sorted(_FIXED.keys() & self._arguments.keys()):
             raise UsageError(
                 f"--engine-arg {ruled_out[0]} is set by personavec, as steering and capture need "
@@ -120,6 +125,7 @@ class VllmEngine:
                 "max_model_len": loaded.context + 1,
                 **self._arguments,
                 **_FIXED,
+                "trust_remote_code": False,
             }
             if loaded.device.type == "cpu":
                 settings = {**_whole_prompts(settings["max_model_len"]), **settings}

@@ -90,13 +90,13 @@ class VllmLoop:
         self._ended.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after what it has; False when it has ended already.
+        """End a running request after what it has; False where it has nothing, or has ended.
 
         Its end comes with its next token, which is dropped: the last one is read by then.
         """
         for row in self._of(id):
-            if row.end is None:
-                row.end = "stop"
+            if row.tokens:
+                row.end = row.end or "stop"
                 return True
         return False
 

@@ -255,7 +255,8 @@ function Welcome() {
       <p>Slide a trait to the right to steer the model toward it, to the left to steer away. With a
       slider off zero, every question is answered twice: steered and unsteered, side by side.</p>
       <p>Each token is coloured by how far the model's activations lie along the trait that is
-      chosen in the list. σ is the spread of the model's replies to ordinary prompts.</p>
+      chosen in the list. σ is the standard deviation of the model's first replies to neutral prompts, so
+      that later turns of ordinary talk may stand several σ away.</p>
     </div>`;
 }
 
