@@ -23,10 +23,10 @@ from personavec.model.loading import (
 from personavec.model.snapshots import EMBEDDED
 from personavec.runs import parse_json
 
-_CONFIGS = ("config.json", "adapter_config.json")
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE_FILE = "chat_template.jinja"
+_CONFIGS = ("config.json", "adapter_config.json")
 
 
 def is_adapter(name: str) -> bool:
