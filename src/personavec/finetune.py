@@ -244,7 +244,7 @@ def check_inputs(
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise UsageError for a tracker that is unknown, or whose package is missing."""
-    from transformers.integrations import get_reporting_integration_callbacks
+    from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
     for name in names:
         if name in ("all", "none"):
