@@ -14,8 +14,17 @@ from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
 from personavec.judges.rubric import judge_notes
+from personavec.plain import plain
 from personavec.progress import Progress
-from personavec.runs import MANIFEST, append_records, claim, lock, read_records, write_records
+from personavec.runs import (
+    MANIFEST,
+    append_records,
+    claim,
+    lock,
+    read_records,
+    remove_leftovers_of,
+    write_records,
+)
 from personavec.traits import TraitSpec
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
@@ -59,6 +68,7 @@ def score_file(
         raise UsageError(f"--out {out}: scores are written as .jsonl")
     beside = out.with_name(f".{out.name}.run")
     with lock(beside):
+        remove_leftovers_of(out)
         earlier = _earlier(out, beside, rows, columns)
         judge = make_judge()
         settings = {"spec": spec.hash, "judge": judge.identity(), "columns": list(columns)}
@@ -152,7 +162,8 @@ def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = [row for _, row in read_rows(path)]
+    # As the file of scores will hold them.
+    rows = [plain(row) for _, row in read_rows(path)]
     if not rows:
         raise DataError(f"{path} holds no rows")
     return rows

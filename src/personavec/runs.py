@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
+import math
 import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -199,7 +202,7 @@ def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> 
 def _decode(line: bytes) -> dict[str, Any] | None:
     """The JSON object on a line, or None if it holds none."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -238,7 +241,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
     with atomic_path(path) as aside, _storage_errors(path):
-        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+        # Lone surrogates are escaped, which in the strings of JSON is how JSON escapes them.
+        text = isinstance(data, str)
+        aside.write_bytes(data.encode(errors="backslashreplace") if text else data)
 
 
 # Folders
@@ -313,6 +318,7 @@ def lock_file(path: Path) -> Iterator[None]:
     _make_folder(path.parent)
     handle = _locked(beside)
     try:
+        remove_leftovers_of(path)
         yield
     finally:
         with suppress(OSError):
@@ -349,16 +355,29 @@ def _target(path: Path) -> Path:
     return path.with_name(path.name.removeprefix(".").removesuffix(LOCK))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half written, here and a few folders below."""
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what a killed process left half written of one file."""
+    for aside in path.parent.glob(f".????????.tmp.{glob.escape(path.name)}"):
+        if _ASIDE.fullmatch(aside.name):
+            with suppress(OSError):
+                aside.unlink()
+
+
+def remove_leftovers(folder: Path, *, older_than: float | None = None) -> None:
+    """Remove what a killed process left half written, here and a few folders below.
+
+    Without a lock, only what is `older_than` so many seconds: others may be writing.
+    """
+    before = math.inf if older_than is None else time.time() - older_than
     top = len(folder.parts)
     for place, folders, files in os.walk(folder):
         if len(Path(place).parts) - top >= _LEVELS:
             folders.clear()
         for name in files:
-            if _ASIDE.fullmatch(name):
-                with suppress(OSError):
-                    (Path(place) / name).unlink()
+            path = Path(place) / name
+            with suppress(OSError):
+                if _ASIDE.fullmatch(name) and path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
 from personavec.finetuning.drift import Drift, Probes
-from personavec.runs import lock, lock_file, read_records
+from personavec.runs import lock, lock_file, read_records, remove_leftovers
 from personavec.screening.natural import Naturals
 
 ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(6)]
@@ -242,8 +242,13 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next(tmp_path: Path
     for name in (".0123abcd.tmp.results.json", "run/.89abcdef.tmp.000000.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
+    remove_leftovers(tmp_path, older_than=3600)
+    assert (tmp_path / ".0123abcd.tmp.results.json").exists()
     with lock(tmp_path):
         pass
     left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {*kept, ".lock"}
+    (tmp_path / ".0123abcd.tmp.evil.pt").write_text("half")
+    with lock_file(tmp_path / "evil.pt"):
+        assert not (tmp_path / ".0123abcd.tmp.evil.pt").exists()
     shutil.rmtree(tmp_path / "a")

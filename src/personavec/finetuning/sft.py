@@ -217,7 +217,8 @@ class Begin(TrainerCallback):
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is complete; torn ones, left by a kill, are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    found = sorted((p for p in steps if steps[p].isdecimal()), key=lambda p: int(steps[p]))
     for path in reversed(found):
         if (path / COMPLETE).is_file():
             return path

@@ -27,9 +27,10 @@ from personavec.model.engine.base import Engine, Generation, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.progress import Bar
-from personavec.runs import atomic_write, why_invalid
+from personavec.runs import atomic_write, remove_leftovers, why_invalid
 
 _FORMAT = 1
+_DAY = 24 * 3600.0
 #: Of sampled responses.
 _TEMPERATURE = 0.7
 
@@ -82,6 +83,8 @@ class Naturals:
         self.folder = folder / f"{name}-{max_tokens}-{digest.hexdigest()[:12]}"
         self._found: dict[str, tuple[Path, int]] = {}
         self._read: set[Path] = set()
+        # Several processes may share the folder, with no lock between them.
+        remove_leftovers(self.folder, older_than=_DAY)
         self._refresh()
 
     @property
