@@ -45,7 +45,7 @@ def check_tuned(name: str) -> None:
         )
     if name.endswith(".gguf") and Path(name).is_file():
         return
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         if any(
