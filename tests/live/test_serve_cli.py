@@ -37,8 +37,8 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any
 
 
 def test_a_signal_lets_running_replies_finish() -> None:
-    """And the log-free stdout holds one object: where it serves, and what of ordinary talk guard and
-    alarm would have stopped, by readings that come with the package."""
+    """And the log-free stdout holds one object: where it serves, and what of ordinary talk the
+    guard and the alarm would have stopped, by readings that come with the package."""
     with served("--vectors", "evil", "--guard", "evil>50sigma: refuse") as (process, found):
         guard, alarm = found["ordinary"]
         assert guard == {"what": "guard 'evil>50sigma: refuse'", "dialogues": [], "of": 109}

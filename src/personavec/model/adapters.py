@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
-<<<<<<< HEAD
 from personavec.model.loading import (
     LoadedModel,
     adapted_weights,
@@ -21,18 +20,13 @@ from personavec.model.loading import (
     own_code,
     wrap_model,
 )
+from personavec.model.snapshots import EMBEDDED
 from personavec.runs import parse_json
 
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE_FILE = "chat_template.jinja"
-=======
-from personavec.model.loading import LoadedModel, adapted_weights, load_model, wrap_model
-from personavec.model.snapshots import EMBEDDED
-from personavec.runs import parse_json
-
 _CONFIGS = ("config.json", "adapter_config.json")
->>>>>>> w-endpoint
 
 
 def is_adapter(name: str) -> bool:
