@@ -9,7 +9,6 @@ name. Activations are captured from the text in one pass; scores in a file stand
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -28,6 +27,7 @@ from personavec.judges.base import Judge, last_answer
 from personavec.model.capture import capture_means
 from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
+from personavec.plain import json_text
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write, parse_json
@@ -62,7 +62,7 @@ class Adopted:
     def write_rejected(self, path: Path) -> None:
         """Keep the rejected rows aside, each with its file, row number and reason."""
         if self.rejected:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
+            lines = (json_text(row) + "\n" for row in self.rejected)
             atomic_write(path, "".join(lines))
 
 

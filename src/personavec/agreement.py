@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from personavec.data import read_rows
 from personavec.errors import DataError, UsageError
+from personavec.plain import plain
 from personavec.stats import Interval, auc_interval, clustered_bootstrap
 
 Floats = npt.NDArray[np.float64]
@@ -61,7 +62,7 @@ def compare_file(
                 "without_both_scores": len(rows) - len(both),
                 **agreement(x, y, [clusters[i] for i in both], same_question=asked, seed=seed),
                 "disagreements": [
-                    {**rows[both[i]][1], "row": rows[both[i]][0]}
+                    {**plain(rows[both[i]][1]), "row": rows[both[i]][0]}
                     for i in np.argsort(-abs(x - y), kind="stable")[:_SHOWN]
                     if x[i] != y[i]
                 ],
@@ -132,6 +133,8 @@ def _score(value: Any, column: str, row: int, path: Path) -> float | None:
         return None
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         return None
     if math.isnan(number):

@@ -14,6 +14,7 @@ from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
 from personavec.judges.rubric import judge_notes
+from personavec.plain import plain
 from personavec.progress import Progress
 from personavec.runs import (
     MANIFEST,
@@ -161,7 +162,8 @@ def file_answers(path: Path, columns: tuple[str, str]) -> list[Answer]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = [row for _, row in read_rows(path)]
+    # As the file of scores will hold them.
+    rows = [plain(row) for _, row in read_rows(path)]
     if not rows:
         raise DataError(f"{path} holds no rows")
     return rows

@@ -11,7 +11,6 @@ import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,10 +54,11 @@ def json_text(value: Any, **options: Any) -> str:
     return text if is_unicode(text) else text.encode(errors="backslashreplace").decode()
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds. Raises ValueError, for text that is nested too deep as well.
+def parse_data(text: str | bytes) -> Any:
+    """What a JSON text of a dataset holds. Raises ValueError, for what is nested too deep as well.
 
-    Whole numbers of more digits than Python converts stay texts.
+    A byte order mark is left out, lone surrogates are kept. Whole numbers of more digits
+    than Python converts stay texts.
     """
     text = text.decode() if isinstance(text, bytes) else text
     text = text.removeprefix("\ufeff")
@@ -76,11 +76,6 @@ class TooDeepError(ValueError):
 
     def __init__(self) -> None:
         super().__init__(f"it is nested more than {DEPTH} deep")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError, and ValueError as `parse_json` does."""
-    return parse_json(path.read_bytes())
 
 
 def whole_number(digits: str) -> int | str:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.data import Row
+from personavec.data.thoughts import split_thought
 from personavec.errors import DataError, UsageError
 from personavec.model.chat import Message
 from personavec.model.engine.base import Engine
@@ -172,17 +173,29 @@ def read_conversation(
 ) -> list[Reading]:
     """Readings of every assistant turn for every vector, by turn and then by trait.
 
-    Raises DataError when there is no assistant turn, one is empty, or the conversation exceeds
-    the model's context; VectorMismatchError when a vector is for a model of another shape.
+    A thought that an answer begins with is read apart where the model's template thinks, and
+    left out where it does not. Raises DataError when there is no assistant turn, one is empty, or
+    the conversation exceeds the model's context; VectorMismatchError when a vector is for a model
+    of another shape.
     """
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise DataError("the conversation has no assistant turn to project")
-    row = Row(0, "conversation", tuple(m.copy() for m in messages[: turns[-1] + 1]))
+    own = (_without_thought(loaded, message) for message in messages[: turns[-1] + 1])
+    row = Row(0, "conversation", tuple(own))
     encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
     if not isinstance(encoded, Encoded):
         raise DataError(f"the conversation cannot be read: {encoded.reason}")
     return read_encoded(loaded, [encoded], gauge(vectors, loaded, layer=layer), tokens=tokens)[0]
+
+
+def _without_thought(loaded: LoadedModel, message: Message) -> Message:
+    found = message.copy()
+    if loaded.chat.thinking is None and found["role"] == "assistant":
+        thought, answer = split_thought(found["content"])
+        if thought is not None:
+            found["content"] = answer or ""
+    return found
 
 
 def project_conversation(

@@ -202,7 +202,7 @@ def _encode(value: Mapping[str, Any], path: Path, indent: int | None = None) -> 
 def _decode(line: bytes) -> dict[str, Any] | None:
     """The JSON object on a line, or None if it holds none."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -241,7 +241,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
     with atomic_path(path) as aside, _storage_errors(path):
-        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+        # Lone surrogates are escaped, which in the strings of JSON is how JSON escapes them.
+        text = isinstance(data, str)
+        aside.write_bytes(data.encode(errors="backslashreplace") if text else data)
 
 
 # Folders

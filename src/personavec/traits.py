@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +36,9 @@ Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
 Origin = Literal["bundled", "file", "template"]
 BUNDLED = resources.files("personavec") / "bundled"
+#: The largest spec: pairs of either kind, examples in a pair, questions in a half. The method uses
+#: 5 pairs and 20 questions.
+MAX_PAIRS, MAX_EXAMPLES, MAX_QUESTIONS = 500, 50, 2000
 
 
 class Example(BaseModel):
@@ -58,7 +62,7 @@ class InstructionPair(BaseModel):
 
     pos: str = Field(min_length=1)
     neg: str = Field(min_length=1)
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Example, ...] = Field(default=(), max_length=MAX_EXAMPLES)
 
     def turns(self, polarity: Polarity) -> tuple[tuple[str, str], ...]:
         """The examples as (question, answer) turns of one polarity."""
@@ -70,8 +74,8 @@ class Questions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extraction: tuple[str, ...] = Field(min_length=2)
-    evaluation: tuple[str, ...] = Field(min_length=2)
+    extraction: tuple[str, ...] = Field(min_length=2, max_length=MAX_QUESTIONS)
+    evaluation: tuple[str, ...] = Field(min_length=2, max_length=MAX_QUESTIONS)
 
     @model_validator(mode="after")
     def _disjoint(self) -> Questions:
@@ -100,8 +104,8 @@ class TraitSpec(BaseModel):
 
     name: TraitName
     description: str = Field(min_length=1)
-    instruction: tuple[InstructionPair, ...] = Field(min_length=1)
-    judge_instruction: tuple[InstructionPair, ...] = ()
+    instruction: tuple[InstructionPair, ...] = Field(min_length=1, max_length=MAX_PAIRS)
+    judge_instruction: tuple[InstructionPair, ...] = Field(default=(), max_length=MAX_PAIRS)
     questions: Questions
     rubric: str = ""
     monitoring: tuple[str, ...] = ()
@@ -447,9 +451,13 @@ def _question_flaws(spec: TraitSpec) -> list[Flaw]:
     for half, index, question in every:
         if _names(spec.name, question):
             found.append(Flaw(f"{half} question names the trait: {question!r}", half, index))
+    words = [_words(question) for _, _, question in every]
+    content = [_content(question) for _, _, question in every]
+    by_words, by_content = _candidates(words, _REPEATS), _candidates(content, _REPEATS_IN_CONTENT)
     for number, (half, index, question) in enumerate(every):
-        for earlier_half, _, earlier in every[:number]:
-            if _nearly_repeats(question, earlier):
+        for other in sorted(by_words[number] | by_content[number]):
+            earlier_half, _, earlier = every[other]
+            if _nearly_repeats(words[number], words[other], content[number], content[other]):
                 what = (
                     "near-duplicate questions"
                     if half == earlier_half
@@ -463,20 +471,22 @@ def _question_flaws(spec: TraitSpec) -> list[Flaw]:
 def _pair_flaws(spec: TraitSpec) -> list[Flaw]:
     """Pairs whose sides say the same, and pairs that say what an earlier one says."""
     found: list[Flaw] = []
-    earlier: list[str] = []
+    sides = [_words(pair.pos) for pair in (*spec.instruction, *spec.judge_instruction)]
+    candidates = _candidates(sides, _REPEATS)
     kinds: tuple[tuple[Part, str, tuple[InstructionPair, ...]], ...] = (
         ("instruction", "pair", spec.instruction),
         ("judge_instruction", "judge pair", spec.judge_instruction),
     )
+    number = 0
     for part, name, pairs in kinds:
         for index, pair in enumerate(pairs):
             if _overlap(_words(pair.pos), _words(pair.neg)) > _HARDLY_DIFFERS:
                 why = f"{name} {index + 1}: its two sides hardly differ: {pair.pos!r}"
                 found.append(Flaw(why, part, index))
-            elif any(_overlap(_words(pair.pos), _words(text)) > _REPEATS for text in earlier):
+            elif any(_overlap(sides[number], sides[i]) > _REPEATS for i in candidates[number]):
                 why = f"{name} {index + 1} nearly repeats another: {pair.pos!r}"
                 found.append(Flaw(why, part, index))
-            earlier.append(pair.pos)
+            number += 1
     return found
 
 
@@ -508,12 +518,32 @@ def _spoken(name: str) -> list[str]:
     return [word for word in _plain(name.replace("_", " ")).split() if word not in _FUNCTION_WORDS]
 
 
-def _nearly_repeats(a: str, b: str) -> bool:
+def _candidates(texts: Sequence[set[str]], least: float) -> list[set[int]]:
+    """For every text, the earlier ones that may share as much as `least` of their words with it.
+
+    Texts that do have one word in common among the rarest of each: more than the rest of either
+    have to be shared. So few of all pairs are compared.
+    """
+    frequency = Counter(word for words in texts for word in words)
+    places: dict[str, list[int]] = defaultdict(list)
+    found: list[set[int]] = []
+    for number, words in enumerate(texts):
+        n_rare = len(words) - math.ceil(least * len(words) - 1e-9) + 1
+        rare = sorted(words, key=lambda word: (frequency[word], word))[:n_rare]
+        found.append({place for word in rare for place in places[word]})
+        for word in rare:
+            places[word].append(number)
+    return found
+
+
+def _nearly_repeats(
+    words: set[str], other_words: set[str], content: set[str], other_content: set[str]
+) -> bool:
     """Nearly the same words, or nearly the same words that carry meaning."""
-    if _overlap(_words(a), _words(b)) > _REPEATS:
+    if _overlap(words, other_words) > _REPEATS:
         return True
-    first, second = _content(a), _content(b)
-    return min(len(first), len(second)) > 1 and _overlap(first, second) >= _REPEATS_IN_CONTENT
+    few = min(len(content), len(other_content)) < 2
+    return not few and _overlap(content, other_content) >= _REPEATS_IN_CONTENT
 
 
 def _words(text: str) -> set[str]:

@@ -139,9 +139,10 @@ def test_where_an_alarm_would_be_raised_is_where_the_server_raises_it(
         watch = Watch({vector.trait: quiet_server})
         readings = iter(project_conversation(llama, vector, row.messages))
         for place, message in enumerate(row.messages):
-            if message["role"] == "assistant" and watch.take(
-                row.messages[:place], message["content"], [next(readings)]
-            ):
+            if message["role"] != "assistant":
+                continue
+            _, counted = watch.take(row.messages[:place], [(message["content"], [next(readings)])])
+            if counted:
                 raised.add(row.id)
     assert set(found.dialogues) == raised
     assert found.of == 5

@@ -83,6 +83,17 @@ def test_thinking_is_read_apart_from_the_answer_that_follows_it(
     assert found.n_tokens == len("Bye.")
 
 
+def test_a_thought_is_left_out_where_the_template_knows_none(
+    llama: LoadedModel, vectors: list[PersonaVector]
+) -> None:
+    plain: list[Message] = [TALK[0], {"role": "assistant", "content": "Bye."}]
+    thinks: list[Message] = [
+        TALK[0],
+        {"role": "assistant", "content": "<think>Hm, so.</think>\n\nBye."},
+    ]
+    assert read_conversation(llama, vectors, thinks) == read_conversation(llama, vectors, plain)
+
+
 def test_a_thought_without_an_answer_has_no_response_reading(
     llama: LoadedModel, vectors: list[PersonaVector]
 ) -> None:

@@ -382,10 +382,21 @@ def test_the_difference_at_equal_lengths_holds_the_truth() -> None:
         length = rng.integers(5, 60, len(prompt))
         shared = rng.normal(size=n)[prompt]
         values = 0.05 * length + shared + 0.3 * rng.normal(size=len(prompt))
-        nothing = np.zeros((len(prompt), 1), np.float32)
-        zeros = np.zeros(len(prompt), np.int64)
-        arrays = (nothing, nothing, nothing, nothing)
-        return Scores(zeros.astype(np.int32), zeros, prompt, length, *arrays, {}, ()), values
+        nothing, zeros = np.zeros((len(prompt), 1), np.float32), np.zeros(len(prompt), np.int64)
+        scores = Scores(
+            dataset=zeros.astype(np.int32),
+            index=zeros,
+            prompt=prompt,
+            n_tokens=length,
+            projection=nothing,
+            value=nothing,
+            rejected_projection=nothing,
+            judged=nothing,
+            groups={},
+            rejects=(),
+            content=(),
+        )
+        return scores, values
 
     held = 0
     for _ in range(200):

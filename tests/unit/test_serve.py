@@ -842,6 +842,20 @@ def test_idle_connections_keep_no_one_out(
     assert text == greedy(llama, tokens=300)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("10.0.0.1", "::ffff:10.0.0.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::1%eth1", True),
+    ],
+)
+def test_a_peer_is_an_address_or_the_network_of_one(one: str, other: str, same: bool) -> None:
+    assert (limits._peer_of((one, 1)) == limits._peer_of((other, 2))) is same
+
+
 def test_a_client_that_never_reads_is_closed(
     served: LoadedModel, vectors: dict[str, PersonaVector], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,15 @@
 """Bundled specs are complete, other people's load, and unsound ones are refused with the place."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from personavec import traits
 from personavec.errors import SpecError
 from personavec.traits import (
     TraitSpec,
@@ -328,3 +332,95 @@ def test_examples_of_eliciting_and_judging_pairs_stay_apart() -> None:
     ):
         with pytest.raises(ValueError, match="example repeats"):
             spec(eliciting, judging, extraction)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"instruction": [{"pos": f"Be odd {i}.", "neg": f"Be even {i}."} for i in range(2000)]},
+            "instruction: Tuple should have at most 500 items",
+        ),
+        (
+            {
+                "questions": {
+                    "extraction": ["A?", "B?"],
+                    "evaluation": [f"{i}?" for i in range(9999)],
+                }
+            },
+            "questions.evaluation: Tuple should have at most 2000 items",
+        ),
+        (
+            {"questions": [f"What is {i}?" for i in range(100_000)]},
+            "questions.extraction: Tuple should have at most 2000 items",
+        ),
+    ],
+    ids=["pairs", "questions", "the reference project's questions"],
+)
+def test_a_spec_that_is_too_large_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message) as raised:
+        load_trait(write(tmp_path, example(**changes)))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_large_spec_is_checked_in_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two million pairs of questions a few are looked at; the one that repeats is found."""
+    rng = random.Random(0)
+    words = [f"{first}{second}ing" for first in "bdfgklmnprst" for second in range(400)]
+    some = [" ".join(rng.sample(words, 3)) for _ in range(4000)]
+    asked = [
+        f"How would you go about {what} in {where}?"
+        for what, where in zip(some[::2], some[1::2], strict=True)
+    ]
+    asked[1999] = asked[17].replace("How would you", "And how would I")
+    pairs = [
+        {
+            "pos": f"Be odd with {' '.join(rng.sample(words, 6))}.",
+            "neg": f"Never {i} at all, be even.",
+        }
+        for i in range(500)
+    ]
+    spec = TraitSpec.model_validate(
+        example(
+            instruction=pairs, questions={"extraction": asked[:1000], "evaluation": asked[1000:]}
+        )
+    )
+    compared = 0
+
+    def counted(first: set[str], second: set[str]) -> float:
+        nonlocal compared
+        compared += 1
+        return overlap(first, second)
+
+    overlap = traits._overlap
+    monkeypatch.setattr(traits, "_overlap", counted)
+    [found] = [flaw for flaw in flaws(spec) if "near-duplicate" in flaw.why]
+    assert (found.part, found.index) == ("evaluation", 999)
+    assert compared < 50 * 2000
+
+
+TEXTS = st.lists(
+    st.lists(
+        st.sampled_from(["how", "why", "tea", "bread", "dense", "goes", "well", "today"]),
+        max_size=7,
+    ),
+    min_size=4,
+    max_size=14,
+    unique_by=lambda words: " ".join(words),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=TEXTS)
+def test_near_repetitions_are_those_that_comparing_all_finds(texts: list[list[str]]) -> None:
+    for least, kind in ((traits._REPEATS, traits._words), (0.5, traits._content)):
+        sets = [kind(" ".join(words)) for words in texts]
+        for number, candidates in enumerate(traits._candidates(sets, least)):
+            alike = {
+                other
+                for other in range(number)
+                if sets[number] and traits._overlap(sets[number], sets[other]) >= least
+            }
+            assert alike <= candidates

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from io import TextIOWrapper
+from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -27,7 +27,7 @@ from personavec.plain import (
     is_deep,
     is_unicode,
     json_text,
-    parse_json,
+    parse_data,
     whole_number,
 )
 
@@ -255,7 +255,7 @@ def _reader(path: Path) -> Callable[[Path], _Numbered]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     """The file's bytes, unpacked where its name ends in .gz."""
     if path.suffix.lower() != ".gz":
         with path.open("rb") as file:
@@ -263,7 +263,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         return
     try:
         with gzip.open(path) as file:
-            yield cast(BinaryIO, file)
+            yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked: {error}") from error
 
@@ -301,7 +301,7 @@ def _layout(path: Path) -> _Layout:
     raise DataError(f"{path} must be a JSON list of objects, or JSON Lines")
 
 
-def _two_lines(file: BinaryIO) -> tuple[bytes, bytes]:
+def _two_lines(file: BufferedIOBase) -> tuple[bytes, bytes]:
     """The first two lines that are not blank; empty where there are none."""
     found: list[bytes] = []
     while len(found) < 2 and (line := file.readline(_CHUNK)):
@@ -316,7 +316,7 @@ def _two_lines(file: BinaryIO) -> tuple[bytes, bytes]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        parse_json(line)
+        parse_data(line)
     except TooDeepError:
         return True
     except ValueError:
@@ -355,7 +355,7 @@ def _jsonl_marks(path: Path) -> Iterator[tuple[int, int]]:
 def _json_object(line: bytes) -> dict[str, Any] | _Bad:
     text = line.decode(errors="replace").rstrip("\r\n")
     try:
-        value = parse_json(line)
+        value = parse_data(line)
     except UnicodeDecodeError as error:
         place = f"byte 0x{line[error.start]:02x} at place {error.start + 1} of the line"
         return _Bad(f"not UTF-8: {place}", text)
@@ -364,13 +364,13 @@ def _json_object(line: bytes) -> dict[str, Any] | _Bad:
     return value if isinstance(value, dict) else _Bad("not a JSON object", text)
 
 
-def _list_items(file: BinaryIO, path: Path) -> Iterator[dict[str, Any] | _Bad]:
+def _list_items(file: BufferedIOBase, path: Path) -> Iterator[dict[str, Any] | _Bad]:
     """The objects of a JSON list, decoded one by one as the file is read."""
     with _named(path):
         yield from _Scanner(file).items()
 
 
-def _object_items(file: BinaryIO, path: Path) -> Iterator[dict[str, Any] | _Bad]:
+def _object_items(file: BufferedIOBase, path: Path) -> Iterator[dict[str, Any] | _Bad]:
     """The rows that a JSON object holds as a list."""
     with _named(path):
         scanner = _Scanner(file)
@@ -415,7 +415,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 class _Scanner:
     """Decodes the values in a JSON file one by one, holding no more than the one at hand."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BufferedIOBase):
         self._file, self._buffer, self._at, self._ended = file, "", 0, False
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._decoder = json.JSONDecoder(parse_int=whole_number)  # type: ignore[arg-type]
@@ -489,7 +489,9 @@ class _Scanner:
 def _csv(path: Path) -> _Numbered:
     csv.field_size_limit(1 << 30)  # a long response is no error
     with _opened(path) as raw:
-        file = TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="surrogateescape")
+        file = TextIOWrapper(
+            cast(BinaryIO, raw), newline="", encoding="utf-8-sig", errors="surrogateescape"
+        )
         lines = _Lines(file)
         reader = csv.DictReader(lines)
         try:

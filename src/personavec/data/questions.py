@@ -7,6 +7,7 @@ from pathlib import Path
 from personavec.data.files import read_rows
 from personavec.data.told import Told
 from personavec.errors import DataError
+from personavec.plain import is_unicode
 
 
 def read_questions(path: Path) -> tuple[list[str], Told]:
@@ -18,7 +19,7 @@ def read_questions(path: Path) -> tuple[list[str], Told]:
     if path.suffix == ".txt":
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        found = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        found = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         if not found:
             raise DataError(f"{path} holds no questions")
         told.readers["lines"] = len(found)
@@ -26,7 +27,7 @@ def read_questions(path: Path) -> tuple[list[str], Told]:
     found = []
     for _, row in read_rows(path):
         question = row.get("question")
-        if isinstance(question, str) and question.strip():
+        if isinstance(question, str) and question.strip() and is_unicode(question):
             found.append(question)
             told.readers["question"] += 1
             told.ignored.update(str(name) for name in row if name not in ("question", "id"))

@@ -27,6 +27,7 @@ from personavec.errors import UsageError
 _HTML = re.compile(
     "</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code)>"
 )
+_START = 3
 _PRIVATE = range(0xF1000, 0xFFFFD)
 
 
@@ -66,11 +67,10 @@ class ControlTokens:
         self._ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(self.strings)))
         # What the tokenizer does not know becomes this one, with or without control strings.
         self._unknown = tokenizer.unk_token_id
-        lengths: dict[str, set[int]] = {}
-        for text in self.strings:
-            lengths.setdefault(text[0], set()).add(len(text))
-        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
-        self._first = re.compile(f"[{re.escape(''.join(self._lengths))}]") if lengths else None
+        # Found by their beginnings, which few other texts have, and then by their lengths.
+        starts = sorted({text[:_START] for text in self.strings}, key=len, reverse=True)
+        self._lengths = {start: _lengths(start, self.strings) for start in starts}
+        self._starts = re.compile("|".join(map(re.escape, starts)) or "(?!)")
         self._beginnings = {text[:n] for text in self.strings for n in range(1, len(text))}
         self._endings = {text[n:] for text in self.strings for n in range(1, len(text))}
         self._longest = max(map(len, self.strings), default=0)
@@ -87,10 +87,9 @@ class ControlTokens:
         """Where control strings stand in a text: from the left, the longest first."""
         found: list[tuple[int, int]] = []
         at = 0
-        for match in self._first.finditer(text) if self._first else ():
+        while match := self._starts.search(text, at):
             start = match.start()
-            if start < at:
-                continue
+            at = start + 1
             for length in self._lengths[match[0]]:
                 if text[start : start + length] in self.strings:
                     at = start + length
@@ -191,6 +190,11 @@ class ControlTokens:
                 found = self._tokenizer(piece, add_special_tokens=False, split_special_tokens=True)
                 ids += found["input_ids"]
         return ids
+
+
+def _lengths(start: str, strings: Iterable[str]) -> list[int]:
+    """How long the strings are, longest first, that may stand where a text begins so."""
+    return sorted({len(t) for t in strings if t[:_START] == start[: len(t)]}, reverse=True)
 
 
 def _ordinary(content: str) -> bool:

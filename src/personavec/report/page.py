@@ -6,6 +6,7 @@ only `Html`, which the functions here return, is markup.
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -93,11 +94,12 @@ def folded(summary: str, *content: Content, open_: bool = False) -> Html:
 
 
 def chart(figure: "go.Figure", title: str, caption: Content = None) -> Html:
-    """A plotly figure, drawn by the page's one script."""
-    drawing = str(figure.to_json())
+    """A plotly figure, drawn by the page's one script; its labels are texts, and hold no links."""
+    found = _labelled(json.loads(str(figure.to_json())))
+    drawing = json.dumps(found, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         drawing = drawing.replace(character, f"\\u{ord(character):04x}")
-    height = json.loads(drawing)["layout"].get("height", 320)
+    height = found["layout"].get("height", 320)
     return element(
         "figure",
         element("h3", title),
@@ -106,6 +108,21 @@ def chart(figure: "go.Figure", title: str, caption: Content = None) -> Html:
         Html(f'<script type="application/json">{drawing}</script>'),
         class_="chart",
     )
+
+
+def _labelled(value: Any) -> Any:
+    """A figure whose texts plotly shows as they are: it would take them for a kind of HTML.
+
+    The line breaks and hover boxes that the charts themselves write are left.
+    """
+    if isinstance(value, str):
+        return _OWN_MARKUP.sub(r"<\1>", html.escape(value, quote=False))
+    if isinstance(value, dict):
+        return {key: _labelled(inner) for key, inner in value.items()}
+    return [_labelled(inner) for inner in value] if isinstance(value, list) else value
+
+
+_OWN_MARKUP = re.compile("&lt;(br|/?extra)&gt;")
 
 
 def document(title: str, *body: Content) -> str:

@@ -18,8 +18,7 @@ import pyarrow as pa
 
 from personavec.data import ColumnMap, RawRow, row_id
 from personavec.errors import SettingsMismatchError
-from personavec.plain import read_json
-from personavec.runs import atomic_write
+from personavec.runs import atomic_write, read_json
 from personavec.screening import parts
 from personavec.screening.score import Columns
 
@@ -118,7 +117,7 @@ def kept_scores(folder: Path) -> tuple[int, int] | None:
     path = folder / _KEPT
     if not path.exists():
         return None
-    record = read_json(path)
+    record = read_json(path, "delete it")
     return record["kept"], record["rows"]
 
 

@@ -27,7 +27,7 @@ def with_thoughts(row: Encoded, kept: str) -> Encoded:
 
 def tell(row: Row) -> str:
     """A row's reader, the columns left out and the notes, as one text to keep and count."""
-    return json.dumps([row.reader, row.ignored, row.notes], ensure_ascii=False)
+    return json.dumps([row.reader, row.ignored, row.notes])
 
 
 def told_in(parts: Iterable[Path]) -> Told:

@@ -179,10 +179,11 @@ class PromptProtocol(H11Protocol):
     _header_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
     _since = 0.0
+    _peer = ""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self._since, self._peer = self.loop.time(), _peer_of(self.client)
         self._make_room()
         self._expect_headers()
 
@@ -212,16 +213,6 @@ class PromptProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def _peer(self) -> str:
-        """Whose connection it is; an IPv6 peer has the network that it can choose addresses in."""
-        if self.client is None:
-            return ""
-        address = ipaddress.ip_address(self.client[0].partition("%")[0])
-        if isinstance(address, ipaddress.IPv4Address):
-            return str(address)
-        return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
-
-    @property
     def _needed(self) -> int:
         """0 without a request, 1 while one comes, 2 while its reply is on the way."""
         if self.cycle is None or self.cycle.response_complete:
@@ -240,7 +231,7 @@ class PromptProtocol(H11Protocol):
             return
         idle = [other for other in most if other._needed < 2 and other is not self]
         victim = min(idle, key=lambda other: (other._needed, other._since), default=self)
-        log.warning("too many connections of %s: one was closed", victim._peer or "a local peer")
+        log.info("too many connections of %s: one was closed", victim._peer or "a local peer")
         victim._abort()
 
     def _expect_headers(self) -> None:
@@ -250,6 +241,16 @@ class PromptProtocol(H11Protocol):
     def _abort(self) -> None:
         """Close at once: what the peer has not taken is not waited for."""
         self.transport.abort()
+
+
+def _peer_of(client: tuple[str, int] | None) -> str:
+    """Whose connection it is; an IPv6 peer has the network that it can choose addresses in."""
+    if client is None:
+        return ""
+    address = ipaddress.ip_address(client[0].partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
 
 
 def _stopped(timer: asyncio.TimerHandle | None) -> None:

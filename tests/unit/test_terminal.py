@@ -1,0 +1,112 @@
+"""What is quoted steers neither the terminal nor the report; a closed pipe ends quietly."""
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+
+from personavec import LoadedModel, PersonaVector, terminal
+from personavec.cli.main import main
+from personavec.report import charts, page
+
+#: Colours, a hidden link, a window's title, C1, and text that runs backwards.
+HOSTILE = "\x1b[31mred \x1b]8;;http://x\x1b\\ \x1b]0;title\x07 \x9b2J \u202etxt.exe\u2066 \x7f"
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _run(*arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "personavec", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+def test_a_screen_of_hostile_names(
+    tmp_path: Path, llama: LoadedModel, random_vector: Callable[..., PersonaVector]
+) -> None:
+    """In a column's name, its values, a file's name and an error; and links in the report."""
+    model = tmp_path / "model"
+    llama.model.save_pretrained(model)
+    llama.tokenizer.save_pretrained(model)
+    random_vector(llama, 1, "one").save(tmp_path / "vector")
+    link = '<a href="http://x.example">free</a>'
+    rows = [
+        {"prompt": f"Say {i}", "completion": "yes", "by": (link, f"[/red]{HOSTILE}")[i % 2]}
+        for i in range(12)
+    ]
+    data = tmp_path / f"data{HOSTILE.replace('/', '')}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["screen", str(data), f"--vectors={tmp_path / 'vector'}", f"--model={model}"]
+    arguments += ["--dtype=float32", "--by=by", f"--out={tmp_path / 'out'}"]
+    with _run(*arguments) as done:
+        out, err = (text.decode() for text in done.communicate())
+    assert done.returncode == 0, err
+    assert not _STEERING.search(out + err)
+    assert r"\x1b[31mred" in out
+    report = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for drawn in re.findall(r'<script type="application/json">(.*?)</script>', report, re.DOTALL):
+        assert "<a" not in json.dumps(json.loads(drawn), ensure_ascii=False)
+    assert '<a href="http' not in report.partition("<script>")[0]
+
+
+def test_an_error_that_quotes_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["screen", f"{HOSTILE}.jsonl", f"--vectors={HOSTILE}"])
+    said = capsys.readouterr()
+    assert "error: " in said.err
+    assert not _STEERING.search(said.out + said.err)
+
+
+def test_json_is_escaped_and_means_the_same() -> None:
+    found = {"name": HOSTILE, "half \ud83d": "\u2028 ü"}
+    text = terminal.shown_json(found)
+    assert not _STEERING.search(text)
+    assert "ü" in text
+    assert json.loads(text) == found
+
+
+def test_markup_in_texts_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    console = terminal.console()
+    table = Table("[red]column", "[/x]")
+    table.add_row(":smile: [bold]", HOSTILE)
+    console.print(table)
+    console.print(f"[/y] {HOSTILE}")
+    shown = capsys.readouterr().out
+    assert not _STEERING.search(shown)
+    for text in ("[red]column", "[/x]", ":smile: [bold]", "[/y]"):
+        assert text in shown
+
+
+def test_chart_labels_hold_no_links_and_show_what_they_say() -> None:
+    names = ['<a href="x">y</a>', "R&D <b>", "&lt;i&gt;"]
+    rows = [
+        {"group": name, "mean": i, "low": None, "high": None, "n": 2}
+        for i, name in enumerate(names)
+    ]
+    drawn = str(page.chart(charts.group_means(rows, "σ"), "Mean"))
+    script = re.search(r'json">(.*)</script>', drawn, re.DOTALL)
+    assert script is not None
+    [trace] = json.loads(script[1])["data"]
+    assert "<extra></extra>" in trace["hovertemplate"]
+    assert "<br>" in trace["customdata"][0]
+    assert {html.unescape(name) for name in trace["y"]} >= set(names)
+    assert not any("<" in name for name in trace["y"])
+
+
+@pytest.mark.parametrize("arguments", [("traits", "show", "evil", "--json"), ("--help",)])
+def test_a_closed_pipe_ends_quietly(arguments: tuple[str, ...]) -> None:
+    """Before anything is written, and after some of it."""
+    for reads in (0, 1):
+        with _run(*arguments, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdout.read(reads)
+            running.stdout.close()
+            assert running.stderr.read() == b""
+        assert running.returncode in (0, 141)
