@@ -17,7 +17,7 @@ from personavec.finetuning.drift import Drift, Probes
 from personavec.runs import lock, lock_file, read_records, remove_leftovers
 from personavec.screening.natural import Naturals
 
-ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(6)]
+ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(60)]
 API = ["--api-model", "nobody", "--api-base", "http://127.0.0.1:9/v1"]
 
 #: The arguments, in which words in capitals are files; what a second process must not touch.
