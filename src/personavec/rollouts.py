@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from personavec.data.thoughts import split_thought
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge
 from personavec.judges.endpoint import Endpoint, Reply, ask
@@ -242,16 +241,14 @@ def _written(task: Task, reply: Reply, seed: int) -> Rollout:
     A thought in the text, or in a field of its own, is no part of the response.
     """
     tokens = ((reply.completion or {}).get("usage") or {}).get("completion_tokens") or 0
-    thought, answer = split_thought(reply.text)
-    message = reply.choice["message"]
-    beside = message.get("reasoning_content") or message.get("reasoning")
-    if beside and isinstance(beside, str):
-        thought = thought or beside
-        # All of its room went into the thought.
-        answer = answer or None
-    state = "unfinished_thought" if answer is None else "unscored" if answer else "empty"
+    state = "unscored" if reply.text else "empty"
     return _rollout(
-        task, answer or "", seed, n_tokens=tokens, state=state, thinking=thought or None
+        task,
+        reply.text,
+        seed,
+        n_tokens=tokens,
+        state="unfinished_thought" if reply.is_all_thought else state,
+        thinking=reply.thought,
     )
 
 

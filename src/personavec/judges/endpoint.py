@@ -175,6 +175,19 @@ class Reply:
         )
 
     @property
+    def thought(self) -> str | None:
+        """What was thought before the answer, in a field of its own or in the text."""
+        fields = (self.choice["message"].get(name) for name in _THOUGHTS)
+        beside = next((text for text in fields if text and isinstance(text, str)), None)
+        return split_thought(self._content())[0] or beside
+
+    @property
+    def is_all_thought(self) -> bool:
+        """Whether it ended before an answer began; only of a request that was answered."""
+        inside = split_thought(self._content())[1] is None
+        return inside or (self.thinks and not self._content())
+
+    @property
     def refusal(self) -> str | None:
         """What the endpoint says where the model or a filter declined to answer."""
         if self.completion is None:
