@@ -9,6 +9,11 @@ from typing import Any
 
 from personavec.data.conversations import Reject, Row
 
+#: Of columns, notes or reasons that a dataset tells one by one. Reasons may name numbers, and
+#: columns may be as many as rows.
+_MOST = 30
+OTHERS = "others"
+
 
 @dataclass
 class Told:
@@ -46,10 +51,16 @@ class Told:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For results.json."""
+        """For results.json: of each kind the most frequent, and the others together."""
         return {
-            "readers": dict(self.readers.most_common()),
-            "ignored_columns": dict(self.ignored.most_common()),
-            "notes": dict(self.notes.most_common()),
-            "rejected": dict(self.rejected.most_common()),
+            "readers": _counts(self.readers),
+            "ignored_columns": _counts(self.ignored),
+            "notes": _counts(self.notes),
+            "rejected": _counts(self.rejected),
         }
+
+
+def _counts(found: Counter[str]) -> dict[str, int]:
+    counts = dict(found.most_common(_MOST))
+    others = found.total() - sum(counts.values())
+    return {**counts, OTHERS: others} if others else counts
