@@ -44,9 +44,9 @@ Over = Literal["conversation", "server"]
 class Rule:
     """How a chart weighs and when it alarms."""
 
-    weight: Annotated[float, Field(gt=0, le=1)]
+    weight: Annotated[float, Field(gt=0, le=1, strict=True)]
     """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
-    limit: Annotated[float, Field(ge=0)]
+    limit: Annotated[float, Field(ge=0, strict=True)]
     """In standard deviations of the average."""
 
 

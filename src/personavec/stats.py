@@ -284,6 +284,8 @@ def _independent(
     if not 0 < share < 1:
         return n_clusters
     error, _ = _cluster_error(array, clusters)
+    if not error:  # every cluster has the same share
+        return n
     upper = (1 + confidence) / 2
     wider = special.stdtrit(n - 1, upper) / special.stdtrit(n_clusters - 1, upper)
     return float(min(n, share * (1 - share) / error**2 * wider**2))

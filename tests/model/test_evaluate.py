@@ -72,7 +72,10 @@ def test_the_embedded_model_is_well_above_chance_on_the_packaged_task(
     [
         (("--coefficient", "1,2", "--vectors", "evil"), "gives 2 numbers for 1"),
         (("--layer", "top", "--vectors", "evil", "--coefficient", "1"), "--layer top"),
-        (("--layer", "31", "--vectors", "evil", "--coefficient", "1"), "layer 31 does not exist"),
+        (
+            ("--layer", "31", "--vectors", "evil", "--coefficient", "1"),
+            "vector has layers 1 to 30",
+        ),
         (("--coefficient", "2"), "need --vectors"),
         (("--vectors", "evil"), "needs --coefficient"),
         (("--questions", "1"), "--questions"),

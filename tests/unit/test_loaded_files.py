@@ -93,7 +93,8 @@ def is_sound(vector: PersonaVector) -> None:
         assert math.isfinite(vector.calibration.ceiling(95.0))
         assert math.isfinite(vector.calibration.forecast(1.0).value)
     if vector.ordinary is not None:
-        assert vector.ordinary.chart().update(vector.ordinary.standardise(1.0, 99)) is None
+        alarm = vector.ordinary.chart().update(vector.ordinary.standardise(1.0, 99))
+        assert alarm is None or alarm.level > alarm.limit
     assert Path("out", vector.trait).resolve().parent == Path("out").resolve()
     vector.other_model_warning("another")
     assert json.dumps(vector.identity)

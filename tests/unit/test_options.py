@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from personavec import LoadedModel, load_trait
+from personavec import LoadedModel, load_trait, load_vector
 from personavec.cli import options
 from personavec.cli.main import main
 from personavec.errors import UsageError
@@ -86,9 +86,11 @@ def test_a_dry_run_that_cannot_count_is_bad_usage(
 
 def test_layers_and_positions_are_read_alike_by_all_commands() -> None:
     assert [options.layers(text) for text in (None, "all", "12")] == [None, "all", 12]
-    for wrong in ("some", "-1", "1.5", ""):
+    for wrong in ("some", "1.5", ""):
         with pytest.raises(UsageError, match="number, or 'all'"):
             options.layers(wrong)
+    with pytest.raises(UsageError, match="layers 1 to 30"):
+        options.check_layer(options.layers("-1"), [load_vector("evil")])
     assert options.positions_of_training("all") == "all"
     with pytest.raises(UsageError, match="response or all"):
         options.positions_of_training("prompt")

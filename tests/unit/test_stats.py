@@ -172,6 +172,9 @@ def test_a_share_of_none_tells_no_more_than_its_clusters() -> None:
     """Twenty rows of one prompt each tell what one row does."""
     clusters = np.repeat(np.arange(10), 20)
     assert clustered_share(np.zeros(200), clusters).high == share_interval(0, 10).high
+    # Clusters that all have the same share tell as much as values alone, and no more.
+    even = clustered_share(np.tile([0, 1], 10), np.repeat(np.arange(10), 2))
+    assert even == share_interval(10, 20)
     assert clustered_share(np.ones(200), clusters).low == share_interval(10, 10).low
     with pytest.raises(DataError, match="share of nothing"):
         clustered_share([], [])

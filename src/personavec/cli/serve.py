@@ -113,12 +113,13 @@ def command(
         log_text=log_text,
     )
     socket, address = bound(host, port)
-    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    for vector in loaded_vectors.values():
-        identity = loaded.identity
-        if warning := vector.other_model_warning(*identity.lineage):
-            log(f"warning: {warning}")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(socket)
+        loaded = options.load_model(model, dtype, device, model_arg, template_arg)
+        for vector in loaded_vectors.values():
+            identity = loaded.identity
+            if warning := vector.other_model_warning(*identity.lineage):
+                log(f"warning: {warning}")
         started = None
         if engine == "vllm":
             given = {"max_num_seqs": rows, **options.key_values(engine_arg, "--engine-arg")}

@@ -40,6 +40,9 @@ def bound(host: str, port: int) -> tuple[socket.socket, str]:
     except OSError as error:
         found.close()
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    except (TypeError, ValueError) as error:  # before the system is asked
+        found.close()
+        raise UsageError(f"--host {host}: this is no name of a host") from error
     name = f"[{host}]" if ":" in host else host
     return found, f"http://{name}:{found.getsockname()[1]}"
 
