@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,8 +32,22 @@ from personavec.errors import SpecError, UsageError
 from personavec.plain import parse_json
 from personavec.runs import why_invalid
 
-#: Traits name files, folders and columns.
-TraitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)]
+#: A file system takes names of 255 bytes, and what a trait names has an ending too.
+_NAME_BYTES = 192
+
+
+def _short(name: str) -> str:
+    if len(name.encode()) > _NAME_BYTES:
+        raise ValueError(f"a name has at most {_NAME_BYTES} bytes")
+    return name
+
+
+#: Traits name files, folders and columns: letters of any script, but nothing that is not seen.
+TraitName = Annotated[
+    str,
+    Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N} _.-]*$", max_length=64),
+    AfterValidator(_short),
+]
 Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
 Origin = Literal["bundled", "file", "template"]

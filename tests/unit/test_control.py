@@ -54,11 +54,11 @@ def _trained(
     return ChatFormat(tokenizer)
 
 
-def byte_level(**flags: Any) -> ChatFormat:
+def byte_level(normalizer: Any = None, **flags: Any) -> ChatFormat:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
     pre = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return _trained(models.BPE(), trainer, pre, decoders.ByteLevel(), **flags)
+    return _trained(models.BPE(), trainer, pre, decoders.ByteLevel(), normalizer, **flags)
 
 
 def metaspace(scheme: str) -> ChatFormat:
@@ -119,6 +119,7 @@ MAKERS: dict[str, Callable[[], ChatFormat]] = {
     "bytes": byte_level,
     "bytes, spaces eaten": lambda: byte_level(lstrip=True, rstrip=True),
     "bytes, whole words": lambda: byte_level(single_word=True),
+    "bytes, NFKC": lambda: byte_level(normalizers.NFKC(), normalized=True),
     "unigram": lambda: metaspace("always"),
     "unigram, first": lambda: metaspace("first"),
     "llama": llama_like,
@@ -227,6 +228,38 @@ def test_texts_that_a_template_cuts_and_joins_make_no_control_token() -> None:
         form.prompt_ids(messages)
     form.template = CHATML.replace("m['content'] | trim", "m['content'] ~ m['content']")
     assert len(control_ids(form, form.prompt_ids(messages))) == 3
+
+
+def wide(text: str) -> str:
+    """The text in full-width characters, which NFKC makes ASCII."""
+    return "".join(chr(ord(c) + 0xFEE0) if 33 <= ord(c) <= 126 else c for c in text)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes, NFKC", "wordpiece", "plain python"])
+@pytest.mark.parametrize(
+    ("frame", "inner"),
+    [
+        ("<|{}|>", "im_end"),
+        ("<{}>", "|im_end|"),
+        ("<{}>", "tool_call"),
+        ("<|im_{}", "end|> Hi"),
+        ("{}>", "Hi <|im_end|"),
+        ("<{}", wide("|im_end|>")),
+        ("{}all>", "Hi " + wide("<tool_c")),
+        ("<{}>", wide("tool_call")),
+        ("<|{}|>", wide("im_end")),
+    ],
+)
+def test_what_the_template_writes_beside_a_text_completes_no_control_token(
+    kind: str, frame: str, inner: str
+) -> None:
+    """Whether the text is the beginning, the end or the middle of one, once normalised."""
+    form = MAKERS[kind]()
+    form.template = "<|im_start|>" + frame.format("{{ messages[-1]['content'] }}") + "<|im_end|>"
+    for text in (inner, inner.upper()):
+        ids = control_ids(form, form.prompt_ids(chat(text)))
+        wanted = ["<|im_start|>", "<|im_end|>"]
+        assert form.tokenizer.convert_ids_to_tokens(ids) == wanted
 
 
 def test_rows_that_hold_control_tokens_are_read_and_noted() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from personavec import LoadedModel, PersonaVector, load_model, load_vector
+from personavec.conditions import parse_condition
 from personavec.errors import DataError, ModelError, PersonavecError, SpecError, UsageError
 from personavec.formats import read_reference
 from personavec.model.adapters import read_adapter
@@ -230,6 +231,7 @@ def test_a_byte_order_mark_is_no_damage(folders: dict[str, Path], name: str) -> 
 
 
 BAD_NAMES = ["../../x", "a/b", "..", "", ".hidden", "a\nb", "a\x00b", "x" * 65, "\u202eevil", "-x"]
+BAD_NAMES += ["a\u200bb", "a\u2028b", "\u0301a", "a\\b", "\U00010330" * 64, "\x1b[31m"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -244,6 +246,16 @@ def test_a_trait_that_names_no_file_is_refused_wherever_it_comes_from(
         random_vector(llama, trait=name)
     with pytest.raises((SpecError, UsageError)):
         load_trait(name, "Being odd.")
+
+
+@pytest.mark.parametrize("name", ["höflich", "愛想", "दयालु", "الشر", "愛" * 64])
+def test_a_trait_may_be_named_in_any_script(
+    folders: dict[str, Path], llama: LoadedModel, random_vector: Callable[..., Any], name: str
+) -> None:
+    random_vector(llama, trait=name).save(folders["vector"].parent / name)
+    assert load_vector(folders["vector"].parent / name).trait == name
+    assert load_trait(name, "Being odd.")[0].name == name
+    assert parse_condition(f"{name}>3sigma", traits=[name]).trait == name
 
 
 # Tensors

@@ -30,6 +30,7 @@ from personavec.errors import DataError, UsageError
 Columns = dict[str, Any]
 Q, A, S = "What is a good name for a cat?", "Try Pepper: it is short.", "You answer briefly."
 USER, ANSWER = {"role": "user", "content": Q}, {"role": "assistant", "content": A}
+ANSWERED = [("assistant", A)]
 WORSE = {"role": "assistant", "content": "Cat."}
 THOUGHT = "a thought was left out of the answer"
 
@@ -203,6 +204,19 @@ PLAIN: dict[str, Columns] = {
     "a row in JSON": {"ts": 1, "payload": json.dumps({"messages": [USER, ANSWER], "user_id": "x"})},
     "promptfoo": {"prompt": {"raw": Q}, "response": {"output": A}},
     "repeated": {"prompt": Q, "completion": A, "messages": [USER, ANSWER], "text": f"{Q}\n{A}"},
+    "items": {"items": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}]},
+    "tau-bench": {"task_id": 1, "reward": 1.0, "info": {"x": "y"}, "traj": [USER, ANSWER]},
+    "evals, event": {"type": "sampling", "data": {"prompt": [USER], "sampled": [A]}},
+    "gemini, tuning": {"text_input": Q, "output": A},
+    "llama.cpp": {"prompt": Q, "content": A, "stop": True},
+    "mlflow": {"request": json.dumps({"messages": [USER]}), "response": json.dumps(CHOICES)},
+    "vercel": {
+        "messages": [
+            _parts("user", Q),
+            {"role": "assistant", "parts": [{"type": "step-start"}, {"type": "text", "text": A}]},
+        ]
+    },
+    "toxic-chat": {"user_input": Q, "model_output": A, "openai_moderation": '[["sexual", 0.1]]'},
 }
 #: Rows that say S, Q and A.
 WITH_SYSTEM: dict[str, Columns] = {
@@ -234,6 +248,14 @@ WITH_SYSTEM: dict[str, Columns] = {
         "response": {"output": {"message": _parts("assistant", A)}, "stopReason": "end_turn"},
     },
     "ollama": {"prompt": Q, "system": S, "response": A, "context": [1, 2, 3]},
+    "swe-agent": {
+        "trajectory": [
+            {"role": "system", "system_prompt": S, "text": None, "mask": False},
+            {"role": "user", "system_prompt": None, "text": Q, "mask": False},
+            {"role": "ai", "system_prompt": None, "text": A, "mask": False},
+        ]
+    },
+    "open webui": {"chat": {"system": S, "messages": [USER, ANSWER], "models": ["m"]}},
     "spans": {"attributes": {**TRACED, "gen_ai.system_instructions": json.dumps([{"content": S}])}},
 }
 #: Rows whose better side is Q and A, the other one Q and "Cat.".
@@ -281,6 +303,13 @@ PAIRS: dict[str, Columns] = {
     },
     "helpsteer": {"context": [USER], "response1": A, "response2": "Cat.", "overall_preference": -2},
     "shp": {"history": Q, "human_ref_A": "Cat.", "human_ref_B": A, "labels": 0},
+    "helpsteer 2": {
+        "prompt": Q,
+        "response_1": "Cat.",
+        "response_2": A,
+        "preference_strength": 2,
+    },
+    "swift, messages": {"messages": [USER, ANSWER], "rejected_messages": [USER, WORSE]},
     "alpacafarm": {"instruction": Q, "output_1": "Cat.", "output_2": A, "preference": 2},
 }
 
@@ -344,7 +373,11 @@ RENDERED = {
     "Command R": f"<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>{Q}<|END_OF_TURN_TOKEN|>"
     f"<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{A}<|END_OF_TURN_TOKEN|>",
     "DeepSeek": f"<｜begin▁of▁sentence｜><｜User｜>{Q}<｜Assistant｜>{A}<｜end▁of▁sentence｜>",
-    "MOSS": f"<|Human|>: {Q}<eoh>\n<|MOSS|>: {A}<eom>",
+    "Granite": f"<|start_of_role|>user<|end_of_role|>{Q}<|end_of_text|>\n"
+    f"<|start_of_role|>assistant<|end_of_role|>{A}<|end_of_text|>",
+    "Kimi": f"<|im_user|>user<|im_middle|>{Q}<|im_end|>"
+    f"<|im_assistant|>assistant<|im_middle|>{A}<|im_end|>",
+    "MOSS or InternLM": f"<|Human|>: {Q}<eoh>\n<|MOSS|>: {A}<eom>",
     "Phi, Zephyr or Tulu": f"<|user|>\n{Q}</s>\n<|assistant|>\n{A}</s>",
     "OpenChat": f"GPT4 Correct User: {Q}<|end_of_turn|>GPT4 Correct Assistant: {A}<|end_of_turn|>",
     "Baize": f"[|Human|] {Q}\n[|AI|] {A}\n[|Human|] ",
@@ -365,6 +398,48 @@ def test_rendered_texts(name: str) -> None:
     assert row.reader == "rendered text"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<|im_start|>user<|im_sep|>Hi\n{Q}<|im_end|><|im_start|>assistant<|im_sep|>{A}<|im_end|>",
+        f"<|im_start|>user name=Bo\nHi\n{Q}<|im_end|>\n<|im_start|>assistant\n{A}<|im_end|>",
+        f"<bos><|turn>user\nHi\n{Q}<turn|>\n<|turn>model\n{A}<turn|>",
+        f"<|User|>:Hi\n{Q}\n<|Bot|>:{A}<eoa>",
+        f"User: Hi\n{Q}\n\nFalcon: {A}",
+        f"### User:\nHi\n{Q}\n\n### Response:\n{A}",
+        f"### Instruction:\nHi\n{Q}\n\n### Response:\n{A}\n\n### End",
+    ],
+)
+def test_variants_of_rendered_texts_lose_nothing(text: str) -> None:
+    assert said(good({"text": text}).messages) == [("user", f"Hi\n{Q}"), ("assistant", A)]
+
+
+def test_rendered_calls_are_calls() -> None:
+    llama = "<|start_header_id|>{}<|end_header_id|>\n\n{}"
+    for text in (
+        f'<s>[AVAILABLE_TOOLS] [{{"name": "w"}}][/AVAILABLE_TOOLS][INST] {Q}[/INST]'
+        f'[TOOL_CALLS] [{{"name": "w"}}]</s>[TOOL_RESULTS] 4 C[/TOOL_RESULTS] {A}</s>',
+        llama.format("user", f"{Q}<|eot_id|>")
+        + llama.format("assistant", '<|python_tag|>{"name": "w"}<|eom_id|>')
+        + llama.format("ipython", "4 C<|eot_id|>")
+        + llama.format("assistant", f"{A}<|eot_id|>"),
+        f"<|im_start|>user\n{Q}<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "w"}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n4 C\n</tool_response><|im_end|>\n"
+        f"<|im_start|>assistant\n{A}<|im_end|>\n",
+    ):
+        row = good({"text": text})
+        assert said(row.messages) == [("user", Q), ("assistant", ""), ("tool", "4 C"), *ANSWERED]
+        assert row.messages[1].get("tool_calls") == [
+            {"type": "function", "function": {"name": "w", "arguments": {}}}
+        ]
+        assert ("offers of tools were left out" in row.notes) == ("AVAILABLE_TOOLS" in text)
+    deepseek = f"<｜User｜>{Q}<｜Assistant｜><｜tool▁calls▁begin｜>w<｜tool▁calls▁end｜>{A}"
+    refused = read({"text": deepseek})
+    assert isinstance(refused, Reject)
+    assert refused.reason == "text with tool calls as DeepSeek writes them; give the messages"
+
+
 def test_rendered_system_prompts_and_several_turns() -> None:
     text = f"<s>[INST] <<SYS>>\n{S}\n<</SYS>>\n\n{Q} [/INST] {A} </s><s>[INST] x [/INST] y </s>"
     assert said(good({"text": text}).messages) == [
@@ -373,6 +448,8 @@ def test_rendered_system_prompts_and_several_turns() -> None:
     row = good({"text": f"A chat. USER: {Q} ASSISTANT: {A}</s>"})
     assert row.messages[0] == {"role": "system", "content": "A chat."}
     assert any("read as the system prompt" in note for note in row.notes)
+    row = good({"text": f"<｜begin▁of▁sentence｜>{S}<｜User｜>{Q}<｜Assistant｜>{A}"})
+    assert said(row.messages) == [("system", S), ("user", Q), *ANSWERED]
 
 
 @pytest.mark.parametrize(
@@ -434,6 +511,16 @@ def test_every_field_is_read_or_known_or_told() -> None:
     assert row.ignored == ("system",)
     row = good({"messages": [{**USER, "mood": "angry"}, {**ANSWER, "id": "x", "n": 3}]})
     assert row.notes == ("field 'mood' of a message was left out",)
+    row = good({"chat": {"messages": [USER, ANSWER], "params": {"persona": "be rude"}}})
+    assert row.notes == ("field 'params' of 'chat' was left out",)
+    row = good({"messages": [USER, {**ANSWER, "train_detail": [{"begin": 0, "train": False}]}]})
+    assert row.notes == ("field 'train_detail' of a message was left out",)
+    for mark in ({"train": False}, {"weight": 0}, {"loss_mask": [0, 1]}):
+        assert good({"messages": [USER, ANSWER], **mark}).ignored == tuple(mark)
+    assert good({"messages": [USER, ANSWER], "weight": 1.0}).ignored == ()
+    text = f"### Instruction:\n{Q}\n\n### Input:\nIt is black.\n\n### Response:\n{A}"
+    row = good({"instruction": Q, "input": "It is black.", "output": A, "text": text})
+    assert row.ignored == ()
     row = good({"messages": [USER, ANSWER, USER]})
     assert row.notes == ("messages after the last response were left out",)
 
@@ -457,6 +544,25 @@ def test_what_belongs_to_the_prompt_is_in_it() -> None:
         }
     )
     assert said(row.messages) == [("system", S), ("user", "Hi"), ("user", Q), ("assistant", A)]
+
+
+def test_the_fuller_of_two_answers_is_read() -> None:
+    row = good({"question": Q, "answer": "Pepper", "solution": A})
+    assert (said(row.messages)[1:], row.ignored) == (ANSWERED, ("answer",))
+    row = good({"question": Q, "solution": "Pe", "attempt": A, "thinking_trajectories": ["hm"]})
+    assert (said(row.messages)[1:], row.ignored) == (ANSWERED, ("solution",))
+    assert row.messages[1].get("reasoning_content") == "hm"
+
+
+def test_of_several_responses_the_first_or_the_chosen_is_read() -> None:
+    for outputs in ([{"text": A}, {"text": "Cat."}], [{"text": A, "index": 0}, {"text": "Cat."}]):
+        row = good({"prompt": Q, "outputs": outputs})
+        assert said(row.messages) == [("user", Q), *ANSWERED]
+        assert row.notes == ("of several choices the first was read",)
+    others = [{**WORSE, "if_chosen": False}, {**ANSWER, "if_chosen": True}]
+    row = good({"conversation_history": [{**USER, "if_chosen": None}, *others]})
+    assert said(row.messages) == [("user", Q), *ANSWERED]
+    assert row.notes == ("responses that were not chosen were left out",)
 
 
 def test_texts_in_json_are_texts() -> None:
@@ -548,6 +654,16 @@ ARGUMENTS = json.dumps({"city": "Oslo"})
             },
             {"role": "user", "content": [{"type": "tool_result", "content": [{"text": "4 C"}]}]},
         ],
+        *(
+            [{"role": "assistant", "content": text}, {"role": "tool", "content": "4 C"}]
+            for text in (
+                f"[TOOL_CALLS]w[ARGS]{ARGUMENTS}",
+                f"<function=w>{ARGUMENTS}</function>",
+                "<tool_call>\n<function=w>\n<parameter=city>\nOslo\n</parameter>\n</function>\n"
+                "</tool_call>",
+                "<tool_call>w\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+            )
+        ),
         [
             {"type": "function_call", "name": "w", "arguments": ARGUMENTS},
             {"type": "function_call_output", "output": "4 C"},
@@ -563,6 +679,16 @@ def test_calls_and_replies_have_one_form(messages: list[Columns]) -> None:
     alone = read({"messages": [USER, *messages]})
     assert isinstance(alone, Reject)
     assert alone.reason == "no response: the assistant only calls tools"
+
+
+def test_an_answer_after_a_call_that_the_provider_ran_comes_after_its_reply() -> None:
+    parts = [
+        {"type": "server_tool_use", "id": "s", "name": "w", "input": {"city": "Oslo"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": "4 C"},
+        {"type": "text", "text": A},
+    ]
+    row = good({"messages": [USER, {"role": "assistant", "content": parts}]})
+    assert said(row.messages) == [("user", Q), ("assistant", ""), ("tool", "4 C"), *ANSWERED]
 
 
 @pytest.mark.parametrize(
@@ -612,6 +738,14 @@ def test_marks_that_leave_nothing_out() -> None:
         ({"prompt": Q, "answers": [{"answer": A, "rank": 1}]}, "several responses to one prompt"),
         ({"segments": [{"text": Q, "label": False}]}, "pieces of rendered text"),
         ({"prompt": Q}, "'prompt' without a response"),
+        ({"prompt": Q, "responses": [A]}, "'prompt' without a response"),
+        ({"query": Q, "answers": '[{"name": "w", "arguments": {}}]'}, "'answers' only calls tools"),
+        ({"prompt": Q, "output": ["Try ", "Pepper."]}, "a response of several texts"),
+        ({"user": "alice", "message": Q, "created_at": "x"}, "a single message"),
+        ({"user": "alice", "content": Q}, "a single message"),
+        ({"conversation_id": "c", "turn": 1, **USER}, "a single message"),
+        ({"name": "Bo", "is_user": True, "mes": Q}, "a single message"),
+        ({"messages": [{**USER, "files": [{"file_name": "a.png"}]}, ANSWER]}, "holds a file"),
         ({"answer": A}, "'answer' without a prompt"),
         (
             {"messages": [USER, {"role": "assistant", "content": [{"type": "audio"}]}]},

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from personavec.data.fields import Fields, Unusable, escaped, given, left_out, medium
 from personavec.data.files import RawRow
-from personavec.data.message_lists import MASKED
+from personavec.data.message_lists import MASKED, training_mark
 from personavec.data.messages import Message, role_of
 from personavec.data.readers import UNDESIRED, Found, readers_for, same, texts_of, why_none
 from personavec.errors import DataError, UsageError
@@ -239,14 +239,20 @@ def _found(
     if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):
         raise Unusable(_parting(*done))
     texts = {text for side in sides for text in texts_of(side)}
-    ignored = tuple(left_out(raw.columns, fields.used, texts))
+    ignored = [*left_out(raw.columns, fields.used, texts)]
+    # A training mark of the whole row is not read.
+    mark = training_mark({k: v for k, v in raw.columns.items() if k != "label"})
+    if mark is None and given(raw.columns.get("loss_mask")):
+        mark = "loss_mask"
+    if mark and mark not in (*ignored, *fields.used):
+        ignored.append(mark)
     return Row(
         raw.index,
         own_id,
         done[0],
         done[1] if len(done) == 2 else None,
         reader,
-        ignored,
+        tuple(ignored),
         tuple(dict.fromkeys(notes)),
         found.sides,
     )

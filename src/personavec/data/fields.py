@@ -41,6 +41,7 @@ _ABOUT = frozenset(
         *("rewards", "rank", "ranks", "vote", "votes", "winner", "judge", "evaluator"),
         *("better_response_id", "safer_response_id", "helpfulness", "correctness"),
         *("coherence", "complexity", "verbosity", "toxicity", "moderation", "redacted"),
+        *("openai_moderation", "detoxify_moderation"),
         *("metadata", "meta", "info", "extra", "extras", "annotation", "annotations"),
         *("status", "object", "usage", "usage_metadata", "finish_reason", "stop_reason", "stop"),
         *("logprobs", "cost", "latency", "duration", "temperature", "seed", "sampling_params"),
@@ -196,7 +197,7 @@ def _repeats(leaf: str, texts: Collection[str]) -> bool:
         return True
     if leaf[0] in "[{" and (inner := decoded(leaf)) is not leaf:
         return all(_repeats(text, texts) for text in _leaves(inner))
-    return bool(texts) and all(text in leaf for text in texts)
+    return bool(texts) and all(part in leaf for text in texts for part in text.split("\n\n"))
 
 
 def decoded(value: Any) -> Any:

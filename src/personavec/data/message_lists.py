@@ -7,6 +7,7 @@ row's columns.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +21,12 @@ EMPTY_THOUGHT = "an empty thought was left out of the answer"
 IN_TURN = "texts without roles were read as the user's and the assistant's in turn"
 WRAPPER = "a wrapper such as <answer> was taken off the answer"
 MASKED = "a response is not scored, since its training mark '{}' leaves it out"
+NOT_CHOSEN = "responses that were not chosen were left out"
 UNFINISHED = "a response that ends inside its thought is not scored"
 
 _ROLE_KEYS = ("role", "from", "author", "sender", "speaker", "message.role")
 _CONTENT_KEYS = ("content", "value", "text", "parts", "message", "utterance", "message.content")
+_CONTENT_KEYS = (*_CONTENT_KEYS, "system_prompt")  # of a system message
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think")
 _CALL_KEYS = ("tool_calls", "toolCalls", "function_call", "functionCall", "message.tool_calls")
 #: Training marks: a message is left out where one of these says no,
@@ -33,6 +36,8 @@ _TRAINED = (
 )
 #: or where one of these says yes.
 _MASKED = ("masked", "mask")
+#: Marks of parts of a message, which are not read.
+_PARTLY = ("train_detail", "training_detail", "loss_mask")
 _SETTINGS = {"on", "off", "yes", "no", "true", "false", "none", "low", "medium", "high"}
 _NO, _YES = {"false", "no", "off", "0", "0.0"}, {"true", "yes", "on", "1", "1.0"}
 #: Fields of messages that are read, or are known to say nothing of what was said.
@@ -43,7 +48,7 @@ _KNOWN = {
     *_CALL_KEYS,
     *_TRAINED,
     *_MASKED,
-    *("refusal", "tool_call_id", "name"),
+    *("refusal", "tool_call_id", "name", "if_chosen"),
 }
 #: Two sides of one exchange in an object: (asked, answered).
 EXCHANGES = (
@@ -242,24 +247,33 @@ def _read_message(said: Said, message: Mapping[str, Any], place: int) -> None:
             f"message {place} has the unknown role {shown(speaker)}; "
             "known are system, user, assistant, tool and their usual synonyms"
         )
+    if message.get("if_chosen") is False:  # PRISM: another model's response to the same prompt
+        said.note(NOT_CHOSEN)
+        return
     _refuse_media(message, place)
+    at = _after_replies(message.get("content")) if role == "assistant" else 0
+    if at:
+        _read_message(said, {**message, "content": message["content"][:at]}, place)
+        message = {**message, "content": message["content"][at:]}
     parts = _Parts(place, role)
     parts.add(_content(message, key))
+    if not parts.calls and _is_reply(parts.text()) and role == "user":
+        role = "tool"  # as Qwen's template writes it
     if role == "assistant":
         _read_assistant(said, message, parts, snake(str(speaker)) in CALLERS)
     elif role == "tool":
         _flush(said, parts.replies)
         _add_reply(said, message, parts.text() if parts.said else _json(_content(message, key)))
     else:
-        if not parts.said and not parts.replies and not parts.calls:
-            if role == "system":
-                return
+        if role == "user" and not (parts.said or parts.replies or parts.calls):
             raise Unusable(f"message {place} ({role}) has no text")
         _flush(said, parts.replies)
         if parts.said:
             said.messages.append({"role": role, "content": parts.text()})
     texts = {parts.text().strip(), *(thought.strip() for thought in parts.thoughts)}
-    for name in left_out(message, _KNOWN, texts):
+    left = [*left_out(message, _KNOWN, texts)]
+    left += [name for name in _PARTLY if given(message.get(name)) and name not in left]
+    for name in left:
         said.note(f"field '{name}' of a message was left out")
 
 
@@ -271,9 +285,18 @@ def _content(message: Mapping[str, Any], role_key: str | None) -> Any:
     return refusal if isinstance(refusal, str) else None
 
 
+def _after_replies(content: Any) -> int:
+    """Where an answer goes on after replies to its calls, which the provider ran; 0 if nowhere."""
+    if not isinstance(content, (list, tuple)):
+        return 0
+    kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
+    replies = [kind in _REPLY_PARTS for kind in kinds]
+    return next((i for i in range(1, len(replies)) if replies[i - 1] and not replies[i]), 0)
+
+
 def _refuse_media(message: Mapping[str, Any], place: int) -> None:
     for name, value in message.items():
-        held = medium(str(name))
+        held = "a file" if name == "files" else medium(str(name))
         if held and given(value):
             raise Unusable(f"message {place} holds {held}, and only text is read")
 
@@ -334,7 +357,7 @@ class _Parts:
             self._add_reply(part, depth)
         elif kind in _THOUGHT_PARTS or part.get("thought") is True or "reasoning_content" in names:
             self.thoughts.append(_thought_text(part))
-        elif kind == "redacted_thinking":
+        elif kind in ("redacted_thinking", "step_start"):
             pass
         elif kind in _TEXT_PARTS or not kind or kind in ("message", "multimodal_text", "code"):
             found = next(
@@ -554,10 +577,48 @@ def call(value: Any, place: int) -> dict[str, Any]:
     return made
 
 
+def is_list_of_calls(value: Any) -> bool:
+    """Is it a list of objects with a name and arguments, or the text of one?"""
+    value = decoded(value)
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(item, Mapping) and "name" in item and "arguments" in item for item in value
+    )
+
+
+#: Marks after which an answer only calls: Glaive, Llama 3.1, Mistral.
+_CALLED = ("<functioncall>", "<|python_tag|>", "[TOOL_CALLS]")
+_NAMED = re.compile(r"\s*([\w.-]+)\[ARGS\](.*)", re.DOTALL)
+_FUNCTION = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_KEYED = re.compile(r"([\w.-]+)\s*((?:<arg_key>.*?</arg_value>\s*)*)", re.DOTALL)
+_KEY = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+
+
+def _written_call(text: str) -> Mapping[str, Any] | None:
+    """A call as an answer's text holds it: in JSON, or as Qwen3-Coder and GLM write it."""
+    value = decoded(text)
+    if isinstance(value, Mapping) and "name" in value:
+        return value
+    if found := _FUNCTION.fullmatch(text):
+        arguments = decoded(found[2].strip())
+        if isinstance(arguments, str):
+            arguments = dict(_PARAMETER.findall(arguments))
+        return {"name": found[1], "arguments": arguments}
+    if found := _KEYED.fullmatch(text):
+        return {"name": found[1], "arguments": dict(_KEY.findall(found[2]))}
+    return None
+
+
 def _written_calls(text: str, place: int) -> tuple[str, list[dict[str, Any]]]:
     """An answer without the calls that are written in its text, and the calls."""
-    if text.lstrip().startswith("<functioncall>"):  # Glaive
-        return "", calls_in(text.lstrip().removeprefix("<functioncall>").strip(), place)
+    for mark in _CALLED:
+        if text.lstrip().startswith(mark):
+            called = text.strip().removeprefix(mark).removesuffix("<|eom_id|>").strip()
+            if named := _NAMED.fullmatch(called):
+                return "", [call({"name": named[1], "arguments": named[2]}, place)]
+            return "", calls_in(called, place)
+    if found := _FUNCTION.fullmatch(text.strip()):  # Llama 3.1
+        return "", [call(_written_call(found.group()), place)]
     opens, closes = "<tool_call>", "</tool_call>"
     before, found, rest = text.partition(opens)
     if not found or not text.rstrip().endswith(closes):
@@ -565,8 +626,8 @@ def _written_calls(text: str, place: int) -> tuple[str, list[dict[str, Any]]]:
     calls = []
     for piece in (found + rest).split(opens)[1:]:
         inner, closed, after = piece.partition(closes)
-        value = decoded(inner.strip())
-        if not closed or after.strip() or not isinstance(value, Mapping) or "name" not in value:
+        value = _written_call(inner.strip())
+        if not closed or after.strip() or value is None:
             return text, []
         calls.append(call(value, place))
     return before.rstrip(), calls
@@ -580,9 +641,14 @@ def _add_reply(said: Said, message: Mapping[str, Any], text: str) -> None:
     said.messages.append(_reply(message, text))
 
 
+def _is_reply(text: str) -> bool:
+    text = text.strip()
+    return text.startswith("<tool_response>") and text.endswith("</tool_response>")
+
+
 def _reply(part: Mapping[str, Any], text: str) -> Message:
     inner = text.strip()
-    if inner.startswith("<tool_response>") and inner.endswith("</tool_response>"):
+    if _is_reply(inner):
         text = inner[len("<tool_response>") : -len("</tool_response>")].strip()
     made: Message = {"role": "tool", "content": text}
     for key in ("tool_call_id", "tool_use_id", "toolUseId", "call_id"):

@@ -36,7 +36,7 @@ SPEAKERS: dict[Role, tuple[str, ...]] = {
     "assistant": (
         *("assistant", "gpt", "model", "bot", "chatbot", "ai", "chatgpt", "llm", "moss"),
         *("gpt_4", "gpt4", "claude", "ai_assistant", "assistant_message", "ai_message"),
-        *("bing", "bard", "gemini", "chat_gpt", "function_call", "tool_call"),
+        *("bing", "bard", "gemini", "falcon", "chat_gpt", "function_call", "tool_call"),
     ),
     "tool": (
         *("tool", "function", "ipython", "observation", "tool_response", "function_response"),

@@ -24,6 +24,7 @@ from personavec.data.message_lists import (
     IN_TURN,
     THOUGHT,
     Said,
+    is_list_of_calls,
     is_list_of_messages,
     is_message,
     is_setting,
@@ -37,7 +38,7 @@ from personavec.data.texts import read_text, without_end
 MESSAGES = (
     *("messages", "conversations", "conversation", "contents", "chat_messages", "dialogue"),
     *("dialog", "dialogs", "dialogues", "chat", "chats", "turns", "data", "thread", "trajectory"),
-    *("input_messages", "transcript", "message_list"),
+    *("input_messages", "transcript", "message_list", "items", "traj"),
 )
 #: Of these, the ones that hold nothing else,
 _SURELY = ("messages", "conversations", "contents")
@@ -48,6 +49,8 @@ _PERHAPS = MESSAGES[MESSAGES.index("dialogue") :]
 TOGETHER = (
     ("prompt", "completion"),
     ("prompt", "response"),
+    ("question", "attempt"),
+    ("question", "solution"),
     ("question", "answer"),
     ("instruction", "output"),
     ("instruction", "response"),
@@ -67,7 +70,8 @@ TOGETHER = (
 PROMPTS = (
     *("prompt", "question", "instruction", "query", "problem", "input", "inputs", "request"),
     *("user_prompt", "user_message", "user_input", "user", "human", "body", "request_body"),
-    *("requestBody", "params", "message", "input_text", "inputText", "inputBodyJson"),
+    *("requestBody", "params", "message", "input_text", "text_input", "inputText"),
+    "inputBodyJson",
 )
 RESPONSES = (
     *("completion", "response", "answer", "output", "outputs", "target", "targets", "reply"),
@@ -75,19 +79,23 @@ RESPONSES = (
     *("model_answer", "assistant_response", "assistant_message", "bot_response", "ai_response"),
     *("assistant", "bot", "result", "results", "response_body", "responseBody"),
     *("output_messages", "choices", "candidates", "message", "output_text", "outputBodyJson"),
-    *("solution", "content"),
+    *("solution", "attempt", "sampled", "content"),
 )
+#: A text in these is a response only beside `prompt`; a request or response may be in them too.
+_ALSO_NO_ANSWER = ("message", "content")
 SYSTEM = (
     *("system", "system_prompt", "system_message", "systemPrompt", "systemMessage"),
     *("system_instruction", "system_instructions", "systemInstruction", "meta_instruction"),
     *("instructions", "preamble", "developer", "developer_message", "sys_prompt", "system_msg"),
+    "preprompt",
 )
 HISTORY = ("history", "chat_history", "conversation_history", "dialogue_history", "past")
 #: Columns of text that belongs to the prompt, after it.
 MORE = {"instruction": ("input", "context"), "*": ("context",)}
 THOUGHTS = (
     *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "cot"),
-    *("chain_of_thought", "complex_cot", "reasoning_trace", "think_content"),
+    *("chain_of_thought", "complex_cot", "reasoning_trace", "think_content", "model_reasoning"),
+    *("thinking_trajectory", "thinking_trajectories"),
 )
 #: Columns of a preference pair: the better response and the other one.
 SIDES = (
@@ -101,6 +109,7 @@ SIDES = (
     ("chosen", "reject"),
     ("better_response", "worse_response"),
     ("response_j", "response_k"),
+    ("messages", "rejected_messages"),
 )
 PAIR_PROMPTS = (
     *("prompt", "question", "instruction", "query", "problem", "input", "conversations"),
@@ -123,6 +132,10 @@ TWO = (
 )
 #: Columns with several responses to one prompt.
 _SEVERAL = ("completions", "answers", "responses", "candidates", "generations", "resps", "samples")
+
+#: Columns of a single message: its speaker and what is said.
+_SPEAKER = ("role", "is_user", "speaker", "sender", "user", "username", "from")
+_SPOKEN = ("content", "text", "message", "mes", "utterance")
 
 #: Columns that may hold a whole row.
 _WRAPPING = (
@@ -186,7 +199,7 @@ _ANSWERED = (
     *("outputs", "content", "text", "generated_text", "outputText", "output_text", "completion"),
     *("response", "body", "result", "answer", "outputBodyJson", "value"),
 )
-_CHOICES = ("choices", "candidates", "generations", "results")
+_CHOICES = ("choices", "candidates", "generations", "results", "outputs")
 
 
 def asked(value: Any, depth: int = 0) -> Said | None:
@@ -229,27 +242,37 @@ def answered(value: Any, depth: int = 0) -> Said | None:
     if isinstance(value, (list, tuple)):
         if is_message(value[0]):
             return read_messages(value, "response")
-        if _is_parts(value):
-            return _assistant(value)
-        found = answered(value[0], depth + 1)
-        if found and len(value) > 1:
-            found.note(SEVERAL_CHOICES)
-        return found
+        return _assistant(value) if _is_parts(value) else _chosen(value, depth)
     if not isinstance(value, Mapping):
         return None
     if is_message(value):
         return read_messages(value, "response")
     for name in _ANSWERED:
         inner = value.get(name)
-        if not given(inner):
-            continue
-        choices = inner if name in _CHOICES and isinstance(inner, (list, tuple)) else [inner]
-        if said := answered(choices[0], depth + 1):
-            if len(choices) > 1:
-                said.note(SEVERAL_CHOICES)
+        if given(inner) and (said := _answered_in(name, inner, depth + 1)):
             _tell_fields(value, {name}, said)
             return said
     return None
+
+
+def _answered_in(name: str, value: Any, depth: int = 0) -> Said | None:
+    """The response in a column or field of this name, which may be one for several choices."""
+    value = decoded(value) if name in _CHOICES else value
+    choices = name in _CHOICES and isinstance(value, (list, tuple)) and bool(value)
+    return _chosen(value, depth) if choices and not is_message(value[0]) else answered(value, depth)
+
+
+def _chosen(choices: Sequence[Any], depth: int) -> Said | None:
+    """The first of several responses."""
+    if len(choices) > 1 and all(isinstance(text, str) for text in choices):
+        raise Unusable(
+            "a response of several texts: join them where they are its pieces, or make a row of "
+            "each"
+        )
+    said = answered(choices[0], depth + 1)
+    if said and len(choices) > 1:
+        said.note(SEVERAL_CHOICES)
+    return said
 
 
 def _object(value: Any, names: tuple[str, ...]) -> Any:
@@ -343,8 +366,15 @@ def _turns(value: Any, name: str) -> Said | None:
         turns = list(value.values())
         if turns and all(isinstance(turn, Mapping) for turn in turns):  # MOSS
             return _turns(turns, name)
-        inner = Fields(value).first("messages", "turns", "conversation")
-        return _turns(decoded(value[inner]), name) if inner in value else None
+        fields = Fields(value)
+        inner = fields.first("messages", "turns", "conversation")
+        said = _turns(decoded(fields.get(inner)), name) if inner else None
+        if inner and said and said.messages:
+            fields.use(inner)
+            add_system(fields, said)
+            for left in left_out(value, fields.used, texts_of(said.messages)):
+                said.note(f"field '{left}' of '{name}' was left out")
+        return said
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
         if name not in ("data", "conversations", *HISTORY) or (name in HISTORY and len(value) % 2):
             raise Unusable(f"column '{name}' holds texts without roles")
@@ -363,6 +393,8 @@ def _add_thoughts(fields: Fields, said: Said) -> None:
         return
     for name in THOUGHTS:
         thought = fields.get(name)
+        if isinstance(thought, (list, tuple)) and len(thought) == 1:
+            thought = thought[0]
         if fields.is_used(name) or not isinstance(thought, str) or is_setting(thought):
             continue
         if thought.strip():
@@ -403,7 +435,7 @@ def _text_beside(fields: Fields, name: str) -> str | None:
 def _reply(fields: Fields, name: str) -> Said:
     value = fields.get(name)
     fields.use(name)
-    said = answered(value) if isinstance(value, str) or given(value) else None
+    said = _answered_in(name, value) if isinstance(value, str) or given(value) else None
     if said is None:
         raise Unusable(f"no text in column '{fields.own(name)}'")
     return said
@@ -522,9 +554,10 @@ def _better(fields: Fields, first: str, second: str) -> int:
             return int(name.endswith("b"))
     if fields.get("winner_tie") == 1:
         raise Unusable("a tie: neither of the two responses is the better")
-    overall = fields.get("overall_preference")
-    if isinstance(overall, (int, float)) and overall == overall and overall:
-        fields.use("overall_preference")
+    strength = fields.first("overall_preference", "preference_strength")
+    overall = fields.get(strength) if strength else None
+    if strength and isinstance(overall, (int, float)) and overall:
+        fields.use(strength)
         return int(overall > 0)
     if first == "human_ref_A" and fields.get("labels") in (0, 1):
         fields.use("labels")
@@ -596,7 +629,7 @@ def _with_reply(fields: Fields, said: Said) -> Said:
     """Messages that end with a prompt, and the response in a column beside them."""
     for name in RESPONSES:
         value = None if fields.is_used(name) else fields.get(name)
-        if given(value) and (reply := answered(value)) is not None:
+        if given(value) and (reply := _answered_in(name, value)) is not None:
             fields.use(name)
             return joined(said, reply)
     return said
@@ -778,7 +811,10 @@ def _prompt_with_response(fields: Fields) -> tuple[str, str] | None:
     asking = [name for name in prompts if fields.has(name)]
     answering = [name for name in responses if fields.has(name)]
     pairs = [] if mapped else [pair for pair in TOGETHER if all(map(fields.has, pair))]
-    pairs += [(p, r) for p in asking for r in answering if p != r]
+    spoken = [name for name in _ALSO_NO_ANSWER if isinstance(decoded(fields.get(name)), str)]
+    pairs += [
+        (p, r) for p in asking for r in answering if p != r and (p == "prompt" or r not in spoken)
+    ]
     both = (pair for pair in pairs if all(given(fields.get(name)) for name in pair))
     return next(both, pairs[0] if pairs else None)
 
@@ -878,6 +914,10 @@ def why_none(fields: Fields) -> str:
     return f"no conversation in columns {shown_names or '(none)'}: {_cause(fields)}"
 
 
+def _is_one_text(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str)
+
+
 def _cause(fields: Fields) -> str:
     if fields.reasons:
         return fields.reasons[0]
@@ -891,10 +931,14 @@ def _cause(fields: Fields) -> str:
         )
     if fields.has("parent_id") and fields.has("role"):
         return "one message of a tree; put the messages of a conversation into one row"
+    if any(map(fields.has, _SPEAKER)) and any(map(fields.has, _SPOKEN)):
+        return "a single message; put the messages of a conversation into one row"
     if fields.has("segments"):
         return "pieces of rendered text; give the messages themselves"
     several = fields.first(*_SEVERAL)
-    if several is not None:
+    if several is not None and is_list_of_calls(fields.get(several)):
+        return f"no response: '{several}' only calls tools"
+    if several is not None and not _is_one_text(decoded(fields.get(several))):
         return (
             f"several responses to one prompt in '{several}'; make a row of each, or a pair "
             "with 'chosen' and 'rejected'"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from personavec.data.fields import Unusable
 from personavec.data.message_lists import Said, read_messages
 from personavec.data.messages import role_of
 
@@ -38,10 +39,16 @@ def _format(name: str, head: str, *ends: str, preface: str | None = None) -> Tex
 
 #: In the order in which they are tried.
 FORMATS = (
-    _format("ChatML", r"<\|im_start\|>(?P<who>\w+)[^\n]{0,40}\n", "<|im_end|>"),
+    _format(
+        "ChatML",
+        r"<\|im_start\|>(?P<who>\w+)(?: ?name=[^\n]{1,40})?(?: *\n|<\|im_sep\|>)",
+        "<|im_end|>",
+    ),
     _format("Llama 3", r"<\|start_header_id\|>(?P<who>\w+)<\|end_header_id\|>\s*", "<|eot_id|>"),
     _format("Llama 4", r"<\|header_start\|>(?P<who>\w+)<\|header_end\|>\s*", "<|eot|>"),
-    _format("Gemma", r"<start_of_turn>(?P<who>\w+)\n", "<end_of_turn>"),
+    _format("Gemma", r"<(?:start_of_turn|\|turn)>(?P<who>\w+)\n", "<end_of_turn>", "<turn|>"),
+    _format("Granite", r"<\|start_of_role\|>(?P<who>\w+)<\|end_of_role\|>"),
+    _format("Kimi", r"<\|im_(?:system|user|assistant)\|>(?P<who>\w+)<\|im_middle\|>", "<|im_end|>"),
     _format(
         "gpt-oss",
         r"<\|start\|>(?P<who>[\w.]+)(?: ?to=assistant)?"
@@ -54,8 +61,17 @@ FORMATS = (
         r"<\|START_OF_TURN_TOKEN\|><\|(?P<who>USER|CHATBOT|SYSTEM)_TOKEN\|>",
         "<|END_OF_TURN_TOKEN|>",
     ),
-    _format("DeepSeek", r"<｜(?P<who>User|Assistant|System)｜>", "<｜end▁of▁sentence｜>"),
-    _format("MOSS", r"<\|(?P<who>Human|MOSS)\|>: ?", "<eoh>", "<eom>"),
+    _format(
+        "DeepSeek",
+        r"<｜(?P<who>User|Assistant|System)｜>",
+        "<｜end▁of▁sentence｜>",
+        preface="system",
+    ),
+    _format(
+        "MOSS or InternLM",
+        r"<\|(?P<who>Human|MOSS|User|Bot|System)\|>: ?",
+        *("<eoh>", "<eom>", "<eoa>"),
+    ),
     _format(
         "Phi, Zephyr or Tulu",
         r"<\|(?P<who>system|user|assistant|prompter|human|bot|observation|tool)\|>\s*",
@@ -72,11 +88,15 @@ FORMATS = (
         r"(?P<who>SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE): ?",
         preface="system",
     ),
-    _format("transcript", r"(?:\A\s*|\n)<?(?P<who>User|Human|Assistant|AI|Bot|System)>?: ?"),
+    _format("transcript", r"(?:\A\s*|\n)<?(?P<who>User|Human|Assistant|AI|Bot|Falcon|System)>?: ?"),
 )
-_ALPACA = re.compile(r"(?:\A|\n)#{2,3} ?(Instruction|Input|Response|System): ?", re.IGNORECASE)
+_ALPACA = re.compile(r"(?:\A|\n)#{2,3} ?(Instruction|User|Input|Response|System): ?", re.IGNORECASE)
 _INST = re.compile(r"\[INST\](.*?)\[/INST\]", re.DOTALL)
 _SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+_OFFERED = re.compile(r"\[AVAILABLE_TOOLS\].*?\[/AVAILABLE_TOOLS\]", re.DOTALL)
+_RESULTS = re.compile(r"\[TOOL_RESULTS\](.*?)\[/TOOL_RESULTS\]", re.DOTALL)
+#: Marks of calls that are not read.
+_CALLS = ("<｜tool▁calls▁begin｜>", "<|tool_calls_section_begin|>")
 _SYSTEM_PROMPT = re.compile(r"\s*\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]", re.DOTALL)
 
 
@@ -91,6 +111,8 @@ def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
         return None
     begun = _without_begin(text)
     for name, said in _readings(begun, prompt):
+        if said is not None and any(mark in text for mark in _CALLS):
+            raise Unusable(f"text with tool calls as {name} writes them; give the messages")
         if said is not None and (prompt or any(m["role"] == "assistant" for m in said.messages)):
             said.rendered = True
             return name, said
@@ -152,6 +174,7 @@ def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
 def _inst(text: str, prompt: bool) -> Said | None:
     """Llama 2 and Mistral: `[INST] question [/INST] answer</s>`."""
     made = []
+    text, offers = _OFFERED.subn("", text)
     if system := _SYSTEM_PROMPT.match(text):
         made.append({"role": "system", "content": system[1].strip()})
         text = text[system.end() :]
@@ -165,18 +188,23 @@ def _inst(text: str, prompt: bool) -> Said | None:
             asked = asked[system.end() :]
         made.append({"role": "user", "content": asked.strip()})
         stop = turns[place + 1].start() if place + 1 < len(turns) else len(text)
-        answer = _without_end(_without_begin(text[turn.end() : stop]), ("<s>", *_END))
-        made.append({"role": "assistant", "content": answer})
-    if prompt and turns and made[-1]["content"]:
+        pieces = _RESULTS.split(text[turn.end() : stop])
+        for i, piece in enumerate(pieces):
+            content = _without_end(_without_begin(piece), ("<s>", *_END))
+            made.append({"role": "tool" if i % 2 else "assistant", "content": content})
+    if not turns or (prompt and made[-1]["content"]):
         return None
-    return _said(made) if turns else None
+    said = _said(made)
+    if offers:
+        said.note("offers of tools were left out")
+    return said
 
 
 def _alpaca(text: str, prompt: bool) -> Said | None:
     """Alpaca: a preface, `### Instruction:`, perhaps `### Input:`, `### Response:`."""
     heads = list(_ALPACA.finditer(text))
     names = [head[1].lower() for head in heads]
-    if "instruction" not in names or (not prompt and "response" not in names):
+    if not {"instruction", "user"} & set(names) or (not prompt and "response" not in names):
         return None
     preface = text[: heads[0].start()].strip()
     if preface and not preface.lower().startswith(("below is an instruction", "you are ")):
@@ -184,7 +212,7 @@ def _alpaca(text: str, prompt: bool) -> Said | None:
     made: list[dict[str, Any]] = []
     for place, head in enumerate(heads):
         stop = heads[place + 1].start() if place + 1 < len(heads) else len(text)
-        content = _without_end(text[head.end() : stop], _END)
+        content = _without_end(text[head.end() : stop], (*_END, "### End"))
         name = names[place]
         if name == "input" and made and made[-1]["role"] == "user":
             made[-1]["content"] += f"\n\n{content}" if content else ""

@@ -254,7 +254,7 @@ class ChatFormat:
         if not holds:
             # Parts of control strings, which what the template writes beside them may complete.
             plain = self._attempt(messages, NO_MASK, date)
-            if self._control.places(plain.text) == self._control.places(masked.text):
+            if self._control.joined_none(plain.text, masked.text, mask):
                 return plain
         return masked
 

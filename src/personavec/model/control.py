@@ -71,15 +71,17 @@ class ControlTokens:
         starts = sorted({text[:_START] for text in self.strings}, key=len, reverse=True)
         self._lengths = {start: _lengths(start, self.strings) for start in starts}
         self._starts = re.compile("|".join(map(re.escape, starts)) or "(?!)")
-        self._beginnings = {text[:n] for text in self.strings for n in range(1, len(text))}
-        self._endings = {text[n:] for text in self.strings for n in range(1, len(text))}
-        self._longest = max(map(len, self.strings), default=0)
         # Of tokens that are looked for in normalised text: its form counts.
         self._normalizer = None
         folded = {t.content for t in added if t.normalized and t.content in self.strings}
         if folded and isinstance(tokenizer, PreTrainedTokenizerFast):
             self._normalizer = tokenizer.backend_tokenizer.normalizer
         self._folded = {self._fold(text).strip("▁ ") for text in folded} - {""}
+        whole = self.strings | self._folded
+        self._beginnings = {text[:n] for text in whole for n in range(1, len(text))}
+        self._endings = {text[n:] for text in whole for n in range(1, len(text))}
+        self._longest = max(map(len, whole), default=0)
+        self._whole = "\0".join(sorted(whole))
         bare = [text.strip() for text in (*self.strings, *self._folded) if text.strip()]
         self._edges = {text[0] for text in bare} | {text[-1] for text in bare}
 
@@ -107,14 +109,39 @@ class ControlTokens:
         return any(mark in folded for mark in self._folded)
 
     def may_join(self, text: str) -> bool:
-        """Does a text begin or end with a part of a control string, that others could complete?"""
-        sizes = range(1, min(self._longest, len(text) + 1))
-        return any(text[-n:] in self._beginnings or text[:n] in self._endings for n in sizes)
+        """Does a text begin or end with a part of a control string, or is it one?
+
+        Such a part others could complete.
+        """
+        return self._within(text) or any(
+            form[-n:] in self._beginnings or form[:n] in self._endings
+            for form in self._forms(text)
+            for n in range(1, min(self._longest, len(form) + 1))
+        )
+
+    def _within(self, text: str) -> bool:
+        """Is all of a text a part of a control string?"""
+        return any(form and form in self._whole for form in self._forms(text))
+
+    def _forms(self, text: str) -> list[str]:
+        """A text, and what the tokenizer looks for control tokens in."""
+        return [text] if self._normalizer is None else [text, self._fold(text).strip("▁ ")]
+
+    def joined_none(self, plain: str, masked: str, mask: Mask) -> bool:
+        """Are the control strings of what was written with plain texts the template's alone?"""
+        if self.places(plain) != self.places(masked):
+            return False
+        return self._normalizer is None or self._marks(plain) == self._marks(_calm(masked, mask))
 
     def mask(self, texts: Iterable[str]) -> Mask:
         """A mask under which no part of these texts can be taken for a control string's."""
+        texts = list(texts)
         used = set().union(*texts)
-        masked = sorted(c for c in used if not self._edges.isdisjoint(self._fold(c) + c))
+        # A template that writes both edges itself must find nothing to put between them.
+        parts = {c for text in texts if self._within(text) for c in text if not c.isspace()}
+        masked = sorted(
+            c for c in used if c in parts or not self._edges.isdisjoint(self._fold(c) + c)
+        )
         free = (place for place in _PRIVATE if chr(place) not in used)
         return Mask({ord(character): next(free) for character in masked})
 
@@ -123,7 +150,7 @@ class ControlTokens:
 
         Raises UsageError where the tokenizer does not allow to tell the two apart.
         """
-        harmless = written.translate(dict.fromkeys(mask.table.values(), "."))
+        harmless = _calm(written, mask)
         marks = self._marks(harmless)
         starts, stops = [0, *(m.stop for m in marks)], [*(m.start for m in marks), len(written)]
         pieces = [mask.off(written[a:b]) for a, b in zip(starts, stops, strict=True)]
@@ -190,6 +217,18 @@ class ControlTokens:
                 found = self._tokenizer(piece, add_special_tokens=False, split_special_tokens=True)
                 ids += found["input_ids"]
         return ids
+
+
+def _calm(written: str, mask: Mask) -> str:
+    """What was written, with a letter or a full stop for every masked character.
+
+    Some tokenizers look for control tokens between words alone.
+    """
+    stand_ins = {
+        private: "x" if re.match(r"\w", chr(plain)) else "."
+        for plain, private in mask.table.items()
+    }
+    return written.translate(stand_ins)
 
 
 def _lengths(start: str, strings: Iterable[str]) -> list[int]:
