@@ -42,7 +42,11 @@ export const reading = (reply, trait) => reply?.readings.find((found) => found.t
  * not fit. What is before the first token, such as thinking, has no number. A character that is
  * split over tokens stands with the first of them, a space that a token's own text lacks with it.
  */
-export function cut(text, tokens) {
+export function cut(text, given) {
+  // A decoder drops the white space of a text's first token.
+  const first = given[0]?.trimStart() ?? "";
+  const dropped = given.length > 0 && !text.startsWith(given[0]) && text.startsWith(first);
+  const tokens = dropped ? [first, ...given.slice(1)] : given;
   // From the end, so that what comes before the answer is what is left.
   const at = [];
   let next = text.length;
