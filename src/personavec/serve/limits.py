@@ -8,7 +8,7 @@ import ipaddress
 import json
 import logging
 import time
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -167,6 +167,13 @@ async def answer_error(error: ApiError, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+@runtime_checkable
+class _Timer(Protocol):
+    """What `call_later` gives: asyncio's handle, or uvloop's."""
+
+    def cancel(self) -> None: ...
+
+
 class PromptProtocol(H11Protocol):
     """HTTP/1.1 that closes connections which hold a place without using it.
 
@@ -176,8 +183,8 @@ class PromptProtocol(H11Protocol):
     idle for longest. One that waits for its reply stays.
     """
 
-    _header_timer: asyncio.TimerHandle | None = None
-    _read_timer: asyncio.TimerHandle | None = None
+    _header_timer: _Timer | None = None
+    _read_timer: _Timer | None = None
     _since = 0.0
     _peer = ""
 
@@ -253,6 +260,6 @@ def _peer_of(client: tuple[str, int] | None) -> str:
     return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
+def _stopped(timer: _Timer | None) -> None:
     if timer is not None:
         timer.cancel()
