@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from personavec.data.conversations import Reject, Row
+
+#: Of reasons, columns and notes, in the results; rows of any shape could have one each.
+_MOST = 100
+#: What a reason says of one row alone: a place in it, or its length.
+_OF_ONE_ROW = re.compile(r"\b(message|line|column|char|position) \d+\b|\A\d+(?= tokens)")
+
+
+def counted(reason: str) -> str:
+    """A reason as it is counted, the same for all its rows: "message N has no text"."""
+    return _OF_ONE_ROW.sub(lambda found: f"{found[1]} N" if found[1] else "N", reason)
 
 
 @dataclass
@@ -24,7 +35,7 @@ class Told:
 
     def add(self, row: Row | Reject) -> None:
         if isinstance(row, Reject):
-            self.rejected[row.reason] += 1
+            self.rejected[counted(row.reason)] += 1
             return
         self.readers[row.reader] += 1
         self.ignored.update(row.ignored)
@@ -48,8 +59,14 @@ class Told:
     def to_dict(self) -> dict[str, Any]:
         """For results.json."""
         return {
-            "readers": dict(self.readers.most_common()),
-            "ignored_columns": dict(self.ignored.most_common()),
-            "notes": dict(self.notes.most_common()),
-            "rejected": dict(self.rejected.most_common()),
+            "readers": _most(self.readers),
+            "ignored_columns": _most(self.ignored),
+            "notes": _most(self.notes),
+            "rejected": _most(self.rejected),
         }
+
+
+def _most(counts: Counter[str]) -> dict[str, int]:
+    common = counts.most_common()
+    rest = sum(n for _, n in common[_MOST:])
+    return dict(common[:_MOST]) | ({f"{len(common) - _MOST} others": rest} if rest else {})
