@@ -112,7 +112,7 @@ def score_file(
 def _replaced(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A note where a file has columns of its own that are called as the scores are."""
     names = [name for name in (*_SCORES, "state") if any(name in row for row in rows)]
-    return [f"the file's own columns {', '.join(names)} were replaced"] if names else []
+    return [f"scores took the place of the file's own: {', '.join(names)}"] if names else []
 
 
 def _earlier(

@@ -212,7 +212,8 @@ def test_columns_that_scores_replace_are_told(tmp_path: Path) -> None:
     assert scored(path, out)[0]["notes"] == []
     again, _ = scored(out, tmp_path / "again.jsonl")
     assert again["notes"] == [
-        "the file's own columns log_odds, trait_score, coherence, spread, mass, state were replaced"
+        "scores took the place of the file's own: "
+        "log_odds, trait_score, coherence, spread, mass, state"
     ]
     again, judge = scored(out, tmp_path / "again.jsonl")
     assert (again["kept"], judge.asked) == (len(ANSWERS), [])
