@@ -28,7 +28,8 @@ from pydantic import (
 )
 
 from personavec.errors import SpecError, UsageError
-from personavec.runs import parse_json, why_invalid
+from personavec.plain import parse_json
+from personavec.runs import why_invalid
 
 #: Traits name files, folders and columns.
 TraitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)]
