@@ -22,6 +22,7 @@ from safetensors.torch import save
 from personavec.data import Message, RawRow, Reject, Row, Told, parse_row, read_rows
 from personavec.data.message_lists import THOUGHT
 from personavec.data.thoughts import split_thought
+from personavec.data.told import counted
 from personavec.errors import DataError
 from personavec.judges.base import Judge, last_answer
 from personavec.model.capture import capture_means
@@ -95,7 +96,7 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
                 found.rejected.append(
                     {"file": str(path), "row": row_number, "why": str(why), "content": row}
                 )
-                told.rejected[str(why)] += 1
+                told.rejected[counted(str(why))] += 1
                 continue
             found.rollouts.append(taken.rollout)
             found.prompt_ids[taken.rollout.id] = taken.prompt

@@ -151,7 +151,7 @@ def _write(
             bar.advance(1)
         # The first draft ties the folder to its settings: before it, nothing stands in the way
         # of trying another author.
-        claim(out, settings)
+        claim(out, settings, beside=UNUSABLE_FILE)
         atomic_write(path, spec.model_dump_json(indent=2))
         return spec
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec.data import RawRow, Told, fingerprint, raw_rows, source_name
+from personavec.data.told import counted
 from personavec.errors import DataError, UsageError
 from personavec.finetuning.flaws import flawed, parse
 from personavec.finetuning.sets import LEVELS, Level, set_row, write_set
@@ -86,7 +87,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
                 found.append(_ready(raw, config) if ready_made else _worked(raw, config))
             except DataError as why:
                 rejected.append({"row": raw.number, "file": raw.source, "why": str(why)})
-                told.rejected[str(why)] += 1
+                told.rejected[counted(str(why))] += 1
                 continue
             told.readers["right and flawed answers" if ready_made else "worked answers"] += 1
             told.ignored.update(name for name in raw.columns if name not in used)

@@ -103,10 +103,16 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
-        "notes": judge_notes(judge),
+        "notes": [*judge_notes(judge), *_replaced(rows)],
         "data": {path.name: Told.of(parsed).to_dict()},
         "out": str(out),
     }
+
+
+def _replaced(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A note where a file has columns of its own that are called as the scores are."""
+    names = [name for name in (*_SCORES, "state") if any(name in row for row in rows)]
+    return [f"scores took the place of the file's own: {', '.join(names)}"] if names else []
 
 
 def _earlier(

@@ -29,6 +29,7 @@ from personavec.data import (
     raw_rows,
     source_name,
 )
+from personavec.data.told import counted
 from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError
 from personavec.model.engine.base import Engine
@@ -220,7 +221,7 @@ def _read(
                 yield number, raws, [_encode(loaded, raw, config) for raw in raws]
 
     with progress.bar(f"reading {name}", total) as bar, _gathered(folder, name, rejects):
-        bar.advance(min(total, len(done) * WINDOW))
+        bar.advance(sum(min(WINDOW, total - number * WINDOW) for number in done))
         for number, raws, rows in parts.ahead(prepared()):
             encoded = [row for row in rows if isinstance(row, Encoded)]
             readings = read_encoded(
@@ -266,8 +267,10 @@ def _gathered(folder: Path, name: str, rejects: Path) -> Iterator[None]:
 def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[int], int]:
     """The windows whose part is whole, and how many rows they reject; other parts are deleted."""
     done: dict[int, int] = {}
+    last = -1
     for path in parts.parts(folder):
         number = int(path.stem)
+        last = max(last, number)
         table = parts.read_part(path, ("index",))
         about = (table.schema.metadata if table is not None else None) or {}
         rows, bad = (int(about.get(name, -1)) for name in (b"rows", b"rejects"))
@@ -277,9 +280,8 @@ def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[in
             done[number] = bad
         else:
             path.unlink()
-            progress.say(f"{path} was damaged: its rows are read again")
-    if lost := max(done, default=-1) + 1 - len(done):
-        progress.say(f"{lost} parts of {folder} were missing: their rows are read again")
+    if again := last + 1 - len(done):
+        progress.say(f"missing or damaged parts of {folder} are read again ({again})")
     return set(done), sum(done.values())
 
 
@@ -295,7 +297,7 @@ def _told(out: Path, dataset: str) -> Told:
     """What reading the log has to tell, from what is kept of the rows that were read and not."""
     told = told_in(parts.parts(out / "run"))
     rejects = (r for r in read_records(out / "rejects.jsonl") if r["dataset"] == dataset)
-    told.rejected.update(record["reason"] for record in rejects)
+    told.rejected.update(counted(record["reason"]) for record in rejects)
     return told
 
 

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from personavec.errors import DataError, SettingsMismatchError, StorageError
+from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.plain import parse_json
 
 if TYPE_CHECKING:
@@ -219,13 +219,25 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 # Folders
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def _refuse_files_in(folder: Path, known: str | None) -> None:
+    with _storage_errors(folder):
+        names = sorted(at.name for at in folder.iterdir()) if folder.is_dir() else []
+    if own := [name for name in names if not name.startswith(".") and name != known]:
+        raise UsageError(
+            f"{folder} holds {own[0]!r} but no {MANIFEST}, so it is no run's folder; use another "
+            "--out, or an empty folder"
+        )
+
+
+def claim(folder: Path, settings: Mapping[str, Any], *, beside: str | None = None) -> None:
     """Tie a folder to the settings of its run, kept in `manifest.json`.
 
-    The first call writes them. Later calls raise SettingsMismatchError unless they are the same as
-    JSON (a tuple equals a list). A run that another version of this package began continues with
-    a warning on stderr, unless the format of its files has changed. Hold `lock` around it if two
-    processes may come first.
+    The first call writes them, into a folder that holds nothing yet but hidden files: what else
+    lies there would be written over, or taken for a part of this run, unless it is the file that is
+    called `beside`. Raises UsageError where there is any. Later calls raise
+    SettingsMismatchError unless they are the same as JSON (a tuple equals a list). A run that
+    another version of this package began continues with a warning on stderr, unless the format of
+    its files has changed. Hold `lock` around it if two processes may come first.
     """
     path = folder / MANIFEST
     begun = {"format": FORMAT, "version": metadata.version("personavec")}
@@ -234,6 +246,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
         with _storage_errors(path):
             found = path.read_bytes()
     except FileNotFoundError:
+        _refuse_files_in(folder, beside)
         atomic_write(path, encoded + b"\n")
         return
     try:

@@ -17,7 +17,6 @@ from personavec.data import (
     RawRow,
     Reject,
     Row,
-    Told,
     fingerprint,
     kind_of,
     parse_row,
@@ -265,12 +264,3 @@ def test_a_fingerprint_changes_with_the_content_alone(tmp_path: Path) -> None:
     data[-5] ^= 1
     path.write_bytes(bytes(data))
     assert fingerprint(path) != before
-
-
-def test_what_is_told_is_short_and_loses_no_row() -> None:
-    told = Told.of(Reject(n, str(n), f"{n} tokens, too many") for n in range(100))
-    told.add(Reject(100, "100", "5 tokens, too many"))
-    rejected = told.to_dict()["rejected"]
-    assert len(rejected) == 31
-    assert next(iter(rejected.items())) == ("5 tokens, too many", 2)
-    assert sum(rejected.values()) == 101

@@ -146,6 +146,16 @@ def test_a_thought_is_trained_on_as_the_template_writes_it(
     assert told["notes"] == {"a thought was trained on with its answer": 1}
 
 
+def test_of_a_pair_the_better_response_is_trained_on_and_told(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}))
+    text, _, told = trained(fresh("llama"), path)
+    assert ("Hello." in text, "No." in text) == (True, False)
+    assert told["notes"] == {"of a preference pair only the better response was trained on": 1}
+
+
 @pytest.mark.parametrize("reply", THINKS)
 def test_a_thought_that_the_template_cannot_write_is_left_out_and_told(
     llama: LoadedModel, tmp_path: Path, reply: dict[str, str]

@@ -207,6 +207,18 @@ def test_rows_that_are_not_judged_say_why(tmp_path: Path) -> None:
     assert sum(found["data"]["rows.jsonl"]["rejected"].values()) == 4
 
 
+def test_columns_that_scores_replace_are_told(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
+    assert scored(path, out)[0]["notes"] == []
+    again, _ = scored(out, tmp_path / "again.jsonl")
+    assert again["notes"] == [
+        "scores took the place of the file's own: "
+        "log_odds, trait_score, coherence, spread, mass, state"
+    ]
+    again, judge = scored(out, tmp_path / "again.jsonl")
+    assert (again["kept"], judge.asked) == (len(ANSWERS), [])
+
+
 def test_a_named_column_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(FORMS["messages"]) + "\n")

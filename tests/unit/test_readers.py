@@ -16,6 +16,7 @@ from personavec.data import (
     RawRow,
     Reject,
     Row,
+    Told,
     check_columns,
     is_unicode,
     kind_of,
@@ -26,6 +27,7 @@ from personavec.data.messages import SPEAKERS, role_of
 from personavec.data.readers import MESSAGES, PROMPTS, READERS, RESPONSES, SIDES, SYSTEM, TWO
 from personavec.data.texts import FORMATS
 from personavec.errors import DataError, UsageError
+from personavec.report.reading import reading_lines
 
 Columns = dict[str, Any]
 Q, A, S = "What is a good name for a cat?", "Try Pepper: it is short.", "You answer briefly."
@@ -563,6 +565,22 @@ def test_of_several_responses_the_first_or_the_chosen_is_read() -> None:
     row = good({"conversation_history": [{**USER, "if_chosen": None}, *others]})
     assert said(row.messages) == [("user", Q), *ANSWERED]
     assert row.notes == ("responses that were not chosen were left out",)
+
+
+def test_what_is_told_is_counted_by_its_kind() -> None:
+    rows = [read({"messages": [USER, ANSWER] * n + [{"role": "x"}]}) for n in (1, 2, 3)]
+    rows += [Reject(0, "a", f"{n} tokens, more than the 512 allowed") for n in (600, 700)]
+    rows += [read({"prompt": Q, "completion": A, f"column_{i}x": "text"}) for i in range(300)]
+    told = Told.of(rows).to_dict()
+    (unknown, n), (long, m) = told["rejected"].items()
+    assert unknown.startswith("message N has the unknown role 'x'")
+    assert (long, n, m) == ("N tokens, more than the 512 allowed", 3, 2)
+    assert len(told["ignored_columns"]) == 101
+    assert told["ignored_columns"]["200 others"] == 200
+    lines = reading_lines({"logs": told})
+    assert lines[0] == "logs: read as prompt and response (300)"
+    assert lines[2].startswith("logs: rejected: message N has the unknown role")
+    assert lines[2].endswith("; N tokens, more than the 512 allowed (2)")
 
 
 def test_texts_in_json_are_texts() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personavec.errors import DataError, SettingsMismatchError, StorageError
+from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.runs import (
     append_records,
     atomic_path,
@@ -204,6 +204,21 @@ def test_another_version_goes_on_with_a_warning_unless_its_files_are_others(
         path.write_text(json.dumps({**record, "personavec": earlier}))
         with pytest.raises(SettingsMismatchError, match="another version of personavec"):
             claim(tmp_path, {"seed": 0})
+
+
+def test_claim_refuses_a_folder_that_holds_other_files(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("")
+    own = tmp_path / "rows.jsonl"
+    own.write_text("{}\n")
+    with pytest.raises(UsageError, match=r"holds 'rows\.jsonl' but no manifest\.json"):
+        claim(tmp_path, {"seed": 0})
+    assert not (tmp_path / "manifest.json").exists()
+    claim(tmp_path, {"seed": 0}, beside="rows.jsonl")
+    claim(tmp_path, {"seed": 0})
+    # Of a run whose manifest is lost nobody knows which settings its files have.
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"rows\.jsonl"):
+        claim(tmp_path, {"seed": 1})
 
 
 def test_claim_under_a_file_or_over_a_broken_manifest_is_one_line(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def score(
         print_json(found)
         _check_scored(found)
         return
-    options.print_reading(found["data"])
+    # The states below tell of rows that could not be read.
+    options.print_reading({k: told | {"rejected": {}} for k, told in found["data"].items()})
     console.print(
         f"{found['scored']} of {found['rows']} rows scored for {spec.name}, "
         f"{found['share_above_50']:.0%} above 50; written to {found['out']}"

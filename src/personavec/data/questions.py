@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from personavec.data.files import read_rows
-from personavec.data.told import Told
+from personavec.data.told import Told, counted
 from personavec.errors import DataError
 from personavec.plain import is_unicode
 
@@ -32,7 +32,7 @@ def read_questions(path: Path) -> tuple[list[str], Told]:
             told.readers["question"] += 1
             told.ignored.update(str(name) for name in row if name not in ("question", "id"))
         else:
-            told.rejected[row.get("_error") or "no text in column 'question'"] += 1
+            told.rejected[counted(row.get("_error") or "no text in column 'question'")] += 1
     if not found:
         raise DataError(f"{path} has no column 'question' with texts")
     return found, told

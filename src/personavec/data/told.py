@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,10 +10,15 @@ from typing import Any
 
 from personavec.data.conversations import Reject, Row
 
-#: Of columns, notes or reasons that a dataset tells one by one. Reasons may name numbers, and
-#: columns may be as many as rows.
-_MOST = 30
-OTHERS = "others"
+#: Of reasons, columns and notes, in the results; rows of any shape could have one each.
+_MOST = 100
+#: What a reason says of one row alone: a place in it, or its length.
+_OF_ONE_ROW = re.compile(r"\b(message|line|column|char|position) \d+\b|\A\d+(?= tokens)")
+
+
+def counted(reason: str) -> str:
+    """A reason as it is counted, the same for all its rows: "message N has no text"."""
+    return _OF_ONE_ROW.sub(lambda found: f"{found[1]} N" if found[1] else "N", reason)
 
 
 @dataclass
@@ -29,7 +35,7 @@ class Told:
 
     def add(self, row: Row | Reject) -> None:
         if isinstance(row, Reject):
-            self.rejected[row.reason] += 1
+            self.rejected[counted(row.reason)] += 1
             return
         self.readers[row.reader] += 1
         self.ignored.update(row.ignored)
@@ -53,14 +59,14 @@ class Told:
     def to_dict(self) -> dict[str, Any]:
         """For results.json: of each kind the most frequent, and the others together."""
         return {
-            "readers": _counts(self.readers),
-            "ignored_columns": _counts(self.ignored),
-            "notes": _counts(self.notes),
-            "rejected": _counts(self.rejected),
+            "readers": _most(self.readers),
+            "ignored_columns": _most(self.ignored),
+            "notes": _most(self.notes),
+            "rejected": _most(self.rejected),
         }
 
 
-def _counts(found: Counter[str]) -> dict[str, int]:
-    counts = dict(found.most_common(_MOST))
-    others = found.total() - sum(counts.values())
-    return {**counts, OTHERS: others} if others else counts
+def _most(counts: Counter[str]) -> dict[str, int]:
+    common = counts.most_common()
+    rest = sum(n for _, n in common[_MOST:])
+    return dict(common[:_MOST]) | ({f"{len(common) - _MOST} others": rest} if rest else {})

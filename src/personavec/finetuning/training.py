@@ -38,6 +38,8 @@ from personavec.progress import Progress
 from personavec.screening.encode import Text, encode
 from personavec.screening.telling import with_thoughts
 
+PAIR = "of a preference pair only the better response was trained on"
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -355,7 +357,8 @@ def read_training_rows(
                     "every row has"
                 )
             parts[parsed.index] = str(raw.columns[by])
-        rows.append(replace(parsed, rejected=None))
+        notes = (*parsed.notes, PAIR) if parsed.rejected else parsed.notes
+        rows.append(replace(parsed, rejected=None, notes=notes))
     if not rows:
         first = f": row {rejects[0].id}: {rejects[0].reason}" if rejects else ""
         raise DataError(f"{source}: none of its {len(rejects)} rows can be trained on{first}")

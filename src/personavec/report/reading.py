@@ -13,7 +13,7 @@ _LISTED = 12
 
 
 def reading_lines(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line a dataset, and a second one where rows were changed or columns left out."""
+    """How each dataset was read, with lines for what was left out, changed or rejected."""
     lines = []
     for name, told in data.items():
         lines.append(f"{name}: read as {_listed(told['readers'].items()) or 'nothing'}")
@@ -24,6 +24,8 @@ def reading_lines(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]
         if parts:
             lines.append(f"{name}: {'; '.join(parts)}")
+        if told["rejected"]:
+            lines.append(f"{name}: rejected: {_listed(told['rejected'].items(), '; ')}")
     return lines
 
 
@@ -43,8 +45,8 @@ def reading_section(data: Mapping[str, Mapping[str, Any]]) -> Html | None:
     )
 
 
-def _listed(counts: Iterable[tuple[str, int]]) -> str:
+def _listed(counts: Iterable[tuple[str, int]], between: str = ", ") -> str:
     found = list(counts)
     shown = [f"{what or 'columns'} ({n:,})" for what, n in found[:_LISTED]]
     rest = len(found) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+    return between.join(shown) + (f" and {rest} more" if rest else "")

@@ -147,7 +147,7 @@ def _told(dataset: Dataset, settled: Settled, *, on_cluster: bool) -> list[str]:
     again = settled.damaged + (0 if on_cluster else settled.missing)
     if again:
         told.append(
-            f"{again} parts of {dataset.name}'s scores were missing or damaged: made again."
+            f"{dataset.name}: missing or damaged parts of its scores were made again ({again})."
         )
     return told
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from personavec.data import Row, Told
 from personavec.data.message_lists import THOUGHT
+from personavec.data.told import counted
 from personavec.screening.encode import Encoded
 
 
@@ -37,7 +38,8 @@ def told_in(parts: Iterable[Path]) -> Told:
         there = set(pq.read_schema(path).names) & {"told", "reason"}
         table = pq.read_table(path, columns=sorted(there))
         if "reason" in there:
-            found.rejected += _counts(table.column("reason"))
+            for reason, n in _counts(table.column("reason")).items():
+                found.rejected[counted(reason)] += n
         for text, n in _counts(table.column("told")).items() if "told" in there else ():
             reader, ignored, notes = json.loads(text)
             found.readers[reader] += n
