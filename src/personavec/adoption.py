@@ -27,10 +27,10 @@ from personavec.judges.base import Judge, last_answer
 from personavec.model.capture import capture_means
 from personavec.model.chat import Turns, chat
 from personavec.model.loading import LoadedModel
-from personavec.plain import json_text
+from personavec.plain import json_text, parse_json
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
-from personavec.runs import atomic_write, parse_json
+from personavec.runs import atomic_write
 from personavec.traits import POLARITIES, TraitSpec
 
 #: Rollouts whose activations are written to disk together.

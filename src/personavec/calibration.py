@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError, UsageError
-from personavec.runs import parse_json, why_invalid
+from personavec.plain import parse_json
+from personavec.runs import why_invalid
 from personavec.stats import Interval
 
 #: The file's name, in the vector's folder.

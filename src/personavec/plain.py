@@ -10,7 +10,7 @@ import base64
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,26 @@ def parse_data(text: str | bytes) -> Any:
     if is_deep(value, text):
         raise TooDeepError
     return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text of the package's own files holds. Raises ValueError, in a few words.
+
+    Stricter than `parse_data`: a lone surrogate, which UTF-8 cannot hold, is refused.
+    """
+    value = parse_data(text)
+    level = [value]
+    while level:
+        if not all(is_unicode(each) for each in level if isinstance(each, str)):
+            raise ValueError("a lone surrogate, which is no character")
+        level = [inner for outer in level for inner in _inside(outer)]
+    return value
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
 
 
 class TooDeepError(ValueError):

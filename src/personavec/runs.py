@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError
+from personavec.plain import parse_json
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -38,9 +39,6 @@ FORMAT = 2
 _BEGUN = "personavec"
 _BLOCK = 1 << 16
 _UNSET = object()
-#: What JSON may nest: no file of ours nears it, and whatever walks the value stays within it.
-_DEEPEST = 100
-_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Names that `atomic_path` gives to what is not finished.
 _ASIDE = re.compile(r"\.[0-9a-f]{8}\.tmp\..+")
 #: Folders within a run's folder in which such a file may lie.
@@ -48,34 +46,6 @@ _LEVELS = 3
 
 
 # JSON
-
-
-def parse_json(text: bytes | str) -> Any:
-    """The JSON value in a text; a byte order mark is no part of it.
-
-    Raises ValueError, in a few words, for anything else, and for what is nested too deeply.
-    """
-    try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
-        value = json.loads(text.removeprefix("\ufeff"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    level = [value]
-    for _ in range(_DEEPEST):
-        if not level:
-            return value
-        for text in level:
-            if isinstance(text, str) and not text.isascii() and _SURROGATE.search(text):
-                raise ValueError("a lone surrogate, which is no character")
-        level = [inner for outer in level for inner in _inside(outer)]
-    raise ValueError(f"nested more than {_DEEPEST} deep")
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return value if isinstance(value, list) else ()
 
 
 def read_as(path: Path, kind: Callable[..., _T], remedy: str) -> _T:

@@ -30,7 +30,8 @@ from pydantic import (
 )
 
 from personavec.errors import SpecError, UsageError
-from personavec.runs import parse_json, why_invalid
+from personavec.plain import parse_json
+from personavec.runs import why_invalid
 
 #: A file system takes names of 255 bytes, and what a trait names has an ending too.
 _NAME_LENGTH, _NAME_BYTES = 64, 192

@@ -22,7 +22,8 @@ from personavec import calibration, drift
 from personavec.calibration import Calibration
 from personavec.drift import Ordinary
 from personavec.errors import DataError, UsageError, VectorMismatchError
-from personavec.runs import atomic_write, parse_json, why_invalid
+from personavec.plain import parse_json
+from personavec.runs import atomic_write, why_invalid
 from personavec.traits import TraitName, check_trait_name
 
 FORMAT = 1

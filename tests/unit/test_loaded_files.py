@@ -26,8 +26,9 @@ from personavec.errors import DataError, ModelError, PersonavecError, SpecError,
 from personavec.formats import read_reference
 from personavec.model.adapters import read_adapter
 from personavec.model.snapshots import snapshot_of_gguf
+from personavec.plain import parse_json
 from personavec.report.extraction import vector_report
-from personavec.runs import claim, parse_json
+from personavec.runs import claim
 from personavec.traits import BUNDLED, load_trait
 from personavec.vectors import bundled_vectors, vector_folder
 

@@ -21,7 +21,7 @@ from personavec.model.loading import (
     wrap_model,
 )
 from personavec.model.snapshots import EMBEDDED
-from personavec.runs import parse_json
+from personavec.plain import parse_json
 
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError, StorageError
+from personavec.plain import parse_json
 from personavec.progress import Bar, Progress
-from personavec.runs import atomic_write, cache_folder, parse_json
+from personavec.runs import atomic_write, cache_folder
 
 #: What decides a model's answers, of the files in its folder. Cards, logs and the state of a
 #: trainer do not.
