@@ -273,12 +273,8 @@ def _ours(row: Mapping[str, Any], loaded: LoadedModel) -> _Taken:
     defaults = {"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"}
     try:
         rollout = from_record({"n_tokens": 0, **defaults, **kept})
-    except (TypeError, ValueError) as error:
+    except DataError as error:
         raise _Rejection(f"not a rollout of this version: {error}") from error
-    if not isinstance(rollout.id, str) or not isinstance(rollout.system, str | None):
-        raise _Rejection("its id or system prompt is no text")
-    if not all(isinstance(i, int) for i in (*rollout.response_ids, *rollout.thinking_ids)):
-        raise _Rejection("its token ids are no numbers")
     if loaded.chat.decode(rollout.response_ids) != response:
         raise _Rejection("its token ids are another model's")
     scores = {name: _score(row, name) for name in ("trait_score", "coherence")}

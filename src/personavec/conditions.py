@@ -70,7 +70,7 @@ def parse_condition(
     if traits is not None and trait not in traits:
         raise UsageError(
             f"condition {text!r}: no vector for trait {trait!r} here; there are "
-            f"{', '.join(sorted(traits))}"
+            f"{', '.join(sorted(traits)) or 'none'}"
         )
     chosen: Unit = unit or "sigma"  # type: ignore[assignment]
     if chosen not in units:

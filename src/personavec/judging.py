@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,6 +132,8 @@ def _earlier(
         raise UsageError(f"--out {out} was not written by 'judges score'; write to another file")
     scores: dict[str, list[dict[str, Any]]] = {}
     for record in reversed(records):
+        if not _sound(record):
+            continue
         added = {name: record[name] for name in (*_SCORES, "state")}
         scores.setdefault(_judged(record, columns), []).append(added)
     found = {
@@ -141,6 +144,14 @@ def _earlier(
     if records and not found:
         raise UsageError(f"--out {out} holds scores of other rows; write to another file")
     return found
+
+
+def _sound(record: dict[str, Any]) -> bool:
+    """Whether its scores are what its state says; one that was damaged is judged again."""
+    found = [record[name] for name in _SCORES if record[name] is not None]
+    if record["state"] == "scored" and record["trait_score"] is None:
+        return False
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in found)
 
 
 def _judged(row: dict[str, Any], columns: tuple[str, str]) -> str:

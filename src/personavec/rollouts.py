@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from personavec.errors import DataError, UsageError
-from personavec.judges.base import Answer, Judge
+from personavec.judges.base import Answer, Judge, Score
 from personavec.judges.endpoint import Endpoint, Reply, ask
 from personavec.model.chat import Turns, chat
 from personavec.model.engine.base import Engine, Generation, Request, Sampling
@@ -28,7 +29,7 @@ from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel
 from personavec.model.steering import Action
 from personavec.progress import Progress
-from personavec.runs import append_records, atomic_write, read_records
+from personavec.runs import append_records, atomic_write, read_records, why_invalid
 from personavec.traits import POLARITIES, Polarity, TraitSpec
 
 
@@ -86,19 +87,39 @@ class Rollout:
         return dict(self.__dict__)
 
 
+_ROLLOUT = TypeAdapter(Rollout)
+_SCORE = TypeAdapter(Score)
+
+
 def from_record(record: Mapping[str, Any]) -> Rollout:
     """A rollout from a line of JSON. Raises DataError for a record of anything else."""
+    if record.get("state") == "unfinished":  # as older files have it
+        record = {**record, "state": "unfinished_thought"}
     try:
-        data = {**record, "response_ids": tuple(record["response_ids"])}
-        if data.get("state") == "unfinished":  # as older files have it
-            data["state"] = "unfinished_thought"
-        data["thinking_ids"] = tuple(data.get("thinking_ids", ()))
-        data["earlier"] = tuple((question, answer) for question, answer in data.get("earlier", ()))
-        if data.get("log_odds_per_token") is not None:
-            data["log_odds_per_token"] = tuple(data["log_odds_per_token"])
-        return Rollout(**data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"record {record.get('id')!r} is no rollout ({error})") from error
+        return _ROLLOUT.validate_python(record)
+    except ValidationError as error:
+        shown = str(record.get("id"))[:80]
+        raise DataError(f"record {shown!r} is no rollout ({why_invalid(error)})") from error
+
+
+def _generated(path: Path) -> dict[str, Rollout]:
+    """What a run's folder keeps, by id. Raises DataError with the remedy for a damaged file."""
+    try:
+        return {rollout.id: rollout for rollout in iter_rollouts(path)}
+    except DataError as error:
+        raise DataError(f"{path} is damaged ({error}); {_ANEW}") from error
+
+
+def _scores(path: Path) -> dict[str, Score]:
+    """The scores that a run's folder keeps, by rollout. Raises DataError as `_generated` does."""
+    try:
+        return {str(r["id"]): _SCORE.validate_python(r) for r in read_records(path)}
+    except (KeyError, ValidationError) as error:
+        why = why_invalid(error) if isinstance(error, ValidationError) else f"no {error}"
+        raise DataError(f"{path} is damaged ({why}); {_ANEW}") from error
+
+
+_ANEW = "delete it to make its records again"
 
 
 def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
@@ -183,8 +204,8 @@ def collect(
     engine = engine or TransformersEngine(loaded, batch_tokens)
     generator = _Generator(loaded, engine, sampling, include_thinking)
     _generate(generator, tasks, folder, activations, label, progress)
-    found = {r["id"]: r for r in read_records(folder / "generated.jsonl")}
-    rollouts = [from_record(found[task.id]) for task in tasks]
+    found = _generated(folder / "generated.jsonl")
+    rollouts = [found[task.id] for task in tasks]
     if spec is None or judge is None:
         return rollouts
     return judged(judge, rollouts, spec, folder, label=label, progress=progress)
@@ -208,7 +229,7 @@ def collect_from_endpoint(
     if any(task.steering for task in tasks):
         raise UsageError("a model behind an endpoint cannot be steered")
     path = folder / "generated.jsonl"
-    done = {record["id"] for record in read_records(path)}
+    done = _generated(path)
     left = [task for task in tasks if task.id not in done]
     requests = [
         {
@@ -228,7 +249,7 @@ def collect_from_endpoint(
             append_records(path, [record.as_dict()])
 
     ask(endpoint, requests, label=f"{label}: asking", progress=progress, on_reply=keep_reply)
-    found = {r["id"]: from_record(r) for r in read_records(path)}
+    found = _generated(path)
     return [
         found.get(task.id) or _rollout(task, "", sampling.seed, n_tokens=0, state="failed")
         for task in tasks
@@ -277,7 +298,7 @@ def _generate(
 ) -> None:
     loaded, sampling = generator.loaded, generator.sampling
     path = folder / "generated.jsonl"
-    done = {record["id"] for record in read_records(path)}
+    done = set(_generated(path))
     by_id = {task.id: task for task in tasks}
     requests = [
         Request(task.id, prompt_ids(loaded, task), task.steering, task.noise) for task in tasks
@@ -345,7 +366,7 @@ def judged(
 ) -> list[Rollout]:
     """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
     _judge(judge, rollouts, spec, folder, label, progress)
-    scores = {r["id"]: r for r in read_records(folder / "scores.jsonl")}
+    scores = _scores(folder / "scores.jsonl")
     return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
@@ -359,7 +380,7 @@ def _judge(
 ) -> None:
     path = folder / "scores.jsonl"
     # A call that failed is no score: the next run asks again.
-    done = {r["id"] for r in read_records(path) if r["state"] != "failed"}
+    done = {id for id, score in _scores(path).items() if score.state != "failed"}
     # Responses to one question share the judge's prompts, so they are judged together.
     todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
     with progress.bar(f"{label}: judging", len(rollouts)) as bar:
@@ -386,18 +407,17 @@ def _judge(
             bar.advance(len(group))
 
 
-def _with_score(rollout: Rollout, score: Mapping[str, Any], judge: str) -> Rollout:
+def _with_score(rollout: Rollout, score: Score, judge: str) -> Rollout:
     if rollout.state in _STATES:  # what the generation ended as says more than that it is empty
         return rollout
-    per_token = score["log_odds_per_token"]
     return replace(
         rollout,
-        state=score["state"],
+        state=score.state,
         judge=judge,
-        log_odds=score["log_odds"],
-        log_odds_per_token=tuple(per_token) if per_token is not None else None,
-        trait_score=score["trait_score"],
-        coherence=score["coherence"],
+        log_odds=score.log_odds,
+        log_odds_per_token=score.log_odds_per_token,
+        trait_score=score.trait_score,
+        coherence=score.coherence,
     )
 
 

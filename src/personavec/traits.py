@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,21 +34,24 @@ from personavec.plain import parse_json
 from personavec.runs import why_invalid
 
 #: A file system takes names of 255 bytes, and what a trait names has an ending too.
-_NAME_BYTES = 192
+_NAME_LENGTH, _NAME_BYTES = 64, 192
 
 
-def _short(name: str) -> str:
-    if len(name.encode()) > _NAME_BYTES:
-        raise ValueError(f"a name has at most {_NAME_BYTES} bytes")
+def _fit_for_a_file(name: str) -> str:
+    """A name in letters of any script, with nothing in it that is not seen."""
+    kinds = [unicodedata.category(c)[0] for c in name]
+    known = all(kind in "LMN" or c in " _.-" for kind, c in zip(kinds, name, strict=True))
+    sized = len(name) <= _NAME_LENGTH and len(name.encode(errors="replace")) <= _NAME_BYTES
+    if not name or not known or not sized or kinds[0] not in "LN":
+        raise ValueError(
+            f"use at most {_NAME_LENGTH} letters, digits, spaces and any of _.-, and begin with a "
+            "letter or digit"
+        )
     return name
 
 
-#: Traits name files, folders and columns: letters of any script, but nothing that is not seen.
-TraitName = Annotated[
-    str,
-    Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N} _.-]*$", max_length=64),
-    AfterValidator(_short),
-]
+#: Traits name files, folders and columns.
+TraitName = Annotated[str, AfterValidator(_fit_for_a_file)]
 Polarity = Literal["pos", "neg"]
 POLARITIES: tuple[Polarity, ...] = ("pos", "neg")
 Origin = Literal["bundled", "file", "template"]
@@ -233,11 +237,8 @@ def check_trait_name(name: str) -> None:
     """Raise UsageError for a name that no file, folder or column could have."""
     try:
         _TRAIT_NAME.validate_python(name)
-    except ValidationError:
-        raise UsageError(
-            f"trait name {name[:80]!r}: use at most 64 letters, digits, spaces and any of _.-, "
-            "and begin with a letter or digit"
-        ) from None
+    except ValidationError as error:
+        raise UsageError(f"trait name {name[:80]!r}: {why_invalid(error)}") from None
 
 
 _TRAIT_NAME = TypeAdapter(TraitName)
@@ -367,7 +368,8 @@ def template_spec(name: str, description: str, questions_per_half: int = 20) -> 
             provenance={"author": "template", "note": "built from the name and the description"},
         )
     except ValidationError as error:
-        raise SpecError(f"trait name '{name}': {error.errors()[0]['msg']}") from error
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SpecError(f"trait name {name[:80]!r}: {why}") from error
 
 
 Part = Literal["instruction", "judge_instruction", "extraction", "evaluation"]

@@ -60,3 +60,8 @@ def test_a_trait_may_have_spaces_in_its_name():
 def test_what_is_wrong_is_named(text, says):
     with pytest.raises(UsageError, match=says):
         parse_condition(text, traits=TRAITS)
+
+
+def test_where_no_trait_is_read_the_error_says_so() -> None:
+    with pytest.raises(UsageError, match=r"there are none$"):
+        parse_condition("evil>1sigma", traits=[])

@@ -1,6 +1,7 @@
 """Scores belong to a row's content: an edited file keeps the others, a foreign one is left."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_an_edited_file_keeps_the_scores_of_equal_rows_alone(tmp_path: Path, edi
     assert (
         len(judge.asked) == fresh == {"changed": 1, "added in front": 1, "repeated": 1}.get(edit, 0)
     )
+
+
+@pytest.mark.parametrize(
+    "damage", [{"trait_score": None}, {"trait_score": "x"}, {"coherence": []}, {"mass": math.nan}]
+)
+def test_a_damaged_score_is_judged_again(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
+    scored(path, out)
+    first, *rest = out.read_text().splitlines()
+    out.write_text("\n".join([json.dumps({**json.loads(first), **damage}), *rest, ""]))
+    found, judge = scored(path, out)
+    assert (found["kept"], len(judge.asked)) == (len(ANSWERS) - 1, 1)
+    assert values(out) == [(answer, len(answer)) for answer in ANSWERS]
 
 
 def test_the_input_may_move(tmp_path: Path) -> None:

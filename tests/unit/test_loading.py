@@ -129,6 +129,30 @@ def test_code_beside_a_gguf_is_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("config.json", {"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ("generation_config.json", {"eos_token_id": "\x1b[31m"}, "no token id"),
+        ("generation_config.json", {"eos_token_id": [None]}, "no token id"),
+        ("generation_config.json", {"eos_token_id": {}}, "no token id"),
+        ("generation_config.json", {"eos_token_id": 2**63}, "no token id"),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "could not be loaded"),
+        ("tokenizer_config.json", {"model_max_length": [-1]}, "could not be loaded"),
+    ],
+)
+def test_a_folder_with_nonsense_in_it_is_refused_in_one_line(
+    tmp_path: Path, llama: LoadedModel, file: str, changes: dict[str, Any], told: str
+) -> None:
+    llama.model.save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ModelError, match=told) as caught:
+        _ = load_model(str(tmp_path)).stop_ids
+    assert str(caught.value).isprintable()
+
+
 def test_trust_remote_code_cannot_be_asked_for(tmp_path: Path, chat_tokenizer: Any) -> None:
     for value in (True, False):
         with pytest.raises(UsageError, match="trust_remote_code runs code"):

@@ -394,3 +394,27 @@ def test_activations_of_no_rollouts_are_a_clear_error(tmp_path: Path) -> None:
     """Where nothing was answered there is nothing to read, and that is one line."""
     with pytest.raises(DataError, match="no rollouts"):
         load_activations(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("generated", {"id": ["a"]}),
+        ("generated", {"response_ids": 5}),
+        ("generated", {"question": None}),
+        ("scores", {"state": {}}),
+        ("scores", {"log_odds_per_token": 10**30}),
+        ("scores", {"coherence": ""}),
+        ("scores", None),
+    ],
+)
+def test_damaged_records_are_named_with_the_remedy(
+    llama: LoadedModel, tmp_path: Path, name: str, changes: dict[str, Any] | None
+) -> None:
+    run_in(llama, tmp_path, tasks_for(llama)[:2])
+    path = tmp_path / f"{name}.jsonl"
+    first, *rest = path.read_text().splitlines()
+    record = {"a": 1} if changes is None else {**json.loads(first), **changes}
+    path.write_text("\n".join([json.dumps(record), *rest, ""]))
+    with pytest.raises(DataError, match=rf"{name}.jsonl is damaged .*; delete it to make"):
+        run_in(llama, tmp_path, tasks_for(llama)[:2])

@@ -92,9 +92,10 @@ def _check(records: list[dict[str, Any]], dtype: str) -> None:
     if not failed:
         return
     where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
+    remedy = "" if dtype == "float32" else " or --dtype float32"
     raise ActivationError(
         f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
-        f"numbers overflowed in {dtype}; use smaller ones or another --dtype, e.g. float32"
+        f"numbers overflowed in {dtype}; use smaller ones{remedy}"
     )
 
 

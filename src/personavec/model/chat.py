@@ -579,10 +579,16 @@ def _common_end(first: str, second: str) -> str:
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Token ids that end a turn, from the generation config and the tokenizer."""
-    ids: set[int] = set()
+    named: list[Any] = []
     for found in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
         if found is not None:
-            ids.update(found if isinstance(found, (list, tuple)) else [found])
-    if not ids:
+            named.extend(found if isinstance(found, (list, tuple)) else [found])
+    if not named:
         raise ModelError("neither the model nor its tokenizer names an end-of-turn token")
-    return frozenset(ids)
+    for token in named:
+        if type(token) is not int or abs(token) >= 2**31:
+            raise ModelError(
+                f"the model's generation_config.json names {str(token)[:40]!r} as its end-of-turn "
+                "token, which is no token id; correct eos_token_id there"
+            )
+    return frozenset(named)

@@ -236,12 +236,22 @@ def _from_pretrained(
 _WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
+#: Far above any model's.
+_MOST_LAYERS = 10_000
+
+
 def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
     """The class to load with: image-text checkpoints that are no causal ones have their own."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     where = {key: model_args[key] for key in _WHERE if key in model_args}
     config = AutoConfig.from_pretrained(source, **where, trust_remote_code=False)
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    counts = [getattr(part, "num_hidden_layers", 0) for part in parts]
+    layers = max((count for count in counts if isinstance(count, int)), default=0)
+    if layers > _MOST_LAYERS:
+        # The layers are made before the weights are looked at, until memory ends.
+        raise ValueError(f"its config.json says {layers} layers; at most {_MOST_LAYERS} are loaded")
     causal, pictures = (
         kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText)
     )
@@ -262,6 +272,7 @@ def load_tokenizer(source: str, model_args: Mapping[str, Any] | None = None) -> 
         file = cached_file(source, "chat_template.json", **where, **missing_is_none)
         if file is not None:
             tokenizer.chat_template = json.loads(Path(file).read_text("utf-8"))["chat_template"]
+    tokenizer("a")  # a damaged tokenizer_config.json is noticed with the first text
     return tokenizer
 
 
