@@ -87,6 +87,13 @@ def served(fresh: Callable[..., LoadedModel]) -> LoadedModel:
     return fresh()
 
 
+@pytest.fixture
+def slow(served: LoadedModel) -> LoadedModel:
+    """The same at fifty tokens a second at most: a reply is not over before its client leaves."""
+    served.model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    return served
+
+
 @pytest.fixture(scope="module")
 def vectors(
     llama: LoadedModel, random_vector: Callable[..., PersonaVector]
@@ -291,14 +298,14 @@ EVERY = Ordinary(conversation=Rule(0.5, -1000.0), server=Rule(0.05, 1000.0))
 
 
 def test_a_client_that_leaves_is_counted_with_what_was_written(
-    served: LoadedModel, vectors: dict[str, PersonaVector], receiver: Any
+    slow: LoadedModel, vectors: dict[str, PersonaVector], receiver: Any
 ) -> None:
     """In the metrics, in the chart, and at the webhook: streamed, waited for, or timed out."""
     bold = replace(vectors["bold"], ordinary=EVERY)
     long = {**GREEDY, "max_tokens": 900}
     with (
         receiver(failures=0) as (url, taken, _),
-        serving(served, {"bold": bold}, webhook=url) as running,
+        serving(slow, {"bold": bold}, webhook=url) as running,
     ):
         chat_url = f"{running.url}/v1/chat/completions"
         with httpx.stream("POST", chat_url, json={**long, "stream": True}) as reply:
@@ -317,10 +324,10 @@ def test_a_client_that_leaves_is_counted_with_what_was_written(
 
 
 def test_a_time_out_is_counted_with_what_was_written(
-    served: LoadedModel, vectors: dict[str, PersonaVector]
+    slow: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
     bold = replace(vectors["bold"], ordinary=EVERY)
-    with serving(served, {"bold": bold}, timeout=0.3) as running:
+    with serving(slow, {"bold": bold}, timeout=0.3) as running:
         assert running.post({**GREEDY, "max_tokens": 900}).status_code == 504
         assert running.idle()
         assert eventually(lambda: len(running.service.watch.alarms) == 1)
