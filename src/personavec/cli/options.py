@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -276,7 +277,10 @@ def engine(
         return TransformersEngine(loaded, batch_tokens)
     from personavec.model.engine.vllm import VllmEngine
 
-    return VllmEngine(loaded, given)
+    started = VllmEngine(loaded, given)
+    # At exit Python waits for the processes that multiprocessing started; this comes before.
+    atexit.register(started.close)
+    return started
 
 
 def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
