@@ -27,7 +27,7 @@ from soak_jobs import JOBS
 #: How far numbers of two runs may differ: float32 sums over other batches.
 TOLERANCE = 1e-3
 #: Times and rates, which no two runs share.
-TIMES = ("seconds", "tokens_per_second", "created")
+TIMES = ("seconds", "training_seconds", "tokens_per_second", "created")
 #: Folders that hold what a run continues from.
 WORK = ("run", "naturals", "calibration", "cells")
 

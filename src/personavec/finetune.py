@@ -361,10 +361,12 @@ def _dosed(
 
 
 def _checkpointed(config: FinetuneConfig) -> TrainingConfig:
-    """With conditions, every reading that passes them is kept as a checkpoint."""
-    if not config.stop_if:
-        return config.training
-    every = min(config.drift_every, config.training.checkpoint_every)
+    """Checkpoints fall on readings, which sum up all steps since the one before.
+
+    With conditions, every reading that passes them is kept as one.
+    """
+    wanted, readings = config.training.checkpoint_every, config.drift_every
+    every = min(wanted, readings) if config.stop_if else -(-wanted // readings) * readings
     return replace(config.training, checkpoint_every=every)
 
 

@@ -633,6 +633,11 @@ def test_killed_and_continued_it_ends_at_the_same_loss(
     (out / "run" / "checkpoint-11").mkdir()
     continued = run(fresh(), out, **more)["losses"]
     assert continued == pytest.approx(undisturbed, abs=1e-6)
+    pulls = [
+        [r["pull"]["testing"]["toward"] for r in read_records(folder / "drift.jsonl") if r["pull"]]
+        for folder in (tmp_path / "whole", out)
+    ]
+    assert pulls[0] == pytest.approx(pulls[1], abs=1e-4)
     assert [r["step"] for r in read_records(out / "drift.jsonl")] == [0, 2, 4, 6, 8, 10, 12]
 
 
