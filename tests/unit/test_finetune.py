@@ -633,6 +633,9 @@ def test_killed_and_continued_it_ends_at_the_same_loss(
     (out / "run" / "checkpoint-11").mkdir()
     continued = run(fresh(), out, **more)["losses"]
     assert continued == pytest.approx(undisturbed, abs=1e-6)
+    # Checkpoints fall on readings, or a continued log would lack the steps between the two.
+    kept = (tmp_path / "whole" / "run").glob("checkpoint-*")
+    assert {int(path.name.split("-")[1]) % 2 for path in kept} == {0}
     pulls = [
         [r["pull"]["testing"]["toward"] for r in read_records(folder / "drift.jsonl") if r["pull"]]
         for folder in (tmp_path / "whole", out)
