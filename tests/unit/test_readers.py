@@ -18,7 +18,6 @@ from personavec.data import (
     Row,
     Told,
     check_columns,
-    is_unicode,
     kind_of,
     parse_row,
     swapped,
@@ -27,6 +26,7 @@ from personavec.data.messages import SPEAKERS, role_of
 from personavec.data.readers import MESSAGES, PROMPTS, READERS, RESPONSES, SIDES, SYSTEM, TWO
 from personavec.data.texts import FORMATS
 from personavec.errors import DataError, UsageError
+from personavec.plain import is_unicode
 from personavec.report.reading import reading_lines
 
 Columns = dict[str, Any]
