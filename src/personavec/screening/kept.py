@@ -24,7 +24,8 @@ from personavec.screening.score import Columns
 
 _ASIDE = "before"
 _KEPT = "kept.json"
-_NEEDED = [field.name for field in fields(Columns) if field.name != "groups"]
+_TYPES = {"index": pa.int64(), "hash": pa.string(), "id": pa.string(), "reason": pa.string()}
+_NEEDED = {f.name: _TYPES.get(f.name) for f in fields(Columns) if f.name != "groups"}
 
 
 @dataclass(frozen=True)
