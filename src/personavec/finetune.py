@@ -105,7 +105,8 @@ def run(
     instruction is the system prompt. Writes into `out`: `model/` (the adapter, or the model with
     `full`; loadable with `load_model`), `drift.jsonl`, `rejects.jsonl`, `results.json`,
     `run/checkpoint-N`. Killed and called again with the same arguments, it continues; called on a
-    finished run that is still whole it returns the results at once. The loaded model is the base again afterwards.
+    finished run that is still whole it returns the results at once. The loaded model is the base
+    again afterwards.
 
     Results: `model` (path of `out/model`), `weights` (a hash of its files), `mitigation`,
     `coefficient` (what was used; null where there is none), `dose` (how auto chose it; null

@@ -237,10 +237,20 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; torn and damaged ones are removed."""
+def last_checkpoint(folder: Path, *, before: int | None = None) -> Path | None:
+    """The newest checkpoint that is whole; torn and damaged ones are removed.
+
+    With `before`, of those of earlier steps.
+    """
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
-    found = sorted((p for p in steps if steps[p].isdecimal()), key=lambda p: int(steps[p]))
+    found = sorted(
+        (
+            path
+            for path, step in steps.items()
+            if step.isdecimal() and (before is None or int(step) < before)
+        ),
+        key=lambda path: int(steps[path]),
+    )
     for path in reversed(found):
         if _is_whole(path):
             return path
@@ -336,7 +346,8 @@ def train(
             )
             # It prints on stdout, which is kept for results.
             trainer.remove_callback(PrinterCallback)
-            checkpoint = last_checkpoint(folder)
+            # From one of the last step the trainer would take a step too many.
+            checkpoint = last_checkpoint(folder, before=steps)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             stopped = setup.drift is not None and setup.drift.stopped is not None
             saved = save_to

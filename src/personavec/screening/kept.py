@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from personavec.data import ColumnMap, RawRow, row_id
-from personavec.errors import SettingsMismatchError
-from personavec.runs import atomic_write, read_json
+from personavec.errors import DataError, SettingsMismatchError
+from personavec.runs import atomic_write, read_as
 from personavec.screening import parts
 from personavec.screening.score import Columns
 
@@ -118,7 +118,9 @@ def kept_scores(folder: Path) -> tuple[int, int] | None:
     path = folder / _KEPT
     if not path.exists():
         return None
-    record = read_json(path, "delete it")
+    record = read_as(path, dict[str, int], "delete it")
+    if record.keys() != {"kept", "rows"}:
+        raise DataError(f"{path} is damaged (other entries); delete it")
     return record["kept"], record["rows"]
 
 
