@@ -379,15 +379,16 @@ def test_rows_of_changed_data_keep_their_own_scores_on_a_cluster(
 
     run("cluster", cluster.address)
     new = json.dumps({"id": "new", "prompt": "Say so.", "completion": "north ember salt"})
+    bad = json.dumps({"prompt": "and?", "completion": ""})
     changed = [new, lines[20], *lines[1:10], *lines[12:20], lines[0], *lines[21:]]
-    rows.write_text("\n".join(changed) + "\n")
+    rows.write_text("\n".join([*changed, bad]) + "\n")
     found = run("cluster", cluster.address)
     run("alone", None)
     _assert_same(tmp_path / "cluster", tmp_path / "alone")
     assert [row["id"] for row in _rows(tmp_path / "cluster")] == [
         json.loads(line)["id"] for line in changed
     ]
-    assert any("22 of its 23 rows are the same" in note for note in found["notes"])
+    assert any("22 of its 24 rows are the same" in note for note in found["notes"])
     rows.write_text(json.dumps({"prompt": "Other?", "completion": "Other."}) + "\n")
     with pytest.raises(SettingsMismatchError, match="none of the rows"):
         run("cluster", cluster.address)

@@ -157,8 +157,6 @@ def _try_out(loaded: LoadedModel) -> None:
     from personavec.model.engine.hf import try_forward
 
     name = loaded.identity.name
-    if loaded.identity.n_layers < 1:
-        raise ModelError(f"model '{name}' has no layers by its config.json; correct it there")
     if loaded.context < 2:
         raise ModelError(
             f"model '{name}' has a context of {loaded.context} tokens by its config.json; correct "
