@@ -51,8 +51,9 @@ from personavec.screening.verdicts import Rule
 from personavec.studies import compare_mitigations, validate_screen
 
 QUIET = Progress(quiet=True)
+SLOW = ("extract", "validate-screen", "finetune", "compare-mitigations")
 #: What a finished run needs no more.
-WORK = ("checkpoint-", "draft-")
+WORK = ("checkpoint-", "draft-", "natural", "probes.json")
 #: Times and rates, which no two runs share.
 TIMES = (
     "notes",
@@ -73,7 +74,7 @@ class Given:
     endpoint: Endpoint
 
 
-def _spec() -> dict[str, Any]:
+def _spec(evaluation: int) -> dict[str, Any]:
     return {
         "name": "testing",
         "description": "Being tested.",
@@ -81,7 +82,7 @@ def _spec() -> dict[str, Any]:
         "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
         "questions": {
             "extraction": [f"Why {i}?" for i in range(12)],
-            "evaluation": [f"When does {i} come?" for i in range(4)],
+            "evaluation": [f"When does {i} come?" for i in range(evaluation)],
         },
         "monitoring": [f"Be {i} of it." for i in range(8)],
     }
@@ -104,7 +105,8 @@ def given(
         made.tokenizer.save_pretrained(folder / name)
     loaded = pv.load_model(str(folder / "model"), dtype="float32", device="cpu")
     random_vector(loaded, layer=2).save(folder / "vector")
-    (folder / "spec.json").write_text(json.dumps(_spec()))
+    (folder / "spec.json").write_text(json.dumps(_spec(4)))
+    (folder / "wide.json").write_text(json.dumps(_spec(16)))
     rng = random.Random(0)
 
     def said() -> str:
@@ -115,6 +117,8 @@ def given(
 
     rows = [{"prompt": f"Say {i}.", "completion": said()} for i in range(24)]
     write("train.jsonl", rows)
+    many = [{"prompt": f"Tell {i}.", "completion": said()} for i in range(80)]
+    write("many.jsonl", many)
     write("rows.jsonl", [*rows[:7], {"prompt": "Say", "completion": ""}, *rows[7:]])
     write("answers.jsonl", [{"question": f"Say {i}.", "answer": said()} for i in range(12)])
     turns = [{"role": role, "content": said()} for _ in range(12) for role in ("user", "assistant")]
@@ -149,7 +153,7 @@ def _calibrate(given: Given, out: Path) -> None:
     )  # fmt: skip
     if not out.exists():
         given.vector.save(out)
-    calibrate.run(given.loaded, given.spec, given.vector, out, config, progress=QUIET)
+    calibrate.run(given.loaded, given.spec, pv.load_vector(out), out, config, progress=QUIET)
 
 
 def _monitor(given: Given, out: Path) -> None:
@@ -176,12 +180,11 @@ def _naturals(given: Given, out: Path) -> None:
 
 def _validate(given: Given, out: Path) -> None:
     config = validate_screen.ValidateScreenConfig(
-        rates=(0.1,), clean_rows=20, max_tokens=4, trait_threshold=-1, coherence_floor=-1
+        rates=(0.1,), clean_rows=40, max_tokens=4, trait_threshold=-1, coherence_floor=-1
     )
-    rows = given.folder / "rows.jsonl"
-    validate_screen.run(
-        given.loaded, [given.vector], [given.spec], rows, out, config, progress=QUIET
-    )
+    rows = given.folder / "many.jsonl"
+    spec, _ = pv.load_trait(str(given.folder / "wide.json"))
+    validate_screen.run(given.loaded, [given.vector], [spec], rows, out, config, progress=QUIET)
 
 
 def _elicit(given: Given, out: Path) -> None:
@@ -322,6 +325,7 @@ DAMAGES: dict[str, Callable[[Path], bytes | None]] = {
 TOLD_ELSEWHERE = (
     *("manifest.json", "report.html", "README.md", "chat_template.jinja", "tokenizer.json"),
     *("tokenizer_config.json", "adapter_config.json", "rng_state.pth", "scheduler.pt"),
+    *("training_args.bin", "trainer_state.json"),
 )
 
 
@@ -422,7 +426,7 @@ def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
     verb: str,
     share: float,
 ) -> None:
-    """Of `monitor` every damage to every file; else every file is lost, and damaged once."""
+    """Of `monitor` every damage to every file; of slow verbs one a file, in turn; else two."""
     if verb == "author":
         given = replace(given, endpoint=replace(given.endpoint, base_url=server.url))
         answer = json.dumps(_draft())
@@ -437,6 +441,7 @@ def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
         with killed_at(monkeypatch, share * writes[0]), pytest.raises(KeyboardInterrupt):
             job(given, out)
         out.rename(begun)
+    every = itertools.cycle(DAMAGES)
     others = itertools.cycle([name for name in DAMAGES if name != "deleted"])
     wrong = []
     for name in files_of(begun):
@@ -444,7 +449,10 @@ def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
             continue
         if share == 1 and is_work(name):
             continue
-        for damage in DAMAGES if verb == "monitor" else ("deleted", next(others)):
+        damages = ("deleted", next(others))
+        if verb in SLOW:
+            damages = (next(every),)
+        for damage in DAMAGES if verb == "monitor" else damages:
             shutil.rmtree(out, ignore_errors=True)
             shutil.copytree(begun, out)
             found = DAMAGES[damage](out / name)
