@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.errors import UsageError
+from personavec.errors import ActivationError, UsageError
+from personavec.model.loading import ModelIdentity
 from personavec.model.projecting import Directions, TokenIds
 from personavec.model.steering import Action
 
@@ -107,6 +108,29 @@ class Engine(Protocol):
         Raises ActivationError on NaN or infinite activations.
         """
         ...
+
+
+def while_any_is_well(
+    identity: ModelIdentity,
+    requests: Sequence[Request],
+    groups: Iterator[list[Generation]],
+) -> Iterator[list[Generation]]:
+    """The groups of these requests' responses, as they come.
+
+    Raises ActivationError when the second response without steering has failed and none was well.
+    """
+    unsteered = {request.id for request in requests if not request.steering}
+    failed = well = 0
+    for group in groups:
+        own = [generation for generation in group if generation.id in unsteered]
+        failed += sum(generation.failed for generation in own)
+        well += sum(not generation.failed for generation in own)
+        if failed > 1 and not well:
+            raise ActivationError(
+                f"'{identity.name}' in {identity.dtype} produced NaN or infinite activations; load "
+                "it in another precision, e.g. --dtype float32"
+            )
+        yield group
 
 
 def check_room(requests: Sequence[Request], max_tokens: int, context: int) -> None:
