@@ -16,9 +16,9 @@ from safetensors.torch import load
 
 from personavec import LoadedModel
 from personavec.cli.main import main
-from personavec.errors import HookError, PersonavecError, UsageError
+from personavec.errors import ActivationError, HookError, PersonavecError, UsageError
 from personavec.model.engine import vllm
-from personavec.model.engine.base import Generation
+from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
 from personavec.model.steering import Action, Cap, Steering
 
@@ -303,6 +303,35 @@ def test_too_few_tokens_read_is_an_error() -> None:
     answer = vllm._Answer((5, 6), torch.zeros(3, LAYERS + 1, HIDDEN), n_summed=1)
     with pytest.raises(HookError, match="1 of 2 response tokens of request a"):
         vllm._with_means(generation, answer, 2)
+
+
+class Overflowing(vllm.VllmEngine):
+    """All of whose responses fail, two at a time; `ended` says that it was told to stop."""
+
+    def __init__(self, loaded: LoadedModel):
+        self.loaded, self.ended = loaded, False
+
+    def _generated(self, requests: Any, sampling: Any, **how: Any) -> Any:
+        try:
+            for start in range(0, len(requests), 2):
+                yield [Generation(r.id, (), False, failed=True) for r in requests[start:][:2]]
+        finally:
+            self.ended = True
+
+
+def test_a_model_that_overflows_unsteered_ends_the_run(llama: LoadedModel) -> None:
+    """As with transformers; steered responses may all fail."""
+    engine = Overflowing(llama)
+    steering = (Steering(1, torch.ones(HIDDEN), 1.0),)
+    steered = [Request(f"s{i}", (1,), steering) for i in range(4)]
+    plain = [Request(f"p{i}", (1,)) for i in range(4)]
+    assert len(list(engine.generate(steered, Sampling()))) == 2
+    engine.ended = False
+    groups = engine.generate([*steered[:2], *plain], Sampling())
+    assert [g.id for g in next(groups)] == ["s0", "s1"]
+    with pytest.raises(ActivationError, match="load it in another precision"):
+        next(groups)
+    assert engine.ended
 
 
 @pytest.mark.parametrize(
