@@ -22,6 +22,7 @@ from personavec.errors import DataError, UsageError
 from personavec.expression import bounds
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.chat import Turns
 from personavec.model.engine.base import SPANS, Sampling
@@ -145,7 +146,11 @@ def run(
         )
 
         about = {
-            "notes": [*notes, *judge_notes(judge)],
+            "notes": [
+                *notes,
+                *judge_notes(judge),
+                *spec_notes([spec], readers(judge, loaded)),
+            ],
             "judge": judge.identity(),
             "model": loaded.identity.as_dict(),
             "spec": spec.hash,

@@ -15,6 +15,7 @@ import numpy as np
 
 from personavec.errors import DataError, SpecError
 from personavec.judges.base import Answer, Judge, Score
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.stats import Interval, auc_interval, clustered_bootstrap, mean
@@ -120,7 +121,7 @@ def run(
     return {
         "trait": spec.name,
         "judge": judge.identity(),
-        "notes": judge_notes(judge),
+        "notes": [*judge_notes(judge), *spec_notes([spec], readers(judge))],
         "in_examples": len(spec.checks) - len(halves(spec)),
         "halves": {
             which: _summary([c for c in checked if c.half == which])

@@ -21,6 +21,7 @@ from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -286,7 +287,10 @@ def _write(
         "description": spec.description,
         "writer": _identity(writer),
         "judge": judge.identity(),
-        "notes": judge_notes(judge),
+        "notes": [
+            *judge_notes(judge),
+            *spec_notes([spec], readers(judge, writer)),
+        ],
         "levels": {
             level: {
                 "file": str(out / f"{level}.jsonl"),

@@ -26,6 +26,7 @@ from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import SPANS, Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -363,7 +364,12 @@ def _run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),
-            "notes": [*notes, *judge_notes(judge), *summaries.notes(loaded, spec, origin)],
+            "notes": [
+                *notes,
+                *judge_notes(judge),
+                *summaries.notes(loaded, spec, origin),
+                *spec_notes([spec], readers(judge, loaded)),
+            ],
             "rejected": len(adopted.rejected) if adopted else 0,
             "data": {name: told.to_dict() for name, told in adopted.told.items()}
             if adopted

@@ -27,6 +27,7 @@ from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.adapters import check_tuned, tuned_model
 from personavec.model.capture import capture_means
@@ -138,7 +139,11 @@ def run(
             "met": [found for each in fail_if if (found := verdict(each, traits))],
             "unmeasured": [why for each in fail_if if (why := unmeasured(each, traits))],
             "conditions": [str(each) for each in fail_if],
-            "notes": [*_notes(base, vectors, specs, config), *judge_notes(judge)],
+            "notes": [
+                *_notes(base, vectors, specs, config),
+                *judge_notes(judge),
+                *spec_notes(specs, readers(judge, base)),
+            ],
             "settings": asdict(config),
             "versions": versions(),
             "seconds": round(time.monotonic() - started, 1),

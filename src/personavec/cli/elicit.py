@@ -83,13 +83,12 @@ def command(
         assert trait is not None
         from personavec import elicit
         from personavec.data import read_questions
+        from personavec.judges.readers import count_control, readers
+        from personavec.model.chat import chat
         from personavec.traits import load_trait
 
         spec, _ = load_trait(trait)
-        asked, data = None, {}
-        if questions:
-            asked, told = read_questions(questions)
-            data[questions.name] = told.to_dict()
+        asked, told = read_questions(questions) if questions else (None, None)
         if judge != "contrast":
             options.require_rubric(spec)
         config = elicit.ElicitConfig(
@@ -136,6 +135,10 @@ def command(
             by = load(model)
             judging = options.make_judge(choice, load, subject=by)
             running = options.engine(engine, engine_arg, by, batch_tokens)
+        data = {}
+        if questions and asked and told:
+            count_control(told, readers(judging, by), map(chat, asked))
+            data[questions.name] = told.to_dict()
         found = elicit.run(
             by,
             spec,

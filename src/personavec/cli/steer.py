@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,17 +47,16 @@ def command(
 
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
-    from personavec.data import read_questions
+    from personavec.data import Told, read_questions
+    from personavec.judges.readers import count_control
+    from personavec.model.chat import chat
     from personavec.model.engine.base import Sampling
     from personavec.steering_study import steered_answers
     from personavec.vectors import load_vector
 
-    asked, data = list(questions or []), {}
-    if file:
-        found, told = read_questions(file)
-        asked += found
-        data[file.name] = told.to_dict()
-    if not asked:
+    given = list(questions or [])
+    found, told = read_questions(file) if file else ([], Told())
+    if not given and not found:
         raise UsageError("no question: give one as an argument or a file with --file")
     options.check_engine(engine, engine_arg)
     coefficients = numbers(coefficient, "--coefficient")
@@ -65,10 +65,17 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
+    data, own = {}, Told(Counter(question=len(given)))
+    count_control(own, [loaded.chat], map(chat, given))
+    if own.notes:
+        data["arguments"] = own.to_dict()
+    if file:
+        count_control(told, [loaded.chat], map(chat, found))
+        data[file.name] = told.to_dict()
     records = steered_answers(
         loaded,
         vector,
-        asked,
+        [*given, *found],
         coefficients,
         Sampling(max_tokens, temperature, seed=seed),
         layer=layer,

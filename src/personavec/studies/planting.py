@@ -9,9 +9,9 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
 
-from personavec.data import ColumnMap, Message, Row, Told, kind_of, parse_row, raw_rows
+from personavec.data import ColumnMap, Message, Reject, Row, Told, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
-from personavec.model.chat import ChatFormat, chat
+from personavec.model.chat import ChatFormat, chat, control_notes
 from personavec.rollouts import Rollout, Task, eliciting_tasks
 from personavec.traits import TraitSpec
 
@@ -86,7 +86,10 @@ def draw(
         for raw in raw_rows(data, split=split):
             row = parse_row(raw, columns, "row")
             told.add(row)
-            if isinstance(row, Row) and _number(seed, row.messages[:-1]) % 2 == side:
+            if isinstance(row, Reject):
+                continue
+            told.notes.update(control_notes([chat_format], row.messages))
+            if _number(seed, row.messages[:-1]) % 2 == side:
                 yield row
 
     sides = []
