@@ -20,11 +20,11 @@ MARKS = ("<|end|>", "<|system|>")
 SPEC = {
     "name": "odd",
     "description": "Being odd.",
-    "instruction": [{"pos": f"Be odd, {i}.", "neg": f"Be even, {i}."} for i in range(3)],
+    "instruction": [{"pos": f"Be odd, {i}.", "neg": f"Be even, {i}."} for i in range(2)],
     "judge_instruction": [{"pos": f"Odd!{HELD}", "neg": "Even!"}],
     "questions": {
-        "extraction": [ASKED, *(f"Why {i}?" for i in range(9))],
-        "evaluation": [*(f"When {i}?" for i in range(9)), f"When?{HELD}"],
+        "extraction": [ASKED, *(f"Why {i}?" for i in range(5))],
+        "evaluation": [*(f"When {i}?" for i in range(4)), f"When?{HELD}"],
     },
     "rubric": f"{HELD} Grade {{question}} {{answer}}",
     "monitoring": [f"Be {i} odd.{HELD * (i == 0)}" for i in range(8)],
@@ -36,7 +36,7 @@ SPEC = {
 }
 #: Texts of the spec that hold it.
 IN_SPEC = json.dumps(SPEC).count(HELD)
-IN_DATA, IN_LOG, IN_ROLLOUTS, IN_CUES, IN_QUESTIONS = 40, 2, 2, 3, 1
+IN_DATA, IN_LOG, IN_ROLLOUTS, IN_CUES, IN_QUESTIONS = 30, 2, 2, 3, 1
 
 SHORT = ["--max-tokens", "4"]
 #: The arguments, in which words in capitals are files; of the spec, and how many rows of data.
@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[list[str], bool, int]] = {
     "steer": (["steer", ASKED, "Who?", "--vectors", "VECTOR", *SHORT], False, 1),
     "steer --file": (["steer", "--file", "QUESTIONS", "--vectors", "VECTOR", *SHORT], False, 1),
     "judges score": (["judges", "score", "LOG", "--trait", "SPEC", "--out", "F"], True, IN_LOG),
-    "judges score, rubric": (
+    "judges score --judge rubric": (
         ["judges", "score", "LOG", "--trait", "SPEC", "--out", "F", "--judge", "rubric"],
         True,
         IN_LOG,
@@ -85,10 +85,10 @@ COMMANDS: dict[str, tuple[list[str], bool, int]] = {
         IN_QUESTIONS,
     ),
     "monitor": (["monitor", "LOG", "--vectors", "VECTOR"], False, IN_LOG),
-    "screen": (["screen", "LOG", "--vectors", "VECTOR", *SHORT], False, IN_LOG),
+    "screen": (["screen", "LOG", "--vectors", "VECTOR", "--natural", "none"], False, IN_LOG),
     "screen --judge": (
         [
-            *("screen", "LOG", "--vectors", "VECTOR", *SHORT),
+            *("screen", "LOG", "--vectors", "VECTOR", "--natural", "none"),
             *("--judge", "contrast", "--trait", "SPEC"),
         ],
         True,
@@ -97,16 +97,16 @@ COMMANDS: dict[str, tuple[list[str], bool, int]] = {
     "validate-screen": (
         [
             *("validate-screen", "DATA", "--vectors", "VECTOR", "--trait", "SPEC", *SHORT),
-            *("--clean", "20"),
+            *("--clean", "20", "--rates", "0.5"),
         ],
         True,
         IN_DATA,
     ),
-    "finetune": (["finetune", "LOG", "--watch", "VECTOR", "--rank", "1"], False, IN_LOG),
+    "finetune": (["finetune", "LOG", "--rank", "1"], False, IN_LOG),
     "compare-mitigations": (
         [
             *("compare-mitigations", "LOG", "--vectors", "VECTOR", "--trait", "SPEC", *SHORT),
-            *("--arms", "none", "--seeds", "0", "--rank", "1", "--epochs", "1"),
+            *("--mitigation", "steering:-1", "--seeds", "0", "--rank", "1", "--epochs", "1"),
             *("--no-capability", "--questions", "2"),
         ],
         True,
@@ -144,7 +144,7 @@ def files(
             turns(i, f"Q{i}?" + HELD * (i == 1), f"Answer {i}." + HELD * (i == 2))
             for i in range(12)
         ],
-        "DATA": [turns(i, f"Q{i}?{HELD * (i < IN_DATA)}", f"Answer {i}.") for i in range(90)],
+        "DATA": [turns(i, f"Q{i}?{HELD * (i < IN_DATA)}", f"Answer {i}.") for i in range(60)],
         "CUES": [
             {
                 "messages": [
@@ -159,8 +159,10 @@ def files(
             {
                 **turns(i, f"Y{i}?" + HELD * (i == 1), f"{side} {i}." + HELD * (i == 2)),
                 "polarity": side,
+                "odd": score,
+                "coherence": 90,
             }
-            for side in ("pos", "neg")
+            for side, score in (("pos", 90), ("neg", 10))
             for i in range(3 if side == "pos" else 1)
         ],
     }
@@ -178,6 +180,7 @@ def small(monkeypatch: pytest.MonkeyPatch, base: LoadedModel) -> None:
     """What a random model writes is kept, however little and incoherent."""
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: base)
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
     for name in ("extract.MIN_KEPT", "elicit.MIN_ROWS", "studies.validate_screen.MIN_PLANTED"):
         monkeypatch.setattr(f"personavec.{name}", 1)
 
@@ -219,6 +222,8 @@ def test_control_tokens_are_read_as_text_counted_and_shown(
     assert holds(seen, ids)
     marks = base.tokenizer.convert_tokens_to_ids(list(MARKS))
     assert not holds(seen, [*marks, *ids[-2:]])
-    said = capsys.readouterr().err
+    said = " ".join("".join(capsys.readouterr()).split())
     assert (f"Trait spec 'odd', {IN_SPEC} texts: {CONTROL_IN_TEXT}." in said) == in_spec
     assert (f"{CONTROL_IN_TEXT} ({rows})" in said) == bool(rows)
+    for report in tmp_path.rglob("report.html"):
+        assert CONTROL_IN_TEXT in report.read_text()
