@@ -33,6 +33,7 @@ from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write
 from personavec.traits import POLARITIES, TraitSpec
+from personavec.wording import plural
 
 #: Rollouts whose activations are written to disk together.
 _GROUP = 64
@@ -58,7 +59,7 @@ class Adopted:
             return f"{text}."
         reasons = Counter(row["why"] for row in self.rejected)
         listed = "; ".join(f"{n} of them: {why}" for why, n in reasons.most_common())
-        return f"{text}; {len(self.rejected)} rows were rejected ({listed})."
+        return f"{text}; rejected: {plural(len(self.rejected), 'row')} ({listed})."
 
     def write_rejected(self, path: Path) -> None:
         """Keep the rejected rows aside, each with its file, row number and reason."""
@@ -107,7 +108,7 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
     missing = {"pos", "neg"} - {rollout.polarity for rollout in found.rollouts}
     if missing:
         reasons = Counter(row["why"] for row in found.rejected).most_common(2)
-        why = ", ".join(f"{n} rows: {reason}" for reason, n in reasons)
+        why = ", ".join(f"{plural(n, 'row')}: {reason}" for reason, n in reasons)
         raise DataError(
             f"{', '.join(map(str, paths))}: no usable rollout of polarity "
             f"{' or '.join(sorted(missing))} ({why or 'no such row'}); give one file for each, or "

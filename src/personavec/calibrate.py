@@ -36,6 +36,7 @@ from personavec.stats import clustered_bootstrap, correlation_interval
 from personavec.summaries import versions, without_nan
 from personavec.traits import TraitSpec, neutral_prompts, question_bank
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: Fewer examples than this that show the trait are none: many-shot settings are left out.
 _MIN_EXAMPLES = 2
@@ -249,8 +250,8 @@ def _tasks(
     ]
     if len(fitting) < len(tasks):
         notes.append(
-            f"{len(tasks) - len(fitting)} prompts with examples exceed the model's context and "
-            "were left out."
+            f"Prompts with examples that exceed the model's context were left out "
+            f"({len(tasks) - len(fitting)})."
         )
     return fitting, notes
 
@@ -297,8 +298,8 @@ def _table(
             rows.append((answer, condition, fits, value))
     if len(rows) < 10:
         raise DataError(
-            f"{len(rows)} of {len(answers)} answers for '{spec.name}' could be scored, too few to "
-            "calibrate with"
+            f"{len(rows)} of {plural(len(answers), 'answer')} for '{spec.name}' could be "
+            "scored, too few to calibrate with"
         )
     states = load_activations(activations, [answer.id for answer, *_ in rows])
     last = states[:, SPANS.index("prompt_last"), vector.layer]

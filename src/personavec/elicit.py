@@ -41,6 +41,7 @@ from personavec.rollouts import (
 from personavec.runs import claim, lock
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
+from personavec.wording import plural
 
 #: Fewer rows than this at a level are no finetuning set.
 MIN_ROWS = 10
@@ -243,8 +244,9 @@ def _require_enough(
     dropped = Counter(r.why_dropped for r in rollouts if r.why_dropped)
     why = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
     raise TooFewRolloutsError(
-        f"only {len(levels[level])} {level} rows of {len(rollouts)} responses, {MIN_ROWS} are "
-        f"needed ({why or 'too few were asked for'}); raise --samples, or make the pairs plainer; "
+        f"only {plural(len(levels[level]), f'{level} row')} of "
+        f"{plural(len(rollouts), 'response')}, {MIN_ROWS} are needed "
+        f"({why or 'too few were asked for'}); raise --samples, or make the pairs plainer; "
         f"the responses are kept in {out / 'rollouts.jsonl'}"
     )
 

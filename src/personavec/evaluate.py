@@ -40,6 +40,7 @@ from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: A trait's rollouts by who answered, `model` or `other`, and how, `plain` or under a `cue`.
 Cells = Mapping[tuple[str, str], list[Rollout]]
@@ -353,8 +354,9 @@ def _usable_cues(
             fitting.append(cue)
     if not fitting:
         raise DataError(
-            f"{cues.file}: with any of its {len(cues.cues)} cues before it, no question leaves "
-            f"room for {config.max_tokens} tokens in the model's context; lower --max-tokens"
+            f"{cues.file}: with any of its cues ({len(cues.cues)}) before it, no question leaves "
+            f"room for {plural(config.max_tokens, 'token')} in the model's context; "
+            "lower --max-tokens"
         )
     return tuple(fitting)
 

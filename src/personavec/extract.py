@@ -46,6 +46,7 @@ from personavec.rollouts import (
 from personavec.runs import atomic_write, claim, lock
 from personavec.traits import Origin, TraitSpec
 from personavec.vectors import Estimator, PersonaVector
+from personavec.wording import plural
 
 #: Fewer kept rollouts than this on either side do not make a vector.
 MIN_KEPT = 10
@@ -470,7 +471,7 @@ def _require_enough(
     unfinished = any(r.state == "unfinished_thought" for r in rollouts)
     remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
-        f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "
+        f"only {len(pos)} positive and {plural(len(neg), 'negative rollout')} of {of} are left, "
         f"{MIN_KEPT} of each are needed ({why}); raise {remedy}, or make the pairs or the "
         f"description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )

@@ -91,11 +91,6 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def plural(n: int, noun: str, many: str = "") -> str:
-    """A number of things: "1 row", "2 rows"; `many` is the plural where it is not noun + s."""
-    return f"{n} {noun}" if n == 1 else f"{n} {many or noun + 's'}"
-
-
 class TooDeepError(ValueError):
     """JSON that is nested too deep."""
 

@@ -42,6 +42,7 @@ from personavec.stats import clustered_bootstrap
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 
 @dataclass(frozen=True)
@@ -379,7 +380,7 @@ def unmeasured(condition: Condition, traits: Mapping[str, Mapping[str, Any]]) ->
     shown = found["expression_tuned"]
     states = ", ".join(f"{n} {state}" for state, n in shown["states"].items())
     return (
-        f"{condition} could not be measured: of {shown['of']} answers after finetuning "
+        f"{condition} could not be measured: of {plural(shown['of'], 'answer')} after finetuning "
         f"{shown['n']} were scored ({states}), and an estimate needs those of two questions"
     )
 

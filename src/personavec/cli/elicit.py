@@ -11,6 +11,7 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.options import console, print_json
 from personavec.errors import UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -186,12 +187,14 @@ def _print(found: dict[str, Any]) -> None:
     console.print(table)
     if found.get("dropped"):
         reasons = ", ".join(f"{n} {why}" for why, n in found["dropped"].items())
-        console.print(f"of {found['asked']} responses left out: {reasons}", highlight=False)
+        asked = plural(found["asked"], "response")
+        console.print(f"of {asked} left out: {reasons}", highlight=False)
     if found.get("thoughts"):
-        console.print(f"thoughts left out of {found['thoughts']} responses", highlight=False)
+        held = plural(found["thoughts"], "response")
+        console.print(f"thoughts left out of {held}", highlight=False)
     if found.get("rejected"):
         console.print(
-            f"{found['rejected']} rows cannot be used: {found['out']}/rejected.jsonl",
+            f"{plural(found['rejected'], 'row')} cannot be used: {found['out']}/rejected.jsonl",
             highlight=False,
             markup=False,
         )

@@ -12,6 +12,7 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
 from personavec.errors import ActivationError, UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -101,8 +102,8 @@ def _check(records: list[dict[str, Any]], dtype: str) -> None:
     where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
     remedy = "" if dtype == "float32" else " or --dtype float32"
     raise ActivationError(
-        f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
-        f"numbers overflowed in {dtype}; use smaller ones{remedy}"
+        f"{len(failed)} of {plural(len(records), 'answer')} failed, at coefficient {where}, "
+        f"as the model's numbers overflowed in {dtype}; use smaller ones{remedy}"
     )
 
 

@@ -11,8 +11,8 @@ from personavec.judges.endpoint import Endpoint
 from personavec.judges.rubric import LocalRubricJudge
 from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat, chat, control_notes
 from personavec.model.loading import LoadedModel
-from personavec.plain import plural
 from personavec.traits import POLARITIES, TraitSpec
+from personavec.wording import plural
 
 
 def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFormat]:
