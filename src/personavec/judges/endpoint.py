@@ -40,6 +40,7 @@ from personavec.data.thoughts import split_thought
 from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
 from personavec.progress import Bar, Progress
 from personavec.runs import cache_folder
+from personavec.wording import plural
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -352,7 +353,7 @@ def ask_json(
         except ValidationError as error:
             problem = _what_is_wrong(error)
         if reply.choice.get("finish_reason") == "length":
-            problem = f"it was cut off after {max_tokens} tokens; {problem}"
+            problem = f"it was cut off after {plural(max_tokens, 'token')}; {problem}"
         unusable.append(request)
         if on_unusable is not None:
             on_unusable(reply.text, problem)
@@ -361,7 +362,7 @@ def ask_json(
         turns.append({"role": "user", "content": again})
     _forget(endpoint, unusable)
     raise EndpointError(
-        f"{endpoint.model} gave no usable JSON in {tries} tries ({problem}); "
+        f"{endpoint.model} gave no usable JSON in {plural(tries, 'try', 'tries')} ({problem}); "
         "use a larger model, or one with structured outputs"
     )
 

@@ -13,6 +13,7 @@ from personavec.errors import ActivationError, UsageError
 from personavec.model.loading import ModelIdentity
 from personavec.model.projecting import Directions, TokenIds
 from personavec.model.steering import Action
+from personavec.wording import plural
 
 #: The spans an engine captures for a response, in this order.
 SPANS = ("response_mean", "prompt_mean", "prompt_last")
@@ -138,7 +139,7 @@ def check_room(requests: Sequence[Request], max_tokens: int, context: int) -> No
     for request in requests:
         if len(request.prompt_ids) + max_tokens > context:
             raise UsageError(
-                f"request {request.id}: {len(request.prompt_ids)} prompt tokens and "
-                f"{max_tokens} new ones exceed the model's context of {context}; "
+                f"request {request.id}: {plural(len(request.prompt_ids), 'prompt token')} and "
+                f"{plural(max_tokens, 'new one')} exceed the model's context of {context}; "
                 "shorten the prompt or lower --max-tokens"
             )
