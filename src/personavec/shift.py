@@ -232,6 +232,9 @@ def _measure(
         states = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it, and run again") from error
+    wanted = {spec.name: (len(asked(spec, config)), identity.hidden_size) for spec in specs}
+    if {name: tuple(of.shape) for name, of in states.items()} != wanted:
+        raise DataError(f"{path} is damaged (activations of others); delete it, and run again")
     return _Arm(
         states,
         {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()},

@@ -74,7 +74,7 @@ def score_dataset(
                 rejects += n
                 _check_rejects(job, dataset, rejects, max_rejects)
     finally:
-        parts.gather_rejects(dataset.folder, dataset.name, job.rejects)
+        parts.gather_rejects([each.folder for each in job.inputs], job.rejects)
     known.forget()
     return _told(dataset, settled, on_cluster=job.workers is not None)
 

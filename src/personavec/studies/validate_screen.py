@@ -33,7 +33,7 @@ from personavec.rollouts import (
     keep,
     neutral_tasks,
 )
-from personavec.runs import append_records, atomic_write, claim, lock, read_records
+from personavec.runs import append_records, atomic_write, claim, lock, read_scores
 from personavec.screening.natural import Naturals
 from personavec.screening.score import (
     Columns,
@@ -344,7 +344,12 @@ def _score(
     job: _Job, label: str, rows: Sequence[StudyRow], traits: Sequence[_Trait], path: Path
 ) -> list[dict[str, Any]]:
     """One record for each row, in their order, with its scores for each of the traits."""
-    done = len(read_records(path))
+    ids, names = [row.id for row in rows], [trait.vector.trait for trait in traits]
+
+    def kept() -> list[dict[str, Any]]:
+        return read_scores(path, ids, id_key="id", by="scores", traits=names)
+
+    done = len(kept())
     own = probe(
         [trait.vector for trait in traits],
         job.loaded,
@@ -369,7 +374,7 @@ def _score(
             records = [_record(columns, judged, averaged, own, i, r) for i, r in enumerate(group)]
             append_records(path, records)
             bar.advance(len(group))
-    return read_records(path)
+    return kept()
 
 
 def _judged(

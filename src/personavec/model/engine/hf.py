@@ -244,6 +244,14 @@ def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: C
     return output.logits[:, -1].float().cpu()
 
 
+@torch.inference_mode()
+def try_forward(loaded: LoadedModel) -> None:
+    """One forward of two tokens, in the way in which responses are generated."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=loaded.device)
+    cache = _cache(loaded.model.config, 2)
+    forward_logits(loaded.model, ids, torch.ones_like(ids), torch.arange(2)[None].to(ids), cache)
+
+
 def _prompt_masks(prompt_mask: Tensor) -> dict[str, Tensor]:
     """Steered positions of a left-padded prompt, by kind."""
     response = torch.zeros_like(prompt_mask)
