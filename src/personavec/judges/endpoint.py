@@ -68,7 +68,7 @@ _FILTER = re.compile(
 )
 #: What endpoints say of a field that they do not know.
 _UNKNOWN = re.compile(
-    r"extra.{0,20}(forbidden|not permitted)|(un|not |n't )(supported|recogni[sz]ed|permitted|known)|"
+    r"extra.{0,20}(forbidden|not permitted)|(un|not |n't )(supported|recogni[sz]ed|permitted)|"
     r"unknown|unexpected|additional propert",
     re.IGNORECASE,
 )

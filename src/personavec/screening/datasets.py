@@ -100,7 +100,6 @@ def check_grouped(by: Sequence[str], surveys: Sequence[Survey]) -> None:
             )
 
 
-
 def common_kind(datasets: Sequence[Dataset], columns: ColumnMap) -> Kind:
     """The kind of all datasets. Raises UsageError where some hold pairs and others do not."""
     kinds: dict[str, Kind] = {d.name: kind_of(d.rows(), columns) for d in datasets}
