@@ -514,4 +514,8 @@ def test_what_cannot_be_meant_is_refused(
     taken = _write(tmp_path / "t.jsonl", [{**row, "one_flag": 1} for row in _texts(3, 0)])
     with pytest.raises(DataError, match="'one_flag' already"):
         _screen(llama, vectors, taken, tmp_path / "e")
+    with pytest.raises(
+        UsageError, match=r"--by sauce: no row has such a column; there are .*source"
+    ):
+        _screen(llama, vectors, data, tmp_path / "e", by=("source", "sauce"))
     assert not (tmp_path / "e").exists()

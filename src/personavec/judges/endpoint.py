@@ -67,6 +67,12 @@ _FILTER = re.compile(
     r"responsible.?ai|prohibited|usage polic",
     re.IGNORECASE,
 )
+#: What endpoints say of a field that they do not know.
+_UNKNOWN = re.compile(
+    r"extra.{0,20}(forbidden|not permitted)|(un|not |n't )(supported|recogni[sz]ed|permitted)|"
+    r"unknown|unexpected|additional propert",
+    re.IGNORECASE,
+)
 #: Where messages hold thoughts beside their text.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 #: Roughly, in English text.
@@ -644,7 +650,7 @@ class _Asker:
         """What an HTTP error means, or an error that a server sent as its answer."""
         said = self._without_key(_words(answer))
         if status in (400, 422):
-            if "max_completion_tokens" in said and "max_tokens" in body:
+            if "max_tokens" in body and _wants_newer_limit(str(answer)):
                 self.endpoint.terms.limit_name = "max_completion_tokens"
                 return _Failed(said, status, at_once=True)
             if (refused := _refused_field(status, str(answer), body, self.works)) is not None:
@@ -770,6 +776,16 @@ def _refused_field(status: int, said: str, body: Mapping[str, Any], works: bool)
             return name
     says_what = any(re.search(rf"\b{name}", said) for name in body)
     return optional[0] if optional and status == 422 and not works and not says_what else None
+
+
+def _wants_newer_limit(said: str) -> bool:
+    """Whether an endpoint knows no `max_tokens`: it names the newer field, or calls this unknown.
+
+    One that only finds the number too large knows it.
+    """
+    return "max_completion_tokens" in said or (
+        re.search(r"\bmax_tokens\b", said) is not None and _UNKNOWN.search(said) is not None
+    )
 
 
 def _short(text: str, length: int = 300) -> str:
