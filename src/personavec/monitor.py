@@ -51,6 +51,7 @@ from personavec.screening.stretches import windows
 from personavec.screening.telling import told_in, with_thoughts
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: Rows read together: their texts share forwards, and a kill costs at most these.
 WINDOW = 128
@@ -251,7 +252,7 @@ def _read(
             bar.advance(len(raws))
             if config.max_rejects is not None and rejected > config.max_rejects:
                 raise DataError(
-                    f"{rejected} rows of {log} could not be read, more than the "
+                    f"{plural(rejected, 'row')} of {log} could not be read, more than the "
                     f"{config.max_rejects} allowed; {rejects} says why"
                 )
     return rejected

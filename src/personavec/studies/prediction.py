@@ -47,6 +47,7 @@ from personavec.studies.compare_mitigations import SMALL
 from personavec.summaries import versions, without_nan
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: What is said of data before training, by its key in a row's scores.
 PREDICTORS = ("projection_difference", "projection", "judge", "length")
@@ -410,7 +411,7 @@ def parts(
         )
     ]
     if len(usable) < 2 * n:
-        raise DataError(f"{len(usable)} usable rows for two parts of {n}; give more rows")
+        raise DataError(f"{plural(len(usable), 'usable row')} for two parts of {n}; give more rows")
     ordered = sorted(usable, key=lambda pair: pair[1])
     drawn = random.Random(seed).sample(usable, n)
     chosen = {"high": ordered[-n:], "random": drawn, "low": ordered[:n]}

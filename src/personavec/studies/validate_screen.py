@@ -21,6 +21,7 @@ from personavec.data import ColumnMap, RawRow, fingerprint, source_name
 from personavec.elicit import excess, usual_strengths
 from personavec.errors import DataError, UsageError
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -262,7 +263,7 @@ def _run(
             "order": {
                 name: order_figures(records, name, config.seed) for name, records in own.items()
             },
-            "notes": _notes(job, vectors),
+            "notes": _notes(job, vectors, specs),
             "settings": asdict(config),
             "versions": versions(),
             "out": str(job.out),
@@ -443,11 +444,12 @@ def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
     }
 
 
-def _notes(job: _Job, vectors: Sequence[PersonaVector]) -> list[str]:
+def _notes(job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]) -> list[str]:
     identity = job.loaded.identity
     warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
         *job.loaded.chat.notes,
+        *spec_notes(specs, readers(job.judge, job.loaded)),
         *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),
         "The judge chose which elicited rows were planted, which favours it, and what is combined "
         "with it, on that style; the written rows were chosen by people.",
