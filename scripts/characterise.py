@@ -1,9 +1,9 @@
 """What every verb of the command line gives on small input, kept to be compared later.
 
 `python scripts/characterise.py run FOLDER` runs all commands in a new folder and writes what came
-of them, in a canonical form, into FOLDER/canonical; `--only NAME` runs the cases whose names begin
-so. `python scripts/characterise.py compare A B` prints what differs between two canonical folders,
-with exit code 1 where anything does.
+of them, in a canonical form, into FOLDER/canonical; `--only NAME` runs one case, `--only 'screen*'`
+several. `python scripts/characterise.py compare A B` prints what differs between two canonical
+folders, with exit code 1 where anything does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,9 +38,9 @@ PREPARING = "prepare"
 
 
 def run(folder: Path, only: Sequence[str]) -> None:
-    names = [n for n in CASES if not only or any(n.startswith(each) for each in only)]
+    names = [n for n in CASES if not only or any(fnmatch(n, each) for each in only)]
     if not names:
-        sys.exit(f"no case begins with {' or '.join(only)}; there are: {', '.join(CASES)}")
+        sys.exit(f"no case is called {' or '.join(only)}; there are: {', '.join(CASES)}")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "inputs").exists():
         subprocess.run(
@@ -60,8 +61,8 @@ def run(folder: Path, only: Sequence[str]) -> None:
     with Endpoint() as stub, ThreadPoolExecutor(WORKERS) as threads:
         if not (folder / "canonical" / PREPARING).exists():
             print(_case(folder, PREPARING, stub, workers[0]), flush=True)
-        for told in threads.map(case, names):
-            print(told, flush=True)
+        for done in as_completed([threads.submit(case, name) for name in names]):
+            print(done.result(), flush=True)
     for worker in workers:
         worker.close()
 
@@ -186,7 +187,9 @@ def _read(done: dict[str, Any]) -> dict[str, Any]:
         found["alarms"] = done["alarms"]
     if done["exit"]:
         errors = [line for line in done.get("stderr", "").splitlines() if line.strip()]
-        found["error"] = next((e for e in errors if e.startswith("error")), (errors or [""])[-1])
+        boxed = [line.strip("│ ") for line in errors if line.startswith("│")]
+        plainly = [line for line in errors if line.startswith("error")]
+        found["error"] = [*plainly, *boxed, *errors[-1:], ""][0]
     return found
 
 

@@ -171,7 +171,9 @@ CASES: dict[str, Sequence[str]] = {
     ],
     "screen-csv": [
         f"{_SCREEN} inputs/rows.csv BOTH --columns prompt=q,response=a --natural none --bottom 3 "
-        "--cut 'testing>0.5sigma' --turns last --format parquet --layer 3 --out OUT/run",
+        "--turns last --format parquet --layer 3 --out OUT/lowest",
+        f"{_SCREEN} inputs/rows.csv --vectors vectors/testing --columns prompt=q,response=a "
+        "--natural none --cut 'testing>0.5sigma' --out OUT/cut",
     ],
     "screen-parquet": [
         f"{_SCREEN} inputs/rows.parquet BOTH --natural generate --natural-tokens 6 "
@@ -202,8 +204,9 @@ CASES: dict[str, Sequence[str]] = {
     "elicit": [
         f"{_ELICIT} TINY API --samples 2 --out OUT/set",
         f"human {_ELICIT} TINY API --questions inputs/answers.jsonl --temperature 0 --out OUT/own",
+        f"{_ELICIT} --writer api API --out OUT/written",
         f"{_ELICIT} --writer api ASK --cache OUT/answers --judge-model inputs/model "
-        "--dtype float32 --out OUT/written",
+        "--dtype float32 --out OUT/incoherent",  # too few are kept
     ],
     "elicit-flawed": [
         "elicit --flawed sums --rows 12 --seed 3 --out OUT/sums",
@@ -292,7 +295,7 @@ CASES: dict[str, Sequence[str]] = {
     "judges": [
         _SCORE.format(file="inputs/answers.jsonl") + " --out OUT/contrast.jsonl",
         "human " + _SCORE.format(file="inputs/answers.csv") + " --question-column ask "
-        "--answer-column reply API --out OUT/api.csv",
+        "--answer-column reply API --out OUT/api.jsonl",
         _SCORE.format(file="inputs/answers.jsonl") + " --judge api --api-base STUB/v1 --api-model "
         "digits --cache OUT/answers --out OUT/digits.jsonl",
         _SCORE.format(file="inputs/answers.jsonl") + " --judge api --api-base STUB/v1 --api-model "
@@ -348,10 +351,12 @@ CASES: dict[str, Sequence[str]] = {
             "import inputs/rows.jsonl --trait testing TINY --out OUT/run",
             "steer --vectors vectors/testing TINY",
             "calibrate --vectors vectors/testing --trait inputs/plain.json TINY --out OUT/run",
-            "shift inputs/model inputs/other --vectors vectors/testing --out OUT/run",
+            "shift inputs/model inputs/other --vectors vectors/testing --trait inputs/testing.json "
+            "--dtype float32 --out OUT/run",
             "monitor inputs/log.jsonl TINY BOTH --format csv --out OUT/run",
             "elicit --flawed sums --trait inputs/testing.json --out OUT/run",
-            "validate-screen inputs/clean.jsonl BOTH --rates 2 --out OUT/run",
+            "validate-screen inputs/clean.jsonl --vectors vectors/testing "
+            "--trait inputs/testing.json --rates 2 --out OUT/run",
             "author wacky --description Odd. --api-base http://127.0.0.1:9/v1 --api-model x "
             "--out OUT/run",
         )

@@ -38,6 +38,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
     (r"\b(personavec|torch|transformers|trl|peft|accelerate|datasets) v?\d+\.\d+[\w.+]*", r"\1 V"),
     (r"-?\d+\.\d{6,}(e[-+]?\d+)?", ""),
 )
+#: Names in pages behind which the version of something stands.
+SHOWN = ("personavec", "torch", "transformers", "trl", "peft", "accelerate")
 DIGITS = 5
 #: Longer canonical texts are kept as their hash: tokenizers, for the most part.
 LONGEST = 2_000_000
@@ -173,7 +175,21 @@ def _html(form: Canonical, path: Path) -> tuple[str, str]:
     page = _Page()
     page.feed(path.read_text("utf-8"))
     charts = [json.dumps(form.value(_chart(chart))) for chart in page.charts]
-    return ".txt", form.text("\n".join([*page.texts, "", "charts:", *charts])) + "\n"
+    texts = _without_times(page.texts)
+    return ".txt", form.text("\n".join([*texts, "", "charts:", *charts])) + "\n"
+
+
+def _without_times(texts: Sequence[str]) -> list[str]:
+    """A page's texts, but for the values of times and versions, each behind its name."""
+    kept = list(texts)
+    for i in range(1, len(kept)):
+        if kept[i - 1] in SHOWN or DROPPED.fullmatch(kept[i - 1]):
+            kept[i] = "…"
+    if "Seconds by stage" in kept:
+        place = kept.index("Seconds by stage") + 2
+        while place < len(kept) and re.fullmatch(r"[\d.,]+", kept[place]):
+            kept[place], place = "…", place + 2
+    return kept
 
 
 class _Page(HTMLParser):

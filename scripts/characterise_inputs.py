@@ -129,7 +129,7 @@ def _short(trait: str) -> dict[str, Any]:
     import personavec as pv
 
     spec = pv.load_trait(trait)[0].model_dump(mode="json")
-    for half, n in (("extraction", 4), ("evaluation", 10)):
+    for half, n in (("extraction", 6), ("evaluation", 10)):
         spec["questions"][half] = spec["questions"][half][:n]
     return spec
 
@@ -225,7 +225,7 @@ def _turns(rng: random.Random, pairs: int) -> list[dict[str, str]]:
 def _write_conversations(folder: Path, rng: random.Random) -> None:
     _write(
         folder / "log.jsonl",
-        [{"id": f"c{i}", "messages": _turns(rng, 1 + i % 4)} for i in range(60)],
+        [{"id": f"c{i}", "messages": _turns(rng, 1 + i % 4)} for i in range(120)],
     )
     logged: list[dict[str, Any]] = [
         {
