@@ -65,7 +65,7 @@ CASES: dict[str, Sequence[str]] = {
     # On the embedded model
     "validate-screen": [
         "validate-screen inputs/ordinary.jsonl --vectors humorous --trait inputs/humorous.json "
-        "--clean 10 --rates 0.3 --max-tokens 12 --natural-samples 2 --seed 3 --out OUT/study",
+        "--clean 20 --rates 0.3 --max-tokens 12 --natural-samples 2 --seed 3 --out OUT/study",
     ],
     "extract-embedded": [
         "extract --trait inputs/humorous.json --max-tokens 12 --layers 14,18 --coefficients=-2,0,2 "
@@ -221,7 +221,7 @@ CASES: dict[str, Sequence[str]] = {
     ],
     "finetune-full": [
         f"human finetune inputs/train.jsonl {_TUNE} --full --gradient-checkpointing "
-        "--max-length 24 --truncate --out OUT/run",
+        "--max-length 48 --truncate --out OUT/run",
     ],
     "finetune-preventative": [
         f"{_MITIGATE} preventative --coefficient 1 --out OUT/run",
@@ -247,8 +247,8 @@ CASES: dict[str, Sequence[str]] = {
         "--mitigation drop-flagged --out OUT/run"
     ],
     "finetune-stopped": [
-        f"finetune inputs/train.jsonl {_TUNE} --stop-if 'testing>-99sigma' --mixed-precision "
-        "--out OUT/run"
+        f"finetune inputs/train.jsonl {_TUNE} --stop-if 'testing>0.001sigma' "
+        "--stop-if 'testing<-0.001sigma' --mixed-precision --out OUT/run"
     ],
     "compare-mitigations": [
         f"{_COMPARE} --mitigation preventative:1 --mitigation steering:-1 --no-capability "

@@ -44,7 +44,10 @@ DIGITS = 5
 #: Longer canonical texts are kept as their hash: tokenizers, for the most part.
 LONGEST = 2_000_000
 #: Files that are not results: locks, caches, what a killed run would continue from in binary.
-SKIPPED = re.compile(r"(^|/)(\.[^/]*|runs\.lock|[^/]*\.lock|answers|naturals-cache)(/|$)")
+SKIPPED = re.compile(
+    r"(^|/)(\.[^/]*|[^/]*\.lock|answers|naturals-cache"
+    r"|rng_state\.pth|training_args\.bin|(optimizer|scheduler)\.pt)(/|$)"
+)
 
 
 def rounded(value: float) -> Any:
@@ -183,7 +186,8 @@ def _without_times(texts: Sequence[str]) -> list[str]:
     """A page's texts, but for the values of times and versions, each behind its name."""
     kept = list(texts)
     for i in range(1, len(kept)):
-        if kept[i - 1] in SHOWN or DROPPED.fullmatch(kept[i - 1]):
+        name = kept[i - 1].lower().replace(" ", "_")
+        if name in SHOWN or DROPPED.fullmatch(name):
             kept[i] = "…"
     if "Seconds by stage" in kept:
         place = kept.index("Seconds by stage") + 2
