@@ -537,7 +537,9 @@ def library(name: str, out: Path) -> Any:
 def _activations(pv: Any, loaded: Any, vector: Any, second: Any) -> Any:
     messages = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So, then."}]
     ids = torch.tensor([loaded.tokenizer("Rain is a river")["input_ids"]])
-    found: dict[str, Any] = {"cosine": pv.cosine(vector, second)}
+    found: dict[str, Any] = {
+        "cosine": pv.cosine(vector.response_mean_diff[2], second.response_mean_diff[2])
+    }
     for coefficient in (0.0, 1.5):
         with torch.inference_mode(), pv.steer(loaded.model, vector, coefficient=coefficient):
             found[f"logits at {coefficient}"] = tensor(loaded.model(ids).logits)
