@@ -88,7 +88,7 @@ CASES: dict[str, Sequence[str]] = {
         "--questions 4 --max-tokens 12 --seed 3 --out OUT/capped",
     ],
     "judges-embedded": [
-        "judges score inputs/answers.jsonl --trait inputs/humorous.json --judge rubric "
+        "judges score inputs/few.jsonl --trait inputs/humorous.json --judge rubric "
         "--out OUT/scored.jsonl",
         "human steer 'How was your day?' --vectors humorous --coefficient=-1,1 --max-tokens 12 "
         "--temperature 0",
@@ -566,13 +566,14 @@ def plain(value: Any) -> Any:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """One thread, a cache of the run's own, no network, plain texts of one width."""
+    """One thread, one order of sets, a cache of the run's own, no network, plain texts of one width."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("PERSONAVEC", "OPENAI"))}
     return own | {
         "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src"),
         "PERSONAVEC_CACHE": str(folder.resolve() / "cache"),
         "OPENAI_API_KEY": "a-key-of-no-one",
         "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",  # peft writes an adapter's modules as a set gives them
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "",

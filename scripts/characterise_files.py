@@ -14,10 +14,10 @@ import io
 import json
 import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
 )
 #: Names in pages behind which the version of something stands.
 SHOWN = ("personavec", "torch", "transformers", "trl", "peft", "accelerate")
+#: Records that are written as an endpoint's replies arrive.
+UNORDERED = ("generated.jsonl", "scores.jsonl")
 DIGITS = 5
 #: Longer canonical texts are kept as their hash: tokenizers, for the most part.
 LONGEST = 2_000_000
@@ -122,7 +124,10 @@ def _json(form: Canonical, path: Path) -> tuple[str, str]:
 
 def _jsonl(form: Canonical, path: Path) -> tuple[str, str]:
     lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    return ".jsonl", form.lines([json.loads(line) for line in lines])
+    text = form.lines([json.loads(line) for line in lines])
+    if path.name in UNORDERED:
+        text = "".join(sorted(text.splitlines(keepends=True)))
+    return ".jsonl", text
 
 
 def _csv(form: Canonical, path: Path) -> tuple[str, str]:
@@ -265,7 +270,8 @@ def compare(a: Path, b: Path, most: int) -> Iterator[str]:
     """Lines that say what differs between two canonical folders; none where nothing does."""
     names = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (a, b)]
     for which, only in (("A", names[0] - names[1]), ("B", names[1] - names[0])):
-        yield from (f"only in {which}: {name}" for name in sorted(only))
+        others = names[1] if which == "A" else names[0]
+        yield from (f"only in {which}: {part}" for part in _parts(only, others))
     for name in sorted(names[0] & names[1]):
         texts = [(f / name).read_text("utf-8") for f in (a, b)]
         if texts[0] == texts[1]:
@@ -279,6 +285,16 @@ def compare(a: Path, b: Path, most: int) -> Iterator[str]:
         yield from (f"  {line}" for line in told[:most])
         if len(told) > most:
             yield f"  … and {len(told) - most} more"
+
+
+def _parts(only: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Files, or the topmost folders of which the other side has nothing, with their numbers."""
+    known = {str(parent) for name in others for parent in PurePath(name).parents}
+    counts: Counter[str] = Counter()
+    for name in only:
+        parents = [str(parent) for parent in PurePath(name).parents if str(parent) not in known]
+        counts[f"{parents[-1]}/" if parents else name] += 1
+    return [f"{name}{_times(n)}" for name, n in sorted(counts.items())]
 
 
 def _loaded(name: str, text: str) -> Any:

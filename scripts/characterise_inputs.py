@@ -189,10 +189,9 @@ def _write_rows(folder: Path, rng: random.Random) -> None:
             for i in range(24)
         ],
     )
-    _write(
-        folder / "answers.jsonl",
-        [{"question": f"Say {i}.", "answer": _said(rng)} for i in range(24)],
-    )
+    answers = [{"question": f"Say {i}.", "answer": _said(rng)} for i in range(24)]
+    _write(folder / "answers.jsonl", answers)
+    _write(folder / "few.jsonl", answers[:4])
     with (folder / "answers.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["ask", "reply", "human"])
