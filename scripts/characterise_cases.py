@@ -566,7 +566,7 @@ def plain(value: Any) -> Any:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """One thread, one order of sets, a cache of the run's own, no network, plain texts of one width."""
+    """One thread, one order of sets, a cache of its own, no network, plain texts of one width."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("PERSONAVEC", "OPENAI"))}
     return own | {
         "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src"),
