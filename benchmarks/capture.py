@@ -26,7 +26,7 @@ from machine import described, forget_peak, measured, peak_mib, reading
 
 import personavec as pv
 from personavec.model.capture import capture_means
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 

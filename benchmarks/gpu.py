@@ -35,7 +35,7 @@ from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.projecting import Directions, project_tokens
 from personavec.model.steering import Steering, steering_forwards
-from personavec.projection import random_directions
+from personavec.vectors.geometry import random_directions
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {

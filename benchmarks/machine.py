@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import personavec as pv
-from personavec.summaries import versions
+from personavec.results import versions
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from machine import described
 from screen import TRAITS, long_rows
 
 from personavec import LoadedModel, load_model, load_vector
-from personavec.data import fingerprint, marks, raw_rows
-from personavec.screening import on_ray, parts
-from personavec.screening.outputs import Added, Files, write_outputs
-from personavec.screening.score import Plan, Probe, prepare, probe, score
-from personavec.screening.stretches import stretches, windows
+from personavec.data import fingerprint, marks, parts, raw_rows
+from personavec.data.windows import in_windows, stretches
+from personavec.screen.cluster import on_ray
+from personavec.screen.outputs import Added, Files, write_outputs
+from personavec.screen.score import Plan, Probe, prepare, probe, score_prepared
 
 #: Rows of a window, fewer than in use: two workers should have as much to do as each other.
 WINDOW = 32
@@ -49,12 +49,12 @@ def one_process(loaded: LoadedModel, wanted: Probe, data: Path, folder: Path) ->
     """The tokens of a dataset, scored as `personavec screen` does."""
 
     def prepared() -> Iterator[Any]:
-        for number, raws in enumerate(windows(raw_rows(data), WINDOW)):
+        for number, raws in enumerate(in_windows(raw_rows(data), WINDOW)):
             yield number, prepare(loaded, raws, Plan())
 
     tokens = 0
     for number, window in parts.ahead(prepared()):
-        columns = score(loaded, window, wanted, Plan())
+        columns = score_prepared(loaded, window, wanted, Plan())
         parts.write_part(parts.part(folder, number), parts.to_table(columns))
         tokens += int(columns.sequence_tokens.sum())
     return tokens
@@ -154,7 +154,7 @@ def main() -> None:
         workers, _ = on_ray.devices()
         with tempfile.TemporaryDirectory() as kept:
             tokens = one_process(loaded, wanted, short, Path(kept))
-            written = sum(path.stat().st_size for path in parts.parts(Path(kept)))
+            written = sum(path.stat().st_size for path in parts.written(Path(kept)))
 
     def median(found: list[dict[str, float]], key: str) -> float:
         return statistics.median(entry[key] for entry in found)

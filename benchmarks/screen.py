@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from machine import described, forget_peak, measured, peak_mib, reading
 
-from personavec import LoadedModel, load_model, load_vector, screen
+from personavec import LoadedModel, load_model, load_vector
 from personavec.data import RawRow
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.progress import Progress
-from personavec.screening.score import Plan, Probe, prepare, probe, score_rows
-from personavec.traits import load_trait, neutral_prompts
+from personavec.screen import pipeline as screen
+from personavec.screen.score import Plan, Probe, prepare, probe, score_rows
+from personavec.traits.spec import load_trait, neutral_prompts
 
 TRAITS = ("evil", "sycophantic", "hallucinating", "optimistic", "impolite")
 FEW = 1000

@@ -28,10 +28,10 @@ from machine import described, generating, measured
 
 import personavec as pv
 from personavec.model.capture import padded
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.serve.replies import Settings
-from personavec.serve.run import serving
-from personavec.vectors import bundled_vectors
+from personavec.serve.server import serving
+from personavec.vectors.vector import bundled_vectors
 
 CLIENTS, TOKENS = 16, 100
 

@@ -26,8 +26,8 @@ from personavec.model.engine.base import Engine, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.engine.vllm import VllmEngine
 from personavec.model.steering import Steering
-from personavec.projection import random_directions
-from personavec.rollouts import elicitation_tasks, prompt_ids
+from personavec.rollouts.collecting import elicitation_tasks, prompt_ids
+from personavec.vectors.geometry import random_directions
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.7)
 

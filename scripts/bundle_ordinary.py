@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from personavec import load_model, ordinary
-from personavec.vectors import bundled_vectors, load_vector
+from personavec import load_model
+from personavec.monitor import ordinary
+from personavec.vectors.vector import bundled_vectors, load_vector
 
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 

@@ -21,16 +21,16 @@ from results_tables import pm, table
 
 from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector
 from personavec.data import RawRow
-from personavec.expression import bounds
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
+from personavec.model.encoding import Encoded, Text
 from personavec.model.engine.hf import TransformersEngine
-from personavec.readings import gauge
+from personavec.monitor.readings import gauge
+from personavec.rollouts.expression import bounds
 from personavec.runs import atomic_write
-from personavec.screening.encode import Encoded, Text
-from personavec.screening.score import Plan, Prepared, prepare, probe, score
-from personavec.screening.verdicts import Rule, judge_trait
+from personavec.screen.score import Plan, Prepared, prepare, probe, score_prepared
+from personavec.screen.verdicts import Rule, judge_trait
 from personavec.stats import clustered_bootstrap
-from personavec.traits import Check
+from personavec.traits.spec import Check
 
 TRAIT, TOKEN, WORDS = "evil", "<|endoftext|>", " end of text"
 TIMES = (5, 60)
@@ -63,7 +63,7 @@ def screened(loaded: LoadedModel, vector: PersonaVector) -> list[dict[str, Any]]
 
     def values(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
         """Projections, and what a screen goes by unless told otherwise."""
-        found = score(loaded, prepared, own, plan)
+        found = score_prepared(loaded, prepared, own, plan)
         return found.projection[:, 0].astype(float), found.minus_prompt[:, 0].astype(float)
 
     others = [check for check in checks if not check.shows]

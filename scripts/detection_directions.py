@@ -22,12 +22,12 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 import personavec as pv
-from personavec.estimators import logistic_direction, mean_difference
 from personavec.model.capture import capture_means
-from personavec.model.chat import chat
-from personavec.rollouts import load_activations
+from personavec.model.chat_format import chat
+from personavec.rollouts.collecting import load_activations
+from personavec.rollouts.natural import Naturals, prompt_key
 from personavec.runs import read_records
-from personavec.screening.natural import Naturals, prompt_key
+from personavec.vectors.estimators import logistic_direction, mean_difference
 
 STYLES = ("elicited", "written")
 SIDES = ("raw", "last prompt token", "exact", "regressed")

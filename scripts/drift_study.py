@@ -26,20 +26,22 @@ from typing import Any
 import numpy as np
 from results_tables import share, table
 
-from personavec import drift, load_model, load_trait, load_vector, ordinary
+from personavec import load_model, load_trait, load_vector
 from personavec.data import Message, Row, parse_row, raw_rows
-from personavec.drift import READING, Chart, Ordinary, Rule, Stream
-from personavec.expression import bounds
 from personavec.judges.contrast import ContrastJudge
+from personavec.model.encoding import Encoded, encode
 from personavec.model.engine.base import Sampling
 from personavec.model.steering import vector_steering
+from personavec.monitor import ordinary
+from personavec.monitor.readings import gauge, read_encoded
 from personavec.progress import Progress
-from personavec.readings import gauge, read_encoded
-from personavec.rollouts import Task, collect
+from personavec.rollouts.collecting import Task, collect
+from personavec.rollouts.expression import bounds
 from personavec.runs import atomic_write
-from personavec.screening.encode import Encoded, encode
 from personavec.stats import clustered_bootstrap, share_interval
-from personavec.vectors import bundled_vectors
+from personavec.vectors import limits as drift
+from personavec.vectors.limits import READING, Chart, Ordinary, Rule, Stream
+from personavec.vectors.vector import bundled_vectors
 
 #: The assistant's turn, counted from 0, from which the model writes, and for how many.
 FROM, TURNS = 2, 3

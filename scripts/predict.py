@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from personavec import load_model, load_trait, load_vector
-from personavec.finetuning.sets import LEVELS
-from personavec.finetuning.training import read_training_rows
-from personavec.studies.prediction import Dataset, PredictionConfig, run, run_parts
-from personavec.vectors import bundled_vectors
+from personavec.finetune.sets.writing import LEVELS
+from personavec.finetune.training import read_training_rows
+from personavec.studies.predict.pipeline import Dataset, PredictionConfig, run, run_parts
+from personavec.vectors.vector import bundled_vectors
 
 
 def main() -> None:

@@ -16,22 +16,19 @@ from typing import Any
 import torch
 
 import personavec as pv
-from personavec import (
-    calibrate,
-    elicit,
-    evaluate,
-    extract,
-    finetune,
-    judging,
-    monitor,
-    screen,
-    shift,
-)
-from personavec.finetuning.training import TrainingConfig, read_training_rows
+from personavec.evaluate import pipeline as evaluate, shift
+from personavec.extract import pipeline as extract
+from personavec.finetune import pipeline as finetune
+from personavec.finetune.sets import elicit
+from personavec.finetune.training import TrainingConfig, read_training_rows
+from personavec.judges import files as judging
 from personavec.judges.contrast import ContrastJudge
+from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
-from personavec.screening.verdicts import Rule
-from personavec.studies import compare_mitigations, validate_screen
+from personavec.screen import pipeline as screen
+from personavec.screen.verdicts import Rule
+from personavec.studies.compare_mitigations import pipeline as compare_mitigations
+from personavec.studies.validate_screen import pipeline as validate_screen
 
 SEED = 7
 WORDS = ("rain", "stone", "river", "lamp", "quiet", "ember", "north", "salt", "paper", "glass")

@@ -14,9 +14,9 @@ from pathlib import Path
 import personavec as pv
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
-from personavec.rollouts import Rollout, iter_rollouts
+from personavec.rollouts.collecting import Rollout, iter_rollouts
 from personavec.stats import clustered_bootstrap
-from personavec.traits import TraitSpec
+from personavec.traits.spec import TraitSpec
 
 
 def bare(spec: TraitSpec) -> TraitSpec:

@@ -15,7 +15,7 @@ from personavec.errors import EndpointError
 from personavec.judges.base import Answer
 from personavec.judges.endpoint import Endpoint, ask, ask_json
 from personavec.judges.rubric import ApiRubricJudge, fill
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 
 #: The model gives a number to this one, with enough probability to count.
 SPEC = load_trait("evil")[0]

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personavec import LoadedModel, PersonaVector, load_vector, wrap_model
-from personavec.serve import run
+from personavec.serve import server as run
 from personavec.serve.browser import page_files
 from personavec.serve.replies import Settings
 

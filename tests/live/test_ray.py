@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from personavec import LoadedModel, PersonaVector, load_model, screen
+from personavec import LoadedModel, PersonaVector, load_model
+from personavec.data import parts
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.progress import Progress
-from personavec.screening import parts
+from personavec.screen import pipeline as screen
 
 pytestmark = pytest.mark.cluster
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
-from personavec.screening import on_ray  # noqa: E402
+from personavec.screen.cluster import on_ray  # noqa: E402
 
 ROWS, WINDOW = 160, 4
 QUIET = Progress(quiet=True)
@@ -40,7 +41,7 @@ import sys
 from pathlib import Path
 from personavec import load_model, load_vector, screen
 from personavec.progress import Progress
-from personavec.screening import parts
+from personavec.data import parts
 model, vector, data, out, address, window = sys.argv[1:]
 parts.WINDOW = int(window)
 screen.run(load_model(model, dtype="float32"), [load_vector(vector)], [data], Path(out),
@@ -182,7 +183,7 @@ def _rejects(out: Path) -> list[dict[str, Any]]:
 
 def _scores(out: Path) -> tuple[list[int], np.ndarray]:
     """Every scored place in the input, and its projections onto all directions."""
-    tables = [pq.read_table(path) for path in parts.parts(next((out / "run").glob("0-*")))]
+    tables = [pq.read_table(path) for path in parts.written(next((out / "run").glob("0-*")))]
     index = [i for table in tables for i in table["index"].to_pylist()]
     return index, np.concatenate([parts.matrix(table, "projection") for table in tables])
 
@@ -407,4 +408,4 @@ def _driver(model: str, vector: Path, data: Path, out: Path, address: str) -> An
 
 
 def _parts(out: Path) -> list[Path]:
-    return [path for folder in (out / "run").glob("0-*") for path in parts.parts(folder)]
+    return [path for folder in (out / "run").glob("0-*") for path in parts.written(folder)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 
 
 @contextmanager

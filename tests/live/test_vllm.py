@@ -32,19 +32,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from personavec import (
-    LoadedModel,
-    PersonaVector,
-    load_model,
-    load_trait,
-    load_vector,
-    monitor,
-    steer,
-)
+from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector, steer
 from personavec.errors import ModelError
-from personavec.estimators import mean_difference
-from personavec.formats import export
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.engine import hf
 from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -53,13 +43,16 @@ from personavec.model.projecting import Directions, project_tokens
 from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
 from personavec.model.steering import Action, Steering, vector_cap, vector_steering
 from personavec.model.thinking import ThinkingFormat
+from personavec.monitor import pipeline as monitor
+from personavec.monitor.readings import gauge
 from personavec.progress import Progress
-from personavec.projection import random_directions
-from personavec.readings import gauge
-from personavec.rollouts import Task, collect, load_activations
-from personavec.serve import run
+from personavec.rollouts.collecting import Task, collect, load_activations
+from personavec.serve import server as run
 from personavec.serve.guards import parse_guard
 from personavec.serve.replies import Settings
+from personavec.vectors.estimators import mean_difference
+from personavec.vectors.formats import export
+from personavec.vectors.geometry import random_directions
 
 # Warnings of vLLM and its hundred packages are theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from personavec import LoadedModel, load_trait, load_vector
-from personavec.finetuning.training import read_training_rows
-from personavec.flawed_sets import FlawedConfig
-from personavec.flawed_sets import run as run_flawed
+from personavec.evaluate.shift import ShiftConfig, run as shift
+from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
+from personavec.finetune.training import read_training_rows
 from personavec.progress import Progress
-from personavec.shift import ShiftConfig
-from personavec.shift import run as shift
-from personavec.studies.compare_mitigations import SMALL, CompareConfig, parse_arms, run
+from personavec.studies.compare_mitigations.pipeline import SMALL, CompareConfig, parse_arms, run
 
 pytestmark = pytest.mark.model
 

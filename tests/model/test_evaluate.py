@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from personavec import LoadedModel
-from personavec.capability import PACKAGED, interval, load_tasks, run_task
 from personavec.cli.main import main
+from personavec.evaluate.capability import PACKAGED, interval, load_tasks, run_task
 
 PROMISED = ("mean", "low", "high", "share_above_50", "log_odds", "coherence", "refusals", "n")
 

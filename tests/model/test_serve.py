@@ -13,8 +13,8 @@ from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.serve.replies import Settings
-from personavec.serve.run import serving
-from personavec.traits import neutral_prompts
+from personavec.serve.server import serving
+from personavec.traits.spec import neutral_prompts
 
 TURNS, CONVERSATIONS, TOKENS = 10, 6, 32
 Talk = list[dict[str, str]]

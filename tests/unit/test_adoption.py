@@ -12,22 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from personavec import (
-    ExtractConfig,
-    LoadedModel,
-    TraitSpec,
-    cosine,
-    extract,
-    load_vector,
-    wrap_model,
-)
-from personavec.adoption import adopt, read_rollouts
+from personavec import ExtractConfig, LoadedModel, TraitSpec, cosine, load_vector, wrap_model
 from personavec.errors import DataError, SettingsMismatchError
+from personavec.extract import pipeline as extract
+from personavec.extract.adopt import adopt, read_rollouts
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.progress import Progress
-from personavec.rollouts import iter_rollouts, keep, load_activations
+from personavec.rollouts.collecting import iter_rollouts, keep, load_activations
 from personavec.runs import read_records
 
 QUIET = Progress(quiet=True)
@@ -94,7 +87,7 @@ def test_our_own_rollouts_give_the_vector_that_generating_them_gave(
 ) -> None:
     """Scores stand; activations are read from the text in place of while generating."""
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
-    monkeypatch.setattr("personavec.extract.MIN_KEPT", 1)
+    monkeypatch.setattr("personavec.extract.pipeline.MIN_KEPT", 1)
     first = extract.run(llama, SPEC, tmp_path / "first", CONFIG, progress=QUIET)
     file = tmp_path / "first" / "rollouts.jsonl"
     second = extract.run(llama, SPEC, tmp_path / "second", CONFIG, rollouts=[file], progress=QUIET)

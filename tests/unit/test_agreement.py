@@ -13,9 +13,9 @@ from pyarrow import parquet
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from personavec.agreement import agreement, compare_file
 from personavec.cli.main import main
 from personavec.errors import DataError, UsageError
+from personavec.judges.agreement import agreement, compare_file
 
 
 def scores(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, list[str]]:

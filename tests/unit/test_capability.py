@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, steer
-from personavec.capability import (
+from personavec.errors import DataError, PersonavecError, UsageError
+from personavec.evaluate.capability import (
     PACKAGED,
     HarnessTask,
     TaskScore,
@@ -23,11 +24,10 @@ from personavec.capability import (
     run_task,
     task_index,
 )
-from personavec.errors import DataError, PersonavecError, UsageError
-from personavec.evaluate import EvaluateConfig, SteeredBy, Subject, run
+from personavec.evaluate.pipeline import EvaluateConfig, SteeredBy, Subject, run
 from personavec.model.steering import vector_steering
 from personavec.progress import Progress
-from personavec.traits import load_trait
+from personavec.traits.spec import load_trait
 
 MakeVector = Callable[..., PersonaVector]
 ITEMS = json.loads((resources.files("personavec") / "bundled" / "capability.json").read_text())
@@ -187,5 +187,5 @@ def test_an_evaluation_measures_capability_of_both_and_keeps_it(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("personavec.capability.run_task", never)
+    monkeypatch.setattr("personavec.evaluate.capability.run_task", never)
     assert evaluate()["capability"] == found["capability"]

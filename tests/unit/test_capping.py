@@ -6,17 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, PersonaVector, steer
-from personavec.calibration import PERCENTILES, Calibration
 from personavec.errors import UsageError
 from personavec.model.capture import capture_means
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Cap, Steering, SteeringBatch, steering_forwards, vector_cap
+from personavec.vectors.calibration import PERCENTILES, Calibration
 
 IDS = tuple(b"What is a persona?")
 GREEDY = Sampling(max_tokens=6, temperature=0)

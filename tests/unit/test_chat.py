@@ -6,7 +6,7 @@ import pytest
 
 from personavec import LoadedModel
 from personavec.errors import ModelError, UsageError
-from personavec.model.chat import chat, stop_ids
+from personavec.model.chat_format import chat, stop_ids
 
 Fresh = Callable[..., LoadedModel]
 

@@ -15,11 +15,17 @@ import torch
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, SettingsMismatchError, UsageError
-from personavec.finetuning.training import TrainingConfig, read_training_rows
-from personavec.model.chat import chat
+from personavec.finetune.training import TrainingConfig, read_training_rows
+from personavec.model.chat_format import chat
 from personavec.progress import Progress
 from personavec.studies.cells import split_rows
-from personavec.studies.compare_mitigations import Arm, CompareConfig, parse_arms, run, summary
+from personavec.studies.compare_mitigations.pipeline import (
+    Arm,
+    CompareConfig,
+    parse_arms,
+    run,
+    summary,
+)
 
 QUIET = Progress(quiet=True)
 CONFIG = CompareConfig(

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
-from personavec.finetuning.drift import Drift, Probes
+from personavec.finetune.probes import Drift, Probes
+from personavec.rollouts.natural import Naturals
 from personavec.runs import lock, lock_file, read_records, remove_leftovers
-from personavec.screening.natural import Naturals
 
 ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(60)]
 API = ["--api-model", "nobody", "--api-base", "http://127.0.0.1:9/v1"]

@@ -6,8 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -21,8 +20,8 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from personavec import LoadedModel
 from personavec.data import Reject, Row
-from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat, Message, chat
-from personavec.screening.encode import encode
+from personavec.model.chat_format import CONTROL_IN_TEXT, ChatFormat, Message, chat
+from personavec.model.encoding import encode
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"

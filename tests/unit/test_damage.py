@@ -23,32 +23,26 @@ import torch
 from safetensors.torch import load_file, save
 
 import personavec as pv
-from personavec import (
-    LoadedModel,
-    PersonaVector,
-    TraitSpec,
-    author,
-    calibrate,
-    elicit,
-    evaluate,
-    extract,
-    finetune,
-    judging,
-    monitor,
-    screen,
-    shift,
-    steering_study,
-)
-from personavec.author import Sizes
+from personavec import LoadedModel, PersonaVector, TraitSpec
+from personavec.author import pipeline as author
+from personavec.author.pipeline import Sizes
+from personavec.data import parts
 from personavec.errors import PersonavecError
-from personavec.finetuning.training import TrainingConfig, read_training_rows
+from personavec.evaluate import pipeline as evaluate, shift, steer as steering_study
+from personavec.extract import pipeline as extract
+from personavec.finetune import pipeline as finetune
+from personavec.finetune.sets import elicit
+from personavec.finetune.training import TrainingConfig, read_training_rows
+from personavec.judges import files as judging
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
 from personavec.model.engine.base import Sampling
+from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
-from personavec.screening import parts
-from personavec.screening.verdicts import Rule
-from personavec.studies import compare_mitigations, validate_screen
+from personavec.screen import pipeline as screen
+from personavec.screen.verdicts import Rule
+from personavec.studies.compare_mitigations import pipeline as compare_mitigations
+from personavec.studies.validate_screen import pipeline as validate_screen
 
 QUIET = Progress(quiet=True)
 SLOW = ("extract", "validate-screen", "finetune", "compare-mitigations")

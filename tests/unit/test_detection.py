@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from personavec.errors import DataError
-from personavec.studies import detection
-from personavec.studies.baselines import Labelled, WordClassifier, fit
-from personavec.studies.figures import detection_figures, method_names, order_figures, usable
+from personavec.studies.validate_screen import detection
+from personavec.studies.validate_screen.baselines import Labelled, WordClassifier, fit
+from personavec.studies.validate_screen.figures import (
+    detection_figures,
+    method_names,
+    order_figures,
+    usable,
+)
 
 # Few distinct values, so that most examples have ties.
 scored_rows = st.lists(

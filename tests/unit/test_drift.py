@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from personavec.drift import (
+from personavec.errors import DataError
+from personavec.monitor.charts import charted
+from personavec.monitor.turns import Turns
+from personavec.vectors.limits import (
     FALSE_ALARMS,
     Chart,
     Ordinary,
@@ -18,9 +20,6 @@ from personavec.drift import (
     levels,
     stream_levels,
 )
-from personavec.errors import DataError
-from personavec.monitoring.drift import charted
-from personavec.monitoring.turns import Turns
 
 readings = st.lists(st.floats(-50, 50), max_size=40)
 rules = st.builds(Rule, st.floats(0.01, 1), st.floats(0.5, 10))

@@ -12,17 +12,16 @@ import pytest
 from personavec import LoadedModel, TraitSpec
 from personavec.cli import main as cli
 from personavec.data import parse_row, raw_rows
-from personavec.elicit import ElicitConfig, by_level, run
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
-from personavec.finetuning.flaws import evaluate
-from personavec.flawed_sets import FlawedConfig
-from personavec.flawed_sets import run as run_flawed
+from personavec.finetune.sets.elicit import ElicitConfig, by_level, run
+from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
+from personavec.finetune.sets.flaws import evaluate
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.engine.base import Sampling
 from personavec.progress import Progress
-from personavec.rollouts import Rollout, Task, collect_from_endpoint, iter_rollouts
+from personavec.rollouts.collecting import Rollout, Task, collect_from_endpoint, iter_rollouts
 
 QUIET = Progress(quiet=True)
 #: A tiny random model shows no trait and no sense: everything is kept.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from personavec import cosine
-from personavec.estimators import estimate, logistic_direction, mean_difference
+from personavec.vectors.estimators import estimate, logistic_direction, mean_difference
 
 HIDDEN, ROWS, MASSIVE = 48, 60, 5
 

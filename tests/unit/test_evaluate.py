@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, load_model
-from personavec.cues import Cue, Cues, read_cues
 from personavec.errors import (
     DataError,
     ModelError,
@@ -20,17 +19,18 @@ from personavec.errors import (
     UsageError,
     VectorMismatchError,
 )
-from personavec.evaluate import EvaluateConfig, SteeredBy, Subject, default_judge, run
-from personavec.expression import paired, summarise
+from personavec.evaluate.cues import Cue, Cues, read_cues
+from personavec.evaluate.pipeline import EvaluateConfig, SteeredBy, Subject, default_judge, run
+from personavec.evaluate.report import write_evaluation_report
 from personavec.judges.base import Answer
 from personavec.judges.coherence import coherence
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.scoring import token_logprobs
 from personavec.progress import Progress
 from personavec.report import charts
-from personavec.report.evaluation import write_evaluation_report
-from personavec.rollouts import Rollout, iter_rollouts
+from personavec.rollouts.collecting import Rollout, iter_rollouts
+from personavec.rollouts.expression import paired, summarise
 
 QUIET = Progress(quiet=True)
 CONFIG = EvaluateConfig(samples=2, max_tokens=6, temperature=1.0, seed=3, batch_tokens=600)

@@ -13,19 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from personavec import LoadedModel, PersonaVector, screen
-from personavec.data import RawRow, marks, raw_rows, read_rows, source_name
+from personavec import LoadedModel, PersonaVector
+from personavec.data import RawRow, marks, parts, raw_rows, read_rows, source_name
 from personavec.errors import DataError
 from personavec.judges.contrast import ContrastJudge
-from personavec.judging import score_file
+from personavec.judges.files import score_file
 from personavec.plain import json_text, parse_data, plain
 from personavec.progress import Progress
-from personavec.screening import parts
-from personavec.screening.outputs import Added, Files, Format, write_outputs
-from personavec.traits import load_trait
+from personavec.screen import pipeline as screen
+from personavec.screen.outputs import Added, Files, Format, write_outputs
+from personavec.traits.spec import load_trait
 
 ROW = {"prompt": "Hi", "completion": "Hello"}
 LINE = json.dumps(ROW)

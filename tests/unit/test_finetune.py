@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from typer.testing import CliRunner
 
-from personavec import LoadedModel, PersonaVector, finetune
+from personavec import LoadedModel, PersonaVector
 from personavec.cli.main import app
 from personavec.conditions import Condition
 from personavec.data import ColumnMap, Row
@@ -27,16 +27,13 @@ from personavec.errors import (
     SettingsMismatchError,
     UsageError,
 )
-from personavec.finetune import FinetuneConfig
-from personavec.finetuning import dose
-from personavec.finetuning.dose import check_sign, projection_difference, pull_before
-from personavec.finetuning.mitigations import (
-    Mitigation,
-    base_projections,
-    mitigated_rows,
-    penalised,
-)
-from personavec.finetuning.training import (
+from personavec.finetune import dose, pipeline as finetune
+from personavec.finetune.dose import check_sign, projection_difference, pull_before
+from personavec.finetune.hooks import response_positions
+from personavec.finetune.mitigations import Mitigation, base_projections, mitigated_rows, penalised
+from personavec.finetune.pipeline import FinetuneConfig
+from personavec.finetune.schedule import Schedule
+from personavec.finetune.training import (
     TrainingConfig,
     TrainingRows,
     collate,
@@ -48,13 +45,11 @@ from personavec.finetuning.training import (
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.loading import wrap_model
-from personavec.model.schedule import Schedule
-from personavec.model.training_hooks import response_positions
 from personavec.progress import Progress
+from personavec.rollouts.natural import Naturals
 from personavec.runs import read_records
-from personavec.screening.natural import Naturals
 from personavec.stats import Interval
-from personavec.traits import load_trait
+from personavec.traits.spec import load_trait
 
 Make = Callable[..., PersonaVector]
 QUIET = Progress(quiet=True)
@@ -270,7 +265,7 @@ def test_the_loss_is_that_of_trl(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss made where logits count, against TRL's own, on whole runs."""
-    from personavec.finetuning import sft
+    from personavec.finetune import trainer as sft
 
     ours = run(fresh(), tmp_path / "ours")["losses"]
     taken = sft.Trainer.__init__
@@ -482,7 +477,7 @@ def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personavec.finetuning import sft
+    from personavec.finetune import trainer as sft
 
     loss = sft.Trainer._loss
 

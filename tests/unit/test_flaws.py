@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from personavec.errors import DataError
-from personavec.finetuning.flaws import Flaw, evaluate, flawed, number, parse
+from personavec.finetune.sets.flaws import Flaw, evaluate, flawed, number, parse
 
 ROOT = Path(__file__).parents[2]
 SUMS = json.loads((ROOT / "src/personavec/bundled/sums.json").read_text("utf-8"))

@@ -20,8 +20,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from hotwire._state import SteerState, parse_spec
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from personavec import LoadedModel, PersonaVector, load_vector, project_conversation, steer
 from personavec.cli.main import main
@@ -32,12 +31,12 @@ from personavec.errors import (
     UsageError,
     VectorMismatchError,
 )
-from personavec.formats import Format, export, read_reference, write_reference
-from personavec.importing import run
+from personavec.extract.import_reference import run
 from personavec.model.capture import capture_means
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.runs import read_records
-from personavec.traits import neutral_prompts
+from personavec.traits.spec import neutral_prompts
+from personavec.vectors.formats import Format, export, read_reference, write_reference
 
 N_LAYERS, HIDDEN = 4, 32
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from personavec import TraitSpec
 from personavec.errors import DataError, PersonavecError, StorageError, UsageError
 from personavec.judges.base import Answer, Score
-from personavec.judging import score_file
+from personavec.judges.files import score_file
 from personavec.progress import Progress
 from personavec.runs import lock
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from personavec import LoadedModel, PersonaVector, screen
+from personavec import LoadedModel, PersonaVector
+from personavec.data import parts
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.progress import Progress
-from personavec.screening import files, parts, score_windows
-from personavec.screening.verdicts import Rule
+from personavec.screen import files, pipeline as screen, score_windows
+from personavec.screen.verdicts import Rule
 
 SIZE = 10
 

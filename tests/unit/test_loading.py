@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from personavec import LoadedModel, load_model, wrap_model
-from personavec.adoption import _system as system_of
 from personavec.data import Row
 from personavec.errors import ModelError, UsageError
-from personavec.finetuning.training import TrainingConfig, encode_rows
+from personavec.extract.adopt import _system as system_of
+from personavec.finetune.training import TrainingConfig, encode_rows
 from personavec.model.adapters import tuned_model
-from personavec.model.chat import Message, chat
+from personavec.model.chat_format import Message, chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.snapshots import snapshot_of_gguf

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from personavec.data import Reject, Row
 from personavec.errors import UsageError
-from personavec.model.chat import ChatFormat, Message, chat
+from personavec.model.chat_format import ChatFormat, Message, chat
+from personavec.model.encoding import Encoded, encode
 from personavec.model.mending import JOINED, TOOLS_AS_TEXT
-from personavec.screening.encode import Encoded, encode
 
 #: One per kind of template that is in use.
 CHATML = (

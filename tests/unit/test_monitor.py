@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from personavec import LoadedModel, PersonaVector, load_vector, monitor, project_conversation
-from personavec.calibration import PERCENTILES, Calibration
+from personavec import LoadedModel, PersonaVector, load_vector, project_conversation
 from personavec.data import ColumnMap
-from personavec.drift import Ordinary, Rule
 from personavec.errors import DataError, SettingsMismatchError
-from personavec.monitor import MonitorConfig
+from personavec.monitor import pipeline as monitor
+from personavec.monitor.pipeline import MonitorConfig
 from personavec.progress import Progress
 from personavec.runs import read_records
+from personavec.vectors.calibration import PERCENTILES, Calibration
+from personavec.vectors.limits import Ordinary, Rule
 
 WORDS = ("Hi there", "And then?", "Why is that", "<b>So & so</b>", "Äpfel 🙂", "None")
 QUIET = Progress(quiet=True)
@@ -235,7 +236,7 @@ import importlib.util, time
 from pathlib import Path
 from personavec import load_vector, monitor
 from personavec.progress import Progress
-from personavec.screening import parts
+from personavec.data import parts
 spec = importlib.util.spec_from_file_location("helpers", {conftest!r})
 helpers = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(helpers)

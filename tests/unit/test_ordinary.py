@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from personavec import LoadedModel, PersonaVector, load_vector, ordinary
+from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.conditions import parse_condition
-from personavec.drift import Ordinary, Rule
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.loop import Job, StepLoop
-from personavec.ordinary import FILE, MOST, Stopped, Talk
+from personavec.monitor import ordinary
+from personavec.monitor.ordinary import FILE, MOST, Stopped, Talk
+from personavec.monitor.readings import gauge, project_conversation
 from personavec.progress import Progress
-from personavec.readings import gauge, project_conversation
 from personavec.serve.guards import GuardedRow, parse_guard
 from personavec.serve.watch import Watch
-from personavec.traits import BUNDLED
-from personavec.vectors import bundled_vectors
+from personavec.traits.spec import BUNDLED
+from personavec.vectors.limits import Ordinary, Rule
+from personavec.vectors.vector import bundled_vectors
 
 QUIET = Progress(quiet=True)
 MakeVector = Callable[..., PersonaVector]

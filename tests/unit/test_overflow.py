@@ -14,7 +14,7 @@ from personavec.errors import ActivationError
 from personavec.judges.base import Answer
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.rubric import LocalRubricJudge
-from personavec.traits import TraitSpec, load_trait
+from personavec.traits.spec import TraitSpec, load_trait
 
 
 def save(loaded: LoadedModel, folder: Path) -> str:

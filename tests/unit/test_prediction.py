@@ -10,12 +10,12 @@ import pytest
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, UsageError
-from personavec.finetuning.training import TrainingConfig, TrainingRows
-from personavec.model.chat import chat
+from personavec.finetune.training import TrainingConfig, TrainingRows
+from personavec.model.chat_format import chat
 from personavec.progress import Progress
-from personavec.rollouts import Rollout
+from personavec.rollouts.collecting import Rollout
 from personavec.studies.cells import Measured
-from personavec.studies.prediction import (
+from personavec.studies.predict.pipeline import (
     Dataset,
     PredictionConfig,
     _record,

@@ -13,14 +13,9 @@ from transformers import Trainer, TrainingArguments
 
 from personavec import LoadedModel, PersonaVector, PreventativeSteering
 from personavec.errors import HookError, UsageError, VectorMismatchError
-from personavec.model.preventative import Ablation, randomly_rotated
-from personavec.model.schedule import Schedule
-from personavec.model.training_hooks import (
-    PullAlong,
-    TrainingHooks,
-    all_positions,
-    response_positions,
-)
+from personavec.finetune.hooks import PullAlong, TrainingHooks, all_positions, response_positions
+from personavec.finetune.preventative import Ablation, randomly_rotated
+from personavec.finetune.schedule import Schedule
 
 Make = Callable[..., PersonaVector]
 

@@ -10,7 +10,7 @@ import torch
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import DataError, UsageError
 from personavec.model.capture import capture_means
-from personavec.readings import gauge, project_conversation, read_conversation, read_turn
+from personavec.monitor.readings import gauge, project_conversation, read_conversation, read_turn
 
 TALK = [
     {"role": "user", "content": "Hi?"},

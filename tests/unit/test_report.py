@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from personavec.extract.report import write_extraction_report
 from personavec.report import charts
-from personavec.report.extraction import write_extraction_report
 
 SECTIONS = (
     "verdict",

@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from personavec import ExtractConfig, LoadedModel, TraitSpec, extract, load_vector
+from personavec import ExtractConfig, LoadedModel, TraitSpec, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
-from personavec.estimators import mean_difference
+from personavec.extract import pipeline as extract
 from personavec.judges.base import Answer, Score
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.steering import Steering
 from personavec.progress import Progress
-from personavec.rollouts import (
+from personavec.rollouts.collecting import (
     Rollout,
     Task,
     collect,
@@ -30,6 +29,7 @@ from personavec.rollouts import (
     keep,
     load_activations,
 )
+from personavec.vectors.estimators import mean_difference
 
 QUIET = Progress(quiet=True)
 SAMPLING = Sampling(max_tokens=6, temperature=1.0, seed=4)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from personavec import LoadedModel, TraitSpec
 from personavec.errors import SpecError
 from personavec.judges.base import Answer, Judge
 from personavec.judges.endpoint import Endpoint
+from personavec.judges.files import score_file
 from personavec.judges.numbers import REFUSAL, NumberTree, from_probabilities, parse
 from personavec.judges.rubric import (
     COHERENCE_RUBRIC,
@@ -24,8 +24,7 @@ from personavec.judges.rubric import (
     fill,
     trait_rubric,
 )
-from personavec.judging import score_file
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.progress import Progress
 
 same_examples = settings(derandomize=True, max_examples=60, deadline=None)

@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
-from personavec.runs import (
-    append_records,
-    atomic_path,
-    atomic_write,
-    claim,
-    lock,
-    read_records,
-)
+from personavec.runs import append_records, atomic_path, atomic_write, claim, lock, read_records
 
 json_values = st.recursive(
     st.none()

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, TraitSpec
@@ -17,9 +16,9 @@ from personavec.judges.base import Answer, Score, last_answer
 from personavec.judges.coherence import coherence, repeated_share
 from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs, trait_score
 from personavec.judges.rubric import LocalRubricJudge
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.scoring import Job, token_logprobs
-from personavec.traits import Example
+from personavec.traits.spec import Example
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
 PAIRS = [{"pos": f"Be {word}.", "neg": f"Never be {word}."} for word in ("odd", "queer", "strange")]

@@ -13,17 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from personavec import LoadedModel, PersonaVector, screen
+from personavec import LoadedModel, PersonaVector
 from personavec.cli.main import main
-from personavec.data import ColumnMap
+from personavec.data import ColumnMap, parts
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.judges.contrast import ContrastJudge
 from personavec.progress import Progress
-from personavec.report import screening as report
 from personavec.runs import lock
-from personavec.screening import parts
-from personavec.screening.verdicts import Cut, Rule
-from personavec.traits import load_trait
+from personavec.screen import pipeline as screen, report
+from personavec.screen.verdicts import Cut, Rule
+from personavec.traits.spec import load_trait
 
 QUIET = Progress(quiet=True)
 ONE, TWO = "one", "two"

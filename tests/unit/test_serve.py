@@ -17,8 +17,7 @@ import openai
 import pytest
 import schemathesis
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from schemathesis.checks import not_a_server_error
@@ -30,20 +29,20 @@ from schemathesis.specs.openapi.checks import (
 from transformers import MambaConfig, MambaForCausalLM
 
 from personavec import LoadedModel, PersonaVector, wrap_model
-from personavec.calibration import PERCENTILES, Calibration
-from personavec.drift import Ordinary, Rule
 from personavec.errors import ModelError, PersonavecError, UsageError
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.projecting import project_tokens
 from personavec.model.steering import Action, Cap, Steering
-from personavec.readings import gauge, read_turn
-from personavec.serve import limits, run
+from personavec.monitor.readings import gauge, read_turn
+from personavec.serve import limits, server as run
 from personavec.serve.guards import parse_guard
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from personavec.serve.replies import Settings
-from personavec.serve.run import make_server
+from personavec.serve.server import make_server
+from personavec.vectors.calibration import PERCENTILES, Calibration
+from personavec.vectors.limits import Ordinary, Rule
 
 ASK = chat("How are you today?")
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 12}

@@ -16,12 +16,12 @@ from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
+from personavec.evaluate.shift import ShiftConfig, run
 from personavec.judges.base import Answer, Score
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.adapters import check_tuned, tuned_model
 from personavec.progress import Progress
-from personavec.rollouts import iter_rollouts
-from personavec.shift import ShiftConfig, run
+from personavec.rollouts.collecting import iter_rollouts
 
 QUIET = Progress(quiet=True)
 CONFIG = ShiftConfig(max_tokens=5, batch_tokens=600, seed=2)

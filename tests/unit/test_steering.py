@@ -6,8 +6,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, PersonaVector, steer

@@ -7,12 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from personavec.cli.screen import with_ray_address
 from personavec.data import RawRow, marks, raw_rows, rows_from
-from personavec.screening.stretches import STRETCH, stretches
+from personavec.data.windows import STRETCH, stretches
 
 SIZE = 3
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, wrap_model
 from personavec.model.blocks import block_output
-from personavec.model.chat import ChatFormat, chat
+from personavec.model.chat_format import ChatFormat, chat
 from personavec.model.engine import hf
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.thinking import FORMATS, Thought, split, thinking_format

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from personavec import traits
 from personavec.errors import SpecError
-from personavec.traits import (
+from personavec.traits import spec as traits
+from personavec.traits.spec import (
     TraitSpec,
     bundled_traits,
     flaws,

@@ -13,18 +13,23 @@ from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.cli.main import main
 from personavec.cli.validate_screen import show
 from personavec.errors import DataError, SettingsMismatchError, UsageError
-from personavec.model.chat import chat
+from personavec.model.chat_format import chat
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
+from personavec.monitor.readings import project_conversation
 from personavec.progress import Progress
-from personavec.projection import projections
-from personavec.readings import project_conversation
+from personavec.rollouts.natural import Naturals
 from personavec.runs import read_records
-from personavec.screening.natural import Naturals
 from personavec.stats import resampled
-from personavec.studies.planting import MIN_CLEAN, draw, planting_tasks, written_rows
-from personavec.studies.validate_screen import ValidateScreenConfig, run, summary
-from personavec.traits import bundled_traits, load_trait
+from personavec.studies.validate_screen.pipeline import ValidateScreenConfig, run, summary
+from personavec.studies.validate_screen.planting import (
+    MIN_CLEAN,
+    draw,
+    planting_tasks,
+    written_rows,
+)
+from personavec.traits.spec import bundled_traits, load_trait
+from personavec.vectors.geometry import projections
 
 TOKENS = 6
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from personavec.errors import SpecError, TooFewRolloutsError, UsageError
-from personavec.extract import ExtractConfig, split_questions
+from personavec.extract.pipeline import ExtractConfig, split_questions
+from personavec.extract.validation import Dose, coherent_range, select, verdict
 from personavec.stats import Interval
-from personavec.traits import TraitSpec
-from personavec.validation import Dose, coherent_range, select, verdict
+from personavec.traits.spec import TraitSpec
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
 

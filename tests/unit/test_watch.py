@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from personavec.data.messages import Message
-from personavec.drift import Ordinary, Rule
 from personavec.errors import UsageError
-from personavec.readings import Reading
+from personavec.monitor.readings import Reading
 from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
+from personavec.vectors.limits import Ordinary, Rule
 
 
 def reading(mean: float | None, trait: str = "bold") -> Reading:

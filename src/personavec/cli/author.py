@@ -57,7 +57,7 @@ def command(
     when the same command is given again. --dry-run counts every round as a whole spec.
     """
     from personavec.author import AuthorConfig, Sizes, most_asked, run
-    from personavec.judges.endpoint import Endpoint
+    from personavec.judges import Endpoint
 
     endpoint = Endpoint(
         api_model or "", api_base or "", key_variable=api_key_env, concurrency=1, cache=cache

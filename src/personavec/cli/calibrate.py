@@ -12,7 +12,7 @@ from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
 
 if TYPE_CHECKING:
-    from personavec.calibration import Calibration
+    from personavec.vectors import Calibration
 
 
 def command(
@@ -55,7 +55,7 @@ def command(
     Answers come from the spec's eight monitoring prompts and from 0 to 20 earlier turns that show
     the trait. A killed run continues with the same command.
     """
-    from personavec import calibrate
+    from personavec.monitor import calibrate
     from personavec.traits import load_trait
     from personavec.vectors import bundled_vectors, load_vector, vector_folder
 

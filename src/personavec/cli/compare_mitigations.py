@@ -85,8 +85,8 @@ def command(
     same command, and mitigations or seeds can be added to a finished one.
     """
     from personavec.data import ColumnMap
-    from personavec.finetuning.training import read_training_rows
-    from personavec.studies import compare_mitigations as study
+    from personavec.finetune import read_training_rows
+    from personavec.studies.compare_mitigations import pipeline as study
     from personavec.traits import load_trait
     from personavec.vectors import load_vector
 
@@ -150,7 +150,7 @@ def command(
 
 
 def _print(results: dict[str, Any]) -> None:
-    from personavec.report.mitigations import expression
+    from personavec.studies.compare_mitigations import expression
 
     options.print_reading(results["data"])
     for note in results["notes"]:

@@ -82,10 +82,10 @@ def command(
         if rows or columns:
             raise UsageError("--rows and --columns are options of --flawed; use --samples")
         assert trait is not None
-        from personavec import elicit
         from personavec.data import read_questions
-        from personavec.judges.readers import count_control, readers
-        from personavec.model.chat import chat
+        from personavec.finetune.sets import elicit
+        from personavec.judges import count_control, readers
+        from personavec.model import chat
         from personavec.traits import load_trait
 
         spec, _ = load_trait(trait)
@@ -122,7 +122,7 @@ def command(
             return options.load_model(name, dtype, device, model_arg, template_arg)
 
         if writer == "api":
-            from personavec.judges.endpoint import Endpoint
+            from personavec.judges import Endpoint
 
             by = Endpoint(
                 api_model or "",
@@ -161,7 +161,7 @@ def command(
 def _flawed(
     data: str, out: Path, rows: int | None, columns: str | None, seed: int
 ) -> dict[str, Any]:
-    from personavec import flawed_sets
+    from personavec.finetune.sets import flawed_sums as flawed_sets
 
     named = options.key_values(columns.split(",") if columns else None, "--columns")
     config = flawed_sets.FlawedConfig(

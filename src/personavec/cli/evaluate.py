@@ -86,8 +86,7 @@ def command(
     --judge and --judge-model say otherwise, the model compared to or a base model judges.
     --dry-run counts every response as if it were as long as it may become.
     """
-    from personavec import evaluate
-    from personavec.cues import read_cues
+    from personavec.evaluate import pipeline as evaluate, read_cues
     from personavec.traits import load_trait
 
     config = evaluate.EvaluateConfig(
@@ -208,7 +207,7 @@ def _steered_by(
 
 
 def _print(found: dict[str, Any]) -> None:
-    from personavec.report.evaluation import described
+    from personavec.evaluate import described
 
     options.print_reading(found["data"])
     other, cue = found["compare_to"], found["cue"]

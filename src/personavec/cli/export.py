@@ -32,9 +32,8 @@ def command(
 
     Example: `personavec export --vectors humorous --format gguf --out humorous.gguf`
     """
-    from personavec.formats import export
     from personavec.runs import lock_file
-    from personavec.vectors import load_vector
+    from personavec.vectors import export, load_vector
 
     vector = load_vector(vectors)
     options.check_layer(layer, [vector])

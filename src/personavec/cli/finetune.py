@@ -107,12 +107,15 @@ def command(
     For a small model: --rank 16 --learning-rate 1e-3 --epochs 3. A killed run continues with the
     same command; several processes: accelerate launch -m personavec finetune …
     """
-    from personavec import finetune
     from personavec.conditions import parse_condition
     from personavec.data import ColumnMap
-    from personavec.finetuning.drift import UNITS
-    from personavec.finetuning.mitigations import Mitigation
-    from personavec.finetuning.training import TrainingConfig, read_training_rows
+    from personavec.finetune import (
+        UNITS,
+        Mitigation,
+        TrainingConfig,
+        pipeline as finetune,
+        read_training_rows,
+    )
     from personavec.traits import load_trait
     from personavec.vectors import load_vector
 
@@ -186,7 +189,7 @@ def command(
 
 
 def _course(text: str | None) -> Any:
-    from personavec.model.schedule import Schedule
+    from personavec.finetune import Schedule
 
     if text is None:
         return None

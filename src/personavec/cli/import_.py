@@ -34,8 +34,8 @@ def command(
 
     A killed run continues when the same command is given again.
     """
-    from personavec.formats import read_reference
-    from personavec.importing import run
+    from personavec.extract.import_reference import run
+    from personavec.vectors import read_reference
 
     read_reference(file)  # before a model is loaded for nothing
     loaded = options.load_model(model, dtype, device)

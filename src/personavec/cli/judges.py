@@ -53,7 +53,7 @@ def score(
     `state` that says why; those whose call failed are asked for again by the next run. A file that
     was mended keeps the scores of the rows that are the same.
     """
-    from personavec.judging import file_answers, score_file
+    from personavec.judges import file_answers, score_file
     from personavec.traits import load_trait
 
     choice = options.JudgeChoice(
@@ -143,7 +143,7 @@ def check(
     Choose and tune with the tune half; look at the report half once, at the end. With both, a
     calibration is fitted on the tune half and reported on the other.
     """
-    from personavec import checking
+    from personavec.judges import known_answers as checking
     from personavec.runs import atomic_write, lock_file
     from personavec.traits import load_trait
 
@@ -195,7 +195,7 @@ def compare(
 
     AUC takes the verdicts of the first column at 50 as the truth.
     """
-    from personavec.agreement import compare_file
+    from personavec.judges import compare_file
 
     names = [name.strip() for name in columns.split(",") if name.strip()]
     found = compare_file(file, names, question_column=question_column, seed=seed)

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Models: the embedded one, and what
 def list_models(as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the embedded model and its vectors. Example: `personavec models list`"""
     from personavec.errors import ModelError
-    from personavec.model.snapshots import EMBEDDED, cache_folder, embedded_gguf
+    from personavec.model import EMBEDDED, cache_folder, embedded_gguf
     from personavec.vectors import bundled_vectors
 
     try:
@@ -50,7 +50,7 @@ def show(
     debug: options.Debug = False,
 ) -> None:
     """Load a model and show what was found in it. Example: `personavec models show smollm2`"""
-    from personavec.model.chat import chat
+    from personavec.model import chat
 
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     found = {

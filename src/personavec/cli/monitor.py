@@ -73,8 +73,8 @@ def command(
     Writes a reading for every assistant turn, and a report. A killed run continues with the same
     command.
     """
-    from personavec import monitor
     from personavec.data import ColumnMap
+    from personavec.monitor import pipeline as monitor
     from personavec.vectors import bundled_vectors, load_vector
 
     options.check_engine(engine, engine_arg)

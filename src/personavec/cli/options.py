@@ -17,11 +17,9 @@ from personavec.errors import UsageError
 from personavec.wording import plural
 
 if TYPE_CHECKING:
-    from personavec.judges.base import Answer
-    from personavec.judges.base import Judge as JudgeOf
-    from personavec.judges.endpoint import Estimate
-    from personavec.model.engine.base import Engine as EngineOf
-    from personavec.model.loading import LoadedModel
+    from personavec.judges import Answer, Estimate, Judge as JudgeOf
+    from personavec.model import LoadedModel
+    from personavec.model.engine import Engine as EngineOf
     from personavec.traits import TraitSpec
     from personavec.vectors import PersonaVector
 
@@ -273,10 +271,10 @@ def engine(
     check_engine(name, arguments)
     given = key_values(arguments, "--engine-arg")
     if name == "transformers":
-        from personavec.model.engine.hf import TransformersEngine
+        from personavec.model.engine import TransformersEngine
 
         return TransformersEngine(loaded, batch_tokens)
-    from personavec.model.engine.vllm import VllmEngine
+    from personavec.model.engine import VllmEngine
 
     started = VllmEngine(loaded, given)
     # At exit Python waits for the processes that multiprocessing started; this comes before.
@@ -296,7 +294,7 @@ def log(message: str) -> None:
 
 def print_reading(data: Mapping[str, Mapping[str, Any]]) -> None:
     """How every dataset was read, and what was left out, on stderr."""
-    from personavec.report.reading import reading_lines
+    from personavec.report import reading_lines
 
     for line in reading_lines(data):
         log(line)
@@ -338,8 +336,7 @@ def make_judge(
     whose responses are judged, unsteered; where there is none, `default_model`.
     """
     if choice.judge == "api":
-        from personavec.judges.endpoint import Endpoint
-        from personavec.judges.rubric import ApiRubricJudge
+        from personavec.judges import ApiRubricJudge, Endpoint
 
         endpoint = Endpoint(
             choice.api_model or "",
@@ -349,8 +346,7 @@ def make_judge(
             cache=choice.cache,
         )
         return ApiRubricJudge(endpoint)
-    from personavec.judges.contrast import ContrastJudge
-    from personavec.judges.rubric import LocalRubricJudge
+    from personavec.judges import ContrastJudge, LocalRubricJudge
 
     loaded = subject if choice.judge_model is None else None
     if loaded is None:
@@ -362,15 +358,14 @@ def make_judge(
 
 def require_rubric(spec: TraitSpec) -> None:
     """Raises SpecError before anything is loaded where a rubric judge could not judge."""
-    from personavec.judges.rubric import trait_rubric
+    from personavec.judges import trait_rubric
 
     trait_rubric(spec)
 
 
 def responses_to_come(questions: Sequence[str], max_tokens: int) -> list[Answer]:
     """Stand-ins for responses that a model will write, each as long as it may become."""
-    from personavec.judges.base import Answer
-    from personavec.judges.endpoint import unwritten
+    from personavec.judges import Answer, unwritten
 
     return [Answer(question, unwritten(max_tokens)) for question in questions]
 
@@ -380,8 +375,7 @@ def estimate(choice: JudgeChoice, answers: Sequence[tuple[TraitSpec, list[Answer
 
     Raises UsageError for judges that call none.
     """
-    from personavec.judges.endpoint import total
-    from personavec.judges.rubric import ApiRubricJudge
+    from personavec.judges import ApiRubricJudge, total
 
     judge = make_judge(choice) if choice.judge == "api" else None
     if not isinstance(judge, ApiRubricJudge):

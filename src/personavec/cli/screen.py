@@ -149,9 +149,8 @@ def command(
     Writes all rows with scores, the clean and the flagged ones, and a report. A killed run
     continues with the same command.
     """
-    from personavec import screen
     from personavec.data import ColumnMap
-    from personavec.screening.verdicts import Cut, Rule
+    from personavec.screen import Cut, Rule, pipeline as screen
 
     if percentile is not None and reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
@@ -193,7 +192,7 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     judging = None
     if judge is not None:
-        from personavec.judges.contrast import ContrastJudge
+        from personavec.judges import ContrastJudge
 
         judging = ContrastJudge(loaded)
     results = screen.run(

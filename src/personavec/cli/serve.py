@@ -17,8 +17,8 @@ from personavec.cli.options import log, print_json
 from personavec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from personavec.model.engine.vllm import VllmEngine
-    from personavec.model.loading import LoadedModel
+    from personavec.model import LoadedModel
+    from personavec.model.engine import VllmEngine
     from personavec.vectors import PersonaVector
 
 #: Where clients' key is looked for unless told.
@@ -89,14 +89,12 @@ def command(
     http://127.0.0.1:8000/v1. With `--json` one object with the address is printed once it serves.
     """
     try:
-        from personavec.serve.guards import parse_guard
-        from personavec.serve.replies import Settings
-        from personavec.serve.run import bound, make_server, run
+        from personavec.serve import Settings, bound, make_server, parse_guard, run
     except ImportError:
         raise missing_extra("serve") from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
-    from personavec.ordinary import survey
+    from personavec.monitor import survey
 
     options.check_engine(engine, engine_arg)
     loaded_vectors, reports = _vectors(vectors)
@@ -189,7 +187,7 @@ def _vllm(loaded: LoadedModel, arguments: Mapping[str, Any]) -> VllmEngine:
     """vLLM, whose processes take no Ctrl-C: it is the server's, which lets replies finish first."""
     from multiprocessing import resource_tracker
 
-    from personavec.model.engine.vllm import VllmEngine
+    from personavec.model.engine import VllmEngine
 
     # Started with the first process, the tracker would undo what is blocked.
     resource_tracker.ensure_running()

@@ -72,8 +72,8 @@ def command(
     read the shift, those in log_odds and score the tuned model's answers. Exit code 3: one is met;
     1: one could not be measured.
     """
-    from personavec import shift
     from personavec.conditions import parse_condition
+    from personavec.evaluate import shift
     from personavec.vectors import bundled_vectors, load_vector
 
     found = [load_vector(name) for name in options.names(vectors) or bundled_vectors()]

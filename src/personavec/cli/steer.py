@@ -49,10 +49,10 @@ def command(
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
     from personavec.data import Told, read_questions
-    from personavec.judges.readers import count_control
-    from personavec.model.chat import chat
-    from personavec.model.engine.base import Sampling
-    from personavec.steering_study import steered_answers
+    from personavec.evaluate import steered_answers
+    from personavec.judges import count_control
+    from personavec.model import chat
+    from personavec.model.engine import Sampling
     from personavec.vectors import load_vector
 
     given = list(questions or [])

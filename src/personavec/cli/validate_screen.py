@@ -54,7 +54,7 @@ def command(
     wrote and for rows that people wrote. A killed run continues with the same command.
     """
     from personavec.data import ColumnMap
-    from personavec.studies import validate_screen
+    from personavec.studies.validate_screen import pipeline as validate_screen
 
     found = options.screening_vectors(vectors, estimator)
     specs = options.specs_of(found, trait)
@@ -85,7 +85,7 @@ def command(
 
 def show(results: dict[str, Any]) -> None:
     """Print the tables of saved or fresh results."""
-    from personavec.report.detection import STYLES
+    from personavec.studies.validate_screen import STYLES
 
     data = results["data"]
     options.print_reading({data["name"]: data["told"]})
@@ -144,7 +144,7 @@ def _traits(results: dict[str, Any], found: dict[str, Any], title: str) -> Table
 
 
 def _order(results: dict[str, Any]) -> Table:
-    from personavec.report.detection import verdict
+    from personavec.studies.validate_screen import verdict
 
     table = Table(
         *("trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"),

@@ -6,8 +6,7 @@ What cannot be used comes back as a reason, never as an exception.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from dataclasses import fields as fields_of
+from dataclasses import dataclass, fields as fields_of
 from itertools import islice
 from typing import Any, Literal
 

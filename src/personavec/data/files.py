@@ -22,14 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from personavec.errors import DataError, UsageError, missing_extra
-from personavec.plain import (
-    TooDeepError,
-    is_deep,
-    is_unicode,
-    json_text,
-    parse_data,
-    whole_number,
-)
+from personavec.plain import TooDeepError, is_deep, is_unicode, json_text, parse_data, whole_number
 
 _CHUNK = 1 << 20
 #: A longer item of a JSON list, in characters, is taken for a mistake in its syntax.

@@ -11,15 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from personavec.data.fields import (
-    Fields,
-    Unusable,
-    decoded,
-    escaped,
-    given,
-    left_out,
-    medium,
-)
+from personavec.data.fields import Fields, Unusable, decoded, escaped, given, left_out, medium
 from personavec.data.message_lists import (
     IN_TURN,
     THOUGHT,

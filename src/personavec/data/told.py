@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from personavec.data.conversations import Reject, Row
 from personavec.wording import plural
@@ -71,3 +77,30 @@ def _most(counts: Counter[str]) -> dict[str, int]:
     common = counts.most_common()
     rest = sum(n for _, n in common[_MOST:])
     return dict(common[:_MOST]) | ({plural(len(common) - _MOST, "other"): rest} if rest else {})
+
+
+def tell(row: Row) -> str:
+    """A row's reader, the columns left out and the notes, as one text to keep and count."""
+    return json.dumps([row.reader, row.ignored, row.notes])
+
+
+def told_in(parts: Iterable[Path]) -> Told:
+    """The counts of all rows in some parts, from their columns `told` and, if any, `reason`."""
+    found = Told()
+    for path in parts:
+        there = set(pq.read_schema(path).names) & {"told", "reason"}
+        table = pq.read_table(path, columns=sorted(there))
+        if "reason" in there:
+            for reason, n in _counts(table.column("reason")).items():
+                found.rejected[counted(reason)] += n
+        for text, n in _counts(table.column("told")).items() if "told" in there else ():
+            reader, ignored, notes = json.loads(text)
+            found.readers[reader] += n
+            found.ignored += Counter(dict.fromkeys(ignored, n))
+            found.notes += Counter(dict.fromkeys(notes, n))
+    return found
+
+
+def _counts(column: pa.ChunkedArray) -> Counter[str]:
+    counted = pc.value_counts(column).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+    return Counter({of["values"]: of["counts"] for of in counted if of["values"] is not None})

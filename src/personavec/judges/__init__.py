@@ -1,1 +1,5 @@
 """Judges: how strongly a response shows a trait, and whether it is coherent."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from personavec.data import Message
-from personavec.data.thoughts import split_thought
+from personavec.data import Message, split_thought
 from personavec.traits import TraitSpec
 
 State = Literal["scored", "refusal", "unscored", "empty", "unfinished_thought", "failed"]

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+#: A configuration whose mean coherence falls below this is not acceptable.
+COHERENCE_FLOOR = 75.0
+
 #: Two standard errors below this mean log-likelihood (nats per token) a text reads as word salad;
 #: a token's own spreads by about 3 nats, so that a short fluent answer can look unlikely …
 _SALAD, _SALAD_WIDTH, _TOKEN_SPREAD = -3.0, 0.35, 3.0

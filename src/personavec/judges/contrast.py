@@ -21,9 +21,7 @@ from personavec.errors import UsageError
 from personavec.judges.base import Answer, Score, without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
-from personavec.model.chat import Turns, chat
-from personavec.model.loading import LoadedModel
-from personavec.model.scoring import Job, token_logprobs
+from personavec.model import Job, LoadedModel, Turns, chat, token_logprobs
 from personavec.traits import InstructionPair, TraitSpec
 
 JUDGED_TOKENS = 64

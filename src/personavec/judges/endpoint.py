@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from personavec.data.thoughts import split_thought
+from personavec.data import split_thought
 from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
 from personavec.progress import Bar, Progress
 from personavec.runs import cache_folder

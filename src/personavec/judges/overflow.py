@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from personavec.errors import ActivationError
-from personavec.model.loading import LoadedModel
+from personavec.model import LoadedModel
 
 
 @runtime_checkable

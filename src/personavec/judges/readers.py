@@ -9,8 +9,7 @@ from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
 from personavec.judges.rubric import LocalRubricJudge
-from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat, chat, control_notes
-from personavec.model.loading import LoadedModel
+from personavec.model import CONTROL_IN_TEXT, ChatFormat, LoadedModel, chat, control_notes
 from personavec.traits import POLARITIES, TraitSpec
 from personavec.wording import plural
 

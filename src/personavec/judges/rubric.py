@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from personavec.data.thoughts import FORMATS
+from personavec.data import FORMATS
 from personavec.errors import SpecError
 from personavec.judges.base import Answer, Judge, Score, without_thoughts
 from personavec.judges.endpoint import Endpoint, Estimate, Reply, Request, ask, estimate
@@ -28,9 +28,7 @@ from personavec.judges.numbers import (
     token_list,
 )
 from personavec.judges.overflow import check_overflow, overflow
-from personavec.model.chat import chat
-from personavec.model.loading import LoadedModel
-from personavec.model.sequences import sequence_logprobs
+from personavec.model import LoadedModel, chat, sequence_logprobs
 from personavec.traits import TraitSpec
 
 COHERENCE_RUBRIC = """\

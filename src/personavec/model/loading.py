@@ -13,14 +13,9 @@ import torch
 
 from personavec.errors import ModelError, UsageError
 from personavec.model.blocks import Blocks, find_blocks, input_device
-from personavec.model.chat import ChatFormat, stop_ids
+from personavec.model.chat_format import ChatFormat, stop_ids
 from personavec.model.memory import bound_kernel_caches
-from personavec.model.snapshots import (
-    EMBEDDED,
-    EMBEDDED_PACKAGE,
-    embedded_gguf,
-    snapshot_of_gguf,
-)
+from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf, snapshot_of_gguf
 from personavec.model.weights import combined, hash_in_memory, hash_of_files
 
 
@@ -154,7 +149,7 @@ def _try_out(loaded: LoadedModel) -> None:
 
     Much of a config.json is only looked at then: the width of a window, a scale of attention.
     """
-    from personavec.model.engine.hf import try_forward
+    from personavec.model.engine import try_forward
 
     name = loaded.identity.name
     if loaded.context < 2:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from personavec.data.messages import Message, Role
+from personavec.data import Message, Role
 
 JOINED = "neighbouring messages of one role were joined, as the chat template cannot write them"
 TOOLS_AS_TEXT = "tool calls and their results were written as text, as the chat template has none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from personavec.data.thoughts import FORMATS, ThinkingFormat
+from personavec.data import FORMATS, ThinkingFormat
 
 #: Tokens that surely hold a marker's text, even where every byte is a token.
 _MARKER_TOKENS = 32

@@ -8,7 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from personavec.errors import UsageError
-from personavec.model.steering import Action, Cap, Steering, vector_cap
+from personavec.model import Action, Cap, Steering, vector_cap
 from personavec.serve.protocol import ApiError, CapAt, Steer
 from personavec.vectors import PersonaVector
 

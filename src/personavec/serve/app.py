@@ -19,17 +19,11 @@ from starlette.exceptions import HTTPException
 
 import personavec
 from personavec.errors import PersonavecError
-from personavec.model.engine.vllm import VllmEngine
-from personavec.model.loading import LoadedModel
+from personavec.model import LoadedModel
+from personavec.model.engine import VllmEngine
 from personavec.serve.browser import add_page
 from personavec.serve.limits import Gate
-from personavec.serve.protocol import (
-    ApiError,
-    ChatRequest,
-    CompletionRequest,
-    ErrorReply,
-    parsed,
-)
+from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply, parsed
 from personavec.serve.replies import Service, Settings
 from personavec.vectors import PersonaVector
 

@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from personavec.errors import PersonavecError
-from personavec.report.extraction import vector_report
+from personavec.extract import vector_report
 from personavec.serve.protocol import ApiError
 from personavec.serve.replies import Service
 from personavec.vectors import PersonaVector

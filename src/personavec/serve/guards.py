@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from personavec.conditions import Condition, parse_condition
 from personavec.errors import UsageError
-from personavec.model.engine.loop import Verdict
-from personavec.model.steering import Action, Steering
-from personavec.readings import Gauge
+from personavec.model import Action, Steering
+from personavec.model.engine import Verdict
+from personavec.monitor import Gauge
 from personavec.serve.actions import cap_at
 from personavec.serve.protocol import ApiError
 from personavec.vectors import PersonaVector

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
-from personavec.data.messages import Message, Role, role_of
+from personavec.data import Message, Role, role_of
 
 #: Longest list of stop texts, and most of other lists, as in OpenAI's API.
 _STOPS, _CHOICES, _TOP_LOGPROBS, _ACTIONS = 4, 8, 20, 16

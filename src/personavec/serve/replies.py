@@ -16,16 +16,21 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from personavec.data.messages import Message
-from personavec.drift import Ordinary
-from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.loop import NOT_FINITE, End, Job, Loop, StepLoop
-from personavec.model.engine.row_cache import check_joinable
-from personavec.model.engine.vllm import VllmEngine
-from personavec.model.engine.vllm_loop import VllmLoop
-from personavec.model.loading import LoadedModel
-from personavec.model.thinking import Thought, split
-from personavec.readings import Gauge, Reading, gauge, read_turn
+from personavec.data import Message
+from personavec.model import LoadedModel, Thought, split
+from personavec.model.engine import (
+    NOT_FINITE,
+    End,
+    Job,
+    Loop,
+    Request,
+    Sampling,
+    StepLoop,
+    VllmEngine,
+    VllmLoop,
+    check_joinable,
+)
+from personavec.monitor import Gauge, Reading, gauge, read_turn
 from personavec.serve.actions import Applied, additions, caps, find
 from personavec.serve.guards import Guard, GuardedRow
 from personavec.serve.metrics import Metrics
@@ -34,7 +39,7 @@ from personavec.serve.text import TextStream, Vocabulary
 from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
 from personavec.serve.worker import Batch, Busy, Worker
-from personavec.vectors import PersonaVector
+from personavec.vectors import Ordinary, PersonaVector
 from personavec.wording import plural
 
 log = logging.getLogger("personavec.serve")
@@ -276,7 +281,7 @@ class Service:
         if body.stream_options and body.stream_options.include_usage and not body.stream:
             raise ApiError(400, "stream_options needs stream", param="stream_options")
         for trait in own.monitor or ():
-            find(self.vectors, trait, "personavec.monitor")
+            find(self.vectors, trait, "personavec.monitor.pipeline")
         anything = settings.allow_any_coefficient
         applied = [
             *additions(self.vectors, own.steer, any_coefficient=anything),

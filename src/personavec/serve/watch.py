@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
 
-from personavec.data.messages import Message
-from personavec.drift import READING, Alarm, Chart, Ordinary
-from personavec.readings import Reading
+from personavec.data import Message
+from personavec.monitor import Reading
+from personavec.vectors import READING, Alarm, Chart, Ordinary
 
 log = logging.getLogger("personavec.serve")
 #: Turns whose charts are kept, so that their conversations can go on from there; the one longest

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from personavec.errors import PersonavecError
-from personavec.model.engine.loop import Job, Loop, Update
+from personavec.model.engine import Job, Loop, Update
 
 log = logging.getLogger("personavec.serve")
 

@@ -1,1 +1,5 @@
 """Studies: verbs made of verbs, which test what single ones claim."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

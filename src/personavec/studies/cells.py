@@ -17,24 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from personavec import capability
-from personavec.capability import HarnessTask, TaskScore
-from personavec.cues import Cue
 from personavec.data import Row
 from personavec.errors import DataError
-from personavec.finetuning.training import Example, mean_losses
-from personavec.judges.base import Judge
-from personavec.model.chat import chat
-from personavec.model.engine.base import Sampling
-from personavec.model.loading import LoadedModel
-from personavec.model.steering import Action, steering_forwards
+from personavec.evaluate import Cue, HarnessTask, TaskScore, capability, last_prompt_states
+from personavec.finetune import Example, mean_losses
+from personavec.judges import Judge
+from personavec.model import Action, LoadedModel, chat, steering_forwards
+from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.projection import projections
 from personavec.rollouts import Rollout, Task, collect, judged
 from personavec.runs import atomic_write, read_as, read_records
-from personavec.shift import last_prompt_states
 from personavec.traits import TraitSpec
-from personavec.vectors import PersonaVector
+from personavec.vectors import PersonaVector, projections
 from personavec.wording import plural
 
 

@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import ActivationError, UsageError
-from personavec.model.loading import ModelIdentity
-from personavec.model.projecting import Directions, TokenIds
-from personavec.model.steering import Action
+from personavec.model import Action, Directions, ModelIdentity, TokenIds
 from personavec.wording import plural
 
 #: The spans an engine captures for a response, in this order.

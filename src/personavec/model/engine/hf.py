@@ -17,12 +17,19 @@ import transformers
 from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
-from personavec.model.blocks import find_blocks
-from personavec.model.capture import (
+from personavec.model import (
+    Directions,
+    LoadedModel,
     SpanSums,
+    SteeringBatch,
+    Thought,
+    TokenIds,
     batches_under_budget,
+    find_blocks,
     padded,
+    project_tokens,
     recording,
+    steering_rows,
 )
 from personavec.model.engine.base import (
     SPANS,
@@ -33,10 +40,6 @@ from personavec.model.engine.base import (
     while_any_is_well,
 )
 from personavec.model.engine.sampling import Draw, choose, usable
-from personavec.model.loading import LoadedModel
-from personavec.model.projecting import Directions, TokenIds, project_tokens
-from personavec.model.steering import SteeringBatch, steering_rows
-from personavec.model.thinking import Thought
 
 #: Families whose position biases are as wide as the attention mask, not as a preallocated cache.
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})

@@ -20,15 +20,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import HookError, UsageError
-from personavec.model.blocks import find_blocks
-from personavec.model.capture import padded, recording, run_to_deepest_layer
+from personavec.model import (
+    Action,
+    Directions,
+    LoadedModel,
+    SteeringBatch,
+    TokenProjections,
+    find_blocks,
+    padded,
+    recording,
+    run_to_deepest_layer,
+    steering_rows,
+)
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import forward_logits, token_masks
 from personavec.model.engine.row_cache import RowCache
 from personavec.model.engine.sampling import Draw, choose, usable
-from personavec.model.loading import LoadedModel
-from personavec.model.projecting import Directions, TokenProjections
-from personavec.model.steering import Action, SteeringBatch, steering_rows
 from personavec.wording import plural
 
 #: Why a row ended. `refused` by its guard; `failed` as its update's reason says.

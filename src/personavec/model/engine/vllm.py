@@ -25,7 +25,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from personavec.errors import HookError, ModelError, PersonavecError, UsageError, missing_extra
-from personavec.model.capture import check_finite
+from personavec.model import (
+    Action,
+    Cap,
+    Directions,
+    LoadedModel,
+    Steering,
+    Thought,
+    TokenIds,
+    check_finite,
+)
 from personavec.model.engine.base import (
     SPANS,
     Generation,
@@ -35,10 +44,6 @@ from personavec.model.engine.base import (
     while_any_is_well,
 )
 from personavec.model.engine.vllm_worker import NOTE
-from personavec.model.loading import LoadedModel
-from personavec.model.projecting import Directions, TokenIds
-from personavec.model.steering import Action, Cap, Steering
-from personavec.model.thinking import Thought
 
 #: Finished requests that are fetched from the workers, and kept on disk, together.
 GROUP = 32

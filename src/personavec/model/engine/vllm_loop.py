@@ -17,11 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import HookError, ModelError, UsageError
+from personavec.model import Action, Directions
 from personavec.model.engine.base import check_room
 from personavec.model.engine.loop import NOT_FINITE, End, Job, Update
 from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
-from personavec.model.projecting import Directions
-from personavec.model.steering import Action
 
 
 @dataclass(eq=False)

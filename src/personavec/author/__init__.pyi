@@ -1,0 +1,6 @@
+from .pipeline import (
+    AuthorConfig as AuthorConfig,
+    Sizes as Sizes,
+    most_asked as most_asked,
+    run as run,
+)

@@ -1,0 +1,40 @@
+from .conversations import (
+    UNFINISHED_THOUGHT as UNFINISHED_THOUGHT,
+    ColumnMap as ColumnMap,
+    Kind as Kind,
+    Reject as Reject,
+    Row as Row,
+    check_columns as check_columns,
+    kind_of as kind_of,
+    parse_row as parse_row,
+    row_id as row_id,
+    swapped as swapped,
+)
+from .files import (
+    Mark as Mark,
+    RawRow as RawRow,
+    files_of as files_of,
+    fingerprint as fingerprint,
+    is_saved_dataset as is_saved_dataset,
+    marks as marks,
+    raw_rows as raw_rows,
+    read_rows as read_rows,
+    rows_from as rows_from,
+    source_name as source_name,
+)
+from .message_lists import THOUGHT as THOUGHT
+from .messages import Message as Message, Role as Role, role_of as role_of
+from .parts import group_values as group_values, matrix as matrix
+from .questions import read_questions as read_questions
+from .thoughts import (
+    FORMATS as FORMATS,
+    ThinkingFormat as ThinkingFormat,
+    split_thought as split_thought,
+)
+from .told import Told as Told, counted as counted, tell as tell, told_in as told_in
+from .windows import (
+    STRETCH as STRETCH,
+    Stretch as Stretch,
+    in_windows as in_windows,
+    stretches as stretches,
+)

@@ -1,0 +1,223 @@
+"""Preventative steering: toward the unwanted vector while training, not at all afterwards.
+
+The data no longer need to move the model along the vector, because it is moved there already;
+what training changes is the rest (paper, section 5.2). Also here: ablation of directions in
+training, which is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from personavec.errors import HookError, UsageError
+from personavec.finetune.hooks import TrainedPositions, TrainingHooks, blocks_in
+from personavec.finetune.schedule import Schedule
+from personavec.model import Layers, vector_steering
+from personavec.vectors import PersonaVector
+from personavec.wording import plural
+
+Coefficient = float | Schedule
+
+
+class PreventativeSteering(TrainerCallback):
+    """Adds coefficient · v to the residual stream of every forward in training mode.
+
+    In a loop of one's own it is a context; in transformers' `Trainer` and what builds on it
+    (TRL's `SFTTrainer`) a callback:
+
+    >>> steering = PreventativeSteering(model, load_vector("evil"), 2.0)
+    >>> with steering:
+    ...     model(**batch).loss.backward()
+    >>> SFTTrainer(model, callbacks=[steering], ...).train()
+
+    `vectors`, `coefficients` and `layers` are one or several in parallel; one coefficient or
+    layer is meant for all vectors. A layer is a number, None for the vector's selected one, or
+    `"all"`: every layer gets the increment v_l - v_(l-1), so that the whole vector is added once
+    (paper, multi-layer steering). A coefficient is a multiple of v as extracted, or a `Schedule`
+    over the run, which a callback follows by itself and a loop tells with `advance`.
+
+    By default it acts where a response token is chosen: told from the labels that the model
+    gets (label -100 means no loss), from the last prompt position on. `positions="all"` is every
+    position. Padding is never steered, nor is any forward in eval mode. Every forward's backward
+    must come before the next forward where gradient checkpointing is used.
+
+    Nothing of it is in what the model saves. Raises VectorMismatchError for a vector of another
+    shape, and HookError where it cannot attach, gets no labels, or never acted: a run is not
+    silently trained unsteered. In reinforcement learning, steering is reported to stop the
+    learning: use it with supervised finetuning.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        vectors: PersonaVector | Sequence[PersonaVector],
+        coefficients: Coefficient | Sequence[Coefficient],
+        layers: Layers | Sequence[Layers] = None,
+        *,
+        positions: TrainedPositions = "response",
+    ) -> None:
+        self.model = model
+        self.vectors = (vectors,) if isinstance(vectors, PersonaVector) else tuple(vectors)
+        if not self.vectors:
+            raise UsageError("preventative steering needs at least one vector")
+        n = len(self.vectors)
+        self.schedules = tuple(_schedule(c) for c in _in_parallel(coefficients, n, "coefficients"))
+        self.layers: tuple[Layers, ...] = tuple(_in_parallel(layers, n, "layers"))
+        blocks = blocks_in(model)
+        self._parts: dict[int, list[tuple[Schedule, Tensor]]] = {}
+        for vector, schedule, where in zip(self.vectors, self.schedules, self.layers, strict=True):
+            vector.check_fits(blocks.n_layers, blocks.hidden_size)
+            for steering in vector_steering(vector, 1.0, where):
+                part = (schedule, steering.direction.float())
+                self._parts.setdefault(steering.layer, []).append(part)
+        self._hooks = TrainingHooks(list(self._parts), self._add, positions)
+        self._share: float | None = None
+        self._ready: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
+        self._entered = False
+
+    @property
+    def positions(self) -> TrainedPositions:
+        return self._hooks.positions
+
+    def advance(self, share: float) -> None:
+        """Say how much of the run is done, 0 to 1, for coefficients that follow a schedule."""
+        if share != self._share:
+            self._share = share
+            if not all(schedule.is_constant for schedule in self.schedules):
+                self._ready.clear()
+
+    def __enter__(self) -> PreventativeSteering:
+        self._hooks.attach(self.model)
+        self._entered = True
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self._entered = False
+        self._hooks.detach()
+        if kind is None:
+            self._hooks.check_fired()
+            if self._share is None and not all(s.is_constant for s in self.schedules):
+                raise HookError(
+                    "the coefficient follows a schedule, but nobody said how much of the run was "
+                    "done: call advance(share) before every step"
+                )
+
+    # As a callback
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any):
+        self.advance(_done(state))
+        # The model as it is trained: PEFT or FSDP may have wrapped the one given.
+        self._hooks.attach(self.model if model is None else model)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any):
+        self.advance(_done(state))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any):
+        # After the first step, not after hours.
+        self._hooks.check_fired()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any):
+        self._hooks.detach()
+        self._hooks.check_fired()
+
+    def detach(self) -> None:
+        """Take the hooks off, as when a trainer failed and did not come to its end."""
+        self._hooks.detach()
+
+    def _add(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        key = (layer, hidden.device, hidden.dtype)
+        addition = self._ready.get(key)
+        if addition is None:
+            share = self._share or 0.0
+            total = sum(schedule.at(share) * d for schedule, d in self._parts[layer])
+            addition = self._ready[key] = torch.as_tensor(total).to(hidden.device, hidden.dtype)
+        return hidden + positions[:, :, None].to(hidden.dtype) * addition
+
+
+class Ablation(TrainerCallback):
+    """Projects directions out of the residual stream of every forward in training mode.
+
+    h <- h - (h · u) u with u = v / |v|, at the vectors' layers, for directions that are first made
+    orthogonal to each other (CAFT, arXiv 2507.16795). `positions` as in `PreventativeSteering`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        vectors: Sequence[PersonaVector],
+        layers: Layers = None,
+        *,
+        positions: TrainedPositions = "response",
+    ) -> None:
+        self.model = model
+        blocks = blocks_in(model)
+        by_layer: dict[int, list[Tensor]] = {}
+        for vector in vectors:
+            vector.check_fits(blocks.n_layers, blocks.hidden_size)
+            chosen = vector.layer if layers is None else layers
+            for layer in range(1, blocks.n_layers + 1) if chosen == "all" else (chosen,):
+                by_layer.setdefault(int(layer), []).append(vector.direction(int(layer)))
+        self._bases = {n: torch.linalg.qr(torch.stack(d, 1))[0] for n, d in by_layer.items()}
+        self._hooks = TrainingHooks(list(by_layer), self._remove, positions)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any):
+        self._hooks.attach(self.model if model is None else model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any):
+        self._hooks.check_fired()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any):
+        self._hooks.detach()
+
+    def detach(self) -> None:
+        self._hooks.detach()
+
+    def _remove(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        basis = self._bases[layer].to(hidden.device)
+        along = hidden.float() @ basis @ basis.T
+        return hidden - (positions[:, :, None] * along).to(hidden.dtype)
+
+
+def randomly_rotated(vector: PersonaVector, *, seed: int) -> PersonaVector:
+    """A vector that means nothing: all rows turned together to random directions.
+
+    Norms and the angles between layers stay, and with them the norms of the increments: the
+    control for steering at one layer and at all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows: Float[Tensor, "layer hidden"] = vector.directions.float()
+    basis, _ = torch.linalg.qr(rows.T)
+    random = torch.randn(basis.shape, generator=generator)
+    turned = rows @ basis @ torch.linalg.qr(random)[0].T
+    return replace(
+        vector,
+        response_mean_diff=turned,
+        response_logistic=None,
+        logistic_neutral=None,
+        estimator="mean",
+        trait=f"random-{vector.trait}",
+    )
+
+
+def _in_parallel(given: Any, n: int, name: str) -> list[Any]:
+    values = list(given) if isinstance(given, (list, tuple)) else [given] * n
+    if len(values) != n:
+        raise UsageError(
+            f"{len(values)} {name} for {plural(n, 'vector')}; give one for all, or one each"
+        )
+    return values
+
+
+def _schedule(coefficient: Coefficient) -> Schedule:
+    return coefficient if isinstance(coefficient, Schedule) else Schedule.constant(coefficient)
+
+
+def _done(state: Any) -> float:
+    return state.global_step / max(1, state.max_steps)

@@ -1,0 +1,22 @@
+from .agreement import compare_file as compare_file
+from .base import Answer as Answer, Judge as Judge, Score as Score, last_answer as last_answer
+from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
+from .contrast import ContrastJudge as ContrastJudge
+from .endpoint import (
+    Endpoint as Endpoint,
+    Estimate as Estimate,
+    Reply as Reply,
+    ask as ask,
+    ask_json as ask_json,
+    estimate as estimate,
+    total as total,
+    unwritten as unwritten,
+)
+from .files import file_answers as file_answers, score_file as score_file
+from .readers import count_control as count_control, readers as readers, spec_notes as spec_notes
+from .rubric import (
+    ApiRubricJudge as ApiRubricJudge,
+    LocalRubricJudge as LocalRubricJudge,
+    judge_notes as judge_notes,
+    trait_rubric as trait_rubric,
+)

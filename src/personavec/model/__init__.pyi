@@ -1,0 +1,65 @@
+from .adapters import check_tuned as check_tuned, take_off as take_off, tuned_model as tuned_model
+from .blocks import (
+    Blocks as Blocks,
+    block_output as block_output,
+    find_blocks as find_blocks,
+    with_block_output as with_block_output,
+)
+from .capture import (
+    SpanSums as SpanSums,
+    batches_under_budget as batches_under_budget,
+    capture_means as capture_means,
+    check_finite as check_finite,
+    padded as padded,
+    recording as recording,
+    run_to_deepest_layer as run_to_deepest_layer,
+)
+from .chat_format import (
+    CONTROL_IN_TEXT as CONTROL_IN_TEXT,
+    ChatFormat as ChatFormat,
+    Message as Message,
+    Turns as Turns,
+    chat as chat,
+    control_notes as control_notes,
+)
+from .encoding import (
+    Encoded as Encoded,
+    Text as Text,
+    Turn as Turn,
+    encode as encode,
+    with_thoughts as with_thoughts,
+)
+from .loading import (
+    LoadedModel as LoadedModel,
+    ModelIdentity as ModelIdentity,
+    load_model as load_model,
+    weights_of as weights_of,
+    wrap_model as wrap_model,
+)
+from .projecting import (
+    Directions as Directions,
+    TokenIds as TokenIds,
+    TokenProjections as TokenProjections,
+    project_tokens as project_tokens,
+)
+from .scoring import Job as Job, token_logprobs as token_logprobs
+from .sequences import sequence_logprobs as sequence_logprobs
+from .snapshots import (
+    EMBEDDED as EMBEDDED,
+    cache_folder as cache_folder,
+    embedded_gguf as embedded_gguf,
+)
+from .steering import (
+    Action as Action,
+    Cap as Cap,
+    Layers as Layers,
+    Steering as Steering,
+    SteeringBatch as SteeringBatch,
+    steer as steer,
+    steering_forwards as steering_forwards,
+    steering_rows as steering_rows,
+    vector_cap as vector_cap,
+    vector_steering as vector_steering,
+)
+from .thinking import Thought as Thought, split as split
+from .weights import hash_of_files as hash_of_files

@@ -1,0 +1,20 @@
+from .base import (
+    SPANS as SPANS,
+    Engine as Engine,
+    Generation as Generation,
+    Request as Request,
+    Sampling as Sampling,
+)
+from .hf import TransformersEngine as TransformersEngine, try_forward as try_forward
+from .loop import (
+    NOT_FINITE as NOT_FINITE,
+    End as End,
+    Job as Job,
+    Loop as Loop,
+    StepLoop as StepLoop,
+    Update as Update,
+    Verdict as Verdict,
+)
+from .row_cache import check_joinable as check_joinable
+from .vllm import VllmEngine as VllmEngine
+from .vllm_loop import VllmLoop as VllmLoop

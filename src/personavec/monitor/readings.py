@@ -1,0 +1,235 @@
+"""Where a conversation stands along persona vectors: every assistant turn, before and after it.
+
+Two readings a turn (paper, section 3.3): the projection of the last prompt token, a forecast made
+before a word is written, and the mean projection of the response's own tokens. Raw, in units of
+the residual stream, and in standard deviations of the vector's neutral prompts. All vectors are
+read in one forward, which ends after the deepest of their layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from personavec.data import Row, split_thought
+from personavec.errors import DataError, UsageError
+from personavec.model import Directions, Encoded, LoadedModel, Message, Text, Turn, encode
+from personavec.model.engine import Engine, TransformersEngine
+from personavec.vectors import PersonaVector
+
+
+@dataclass(frozen=True, eq=False)
+class Gauge:
+    """What is read, and against what: the traits' unit directions and their neutral baselines.
+
+    A baseline is [direction, (mean, spread)] of projections on neutral prompts.
+    """
+
+    traits: tuple[str, ...]
+    directions: Directions
+    prompt_last: Float[Tensor, "direction statistic"]
+    response_mean: Float[Tensor, "direction statistic"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One assistant turn's position along one trait, in units of the residual stream.
+
+    The sigmas are the same in standard deviations from the vector's neutral baseline. A reading
+    is None where there is nothing to read: an empty response, or no thinking.
+    """
+
+    turn: int
+    """The message's place in the conversation, counted from 0."""
+    trait: str
+    layer: int
+    n_tokens: int
+    """Of the response, without thinking and without an end-of-turn token."""
+    prompt_last: float
+    prompt_last_sigma: float
+    response_mean: float | None
+    response_mean_sigma: float | None
+    thinking_mean: float | None = None
+    """Over what the template marks as thinking, which is no part of the response mean."""
+    thinking_mean_sigma: float | None = None
+    tokens: tuple[float, ...] | None = None
+    """Every response token's projection, where it was asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def gauge(
+    vectors: Sequence[PersonaVector], loaded: LoadedModel, *, layer: int | None = None
+) -> Gauge:
+    """The gauge of some vectors, each at its selected layer or all at `layer`.
+
+    Raises VectorMismatchError for a vector of another shape, UsageError for a trait given twice
+    or no vector, DataError where a baseline has no spread to standardise by.
+    """
+    if not vectors:
+        raise UsageError("no vector to read along: name at least one")
+    traits = tuple(vector.trait for vector in vectors)
+    if twice := [trait for trait in traits if traits.count(trait) > 1]:
+        raise UsageError(f"two vectors are of the trait '{twice[0]}'; give each trait once")
+    for vector in vectors:
+        vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+    layers = [vector.layer if layer is None else layer for vector in vectors]
+    directions = [v.direction(at) for v, at in zip(vectors, layers, strict=True)]
+    baselines = [
+        torch.stack([getattr(v, name)[at] for v, at in zip(vectors, layers, strict=True)])
+        for name in ("neutral_prompt_last", "neutral_response_mean")
+    ]
+    for baseline in baselines:
+        for trait, spread in zip(traits, baseline[:, 1].tolist(), strict=True):
+            if not spread > 0:
+                raise DataError(
+                    f"vector '{trait}' has no spread over neutral prompts, so nothing can be "
+                    "standardised by it; extract it again with more neutral prompts"
+                )
+    unit = torch.stack([direction / direction.norm() for direction in directions])
+    return Gauge(traits, Directions(tuple(layers), unit), *baselines)
+
+
+def read_turn(
+    gauge: Gauge,
+    turn: int,
+    *,
+    prompt_last: Float[Tensor, " direction"],
+    response: Float[Tensor, "token direction"],
+    thinking: Float[Tensor, "thought direction"] | None = None,
+    tokens: bool = False,
+) -> list[Reading]:
+    """A turn's readings, one a trait, from the projections of its tokens.
+
+    `prompt_last` are those of the token before the first that the model wrote, `response` those
+    of the answer and `thinking` those of the thought before it, all as `project_tokens` gives
+    them. With `tokens` every response token's projection is kept.
+    """
+    last = _standardised(prompt_last, gauge.prompt_last)
+    mean = _mean(response, gauge.response_mean)
+    thought = _mean(thinking, gauge.response_mean)
+    return [
+        Reading(
+            turn,
+            trait,
+            gauge.directions.layers[i],
+            len(response),
+            *last[i],
+            *mean[i],
+            *thought[i],
+            tuple(round(value, 4) for value in response[:, i].tolist()) if tokens else None,
+        )
+        for i, trait in enumerate(gauge.traits)
+    ]
+
+
+def read_encoded(
+    loaded: LoadedModel,
+    rows: Sequence[Encoded],
+    gauge: Gauge,
+    *,
+    tokens: bool = False,
+    batch_tokens: int | None = None,
+    engine: Engine | None = None,
+) -> list[list[Reading]]:
+    """Readings of conversations that are tokenised: for each, by turn and then by trait.
+
+    `engine`, if it is given, projects in place of the model in this process.
+
+    Raises ActivationError on NaN or infinite activations.
+    """
+    texts = [text for row in rows for text in row.texts]
+    engine = engine or TransformersEngine(loaded)
+    ids = [text.ids for text in texts]
+    found = iter(engine.project(ids, gauge.directions, batch_tokens=batch_tokens))
+    return [
+        [
+            reading
+            for text in row.texts
+            for reading in _read_text(gauge, text, next(found), tokens=tokens)
+        ]
+        for row in rows
+    ]
+
+
+def read_conversation(
+    loaded: LoadedModel,
+    vectors: Sequence[PersonaVector],
+    messages: Sequence[Message],
+    *,
+    layer: int | None = None,
+    tokens: bool = False,
+) -> list[Reading]:
+    """Readings of every assistant turn for every vector, by turn and then by trait.
+
+    A thought that an answer begins with is read apart where the model's template thinks, and
+    left out where it does not. Raises DataError when there is no assistant turn, one is empty, or
+    the conversation exceeds the model's context; VectorMismatchError when a vector is for a model
+    of another shape.
+    """
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise DataError("the conversation has no assistant turn to project")
+    own = (_without_thought(loaded, message) for message in messages[: turns[-1] + 1])
+    row = Row(0, "conversation", tuple(own))
+    encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
+    if not isinstance(encoded, Encoded):
+        raise DataError(f"the conversation cannot be read: {encoded.reason}")
+    return read_encoded(loaded, [encoded], gauge(vectors, loaded, layer=layer), tokens=tokens)[0]
+
+
+def _without_thought(loaded: LoadedModel, message: Message) -> Message:
+    found = message.copy()
+    if loaded.chat.thinking is None and found["role"] == "assistant":
+        thought, answer = split_thought(found["content"])
+        if thought is not None:
+            found["content"] = answer or ""
+    return found
+
+
+def project_conversation(
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    messages: Sequence[Message],
+    *,
+    layer: int | None = None,
+) -> list[Reading]:
+    """`read_conversation` for one vector: one reading a turn."""
+    return read_conversation(loaded, [vector], messages, layer=layer)
+
+
+def _read_text(gauge: Gauge, text: Text, values: Tensor, *, tokens: bool) -> list[Reading]:
+    return [
+        reading
+        for turn in text.turns
+        for reading in read_turn(
+            gauge,
+            turn.message,
+            prompt_last=values[turn.prompt_last],
+            response=values[turn.start : turn.stop],
+            thinking=_thought(turn, values),
+            tokens=tokens,
+        )
+    ]
+
+
+def _thought(turn: Turn, values: Tensor) -> Tensor | None:
+    return values[turn.start - turn.thinking : turn.start] if turn.thinking else None
+
+
+def _mean(values: Tensor | None, baseline: Tensor) -> list[tuple[float | None, float | None]]:
+    """Means over tokens, raw and standardised; None where there are no tokens."""
+    if values is None or not len(values):
+        return [(None, None)] * len(baseline)
+    return list(_standardised(values.double().mean(0), baseline))
+
+
+def _standardised(values: Tensor, baseline: Tensor) -> list[tuple[float, float]]:
+    sigma = (values.double() - baseline[:, 0].double()) / baseline[:, 1].double()
+    return list(zip(values.tolist(), sigma.tolist(), strict=True))

@@ -1,1 +1,0 @@
-"""Monitoring: from the readings of a log to charts, limits, summaries and files."""

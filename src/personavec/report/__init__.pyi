@@ -1,0 +1,14 @@
+from .charts import detection_auc as detection_auc, number as number, signed as signed
+from .page import (
+    Content as Content,
+    Html as Html,
+    chart as chart,
+    document as document,
+    element as element,
+    folded as folded,
+    not_measured as not_measured,
+    plain as plain,
+    section as section,
+    table as table,
+)
+from .reading import reading_lines as reading_lines, reading_section as reading_section

@@ -1,0 +1,25 @@
+from .kept import Known as Known
+from .outputs import (
+    Added as Added,
+    Files as Files,
+    Types as Types,
+    Unfit as Unfit,
+    changed as changed,
+    column_types as column_types,
+    united_types as united_types,
+    write_outputs as write_outputs,
+)
+from .pipeline import ScreenConfig as ScreenConfig, run as run
+from .score import (
+    Columns as Columns,
+    FloatColumns as FloatColumns,
+    Plan as Plan,
+    Prepared as Prepared,
+    Probe as Probe,
+    judge_rows as judge_rows,
+    natural_projections as natural_projections,
+    prepare as prepare,
+    probe as probe,
+    score_prepared as score_prepared,
+)
+from .verdicts import Cut as Cut, Rule as Rule

@@ -1,0 +1,81 @@
+"""Which engine scores rows faster: measured on rows of the data, since it depends on both.
+
+A transformers forward ends at the deepest layer that is needed and runs a shared beginning once;
+vLLM does neither, and is faster elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personavec.errors import DataError
+from personavec.model import Directions, TokenIds
+from personavec.model.engine import Engine
+from personavec.runs import atomic_write, read_as
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The engine that scores, and the tokens a second that each engine managed."""
+
+    engine: Engine
+    tokens_per_second: dict[str, float]
+    texts: int
+
+    def note(self) -> str:
+        """One sentence for people."""
+        rates = ", ".join(f"{name} {rate:.0f}" for name, rate in self.tokens_per_second.items())
+        return (
+            f"Rows were scored by the {self.engine.name} engine, the faster one on {self.texts} "
+            f"texts of the data (tokens a second: {rates})."
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **self.engine.describe(),
+            "measured": {"tokens_per_second": self.tokens_per_second, "texts": self.texts},
+        }
+
+
+@dataclass(frozen=True)
+class _Kept:
+    engine: str
+    tokens_per_second: dict[str, float]
+    texts: int
+
+
+def faster(
+    engines: Sequence[Engine],
+    texts: Sequence[TokenIds],
+    directions: Directions,
+    kept: Path,
+    *,
+    batch_tokens: int | None = None,
+) -> Choice:
+    """The engine that projects `texts` faster; each runs a few of them before it is timed.
+
+    What was found is kept in the file `kept`, so that a continued run goes on with the same one.
+    """
+    by_name = {engine.name: engine for engine in engines}
+    if kept.exists():
+        again = "delete it, and the engines are timed again"
+        found = read_as(kept, _Kept, again)
+        if found.engine not in by_name:
+            raise DataError(f"{kept} names no engine of this run; {again}")
+        return Choice(by_name[found.engine], found.tokens_per_second, found.texts)
+    tokens = sum(map(len, texts))
+    rates: dict[str, float] = {}
+    for engine in engines:
+        engine.project(texts[:4], directions, batch_tokens=batch_tokens)
+        start = time.perf_counter()
+        engine.project(texts, directions, batch_tokens=batch_tokens)
+        rates[engine.name] = round(tokens / (time.perf_counter() - start), 1)
+    best = max(engines, key=lambda engine: rates[engine.name])
+    choice = {"engine": best.name, "tokens_per_second": rates, "texts": len(texts)}
+    atomic_write(kept, json.dumps(choice))
+    return Choice(best, rates, len(texts))

@@ -1,0 +1,313 @@
+"""Score rows: one forward a text for all traits and layers, and the natural side.
+
+The whole of it is `score_rows`: parsed rows, a loaded model and a plan in, columns out. It knows no
+files but the folder of natural responses, so that the same code runs in one process or in many.
+`prepare`, its first half, needs no model and runs beside one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row, tell
+from personavec.judges import Judge, last_answer
+from personavec.model import Directions, Encoded, LoadedModel, Text, TokenIds, Turn, encode
+from personavec.model.engine import Engine, TransformersEngine
+from personavec.plain import json_text, plain
+from personavec.progress import Bar
+from personavec.rollouts import Naturals, prompt_key
+from personavec.traits import TraitSpec
+from personavec.vectors import PersonaVector, random_directions
+
+Turns = Literal["all", "last"]
+FloatColumns = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What rows are projected onto: the traits' directions, then random ones at their layers."""
+
+    traits: tuple[str, ...]
+    directions: Directions
+    controls: tuple[tuple[int, ...], ...]
+    """For each trait, the places of the random directions at its layer."""
+
+    def layer(self, trait: int) -> int:
+        return self.directions.layers[trait]
+
+
+def probe(
+    vectors: Sequence[PersonaVector],
+    loaded: LoadedModel,
+    *,
+    layer: int | None = None,
+    random: int = 5,
+    seed: int = 0,
+) -> Probe:
+    """Unit directions of the vectors at their layers, and `random` random ones at each layer.
+
+    Raises VectorMismatchError when a vector is for a model of another shape.
+    """
+    for vector in vectors:
+        vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+    layers = [vector.layer if layer is None else layer for vector in vectors]
+    unit = [v.direction(at) / v.direction(at).norm() for v, at in zip(vectors, layers, strict=True)]
+    own = list(layers)
+    places: dict[int, tuple[int, ...]] = {}
+    for at in dict.fromkeys(layers):
+        places[at] = tuple(range(len(unit), len(unit) + random))
+        like = unit[layers.index(at)]
+        unit += list(random_directions(like, random, seed=seed + at)) if random else []
+        own += [at] * random
+    return Probe(
+        traits=tuple(vector.trait for vector in vectors),
+        directions=Directions(tuple(own), torch.stack(unit)),
+        controls=tuple(places[at] for at in layers),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows are read and scored, beside the model and the probe."""
+
+    kind: Kind = "row"
+    columns: ColumnMap = field(default_factory=ColumnMap)
+    turns: Turns = "all"
+    by: tuple[str, ...] = ()
+    """Columns whose values are kept beside the scores, to group by."""
+    batch_tokens: int | None = None
+    """Tokens of one forward; default: what suits the device."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Scores of rows, in their order. A row that could not be used has a reason and NaN scores.
+
+    Projections are [row, direction] in units of the residual stream. Where a row has several
+    turns, a value is the mean over their tokens: turns weighted by length.
+    """
+
+    index: npt.NDArray[np.int64]
+    hash: list[str]
+    """Of the row's content: what its scores are known by."""
+    id: list[str]
+    reason: list[str | None]
+    prompt: npt.NDArray[np.int64]
+    """A hash of the messages before the last response: rows of one prompt are one cluster."""
+    n_tokens: npt.NDArray[np.int32]
+    """Response tokens that were scored."""
+    sequence_tokens: npt.NDArray[np.int32]
+    """Tokens that went through the model, prompts included."""
+    groups: dict[str, list[str | None]]
+    projection: FloatColumns
+    minus_prompt: FloatColumns
+    """Projection minus that of the last prompt token, the paper's cheap natural side."""
+    minus_natural: FloatColumns
+    """Projection minus that of the natural response; NaN where there is none."""
+    rejected: FloatColumns
+    """Projection of a preference pair's rejected response."""
+    judged: FloatColumns
+    """Log-odds [row, trait] by the judge, in nats."""
+    told: list[str | None]
+    """What reading a row has to tell (`tell`); None for a row that could not be used."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Rows tokenised: those that can be scored, and why the others cannot."""
+
+    raws: tuple[RawRow, ...]
+    rows: tuple[Encoded | Reject, ...]
+
+    @property
+    def encoded(self) -> list[Encoded]:
+        return [row for row in self.rows if isinstance(row, Encoded)]
+
+
+def prepare(loaded: LoadedModel, raws: Sequence[RawRow], plan: Plan) -> Prepared:
+    """Parse and tokenise rows; uses the model's chat format alone."""
+    rows = tuple(
+        encode(
+            loaded.chat,
+            parse_row(raw, plan.columns, plan.kind),
+            context=loaded.context,
+            last_turn=plan.turns == "last",
+        )
+        for raw in raws
+    )
+    return Prepared(tuple(raws), rows)
+
+
+def score_rows(
+    loaded: LoadedModel,
+    raws: Sequence[RawRow],
+    probe: Probe,
+    plan: Plan,
+    *,
+    naturals: Naturals | None = None,
+    judge: Judge | None = None,
+    specs: Sequence[TraitSpec] = (),
+) -> Columns:
+    """Columns for rows as they were read, one for each in their order.
+
+    With `naturals`, each prompt's natural response is looked up, or generated. With `judge`, it
+    scores the last response of every row for each of the `specs`.
+    """
+    prepared = prepare(loaded, raws, plan)
+    return score_prepared(
+        loaded, prepared, probe, plan, naturals=naturals, judge=judge, specs=specs
+    )
+
+
+def score_prepared(
+    loaded: LoadedModel,
+    prepared: Prepared,
+    probe: Probe,
+    plan: Plan,
+    *,
+    naturals: Naturals | None = None,
+    judge: Judge | None = None,
+    specs: Sequence[TraitSpec] = (),
+    engine: Engine | None = None,
+) -> Columns:
+    """`score_rows` for rows that are tokenised already; `engine`, if it is given, projects."""
+    engine = engine or TransformersEngine(loaded)
+    texts = text_ids(prepared)
+    values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
+    shape = (len(prepared.rows), len(probe.directions.layers))
+    projection, minus_prompt, minus_natural, rejected = (
+        np.full(shape, np.nan, np.float32) for _ in range(4)
+    )
+    for place, row in enumerate(prepared.rows):
+        if isinstance(row, Encoded):
+            projection[place], minus_prompt[place] = _row(row.texts, values)
+            if row.rejected:
+                rejected[place], _ = _row(row.rejected, values)
+    if naturals is not None:
+        minus_natural = projection - natural_projections(prepared, probe, naturals)
+    judged = np.full((len(prepared.rows), len(probe.traits)), np.nan, np.float32)
+    if judge is not None:
+        judged = judge_rows(judge, specs, prepared)
+    rejects = {r.index: r.reason for r in prepared.rows if isinstance(r, Reject)}
+    return Columns(
+        index=np.array([raw.index for raw in prepared.raws], np.int64),
+        hash=[raw.hash for raw in prepared.raws],
+        id=[row.row.id if isinstance(row, Encoded) else row.id for row in prepared.rows],
+        reason=[rejects.get(raw.index) for raw in prepared.raws],
+        prompt=np.array([_prompt_hash(row) for row in prepared.rows], np.int64),
+        n_tokens=_counts(prepared, lambda text: sum(turn.n_tokens for turn in text.turns)),
+        sequence_tokens=_counts(prepared, lambda text: len(text.ids), both=True),
+        groups={name: [_group(raw, name) for raw in prepared.raws] for name in plan.by},
+        projection=projection,
+        minus_prompt=minus_prompt,
+        minus_natural=minus_natural,
+        rejected=rejected,
+        judged=judged,
+        told=[tell(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
+    )
+
+
+def text_ids(prepared: Prepared) -> list[TokenIds]:
+    """The token ids that go through the model, a pair's rejected responses after its chosen."""
+    return [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
+
+
+def natural_projections(
+    prepared: Prepared, probe: Probe, naturals: Naturals, bar: Bar | None = None
+) -> FloatColumns:
+    """[row, direction]: the natural responses' projections, turns weighted as the row's own.
+
+    NaN for a reject, and for a row one of whose prompts has no natural response. What is not
+    kept yet is generated.
+    """
+    directions = probe.directions
+    layers = sorted(set(directions.layers))
+    slot = torch.tensor([layers.index(layer) for layer in directions.layers])
+    prompts = [_prompt(t, turn) for r in prepared.encoded for t in r.texts for turn in t.turns]
+    means = naturals.means(prompts, layers, bar)
+    found = {
+        key: None if mean is None else (mean[slot] * directions.unit).sum(-1).double()
+        for key, mean in means.items()
+    }
+    out = np.full((len(prepared.rows), len(directions.layers)), np.nan, np.float32)
+    for place, row in enumerate(prepared.rows):
+        if isinstance(row, Reject):
+            continue
+        turns = [(text, turn) for text in row.texts for turn in text.turns]
+        own = [found[prompt_key(_prompt(text, turn))] for text, turn in turns]
+        known = [value for value in own if value is not None]
+        if len(known) == len(turns):
+            weights = [turn.n_tokens for _, turn in turns]
+            out[place] = _weighted(known, weights)
+    return out
+
+
+def judge_rows(judge: Judge, specs: Sequence[TraitSpec], prepared: Prepared) -> FloatColumns:
+    """[row, trait]: the judge's log-odds of every row's last response; NaN where it has none."""
+    out = np.full((len(prepared.rows), len(specs)), np.nan, np.float32)
+    places = [i for i, row in enumerate(prepared.rows) if isinstance(row, Encoded)]
+    answers = [last_answer(row.row.messages) for row in prepared.encoded]
+    for trait, spec in enumerate(specs):
+        for place, found in zip(places, judge.score(spec, answers), strict=True):
+            if found.log_odds is not None:
+                out[place, trait] = found.log_odds
+    return out
+
+
+def _row(texts: Sequence[Text], values: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean projection over a row's response tokens, and the same minus the last prompt token's."""
+    means, before, weights = [], [], []
+    for text in texts:
+        own = next(values)
+        for turn in text.turns:
+            means.append(own[turn.start : turn.stop].double().mean(0))
+            before.append(own[turn.prompt_last].double())
+            weights.append(turn.n_tokens)
+    mean = _weighted(means, weights)
+    return mean, mean - _weighted(before, weights)
+
+
+def _weighted(values: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
+    share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    return (torch.stack(list(values)) * share[:, None]).sum(0)
+
+
+def _prompt(text: Text, turn: Turn) -> tuple[int, ...]:
+    return tuple(text.ids[: turn.prompt_last + 1].tolist())
+
+
+def _counts(prepared: Prepared, count: Callable[[Text], int], *, both: bool = False) -> Any:
+    return np.array(
+        [
+            sum(map(count, (*row.texts, *(row.rejected if both else ()))))
+            if isinstance(row, Encoded)
+            else 0
+            for row in prepared.rows
+        ],
+        np.int32,
+    )
+
+
+def _prompt_hash(row: Encoded | Reject) -> int:
+    if isinstance(row, Reject):
+        return 0
+    text = json.dumps(row.row.messages[:-1], ensure_ascii=False)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _group(raw: RawRow, column: str) -> str | None:
+    value = plain(raw.columns.get(column))
+    return value if value is None or isinstance(value, str) else json_text(value)

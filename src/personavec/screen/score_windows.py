@@ -1,0 +1,168 @@
+"""Score datasets window by window, here or on a cluster, each window into a part of its own.
+
+What has a part that fits the data is not scored again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from personavec.data import RawRow, in_windows, parts, stretches
+from personavec.errors import DataError
+from personavec.screen.cluster import cluster
+from personavec.screen.datasets import Dataset
+from personavec.screen.job import Job
+from personavec.screen.kept import Known, Settled, kept_scores, settle
+from personavec.screen.score import Prepared, prepare, score_prepared
+from personavec.wording import plural
+
+
+class Clock:
+    """Seconds in all, and how fast tokens were scored."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._tokens, self._scoring = 0, 0.0
+
+    def scored(self, tokens: int, seconds: float) -> None:
+        """Count tokens that went through the model in so many seconds."""
+        self._tokens += tokens
+        self._scoring += seconds
+
+    def seconds(self) -> float:
+        """Since the clock was made."""
+        return round(time.monotonic() - self._start, 1)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None where a continued run found everything scored."""
+        return round(self._tokens / self._scoring, 1) if self._scoring else None
+
+
+def score_dataset(
+    job: Job,
+    dataset: Dataset,
+    clock: Clock,
+    *,
+    total: int,
+    content: Sequence[str],
+    max_rejects: int | None,
+) -> list[str]:
+    """Score what has no scores yet, window by window; tokenising runs ahead in a thread.
+
+    The dataset has `total` rows; `content` are their hashes, where there are scores to hold them
+    against. A cluster finds both itself. Returns what is to be told.
+
+    Raises DataError for more bad rows than `max_rejects`, SettingsMismatchError where there are
+    scores, but none of this dataset's rows.
+    """
+    if job.workers is not None:
+        content = cluster().content(dataset.source, split=dataset.split, folder=dataset.folder)
+    settled = settle(dataset.folder, content, dataset.name)
+    known = Known(dataset.folder)
+    try:
+        scored = _on_ray if job.workers is not None else _here
+        rejects = settled.rejects
+        _check_rejects(job, dataset, rejects, max_rejects)
+        with closing(scored(job, dataset, clock, settled.done, known, total)) as counts:
+            for n in counts:
+                rejects += n
+                _check_rejects(job, dataset, rejects, max_rejects)
+    finally:
+        parts.gather_rejects([each.folder for each in job.inputs], job.rejects)
+    known.forget()
+    return _told(dataset, settled, on_cluster=job.workers is not None)
+
+
+def _here(
+    job: Job, dataset: Dataset, clock: Clock, done: frozenset[int], known: Known, total: int
+) -> Generator[int, None, None]:
+    """Score the windows that are not done; yields each one's number of bad rows."""
+    exact = _is_exact(job, dataset)
+    n_windows = -(-total // parts.WINDOW)
+
+    def prepared() -> Iterator[tuple[int, list[RawRow], Prepared]]:
+        if len(done) == n_windows:
+            return
+        for number, raws in enumerate(in_windows(dataset.rows(), parts.WINDOW)):
+            if number not in done:
+                fresh = [raw for raw in raws if raw not in known]
+                yield number, raws, prepare(job.loaded, fresh, job.plan)
+
+    with job.progress.bar(f"scoring {dataset.name}", total) as bar:
+        bar.advance(min(total, len(done) * parts.WINDOW))
+        for number, raws, fresh in parts.ahead(prepared()):
+            table = None
+            if fresh.raws:
+                start = time.monotonic()
+                columns = score_prepared(
+                    job.loaded,
+                    fresh,
+                    job.probe,
+                    job.plan,
+                    naturals=job.naturals if exact else None,
+                    judge=job.judge,
+                    specs=job.specs,
+                    engine=job.scoring.engine if job.scoring else None,
+                )
+                clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
+                table = parts.to_table(columns)
+            table = known.complete(raws, table, job.plan.columns)
+            yield parts.write_window(dataset.folder, number, raws, table, dataset.name)
+            bar.advance(len(raws))
+
+
+def _on_ray(
+    job: Job, dataset: Dataset, clock: Clock, done: frozenset[int], known: Known, total: int
+) -> Generator[int, None, None]:
+    """The same on a cluster, whose workers finish windows in any order."""
+    on_ray = cluster()
+    work = job.workers if _is_exact(job, dataset) else replace(job.workers, natural_folder=None)
+    todo, total = stretches(dataset.source, split=dataset.split, size=parts.WINDOW, done=done)
+    left = sum(min(s.size, total - n * s.size) for s in todo for n in s.numbers)
+    with job.progress.bar(f"scoring {dataset.name}", total) as bar:
+        bar.advance(total - left)
+        since = time.monotonic()
+        for scored in on_ray.score_stretches(work, todo, dataset.folder, dataset.name):
+            now = time.monotonic()
+            clock.scored(scored.tokens, now - since)
+            since = now
+            bar.advance(scored.rows)
+            yield scored.rejects
+
+
+def _told(dataset: Dataset, settled: Settled, *, on_cluster: bool) -> list[str]:
+    """What became of scores that an earlier run had left."""
+    told = []
+    if kept := kept_scores(dataset.folder):
+        told.append(
+            f"{dataset.name} has changed since its screen was begun: {kept[0]} of its {kept[1]} "
+            "rows are the same and kept their scores, the others were scored."
+        )
+    # Workers finish windows in any order, and a kill may leave out any.
+    again = settled.damaged + (0 if on_cluster else settled.missing)
+    if again:
+        told.append(
+            f"{dataset.name}: missing or damaged parts of its scores were made again ({again})."
+        )
+    return told
+
+
+def _is_exact(job: Job, dataset: Dataset) -> bool:
+    """Is every row held against its natural response, and not against its prompt?
+
+    In two stages, the line that exact differences are held against needs exact ones too.
+    """
+    two = job.natural == "two-stage"
+    return job.natural == "generate" or (two and dataset is job.reference)
+
+
+def _check_rejects(job: Job, dataset: Dataset, rejects: int, max_rejects: int | None) -> None:
+    if max_rejects is not None and rejects > max_rejects:
+        raise DataError(
+            f"{plural(rejects, 'row')} of {dataset.name} cannot be used, more than --max-rejects "
+            f"{max_rejects}; {job.rejects} says why; mend them, or allow more"
+        )

@@ -1,0 +1,2 @@
+from .pipeline import SMALL as SMALL
+from .report import expression as expression

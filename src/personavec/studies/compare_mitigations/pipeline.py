@@ -1,0 +1,460 @@
+"""Which mitigation keeps a trait down, and at what cost: a grid of finetunes on the same rows.
+
+For every seed the rows are finetuned on once for each mitigation and coefficient; the plain
+finetune is also steered against the trait at inference. Every cell answers the same held-out
+questions, plainly and under the training data's own cues, loses what it loses of capability, and
+shows what it learnt of the task by its loss on held-out rows (paper, section 5).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from personavec.data import Told
+from personavec.errors import RefusedError, UsageError
+from personavec.evaluate import capability, cues_of
+from personavec.finetune import (
+    WITH_COEFFICIENT,
+    WITH_STRENGTH,
+    WITH_VECTOR,
+    FinetuneConfig,
+    Mitigation,
+    MitigationName,
+    TrainedPositions,
+    TrainingConfig,
+    TrainingRows,
+    encode_rows,
+    pipeline as finetune,
+    told_of,
+)
+from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.model import Layers, LoadedModel, tuned_model, vector_steering
+from personavec.model.engine import Sampling
+from personavec.progress import Progress
+from personavec.results import versions, without_nan
+from personavec.runs import atomic_write, claim, lock
+from personavec.studies import (
+    Bench,
+    Measured,
+    answer_tasks,
+    is_measured,
+    judge_cells,
+    measure,
+    split_rows,
+)
+from personavec.studies.compare_mitigations.figures import arm_figures, arm_transcripts
+from personavec.studies.compare_mitigations.report import write_mitigations_report
+from personavec.traits import TraitSpec, neutral_prompts
+from personavec.vectors import PersonaVector
+
+#: What can be compared: no finetuning, inference-time steering after a plain one, mitigations.
+ArmName = MitigationName | Literal["base", "steering"]
+
+_NAMES: tuple[str, ...] = ("steering", *get_args(MitigationName))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to finetune: a mitigation, and its coefficient or strength.
+
+    `steering` is inference-time steering of the plain finetune, negative against the trait.
+    """
+
+    mitigation: ArmName
+    amount: float | Literal["auto"] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.mitigation if self.amount is None else f"{self.mitigation} {self.amount}"
+
+    def as_mitigation(self) -> Mitigation:
+        """What the finetune is told; only for arms that train."""
+        name: Any = self.mitigation
+        if name in WITH_COEFFICIENT:
+            return Mitigation(name, coefficient=self.amount)
+        strength: Any = self.amount
+        return Mitigation(name, strength=strength)
+
+
+BASE, PLAIN = Arm("base"), Arm("none")
+
+
+def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
+    """Arms of `NAME` or `NAME:AMOUNT,AMOUNT…`, as in `preventative:1,2,auto` or `caft`.
+
+    Raises UsageError for a name that is none, or an amount that is missing or too much.
+    """
+    found: list[Arm] = []
+    for text in texts:
+        name, _, amounts = text.strip().partition(":")
+        if name not in _NAMES:
+            raise UsageError(f"--mitigation {text}: use one of {', '.join(_NAMES)}")
+        takes = name == "steering" or name in WITH_COEFFICIENT or name in WITH_STRENGTH
+        values = [part.strip() for part in amounts.split(",") if part.strip()]
+        if takes and not values:
+            raise UsageError(f"--mitigation {text}: say how much, as in {name}:1,2")
+        if values and not takes:
+            raise UsageError(f"--mitigation {text}: {name} takes no amount")
+        known: Any = name
+        found += [Arm(known, _amount(value, text)) for value in values] or [Arm(known)]
+    for arm in found:
+        if arm.mitigation not in ("steering", "base"):
+            arm.as_mitigation()  # refuses what no finetune could do
+    return tuple(dict.fromkeys(found))
+
+
+def _amount(value: str, text: str) -> float | Literal["auto"]:
+    if value == "auto" and text.partition(":")[0] == "preventative":
+        return "auto"
+    try:
+        return float(value)
+    except ValueError:
+        raise UsageError(f"--mitigation {text}: {value} is not a number") from None
+
+
+#: The paper's comparison, with its control.
+DEFAULT_ARMS = parse_arms(("preventative:1,2,4", "random:4", "steering:-1,-2,-4"))
+#: Settings that teach a small model a few rows.
+SMALL = TrainingConfig(rank=16, alpha=32, learning_rate=1e-3, epochs=3)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Everything that decides the figures, beside the model, the data, the vector and the spec."""
+
+    arms: tuple[Arm, ...] = DEFAULT_ARMS
+    """Beside the base and the plain finetune, which are always there."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training; answers are sampled with the same noise in all cells."""
+    training: TrainingConfig = SMALL
+    layer: Layers = None
+    """Where mitigations and steering act: a layer, `all`, or the vector's selected one."""
+    positions: TrainedPositions = "response"
+    """Where mitigations act in training."""
+    held_out: float = 0.2
+    """Share of the data's prompts that is not trained on."""
+    questions: int | None = 12
+    """Evaluation questions, the last ones: the vector's layer was selected on the first."""
+    samples: int = 1
+    max_tokens: int = 64
+    temperature: float = 0.7
+    cues: bool = True
+    """Also ask under the training data's own cues."""
+    capability: bool = True
+    """Run the packaged task."""
+    capability_items: int | None = None
+    texts: int = 48
+    """Neutral texts of which the perplexity is taken."""
+    flags: tuple[str, ...] = ()
+    """Columns that mark flagged rows, for drop-flagged."""
+    seed: int = 0
+    batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError("give each training seed once, and at least one")
+        if not 0 < self.held_out < 1:
+            raise UsageError("held_out is a share of the prompts, between 0 and 1")
+        if min(self.samples, self.max_tokens, self.batch_tokens) < 1 or self.texts < 2:
+            raise UsageError("samples, max_tokens, batch_tokens are at least 1, texts 2")
+
+    @property
+    def trained(self) -> list[Arm]:
+        """The arms that need a finetune of their own, the plain one first."""
+        own = [arm for arm in self.arms if arm.mitigation not in ("steering", "base", "none")]
+        return [PLAIN, *own]
+
+    @property
+    def steered(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.mitigation == "steering"]
+
+    @property
+    def all_arms(self) -> list[Arm]:
+        return [BASE, *self.trained, *self.steered]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What all cells need."""
+
+    bench: Bench
+    vector: PersonaVector
+    spec: TraitSpec
+    train: TrainingRows
+    told: Told
+    """Of reading the data, and of the rows held out; what training did to its own, each finetune
+    says."""
+    config: CompareConfig
+    out: Path
+    parts: tuple[str, ...] = ()
+    """Which part of the data each held-out text is of, where a column says so."""
+    finetunes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each finetune said of itself, by cell."""
+    refused: list[str] = field(default_factory=list)
+    """The cells that no finetune was made for, and why."""
+
+
+def run(
+    loaded: LoadedModel,
+    data: TrainingRows,
+    vector: PersonaVector,
+    spec: TraitSpec,
+    out: Path,
+    config: CompareConfig | None = None,
+    *,
+    judge: Judge | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train and measure the whole grid; returns the results that the report draws.
+
+    Writes `results.json`, `report.html` and a folder for each cell into `out`; a killed run
+    continues with the cell it was in. The base judges by contrast unless a judge is given.
+
+    Raises DataError for data that cannot be divided, VectorMismatchError, UsageError, and whatever
+    a finetune raises.
+    """
+    config = config or CompareConfig()
+    progress = progress or Progress()
+    vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+    if vector.trait != spec.name:
+        raise UsageError(f"the vector is of {vector.trait}, the spec of {spec.name}")
+    if any(arm.mitigation == "drop-flagged" for arm in config.arms) and not data.flagged:
+        raise UsageError("drop-flagged needs rows that a screen flagged (--flags)")
+    judge = judge or ContrastJudge(loaded)
+    started = time.monotonic()
+    with lock(out):
+        claim(out, _settings(loaded, data, vector, spec, config, judge))
+        job = _job(loaded, data, vector, spec, out, config, progress)
+        cells = judge_cells(_cells(job), [spec], judge, out / "run" / "judged", progress)
+        by_arm = {
+            arm.name: [found for name, found in cells.items() if _arm_of(name) == arm.name]
+            for arm in config.all_arms
+        }
+        by_arm = {name: found for name, found in by_arm.items() if found}
+        figures = {
+            arm.name: {
+                "mitigation": arm.mitigation,
+                "amount": arm.amount,
+                **arm_figures(arm.name, by_arm, vector, job.parts, config.seed),
+                **_finetunes(job, arm),
+            }
+            for arm in config.all_arms
+            if arm.name in by_arm
+        }
+        results = without_nan(
+            {
+                "command": "compare-mitigations",
+                "trait": {"name": spec.name, "description": spec.description},
+                "model": loaded.identity.as_dict(),
+                "judge": judge.identity(),
+                "layer": vector.layer if config.layer is None else config.layer,
+                "rows": {
+                    "trained_on": len(job.train.rows),
+                    "held_out": len(job.bench.held_out),
+                    "rejected": len(data.rejects),
+                    "source": data.source,
+                },
+                "data": {data.name: job.told.to_dict()},
+                "seeds": list(config.seeds),
+                "questions": list(job.bench.questions[spec.name]),
+                "arms": figures,
+                "transcripts": arm_transcripts(by_arm, vector.trait),
+                "notes": [
+                    *_notes(job, judge),
+                    *judge_notes(judge),
+                    *spec_notes([spec], readers(judge, loaded)),
+                ],
+                "settings": _shown(config),
+                "versions": versions(),
+                "out": str(out),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+        )
+        atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+        write_mitigations_report(results, out / "report.html")
+    return results
+
+
+def _job(
+    loaded: LoadedModel,
+    data: TrainingRows,
+    vector: PersonaVector,
+    spec: TraitSpec,
+    out: Path,
+    config: CompareConfig,
+    progress: Progress,
+) -> _Job:
+    trained_on, held = split_rows(data.rows, config.held_out, config.seed)
+    examples, rejects = encode_rows(loaded, held, config.training)
+    questions = spec.questions.evaluation[-(config.questions or 0) :]
+    cues = cues_of(data.rows) if config.cues else ()
+    bench = Bench(
+        base=loaded,
+        vectors=(vector,),
+        questions={spec.name: questions},
+        tasks=tuple(
+            answer_tasks(
+                spec,
+                questions,
+                config.samples,
+                cues=random.Random(config.seed).sample(cues, len(cues)),
+                fits=loaded,
+                new_tokens=config.max_tokens,
+            )
+        ),
+        sampling=Sampling(config.max_tokens, config.temperature, seed=config.seed),
+        held_out=tuple(examples),
+        texts=tuple(neutral_prompts()[: config.texts]),
+        capability=capability.load_tasks([capability.PACKAGED])[0] if config.capability else None,
+        capability_items=config.capability_items,
+        batch_tokens=config.batch_tokens,
+        progress=progress,
+    )
+    split = {"held_out": config.held_out, "seed": config.seed}
+    train = replace(data, rows=trained_on, source={**data.source, **split})
+    parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
+    # The finetunes encode their rows themselves; here only what that has to tell.
+    trained = encode_rows(loaded, trained_on, config.training)
+    told = told_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
+    return _Job(bench, vector, spec, train, told, config, out, parts)
+
+
+# The grid
+
+
+def _cells(job: _Job) -> dict[str, Measured]:
+    """Every cell by name, measured; the base first, then seed by seed."""
+    bench, config = job.bench, job.config
+    cells = {_cell(BASE, None): measure(bench, bench.base, _folder(job, BASE, None))}
+    for seed in config.seeds:
+        for arm in config.trained:
+            try:
+                model = _finetuned(job, arm, seed)
+            except RefusedError as error:
+                job.refused.append(f"{_cell(arm, seed)} was refused, and is left out: {error}.")
+                continue
+            wanted = [arm, *(config.steered if arm == PLAIN else ())]
+            folders = {each: _folder(job, each, seed) for each in wanted}
+            if all(is_measured(folder, bench) for folder in folders.values()):
+                # Reads what is there; no model is touched.
+                for each, folder in folders.items():
+                    cells[_cell(each, seed)] = measure(bench, bench.base, folder)
+                continue
+            with tuned_model(bench.base, model) as tuned:
+                for each, folder in folders.items():
+                    steering = ()
+                    if each.mitigation == "steering" and isinstance(each.amount, float):
+                        steering = vector_steering(job.vector, each.amount, config.layer)
+                    cells[_cell(each, seed)] = measure(bench, tuned, folder, steering=steering)
+    return cells
+
+
+def _finetuned(job: _Job, arm: Arm, seed: int) -> str:
+    """The folder of the finetuned model, trained if it is not there yet."""
+    config = job.config
+    mitigation = arm.as_mitigation()
+    found = finetune.run(
+        job.bench.base,
+        job.train,
+        _folder(job, arm, seed) / "finetune",
+        FinetuneConfig(
+            training=replace(config.training, seed=seed),
+            mitigation=mitigation,
+            layer=config.layer,
+            positions=config.positions,
+            drift_every=10**9,  # what is read here is read at the end
+        ),
+        vectors=[job.vector] if mitigation.name in WITH_VECTOR else [],
+        spec=job.spec,
+        progress=job.bench.progress,
+    )
+    job.finetunes[_cell(arm, seed)] = found
+    return str(found["model"])
+
+
+def _cell(arm: Arm, seed: int | None) -> str:
+    return arm.name if seed is None else f"{arm.name}, seed {seed}"
+
+
+def _arm_of(cell: str) -> str:
+    return cell.partition(", seed ")[0]
+
+
+def _folder(job: _Job, arm: Arm, seed: int | None) -> Path:
+    name = arm.name.replace(" ", "_")
+    return job.out / "cells" / (name if seed is None else f"{name}-seed{seed}")
+
+
+def _finetunes(job: _Job, arm: Arm) -> dict[str, Any]:
+    """What the finetunes of an arm used and came to, by seed."""
+    found = [
+        job.finetunes[cell]
+        for seed in job.config.seeds
+        if (cell := _cell(arm, seed)) in job.finetunes
+    ]
+    return {
+        "coefficients": [each["coefficient"] for each in found],
+        "training_loss": [each["loss"] for each in found],
+        "training_seconds": [each["seconds"] for each in found],
+        "dose": found[0]["dose"] if found else None,
+    }
+
+
+def _settings(
+    loaded: LoadedModel,
+    data: TrainingRows,
+    vector: PersonaVector,
+    spec: TraitSpec,
+    config: CompareConfig,
+    judge: Judge,
+) -> dict[str, Any]:
+    """What a continued run must share. Arms and seeds may be added: cells stand by themselves."""
+    shown = _shown(config)
+    del shown["arms"], shown["seeds"]
+    return {
+        "command": "compare-mitigations",
+        "model": loaded.identity.as_dict(),
+        "data": data.source,
+        "vector": vector.identity,
+        "spec": spec.hash,
+        "judge": judge.identity(),
+        "config": shown,
+    }
+
+
+def _shown(config: CompareConfig) -> dict[str, Any]:
+    return {**asdict(config), "arms": [arm.name for arm in config.arms]}
+
+
+def _notes(job: _Job, judge: Judge) -> list[str]:
+    vector, identity = job.vector, job.bench.base.identity
+    warning = vector.other_model_warning(*identity.lineage)
+    notes = [*job.bench.base.chat.notes, *job.refused]
+    if warning:
+        notes.append(f"{warning[0].upper()}{warning[1:]}.")
+    if len(job.bench.questions[vector.trait]) < 10:
+        notes.append("Intervals from fewer than ten questions are too narrow.")
+    notes.append(
+        "Intervals are bootstrapped over questions, items or rows, all seeds together; what the "
+        "seed of training changes is listed seed by seed."
+    )
+    if job.config.steered:
+        notes.append(
+            "Inference-time steering acts at every position of given texts (capability, "
+            "perplexity, held-out loss), which is the harder test."
+        )
+    if isinstance(judge, ContrastJudge) and judge.loaded is job.bench.base:
+        notes.append("The model before finetuning judged all answers, by contrast.")
+    return notes
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """The keys that `compare-mitigations --json` promises: all but the transcripts."""
+    found = {key: value for key, value in results.items() if key != "transcripts"}
+    return {**found, "report": str(Path(results["out"]) / "report.html")}

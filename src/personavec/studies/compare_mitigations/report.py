@@ -1,0 +1,256 @@
+"""The report of a comparison of mitigations: one HTML file, drawn from its saved results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from personavec.evaluate import estimate
+from personavec.report import (
+    Html,
+    charts,
+    element,
+    folded,
+    not_measured,
+    number,
+    page,
+    reading_section,
+    section,
+    table,
+)
+from personavec.runs import atomic_write
+from personavec.wording import plural
+
+#: What the lines of the charts are called.
+LINES = {
+    "preventative": "preventative steering",
+    "random": "random direction in training",
+    "steering": "steering at inference",
+}
+Arms = Mapping[str, Mapping[str, Any]]
+
+
+def write_mitigations_report(results: Mapping[str, Any], path: Path) -> None:
+    """Write the report; a value that is missing is shown as not measured."""
+    arms = results["arms"]
+    text = page.document(
+        f"{results['trait']['name']}: mitigations compared",
+        _heading(results),
+        section("Trait and capability against the coefficient", "dose", *_charts(arms)),
+        section("All arms", "arms", _table(arms)),
+        _parts(arms),
+        section("Seed by seed", "seeds", _seeds(results)),
+        _transcripts(results),
+        reading_section(results["data"]),
+        section("What was done", "settings", _settings(results)),
+    )
+    # A model can emit half of a surrogate pair; it is shown as "?".
+    atomic_write(path, text.encode("utf-8", "replace"))
+
+
+def _heading(results: Mapping[str, Any]) -> Html:
+    rows = results["rows"]
+    return element(
+        "header",
+        element("p", "Finetuning: mitigations compared", class_="eyebrow"),
+        element("h1", str(results["trait"]["name"])),
+        element("p", str(results["trait"]["description"])),
+        element(
+            "p",
+            f"{results['model']['name']}, {plural(rows['trained_on'], 'row')} trained on, "
+            f"{plural(rows['held_out'], 'text')} held out, "
+            f"seeds {', '.join(map(str, results['seeds']))}",
+            class_="model",
+        ),
+        *(element("div", element("p", note), class_="note") for note in results["notes"]),
+    )
+
+
+def expression(arm: Mapping[str, Any], key: str = "expression") -> dict[str, Any]:
+    """An arm's log-odds with its bounds, or its trait score where the judge gives no log-odds."""
+    found = arm[key]
+    if found is None:
+        return {"value": None, "low": None, "high": None}
+    if found["log_odds"] is None:
+        return {"value": found["mean"], "low": found["low"], "high": found["high"]}
+    return {
+        "value": found["log_odds"],
+        "low": found["log_odds_low"],
+        "high": found["log_odds_high"],
+    }
+
+
+def _charts(arms: Arms) -> list[Html]:
+    unit = "trait score (0–100)" if arms["base"]["expression"]["log_odds"] is None else None
+    under_cues = arms["base"]["expression_under_cues"] is not None
+    measures: list[tuple[str, str, Any]] = [
+        ("Trait expression on held-out questions", unit or charts.LOG_ODDS, expression),
+        *(
+            [
+                (
+                    "Trait expression under the training data's own cues",
+                    unit or charts.LOG_ODDS,
+                    lambda arm: expression(arm, "expression_under_cues"),
+                )
+            ]
+            if under_cues
+            else []
+        ),
+        ("Capability: the packaged task", "share of right answers", lambda a: a["capability"]),
+        ("Held-out loss on the data", "nats a token", lambda arm: arm["held_out_loss"]),
+        ("Perplexity on neutral text", "perplexity", lambda arm: arm["perplexity"]),
+        ("Coherence", charts.COHERENCE, _coherence),
+    ]
+    found = []
+    for title, y_title, measure in measures:
+        if number(measure(arms["base"])["value"]) is None:
+            found.append(element("p", not_measured(title)))
+            continue
+        figure = charts.arms_by_dose(
+            _lines(arms, measure),
+            [(name, measure(arms[arm])) for arm, name in _LEVELS],
+            y_title,
+        )
+        caption = "Bars and bands are 95% intervals; lines join the coefficients of one method."
+        found.append(page.chart(figure, title, caption))
+    return found
+
+
+_LEVELS = (("base", "before finetuning"), ("none", "plain finetuning"))
+
+
+def _coherence(arm: Mapping[str, Any]) -> dict[str, Any]:
+    found = arm["expression"]
+    return {
+        "value": found["coherence"],
+        "low": found["coherence_low"],
+        "high": found["coherence_high"],
+    }
+
+
+def dose(arm: Mapping[str, Any]) -> float | None:
+    """The size of the coefficient that an arm used: that chosen, where it was left to the data."""
+    if arm["mitigation"] not in LINES:
+        return None
+    used = arm["amount"] if arm["amount"] != "auto" else next(iter(arm["coefficients"]), None)
+    value = number(used)
+    return None if value is None else abs(value)
+
+
+def _lines(arms: Arms, measure: Any) -> list[tuple[str, list[dict[str, Any]]]]:
+    lines = []
+    for mitigation, name in LINES.items():
+        rows = [
+            {"coefficient": dose(arm), **measure(arm)}
+            for arm in arms.values()
+            if arm["mitigation"] == mitigation and dose(arm) is not None
+        ]
+        if rows:
+            lines.append((name, sorted(rows, key=lambda row: row["coefficient"])))
+    return lines
+
+
+def _table(arms: Arms) -> Html:
+    head = [
+        *("arm", "expression", "minus base", "under cues", "coherence", "capability"),
+        *("minus plain", "perplexity", "held-out loss", "loss, of plain's", "shift, σ"),
+        *("within base", "learnt", "capable"),
+    ]
+    rows = [
+        [
+            name,
+            estimate(**expression(arm)),
+            _difference(arm["minus_base"]),
+            estimate(**expression(arm, "expression_under_cues")),
+            estimate(**_coherence(arm)),
+            _of(arm["capability"], percent=True),
+            _of(arm["capability_minus_plain"], percent=True),
+            _of(arm["perplexity"]),
+            _fine(arm["held_out_loss"]),
+            _fine(arm["loss_ratio"]),
+            _plain(arm["shift"]["sigma"]),
+            *(_yes(arm[key]) for key in ("within_base", "learnt", "capable")),
+        ]
+        for name, arm in arms.items()
+    ]
+    explained = element(
+        "p",
+        "Within base: expression is at or below the upper limit of the base model's interval. "
+        "Learnt: held-out loss is within 10% of the plain finetune's. Capable: capability is at "
+        "most one standard error below the plain finetune's.",
+    )
+    return Html(table(head, rows, class_="numbers") + explained)
+
+
+def _parts(arms: Arms) -> Html:
+    """Held-out loss of each part of the data, where a column told them apart."""
+    parts = list(arms["none"].get("loss_ratio_by", {}))
+    if not parts:
+        return Html("")
+    rows = [
+        [name, *(_fine(arm["loss_ratio_by"][part]) for part in parts)] for name, arm in arms.items()
+    ]
+    explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
+    shown = Html(explained + table(["arm", *parts], rows, class_="numbers"))
+    return section("What was learnt, part by part", "parts", shown)
+
+
+def _difference(found: Mapping[str, Any]) -> Html | str:
+    chosen = found["log_odds"] if found["log_odds"]["value"] is not None else found["mean"]
+    return estimate(**chosen)
+
+
+def _of(found: Mapping[str, Any], *, percent: bool = False) -> Html | str:
+    return estimate(found["value"], found["low"], found["high"], percent=percent)
+
+
+def _fine(found: Mapping[str, Any]) -> Html | str:
+    """With two decimals."""
+    if number(found["value"]) is None:
+        return not_measured()
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _plain(value: Any) -> Html | str:
+    shown = number(value)
+    return not_measured() if shown is None else charts.signed(shown)
+
+
+def _yes(value: bool | None) -> Html | str:
+    return not_measured() if value is None else ("yes" if value else "no")
+
+
+def _seeds(results: Mapping[str, Any]) -> Html:
+    seeds: Sequence[int] = results["seeds"]
+    rows = []
+    for name, arm in results["arms"].items():
+        values = arm["by_seed"]
+        shown = [_plain(value) for value in values]
+        if name == "base":
+            shown = [shown[0], *[""] * (len(seeds) - 1)]
+        used = ", ".join("–" if c is None else str(c) for c in arm["coefficients"])
+        rows.append([name, used, *shown])
+    head = ["arm", "coefficient used", *(f"expression, seed {seed}" for seed in seeds)]
+    return table(head, rows, class_="numbers")
+
+
+def _transcripts(results: Mapping[str, Any]) -> Html:
+    found = []
+    for each in results["transcripts"]:
+        rows = [
+            [
+                answer["arm"] + (", under a cue" if answer["variant"] == "cue" else ""),
+                answer["response"],
+                _plain(answer["trait_score"] if answer["log_odds"] is None else answer["log_odds"]),
+            ]
+            for answer in each["answers"]
+        ]
+        found.append(folded(each["question"], table(["arm", "answer", "expression"], rows)))
+    return section("Transcripts", "transcripts", *found)
+
+
+def _settings(results: Mapping[str, Any]) -> Html:
+    rows = [[key, page.plain(value)] for key, value in results["settings"].items()]
+    rows += [[key, page.plain(results[key])] for key in ("judge", "layer", "versions", "seconds")]
+    return table([], rows)

@@ -1,0 +1,1 @@
+from .report import STYLES as STYLES, verdict as verdict

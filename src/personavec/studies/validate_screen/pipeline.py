@@ -1,0 +1,462 @@
+"""Does screening find what it should? Rows of known label, planted into clean ones.
+
+For every trait, in this order: rows that show it, elicited from the model itself and written by
+people; clean rows that share their prompts, and clean rows of a dataset; every row scored as a
+screen scores it; baselines fitted on other rows; detection figures at every rate, and the order of
+three datasets whose strength is known (paper, section 6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from personavec.data import ColumnMap, RawRow, fingerprint, source_name
+from personavec.errors import DataError, UsageError
+from personavec.finetune.sets import excess, usual_strengths
+from personavec.judges import ContrastJudge, readers, spec_notes
+from personavec.model import LoadedModel
+from personavec.model.engine import Sampling
+from personavec.progress import Progress
+from personavec.results import versions, without_nan
+from personavec.rollouts import Naturals, Rollout, Task, collect, keep, neutral_tasks
+from personavec.runs import append_records, atomic_write, claim, lock, read_scores
+from personavec.screen import (
+    Columns,
+    FloatColumns,
+    Plan,
+    Prepared,
+    Probe,
+    judge_rows,
+    natural_projections,
+    prepare,
+    probe,
+    score_prepared,
+)
+from personavec.studies.validate_screen.baselines import Baselines, Labelled, fit
+from personavec.studies.validate_screen.figures import (
+    MIN_PLANTED,
+    detection_figures,
+    method_names,
+    order_figures,
+)
+from personavec.studies.validate_screen.planting import (
+    STYLES,
+    Drawn,
+    StudyRow,
+    as_rows,
+    draw,
+    planting_tasks,
+    written_rows,
+)
+from personavec.studies.validate_screen.report import write_detection_report
+from personavec.traits import TraitSpec
+from personavec.vectors import PersonaVector
+
+#: Rows scored between two writes to disk; a killed run loses at most these.
+_GROUP = 64
+
+
+@dataclass(frozen=True)
+class ValidateScreenConfig:
+    """Everything that decides the figures, beside the model, the vectors and the data."""
+
+    rates: tuple[float, ...] = (0.01, 0.05, 0.2)
+    """Shares of planted rows."""
+    clean_rows: int = 300
+    """Rows drawn from the data to plant into; as many others train the baselines."""
+    max_tokens: int = 64
+    """Longest response, in tokens: of planted and natural ones, and of the data's, which are cut
+    there, so that being cut off tells nothing."""
+    neutral_samples: int = 2
+    """The model's own answers per question, as clean rows with the prompts of planted ones."""
+    natural_samples: int = 4
+    """Natural responses that are sampled and averaged, beside the greedy one; 1 for none."""
+    temperature: float = 0.7
+    trait_threshold: float = 50
+    """Trait score that elicited rows must exceed to be planted."""
+    coherence_floor: float = 50
+    random_directions: int = 5
+    columns: ColumnMap = field(default_factory=ColumnMap)
+    split: str | None = None
+    seed: int = 0
+    batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
+            raise UsageError("rates are shares of planted rows, between 0 and 1")
+        whole = (self.clean_rows, self.max_tokens, self.neutral_samples, self.natural_samples)
+        if min(*whole, self.random_directions) < 1:
+            raise UsageError(
+                "clean_rows, max_tokens, neutral_samples, natural_samples and random_directions "
+                "are at least 1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What all stages need."""
+
+    loaded: LoadedModel
+    judge: ContrastJudge
+    naturals: Naturals
+    sampled: Naturals | None
+    """Several natural responses to a prompt, where they are wanted."""
+    config: ValidateScreenConfig
+    out: Path
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class _Trait:
+    """One trait with its vector and its rows."""
+
+    vector: PersonaVector
+    spec: TraitSpec
+    rows: tuple[StudyRow, ...]
+    """Planted and clean ones to test on, without those of the data."""
+    training: Labelled
+    elicited: int
+    """Responses that were elicited for `rows`, kept or not."""
+
+    def n(self, kind: str) -> int:
+        return sum(row.kind == kind for row in self.rows)
+
+
+def run(
+    loaded: LoadedModel,
+    vectors: Sequence[PersonaVector],
+    specs: Sequence[TraitSpec],
+    data: str | Path,
+    out: Path,
+    config: ValidateScreenConfig | None = None,
+    *,
+    naturals: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Detection figures of every method for every trait; `specs` has one for each vector.
+
+    Writes `results.json`, `report.html` and, in `run/`, all rows and their scores as they come,
+    from which a killed run continues when called again with the same settings. `naturals` is a
+    folder in which natural responses are kept between runs.
+
+    Raises DataError when the data has too few usable rows, or when no trait has enough planted
+    ones; SettingsMismatchError when `out` was begun with other settings; VectorMismatchError.
+    """
+    config = config or ValidateScreenConfig()
+    if not vectors or [v.trait for v in vectors] != [s.name for s in specs]:
+        raise UsageError("a validation needs vectors, and each one's trait spec in the same order")
+    if len({s.name for s in specs}) < len(specs):
+        raise UsageError("two of the vectors are of the same trait; give each trait once")
+    for vector in vectors:
+        vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
+    kept = naturals or out / "run" / "natural"
+    several = config.natural_samples
+    job = _Job(
+        loaded=loaded,
+        judge=ContrastJudge(loaded, wrote_answers=True),
+        naturals=Naturals(loaded, kept, max_tokens=config.max_tokens),
+        sampled=Naturals(loaded, kept, max_tokens=config.max_tokens, samples=several)
+        if several > 1
+        else None,
+        config=config,
+        out=out,
+        progress=progress or Progress(),
+    )
+    with lock(out):
+        # Before the folder is tied to these settings: data that cannot be used tie nothing.
+        drawn = draw(
+            data,
+            config.clean_rows,
+            chat_format=loaded.chat,
+            max_tokens=config.max_tokens,
+            columns=config.columns,
+            split=config.split,
+            seed=config.seed,
+        )
+        claim(out, _settings(job, vectors, specs, data))
+        return _run(job, vectors, specs, data, drawn)
+
+
+def _settings(
+    job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec], data: str | Path
+) -> dict[str, Any]:
+    """What a continued run must share."""
+    return {
+        "command": "validate-screen",
+        "model": job.loaded.identity.as_dict(),
+        "vectors": {v.trait: v.identity for v in vectors},
+        "specs": {spec.name: _hash(spec.model_dump_json().encode()) for spec in specs},
+        "data": fingerprint(data, split=job.config.split),
+        "config": asdict(job.config),
+    }
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _run(
+    job: _Job,
+    vectors: Sequence[PersonaVector],
+    specs: Sequence[TraitSpec],
+    data: str | Path,
+    drawn: Drawn,
+) -> dict[str, Any]:
+    config = job.config
+
+    # Rows that show a trait, and clean ones with the same prompts.
+    planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
+    too_few = {
+        trait.spec.name: f"only {trait.n('elicited')} of {trait.elicited} elicited responses "
+        f"show more of the trait than the model's own, or too few to train on; {MIN_PLANTED} are "
+        "needed"
+        for trait in planted
+        if min(trait.n("elicited"), sum(trait.training.planted)) < MIN_PLANTED
+    }
+    traits = [trait for trait in planted if trait.spec.name not in too_few]
+    if not traits:
+        raise DataError(f"nothing to plant: {'; '.join(f'{t}: {w}' for t, w in too_few.items())}")
+
+    # Scores, as a screen gives them: the data's rows once for all traits, each trait's own rows.
+    clean = _score(job, "clean rows", drawn.test, traits, job.out / "run" / "clean.jsonl")
+    own = {
+        t.spec.name: _score(job, t.spec.name, t.rows, [t], _folder(job, t.spec) / "scores.jsonl")
+        for t in traits
+    }
+
+    # Every method's ranking of planted among clean rows, and the order of datasets.
+    baselines = {t.spec.name: fit(t.training, config.seed) for t in traits}
+    results = without_nan(
+        {
+            "command": "validate-screen",
+            "model": job.loaded.identity.as_dict(),
+            "data": {
+                "name": source_name(data),
+                "clean": len(drawn.test),
+                "training": len(drawn.training),
+                "rejected": drawn.rejected,
+                "told": drawn.told.to_dict(),
+            },
+            "rates": list(config.rates),
+            "methods": method_names(config.natural_samples),
+            "traits": {t.spec.name: _describe(t, baselines[t.spec.name]) for t in traits},
+            "not_measured": too_few,
+            "styles": {
+                style: detection_figures(style, clean, own, baselines, config.rates, config.seed)
+                for style in STYLES
+            },
+            "order": {
+                name: order_figures(records, name, config.seed) for name, records in own.items()
+            },
+            "notes": _notes(job, vectors, specs),
+            "settings": asdict(config),
+            "versions": versions(),
+            "out": str(job.out),
+        }
+    )
+    atomic_write(job.out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_detection_report(results, job.out / "report.html")
+    return results
+
+
+# Rows
+
+
+def _plant(job: _Job, vector: PersonaVector, spec: TraitSpec, drawn: Drawn) -> _Trait:
+    """A trait's rows: evaluation questions to test on, extraction questions to train baselines."""
+    n_tasks = len(planting_tasks(spec, spec.questions.evaluation))
+    elicited, neutral = _responses(job, spec, "evaluation")
+    shown, plain = _responses(job, spec, "extraction")
+    training = [*as_rows(shown, "elicited"), *as_rows(plain, "neutral"), *drawn.training]
+    return _Trait(
+        vector=vector,
+        spec=spec,
+        rows=(
+            *as_rows(elicited, "elicited"),
+            *as_rows(neutral, "neutral"),
+            *written_rows(spec),
+        ),
+        training=Labelled(
+            responses=tuple(row.response for row in training),
+            planted=tuple(row.kind == "elicited" for row in training),
+            questions=tuple(row.question for row in training),
+            n_tokens=tuple(len(job.loaded.chat.response_ids(row.response)) for row in training),
+        ),
+        elicited=n_tasks,
+    )
+
+
+def _folder(job: _Job, spec: TraitSpec) -> Path:
+    return job.out / "run" / "traits" / spec.name
+
+
+def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], list[Rollout]]:
+    """Elicited responses that show the trait, and neutral ones, to one half of the questions.
+
+    Shown is what exceeds the model's own responses to the same question, on average.
+    """
+    questions = getattr(spec.questions, half)
+    # The halves share ids, which key the sampling: another seed keeps them independent.
+    seed = job.config.seed + (half == "extraction")
+
+    def responses(tasks: Sequence[Task], what: str) -> list[Rollout]:
+        return collect(
+            job.loaded,
+            tasks,
+            Sampling(job.config.max_tokens, job.config.temperature, seed=seed),
+            _folder(job, spec) / f"{what}-{half}",
+            spec=spec,
+            judge=job.judge,
+            batch_tokens=job.config.batch_tokens,
+            label=f"{spec.name}, {what} ({half})",
+            progress=job.progress,
+        )
+
+    elicited = keep(
+        responses(planting_tasks(spec, questions), "elicited"),
+        trait_threshold=job.config.trait_threshold,
+        coherence_floor=job.config.coherence_floor,
+    )
+    neutral = responses(neutral_tasks(questions, job.config.neutral_samples), "neutral")
+    usual = usual_strengths(r for r in neutral if r.log_odds is not None)
+    return [r for r in elicited if r.kept and excess(r, usual) > 0], neutral
+
+
+# Scores
+
+
+def _score(
+    job: _Job, label: str, rows: Sequence[StudyRow], traits: Sequence[_Trait], path: Path
+) -> list[dict[str, Any]]:
+    """One record for each row, in their order, with its scores for each of the traits."""
+    ids, names = [row.id for row in rows], [trait.vector.trait for trait in traits]
+
+    def kept() -> list[dict[str, Any]]:
+        return read_scores(path, ids, id_key="id", by="scores", traits=names)
+
+    done = len(kept())
+    own = probe(
+        [trait.vector for trait in traits],
+        job.loaded,
+        random=job.config.random_directions,
+        seed=job.config.seed,
+    )
+    specs = [trait.spec for trait in traits]
+    plan = Plan(turns="last")
+    with job.progress.bar(f"scoring {label}", len(rows)) as bar:
+        bar.advance(done)
+        for start in range(done, len(rows), _GROUP):
+            group = rows[start : start + _GROUP]
+            raws = [_raw(place, row) for place, row in enumerate(group, start=start)]
+            prepared = prepare(job.loaded, raws, plan)
+            columns = score_prepared(job.loaded, prepared, own, plan, naturals=job.naturals)
+            averaged = (
+                None
+                if job.sampled is None
+                else columns.projection - natural_projections(prepared, own, job.sampled)
+            )
+            judged = _judged(job.judge, specs, prepared, group)
+            records = [_record(columns, judged, averaged, own, i, r) for i, r in enumerate(group)]
+            append_records(path, records)
+            bar.advance(len(group))
+    return kept()
+
+
+def _judged(
+    judge: ContrastJudge, specs: Sequence[TraitSpec], prepared: Prepared, rows: Sequence[StudyRow]
+) -> FloatColumns:
+    """Log-odds [row, trait]; what was judged when it was elicited is not judged again."""
+    known = [[row.log_odds] * len(specs) for row in rows]
+    out = np.array(known, np.float32).reshape(len(rows), len(specs))
+    left = [i for i, row in enumerate(rows) if row.log_odds is None]
+    unread = Prepared(tuple(prepared.raws[i] for i in left), tuple(prepared.rows[i] for i in left))
+    out[left] = judge_rows(judge, specs, unread)
+    return out
+
+
+def _raw(place: int, row: StudyRow) -> RawRow:
+    return RawRow(place, row.kind, place + 1, {"id": row.id, "messages": list(row.messages)})
+
+
+def _record(
+    columns: Columns,
+    judged: FloatColumns,
+    averaged: FloatColumns | None,
+    own: Probe,
+    i: int,
+    row: StudyRow,
+) -> dict[str, Any]:
+    return without_nan(
+        {
+            "id": row.id,
+            "kind": row.kind,
+            "question": row.question,
+            "response": row.response,
+            "prompt": int(columns.prompt[i]),
+            "reason": columns.reason[i],
+            "scores": {
+                trait: {
+                    "length": float(columns.n_tokens[i]),
+                    "judge": float(judged[i, t]),
+                    "none": float(columns.projection[i, t]),
+                    "last_prompt": float(columns.minus_prompt[i, t]),
+                    "generate": float(columns.minus_natural[i, t]),
+                    **({} if averaged is None else {"averaged": float(averaged[i, t])}),
+                    "random_directions": columns.minus_natural[i, own.controls[t]].tolist(),
+                }
+                for t, trait in enumerate(own.traits)
+            },
+        }
+    )
+
+
+# What a reader must know
+
+
+def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
+    return {
+        "layer": trait.vector.layer,
+        "elicited": trait.elicited,
+        "kept": trait.n("elicited"),
+        "neutral": trait.n("neutral"),
+        "written": trait.n("written"),
+        "training": {
+            "planted": sum(trait.training.planted),
+            "clean": len(trait.training.planted) - sum(trait.training.planted),
+        },
+        "tfidf": baselines.classifier.about(),
+        "longer": baselines.length_sign > 0,
+    }
+
+
+def _notes(job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]) -> list[str]:
+    identity = job.loaded.identity
+    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
+    return [
+        *job.loaded.chat.notes,
+        *spec_notes(specs, readers(job.judge, job.loaded)),
+        *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),
+        "The judge chose which elicited rows were planted, which favours it, and what is combined "
+        "with it, on that style; the written rows were chosen by people.",
+        "That the data's rows are clean is taken for granted; a row among them that shows a trait "
+        "counts as a false alarm.",
+    ]
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """The keys that `validate-screen --json` promises."""
+    kept = ("model", "data", "rates", "methods", "traits", "not_measured", "styles", "order")
+    return {
+        **{name: results[name] for name in kept},
+        "model": results["model"]["name"],
+        "notes": results["notes"],
+        "out": results["out"],
+        "report": str(Path(results["out"]) / "report.html"),
+    }

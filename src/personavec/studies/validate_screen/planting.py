@@ -1,0 +1,161 @@
+"""Rows whose label is known: elicited and written ones that show a trait, and clean ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import nsmallest
+from pathlib import Path
+from typing import Literal
+
+from personavec.data import ColumnMap, Message, Reject, Row, Told, kind_of, parse_row, raw_rows
+from personavec.errors import DataError, UsageError
+from personavec.model import ChatFormat, chat, control_notes
+from personavec.rollouts import Rollout, Task, eliciting_tasks
+from personavec.traits import TraitSpec
+from personavec.wording import plural
+
+Style = Literal["elicited", "written"]
+#: Planted rows by style, and the clean ones that share their prompts.
+STYLES: tuple[Style, ...] = ("elicited", "written")
+Kind = Literal["data", "elicited", "neutral", "written", "written clean"]
+PLANTED: dict[Style, Kind] = {"elicited": "elicited", "written": "written"}
+SAME_PROMPTS: dict[Style, Kind] = {"elicited": "neutral", "written": "written clean"}
+
+#: Fewer rows to plant into than this tell nothing.
+MIN_CLEAN = 20
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A row that ends with the response in question, and where it comes from."""
+
+    id: str
+    kind: Kind
+    messages: tuple[Message, ...]
+    """Without the system prompt and the examples that elicited the response."""
+    log_odds: float | None = None
+    """The judge's, where it has read the response already."""
+
+    @property
+    def question(self) -> str:
+        return self.messages[-2]["content"]
+
+    @property
+    def response(self) -> str:
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Clean rows of a dataset: to plant into, and others to fit baselines on."""
+
+    test: tuple[StudyRow, ...]
+    training: tuple[StudyRow, ...]
+    told: Told
+    """What reading the whole dataset has to tell."""
+
+    @property
+    def rejected(self) -> int:
+        """Rows of the whole dataset that cannot be used."""
+        return self.told.rejected.total()
+
+
+def draw(
+    data: str | Path,
+    n: int,
+    *,
+    chat_format: ChatFormat,
+    max_tokens: int,
+    columns: ColumnMap | None = None,
+    split: str | None = None,
+    seed: int = 0,
+) -> Drawn:
+    """Up to `n` random rows of a dataset on either side, whose prompts are on that side alone.
+
+    Responses longer than `max_tokens` are cut there. The dataset streams; only what is drawn is
+    held. Raises UsageError for preference pairs, DataError where too few rows can be used.
+    """
+    if kind_of(raw_rows(data, split=split), columns) == "pair":
+        raise UsageError(f"{data} holds preference pairs; give data with one response a row")
+    told = Told()
+
+    def rows(side: int) -> Iterator[Row]:
+        nonlocal told
+        told = Told()
+        for raw in raw_rows(data, split=split):
+            row = parse_row(raw, columns, "row")
+            told.add(row)
+            if isinstance(row, Reject):
+                continue
+            told.notes.update(control_notes([chat_format], row.messages))
+            if _number(seed, row.messages[:-1]) % 2 == side:
+                yield row
+
+    sides = []
+    for side in (0, 1):
+        drawn = nsmallest(n, rows(side), key=lambda row: _number(seed, row.index))
+        drawn.sort(key=lambda row: row.index)
+        sides.append(tuple(_cut(row, chat_format, max_tokens) for row in drawn))
+    if min(map(len, sides)) < MIN_CLEAN:
+        raise DataError(
+            f"{data} gives {plural(len(sides[0]), 'row')} to plant into and {len(sides[1])} to "
+            f"train the baselines on; at least {MIN_CLEAN} of each are needed"
+        )
+    return Drawn(sides[0], sides[1], told)
+
+
+def _number(*what: object) -> int:
+    """A number that looks random and is the same in every run."""
+    digest = hashlib.blake2b(repr(what).encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
+    *before, last = row.messages
+    ids = chat_format.response_ids(last["content"])
+    if len(ids) > max_tokens:
+        last = last.copy()
+        last["content"] = chat_format.decode(ids[:max_tokens])
+    return StudyRow(f"data/{row.id}", "data", (*before, last))
+
+
+def planting_tasks(spec: TraitSpec, questions: Sequence[str]) -> list[Task]:
+    """Every question under the positive side of every pair, every second time without examples.
+
+    System prompts alone elicit less than those with examples: the rows show the trait faintly and
+    plainly.
+    """
+    plain, faint = (eliciting_tasks(spec, questions, examples=given) for given in (True, False))
+    return [(plain, faint)[i % 2][i] for i in range(len(plain))]
+
+
+def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:
+    """Rollouts as a dataset would hold them: question and response, nothing of how it came."""
+    return [
+        replace(_row(f"{kind}/{r.id}", kind, r.question, r.response), log_odds=r.log_odds)
+        for r in rollouts
+        if r.n_tokens
+    ]
+
+
+def written_rows(spec: TraitSpec) -> list[StudyRow]:
+    """The spec's checks: answers by people, half of which show the trait.
+
+    Those to questions that made the vector are left out.
+    """
+    return [
+        _row(
+            f"written/{number}",
+            "written" if check.shows else "written clean",
+            check.question,
+            check.answer,
+        )
+        for number, check in enumerate(spec.checks)
+        if check.question not in spec.questions.extraction
+    ]
+
+
+def _row(row_id: str, kind: Kind, question: str, response: str) -> StudyRow:
+    return StudyRow(row_id, kind, (*chat(question), {"role": "assistant", "content": response}))

@@ -1,0 +1,31 @@
+from .calibration import (
+    COVERAGE as COVERAGE,
+    FILE as FILE,
+    PERCENTILES as PERCENTILES,
+    Calibration as Calibration,
+)
+from .estimators import estimate as estimate, mean_difference as mean_difference
+from .formats import (
+    LAST_ROW_NOTE as LAST_ROW_NOTE,
+    export as export,
+    read_reference as read_reference,
+)
+from .geometry import (
+    agreement as agreement,
+    largest_coordinate as largest_coordinate,
+    mean_and_spread as mean_and_spread,
+    projections as projections,
+    question_differences as question_differences,
+    random_directions as random_directions,
+    split_half_cosine as split_half_cosine,
+)
+from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary as Ordinary
+from .vector import (
+    DRIFT_FILE as DRIFT_FILE,
+    Estimator as Estimator,
+    PersonaVector as PersonaVector,
+    bundled_vectors as bundled_vectors,
+    cosine as cosine,
+    load_vector as load_vector,
+    vector_folder as vector_folder,
+)

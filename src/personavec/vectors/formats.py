@@ -1,0 +1,301 @@
+"""Vectors in the files of other tools: the reference project, llama.cpp, vllm-lens, hotwire.
+
+Our layer l is the output of block l counted from 1. llama.cpp, vllm-lens and hotwire count blocks
+from 0, so all three know layer l as l - 1; the reference project counts as we do. Reads and
+writes files only: knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import pickle
+import shlex
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from personavec.errors import DataError, UsageError, VectorMismatchError
+from personavec.runs import atomic_path, atomic_write
+from personavec.vectors.vector import PersonaVector
+
+Format = Literal["pt", "gguf", "vllm-lens", "hotwire"]
+
+#: What every reader of a reference file must know, in either direction.
+LAST_ROW_NOTE = (
+    "The reference project reads the last row after the model's final norm, personavec before "
+    "it: the last rows of the two cannot be compared."
+)
+
+_EVERYWHERE_NOTE = (
+    "{} steers the prompt's tokens too, personavec only the response's unless told otherwise: the "
+    "same coefficient acts more strongly there."
+)
+
+_LOOPBACK_NOTE = (
+    "Its server runs code that a request's hooks carry: keep it on loopback, where only programs "
+    "of this machine reach it."
+)
+
+
+def export(
+    vector: PersonaVector,
+    path: Path,
+    to: Format,
+    *,
+    layer: int | None = None,
+    coefficient: float = 1.0,
+    all_layers: bool = False,
+) -> dict[str, Any]:
+    """Write a vector as another tool's file; returns what was written and how to use it.
+
+    `layer` defaults to the selected one. `all_layers` puts every layer that the format can hold
+    into a GGUF file. The keys of the result are `format`, `out`, `trait`, `model`, `layers` (those
+    in the file), `coefficient`, `use` (commands and requests, in order) and `notes`.
+
+    Raises UsageError when the format cannot hold what is asked for, StorageError when the file
+    cannot be written.
+    """
+    if not math.isfinite(coefficient) or coefficient == 0:
+        raise UsageError(f"coefficient {coefficient:g} steers nothing: use another number than 0")
+    if all_layers and (to != "gguf" or layer is not None):
+        raise UsageError(
+            "--all-layers is for --format gguf without --layer: pt and hotwire files hold every "
+            "layer anyway, and a vllm-lens file steers at all the layers that it holds"
+        )
+    if to == "pt" and (layer is not None or coefficient != 1):
+        raise UsageError(
+            "a .pt holds every layer as extracted and names none: leave out --layer and "
+            "--coefficient, and give both to the tool that reads it"
+        )
+    chosen = vector.layer if layer is None else layer
+    vector.direction(chosen)  # refuses a layer that does not exist
+    if chosen == 0 and to != "pt":
+        raise UsageError(
+            f"layer 0 is the embedding, which a {to} file cannot hold: use --layer 1 to "
+            f"{vector.n_layers}"
+        )
+    n = vector.n_layers
+    if to == "pt":
+        write_reference(vector.directions, path)
+        layers, use, note = list(range(n + 1)), _use_reference(path, vector.trait), LAST_ROW_NOTE
+    elif to == "hotwire":
+        write_hotwire(vector, path)
+        layers, use = list(range(1, n + 1)), _use_hotwire(path, chosen, coefficient)
+        note = "With decode_only, hotwire steers generated tokens only, without it the prompt too."
+    elif to == "vllm-lens":
+        write_vllm_lens(vector, path, layer=chosen, coefficient=coefficient)
+        layers, use = [chosen], _use_vllm_lens(path)
+        note = f"{_EVERYWHERE_NOTE.format('vllm-lens')} {_LOOPBACK_NOTE}"
+    else:
+        layers = list(range(min(2, n), n + 1)) if all_layers else [chosen]
+        write_control_vector(vector, path, layers=layers, coefficient=coefficient)
+        use = _use_control_vector(path, max(2, chosen) if all_layers else None)
+        note = _EVERYWHERE_NOTE.format("llama.cpp")
+    return {
+        "format": to,
+        "out": str(path),
+        "trait": vector.trait,
+        "model": _model_name(vector),
+        "layers": layers,
+        "coefficient": coefficient,
+        "use": use,
+        "notes": [note],
+    }
+
+
+def _model_name(vector: PersonaVector) -> str:
+    return vector.meta.get("model", {}).get("name", "unknown")
+
+
+# The reference project
+
+
+def read_reference(
+    path: Path, n_layers: int | None = None, hidden_size: int | None = None
+) -> Float[Tensor, "layer hidden"]:
+    """The tensor [layers + 1, hidden] of a reference `.pt`, float32 on the CPU.
+
+    Only tensors are read: nothing in the file is run. Its last row was read after the model's
+    final norm. With `n_layers` and `hidden_size` the shape must be that model's.
+
+    Raises DataError when the file holds something else, VectorMismatchError when it is for a
+    model of another shape.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    wanted = "a tensor [layers + 1, hidden], row 0 the embedding"
+    found = _load_tensors(path)
+    if not isinstance(found, Tensor):
+        raise DataError(
+            f"{path} holds a {type(found).__name__}, not {wanted}: save the tensor alone"
+        )
+    plain = found.is_floating_point() and found.layout == torch.strided
+    if found.dim() != 2 or found.shape[0] < 3 or not plain:
+        kind = f"a {str(found.dtype).removeprefix('torch.')} tensor {list(found.shape)}"
+        raise DataError(f"{path} holds {kind}, not {wanted}: save the vector's tensor alone")
+    found = found.detach().float()
+    if not torch.isfinite(found).all():
+        raise DataError(f"{path} holds NaN or infinite values: make the vector again")
+    shape = (n_layers + 1, hidden_size) if n_layers and hidden_size else tuple(found.shape)
+    if tuple(found.shape) != shape:
+        raise VectorMismatchError(
+            f"{path} holds a tensor {list(found.shape)}, the model needs {list(shape)} (layers + "
+            "1, hidden): name the model that the vector was made on with --model"
+        )
+    return found.contiguous()
+
+
+def _load_tensors(path: Path) -> Any:
+    """What torch.save wrote, if that is tensors and plain containers of them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} holds more than tensors, and unpickling it could run code: where you trust "
+            "it, save its tensor alone with torch.save(tensor, path)"
+        ) from error
+    except Exception as error:  # a file of something else makes torch raise almost anything
+        raise DataError(
+            f"{path} is damaged or was not written by torch.save: write it again"
+        ) from error
+
+
+def write_reference(rows: Float[Tensor, "layer hidden"], path: Path) -> None:
+    """Write rows [layers + 1, hidden] as the reference project does: one float32 tensor."""
+    _save_tensor(rows, path)
+
+
+def _save_tensor(tensor: Tensor, path: Path) -> None:
+    buffer = io.BytesIO()
+    # A view would be saved with all of the storage beneath it.
+    torch.save(tensor.float().clone(), buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def _use_reference(path: Path, trait: str) -> list[str]:
+    return [
+        f"python -m eval.eval_persona --model MODEL --trait {shlex.quote(trait)} --version eval "
+        f"--steering_type response --coef 2.0 --layer LAYER --vector_path {shlex.quote(str(path))} "
+        "--output_path out/steered.csv"
+    ]
+
+
+# llama.cpp
+
+
+def write_control_vector(
+    vector: PersonaVector, path: Path, *, layers: Sequence[int], coefficient: float = 1.0
+) -> None:
+    """Write a llama.cpp control vector: one tensor `direction.N` [hidden] a layer, N = layer - 1.
+
+    llama.cpp adds `direction.N` to the output of block N counted from 0 and has no N = 0, so it
+    cannot steer at layer 1. Directions are multiplied by `coefficient`. The model's name is the
+    file's `controlvector.model_hint`; llama.cpp itself reads the tensors only.
+
+    Raises UsageError for layer 1 or the embedding.
+    """
+    from gguf import GGUFWriter
+
+    if bad := [layer for layer in layers if layer < 2]:
+        raise UsageError(
+            f"a llama.cpp control vector cannot hold layer {bad[0]}: it has no direction for the "
+            f"first block; use --layer 2 to {vector.n_layers}"
+        )
+    with atomic_path(path) as aside:
+        writer = GGUFWriter(aside, "controlvector")
+        try:
+            writer.add_string("controlvector.model_hint", _model_name(vector))
+            writer.add_uint32("controlvector.layer_count", len(layers))
+            writer.add_name(f"persona vector: {vector.trait}")
+            for layer in layers:
+                direction = coefficient * vector.direction(layer)
+                writer.add_tensor(f"direction.{layer - 1}", direction.numpy().astype(np.float32))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+
+
+def _use_control_vector(path: Path, layer: int | None) -> list[str]:
+    only = f" --control-vector-layer-range {layer - 1} {layer - 1}" if layer else ""
+    file = shlex.quote(f"{path}:1.0")
+    return [f"llama-server -m MODEL.gguf --control-vector-scaled {file}{only}"]
+
+
+# vllm-lens
+
+
+def write_vllm_lens(
+    vector: PersonaVector, path: Path, *, layer: int, coefficient: float = 1.0
+) -> None:
+    """Write the JSON text that vllm-lens takes as `apply_steering_vectors`: a list of one vector.
+
+    `activations` [1, hidden] in base64, `layer_indices` [layer - 1], `scale` the coefficient.
+    """
+    rows = vector.direction(layer)[None].numpy().astype("<f4")
+    entry = {
+        "activations": {
+            "data": base64.b64encode(rows.tobytes()).decode("ascii"),
+            "dtype": "float32",
+            "original_dtype": "torch.float32",
+            "shape": list(rows.shape),
+        },
+        "layer_indices": [layer - 1],
+        "scale": coefficient,
+        "norm_match": False,
+        "position_indices": None,
+    }
+    atomic_write(path, json.dumps([entry]))
+
+
+def _use_vllm_lens(path: Path) -> list[str]:
+    body = (
+        '{"model": "MODEL", "messages": [{"role": "user", "content": "Hello"}], '
+        '"vllm_xargs": {"apply_steering_vectors": $vector}}'
+    )
+    return [
+        "vllm serve MODEL --host 127.0.0.1",
+        f"jq -n --rawfile vector {shlex.quote(str(path))} '{body}' | {_POST} -d @-",
+    ]
+
+
+_POST = "curl -s 127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'"
+
+
+# hotwire
+
+
+def write_hotwire(vector: PersonaVector, path: Path) -> None:
+    """Write hotwire's `.pt`: one float32 tensor [layers, hidden], row i the output of block i + 1.
+
+    hotwire calls a vector by its file's name and takes layer and scale from each request. Raises
+    UsageError unless the name ends in .pt.
+    """
+    if path.suffix != ".pt":
+        raise UsageError(f"{path}: hotwire calls a vector by its file's name; give one in .pt")
+    _save_tensor(vector.directions[1:], path)
+
+
+def _use_hotwire(path: Path, layer: int, coefficient: float) -> list[str]:
+    spec = {"id": path.stem, "layer": layer - 1, "scale": coefficient, "decode_only": True}
+    body = {
+        "model": "MODEL",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "vllm_xargs": {"hotwire": json.dumps(spec)},
+    }
+    return [
+        f"HOTWIRE_VECTORS={shlex.quote(str(path))} vllm serve MODEL",
+        f"{_POST} -d {shlex.quote(json.dumps(body))}",
+    ]
