@@ -250,7 +250,7 @@ class Residual:
         if logits is None or not names or not self.reads:
             return
         if len(logits) != len(names):
-            raise RuntimeError(f"{len(logits)} rows of logits for {len(names)} requests")
+            raise RuntimeError(f"{len(names)} requests, but logits for {len(logits)}")
         # Read later: here the processor would wait for the accelerator.
         self._looked = names, usable(logits)
 
