@@ -141,8 +141,8 @@ finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from 
 	  --vectors $(subst $(space),$(comma),$(ELICITED))
 
 models: $(READY)  ## write docs/models.md from the tests of every family
-	$(BIN)/pytest tests/unit/test_architectures.py --junitxml out/models.xml \
-	  --deselect tests/unit/test_architectures.py::test_the_page_of_models_lists_what_is_tested
+	$(BIN)/pytest tests/unit/model/test_architectures.py --junitxml out/models.xml \
+	  --deselect tests/unit/model/test_architectures.py::test_the_page_of_models_lists_what_is_tested
 	$(BIN)/python scripts/models_page.py out/models.xml
 
 bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine

@@ -1,6 +1,6 @@
 """Write docs/models.md from what the tests of every family say.
 
-pytest tests/unit/test_architectures.py --junitxml out/models.xml
+pytest tests/unit/model/test_architectures.py --junitxml out/models.xml
 python scripts/models_page.py out/models.xml
 """
 

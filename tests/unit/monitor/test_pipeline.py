@@ -202,7 +202,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     script = tmp_path / "run.py"
     script.write_text(
         _SCRIPT.format(
-            conftest=str(Path(__file__).with_name("conftest.py")),
+            conftest=str(Path(__file__).parents[1] / "conftest.py"),
             vector=str(tmp_path / "one"),
             log=str(log),
             out=str(out),

@@ -26,7 +26,7 @@ from personavec.model.scoring import token_logprobs
 from personavec.model.sequences import sequence_logprobs
 from personavec.model.steering import Steering, steer
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 VOCABULARY, END = 260, 256
 TOKENS = {"vocab_size": VOCABULARY, "eos_token_id": END, "bos_token_id": END, "pad_token_id": 0}
 SIZES: dict[str, Any] = {

@@ -598,7 +598,7 @@ t.run(conftest.build(), out, training=dict(accumulation=accumulation, epochs=6, 
 
 def _program(tmp_path: Path) -> list[str]:
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent)))
+    path.write_text(PROGRAM.format(tests=str(Path(__file__).parents[1])))
     return [str(path)]
 
 

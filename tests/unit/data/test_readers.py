@@ -929,7 +929,7 @@ def test_deep_values_are_a_reason() -> None:
 
 
 def test_the_documentation_lists_every_reader_and_column() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
     for reader in READERS:
         assert f"**{reader.name}**" in page
     names = {*MESSAGES, *PROMPTS, *RESPONSES, *SYSTEM, *chain(*SIDES), *chain(*TWO)}

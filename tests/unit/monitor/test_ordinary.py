@@ -173,7 +173,7 @@ def test_the_readings_that_are_shipped_are_of_what_is_shipped() -> None:
 
 def test_the_documented_guards_stop_no_ordinary_talk() -> None:
     """Every guard of the page but those whose share of ordinary talk it gives."""
-    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text("utf-8")
     vectors = {trait: load_vector(trait) for trait in bundled_vectors()}
     texts = [part.split("'")[0] for part in page.split("--guard '")[1:]]
     assert len(texts) >= 2
