@@ -19,8 +19,9 @@ import personavec as pv
 from personavec.evaluate import pipeline as evaluate, shift
 from personavec.extract import pipeline as extract
 from personavec.finetune import pipeline as finetune
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.rows import read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.finetune.training import TrainingConfig, read_training_rows
 from personavec.judges import files as judging
 from personavec.judges.contrast import ContrastJudge
 from personavec.monitor import calibrate, pipeline as monitor

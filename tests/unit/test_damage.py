@@ -31,8 +31,9 @@ from personavec.errors import PersonavecError
 from personavec.evaluate import pipeline as evaluate, shift, steer as steering_study
 from personavec.extract import pipeline as extract
 from personavec.finetune import pipeline as finetune
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.rows import read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.finetune.training import TrainingConfig, read_training_rows
 from personavec.judges import files as judging
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint

@@ -1,4 +1,7 @@
-"""TODO"""
+"""A trait spec, written by a strong model from a name and a description.
+
+A draft is linted, tried on the user's own model, and repaired until both are content.
+"""
 
 import lazy_loader
 

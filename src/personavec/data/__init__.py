@@ -1,6 +1,7 @@
 """Rows of data: read from files as they are stored, then as conversations.
 
-`raw_rows` knows files, `parse_row` knows the ways in which columns hold a conversation."""
+`raw_rows` knows files; `parse_row` knows the ways in which columns hold a conversation.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,8 @@
-"""TODO"""
+"""How strongly a model shows traits, and what it can still do.
+
+Beside the measurement itself: answers at several coefficients side by side (`steer`), and what a
+finetune did to a model (`shift`).
+"""
 
 import lazy_loader
 

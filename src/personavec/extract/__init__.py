@@ -1,4 +1,8 @@
-"""TODO"""
+"""From a trait spec to a persona vector: rollouts, vector, layer and validation.
+
+Also vectors from rollouts that others made (`adopt`) and from other projects' files
+(`import_reference`).
+"""
 
 import lazy_loader
 

@@ -1,4 +1,7 @@
-"""TODO"""
+"""Finetuning with a mitigation, above all preventative steering; drift is read as it trains.
+
+`sets/` writes the finetuning sets that experiments need.
+"""
 
 import lazy_loader
 

@@ -19,10 +19,13 @@ import torch
 
 from personavec.data import Reject, Row
 from personavec.errors import DataError, RefusedError
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.examples import Example, collate
 from personavec.finetune.hooks import Pull, PullAlong, TrainedPositions, TrainingHooks
 from personavec.finetune.preventative import PreventativeSteering
 from personavec.finetune.probes import Drift, Probes
-from personavec.finetune.training import Example, Setup, TrainingConfig, collate, train
+from personavec.finetune.setup import Setup
+from personavec.finetune.training import train
 from personavec.model import Directions, LoadedModel, encode, project_tokens
 from personavec.rollouts import Naturals, prompt_key
 from personavec.runs import atomic_write, read_as, read_records

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from personavec.data import Message, Row
 from personavec.errors import DataError, UsageError
+from personavec.finetune.examples import Example
 from personavec.finetune.hooks import IGNORED, TrainedPositions, TrainingHooks, response_positions
 from personavec.finetune.preventative import Ablation, PreventativeSteering, randomly_rotated
+from personavec.finetune.rows import TrainingRows
 from personavec.finetune.schedule import Schedule
-from personavec.finetune.training import Example, TrainingRows
 from personavec.model import Directions, Layers, LoadedModel, project_tokens
 from personavec.model.engine import Sampling
 from personavec.progress import Progress

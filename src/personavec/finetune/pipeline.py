@@ -24,6 +24,7 @@ from personavec.conditions import Condition
 from personavec.data import Reject, Row
 from personavec.errors import DataError, UsageError
 from personavec.finetune.cards import card
+from personavec.finetune.config import TrainingConfig
 from personavec.finetune.dose import (
     SAMPLE,
     Dose,
@@ -32,6 +33,7 @@ from personavec.finetune.dose import (
     pull_before,
     pull_interval,
 )
+from personavec.finetune.examples import Example, encode_rows, told_of
 from personavec.finetune.hooks import PullAlong, TrainedPositions
 from personavec.finetune.mitigations import (
     WITH_COEFFICIENT,
@@ -45,17 +47,10 @@ from personavec.finetune.mitigations import (
     penalised,
 )
 from personavec.finetune.probes import UNITS, Drift, Probes, read_log
+from personavec.finetune.rows import TrainingRows
 from personavec.finetune.schedule import Schedule
-from personavec.finetune.training import (
-    Example,
-    Setup,
-    Trained,
-    TrainingConfig,
-    TrainingRows,
-    encode_rows,
-    told_of,
-    train,
-)
+from personavec.finetune.setup import Setup, Trained
+from personavec.finetune.training import train
 from personavec.model import Layers, LoadedModel, hash_of_files
 from personavec.progress import Progress
 from personavec.results import versions

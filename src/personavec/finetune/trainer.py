@@ -26,8 +26,10 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from personavec.errors import ActivationError, DataError, UsageError
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.examples import Example, collate
 from personavec.finetune.hooks import IGNORED, TrainingHooks
-from personavec.finetune.training import Example, Setup, Trained, TrainingConfig, collate
+from personavec.finetune.setup import Setup, Trained
 from personavec.model import LoadedModel, take_off
 from personavec.plain import parse_json
 from personavec.progress import Bar

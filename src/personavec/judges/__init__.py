@@ -1,4 +1,7 @@
-"""Judges: how strongly a response shows a trait, and whether it is coherent."""
+"""How strongly an answer shows a trait, and how coherent it is.
+
+A judge is local (`contrast`, `rubric`) or behind an endpoint; it can be tested on known answers.
+"""
 
 import lazy_loader
 

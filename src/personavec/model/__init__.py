@@ -1,4 +1,7 @@
-"""Model access: loading, chat templates, blocks, capture, steering, and the engine that decodes."""
+"""A language model: loading, chat format, token ids, capture, steering and projections.
+
+`engine/` generates.
+"""
 
 import lazy_loader
 

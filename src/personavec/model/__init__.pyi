@@ -1,4 +1,4 @@
-from .adapters import check_tuned as check_tuned, take_off as take_off, tuned_model as tuned_model
+from .adapters import take_off as take_off
 from .blocks import (
     Blocks as Blocks,
     block_output as block_output,
@@ -29,13 +29,12 @@ from .encoding import (
     encode as encode,
     with_thoughts as with_thoughts,
 )
-from .loading import (
+from .loaded import (
     LoadedModel as LoadedModel,
     ModelIdentity as ModelIdentity,
-    load_model as load_model,
-    weights_of as weights_of,
     wrap_model as wrap_model,
 )
+from .loading import load_model as load_model, weights_of as weights_of
 from .projecting import (
     Directions as Directions,
     TokenIds as TokenIds,
@@ -62,4 +61,5 @@ from .steering import (
     vector_steering as vector_steering,
 )
 from .thinking import Thought as Thought, split as split
+from .tuned import check_tuned as check_tuned, tuned_model as tuned_model
 from .weights import hash_of_files as hash_of_files

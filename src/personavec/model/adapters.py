@@ -3,95 +3,23 @@
 from __future__ import annotations
 
 import copy
-import gc
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from personavec.errors import ModelError, missing_extra
-from personavec.model.loading import (
-    LoadedModel,
-    adapted_weights,
-    load_model,
-    load_tokenizer,
-    loading_error,
-    own_code,
-    wrap_model,
-)
-from personavec.model.snapshots import EMBEDDED
+from personavec.model.loaded import LoadedModel
+from personavec.model.sources import load_tokenizer, loading_error, own_code
 from personavec.plain import parse_json
 
 #: What a folder holds that has a tokenizer of its own, and a chat template alone.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE_FILE = "chat_template.jinja"
-_CONFIGS = ("config.json", "adapter_config.json")
 
 
 def is_adapter(name: str) -> bool:
     """Whether a model's name is a folder that holds an adapter."""
     return (Path(name) / "adapter_config.json").is_file()
-
-
-def check_tuned(name: str) -> None:
-    """Raise ModelError for a model that does not exist, before work is spent on the base."""
-    if name == EMBEDDED or is_adapter(name) or (Path(name) / "config.json").is_file():
-        return
-    if Path(name).is_dir():
-        raise ModelError(
-            f"folder '{name}' holds neither an adapter nor a model; name the one with "
-            "adapter_config.json or config.json in it"
-        )
-    if name.endswith(".gguf") and Path(name).is_file():
-        return
-    from transformers.utils.hub import cached_file
-
-    try:
-        if any(
-            cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-            for file in _CONFIGS
-        ):
-            return
-        why = "it has no config.json"
-    except (OSError, ValueError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise ModelError(
-        f"model '{name}' was not found ({why}); use '{EMBEDDED}', a Hugging Face id, a local "
-        "folder or a .gguf file"
-    )
-
-
-@contextmanager
-def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
-    """A finetuned model within this context, in as little memory as it takes.
-
-    An adapter of `base` is applied to it, and the model in memory is the base again on the way
-    out; while it lasts, `base` must not be used. Any other model is loaded beside it as `base` was,
-    in its precision and on its device. Raises ModelError for what cannot be loaded, and for an
-    adapter of another base.
-    """
-    if not is_adapter(name):
-        loaded = load_model(name, dtype=base.identity.dtype, device=str(base.device))
-        try:
-            yield loaded
-        finally:
-            del loaded
-            gc.collect()
-        return
-    tokenizer = adapter_tokenizer(name, base)
-    network: Any = apply_adapter(base.model, name, base_name=base.identity.name)
-    try:
-        yield wrap_model(
-            network,
-            tokenizer,
-            name=name,
-            declared_base=base.identity.name,
-            template_args=base.chat.template_args,
-            weights=adapted_weights(base.identity, name),
-        )
-    finally:
-        take_off(network)
 
 
 def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:

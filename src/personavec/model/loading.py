@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,69 +10,10 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError, UsageError
-from personavec.model.blocks import Blocks, find_blocks, input_device
-from personavec.model.chat_format import ChatFormat, stop_ids
-from personavec.model.memory import bound_kernel_caches
-from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf, snapshot_of_gguf
-from personavec.model.weights import combined, hash_in_memory, hash_of_files
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What a result says about the model it came from."""
-
-    name: str
-    revision: str | None
-    dtype: str
-    n_layers: int
-    hidden_size: int
-    template_hash: str
-    declared_base: str | None = None
-    """The model that this one descends from, where it says so: an adapter's base."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """What was passed on to `from_pretrained` and to the chat template."""
-    weights: str | None = None
-    """What the model's files hold, whatever their name: the hub's commit, a hash of local files, or
-    a fingerprint of parameters in memory; of an adapter, with its base's."""
-    today: str | None = None
-    """The date that stands in every prompt, where the chat template writes one."""
-
-    @property
-    def lineage(self) -> tuple[str, str | None, str | None]:
-        """Name, declared base and weights: what tells whether a vector is this model's."""
-        return self.name, self.declared_base, self.weights
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model ready to use: the network, its chat format, and who it is."""
-
-    model: Any  # a transformers causal language model, wrapped or not
-    tokenizer: Any
-    chat: ChatFormat
-    identity: ModelIdentity
-
-    @property
-    def blocks(self) -> Blocks:
-        return find_blocks(self.model)
-
-    @property
-    def device(self) -> torch.device:
-        return input_device(self.model)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """What ends a response: the end-of-text tokens, and the one that the template writes."""
-        found = stop_ids(self.model, self.tokenizer)
-        return found if self.chat.turn_end is None else found | {self.chat.turn_end}
-
-    @property
-    def context(self) -> int:
-        """The longest sequence the model takes, in tokens."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20))
+from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
+from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf
+from personavec.model.sources import _LOAD_IT_YOURSELF, _REFUSALS, _first_line, _from_pretrained
+from personavec.model.weights import hash_of_files
 
 
 def choose_device(device: str | None) -> str:
@@ -191,28 +130,6 @@ def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None
     return getattr(model.config, "_commit_hash", None)
 
 
-#: What from_pretrained raises is as manifold as what it is given: a missing package or device
-#: (an AssertionError in torch), an argument it does not know, files that are damaged.
-_REFUSALS = (Exception,)
-
-
-_LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
-
-
-def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
-    """One line for what transformers raised; code that a folder brings has its own."""
-    if "trust_remote_code" in str(error):
-        return own_code(what)
-    return ModelError(f"{what} could not be loaded ({_first_line(error)}); {remedy}")
-
-
-def own_code(what: str) -> ModelError:
-    return ModelError(
-        f"{what} brings code of its own, which is not run; use one whose architecture and "
-        f"tokenizer transformers has, or {_LOAD_IT_YOURSELF}"
-    )
-
-
 def _on_device(model: Any, device: str) -> Any:
     try:
         return model.to(device)
@@ -221,90 +138,6 @@ def _on_device(model: Any, device: str) -> Any:
             f"the model cannot be moved to --device {device} ({_first_line(error)}); use cpu, or "
             "a device that this installation of torch can use"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _from_pretrained(
-    name: str, dtype: torch.dtype, model_args: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    if name == EMBEDDED:
-        source = str(snapshot_of_gguf(embedded_gguf()))
-    elif name.endswith(".gguf"):
-        source = str(snapshot_of_gguf(Path(name)))
-    else:
-        source = name
-    try:
-        kind = _model_class(source, model_args)
-        given = {"dtype": dtype, **model_args, "trust_remote_code": False}
-        model, info = kind.from_pretrained(source, **given, output_loading_info=True)
-        if missing := sorted(info["missing_keys"]):
-            # They would be random.
-            raise ValueError(
-                f"its files lack {len(missing)} of the weights that its config.json asks for, such "
-                f"as {missing[0]}"
-            )
-        return model, load_tokenizer(source, model_args)
-    except _REFUSALS as error:
-        shown = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
-        raise loading_error(
-            f"model '{name}'{shown if model_args else ''}",
-            error,
-            f"use '{EMBEDDED}', a Hugging Face id, a local folder or a .gguf file"
-            + (", and check each --model-arg" if model_args else ""),
-        ) from error
-
-
-#: What says where on the hub, and in which version, files lie.
-_WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
-
-
-#: Far above any model's.
-_MOST_LAYERS = 10_000
-
-
-def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
-    """The class to load with: image-text checkpoints that are no causal ones have their own."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
-    where = {key: model_args[key] for key in _WHERE if key in model_args}
-    config = AutoConfig.from_pretrained(source, **where, trust_remote_code=False)
-    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
-    counts = [getattr(part, "num_hidden_layers", 0) for part in parts]
-    layers = max((count for count in counts if isinstance(count, int)), default=0)
-    if layers > _MOST_LAYERS:
-        # The layers are made before the weights are looked at, until memory ends.
-        raise ValueError(f"its config.json says {layers} layers; at most {_MOST_LAYERS} are loaded")
-    windows = [getattr(part, "sliding_window", None) for part in parts]
-    if odd := [window for window in windows if not isinstance(window, int | None)]:
-        raise ValueError(f"its config.json says a sliding_window of {str(odd[0])[:40]}")
-    causal, pictures = (
-        kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText)
-    )
-    only_pictures = type(config) in pictures and type(config) not in causal
-    return AutoModelForImageTextToText if only_pictures else AutoModelForCausalLM
-
-
-def load_tokenizer(source: str, model_args: Mapping[str, Any] | None = None) -> Any:
-    """The tokenizer in a folder or on the hub, with the chat template that lies beside it."""
-    from transformers import AutoTokenizer
-    from transformers.utils.hub import cached_file
-
-    where = {key: (model_args or {})[key] for key in _WHERE if key in (model_args or {})}
-    tokenizer = AutoTokenizer.from_pretrained(source, **where, trust_remote_code=False)
-    if not tokenizer.chat_template:
-        # Older image-text checkpoints have their template in a file of the processor.
-        missing_is_none: Any = {f"_raise_exceptions_for_{what}": False for what in _MISSING}
-        file = cached_file(source, "chat_template.json", **where, **missing_is_none)
-        if file is not None:
-            tokenizer.chat_template = json.loads(Path(file).read_text("utf-8"))["chat_template"]
-    tokenizer("a")  # a damaged tokenizer_config.json is noticed with the first text
-    return tokenizer
-
-
-_MISSING = ("gated_repo", "missing_entries", "connection_errors")
 
 
 def _load_adapter(
@@ -339,47 +172,3 @@ def _load_adapter(
         arguments=model_args,
         weights=adapted_weights(base.identity, folder),
     )
-
-
-def adapted_weights(base: ModelIdentity, folder: str) -> str:
-    """The weights of a base model with the adapter in a folder on it."""
-    return combined([str(base.weights), hash_of_files(Path(folder))])
-
-
-def wrap_model(
-    model: Any,
-    tokenizer: Any,
-    *,
-    name: str | None = None,
-    revision: str | None = None,
-    declared_base: str | None = None,
-    template_args: Mapping[str, Any] | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    weights: str | None = None,
-) -> LoadedModel:
-    """A LoadedModel from a transformers model and tokenizer that are already in memory.
-
-    Results and caches know it by its name and by `weights`, a fingerprint of its parameters as
-    they are now unless given: wrap it anew after training it.
-    """
-    bound_kernel_caches()
-    model.eval()
-    blocks = find_blocks(model)
-    chat_format = ChatFormat(tokenizer, template_args)
-    identity = ModelIdentity(
-        name=name or model.config.name_or_path or type(model).__name__,
-        revision=revision or getattr(model.config, "_commit_hash", None),
-        dtype=str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
-        n_layers=blocks.n_layers,
-        hidden_size=blocks.hidden_size,
-        template_hash=chat_format.template_hash,
-        declared_base=declared_base,
-        arguments={
-            **(arguments or {}),
-            # A date given is a date written: what is resumed with it is the same run.
-            **{key: value for key, value in (template_args or {}).items() if key != "today"},
-        },
-        today=chat_format.today,
-        weights=weights or hash_in_memory(model),
-    )
-    return LoadedModel(model=model, tokenizer=tokenizer, chat=chat_format, identity=identity)

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from personavec.errors import UsageError
 from personavec.model.capture import padded
-from personavec.model.loading import LoadedModel
+from personavec.model.loaded import LoadedModel
 
 Job = tuple[tuple[int, ...], tuple[int, ...]]
 

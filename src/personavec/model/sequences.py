@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from personavec.model.capture import padded
-from personavec.model.loading import LoadedModel
+from personavec.model.loaded import LoadedModel
 from personavec.model.scoring import token_logprobs
 
 Ids = tuple[int, ...]

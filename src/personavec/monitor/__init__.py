@@ -1,4 +1,7 @@
-"""TODO"""
+"""Readings of conversations along persona vectors, from logs and from live turns.
+
+`calibrate` makes forecasts of them; drift charts raise alarms.
+"""
 
 import lazy_loader
 

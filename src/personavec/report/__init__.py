@@ -1,4 +1,4 @@
-"""Charts and pages drawn from saved results; nothing here loads a model."""
+"""The kit that reports are made of: pages, tables and charts. It knows no verb."""
 
 import lazy_loader
 

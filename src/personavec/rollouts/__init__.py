@@ -1,4 +1,8 @@
-"""TODO"""
+"""Responses to a trait's questions: generated, judged and filtered.
+
+Also what models say without a trait: neutral and natural responses. And how strongly a group of
+rollouts shows a trait, with intervals.
+"""
 
 import lazy_loader
 

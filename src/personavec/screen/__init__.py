@@ -1,4 +1,7 @@
-"""TODO"""
+"""Which datasets and which rows would push a model along a trait, before it is trained.
+
+A row's score is the projection of its response minus that of the model's natural response.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server whose replies carry readings and can be steered."""
+"""An OpenAI-compatible server whose replies carry readings and can be steered, with a page."""
 
 import lazy_loader
 

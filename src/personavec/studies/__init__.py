@@ -1,4 +1,4 @@
-"""Studies: verbs made of verbs, which test what single ones claim."""
+"""Studies: verbs made of verbs. What several of them share is in `cells`."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The trait spec: its schema, its templates, and what is wrong with one."""
 
 import lazy_loader
 

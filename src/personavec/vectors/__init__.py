@@ -1,4 +1,7 @@
-"""TODO"""
+"""The persona vector: the artifact, how it is estimated, its geometry and its file formats.
+
+Beside it lie what monitoring needs of it: calibrations and drift limits.
+"""
 
 import lazy_loader
 

@@ -19,7 +19,7 @@ import personavec
 from personavec.cli.main import app, main
 from personavec.errors import ModelError
 from personavec.model import loading
-from personavec.model.adapters import check_tuned
+from personavec.model.tuned import check_tuned
 
 
 class Reached(Exception):

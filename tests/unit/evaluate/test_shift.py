@@ -19,7 +19,7 @@ from personavec.errors import ModelError, SettingsMismatchError, UsageError
 from personavec.evaluate.shift import ShiftConfig, run
 from personavec.judges.base import Answer, Score
 from personavec.judges.contrast import ContrastJudge
-from personavec.model.adapters import check_tuned, tuned_model
+from personavec.model.tuned import check_tuned, tuned_model
 from personavec.progress import Progress
 from personavec.rollouts.collecting import iter_rollouts
 

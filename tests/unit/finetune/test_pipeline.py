@@ -28,23 +28,17 @@ from personavec.errors import (
     UsageError,
 )
 from personavec.finetune import dose, pipeline as finetune
+from personavec.finetune.config import TrainingConfig
 from personavec.finetune.dose import check_sign, projection_difference, pull_before
+from personavec.finetune.examples import collate, encode_rows, mean_losses, told_of
 from personavec.finetune.hooks import response_positions
 from personavec.finetune.mitigations import Mitigation, base_projections, mitigated_rows, penalised
 from personavec.finetune.pipeline import FinetuneConfig
+from personavec.finetune.rows import TrainingRows, read_training_rows
 from personavec.finetune.schedule import Schedule
-from personavec.finetune.training import (
-    TrainingConfig,
-    TrainingRows,
-    collate,
-    encode_rows,
-    mean_losses,
-    read_training_rows,
-    told_of,
-)
 from personavec.model.engine.base import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.loading import wrap_model
+from personavec.model.loaded import wrap_model
 from personavec.progress import Progress
 from personavec.rollouts.natural import Naturals
 from personavec.runs import read_records

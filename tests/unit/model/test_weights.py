@@ -129,7 +129,7 @@ def test_swapped_rows_are_another_model(fresh: Callable[..., LoadedModel]) -> No
 def test_an_adapter_is_known_with_its_base(saved: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from personavec.model.adapters import tuned_model
+    from personavec.model.tuned import tuned_model
 
     base = load_model(str(saved), device="cpu")
     folder = tmp_path / "adapter"

@@ -15,7 +15,8 @@ import torch
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, SettingsMismatchError, UsageError
-from personavec.finetune.training import TrainingConfig, read_training_rows
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.rows import read_training_rows
 from personavec.model.chat_format import chat
 from personavec.progress import Progress
 from personavec.studies.cells import split_rows

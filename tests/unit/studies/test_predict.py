@@ -10,7 +10,8 @@ import pytest
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, UsageError
-from personavec.finetune.training import TrainingConfig, TrainingRows
+from personavec.finetune.config import TrainingConfig
+from personavec.finetune.rows import TrainingRows
 from personavec.model.chat_format import chat
 from personavec.progress import Progress
 from personavec.rollouts.collecting import Rollout

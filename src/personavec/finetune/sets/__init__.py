@@ -1,4 +1,7 @@
-"""TODO"""
+"""Finetuning sets for defensive research: a trait at three levels, or mistakes of one kind.
+
+Each says what it is; none holds instructions for real harm.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Engines: requests in, generations out."""
+"""Generation with steering and capture: planned batches, a running batch, and vLLM."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""A screen's rows on a Ray cluster. The scores are those of a single machine."""
 
 import lazy_loader
 

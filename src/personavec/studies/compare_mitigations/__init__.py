@@ -1,4 +1,4 @@
-"""TODO"""
+"""Mitigations, trained and evaluated on the same rows and seeds."""
 
 import lazy_loader
 

@@ -1,0 +1,4 @@
+"""Whether what is read from data before training tells what training does.
+
+Run by `scripts/predict.py`.
+"""

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Whether screening finds rows of known label, planted into clean ones."""
 
 import lazy_loader
 
