@@ -12,7 +12,7 @@ import torch
 from personavec.errors import ModelError, UsageError
 from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
 from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf
-from personavec.model.sources import _LOAD_IT_YOURSELF, _REFUSALS, _first_line, _from_pretrained
+from personavec.model.sources import LOAD_IT_YOURSELF, REFUSALS, first_line, from_pretrained
 from personavec.model.weights import hash_of_files
 
 
@@ -58,12 +58,12 @@ def load_model(
     if "trust_remote_code" in model_args:
         raise UsageError(
             "--model-arg trust_remote_code runs code from the model's repository, which "
-            f"personavec does not do; {_LOAD_IT_YOURSELF}"
+            f"personavec does not do; {LOAD_IT_YOURSELF}"
         )
     if (Path(name) / "adapter_config.json").is_file():
         return _load_adapter(name, dtype, device, model_args, template_args)
     device = choose_device(device)
-    model, tokenizer = _from_pretrained(name, choose_dtype(dtype, device), model_args)
+    model, tokenizer = from_pretrained(name, choose_dtype(dtype, device), model_args)
     # Weights that from_pretrained has placed or packed itself stay where they are.
     if not {"device_map", "quantization_config"} & model_args.keys():
         model = _on_device(model, device)
@@ -98,9 +98,9 @@ def _try_out(loaded: LoadedModel) -> None:
         )
     try:
         try_forward(loaded)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ModelError(
-            f"model '{name}' was loaded and cannot read two tokens ({_first_line(error)}); "
+            f"model '{name}' was loaded and cannot read two tokens ({first_line(error)}); "
             "something in its config.json is wrong, or the device lacks what it needs"
         ) from error
 
@@ -117,7 +117,7 @@ def weights_of(name: str) -> str | None:
         return hash_of_files(source)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except _REFUSALS:
+    except REFUSALS:
         return None  # loading it will say why
     return getattr(config, "_commit_hash", None)
 
@@ -135,7 +135,7 @@ def _on_device(model: Any, device: str) -> Any:
         return model.to(device)
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"the model cannot be moved to --device {device} ({_first_line(error)}); use cpu, or "
+            f"the model cannot be moved to --device {device} ({first_line(error)}); use cpu, or "
             "a device that this installation of torch can use"
         ) from error
 

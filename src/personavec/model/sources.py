@@ -14,31 +14,31 @@ from personavec.model.snapshots import EMBEDDED, embedded_gguf, snapshot_of_gguf
 
 #: What from_pretrained raises is as manifold as what it is given: a missing package or device
 #: (an AssertionError in torch), an argument it does not know, files that are damaged.
-_REFUSALS = (Exception,)
+REFUSALS = (Exception,)
 
 
-_LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
+LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
 
 
 def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
     """One line for what transformers raised; code that a folder brings has its own."""
     if "trust_remote_code" in str(error):
         return own_code(what)
-    return ModelError(f"{what} could not be loaded ({_first_line(error)}); {remedy}")
+    return ModelError(f"{what} could not be loaded ({first_line(error)}); {remedy}")
 
 
 def own_code(what: str) -> ModelError:
     return ModelError(
         f"{what} brings code of its own, which is not run; use one whose architecture and "
-        f"tokenizer transformers has, or {_LOAD_IT_YOURSELF}"
+        f"tokenizer transformers has, or {LOAD_IT_YOURSELF}"
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _from_pretrained(
+def from_pretrained(
     name: str, dtype: torch.dtype, model_args: Mapping[str, Any]
 ) -> tuple[Any, Any]:
     if name == EMBEDDED:
@@ -58,7 +58,7 @@ def _from_pretrained(
                 f"as {missing[0]}"
             )
         return model, load_tokenizer(source, model_args)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         shown = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
         raise loading_error(
             f"model '{name}'{shown if model_args else ''}",
