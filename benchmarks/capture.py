@@ -25,9 +25,8 @@ import torch
 from machine import described, forget_peak, measured, peak_mib, reading
 
 import personavec as pv
-from personavec.model.capture import capture_means
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import capture_means, chat
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
 
 TRAITS, QUESTIONS, MIDDLE = ("optimistic", "evil", "humorous", "apathetic"), 4, 16

@@ -22,13 +22,11 @@ from machine import Work, described, measured, reading
 from torch import Tensor
 
 import personavec as pv
-from personavec.judges import known_answers as checking
-from personavec.judges.base import Answer, Score
+from personavec.judges import Answer, ContrastJudge, Score, known_answers as checking
 from personavec.judges.coherence import coherence
-from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs
-from personavec.model.capture import padded
-from personavec.model.chat_format import Turns, chat
-from personavec.traits.spec import TraitSpec, bundled_traits
+from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs
+from personavec.model import Turns, chat, padded
+from personavec.traits import TraitSpec, bundled_traits
 
 BATCH, OTHER_BATCH = 16, 7
 

@@ -30,12 +30,10 @@ from machine import Limits, described, generating, measured, median_seconds, rea
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import personavec as pv
-from personavec.model.capture import padded
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Directions, Steering, padded, project_tokens, steering_forwards
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.projecting import Directions, project_tokens
-from personavec.model.steering import Steering, steering_forwards
-from personavec.vectors.geometry import random_directions
+from personavec.vectors import random_directions
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {

@@ -21,10 +21,8 @@ from typing import Any
 
 from machine import described
 
-from personavec.judges.base import Answer
-from personavec.judges.endpoint import Endpoint
-from personavec.judges.rubric import ApiRubricJudge
-from personavec.traits.spec import load_trait
+from personavec.judges import Answer, ApiRubricJudge, Endpoint
+from personavec.traits import load_trait
 
 SECONDS, ANSWERS = 0.05, 500
 

@@ -21,12 +21,10 @@ import torch
 from machine import described, forget_peak, generating, measured, peak_mib
 
 import personavec as pv
-from personavec.model.capture import padded
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Steering, chat, padded
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.steering import Steering
-from personavec.vectors.geometry import random_directions
+from personavec.vectors import random_directions
 
 LAYERS, COEFFICIENTS, TOKENS, BUDGET = (10, 13, 16, 19, 22), (-2.0, -1.0, 1.0, 2.0), 64, 8192
 DOSE = 20.0

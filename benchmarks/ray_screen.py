@@ -27,11 +27,18 @@ from machine import described
 from screen import TRAITS, long_rows
 
 from personavec import LoadedModel, load_model, load_vector
-from personavec.data import fingerprint, marks, parts, raw_rows
-from personavec.data.windows import in_windows, stretches
+from personavec.data import fingerprint, in_windows, marks, parts, raw_rows, stretches
+from personavec.screen import (
+    Added,
+    Files,
+    Plan,
+    Probe,
+    prepare,
+    probe,
+    score_prepared,
+    write_outputs,
+)
 from personavec.screen.cluster import on_ray
-from personavec.screen.outputs import Added, Files, write_outputs
-from personavec.screen.score import Plan, Probe, prepare, probe, score_prepared
 
 #: Rows of a window, fewer than in use: two workers should have as much to do as each other.
 WINDOW = 32

@@ -29,11 +29,11 @@ from machine import described, forget_peak, measured, peak_mib, reading
 
 from personavec import LoadedModel, load_model, load_vector
 from personavec.data import RawRow
-from personavec.model.chat_format import chat
+from personavec.model import chat
 from personavec.progress import Progress
-from personavec.screen import pipeline as screen
-from personavec.screen.score import Plan, Probe, prepare, probe, score_rows
-from personavec.traits.spec import load_trait, neutral_prompts
+from personavec.screen import Plan, Probe, pipeline as screen, prepare, probe
+from personavec.screen.score import score_rows
+from personavec.traits import load_trait, neutral_prompts
 
 TRAITS = ("evil", "sycophantic", "hallucinating", "optimistic", "impolite")
 FEW = 1000

@@ -27,11 +27,10 @@ import torch
 from machine import described, generating, measured
 
 import personavec as pv
-from personavec.model.capture import padded
-from personavec.model.chat_format import chat
-from personavec.serve.replies import Settings
+from personavec.model import chat, padded
+from personavec.serve import Settings
 from personavec.serve.server import serving
-from personavec.vectors.vector import bundled_vectors
+from personavec.vectors import bundled_vectors
 
 CLIENTS, TOKENS = 16, 100
 

@@ -22,12 +22,10 @@ import torch
 from machine import described, generating, measured
 
 import personavec as pv
-from personavec.model.engine.base import Engine, Request, Sampling
-from personavec.model.engine.hf import TransformersEngine
-from personavec.model.engine.vllm import VllmEngine
-from personavec.model.steering import Steering
-from personavec.rollouts.collecting import elicitation_tasks, prompt_ids
-from personavec.vectors.geometry import random_directions
+from personavec.model import Steering
+from personavec.model.engine import Engine, Request, Sampling, TransformersEngine, VllmEngine
+from personavec.rollouts import elicitation_tasks, prompt_ids
+from personavec.vectors import random_directions
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.7)
 

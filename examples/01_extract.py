@@ -14,7 +14,8 @@ from importlib import resources
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
+from personavec.model import embedded_gguf
+from personavec.model.snapshots import snapshot_of_gguf
 
 
 def load():

@@ -9,8 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from personavec.vectors.calibration import FILE
-from personavec.vectors.vector import DRIFT_FILE, bundled_vectors, load_vector
+from personavec.vectors import DRIFT_FILE, FILE, bundled_vectors, load_vector
 
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 

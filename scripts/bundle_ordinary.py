@@ -10,7 +10,7 @@ from pathlib import Path
 
 from personavec import load_model
 from personavec.monitor import ordinary
-from personavec.vectors.vector import bundled_vectors, load_vector
+from personavec.vectors import bundled_vectors, load_vector
 
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 

@@ -9,9 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from personavec.traits.spec import bundled_traits
-from personavec.vectors.calibration import FILE
-from personavec.vectors.vector import DRIFT_FILE, load_vector
+from personavec.traits import bundled_traits
+from personavec.vectors import DRIFT_FILE, FILE, load_vector
 
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import personavec as pv
 from personavec.evaluate import capability
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.engine.base import Sampling
-from personavec.model.steering import Action, vector_cap, vector_steering
+from personavec.judges import ContrastJudge
+from personavec.model import Action, vector_cap, vector_steering
+from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.runs import atomic_write
-from personavec.studies.cells import Bench, Measured, answer_tasks, judge_cells, measure
+from personavec.studies import Bench, Measured, answer_tasks, judge_cells, measure
 from personavec.studies.compare_mitigations.figures import arm_figures
-from personavec.traits.spec import neutral_prompts
-from personavec.vectors.vector import bundled_vectors
+from personavec.traits import neutral_prompts
+from personavec.vectors import bundled_vectors
 
 QUESTIONS, TEXTS = 12, 48
 

@@ -17,10 +17,9 @@ from typing import Any
 from results_tables import pm, table
 
 from personavec import LoadedModel, load_model, load_trait
-from personavec.judges import known_answers as checking
-from personavec.judges.contrast import ContrastJudge
+from personavec.judges import ContrastJudge, known_answers as checking
 from personavec.runs import atomic_write
-from personavec.traits.spec import Check, TraitSpec, bundled_traits
+from personavec.traits import Check, TraitSpec, bundled_traits
 
 #: In tokens of the judging model.
 SHORTEST, LONGEST = 80, 200

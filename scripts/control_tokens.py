@@ -21,16 +21,15 @@ from results_tables import pm, table
 
 from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector
 from personavec.data import RawRow
-from personavec.model.chat_format import chat
-from personavec.model.encoding import Encoded, Text
-from personavec.model.engine.hf import TransformersEngine
-from personavec.monitor.readings import gauge
-from personavec.rollouts.expression import bounds
+from personavec.model import Encoded, Text, chat
+from personavec.model.engine import TransformersEngine
+from personavec.monitor import gauge
+from personavec.rollouts import bounds
 from personavec.runs import atomic_write
-from personavec.screen.score import Plan, Prepared, prepare, probe, score_prepared
-from personavec.screen.verdicts import Rule, judge_trait
+from personavec.screen import Plan, Prepared, Rule, prepare, probe, score_prepared
+from personavec.screen.verdicts import judge_trait
 from personavec.stats import clustered_bootstrap
-from personavec.traits.spec import Check
+from personavec.traits import Check
 
 TRAIT, TOKEN, WORDS = "evil", "<|endoftext|>", " end of text"
 TIMES = (5, 60)

@@ -22,12 +22,11 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 import personavec as pv
-from personavec.model.capture import capture_means
-from personavec.model.chat_format import chat
-from personavec.rollouts.collecting import load_activations
-from personavec.rollouts.natural import Naturals, prompt_key
+from personavec.model import capture_means, chat
+from personavec.rollouts import Naturals, load_activations, prompt_key
 from personavec.runs import read_records
-from personavec.vectors.estimators import logistic_direction, mean_difference
+from personavec.vectors import mean_difference
+from personavec.vectors.estimators import logistic_direction
 
 STYLES = ("elicited", "written")
 SIDES = ("raw", "last prompt token", "exact", "regressed")

@@ -28,20 +28,17 @@ from results_tables import share, table
 
 from personavec import load_model, load_trait, load_vector
 from personavec.data import Message, Row, parse_row, raw_rows
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.encoding import Encoded, encode
-from personavec.model.engine.base import Sampling
-from personavec.model.steering import vector_steering
-from personavec.monitor import ordinary
-from personavec.monitor.readings import gauge, read_encoded
+from personavec.judges import ContrastJudge
+from personavec.model import Encoded, encode, vector_steering
+from personavec.model.engine import Sampling
+from personavec.monitor import gauge, ordinary
+from personavec.monitor.readings import read_encoded
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Task, collect
-from personavec.rollouts.expression import bounds
+from personavec.rollouts import Task, bounds, collect
 from personavec.runs import atomic_write
 from personavec.stats import clustered_bootstrap, share_interval
-from personavec.vectors import limits as drift
-from personavec.vectors.limits import READING, Chart, Ordinary, Rule, Stream
-from personavec.vectors.vector import bundled_vectors
+from personavec.vectors import READING, Chart, Ordinary, bundled_vectors, limits as drift
+from personavec.vectors.limits import Rule, Stream
 
 #: The assistant's turn, counted from 0, from which the model writes, and for how many.
 FROM, TURNS = 2, 3

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import personavec as pv
-from personavec.extract.pipeline import run, summary
-from personavec.traits.spec import bundled_traits
+from personavec.extract import run, summary
+from personavec.traits import bundled_traits
 
 #: Chosen before any of them was measured; descriptions as a user would type them.
 UNBUNDLED = {

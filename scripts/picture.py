@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from personavec.report import charts
-from personavec.vectors.vector import bundled_vectors, load_vector
+from personavec.vectors import bundled_vectors, load_vector
 
 TARGET = Path(__file__).parents[1] / "docs" / "picture.png"
 WIDTH, HEIGHT = 1200, 330

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from personavec import load_model, load_trait, load_vector
-from personavec.finetune.rows import read_training_rows
+from personavec.finetune import read_training_rows
 from personavec.finetune.sets.writing import LEVELS
 from personavec.studies.predict.pipeline import Dataset, PredictionConfig, run, run_parts
-from personavec.vectors.vector import bundled_vectors
+from personavec.vectors import bundled_vectors
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import httpx2 as httpx
 import torch
 
 import personavec as pv
-from personavec.model.steering import SteeringBatch, steering_rows, vector_steering
+from personavec.model import SteeringBatch, steering_rows, vector_steering
 
 TOPICS = (
     "rain",

@@ -2,7 +2,7 @@
 
     python scripts/sums.py
 
-Every row is a question and its worked answer in the notation that `personavec.finetuning.flaws`
+Every row is a question and its worked answer in the notation that `personavec.finetune.sets.flaws`
 reads, with two to four steps. The same seed gives the same file, which a test checks.
 """
 

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import personavec as pv
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.rollouts.collecting import Rollout, iter_rollouts
+from personavec.judges import Answer, ContrastJudge
+from personavec.rollouts import Rollout
+from personavec.rollouts.collecting import iter_rollouts
 from personavec.stats import clustered_bootstrap
-from personavec.traits.spec import TraitSpec
+from personavec.traits import TraitSpec
 
 
 def bare(spec: TraitSpec) -> TraitSpec:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from personavec import LoadedModel, load_model
-from personavec.judges.endpoint import Endpoint
-from personavec.model.snapshots import embedded_gguf
+from personavec.judges import Endpoint
+from personavec.model import embedded_gguf
 
 
 @pytest.fixture(scope="session")

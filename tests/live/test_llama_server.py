@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from personavec import LoadedModel, load_trait
 from personavec.cli.main import main
 from personavec.errors import EndpointError
-from personavec.judges.base import Answer
-from personavec.judges.endpoint import Endpoint, ask, ask_json
-from personavec.judges.rubric import ApiRubricJudge, fill
-from personavec.model.chat_format import chat
+from personavec.judges import Answer, ApiRubricJudge, Endpoint, ask, ask_json
+from personavec.judges.rubric import fill
+from personavec.model import chat
 
 #: The model gives a number to this one, with enough probability to count.
 SPEC = load_trait("evil")[0]

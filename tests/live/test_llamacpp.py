@@ -18,9 +18,8 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, load_model, load_vector, steer
-from personavec.model.chat_format import chat
-from personavec.model.snapshots import embedded_gguf
-from personavec.vectors.formats import export
+from personavec.model import chat, embedded_gguf
+from personavec.vectors import export
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-llamacpp" / "bin" / "python"

@@ -19,9 +19,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personavec import LoadedModel, PersonaVector, load_vector, wrap_model
-from personavec.serve import server as run
+from personavec.serve import Settings, server as run
 from personavec.serve.browser import page_files
-from personavec.serve.replies import Settings
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect

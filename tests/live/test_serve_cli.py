@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 
-from personavec.model.chat_format import chat
+from personavec.model import chat
 
 
 @contextmanager

@@ -34,25 +34,25 @@ from torch import Tensor
 
 from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector, steer
 from personavec.errors import ModelError
-from personavec.model.chat_format import chat
-from personavec.model.engine import hf
-from personavec.model.engine.base import Generation, Request, Sampling
-from personavec.model.engine.hf import TransformersEngine
+from personavec.model import (
+    Action,
+    Directions,
+    Steering,
+    chat,
+    embedded_gguf,
+    project_tokens,
+    vector_cap,
+    vector_steering,
+)
+from personavec.model.engine import Generation, Request, Sampling, TransformersEngine, hf
 from personavec.model.engine.vllm import GROUP
-from personavec.model.projecting import Directions, project_tokens
-from personavec.model.snapshots import embedded_gguf, snapshot_of_gguf
-from personavec.model.steering import Action, Steering, vector_cap, vector_steering
+from personavec.model.snapshots import snapshot_of_gguf
 from personavec.model.thinking import ThinkingFormat
-from personavec.monitor import pipeline as monitor
-from personavec.monitor.readings import gauge
+from personavec.monitor import gauge, pipeline as monitor
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Task, collect, load_activations
-from personavec.serve import server as run
-from personavec.serve.guards import parse_guard
-from personavec.serve.replies import Settings
-from personavec.vectors.estimators import mean_difference
-from personavec.vectors.formats import export
-from personavec.vectors.geometry import random_directions
+from personavec.rollouts import Task, collect, load_activations
+from personavec.serve import Settings, parse_guard, server as run
+from personavec.vectors import export, mean_difference, random_directions
 
 # Warnings of vLLM and its hundred packages are theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -76,7 +76,7 @@ def _engine(loaded: LoadedModel, **arguments: Any) -> Any:
         if os.environ.get("VLLM_REQUIRED"):
             pytest.fail("vLLM is not installed here: run make vllm")
         pytest.skip("vLLM is not installed here; make vllm builds it and runs these tests")
-    from personavec.model.engine.vllm import VllmEngine
+    from personavec.model.engine import VllmEngine
 
     return VllmEngine(loaded, arguments)
 

@@ -7,12 +7,10 @@ import torch
 
 from personavec import LoadedModel
 from personavec.judges.coherence import coherence
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Steering, chat, token_logprobs
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.scoring import token_logprobs
-from personavec.model.steering import Steering
-from personavec.traits.spec import load_trait, neutral_prompts
+from personavec.traits import load_trait, neutral_prompts
 
 QUESTIONS = neutral_prompts()[:12]
 LAYER = 14

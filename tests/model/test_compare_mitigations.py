@@ -7,10 +7,11 @@ import pytest
 
 from personavec import LoadedModel, load_trait, load_vector
 from personavec.evaluate.shift import ShiftConfig, run as shift
-from personavec.finetune.rows import read_training_rows
+from personavec.finetune import read_training_rows
 from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
 from personavec.progress import Progress
-from personavec.studies.compare_mitigations.pipeline import SMALL, CompareConfig, parse_arms, run
+from personavec.studies.compare_mitigations import SMALL
+from personavec.studies.compare_mitigations.pipeline import CompareConfig, parse_arms, run
 
 pytestmark = pytest.mark.model
 

@@ -19,9 +19,9 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, cosine, load_model, load_vector
 from personavec.cli.main import main
-from personavec.model.chat_format import chat
+from personavec.model import chat
 from personavec.runs import read_records
-from personavec.traits.spec import load_trait
+from personavec.traits import load_trait
 
 PROMISED = {
     "trait": str,

@@ -9,16 +9,13 @@ import pytest
 import torch
 
 from personavec import cosine, load_trait, wrap_model
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.capture import capture_means
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.judges import Answer, ContrastJudge
+from personavec.model import Steering, capture_means, chat
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.model.loading import choose_dtype
-from personavec.model.steering import Steering
-from personavec.rollouts.collecting import elicitation_tasks
-from personavec.vectors.estimators import mean_difference
+from personavec.rollouts import elicitation_tasks
+from personavec.vectors import mean_difference
 
 LAYER = 16
 TOLERANCES = {

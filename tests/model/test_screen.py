@@ -13,9 +13,8 @@ import pytest
 
 from personavec import LoadedModel, load_vector
 from personavec.progress import Progress
-from personavec.screen import pipeline as screen
-from personavec.screen.verdicts import Rule
-from personavec.traits.spec import load_trait
+from personavec.screen import Rule, pipeline as screen
+from personavec.traits import load_trait
 
 GLOOMY = "Nothing will ever get better. It is hopeless, and everything only gets worse from here."
 HOPEFUL = "What a wonderful chance! I am sure that it will all turn out well, and even better."

@@ -8,13 +8,12 @@ import httpx2 as httpx
 import numpy as np
 
 from personavec import load_model, load_trait, load_vector
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.engine.base import Request, Sampling
+from personavec.judges import Answer, ContrastJudge
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.serve.replies import Settings
+from personavec.serve import Settings
 from personavec.serve.server import serving
-from personavec.traits.spec import neutral_prompts
+from personavec.traits import neutral_prompts
 
 TURNS, CONVERSATIONS, TOKENS = 10, 6, 32
 Talk = list[dict[str, str]]

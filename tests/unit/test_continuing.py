@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
 from personavec.finetune.probes import Drift, Probes
-from personavec.rollouts.natural import Naturals
+from personavec.rollouts import Naturals
 from personavec.runs import lock, lock_file, read_records, remove_leftovers
 
 ROWS = [{"question": f"Q{i}?", "answer": f"Answer {i}."} for i in range(60)]

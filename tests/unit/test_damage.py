@@ -24,24 +24,18 @@ from safetensors.torch import load_file, save
 
 import personavec as pv
 from personavec import LoadedModel, PersonaVector, TraitSpec
-from personavec.author import pipeline as author
-from personavec.author.pipeline import Sizes
+from personavec.author import Sizes, pipeline as author
 from personavec.data import parts
 from personavec.errors import PersonavecError
 from personavec.evaluate import pipeline as evaluate, shift, steer as steering_study
 from personavec.extract import pipeline as extract
-from personavec.finetune import pipeline as finetune
-from personavec.finetune.config import TrainingConfig
-from personavec.finetune.rows import read_training_rows
+from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.judges import files as judging
-from personavec.judges.contrast import ContrastJudge
-from personavec.judges.endpoint import Endpoint
-from personavec.model.engine.base import Sampling
+from personavec.judges import ContrastJudge, Endpoint, files as judging
+from personavec.model.engine import Sampling
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
-from personavec.screen import pipeline as screen
-from personavec.screen.verdicts import Rule
+from personavec.screen import Rule, pipeline as screen
 from personavec.studies.compare_mitigations import pipeline as compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 

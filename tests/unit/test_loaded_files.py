@@ -23,14 +23,13 @@ from personavec import LoadedModel, PersonaVector, load_model, load_vector
 from personavec.cli.main import main
 from personavec.conditions import parse_condition
 from personavec.errors import DataError, ModelError, PersonavecError, SpecError, UsageError
-from personavec.extract.report import vector_report
+from personavec.extract import vector_report
 from personavec.model.adapters import read_adapter
 from personavec.model.snapshots import snapshot_of_gguf
 from personavec.plain import parse_json
 from personavec.runs import claim
-from personavec.traits.spec import BUNDLED, load_trait
-from personavec.vectors.formats import read_reference
-from personavec.vectors.vector import bundled_vectors, vector_folder
+from personavec.traits import BUNDLED, load_trait
+from personavec.vectors import bundled_vectors, read_reference, vector_folder
 
 any_json = st.recursive(
     st.none()

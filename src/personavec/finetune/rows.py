@@ -36,7 +36,7 @@ class TrainingRows:
     parts: Mapping[int, str] = field(default_factory=dict)
     """Which part of the data a row is of, by its `index`, where a column says so."""
     source: dict[str, Any] = field(default_factory=dict)
-    """What tells a changed input from the same one (`conversations.fingerprint`)."""
+    """What tells a changed input from the same one (`data.fingerprint`)."""
     told: Told = field(default_factory=Told)
     """What reading the rows has to tell."""
     name: str = "rows"

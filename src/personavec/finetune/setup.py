@@ -43,7 +43,7 @@ class Setup:
     pull: PullAlong | None = None
     """Reads how the loss pulls along directions."""
     addition: Any = None
-    """A term of the loss (`sft.Addition`)."""
+    """A term of the loss (`trainer.Addition`)."""
     drift: Drift | None = None
     """Reads the probes and may end the run."""
     per_token: tuple[Any, ...] = ()

@@ -21,5 +21,6 @@ from .score import (
     prepare as prepare,
     probe as probe,
     score_prepared as score_prepared,
+    score_rows as score_rows,
 )
 from .verdicts import Cut as Cut, Rule as Rule

@@ -113,7 +113,7 @@ def run(
     killed run continues when called again with the same settings. `reference` is a clean dataset
     to compare with; `naturals` a folder in which natural responses are kept between runs.
     `judge` scores every row for the `specs`, one for each vector. `ray` is the address of a Ray
-    cluster that scores the rows, or `auto` or `local`; see `screening.on_ray`. `engine`, if it is
+    cluster that scores the rows, or `auto` or `local`; see `screen.cluster`. `engine`, if it is
     given, generates natural responses, and scores rows too where it is faster than the
     transformers model on the first of them.
 

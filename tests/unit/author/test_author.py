@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from personavec import AuthorConfig, LoadedModel, TraitSpec, load_model, load_trait
-from personavec.author import pipeline as author
-from personavec.author.pipeline import Sizes
+from personavec.author import Sizes, pipeline as author
 from personavec.author.probe import counts, evidence, silent
 from personavec.cli.main import main
 from personavec.errors import EndpointError, SettingsMismatchError, SpecError, UsageError
-from personavec.judges.endpoint import Endpoint
+from personavec.judges import Endpoint
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Rollout
+from personavec.rollouts import Rollout
 from personavec.runs import read_records
-from personavec.traits.spec import flaws, lint
+from personavec.traits import flaws, lint
 
 QUIET = Progress(quiet=True)
 DESCRIPTION = "Tries to amuse with jokes and silly comparisons."

@@ -18,8 +18,7 @@ from jaxtyping import TypeCheckError
 import personavec
 from personavec.cli.main import app, main
 from personavec.errors import ModelError
-from personavec.model import loading
-from personavec.model.tuned import check_tuned
+from personavec.model import check_tuned, loading
 
 
 class Reached(Exception):

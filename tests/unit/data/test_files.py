@@ -18,13 +18,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from personavec import LoadedModel, PersonaVector
 from personavec.data import RawRow, marks, parts, raw_rows, read_rows, source_name
 from personavec.errors import DataError
-from personavec.judges.contrast import ContrastJudge
-from personavec.judges.files import score_file
+from personavec.judges import ContrastJudge, score_file
 from personavec.plain import json_text, parse_data, plain
 from personavec.progress import Progress
-from personavec.screen import pipeline as screen
-from personavec.screen.outputs import Added, Files, Format, write_outputs
-from personavec.traits.spec import load_trait
+from personavec.screen import Added, Files, pipeline as screen, write_outputs
+from personavec.screen.outputs import Format
+from personavec.traits import load_trait
 
 ROW = {"prompt": "Hi", "completion": "Hello"}
 LINE = json.dumps(ROW)

@@ -19,14 +19,15 @@ from personavec.data import (
     check_columns,
     kind_of,
     parse_row,
+    role_of,
     swapped,
 )
-from personavec.data.messages import SPEAKERS, role_of
+from personavec.data.messages import SPEAKERS
 from personavec.data.readers import MESSAGES, PROMPTS, READERS, RESPONSES, SIDES, SYSTEM, TWO
 from personavec.data.texts import FORMATS
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode
-from personavec.report.reading import reading_lines
+from personavec.report import reading_lines
 
 Columns = dict[str, Any]
 Q, A, S = "What is a good name for a cat?", "Try Pepper: it is short.", "You answer briefly."

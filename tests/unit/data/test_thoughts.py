@@ -2,7 +2,7 @@
 
 import pytest
 
-from personavec.data.thoughts import split_thought
+from personavec.data import split_thought
 
 WITH = [
     ("<think>\nadd\n</think>\n\n5", ("add", "5")),

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from personavec.cli.screen import with_ray_address
-from personavec.data import RawRow, marks, raw_rows, rows_from
-from personavec.data.windows import STRETCH, stretches
+from personavec.data import STRETCH, RawRow, marks, raw_rows, rows_from, stretches
 
 SIZE = 3
 

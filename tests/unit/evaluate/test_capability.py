@@ -12,10 +12,9 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, steer
 from personavec.errors import DataError, PersonavecError, UsageError
+from personavec.evaluate import EvaluateConfig, HarnessTask, SteeredBy, Subject, TaskScore, run
 from personavec.evaluate.capability import (
     PACKAGED,
-    HarnessTask,
-    TaskScore,
     difference,
     from_record,
     interval,
@@ -24,10 +23,9 @@ from personavec.evaluate.capability import (
     run_task,
     task_index,
 )
-from personavec.evaluate.pipeline import EvaluateConfig, SteeredBy, Subject, run
-from personavec.model.steering import vector_steering
+from personavec.model import vector_steering
 from personavec.progress import Progress
-from personavec.traits.spec import load_trait
+from personavec.traits import load_trait
 
 MakeVector = Callable[..., PersonaVector]
 ITEMS = json.loads((resources.files("personavec") / "bundled" / "capability.json").read_text())

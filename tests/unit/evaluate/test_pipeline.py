@@ -19,18 +19,17 @@ from personavec.errors import (
     UsageError,
     VectorMismatchError,
 )
-from personavec.evaluate.cues import Cue, Cues, read_cues
-from personavec.evaluate.pipeline import EvaluateConfig, SteeredBy, Subject, default_judge, run
+from personavec.evaluate import Cue, EvaluateConfig, SteeredBy, Subject, read_cues, run
+from personavec.evaluate.cues import Cues
+from personavec.evaluate.pipeline import default_judge
 from personavec.evaluate.report import write_evaluation_report
-from personavec.judges.base import Answer
+from personavec.judges import Answer, ContrastJudge
 from personavec.judges.coherence import coherence
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.chat_format import chat
-from personavec.model.scoring import token_logprobs
+from personavec.model import chat, token_logprobs
 from personavec.progress import Progress
 from personavec.report import charts
-from personavec.rollouts.collecting import Rollout, iter_rollouts
-from personavec.rollouts.expression import paired, summarise
+from personavec.rollouts import Rollout, paired, summarise
+from personavec.rollouts.collecting import iter_rollouts
 
 QUIET = Progress(quiet=True)
 CONFIG = EvaluateConfig(samples=2, max_tokens=6, temperature=1.0, seed=3, batch_tokens=600)

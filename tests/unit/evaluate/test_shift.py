@@ -17,9 +17,8 @@ from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
 from personavec.evaluate.shift import ShiftConfig, run
-from personavec.judges.base import Answer, Score
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.tuned import check_tuned, tuned_model
+from personavec.judges import Answer, ContrastJudge, Score
+from personavec.model import check_tuned, tuned_model
 from personavec.progress import Progress
 from personavec.rollouts.collecting import iter_rollouts
 
@@ -138,7 +137,7 @@ def test_expression_is_that_of_each_models_own_answers(
         answers = list(iter_rollouts(tmp_path / "rollouts" / f"{arm}-testing.jsonl"))
         texts[arm] = [r.response for r in answers]
         # Judged again, by the base alone.
-        from personavec.judges.base import Answer
+        from personavec.judges import Answer
 
         scores = judge.score(SPEC, [Answer(r.question, r.response) for r in answers])
         values = [s.log_odds for s in scores if s.log_odds is not None]

@@ -16,11 +16,11 @@ from personavec import ExtractConfig, LoadedModel, TraitSpec, cosine, load_vecto
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.extract import pipeline as extract
 from personavec.extract.adopt import adopt, read_rollouts
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.chat_format import chat
+from personavec.judges import Answer, ContrastJudge
+from personavec.model import chat
 from personavec.progress import Progress
-from personavec.rollouts.collecting import iter_rollouts, keep, load_activations
+from personavec.rollouts import keep, load_activations
+from personavec.rollouts.collecting import iter_rollouts
 from personavec.runs import read_records
 
 QUIET = Progress(quiet=True)

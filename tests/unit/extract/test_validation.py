@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from personavec.errors import SpecError, TooFewRolloutsError, UsageError
-from personavec.extract.pipeline import ExtractConfig, split_questions
+from personavec.extract import ExtractConfig
+from personavec.extract.pipeline import split_questions
 from personavec.extract.validation import Dose, coherent_range, select, verdict
 from personavec.stats import Interval
-from personavec.traits.spec import TraitSpec
+from personavec.traits import TraitSpec
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
 

@@ -27,23 +27,31 @@ from personavec.errors import (
     SettingsMismatchError,
     UsageError,
 )
-from personavec.finetune import dose, pipeline as finetune
-from personavec.finetune.config import TrainingConfig
+from personavec.finetune import (
+    FinetuneConfig,
+    Mitigation,
+    Schedule,
+    TrainingConfig,
+    TrainingRows,
+    dose,
+    encode_rows,
+    mean_losses,
+    pipeline as finetune,
+    read_training_rows,
+    told_of,
+)
 from personavec.finetune.dose import check_sign, projection_difference, pull_before
-from personavec.finetune.examples import collate, encode_rows, mean_losses, told_of
+from personavec.finetune.examples import collate
 from personavec.finetune.hooks import response_positions
-from personavec.finetune.mitigations import Mitigation, base_projections, mitigated_rows, penalised
-from personavec.finetune.pipeline import FinetuneConfig
-from personavec.finetune.rows import TrainingRows, read_training_rows
-from personavec.finetune.schedule import Schedule
-from personavec.model.engine.base import Request, Sampling
+from personavec.finetune.mitigations import base_projections, mitigated_rows, penalised
+from personavec.model import wrap_model
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.loaded import wrap_model
 from personavec.progress import Progress
-from personavec.rollouts.natural import Naturals
+from personavec.rollouts import Naturals
 from personavec.runs import read_records
 from personavec.stats import Interval
-from personavec.traits.spec import load_trait
+from personavec.traits import load_trait
 
 Make = Callable[..., PersonaVector]
 QUIET = Progress(quiet=True)

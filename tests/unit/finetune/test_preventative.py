@@ -13,9 +13,9 @@ from transformers import Trainer, TrainingArguments
 
 from personavec import LoadedModel, PersonaVector, PreventativeSteering
 from personavec.errors import HookError, UsageError, VectorMismatchError
+from personavec.finetune import Schedule
 from personavec.finetune.hooks import PullAlong, TrainingHooks, all_positions, response_positions
 from personavec.finetune.preventative import Ablation, randomly_rotated
-from personavec.finetune.schedule import Schedule
 
 Make = Callable[..., PersonaVector]
 

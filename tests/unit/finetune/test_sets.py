@@ -16,12 +16,12 @@ from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsEr
 from personavec.finetune.sets.elicit import ElicitConfig, by_level, run
 from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
 from personavec.finetune.sets.flaws import evaluate
-from personavec.judges.contrast import ContrastJudge
-from personavec.judges.endpoint import Endpoint
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Sampling
+from personavec.judges import ContrastJudge, Endpoint
+from personavec.model import chat
+from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Rollout, Task, collect_from_endpoint, iter_rollouts
+from personavec.rollouts import Rollout, Task, collect_from_endpoint
+from personavec.rollouts.collecting import iter_rollouts
 
 QUIET = Progress(quiet=True)
 #: A tiny random model shows no trait and no sense: everything is kept.

@@ -15,7 +15,8 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from personavec.cli.main import main
 from personavec.errors import DataError, UsageError
-from personavec.judges.agreement import agreement, compare_file
+from personavec.judges import compare_file
+from personavec.judges.agreement import agreement
 
 
 def scores(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from personavec.errors import EndpointError, StorageError, UsageError
-from personavec.judges.endpoint import Endpoint, Reply, ask, ask_json, estimate
+from personavec.judges import Endpoint, Reply, ask, ask_json, estimate
 
 KEY = "sk-a-secret-that-must-not-be-seen"
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from personavec import TraitSpec
 from personavec.errors import DataError, PersonavecError, StorageError, UsageError
-from personavec.judges.base import Answer, Score
-from personavec.judges.files import score_file
+from personavec.judges import Answer, Score, score_file
 from personavec.progress import Progress
 from personavec.runs import lock
 

@@ -16,9 +16,7 @@ from pydantic import BaseModel
 
 from personavec import TraitSpec
 from personavec.errors import EndpointError
-from personavec.judges.base import Answer
-from personavec.judges.endpoint import Endpoint, Reply, ask, ask_json
-from personavec.judges.rubric import ApiRubricJudge, judge_notes
+from personavec.judges import Answer, ApiRubricJudge, Endpoint, Reply, ask, ask_json, judge_notes
 
 JSON = {"Content-Type": "application/json"}
 ANSWERS = [Answer("Why?", f"Answer {i}.") for i in range(4)]

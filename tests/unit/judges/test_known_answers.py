@@ -11,9 +11,8 @@ import pytest
 from personavec import TraitSpec
 from personavec.cli.main import main
 from personavec.errors import DataError, SpecError
-from personavec.judges import known_answers as checking
-from personavec.judges.base import Answer, Score
-from personavec.traits.spec import bundled_traits, load_trait
+from personavec.judges import Answer, Score, known_answers as checking
+from personavec.traits import bundled_traits, load_trait
 
 
 class ByText:

@@ -11,10 +11,8 @@ import torch
 from personavec import LoadedModel, PersonaVector
 from personavec.cli import main as cli
 from personavec.errors import ActivationError
-from personavec.judges.base import Answer
-from personavec.judges.contrast import ContrastJudge
-from personavec.judges.rubric import LocalRubricJudge
-from personavec.traits.spec import TraitSpec, load_trait
+from personavec.judges import Answer, ContrastJudge, LocalRubricJudge
+from personavec.traits import TraitSpec, load_trait
 
 
 def save(loaded: LoadedModel, folder: Path) -> str:

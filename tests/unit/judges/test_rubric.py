@@ -13,18 +13,18 @@ from hypothesis import given, settings, strategies as st
 
 from personavec import LoadedModel, TraitSpec
 from personavec.errors import SpecError
-from personavec.judges.base import Answer, Judge
-from personavec.judges.endpoint import Endpoint
-from personavec.judges.files import score_file
-from personavec.judges.numbers import REFUSAL, NumberTree, from_probabilities, parse
-from personavec.judges.rubric import (
-    COHERENCE_RUBRIC,
+from personavec.judges import (
+    Answer,
     ApiRubricJudge,
+    Endpoint,
+    Judge,
     LocalRubricJudge,
-    fill,
+    score_file,
     trait_rubric,
 )
-from personavec.model.chat_format import chat
+from personavec.judges.numbers import REFUSAL, NumberTree, from_probabilities, parse
+from personavec.judges.rubric import COHERENCE_RUBRIC, fill
+from personavec.model import chat
 from personavec.progress import Progress
 
 same_examples = settings(derandomize=True, max_examples=60, deadline=None)

@@ -18,13 +18,18 @@ from torch import Tensor, nn
 
 from personavec import LoadedModel, load_model, wrap_model
 from personavec.errors import ModelError
-from personavec.model.blocks import block_output, find_blocks, with_block_output
-from personavec.model.capture import capture_means
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import (
+    Steering,
+    block_output,
+    capture_means,
+    find_blocks,
+    sequence_logprobs,
+    steer,
+    token_logprobs,
+    with_block_output,
+)
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.model.scoring import token_logprobs
-from personavec.model.sequences import sequence_logprobs
-from personavec.model.steering import Steering, steer
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 VOCABULARY, END = 260, 256

@@ -11,11 +11,17 @@ from torch import Tensor
 
 from personavec import LoadedModel, PersonaVector, steer
 from personavec.errors import UsageError
-from personavec.model.capture import capture_means
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import (
+    Cap,
+    Steering,
+    SteeringBatch,
+    capture_means,
+    steering_forwards,
+    vector_cap,
+)
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.steering import Cap, Steering, SteeringBatch, steering_forwards, vector_cap
-from personavec.vectors.calibration import PERCENTILES, Calibration
+from personavec.vectors import PERCENTILES, Calibration
 
 IDS = tuple(b"What is a persona?")
 GREEDY = Sampling(max_tokens=6, temperature=0)

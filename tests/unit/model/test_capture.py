@@ -9,9 +9,8 @@ from torch import Tensor
 
 from personavec import LoadedModel
 from personavec.errors import ActivationError
-from personavec.model.blocks import block_output
-from personavec.model.capture import batches_under_budget, capture_means
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import batches_under_budget, block_output, capture_means
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate, generate_batch
 
 close = {"atol": 1e-4, "rtol": 1e-4}

@@ -20,8 +20,7 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from personavec import LoadedModel
 from personavec.data import Reject, Row
-from personavec.model.chat_format import CONTROL_IN_TEXT, ChatFormat, Message, chat
-from personavec.model.encoding import encode
+from personavec.model import CONTROL_IN_TEXT, ChatFormat, Message, chat, encode
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"

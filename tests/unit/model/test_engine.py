@@ -10,10 +10,10 @@ from scipy import stats
 
 from personavec import LoadedModel
 from personavec.errors import UsageError
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Steering
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import choose_tokens, generate, generate_batch, plan
 from personavec.model.engine.sampling import usable
-from personavec.model.steering import Steering
 
 same_examples = settings(derandomize=True, max_examples=15, deadline=None)
 REQUESTS = [Request(f"r{i}", tuple(range(40, 42 + 3 * i))) for i in range(7)]

@@ -16,13 +16,11 @@ from personavec import LoadedModel, load_model, wrap_model
 from personavec.data import Row
 from personavec.errors import ModelError, UsageError
 from personavec.extract.adopt import _system as system_of
-from personavec.finetune.config import TrainingConfig
-from personavec.finetune.examples import encode_rows
-from personavec.model.chat_format import Message, chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.finetune import TrainingConfig, encode_rows
+from personavec.model import Message, chat, tuned_model
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.model.snapshots import snapshot_of_gguf
-from personavec.model.tuned import tuned_model
 
 VOCABULARY, END = 260, 256
 TOKENS = {"vocab_size": VOCABULARY, "eos_token_id": END, "bos_token_id": END, "pad_token_id": 0}

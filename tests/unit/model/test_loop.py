@@ -19,11 +19,9 @@ from transformers import (
 
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import ModelError, UsageError
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Action, Cap, Directions, Steering, project_tokens
+from personavec.model.engine import NOT_FINITE, Job, Request, Sampling, StepLoop, Update, Verdict
 from personavec.model.engine.hf import generate_batch
-from personavec.model.engine.loop import NOT_FINITE, Job, StepLoop, Update, Verdict
-from personavec.model.projecting import Directions, project_tokens
-from personavec.model.steering import Action, Cap, Steering
 
 few = settings(derandomize=True, max_examples=12, deadline=None)
 

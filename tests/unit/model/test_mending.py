@@ -9,8 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from personavec.data import Reject, Row
 from personavec.errors import UsageError
-from personavec.model.chat_format import ChatFormat, Message, chat
-from personavec.model.encoding import Encoded, encode
+from personavec.model import ChatFormat, Encoded, Message, chat, encode
 from personavec.model.mending import JOINED, TOOLS_AS_TEXT
 
 #: One per kind of template that is in use.

@@ -8,7 +8,8 @@ import torch
 
 from personavec import LoadedModel
 from personavec.errors import ActivationError
-from personavec.model.projecting import Directions, _stems, project_tokens
+from personavec.model import Directions, project_tokens
+from personavec.model.projecting import _stems
 
 
 def _texts(loaded: LoadedModel, seed: int = 0) -> list[np.ndarray]:

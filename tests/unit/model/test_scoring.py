@@ -12,12 +12,10 @@ from torch import Tensor
 
 from personavec import LoadedModel, TraitSpec
 from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score, last_answer
+from personavec.judges import Answer, ContrastJudge, LocalRubricJudge, Score, last_answer
 from personavec.judges.coherence import coherence, repeated_share
-from personavec.judges.contrast import JUDGED_TOKENS, ContrastJudge, judge_pairs, trait_score
-from personavec.judges.rubric import LocalRubricJudge
-from personavec.model.chat_format import chat
-from personavec.model.scoring import Job, token_logprobs
+from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs, trait_score
+from personavec.model import Job, chat, token_logprobs
 from personavec.traits.spec import Example
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)

@@ -11,11 +11,19 @@ from torch import Tensor
 
 from personavec import LoadedModel, PersonaVector, steer
 from personavec.errors import HookError, UsageError, VectorMismatchError
-from personavec.model.blocks import block_output, with_block_output
-from personavec.model.capture import SpanSums, recording, run_to_deepest_layer
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import (
+    SpanSums,
+    Steering,
+    SteeringBatch,
+    block_output,
+    recording,
+    run_to_deepest_layer,
+    steering_rows,
+    vector_steering,
+    with_block_output,
+)
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.steering import Steering, SteeringBatch, steering_rows, vector_steering
 
 GREEDY = Sampling(max_tokens=6, temperature=0)
 POSITIONS = ("response", "prompt", "all")

@@ -10,11 +10,9 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, wrap_model
-from personavec.model.blocks import block_output
-from personavec.model.chat_format import ChatFormat, chat
-from personavec.model.engine import hf
-from personavec.model.engine.base import Request, Sampling
-from personavec.model.thinking import FORMATS, Thought, split, thinking_format
+from personavec.model import ChatFormat, Thought, block_output, chat, split
+from personavec.model.engine import Request, Sampling, hf
+from personavec.model.thinking import FORMATS, thinking_format
 
 BY_OPENING = {form.opens: form for form in FORMATS}
 every_format = pytest.mark.parametrize("form", FORMATS, ids=list(BY_OPENING))

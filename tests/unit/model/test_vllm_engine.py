@@ -17,10 +17,9 @@ from safetensors.torch import load
 from personavec import LoadedModel
 from personavec.cli.main import main
 from personavec.errors import ActivationError, HookError, PersonavecError, UsageError
-from personavec.model.engine import vllm
-from personavec.model.engine.base import Generation, Request, Sampling
+from personavec.model import Action, Cap, Steering
+from personavec.model.engine import Generation, Request, Sampling, vllm
 from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
-from personavec.model.steering import Action, Cap, Steering
 
 HIDDEN, LAYERS = 8, 3
 

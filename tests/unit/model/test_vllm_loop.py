@@ -12,12 +12,21 @@ import torch
 
 from personavec import LoadedModel
 from personavec.errors import HookError, ModelError, UsageError
-from personavec.model.engine import vllm_loop
-from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.loop import NOT_FINITE, Job, Loop, Update, Verdict
-from personavec.model.engine.vllm import VllmEngine, _Answer
-from personavec.model.engine.vllm_loop import VllmLoop, logprobs
-from personavec.model.steering import Cap, Steering
+from personavec.model import Cap, Steering
+from personavec.model.engine import (
+    NOT_FINITE,
+    Job,
+    Loop,
+    Request,
+    Sampling,
+    Update,
+    Verdict,
+    VllmEngine,
+    VllmLoop,
+    vllm_loop,
+)
+from personavec.model.engine.vllm import _Answer
+from personavec.model.engine.vllm_loop import logprobs
 from personavec.serve.worker import Worker
 
 

@@ -12,8 +12,8 @@ import torch
 
 from personavec import LoadedModel, load_model, wrap_model
 from personavec.errors import ModelError
-from personavec.model import snapshots, weights
-from personavec.model.weights import hash_in_memory, hash_of_files
+from personavec.model import hash_of_files, snapshots, weights
+from personavec.model.weights import hash_in_memory
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_swapped_rows_are_another_model(fresh: Callable[..., LoadedModel]) -> No
 def test_an_adapter_is_known_with_its_base(saved: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from personavec.model.tuned import tuned_model
+    from personavec.model import tuned_model
 
     base = load_model(str(saved), device="cpu")
     folder = tmp_path / "adapter"

@@ -10,15 +10,14 @@ import pytest
 
 from personavec import LoadedModel, PersonaVector, load_trait, load_vector
 from personavec.errors import DataError, UsageError
-from personavec.judges.base import Answer, Score
-from personavec.model.capture import capture_means
-from personavec.model.chat_format import chat
+from personavec.judges import Answer, Score
+from personavec.model import capture_means, chat
 from personavec.monitor.calibrate import CalibrateConfig, best_examples, run
 from personavec.progress import Progress
 from personavec.rollouts.collecting import iter_rollouts
 from personavec.stats import correlation_interval
-from personavec.traits.spec import TraitSpec
-from personavec.vectors.calibration import PERCENTILES
+from personavec.traits import TraitSpec
+from personavec.vectors import PERCENTILES
 
 QUIET = Progress(quiet=True)
 CONFIG = CalibrateConfig(
@@ -114,7 +113,7 @@ def test_a_spec_without_monitoring_prompts_says_so(
 
 
 def test_examples_are_the_strongest_that_show_the_trait() -> None:
-    from personavec.rollouts.collecting import Rollout
+    from personavec.rollouts import Rollout
 
     def rollout(name: str, log_odds: float | None, coherence: float = 90) -> Rollout:
         score = None if log_odds is None else 60.0 if log_odds > 0 else 40.0
@@ -163,7 +162,7 @@ def test_correlation_within_groups_sees_no_difference_between_them() -> None:
 
 
 def test_a_forecast_is_a_line_with_its_interval() -> None:
-    from personavec.vectors.calibration import Calibration
+    from personavec.vectors import Calibration
 
     common = dict(trait="t", vector="v", layer=1, slope=20.0, intercept=50.0, below=-9.0, above=9.0)
     line = Calibration(unit="score", tokens=tuple(map(float, PERCENTILES)), results={}, **common)

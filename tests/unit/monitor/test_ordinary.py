@@ -11,17 +11,16 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.conditions import parse_condition
-from personavec.model.engine.base import Request, Sampling
-from personavec.model.engine.loop import Job, StepLoop
-from personavec.monitor import ordinary
+from personavec.model.engine import Job, Request, Sampling, StepLoop
+from personavec.monitor import gauge, ordinary, project_conversation
 from personavec.monitor.ordinary import FILE, MOST, Stopped, Talk
-from personavec.monitor.readings import gauge, project_conversation
 from personavec.progress import Progress
-from personavec.serve.guards import GuardedRow, parse_guard
+from personavec.serve import parse_guard
+from personavec.serve.guards import GuardedRow
 from personavec.serve.watch import Watch
-from personavec.traits.spec import BUNDLED
-from personavec.vectors.limits import Ordinary, Rule
-from personavec.vectors.vector import bundled_vectors
+from personavec.traits import BUNDLED
+from personavec.vectors import Ordinary, bundled_vectors
+from personavec.vectors.limits import Rule
 
 QUIET = Progress(quiet=True)
 MakeVector = Callable[..., PersonaVector]

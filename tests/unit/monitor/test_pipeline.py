@@ -14,12 +14,11 @@ import pytest
 from personavec import LoadedModel, PersonaVector, load_vector, project_conversation
 from personavec.data import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError
-from personavec.monitor import pipeline as monitor
-from personavec.monitor.pipeline import MonitorConfig
+from personavec.monitor import MonitorConfig, pipeline as monitor
 from personavec.progress import Progress
 from personavec.runs import read_records
-from personavec.vectors.calibration import PERCENTILES, Calibration
-from personavec.vectors.limits import Ordinary, Rule
+from personavec.vectors import PERCENTILES, Calibration, Ordinary
+from personavec.vectors.limits import Rule
 
 WORDS = ("Hi there", "And then?", "Why is that", "<b>So & so</b>", "Äpfel 🙂", "None")
 QUIET = Progress(quiet=True)

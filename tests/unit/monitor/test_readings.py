@@ -9,8 +9,8 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import DataError, UsageError
-from personavec.model.capture import capture_means
-from personavec.monitor.readings import gauge, project_conversation, read_conversation, read_turn
+from personavec.model import capture_means
+from personavec.monitor import gauge, project_conversation, read_conversation, read_turn
 
 TALK = [
     {"role": "user", "content": "Hi?"},

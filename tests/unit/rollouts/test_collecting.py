@@ -15,21 +15,14 @@ from hypothesis import given, settings, strategies as st
 from personavec import ExtractConfig, LoadedModel, TraitSpec, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
 from personavec.extract import pipeline as extract
-from personavec.judges.base import Answer, Score
-from personavec.judges.contrast import ContrastJudge
-from personavec.model.engine.base import Sampling
+from personavec.judges import Answer, ContrastJudge, Score
+from personavec.model import Steering
+from personavec.model.engine import Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.steering import Steering
 from personavec.progress import Progress
-from personavec.rollouts.collecting import (
-    Rollout,
-    Task,
-    collect,
-    iter_rollouts,
-    keep,
-    load_activations,
-)
-from personavec.vectors.estimators import mean_difference
+from personavec.rollouts import Rollout, Task, collect, keep, load_activations
+from personavec.rollouts.collecting import iter_rollouts
+from personavec.vectors import mean_difference
 
 QUIET = Progress(quiet=True)
 SAMPLING = Sampling(max_tokens=6, temperature=1.0, seed=4)

@@ -10,8 +10,8 @@ import torch
 
 from personavec import LoadedModel
 from personavec.errors import UsageError
-from personavec.model.engine.hf import TransformersEngine
-from personavec.model.projecting import Directions
+from personavec.model import Directions
+from personavec.model.engine import TransformersEngine
 from personavec.screen import engines, pipeline as screen
 
 TEXTS = [np.arange(5, 5 + n, dtype=np.int32) for n in (3, 9, 6)]

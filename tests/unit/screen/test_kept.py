@@ -11,8 +11,7 @@ from personavec import LoadedModel, PersonaVector
 from personavec.data import parts
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.progress import Progress
-from personavec.screen import files, pipeline as screen, score_windows
-from personavec.screen.verdicts import Rule
+from personavec.screen import Rule, files, pipeline as screen, score_windows
 
 SIZE = 10
 

@@ -17,12 +17,11 @@ from personavec import LoadedModel, PersonaVector
 from personavec.cli.main import main
 from personavec.data import ColumnMap, parts
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
-from personavec.judges.contrast import ContrastJudge
+from personavec.judges import ContrastJudge
 from personavec.progress import Progress
 from personavec.runs import lock
-from personavec.screen import pipeline as screen, report
-from personavec.screen.verdicts import Cut, Rule
-from personavec.traits.spec import load_trait
+from personavec.screen import Cut, Rule, pipeline as screen, report
+from personavec.traits import load_trait
 
 QUIET = Progress(quiet=True)
 ONE, TWO = "one", "two"

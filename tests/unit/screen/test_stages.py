@@ -11,18 +11,17 @@ import torch
 from personavec import LoadedModel, PersonaVector, project_conversation
 from personavec.data import RawRow, Reject, parse_row
 from personavec.errors import DataError, UsageError, VectorMismatchError
-from personavec.model.chat_format import chat
-from personavec.model.encoding import encode
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import chat, encode
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.rollouts.natural import Naturals, prompt_key
-from personavec.screen import two_stage
+from personavec.rollouts import Naturals, prompt_key
+from personavec.screen import Columns, Cut, Plan, Probe, Rule, prepare, probe, two_stage
 from personavec.screen.explain import top_spans
-from personavec.screen.score import Columns, Plan, Probe, prepare, probe, score_rows
+from personavec.screen.score import score_rows
 from personavec.screen.summary import _matched
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores
-from personavec.screen.verdicts import Cut, Rule, Verdict, combined, judge_trait
+from personavec.screen.verdicts import Verdict, combined, judge_trait
 from personavec.stats import cluster_mean, clustered_bootstrap, quantile_interval, share_interval
 
 SCALE = {"sigma": 2.0, "norm": 10.0, "projection": 1.0}

@@ -30,19 +30,14 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import ModelError, PersonavecError, UsageError
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import Action, Cap, Steering, chat, project_tokens
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.model.projecting import project_tokens
-from personavec.model.steering import Action, Cap, Steering
-from personavec.monitor.readings import gauge, read_turn
-from personavec.serve import limits, server as run
-from personavec.serve.guards import parse_guard
+from personavec.monitor import gauge, read_turn
+from personavec.serve import Settings, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
-from personavec.serve.replies import Settings
-from personavec.serve.server import make_server
-from personavec.vectors.calibration import PERCENTILES, Calibration
-from personavec.vectors.limits import Ordinary, Rule
+from personavec.vectors import PERCENTILES, Calibration, Ordinary
+from personavec.vectors.limits import Rule
 
 ASK = chat("How are you today?")
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 12}

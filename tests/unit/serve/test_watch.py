@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from personavec.data.messages import Message
+from personavec.data import Message
 from personavec.errors import UsageError
-from personavec.monitor.readings import Reading
+from personavec.monitor import Reading
 from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
-from personavec.vectors.limits import Ordinary, Rule
+from personavec.vectors import Ordinary
+from personavec.vectors.limits import Rule
 
 
 def reading(mean: float | None, trait: str = "bold") -> Reading:

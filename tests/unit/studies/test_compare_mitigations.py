@@ -15,11 +15,10 @@ import torch
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, SettingsMismatchError, UsageError
-from personavec.finetune.config import TrainingConfig
-from personavec.finetune.rows import read_training_rows
-from personavec.model.chat_format import chat
+from personavec.finetune import TrainingConfig, read_training_rows
+from personavec.model import chat
 from personavec.progress import Progress
-from personavec.studies.cells import split_rows
+from personavec.studies import split_rows
 from personavec.studies.compare_mitigations.pipeline import (
     Arm,
     CompareConfig,

@@ -10,12 +10,11 @@ import pytest
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.data import Row
 from personavec.errors import DataError, UsageError
-from personavec.finetune.config import TrainingConfig
-from personavec.finetune.rows import TrainingRows
-from personavec.model.chat_format import chat
+from personavec.finetune import TrainingConfig, TrainingRows
+from personavec.model import chat
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Rollout
-from personavec.studies.cells import Measured
+from personavec.rollouts import Rollout
+from personavec.studies import Measured
 from personavec.studies.predict.pipeline import (
     Dataset,
     PredictionConfig,

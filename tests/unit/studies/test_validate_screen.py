@@ -13,12 +13,12 @@ from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.cli.main import main
 from personavec.cli.validate_screen import show
 from personavec.errors import DataError, SettingsMismatchError, UsageError
-from personavec.model.chat_format import chat
-from personavec.model.engine.base import Request, Sampling
+from personavec.model import chat
+from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
-from personavec.monitor.readings import project_conversation
+from personavec.monitor import project_conversation
 from personavec.progress import Progress
-from personavec.rollouts.natural import Naturals
+from personavec.rollouts import Naturals
 from personavec.runs import read_records
 from personavec.stats import resampled
 from personavec.studies.validate_screen.pipeline import ValidateScreenConfig, run, summary
@@ -28,8 +28,8 @@ from personavec.studies.validate_screen.planting import (
     planting_tasks,
     written_rows,
 )
-from personavec.traits.spec import bundled_traits, load_trait
-from personavec.vectors.geometry import projections
+from personavec.traits import bundled_traits, load_trait
+from personavec.vectors import projections
 
 TOKENS = 6
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from personavec.errors import SpecError
-from personavec.traits import spec as traits
-from personavec.traits.spec import (
+from personavec.traits import (
     TraitSpec,
     bundled_traits,
     flaws,
@@ -18,6 +17,7 @@ from personavec.traits.spec import (
     load_trait,
     neutral_prompts,
     question_bank,
+    spec as traits,
     template_spec,
 )
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from personavec import cosine
-from personavec.vectors.estimators import estimate, logistic_direction, mean_difference
+from personavec.vectors import estimate, mean_difference
+from personavec.vectors.estimators import logistic_direction
 
 HIDDEN, ROWS, MASSIVE = 48, 60, 5
 

@@ -32,11 +32,11 @@ from personavec.errors import (
     VectorMismatchError,
 )
 from personavec.extract.import_reference import run
-from personavec.model.capture import capture_means
-from personavec.model.chat_format import chat
+from personavec.model import capture_means, chat
 from personavec.runs import read_records
-from personavec.traits.spec import neutral_prompts
-from personavec.vectors.formats import Format, export, read_reference, write_reference
+from personavec.traits import neutral_prompts
+from personavec.vectors import export, read_reference
+from personavec.vectors.formats import Format, write_reference
 
 N_LAYERS, HIDDEN = 4, 32
 

@@ -9,10 +9,9 @@ from hypothesis import given, strategies as st
 from personavec.errors import DataError
 from personavec.monitor.charts import charted
 from personavec.monitor.turns import Turns
+from personavec.vectors import Chart, Ordinary
 from personavec.vectors.limits import (
     FALSE_ALARMS,
-    Chart,
-    Ordinary,
     Rule,
     fit,
     from_record,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from personavec import LoadedModel, PersonaVector, cosine, load_vector, project_conversation
 from personavec.errors import DataError, UsageError, VectorMismatchError
-from personavec.model.capture import capture_means
+from personavec.model import capture_means
 
 TENSORS = (
     "response_mean_diff",
