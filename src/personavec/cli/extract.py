@@ -2,67 +2,43 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import typer
 from rich.table import Table
 
-from personavec.cli import options
-from personavec.cli.options import console, numbers, print_json
+from personavec.cli import options as shared
+from personavec.cli.groups import (
+    EngineOptions,
+    JudgeOptions,
+    ModelOptions,
+    OutputOptions,
+    TraitOptions,
+)
+from personavec.cli.options import console, print_json
 from personavec.errors import UsageError
+from personavec.extract.config import ROLLOUTS, ExtractConfig
+from personavec.options import options
 from personavec.wording import plural
 
 
+@options(ROLLOUTS)
+@dataclass(frozen=True)
+class ExtractInputs:
+    rollouts: tuple[Path, ...] = ()
+    """Adopt rollouts: a rollouts.jsonl, or a CSV for each polarity; repeatable."""
+
+
 def command(
-    trait: options.Trait,
-    description: options.Description = None,
-    model: options.Model = "smollm2",
-    out: options.Out = None,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Responses per question, pair and polarity.")
-    ] = 1,
-    max_tokens: options.MaxTokens = 64,
-    temperature: options.Temperature = 0.7,
-    layers: Annotated[
-        str | None, typer.Option(help="Candidate layers, e.g. 10,14,18; default: eight.")
-    ] = None,
-    coefficients: Annotated[
-        str | None, typer.Option(help="Dose-response coefficients, 0 included.")
-    ] = None,
-    rollouts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--rollouts",
-            help="Adopt rollouts: a rollouts.jsonl, or a CSV for each polarity; repeatable.",
-        ),
-    ] = None,
-    estimator: Annotated[
-        str, typer.Option(help="mean, logistic, or both: the layer sweep then picks one.")
-    ] = "mean",
-    include_thinking: Annotated[
-        bool, typer.Option("--include-thinking", help="Take thinking into the response mean.")
-    ] = False,
-    judge: options.Judge = "contrast",
-    judge_model: options.JudgeModel = None,
-    api_base: options.ApiBase = None,
-    api_model: options.ApiModel = None,
-    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
-    api_concurrency: options.ApiConcurrency = 16,
-    api_price: options.ApiPrice = None,
-    cache: options.Cache = None,
-    dry_run: options.DryRun = False,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    model_arg: options.ModelArgs = None,
-    template_arg: options.TemplateArgs = None,
-    engine: options.Engine = "transformers",
-    engine_arg: options.EngineArgs = None,
-    seed: options.Seed = 0,
-    batch_tokens: options.BatchTokens = 16384,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    *,
+    trait: TraitOptions,
+    config: ExtractConfig = ExtractConfig(),
+    inputs: ExtractInputs = ExtractInputs(),
+    model: ModelOptions = ModelOptions(),
+    engine: EngineOptions = EngineOptions(),
+    judge: JudgeOptions = JudgeOptions(),
+    output: OutputOptions = OutputOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
 
@@ -72,74 +48,38 @@ def command(
     responses, unsteered, unless --judge-model or --judge api says otherwise. --dry-run counts
     every response as if it were as long as it may become.
     """
-    from personavec.extract import ExtractConfig, questions_to_judge, run, summary
-    from personavec.traits import load_trait
+    from personavec.extract import questions_to_judge, run, summary
 
-    choice = options.JudgeChoice(
-        judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
-    )
-    options.check_engine(engine, engine_arg)
-    spec, origin = load_trait(trait, description)
-    if judge != "contrast":
-        options.require_rubric(spec)
-    defaults = ExtractConfig()
-    config = ExtractConfig(
-        samples=samples,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        layers=options.whole_numbers(layers, "--layers") if layers else None,
-        coefficients=numbers(coefficients, "--coefficients")
-        if coefficients
-        else defaults.coefficients,
-        estimators=_estimators(estimator),
-        include_thinking=include_thinking,
-        batch_tokens=batch_tokens,
-    )
-    if dry_run:
-        if rollouts:
+    spec, origin = trait.load()
+    judge.check(spec)
+    if judge.dry_run:
+        if inputs.rollouts:
             raise UsageError("--dry-run counts responses that are to come: leave --rollouts out")
-        coming = options.responses_to_come(questions_to_judge(spec, config), max_tokens)
-        options.print_estimate(options.estimate(choice, [(spec, coming)]), api_price, as_json)
+        coming = shared.responses_to_come(questions_to_judge(spec, config), config.max_tokens)
+        estimate = shared.estimate(judge, [(spec, coming)])
+        shared.print_estimate(estimate, judge.api_price, output.as_json)
         return
-    folder = out or Path("vectors") / spec.name.replace(" ", "_")
-    load = partial(
-        options.load_model,
-        dtype=dtype,
-        device=device,
-        model_args=model_arg,
-        template_args=template_arg,
-    )
-    loaded = load(model)
-    judging = options.make_judge(choice, load, subject=loaded)
+    folder = output.folder(Path("vectors") / spec.name.replace(" ", "_"))
+    loaded = model.load()
     results = run(
         loaded,
         spec,
         folder,
         config,
         origin=origin,
-        judge=judging,
-        rollouts=rollouts or (),
-        engine=options.engine(engine, engine_arg, loaded, batch_tokens),
+        judge=judge.make(model.load, subject=loaded),
+        rollouts=inputs.rollouts,
+        engine=engine.start(loaded, config.batch_tokens),
     )
     found = summary(results, folder)
-    if as_json:
+    if output.as_json:
         print_json(found)
     else:
         _print(found)
 
 
-def _estimators(text: str) -> tuple[Literal["mean", "logistic"], ...]:
-    match text:
-        case "mean" | "logistic":
-            return (text,)
-        case "both":
-            return ("mean", "logistic")
-    raise UsageError(f"--estimator {text}: use mean, logistic or both")
-
-
 def _print(found: dict[str, Any]) -> None:
-    options.print_reading(found["data"])
+    shared.print_reading(found["data"])
     kept = found["kept"]
     console.print(
         f"\n{found['trait']} on {found['model']}: layer {found['layer']}, "

@@ -13,103 +13,11 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
-from personavec.errors import DataError, UsageError
+from personavec.errors import UsageError
 from personavec.wording import plural
 
 app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test those who do.")
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
-
-
-@app.command(cls=Command)
-def score(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL, JSON or Parquet rows.")],
-    trait: options.Trait,
-    description: options.Description = None,
-    model: options.Model = "smollm2",
-    question_column: QuestionColumn = "question",
-    answer_column: Annotated[str, typer.Option(help="Column of the answer.")] = "answer",
-    out: options.Out = None,
-    judge: options.Judge = "contrast",
-    judge_model: options.JudgeModel = None,
-    api_base: options.ApiBase = None,
-    api_model: options.ApiModel = None,
-    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
-    api_concurrency: options.ApiConcurrency = 16,
-    api_price: options.ApiPrice = None,
-    cache: options.Cache = None,
-    dry_run: options.DryRun = False,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    model_arg: options.ModelArgs = None,
-    template_arg: options.TemplateArgs = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Score answers; adds trait_score, coherence and, under the contrast judge, log_odds.
-
-    Example: `personavec judges score answers.csv --trait sycophantic --out scored.jsonl`
-
-    The judging model is --judge-model, else --model. Rows that cannot be scored are kept with a
-    `state` that says why; those whose call failed are asked for again by the next run. A file that
-    was mended keeps the scores of the rows that are the same.
-    """
-    from personavec.judges import file_answers, score_file
-    from personavec.traits import load_trait
-
-    choice = options.JudgeChoice(
-        judge, judge_model, api_base, api_model, api_key_env, api_concurrency, cache
-    )
-    spec, _ = load_trait(trait, description)
-    if judge != "contrast":
-        options.require_rubric(spec)
-    if dry_run:
-        answers = file_answers(file, (question_column, answer_column))
-        options.print_estimate(options.estimate(choice, [(spec, answers)]), api_price, as_json)
-        return
-    load = partial(
-        options.load_model,
-        dtype=dtype,
-        device=device,
-        model_args=model_arg,
-        template_args=template_arg,
-    )
-    found = score_file(
-        lambda: options.make_judge(choice, load, default_model=model),
-        spec,
-        file,
-        out or file.with_suffix(".scored.jsonl"),
-        question_column=question_column,
-        answer_column=answer_column,
-    )
-    if as_json:
-        print_json(found)
-        _check_scored(found)
-        return
-    # The states below tell of rows that could not be read.
-    options.print_reading({k: told | {"rejected": {}} for k, told in found["data"].items()})
-    console.print(
-        f"{found['scored']} of {plural(found['rows'], 'row')} scored for {spec.name}, "
-        f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
-        if found["scored"]
-        else f"written to {found['out']}",
-        highlight=False,
-    )
-    for note in found["notes"]:
-        options.log(f"note: {note}")
-    if found["kept"]:
-        console.print(f"  {plural(found['kept'], 'row')} with the scores of an earlier run")
-    for state, n in found["states"].items():
-        if state != "scored":
-            console.print(f"  {plural(n, 'row')}: {state}", markup=False)
-    _check_scored(found)
-
-
-def _check_scored(found: dict[str, Any]) -> None:
-    """Raise DataError where no row was scored."""
-    if not found["scored"]:
-        state, n = max(found["states"].items(), key=lambda item: item[1])
-        rows = plural(found["rows"], "row")
-        raise DataError(f"none of {rows} could be scored; {n} of them: {state}")
 
 
 @app.command(cls=Command)

@@ -18,13 +18,11 @@ from personavec.cli import (
     elicit,
     evaluate,
     export,
-    extract,
     finetune,
     import_,
     judges,
     models,
     monitor,
-    screen,
     serve,
     shift,
     steer,
@@ -41,13 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("extract", cls=Command)(extract.command)
 app.command("author", cls=Command)(author.command)
 app.command("steer", cls=Command)(steer.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
-app.command("screen", cls=screen.ScreenCommand)(screen.command)
 app.command("serve", cls=Command)(serve.command)
 app.command("validate-screen", cls=Command)(validate_screen.command)
 app.command("elicit", cls=Command)(elicit.command)
@@ -61,6 +57,10 @@ app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")
 
 
+#: Commands that typer still runs.
+_TYPER = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     _quiet_libraries(debug)
     try:
         try:
-            sys.exit(_guarded(lambda: app(arguments, standalone_mode=True), debug))
+            sys.exit(_guarded(lambda: _run(arguments), debug))
         finally:
             sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as ended:
@@ -80,6 +80,19 @@ def main(arguments: list[str] | None = None) -> None:
         # As when `head` has read enough: 128 and the number of SIGPIPE, and no word.
         terminal.drop_output()
         sys.exit(141)
+
+
+def _run(arguments: list[str]) -> None:
+    """The command that the arguments name; typer runs those that are not derived from configs."""
+    from personavec.cli import app as derived
+
+    if arguments[:1] == ["screen"]:
+        from personavec.cli.screen import with_ray_address
+
+        arguments = with_ray_address(arguments)
+    if arguments[:1] and arguments[0] in _TYPER and arguments[:2] != ["judges", "score"]:
+        app(arguments, standalone_mode=True)
+    derived.run(arguments)
 
 
 def _guarded(call: Callable[[], Any], debug: bool) -> int:
@@ -91,6 +104,8 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         # typer has turned Ctrl-C into an exit of its own, which says nothing.
         if not _caused_by(ended, KeyboardInterrupt):
             raise
+        return _fail("interrupted; run the same command again to continue", 130, debug)
+    except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to continue", 130, debug)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and terminal.reader_left():

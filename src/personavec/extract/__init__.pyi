@@ -1,5 +1,5 @@
+from .config import ExtractConfig as ExtractConfig
 from .pipeline import (
-    ExtractConfig as ExtractConfig,
     questions_to_judge as questions_to_judge,
     run as run,
     summary as summary,

@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.extract import evidence as summaries, validation
 from personavec.extract.adopt import Adopted, adopt, fingerprints, read_rollouts
+from personavec.extract.config import ExtractConfig
 from personavec.extract.report import write_extraction_report
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
 from personavec.model import LoadedModel
@@ -52,49 +53,6 @@ from personavec.wording import plural
 
 #: Fewer kept rollouts than this on either side do not make a vector.
 MIN_KEPT = 10
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """Everything that decides an extraction's result, beside the model and the spec."""
-
-    samples: int = 1
-    """Responses per question, pair and polarity."""
-    max_tokens: int = 64
-    temperature: float = 0.7
-    top_p: float = 1.0
-    seed: int = 0
-    trait_threshold: float = 50
-    """Trait score that positive rollouts must exceed and negative ones stay under."""
-    coherence_floor: float = 50
-    """Rollouts below this coherence are dropped."""
-    layers: tuple[int, ...] | None = None
-    """Candidate layers; default: eight, evenly over the middle of the network."""
-    sweep_coefficients: tuple[float, ...] = (2.0, 4.0)
-    sweep_questions: int = 8
-    """Evaluation questions set aside for layer selection; validation uses the others."""
-    coefficients: tuple[float, ...] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
-    validation_samples: int = 2
-    """Steered responses per validation question and coefficient, controls included."""
-    random_directions: int = 5
-    neutral_prompts: int = 48
-    """Neutral prompts whose projections standardise later readings."""
-    estimators: tuple[Estimator, ...] = ("mean",)
-    """How the direction is estimated; the layer sweep picks where there are several."""
-    include_thinking: bool = False
-    """Take what a reasoning model thought into the response mean."""
-    batch_tokens: int = 16384
-
-    def __post_init__(self) -> None:
-        if 0 not in self.coefficients:
-            raise UsageError("the coefficients must include 0, the unsteered baseline")
-        # A dose-response is read from left to right, whatever order they were given in.
-        object.__setattr__(self, "coefficients", tuple(sorted({*self.coefficients})))
-        object.__setattr__(self, "sweep_coefficients", tuple(sorted({*self.sweep_coefficients})))
-        if self.sweep_questions < validation.MIN_QUESTIONS:
-            raise UsageError(f"sweep_questions must be at least {validation.MIN_QUESTIONS}")
-        if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
-            raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
 
 
 def run(

@@ -1,3 +1,4 @@
+from .config import Cut as Cut, Rule as Rule, ScreenConfig as ScreenConfig
 from .kept import Known as Known
 from .outputs import (
     Added as Added,
@@ -9,7 +10,7 @@ from .outputs import (
     united_types as united_types,
     write_outputs as write_outputs,
 )
-from .pipeline import ScreenConfig as ScreenConfig, run as run
+from .pipeline import run as run, summarised as summarised
 from .score import (
     Columns as Columns,
     FloatColumns as FloatColumns,
@@ -23,4 +24,3 @@ from .score import (
     score_prepared as score_prepared,
     score_rows as score_rows,
 )
-from .verdicts import Cut as Cut, Rule as Rule

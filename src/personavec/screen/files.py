@@ -11,8 +11,9 @@ import numpy as np
 
 from personavec.data import files_of, is_saved_dataset
 from personavec.screen.cluster import cluster
+from personavec.screen.config import Format
 from personavec.screen.job import Job
-from personavec.screen.outputs import Added, Files, Format, write_outputs
+from personavec.screen.outputs import Added, Files, write_outputs
 from personavec.screen.second_stage import Stage
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores

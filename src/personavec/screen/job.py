@@ -12,9 +12,10 @@ from personavec.model.engine import Engine
 from personavec.progress import Progress
 from personavec.rollouts import Naturals
 from personavec.screen import engines
+from personavec.screen.config import NaturalSide, Rule
 from personavec.screen.datasets import Dataset
 from personavec.screen.score import Plan, Probe
-from personavec.screen.verdicts import NaturalSide, Rule, Side
+from personavec.screen.verdicts import Side
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,9 @@ from personavec.data import ColumnMap, RawRow, files_of, is_saved_dataset, swapp
 from personavec.errors import DataError
 from personavec.plain import is_unicode, json_text, unicode_text
 from personavec.runs import atomic_path
+from personavec.screen.config import Format
 from personavec.wording import plural
 
-Format = Literal["jsonl", "parquet"]
 #: Of columns, by name; None for values that become JSON texts.
 Types = dict[str, pa.DataType | None]
 _BATCH = 512

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from personavec.data import ColumnMap, check_columns, raw_rows, source_name
+from personavec.data import check_columns, raw_rows, source_name
 from personavec.errors import DataError, UsageError
 from personavec.judges import Judge
 from personavec.model import LoadedModel
@@ -26,69 +26,21 @@ from personavec.rollouts import Naturals
 from personavec.runs import atomic_write, claim, lock
 from personavec.screen import engines
 from personavec.screen.cluster import cluster
+from personavec.screen.config import ScreenConfig
 from personavec.screen.datasets import Dataset, Survey, check_grouped, common_kind, named, survey
 from personavec.screen.files import added_names, write_files
 from personavec.screen.job import Job
-from personavec.screen.outputs import Format
 from personavec.screen.ranked import read_ranked
 from personavec.screen.report import write_screening_report
 from personavec.screen.results import results_of
-from personavec.screen.score import Plan, Turns, prepare, probe, text_ids
+from personavec.screen.score import Plan, prepare, probe, text_ids
 from personavec.screen.score_windows import Clock, score_dataset
 from personavec.screen.second_stage import second_stage
 from personavec.screen.table import load_scores
 from personavec.screen.trait_scores import trait_scores
-from personavec.screen.verdicts import NaturalSide, Rule, check_cuts, describe
+from personavec.screen.verdicts import check_cuts, describe
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
-
-
-@dataclass(frozen=True)
-class ScreenConfig:
-    """Everything that decides a screen's result, beside the model, the vectors and the data."""
-
-    natural: NaturalSide = "last-prompt"
-    """What stands for the model's own response: `generate` generates it, `last-prompt` takes the
-    prompt's last token, `none` nothing, `two-stage` the second for all and the first for some."""
-    natural_tokens: int = 64
-    """Longest natural response, in tokens."""
-    natural_samples: int = 1
-    """Natural responses to a prompt; more than one are sampled, and their means averaged."""
-    turns: Turns = "all"
-    layer: int | None = None
-    """Default: each vector's selected layer."""
-    columns: ColumnMap = field(default_factory=ColumnMap)
-    split: str | None = None
-    by: tuple[str, ...] = ()
-    """Columns to give totals and ranks by."""
-    rule: Rule = field(default_factory=Rule)
-    swap: bool = False
-    """Exchange a flagged pair's chosen and rejected responses in the clean file, not drop it."""
-    subsets: int = 0
-    """Rows of the high, random and low subsets of every trait; 0 for none."""
-    explain: bool = False
-    """Name the spans that carry the trait in flagged rows."""
-    format: Format | None = None
-    """Default: Parquet for Parquet and datasets, JSONL for the others."""
-    ranked: int = 10
-    """Rows of every trait that the report shows with their texts."""
-    top_share: float = 0.1
-    """Two stages: the share of rows, highest by the cheap score, that get the exact one …"""
-    sample: int = 200
-    """… and the number of random others that do."""
-    random_directions: int = 5
-    seed: int = 0
-    batch_tokens: int | None = None
-    max_rejects: int | None = None
-    """More bad rows than this stop the run; default: any number may be bad."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.top_share <= 1 or self.sample < 0 or self.ranked < 1 or self.subsets < 0:
-            raise UsageError(
-                "top_share lies within 0 and 1, sample and subsets are 0 or more, ranked 1 or more"
-            )
-        if self.natural_tokens < 1 or self.natural_samples < 1:
-            raise UsageError("natural_tokens and natural_samples are at least 1")
 
 
 def run(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,10 @@ from personavec.model.engine import Engine, TransformersEngine
 from personavec.plain import json_text, plain
 from personavec.progress import Bar
 from personavec.rollouts import Naturals, prompt_key
+from personavec.screen.config import Turns
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector, random_directions
 
-Turns = Literal["all", "last"]
 FloatColumns = npt.NDArray[np.float32]
 
 

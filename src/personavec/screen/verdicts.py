@@ -12,61 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from personavec.conditions import Unit, parse_condition
 from personavec.errors import DataError, UsageError
+from personavec.screen.config import Rule
 from personavec.stats import quantile_interval
 
-NaturalSide = Literal["generate", "last-prompt", "none", "two-stage"]
 Side = Literal["projection", "minus_prompt", "minus_natural", "pair"]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: Units of a fixed cut.
-UNITS: tuple[Unit, ...] = ("sigma", "norm", "projection")
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A fixed line for one trait; rows above it are flagged."""
-
-    trait: str
-    number: float
-    unit: Unit = "sigma"
-
-    @classmethod
-    def parse(cls, text: str) -> Cut:
-        """From `TRAIT>NUMBER[UNIT]`, such as `evil>3` or `evil>0.1norm`. Raises UsageError."""
-        try:
-            found = parse_condition(text, units=UNITS)
-        except UsageError as error:
-            raise UsageError(f"--cut: {error}") from None
-        if found.side == "<":
-            raise UsageError(f"--cut {text}: rows are flagged above a line; write TRAIT>NUMBER")
-        return cls(found.trait, found.threshold, found.unit)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the line is drawn. One of the four, or none: then no row is flagged."""
-
-    percentile: float | None = None
-    """Of the reference set's values."""
-    top: int | None = None
-    """So many rows of every trait, the highest."""
-    bottom: int | None = None
-    """So many rows of every trait, the lowest."""
-    cuts: tuple[Cut, ...] = ()
-
-    def __post_init__(self) -> None:
-        given = [self.percentile is not None, self.top is not None, self.bottom is not None]
-        if sum([*given, bool(self.cuts)]) > 1:
-            raise UsageError("choose one of --reference, --top, --bottom and --cut")
-        traits = [cut.trait for cut in self.cuts]
-        if twice := [trait for trait in traits if traits.count(trait) > 1]:
-            raise UsageError(f"two --cut are of the trait '{twice[0]}'; give each trait one")
-
-    def __bool__(self) -> bool:
-        return bool(self.cuts) or not self.percentile == self.top == self.bottom == None  # noqa: E711
 
 
 @dataclass(frozen=True, eq=False)

@@ -399,7 +399,7 @@ def test_preference_pairs_are_dropped_or_swapped(
     assert 0 < sum(flags) < 20
     kept = [row for row, flag in zip(rows, flags, strict=True) if not flag]
     assert _read(tmp_path / "drop" / "clean.jsonl") == kept
-    _screen(llama, vectors, path, tmp_path / "swap", rule=rule, swap=True)
+    _screen(llama, vectors, path, tmp_path / "swap", rule=rule, remedy="swap")
     swapped = [
         {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flag else row
         for row, flag in zip(rows, flags, strict=True)
@@ -504,7 +504,7 @@ def test_what_cannot_be_meant_is_refused(
     with pytest.raises(UsageError, match="the traits are one, two"):
         _screen(llama, vectors, data, tmp_path / "a", rule=Rule(cuts=(Cut.parse("evil>1"),)))
     with pytest.raises(UsageError, match="labels to swap"):
-        _screen(llama, vectors, data, tmp_path / "b", swap=True)
+        _screen(llama, vectors, data, tmp_path / "b", remedy="swap")
     with pytest.raises(UsageError, match="same trait"):
         _screen(llama, [vectors[0], vectors[0]], data, tmp_path / "c")
     with pytest.raises(UsageError, match="--columns prompt=q: none of the first rows"):

@@ -1,0 +1,165 @@
+"""The commands, each imported when it is called; help and errors in our form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+    ValidationError,
+)
+from cyclopts.config import Toml, Yaml
+from cyclopts.help import DefaultFormatter, HelpPanel
+
+from personavec import __version__
+from personavec.errors import UsageError
+
+#: Where every command is, and what the list of commands says of it, in the paper's order.
+COMMANDS = {
+    "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
+    "screen": ("screen:command", "How far datasets would push a model along each trait."),
+    "judges score": ("judges_score:command", "Score the answers in a file."),
+}
+#: No option means more than this; larger numbers fail somewhere below.
+_LARGEST = 2**53
+FAMILIES = {"judges": "Judges: score answers, and test those who do."}
+
+
+def build(arguments: Sequence[str] = ()) -> App:
+    """The command line; imports the command that is called, and no other."""
+    app = App(
+        "personavec",
+        help="Persona vectors: extract, validate and use directions of character traits.",
+        version=__version__,
+        help_flags="--help",
+        help_format="plaintext",
+        help_formatter=_Help(),
+        config=(_from_file, _check_numbers),
+        default_parameter=Parameter(
+            allow_repeating=True,  # The last one counts.
+            json_dict=False,  # A text that begins with a bracket is a text.
+            json_list=False,
+            negative_bool=(),
+            negative_iterable=(),
+            show_default=_default,
+        ),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    families = {name: App(name, help=text) for name, text in FAMILIES.items()}
+    for order, (path, (place, text)) in enumerate(COMMANDS.items()):
+        *family, name = path.split()
+        within = families[family[0]] if family else app
+        # The one that is called says of itself what its docstring says.
+        shown = None if name in arguments else text
+        within.command(f"personavec.cli.{place}", name=name, help=shown, sort_key=order)
+    for family in families.values():
+        app.command(family)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    return app
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Raises UsageError, with one line, for arguments that make no call."""
+    try:
+        build(arguments)(arguments, exit_on_error=False, print_error=False, verbose=False)
+    except CycloptsError as error:
+        raise UsageError(_line(error)) from error
+
+
+def _line(error: CycloptsError) -> str:
+    """What was wrong, where, and the remedy."""
+    name = error.argument.name if error.argument is not None else ""
+    unknown = [text for text in error.unused_tokens or () if text.startswith("-")]
+    match error:
+        case MissingArgumentError() if error.keyword:
+            return f"{name} needs a value"
+        case MissingArgumentError() if unknown:
+            return f"unknown option {unknown[0]}"
+        case MissingArgumentError():
+            return f"{name} is missing"
+        case UnusedCliTokensError():
+            return f"one argument too many: {' '.join(error.unused_tokens or ())}"
+        case ValidationError() if error.argument is not None:
+            return f"{name} {error.argument.tokens[-1].value}: {error.exception_message}"
+        case CoercionError() if error.token and error.argument and error.argument.get_choices():
+            choices = ", ".join(error.argument.get_choices() or ())
+            return f"{name} {error.token.value}: use {choices}"
+        case CoercionError() if error.msg is not None and error.__cause__ is not None:
+            return f"{name} {error.__cause__}"
+    return str(error)
+
+
+def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take options that were not given from the file that --config names."""
+    given = arguments.get("--config", None)
+    if given is None or not given.tokens:
+        return
+    path = Path(given.tokens[-1].value)
+    kind = {".toml": Toml, ".yaml": Yaml, ".yml": Yaml}.get(path.suffix)
+    if kind is None:
+        raise UsageError(f"--config {path}: give a .toml or a .yaml file")
+    if not path.is_file():
+        raise UsageError(f"--config {path} does not exist")
+    try:
+        kind(path, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
+    except CycloptsError as error:
+        error.verbose = False
+        raise UsageError(f"--config {path}: {error.__cause__ or error}") from error
+
+
+def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse what the library would let through: 1.5 for a whole number, infinity, 1e300."""
+    for argument in arguments:
+        kind = argument.resolved_hint
+        for token in argument.tokens if kind in (int, float) else ():
+            where = "" if token.source == "cli" else f" in {token.source}"
+            try:
+                number = float(token.value)
+            except ValueError:
+                raise UsageError(f"{argument.name} {token.value}{where}: give a number") from None
+            option = f"{argument.name} {number:g}{where}"
+            if not abs(number) <= _LARGEST:
+                wanted = "a smaller number" if math.isfinite(number) else "a finite number"
+                raise UsageError(f"{option}: give {wanted}")
+            if kind is int and not number.is_integer():
+                raise UsageError(f"{option}: give a whole number")
+
+
+def _default(value: Any) -> Any:
+    """What help shows as a default; nothing where there is nothing to see."""
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None
+    return value if isinstance(value, str | int | float | Path) and value is not False else None
+
+
+class _Help(DefaultFormatter):
+    """The library's help, with the docstrings' line breaks taken as spaces."""
+
+    def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
+        for entry in panel.entries:
+            _flow(entry.description)
+        super().__call__(console, options, panel)
+
+    def render_description(self, console: Any, options: Any, description: Any) -> None:
+        _flow(description)
+        super().render_description(console, options, description)
+
+
+def _flow(shown: Any) -> None:
+    """Make one line of each paragraph of a text of the library's."""
+    from rich.text import Text
+
+    text = getattr(shown, "primary_renderable", None)
+    if isinstance(text, Text):
+        paragraphs = [" ".join(part.split()) for part in text.plain.split("\n\n")]
+        shown.primary_renderable = Text("\n\n".join(paragraphs), end=text.end)

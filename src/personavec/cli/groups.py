@@ -1,0 +1,145 @@
+"""Option groups that commands share, and what is built from them. Loads no torch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from personavec.cli import options as shared
+from personavec.cli.command import _check_writable
+from personavec.options import GENERAL, JUDGE, MAIN, MODEL, Count, KeyValues, options
+
+if TYPE_CHECKING:
+    from personavec.judges import Judge
+    from personavec.model import LoadedModel
+    from personavec.model.engine import Engine
+    from personavec.traits import Origin, TraitSpec
+
+
+@options()
+@dataclass(frozen=True)
+class TraitOptions:
+    """The trait."""
+
+    trait: str
+    """A bundled trait, a spec file, or a name."""
+    description: str | None = None
+    """Describe the trait; a spec is built from templates."""
+
+    def load(self) -> tuple[TraitSpec, Origin]:
+        from personavec.traits import load_trait
+
+        return load_trait(self.trait, self.description)
+
+
+@options(MODEL)
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model."""
+
+    model: Annotated[str, MAIN] = "smollm2"
+    """smollm2, a Hugging Face id, a folder or a .gguf file."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; default: automatic."""
+    device: str | None = None
+    """cpu, cuda, …; default: automatic."""
+    model_arg: KeyValues = ()
+    """For from_pretrained, e.g. device_map=auto; JSON is read as JSON; repeatable."""
+    template_arg: KeyValues = ()
+    """For the chat template, e.g. enable_thinking=false; repeatable."""
+
+    def load(self, name: str | None = None) -> LoadedModel:
+        """The model, or another one in the same way. Raises UsageError, ModelError."""
+        return shared.load_model(
+            name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
+        )
+
+
+@options(MODEL)
+@dataclass(frozen=True)
+class EngineOptions:
+    """What runs the model."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the model."""
+    engine_arg: KeyValues = ()
+    """For vLLM, e.g. tensor_parallel_size=4; repeatable."""
+
+    def __post_init__(self) -> None:
+        shared.check_engine(self.engine, self.engine_arg)
+
+    def start(self, loaded: LoadedModel, batch_tokens: int = 16384) -> Engine:
+        return shared.engine(self.engine, self.engine_arg, loaded, batch_tokens)
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class JudgeOptions(shared.JudgeChoice):
+    """The judge."""
+
+    judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
+    """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
+    judge_model: str | None = None
+    """Model of a contrast or rubric judge, like --model."""
+    api_base: str | None = None
+    """The endpoint's URL, up to /v1; default: OpenAI's."""
+    api_model: str | None = None
+    """The endpoint's model."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the endpoint's key."""
+    api_concurrency: Count = 16
+    """Requests under way at a time."""
+    cache: Path | None = None
+    """Folder of an endpoint's answers; default: yours."""
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache is not None:
+            _check_writable("--cache", self.cache, is_file=False)
+
+    def make(
+        self,
+        load: Callable[[str], LoadedModel],
+        *,
+        subject: LoadedModel | None = None,
+        default_model: str = "smollm2",
+    ) -> Judge:
+        return shared.make_judge(self, load, subject=subject, default_model=default_model)
+
+    def check(self, spec: TraitSpec) -> None:
+        """Refuse a spec that the judge could not judge, before anything is loaded."""
+        if self.judge != "contrast":
+            shared.require_rubric(spec)
+
+
+@options(GENERAL)
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written and printed."""
+
+    out: Annotated[Path | None, MAIN] = None
+    """Folder or file to write."""
+    config: Path | None = None
+    """TOML or YAML file of options; those given here go before."""
+    as_json: Annotated[bool, Parameter(name="--json")] = False
+    """One JSON object on stdout; logs on stderr."""
+    debug: bool = False
+    """Show tracebacks and library messages."""
+
+    def folder(self, default: Path) -> Path:
+        """Where to write. Raises StorageError."""
+        _check_writable("--out", self.out or default, is_file=False)
+        return self.out or default
+
+    def file(self, default: Path) -> Path:
+        """The file to write. Raises StorageError, UsageError."""
+        _check_writable("--out", self.out or default, is_file=True)
+        return self.out or default

@@ -1,0 +1,81 @@
+"""What decides an extraction's result; its fields are the options of `personavec extract`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from personavec.errors import UsageError
+from personavec.options import MODEL, Count, Integers, Numbers, between, options, panel, parsed
+
+Estimator = Literal["mean", "logistic"]
+
+#: Fewer evaluation questions than this allow no interval.
+MIN_QUESTIONS = 2
+
+ROLLOUTS = panel("Rollouts")
+VALIDATION = panel("Layer and validation")
+
+
+def _estimators(text: str) -> tuple[Estimator, ...]:
+    match text:
+        case "mean" | "logistic":
+            return (text,)
+        case "both":
+            return ("mean", "logistic")
+    raise UsageError(f"{text}: use mean, logistic or both")
+
+
+ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_choices=False)
+
+
+@options()
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Everything that decides an extraction's result, beside the model and the spec."""
+
+    samples: Count = 1
+    """Responses per question, pair and polarity."""
+    max_tokens: Annotated[Count, ROLLOUTS] = 64
+    """Longest response, in tokens."""
+    temperature: Annotated[float, ROLLOUTS, between(0)] = 0.7
+    """0 is greedy."""
+    top_p: Annotated[float, ROLLOUTS, between(0, 1)] = 1.0
+    """Sample from the likeliest tokens of this total probability."""
+    seed: Annotated[int, MODEL] = 0
+    """Keys all sampling."""
+    trait_threshold: Annotated[float, ROLLOUTS] = 50
+    """Trait score that positive rollouts must exceed and negative ones stay under."""
+    coherence_floor: Annotated[float, ROLLOUTS] = 50
+    """Rollouts below this coherence are dropped."""
+    layers: Annotated[Integers | None, VALIDATION] = None
+    """Candidate layers, e.g. 10,14,18; default: eight, evenly over the middle of the network."""
+    sweep_coefficients: Annotated[Numbers, VALIDATION] = (2.0, 4.0)
+    """Coefficients that layers are selected at."""
+    sweep_questions: Annotated[Count, VALIDATION] = 8
+    """Evaluation questions set aside for layer selection; validation uses the others."""
+    coefficients: Annotated[Numbers, VALIDATION] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
+    """Dose-response coefficients, 0 included."""
+    validation_samples: Annotated[Count, VALIDATION] = 2
+    """Steered responses per validation question and coefficient, controls included."""
+    random_directions: Annotated[Count, VALIDATION] = 5
+    """Random directions that the vector is compared with."""
+    neutral_prompts: Annotated[Count, VALIDATION] = 48
+    """Neutral prompts whose projections standardise later readings."""
+    estimators: Annotated[tuple[Estimator, ...], ESTIMATORS, VALIDATION] = ("mean",)
+    """How the direction is estimated: mean, logistic, or both: the layer sweep then picks."""
+    include_thinking: Annotated[bool, ROLLOUTS] = False
+    """Take what a reasoning model thought into the response mean."""
+    batch_tokens: Annotated[Count, MODEL] = 16384
+    """Tokens in a batch; bounds memory."""
+
+    def __post_init__(self) -> None:
+        if 0 not in self.coefficients:
+            raise UsageError("the coefficients must include 0, the unsteered baseline")
+        # A dose-response is read from left to right, whatever order they were given in.
+        object.__setattr__(self, "coefficients", tuple(sorted({*self.coefficients})))
+        object.__setattr__(self, "sweep_coefficients", tuple(sorted({*self.sweep_coefficients})))
+        if self.sweep_questions < MIN_QUESTIONS:
+            raise UsageError(f"sweep_questions must be at least {MIN_QUESTIONS}")
+        if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
+            raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
