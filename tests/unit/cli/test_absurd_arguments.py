@@ -222,6 +222,6 @@ def test_a_verb_that_is_called_says_what_to_call() -> None:
         with pytest.raises(TypeError, match=rf"call personavec.{name}.run\(…\)"):
             getattr(personavec, name)("smollm2")
         assert callable(getattr(personavec, name).run)
-    code = "import personavec.shift; from personavec import shift; shift()"
+    code = "import personavec.screen; from personavec import screen; screen()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stderr.splitlines()[-1].endswith("call personavec.shift.run(…)")
+    assert ended.stderr.splitlines()[-1].endswith("call personavec.screen.run(…)")
