@@ -1,6 +1,6 @@
-"""Every spelling of every command's options, as JSON; `tests/spellings.json` pins them.
+"""Every spelling of every command's options, as JSON; `tests/unit/cli/spellings.json` pins them.
 
-python scripts/list_options.py [--check tests/spellings.json]
+python scripts/list_options.py [--check tests/unit/cli/spellings.json]
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def missing(pinned: dict[str, list[dict[str, Any]]]) -> list[str]:
     now, gone = spellings(), []
     for command, options in pinned.items():
         if command not in now:
-            continue  # SPIKE: three commands only.
+            continue  # Typer still runs it.
         there = {s: r for r in now[command] for s in (*r["spellings"], *r["negatives"])}
         for option in options:
             for spelling in (*option.get("spellings", ()), *option.get("negatives", ())):

@@ -14,7 +14,7 @@ from pathlib import Path
 import personavec as pv
 from personavec.judges import Answer, ContrastJudge
 from personavec.rollouts import Rollout
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 from personavec.stats import clustered_bootstrap
 from personavec.traits import TraitSpec
 

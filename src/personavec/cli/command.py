@@ -31,11 +31,11 @@ class Command(TyperCommand):
                 raise UsageError(f"{option} {value:g}: give {wanted}")
             if option in _WRITTEN and isinstance(value, str | Path):
                 is_file = option == "--out" and self.name in _FILES
-                _check_writable(option, Path(value), is_file=is_file)
+                check_writable(option, Path(value), is_file=is_file)
         return rest
 
 
-def _check_writable(option: str, path: Path, *, is_file: bool) -> None:
+def check_writable(option: str, path: Path, *, is_file: bool) -> None:
     """Raise StorageError for an output that cannot be written; leaves nothing behind."""
     try:
         if path.exists() and path.is_dir() == is_file:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from personavec.cli import options as shared
-from personavec.cli.command import _check_writable
+from personavec.cli.command import check_writable
 from personavec.options import GENERAL, JUDGE, MAIN, MODEL, Count, KeyValues, options
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class JudgeOptions(shared.JudgeChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cache is not None:
-            _check_writable("--cache", self.cache, is_file=False)
+            check_writable("--cache", self.cache, is_file=False)
 
     def make(
         self,
@@ -136,10 +136,10 @@ class OutputOptions:
 
     def folder(self, default: Path) -> Path:
         """Where to write. Raises StorageError."""
-        _check_writable("--out", self.out or default, is_file=False)
+        check_writable("--out", self.out or default, is_file=False)
         return self.out or default
 
     def file(self, default: Path) -> Path:
         """The file to write. Raises StorageError, UsageError."""
-        _check_writable("--out", self.out or default, is_file=True)
+        check_writable("--out", self.out or default, is_file=True)
         return self.out or default

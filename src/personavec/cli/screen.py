@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from personavec.cli import options as shared
-from personavec.cli.command import _check_writable
+from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
@@ -47,7 +47,7 @@ class ScreenInputs:
         if self.trait and self.judge is None:
             raise UsageError("--trait gives --judge a trait's spec; name the judge")
         if self.natural_cache is not None:
-            _check_writable("--natural-cache", self.natural_cache, is_file=False)
+            check_writable("--natural-cache", self.natural_cache, is_file=False)
 
 
 @options(GENERAL)

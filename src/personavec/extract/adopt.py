@@ -36,9 +36,9 @@ from personavec.judges import Judge, last_answer
 from personavec.model import LoadedModel, Turns, capture_means, chat, control_notes
 from personavec.plain import json_text, parse_json
 from personavec.progress import Progress
-from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
+from personavec.rollouts import Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write
-from personavec.traits import POLARITIES, TraitSpec
+from personavec.traits import POLARITIES, Polarity, TraitSpec
 from personavec.wording import plural
 
 #: Rollouts whose activations are written to disk together.

@@ -7,95 +7,22 @@ Killed at any moment and run again, what was finished is read back and only the 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import save
 
 from personavec.errors import DataError, UsageError
-from personavec.judges import Answer, Endpoint, Judge, Reply, Score, ask
-from personavec.model import Action, LoadedModel, Turns, chat
+from personavec.judges import Endpoint, Judge, Reply, ask
+from personavec.model import LoadedModel, chat
 from personavec.model.engine import Engine, Generation, Request, Sampling, TransformersEngine
 from personavec.progress import Progress
-from personavec.runs import append_records, atomic_write, read_records, why_invalid
-from personavec.traits import POLARITIES, Polarity, TraitSpec
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One response to ask for: the question and what stands before it, the steering if any.
-
-    Tasks that share `noise` are sampled with the same (`engine.base.Request`).
-    """
-
-    id: str
-    question: str
-    system: str | None = None
-    pair: int | None = None
-    polarity: Polarity | None = None
-    sample: int = 0
-    earlier: Turns = ()
-    steering: tuple[Action, ...] = ()
-    noise: str = ""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One generated response with its question, instruction, polarity, seed and scores.
-
-    `state` is `scored`, `empty`, `unfinished_thought` (it ended there), `failed` (no answer came,
-    or its numbers overflowed) or `unscored` under the contrast judge; scores of other states are
-    None, never 0. `response` is the answer; `thinking`, where the model thought, is what came
-    before it. `why_dropped` says why a rollout was not kept.
-    """
-
-    id: str
-    question: str
-    pair: int | None
-    polarity: Polarity | None
-    sample: int
-    system: str | None
-    response: str
-    response_ids: tuple[int, ...]
-    n_tokens: int
-    seed: int
-    state: str = "unscored"
-    log_odds: float | None = None
-    log_odds_per_token: tuple[float, ...] | None = None
-    trait_score: float | None = None
-    coherence: float | None = None
-    judge: str | None = None
-    kept: bool | None = None
-    why_dropped: str | None = None
-    thinking: str | None = None
-    thinking_ids: tuple[int, ...] = ()
-    earlier: Turns = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-
-_ROLLOUT = TypeAdapter(Rollout)
-_SCORE = TypeAdapter(Score)
-
-
-def from_record(record: Mapping[str, Any]) -> Rollout:
-    """A rollout from a line of JSON. Raises DataError for a record of anything else."""
-    if record.get("state") == "unfinished":  # as older files have it
-        record = {**record, "state": "unfinished_thought"}
-    try:
-        return _ROLLOUT.validate_python(record)
-    except ValidationError as error:
-        shown = str(record.get("id"))[:80]
-        raise DataError(f"record {shown!r} is no rollout ({why_invalid(error)})") from error
+from personavec.rollouts.judging import judged
+from personavec.rollouts.rollout import REMADE, Rollout, Task, iter_rollouts
+from personavec.runs import append_records, atomic_write
+from personavec.traits import TraitSpec
 
 
 def _generated(path: Path) -> dict[str, Rollout]:
@@ -103,75 +30,7 @@ def _generated(path: Path) -> dict[str, Rollout]:
     try:
         return {rollout.id: rollout for rollout in iter_rollouts(path)}
     except DataError as error:
-        raise DataError(f"{path} is damaged ({error}); {_ANEW}") from error
-
-
-def _scores(path: Path) -> dict[str, Score]:
-    """The scores that a run's folder keeps, by rollout. Raises DataError as `_generated` does."""
-    try:
-        return {str(r["id"]): _SCORE.validate_python(r) for r in read_records(path)}
-    except (KeyError, ValidationError) as error:
-        why = why_invalid(error) if isinstance(error, ValidationError) else f"no {error}"
-        raise DataError(f"{path} is damaged ({why}); {_ANEW}") from error
-
-
-_ANEW = "delete it to make its records again"
-
-
-def elicitation_tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
-    """Every question under both sides of every pair, `samples` times."""
-    return [
-        Task(
-            id=f"{polarity}-p{k}-q{number}-s{sample}",
-            question=question,
-            system=getattr(pair, polarity),
-            pair=k,
-            polarity=polarity,
-            sample=sample,
-            earlier=pair.turns(polarity),
-        )
-        for number, question in enumerate(questions)
-        for k, pair in enumerate(spec.instruction)
-        for polarity in POLARITIES
-        for sample in range(samples)
-    ]
-
-
-def eliciting_tasks(
-    spec: TraitSpec, questions: Sequence[str], samples: int = 1, *, examples: bool = True
-) -> list[Task]:
-    """Every question under the positive side of every pair, `samples` times.
-
-    The pair's examples stand as earlier turns; without them the system prompt alone elicits, which
-    is weaker. Tasks with and without have ids of their own, so that both can be in one run.
-    """
-    return [
-        Task(
-            id=f"{'elicited' if examples else 'prompted'}-p{k}-q{number}"
-            + (f"-s{sample}" if sample else ""),
-            question=question,
-            system=pair.pos,
-            pair=k,
-            polarity="pos",
-            sample=sample,
-            earlier=pair.turns("pos") if examples else (),
-        )
-        for number, question in enumerate(questions)
-        for k, pair in enumerate(spec.instruction)
-        for sample in range(samples)
-    ]
-
-
-def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
-    """Every question as it is, `samples` times: what the model answers when left alone.
-
-    Sampled, since the greedy answer is the natural response, which a screen subtracts.
-    """
-    return [
-        Task(id=f"neutral-q{number}-s{sample}", question=question, sample=sample)
-        for number, question in enumerate(questions)
-        for sample in range(samples)
-    ]
+        raise DataError(f"{path} is damaged ({error}); {REMADE}") from error
 
 
 def collect(
@@ -349,139 +208,3 @@ def _rollout(task: Task, response: str, seed: int, **more: Any) -> Rollout:
         earlier=task.earlier,
         **{"response_ids": (), **more},
     )
-
-
-def judged(
-    judge: Judge,
-    rollouts: Sequence[Rollout],
-    spec: TraitSpec,
-    folder: Path,
-    *,
-    label: str,
-    progress: Progress,
-) -> list[Rollout]:
-    """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
-    _judge(judge, rollouts, spec, folder, label, progress)
-    scores = _scores(folder / "scores.jsonl")
-    return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
-
-
-def _judge(
-    judge: Judge,
-    rollouts: Sequence[Rollout],
-    spec: TraitSpec,
-    folder: Path,
-    label: str,
-    progress: Progress,
-) -> None:
-    path = folder / "scores.jsonl"
-    # A call that failed is no score: the next run asks again.
-    done = {id for id, score in _scores(path).items() if score.state != "failed"}
-    # Responses to one question share the judge's prompts, so they are judged together.
-    todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
-    with progress.bar(f"{label}: judging", len(rollouts)) as bar:
-        bar.advance(len(rollouts) - len(todo))
-        for start in range(0, len(todo), judge.group):
-            group = todo[start : start + judge.group]
-            answers = [
-                Answer(
-                    question=r.question,
-                    response=r.response,
-                    system=r.system,
-                    pair=r.pair,
-                    response_ids=r.response_ids,
-                    thinking_ids=r.thinking_ids,
-                    earlier=r.earlier,
-                    thought=r.thinking,
-                )
-                for r in group
-            ]
-            scores = judge.score(spec, answers)
-            append_records(
-                path, [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
-            )
-            bar.advance(len(group))
-
-
-def _with_score(rollout: Rollout, score: Score, judge: str) -> Rollout:
-    if rollout.state in _STATES:  # what the generation ended as says more than that it is empty
-        return rollout
-    return replace(
-        rollout,
-        state=score.state,
-        judge=judge,
-        log_odds=score.log_odds,
-        log_odds_per_token=score.log_odds_per_token,
-        trait_score=score.trait_score,
-        coherence=score.coherence,
-    )
-
-
-def keep(
-    rollouts: Sequence[Rollout], *, trait_threshold: float = 50, coherence_floor: float = 50
-) -> list[Rollout]:
-    """Rollouts with `kept` and `why_dropped` filled in.
-
-    A positive rollout at or below the trait threshold is dropped, a negative one at or above it,
-    and an incoherent, empty or unscored one on either side (paper, section 2.2).
-    """
-    return [_verdict(r, trait_threshold, coherence_floor) for r in rollouts]
-
-
-_STATES = {
-    "empty": "empty response",
-    "unfinished_thought": "unfinished thought",
-    "failed": "request failed",
-}
-
-
-def _verdict(rollout: Rollout, threshold: float, floor: float) -> Rollout:
-    why = None
-    if rollout.trait_score is None:
-        why = _STATES.get(rollout.state, rollout.state)
-    elif rollout.coherence is None:
-        why = "coherence unscored"
-    elif rollout.coherence < floor:
-        why = "incoherent"
-    elif rollout.polarity == "pos" and rollout.trait_score <= threshold:
-        why = "does not show the trait"
-    elif rollout.polarity == "neg" and rollout.trait_score >= threshold:
-        why = "shows the trait"
-    return replace(rollout, kept=why is None, why_dropped=why)
-
-
-def load_activations(
-    folder: Path, ids: Sequence[str]
-) -> Float[Tensor, "rollout span layer hidden"]:
-    """Captured means of the given rollouts, in their order, from the files in `folder`.
-
-    Raises DataError when one is missing or its file is damaged.
-    """
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            found |= load_file(path)
-        except SafetensorError as error:
-            raise DataError(f"{path} is damaged ({error}); use another --out") from error
-    if not ids:
-        raise DataError(f"no rollouts whose activations in {folder} could be read")
-    missing = [i for i in ids if i not in found]
-    if missing:
-        raise DataError(
-            f"no activations of rollout {missing[0]} in {folder}; use another --out to start anew"
-        )
-    shapes = {tuple(found[i].shape) for i in ids}
-    if len(shapes) > 1 or any(len(shape) != 3 for shape in shapes):
-        raise DataError(f"the activations in {folder} are damaged (odd shapes); use another --out")
-    return torch.stack([found[i] for i in ids])
-
-
-def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
-    """The final `rollouts.jsonl`, atomically."""
-    lines = (json.dumps(r.as_dict(), ensure_ascii=False) + "\n" for r in rollouts)
-    atomic_write(path, "".join(lines))
-
-
-def iter_rollouts(path: Path) -> Iterator[Rollout]:
-    """Rollouts from a `rollouts.jsonl`."""
-    return (from_record(record) for record in read_records(path))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from personavec.rollouts.collecting import Rollout
+from personavec.rollouts.rollout import Rollout
 from personavec.stats import Interval, clustered_bootstrap
 
 #: What is reported of a rollout, by its key in the results; None where it was not scored.

@@ -11,7 +11,8 @@ from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.model import LoadedModel
 from personavec.model.engine import Engine, Sampling
 from personavec.progress import Progress
-from personavec.rollouts.collecting import Task, collect, load_activations
+from personavec.rollouts.collecting import collect
+from personavec.rollouts.rollout import Task, load_activations
 from personavec.traits import neutral_prompts
 
 

@@ -1,20 +1,18 @@
+from .lint import Flaw as Flaw, Part as Part, flaws as flaws, lint as lint
+from .loading import (
+    bundled_traits as bundled_traits,
+    load_trait as load_trait,
+    neutral_prompts as neutral_prompts,
+)
 from .spec import (
     BUNDLED as BUNDLED,
     POLARITIES as POLARITIES,
     Check as Check,
-    Flaw as Flaw,
     InstructionPair as InstructionPair,
     Origin as Origin,
-    Part as Part,
     Polarity as Polarity,
     TraitName as TraitName,
     TraitSpec as TraitSpec,
-    bundled_traits as bundled_traits,
     check_trait_name as check_trait_name,
-    flaws as flaws,
-    lint as lint,
-    load_trait as load_trait,
-    neutral_prompts as neutral_prompts,
-    question_bank as question_bank,
-    template_spec as template_spec,
 )
+from .templates import question_bank as question_bank, template_spec as template_spec

@@ -5,17 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent.parent
+from list_options import missing
+
+PINNED = Path(__file__).with_name("spellings.json")
 
 
-def test_every_spelling_of_the_pinned_list_is_there():
-    sys.path.insert(0, str(HERE.parent / "scripts"))
-    from list_options import missing
-
-    assert missing(json.loads((HERE / "spellings.json").read_text())) == []
+def test_every_spelling_of_the_pinned_list_is_there() -> None:
+    assert missing(json.loads(PINNED.read_text("utf-8"))) == []
 
 
-def test_help_loads_no_torch():
+def test_help_loads_no_torch() -> None:
     code = """
 import sys
 from personavec.cli.main import main

@@ -29,7 +29,7 @@ from personavec.model import chat, token_logprobs
 from personavec.progress import Progress
 from personavec.report import charts
 from personavec.rollouts import Rollout, paired, summarise
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
 CONFIG = EvaluateConfig(samples=2, max_tokens=6, temperature=1.0, seed=3, batch_tokens=600)

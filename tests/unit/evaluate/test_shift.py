@@ -20,7 +20,7 @@ from personavec.evaluate.shift import ShiftConfig, run
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.model import check_tuned, tuned_model
 from personavec.progress import Progress
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
 CONFIG = ShiftConfig(max_tokens=5, batch_tokens=600, seed=2)

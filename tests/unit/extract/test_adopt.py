@@ -20,7 +20,7 @@ from personavec.judges import Answer, ContrastJudge
 from personavec.model import chat
 from personavec.progress import Progress
 from personavec.rollouts import keep, load_activations
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 from personavec.runs import read_records
 
 QUIET = Progress(quiet=True)

@@ -21,7 +21,7 @@ from personavec.model import chat
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, Task, collect_from_endpoint
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
 #: A tiny random model shows no trait and no sense: everything is kept.

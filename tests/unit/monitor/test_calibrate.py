@@ -14,7 +14,7 @@ from personavec.judges import Answer, Score
 from personavec.model import capture_means, chat
 from personavec.monitor.calibrate import CalibrateConfig, best_examples, run
 from personavec.progress import Progress
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 from personavec.stats import correlation_interval
 from personavec.traits import TraitSpec
 from personavec.vectors import PERCENTILES

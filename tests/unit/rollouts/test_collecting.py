@@ -21,7 +21,7 @@ from personavec.model.engine import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
-from personavec.rollouts.collecting import iter_rollouts
+from personavec.rollouts.rollout import iter_rollouts
 from personavec.vectors import mean_difference
 
 QUIET = Progress(quiet=True)
