@@ -1,4 +1,4 @@
-from .lint import Flaw as Flaw, Part as Part, flaws as flaws, lint as lint
+from .linting import Flaw as Flaw, Part as Part, flaws as flaws, lint as lint
 from .loading import (
     bundled_traits as bundled_traits,
     load_trait as load_trait,

@@ -180,7 +180,11 @@ def small(monkeypatch: pytest.MonkeyPatch, base: LoadedModel) -> None:
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: base)
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
     monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
-    for name in ("extract.MIN_KEPT", "elicit.MIN_ROWS", "studies.validate_screen.MIN_PLANTED"):
+    for name in (
+        "extract.pipeline.MIN_KEPT",
+        "finetune.sets.elicit.MIN_ROWS",
+        "studies.validate_screen.pipeline.MIN_PLANTED",
+    ):
         monkeypatch.setattr(f"personavec.{name}", 1)
 
 

@@ -588,19 +588,19 @@ def test_bad_usage_is_told_before_a_model_is_loaded(
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{here!r}, {tests!r}]
 import conftest
 import torch
 torch.set_num_threads(1)
-import test_finetune as t
+import test_pipeline as t
 out, accumulation = Path(sys.argv[1]), int(sys.argv[2])
 t.run(conftest.build(), out, training=dict(accumulation=accumulation, epochs=6, checkpoint_every=3))
 """
 
 
 def _program(tmp_path: Path) -> list[str]:
-    path = tmp_path / "program.py"
-    path.write_text(PROGRAM.format(tests=str(Path(__file__).parents[1])))
+    path, here = tmp_path / "program.py", Path(__file__).parent
+    path.write_text(PROGRAM.format(here=str(here), tests=str(here.parent)))
     return [str(path)]
 
 

@@ -43,13 +43,13 @@ def vector(
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The completions of all rows that go through the model, as they do."""
     seen: list[str] = []
-    score = score_windows.score
+    score = score_windows.score_prepared
 
     def noted(loaded: Any, prepared: Any, *rest: Any, **more: Any) -> Any:
         seen.extend(raw.columns["completion"] for raw in prepared.raws)
         return score(loaded, prepared, *rest, **more)
 
-    monkeypatch.setattr(score_windows, "score", noted)
+    monkeypatch.setattr(score_windows, "score_prepared", noted)
     return seen
 
 

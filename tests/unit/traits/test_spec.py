@@ -14,10 +14,10 @@ from personavec.traits import (
     bundled_traits,
     flaws,
     lint,
+    linting,
     load_trait,
     neutral_prompts,
     question_bank,
-    spec as traits,
     template_spec,
 )
 
@@ -393,8 +393,8 @@ def test_a_large_spec_is_checked_in_few_comparisons(monkeypatch: pytest.MonkeyPa
         compared += 1
         return overlap(first, second)
 
-    overlap = traits._overlap
-    monkeypatch.setattr(traits, "_overlap", counted)
+    overlap = linting._overlap
+    monkeypatch.setattr(linting, "_overlap", counted)
     [found] = [flaw for flaw in flaws(spec) if "near-duplicate" in flaw.why]
     assert (found.part, found.index) == ("evaluation", 999)
     assert compared < 50 * 2000
@@ -414,12 +414,12 @@ TEXTS = st.lists(
 @settings(deadline=None, max_examples=100)
 @given(texts=TEXTS)
 def test_near_repetitions_are_those_that_comparing_all_finds(texts: list[list[str]]) -> None:
-    for least, kind in ((traits._REPEATS, traits._words), (0.5, traits._content)):
+    for least, kind in ((linting._REPEATS, linting._words), (0.5, linting._content)):
         sets = [kind(" ".join(words)) for words in texts]
-        for number, candidates in enumerate(traits._candidates(sets, least)):
+        for number, candidates in enumerate(linting._candidates(sets, least)):
             alike = {
                 other
                 for other in range(number)
-                if sets[number] and traits._overlap(sets[number], sets[other]) >= least
+                if sets[number] and linting._overlap(sets[number], sets[other]) >= least
             }
             assert alike <= candidates
