@@ -140,7 +140,7 @@ def _warm() -> None:
 
     import personavec as pv
 
-    for name in pv.__all__:
+    for name in dir(pv):
         getattr(pv, name)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -6,19 +6,29 @@ vector at the top of its coherent range. The chart reads each conversation from 
 an alarm at one of the three turns is a catch. Beside it stands what a judge says of the replies: a
 model that does not follow a prompt has not drifted. Use conversations that fitted no limits: of the
 log only every second one, from the second on, is taken.
+
+`python scripts/drift_study.py --orders` asks instead how often a server's chart gives a false alarm
+on ordinary talk, by the order in which it is read. Logs are drawn from the bundled dialogues' own
+readings: limits are fitted on one and tested on another, which holds the same dialogues, so that
+nothing but the order differs, or only such as the first has none of.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
-from personavec import load_model, load_trait, load_vector
+import numpy as np
+from results_tables import share, table
+
+from personavec import drift, load_model, load_trait, load_vector, ordinary
 from personavec.data import Message, Row, parse_row, raw_rows
-from personavec.drift import READING, Ordinary
+from personavec.drift import READING, Chart, Ordinary, Rule, Stream
 from personavec.expression import bounds
 from personavec.judges.contrast import ContrastJudge
 from personavec.model.engine.base import Sampling
@@ -33,6 +43,8 @@ from personavec.vectors import bundled_vectors
 
 #: The assistant's turn, counted from 0, from which the model writes, and for how many.
 FROM, TURNS = 2, 3
+#: Of `--orders`: simulated logs for each trait, and conversations in each.
+LOGS, TALKS = 60, 1000
 ARMS = ("encouraging prompt", "neutral prompt", "steered")
 MAX_TOKENS = 40
 
@@ -141,13 +153,83 @@ def _caught(
     }
 
 
+def orders(loaded: Any, name: str, *, apart: bool) -> dict[str, dict[str, Any]]:
+    """One trait's logs with a false alarm, by chart and order.
+
+    `apart`, a log shares no dialogue with the one that its limits were fitted on. A chart that
+    takes every reading has a limit of its own, fitted as that of the other.
+    """
+    vector = load_vector(name)
+    mean, spread = vector.neutral_response_mean[vector.layer].tolist()
+    talks = [
+        [(value - mean) / spread for value in itertools.takewhile(math.isfinite, talk)]
+        for talk in ordinary.read(loaded, [vector])[name].response_mean
+    ]
+    hits: dict[str, list[bool]] = {}
+    for seed in range(LOGS):
+        rng = np.random.default_rng(seed)
+        mixed = rng.permutation(len(talks))
+        pools = np.array_split(mixed, 2) if apart else (mixed, mixed)
+        own, other = ([talks[i] for i in rng.choice(pool, TALKS)] for pool in pools)
+        fitted = drift.fit(own, seed=seed)
+        before, log = (
+            [[fitted.standardise(sigma, turn) for turn, sigma in enumerate(talk)] for talk in part]
+            for part in (own, other)
+        )
+        fit_log = drift.interleaved(before, seed=seed)
+        every = drift.levels([value for _, value in fit_log], fitted.server)
+        # As `drift.fit` takes it.
+        rule = Rule(fitted.server.weight, 1.25 * max(every))
+        in_order = {
+            "one after the other": [(i, value) for i, talk in enumerate(log) for value in talk],
+            "interleaved": list(drift.interleaved(log, seed=seed, shuffled=False)),
+        }
+        for order, met in in_order.items():
+            chart, stream = Chart(rule), Stream(fitted.server)
+            alarmed = {
+                "every reading": [chart.update(value) is not None for _, value in met],
+                "again after three others": [
+                    stream.update(*reading) is not None for reading in met
+                ],
+            }
+            for kind, alarms in alarmed.items():
+                hits.setdefault(f"{kind}, {order}", []).append(any(alarms))
+    return {
+        what: {**bounds(share_interval(sum(found), len(found))), "hits": sum(found), "of": LOGS}
+        for what, found in hits.items()
+    }
+
+
+def orders_table(results: dict[str, dict[str, Any]]) -> str:
+    head = ["trait", *next(iter(results.values()))]
+    rows = [[name, *map(share, found.values())] for name, found in results.items()]
+    return table(head, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("log")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("log", nargs="?")
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--orders", action="store_true", help="false alarms by order; takes no log")
+    parser.add_argument("--json", type=Path, help="with --orders: write the figures here too")
     parser.add_argument("--n", type=int, default=20, help="conversations for each trait and arm")
     parser.add_argument("--traits", default=",".join(bundled_vectors()))
     given = parser.parse_args()
+    if given.orders:
+        loaded = load_model("smollm2")
+        found = {}
+        for dialogues, apart in (("the same", False), ("other", True)):
+            found[dialogues] = {
+                name: orders(loaded, name, apart=apart) for name in given.traits.split(",")
+            }
+            print(
+                f"Tested on {dialogues} dialogues\n\n{orders_table(found[dialogues])}", flush=True
+            )
+        if given.json:
+            atomic_write(given.json, json.dumps(found, indent=1) + "\n")
+        return
+    if given.log is None or given.out is None:
+        parser.error("name a LOG and a folder OUT, or give --orders")
     loaded = load_model("smollm2")
     talks = conversations(given.log, given.n)
     results = {}

@@ -26,13 +26,14 @@ from personavec.data.told import counted
 from personavec.errors import DataError
 from personavec.judges.base import Judge, last_answer
 from personavec.model.capture import capture_means
-from personavec.model.chat import Turns, chat
+from personavec.model.chat import Turns, chat, control_notes
 from personavec.model.loading import LoadedModel
 from personavec.plain import json_text, parse_json
 from personavec.progress import Progress
 from personavec.rollouts import Polarity, Rollout, from_record, judged, prompt_ids
 from personavec.runs import atomic_write
 from personavec.traits import POLARITIES, TraitSpec
+from personavec.wording import plural
 
 #: Rollouts whose activations are written to disk together.
 _GROUP = 64
@@ -58,7 +59,7 @@ class Adopted:
             return f"{text}."
         reasons = Counter(row["why"] for row in self.rejected)
         listed = "; ".join(f"{n} of them: {why}" for why, n in reasons.most_common())
-        return f"{text}; {len(self.rejected)} rows were rejected ({listed})."
+        return f"{text}; rejected: {plural(len(self.rejected), 'row')} ({listed})."
 
     def write_rejected(self, path: Path) -> None:
         """Keep the rejected rows aside, each with its file, row number and reason."""
@@ -103,10 +104,11 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
             told.readers[taken.reader] += 1
             told.ignored.update(taken.ignored)
             told.notes.update(taken.notes)
+            told.notes.update(control_notes([loaded.chat], taken.texts))
     missing = {"pos", "neg"} - {rollout.polarity for rollout in found.rollouts}
     if missing:
         reasons = Counter(row["why"] for row in found.rejected).most_common(2)
-        why = ", ".join(f"{n} rows: {reason}" for reason, n in reasons)
+        why = ", ".join(f"{plural(n, 'row')}: {reason}" for reason, n in reasons)
         raise DataError(
             f"{', '.join(map(str, paths))}: no usable rollout of polarity "
             f"{' or '.join(sorted(missing))} ({why or 'no such row'}); give one file for each, or "
@@ -187,6 +189,14 @@ class _Taken:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def texts(self) -> list[Message]:
+        """What of it is read as text; a prompt of the reference project is templated already."""
+        own, templated = self.rollout, self.reader == _REFERENCE_READER
+        asked = [] if templated else chat(own.question, own.system, own.earlier)
+        reply: Message = {"role": "assistant", "content": (own.thinking or "") + own.response}
+        return [*asked, reply]
+
 
 def _reader(
     path: Path, rows: Sequence[Mapping[str, Any]], loaded: LoadedModel, spec: TraitSpec
@@ -214,6 +224,7 @@ def _reader(
 
 
 _REFERENCE = ("question", "prompt", "answer")
+_REFERENCE_READER = "reference project"
 
 
 def _raw(path: Path, number: int, row: Mapping[str, Any]) -> RawRow:
@@ -313,7 +324,7 @@ def _reference(
     used = {*_REFERENCE, "question_id", "coherence", trait}
     ignored = tuple(str(name) for name in row if name not in used)
     prompt_tokens = tuple(loaded.chat.templated_ids(prompt))
-    return _Taken(rollout, prompt_tokens, "reference project", ignored, said.notes)
+    return _Taken(rollout, prompt_tokens, _REFERENCE_READER, ignored, said.notes)
 
 
 def _conversation(

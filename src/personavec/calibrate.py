@@ -22,6 +22,7 @@ from personavec.errors import DataError, UsageError
 from personavec.expression import bounds
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.chat import Turns
 from personavec.model.engine.base import SPANS, Sampling
@@ -35,6 +36,7 @@ from personavec.stats import clustered_bootstrap, correlation_interval
 from personavec.summaries import versions, without_nan
 from personavec.traits import TraitSpec, neutral_prompts, question_bank
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: Fewer examples than this that show the trait are none: many-shot settings are left out.
 _MIN_EXAMPLES = 2
@@ -145,7 +147,11 @@ def run(
         )
 
         about = {
-            "notes": [*notes, *judge_notes(judge)],
+            "notes": [
+                *notes,
+                *judge_notes(judge),
+                *spec_notes([spec], readers(judge, loaded)),
+            ],
             "judge": judge.identity(),
             "model": loaded.identity.as_dict(),
             "spec": spec.hash,
@@ -244,8 +250,8 @@ def _tasks(
     ]
     if len(fitting) < len(tasks):
         notes.append(
-            f"{len(tasks) - len(fitting)} prompts with examples exceed the model's context and "
-            "were left out."
+            f"Prompts with examples that exceed the model's context were left out "
+            f"({len(tasks) - len(fitting)})."
         )
     return fitting, notes
 
@@ -292,8 +298,8 @@ def _table(
             rows.append((answer, condition, fits, value))
     if len(rows) < 10:
         raise DataError(
-            f"{len(rows)} of {len(answers)} answers for '{spec.name}' could be scored, too few to "
-            "calibrate with"
+            f"{len(rows)} of {plural(len(answers), 'answer')} for '{spec.name}' could be "
+            "scored, too few to calibrate with"
         )
     states = load_activations(activations, [answer.id for answer, *_ in rows])
     last = states[:, SPANS.index("prompt_last"), vector.layer]

@@ -15,10 +15,12 @@ import numpy as np
 
 from personavec.errors import DataError, SpecError
 from personavec.judges.base import Answer, Judge, Score
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.stats import Interval, auc_interval, clustered_bootstrap, mean
 from personavec.traits import Check, TraitSpec
+from personavec.wording import plural
 
 Half = Literal["tune", "report"]
 HALVES: tuple[Half, ...] = ("tune", "report")
@@ -114,13 +116,14 @@ def run(
         states = ", ".join(f"{n} {state}" for state, n in _states(checked).items())
         why = next((c.score.why for c in checked if c.score.why), "no reason given")
         raise DataError(
-            f"the judge scored none of {len(checked)} checks ({states}: {why}); use another judge"
+            f"the judge scored none of {plural(len(checked), 'check')} ({states}: {why}); "
+            "use another judge"
         )
     calibration = fit([c for c in scored if c.half == "tune"])
     return {
         "trait": spec.name,
         "judge": judge.identity(),
-        "notes": judge_notes(judge),
+        "notes": [*judge_notes(judge), *spec_notes([spec], readers(judge))],
         "in_examples": len(spec.checks) - len(halves(spec)),
         "halves": {
             which: _summary([c for c in checked if c.half == which])

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -39,6 +40,8 @@ class Cues:
     """Rows read, bad ones included."""
     told: Told = field(default_factory=Told)
     """What reading them has to tell."""
+    begun: Mapping[Cue, int] = field(default_factory=dict)
+    """How many rows begin with each cue."""
 
     @property
     def rejected(self) -> int:
@@ -73,7 +76,7 @@ def read_cues(path: Path) -> Cues:
 
     Raises DataError when no row gives one.
     """
-    found: dict[Cue, None] = {}
+    found: Counter[Cue] = Counter()
     rows = 0
     told = Told()
     for raw in raw_rows(path):
@@ -85,8 +88,8 @@ def read_cues(path: Path) -> Cues:
         if (cue := _cue(row)) is None:
             told.notes[_NO_CUE] += 1
         else:
-            found[cue] = None
+            found[cue] += 1
     if not found:
         reason = next(iter(told.rejected), _NO_CUE)
         raise DataError(f"{path}: no row of {rows} is a conversation ({reason})")
-    return Cues(str(path), tuple(found), rows, told)
+    return Cues(str(path), tuple(found), rows, told, found)

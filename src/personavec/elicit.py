@@ -21,6 +21,7 @@ from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -40,6 +41,7 @@ from personavec.rollouts import (
 from personavec.runs import claim, lock
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
+from personavec.wording import plural
 
 #: Fewer rows than this at a level are no finetuning set.
 MIN_ROWS = 10
@@ -242,8 +244,9 @@ def _require_enough(
     dropped = Counter(r.why_dropped for r in rollouts if r.why_dropped)
     why = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
     raise TooFewRolloutsError(
-        f"only {len(levels[level])} {level} rows of {len(rollouts)} responses, {MIN_ROWS} are "
-        f"needed ({why or 'too few were asked for'}); raise --samples, or make the pairs plainer; "
+        f"only {plural(len(levels[level]), f'{level} row')} of "
+        f"{plural(len(rollouts), 'response')}, {MIN_ROWS} are needed "
+        f"({why or 'too few were asked for'}); raise --samples, or make the pairs plainer; "
         f"the responses are kept in {out / 'rollouts.jsonl'}"
     )
 
@@ -286,7 +289,10 @@ def _write(
         "description": spec.description,
         "writer": _identity(writer),
         "judge": judge.identity(),
-        "notes": judge_notes(judge),
+        "notes": [
+            *judge_notes(judge),
+            *spec_notes([spec], readers(judge, writer)),
+        ],
         "levels": {
             level: {
                 "file": str(out / f"{level}.jsonl"),

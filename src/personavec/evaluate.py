@@ -19,13 +19,15 @@ from typing import Any
 from personavec import capability
 from personavec.capability import TaskScore
 from personavec.cues import Cue, Cues
+from personavec.data import Told
 from personavec.errors import DataError, UsageError
 from personavec.expression import bounds, paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
-from personavec.model.chat import chat
+from personavec.model.chat import chat, control_notes
 from personavec.model.engine.base import Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
 from personavec.model.loading import LoadedModel, load_model
@@ -38,6 +40,7 @@ from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.validation import COHERENCE_FLOOR
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: A trait's rollouts by who answered, `model` or `other`, and how, `plain` or under a `cue`.
 Cells = Mapping[tuple[str, str], list[Rollout]]
@@ -165,7 +168,7 @@ def run(
             "model": subject.loaded.identity.name,
             **subject.describe(),
             **_results(arms, rollouts, measured, judge, config.seed),
-            "data": {Path(cues.file).name: cues.told.to_dict()} if cues else {},
+            "data": {Path(cues.file).name: _told(cues, arms).to_dict()} if cues else {},
             "cue": _cue_results(cues, usable, rollouts, judge, config.seed) if cues else None,
             "judge": judge.identity(),
             "settings": asdict(config),
@@ -174,6 +177,7 @@ def run(
                 *_notes(arms, specs, config, judge, cues),
                 *_incoherent(rollouts),
                 *judge_notes(judge),
+                *_control_notes(arms, specs, config, judge),
             ],
             "transcripts": {name: _transcripts(cells) for name, cells in rollouts.items()},
             "seconds": round(time.monotonic() - started, 1),
@@ -350,8 +354,9 @@ def _usable_cues(
             fitting.append(cue)
     if not fitting:
         raise DataError(
-            f"{cues.file}: with any of its {len(cues.cues)} cues before it, no question leaves "
-            f"room for {config.max_tokens} tokens in the model's context; lower --max-tokens"
+            f"{cues.file}: with any of its cues ({len(cues.cues)}) before it, no question leaves "
+            f"room for {plural(config.max_tokens, 'token')} in the model's context; "
+            "lower --max-tokens"
         )
     return tuple(fitting)
 
@@ -530,6 +535,24 @@ def _notes(
             "with one under the same cues (--compare-to) before blaming the finetuning."
         )
     return list(dict.fromkeys(notes))
+
+
+def _control_notes(
+    arms: Mapping[str, Subject], specs: Sequence[TraitSpec], config: EvaluateConfig, judge: Judge
+) -> list[str]:
+    forms = readers(judge, *(subject.loaded for subject in arms.values()))
+    found = control_notes(forms, chat("", config.system))
+    return [*spec_notes(specs, forms), *(f"System prompt: {note}." for note in found)]
+
+
+def _told(cues: Cues, arms: Mapping[str, Subject]) -> Told:
+    """What reading the cues' rows has to tell, and what of that the models' tokenizers know."""
+    forms = readers(None, *(subject.loaded for subject in arms.values()))
+    found = cues.told + Told()
+    for cue, rows in cues.begun.items():
+        for note in control_notes(forms, chat("", cue.system, cue.earlier)):
+            found.notes[note] += rows
+    return found
 
 
 def _incoherent(rollouts: Mapping[str, Cells]) -> list[str]:

@@ -26,6 +26,7 @@ from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.estimators import estimate, mean_difference
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.engine.base import SPANS, Engine, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -45,6 +46,7 @@ from personavec.rollouts import (
 from personavec.runs import atomic_write, claim, lock
 from personavec.traits import Origin, TraitSpec
 from personavec.vectors import Estimator, PersonaVector
+from personavec.wording import plural
 
 #: Fewer kept rollouts than this on either side do not make a vector.
 MIN_KEPT = 10
@@ -363,7 +365,12 @@ def _run(
             "judge": judge.identity(),
             "settings": asdict(config),
             "versions": summaries.versions(),
-            "notes": [*notes, *judge_notes(judge), *summaries.notes(loaded, spec, origin)],
+            "notes": [
+                *notes,
+                *judge_notes(judge),
+                *summaries.notes(loaded, spec, origin),
+                *spec_notes([spec], readers(judge, loaded)),
+            ],
             "rejected": len(adopted.rejected) if adopted else 0,
             "data": {name: told.to_dict() for name, told in adopted.told.items()}
             if adopted
@@ -464,7 +471,7 @@ def _require_enough(
     unfinished = any(r.state == "unfinished_thought" for r in rollouts)
     remedy = "--max-tokens" if unfinished else "--samples"
     raise TooFewRolloutsError(
-        f"only {len(pos)} positive and {len(neg)} negative rollouts of {of} are left, "
+        f"only {len(pos)} positive and {plural(len(neg), 'negative rollout')} of {of} are left, "
         f"{MIN_KEPT} of each are needed ({why}); raise {remedy}, or make the pairs or the "
         f"description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )

@@ -32,7 +32,7 @@ from personavec.finetuning.dose import (
     pull_before,
     pull_interval,
 )
-from personavec.finetuning.drift import UNITS, Drift, Probes
+from personavec.finetuning.drift import UNITS, Drift, Probes, read_log
 from personavec.finetuning.mitigations import (
     WITH_COEFFICIENT,
     WITH_VECTOR,
@@ -58,8 +58,9 @@ from personavec.model.loading import LoadedModel
 from personavec.model.schedule import Schedule
 from personavec.model.steering import Layers
 from personavec.model.training_hooks import PullAlong, TrainedPositions
+from personavec.model.weights import hash_of_files
 from personavec.progress import Progress
-from personavec.runs import atomic_write, claim, lock, read_as
+from personavec.runs import atomic_write, claim, lock, read_as, read_records
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -104,13 +105,14 @@ def run(
     instruction is the system prompt. Writes into `out`: `model/` (the adapter, or the model with
     `full`; loadable with `load_model`), `drift.jsonl`, `rejects.jsonl`, `results.json`,
     `run/checkpoint-N`. Killed and called again with the same arguments, it continues; called on a
-    finished run it returns the results at once. The loaded model is the base again afterwards.
+    finished run that is still whole it returns the results at once. The loaded model is the base
+    again afterwards.
 
-    Results: `model` (path of `out/model`), `mitigation`, `coefficient` (what was used; null where
-    there is none), `dose` (how auto chose it; null otherwise), `steps`, `loss` (mean over the
-    last tenth of the steps), `losses` (of every step), `drift` (path), `stopped` (the condition
-    that ended the run, or null), `rows`, `rejected`, `data`
-    (what reading them has to tell), `seconds`, `notes`.
+    Results: `model` (path of `out/model`), `weights` (a hash of its files), `mitigation`,
+    `coefficient` (what was used; null where there is none), `dose` (how auto chose it; null
+    otherwise), `steps`, `loss` (mean over the last tenth of the steps), `losses` (of every step),
+    `drift` (path), `stopped` (the condition that ended the run, or null), `rows`, `rejected`,
+    `data` (what reading them has to tell), `seconds`, `notes`.
 
     Raises UsageError for a mitigation that lacks its vector or pulls the wrong way,
     VectorMismatchError, DataError for no usable rows, ActivationError for a loss that is not
@@ -127,8 +129,7 @@ def run(
             claim(out, _settings(job))
         processes.wait_for_everyone()
         if (out / RESULTS).exists():
-            anew = "delete it to train the last steps again"
-            return read_as(out / RESULTS, dict[str, Any], anew)
+            return _finished(out, config)
         started = time.monotonic()
         # What is generated is generated once; the other processes read it.
         with processes.main_process_first():
@@ -183,6 +184,7 @@ def run(
         notes = [*mitigated.notes, *notes, *_notes(job, trained)]
         results = {
             "model": str(trained.saved) if trained.saved else None,
+            "weights": None,
             "mitigation": config.mitigation.name,
             "coefficient": _shown(coefficient),
             "strength": config.mitigation.strength,
@@ -203,9 +205,34 @@ def run(
         if main:
             if trained.saved:
                 _finish_model(trained.saved, job, results)
+                results["weights"] = hash_of_files(trained.saved)
             atomic_write(out / RESULTS, json.dumps(results, ensure_ascii=False, indent=1))
         processes.wait_for_everyone()
     return results
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What the results of a finished run must have for it to be found whole."""
+
+    model: str | None
+    weights: str | None
+    steps: int
+    rejected: int
+
+
+def _finished(out: Path, config: FinetuneConfig) -> dict[str, Any]:
+    """The results of a finished run. Raises DataError where a file of it is lost or damaged."""
+    path = out / RESULTS
+    anew = "delete it to train the last steps again"
+    found = read_as(path, _Finished, anew)
+    anew = f"delete {path} to train the last steps again"
+    if found.model and found.weights != hash_of_files(out / "model"):
+        raise DataError(f"{out / 'model'} is not what was trained: a file is lost or other; {anew}")
+    read_log(out / "drift.jsonl", config.drift_every, found.steps, anew)
+    if found.rejected and not read_records(out / "rejects.jsonl"):
+        raise DataError(f"{out / 'rejects.jsonl'} is lost; {anew}")
+    return read_as(path, dict[str, Any], anew)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from personavec.data import ColumnMap, RawRow, Reject, Row, Told, parse_row, rea
 from personavec.data.conversations import UNFINISHED_THOUGHT
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
+from personavec.judges.readers import count_control, readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.plain import plain
 from personavec.progress import Progress
@@ -93,6 +94,8 @@ def score_file(
                 found.update(zip(group, scores, strict=True))
                 bar.advance(len(group))
         _write(out, found)
+    told, forms = Told.of(parsed), readers(judge)
+    count_control(told, forms, (row.messages for row in parsed if isinstance(row, Row)))
     records = [found[i] for i in range(len(rows))]
     scored = [r for r in records if r["state"] == "scored"]
     return {
@@ -104,8 +107,8 @@ def score_file(
         "share_above_50": sum(r["trait_score"] > 50 for r in scored) / len(scored)
         if scored
         else None,
-        "notes": [*judge_notes(judge), *_replaced(rows)],
-        "data": {path.name: Told.of(parsed).to_dict()},
+        "notes": [*judge_notes(judge), *spec_notes([spec], forms), *_replaced(rows)],
+        "data": {path.name: told.to_dict()},
         "out": str(out),
     }
 

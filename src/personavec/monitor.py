@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from personavec.data import (
     ColumnMap,
@@ -50,6 +51,7 @@ from personavec.screening.stretches import windows
 from personavec.screening.telling import told_in, with_thoughts
 from personavec.summaries import versions, without_nan
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: Rows read together: their texts share forwards, and a kill costs at most these.
 WINDOW = 128
@@ -209,7 +211,8 @@ def _read(
     folder, rejects, name = out / "run", out / "rejects.jsonl", source_name(log)
     found = marks(log, WINDOW)
     total = found[1] if found else sum(1 for _ in raw_rows(log, split=config.split))
-    done, rejected = _sound_windows(folder, total, progress)
+    wanted = to_table([], [], reading.traits, tokens=config.tokens).schema
+    done, rejected = _sound_windows(folder, total, wanted, progress)
     n_windows = -(-total // WINDOW)
 
     def prepared() -> Iterator[tuple[int, list[RawRow], list[Encoded | Reject]]]:
@@ -220,7 +223,7 @@ def _read(
             if number not in done:
                 yield number, raws, [_encode(loaded, raw, config) for raw in raws]
 
-    with progress.bar(f"reading {name}", total) as bar, _gathered(folder, name, rejects):
+    with progress.bar(f"reading {name}", total) as bar, _gathered(folder, rejects):
         bar.advance(sum(min(WINDOW, total - number * WINDOW) for number in done))
         for number, raws, rows in parts.ahead(prepared()):
             encoded = [row for row in rows if isinstance(row, Encoded)]
@@ -249,29 +252,32 @@ def _read(
             bar.advance(len(raws))
             if config.max_rejects is not None and rejected > config.max_rejects:
                 raise DataError(
-                    f"{rejected} rows of {log} could not be read, more than the "
+                    f"{plural(rejected, 'row')} of {log} could not be read, more than the "
                     f"{config.max_rejects} allowed; {rejects} says why"
                 )
     return rejected
 
 
 @contextmanager
-def _gathered(folder: Path, name: str, rejects: Path) -> Iterator[None]:
+def _gathered(folder: Path, rejects: Path) -> Iterator[None]:
     """Put the windows' bad rows into one file, whatever happens."""
     try:
         yield
     finally:
-        parts.gather_rejects(folder, name, rejects)
+        parts.gather_rejects([folder], rejects)
 
 
-def _sound_windows(folder: Path, total: int, progress: Progress) -> tuple[set[int], int]:
+def _sound_windows(
+    folder: Path, total: int, wanted: pa.Schema, progress: Progress
+) -> tuple[set[int], int]:
     """The windows whose part is whole, and how many rows they reject; other parts are deleted."""
+    columns = dict(zip(wanted.names, wanted.types, strict=True))
     done: dict[int, int] = {}
     last = -1
     for path in parts.parts(folder):
         number = int(path.stem)
         last = max(last, number)
-        table = parts.read_part(path, ("index",))
+        table = parts.read_part(path, columns)
         about = (table.schema.metadata if table is not None else None) or {}
         rows, bad = (int(about.get(name, -1)) for name in (b"rows", b"rejects"))
         if rows == min(WINDOW, total - number * WINDOW) and bad == parts.count_rejects(

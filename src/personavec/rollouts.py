@@ -466,9 +466,7 @@ def load_activations(
         try:
             found |= load_file(path)
         except SafetensorError as error:
-            raise DataError(
-                f"{path} is damaged ({error}); delete the folder and run again"
-            ) from error
+            raise DataError(f"{path} is damaged ({error}); use another --out") from error
     if not ids:
         raise DataError(f"no rollouts whose activations in {folder} could be read")
     missing = [i for i in ids if i not in found]
@@ -476,6 +474,9 @@ def load_activations(
         raise DataError(
             f"no activations of rollout {missing[0]} in {folder}; use another --out to start anew"
         )
+    shapes = {tuple(found[i].shape) for i in ids}
+    if len(shapes) > 1 or any(len(shape) != 3 for shape in shapes):
+        raise DataError(f"the activations in {folder} are damaged (odd shapes); use another --out")
     return torch.stack([found[i] for i in ids])
 
 

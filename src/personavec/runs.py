@@ -16,7 +16,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -134,6 +134,24 @@ def read_records(path: Path) -> list[dict[str, Any]]:
                 "delete the line, or delete the file to make its records again"
             )
         records.append(record)
+    return records
+
+
+def read_scores(
+    path: Path, ids: Sequence[str], *, id_key: str, by: str, traits: Collection[str]
+) -> list[dict[str, Any]]:
+    """Scores that were appended row by row: of the first of these rows, in their order.
+
+    A record has the row's id under `id_key`, and under `by` what it has for each trait. Raises
+    DataError, with the remedy, for records of anything else.
+    """
+    records = read_records(path)
+    sound = len(records) <= len(ids) and all(
+        record.get(id_key) == id and isinstance(of := record.get(by), dict) and set(of) == {*traits}
+        for record, id in zip(records, ids, strict=False)
+    )
+    if not sound:
+        raise DataError(f"{path} is damaged (scores of other rows); delete it to score them again")
     return records
 
 

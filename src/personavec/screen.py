@@ -26,7 +26,7 @@ from personavec.report.screening import write_screening_report
 from personavec.runs import atomic_write, claim, lock
 from personavec.screening import engines
 from personavec.screening.cluster import cluster
-from personavec.screening.datasets import Dataset, Survey, common_kind, named, survey
+from personavec.screening.datasets import Dataset, Survey, check_grouped, common_kind, named, survey
 from personavec.screening.files import added_names, write_files
 from personavec.screening.job import Job
 from personavec.screening.natural import Naturals
@@ -143,6 +143,8 @@ def run(
         loaded, vectors, data, out, config, reference, naturals, judge, specs, engine, progress
     )
     surveys = [_survey(job, dataset, on_cluster=ray is not None) for dataset in job.inputs]
+    if ray is None:  # whose surveys are of the first rows alone
+        check_grouped(config.by, surveys[: len(job.datasets)])
     with ExitStack() as stack:
         stack.enter_context(lock(out))
         claim(out, _settings(job, config, reference) | {"ray": ray is not None})
@@ -158,7 +160,7 @@ def _run(job: Job, config: ScreenConfig, surveys: Sequence[Survey]) -> dict[str,
     clock = Clock()
     # Every row's projections, and its natural side as far as it is cheap or asked for.
     told: list[str] = []
-    for dataset, (total, content) in zip(job.inputs, surveys, strict=True):
+    for dataset, (total, content, _) in zip(job.inputs, surveys, strict=True):
         told += score_dataset(
             job, dataset, clock, total=total, content=content, max_rejects=config.max_rejects
         )

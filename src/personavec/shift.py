@@ -27,6 +27,7 @@ from personavec.expression import paired, summarise
 from personavec.judges import contrast
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.adapters import check_tuned, tuned_model
 from personavec.model.capture import capture_means
@@ -41,6 +42,7 @@ from personavec.stats import clustered_bootstrap
 from personavec.summaries import versions
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def run(
             "met": [found for each in fail_if if (found := verdict(each, traits))],
             "unmeasured": [why for each in fail_if if (why := unmeasured(each, traits))],
             "conditions": [str(each) for each in fail_if],
-            "notes": [*_notes(base, vectors, specs, config), *judge_notes(judge)],
+            "notes": [
+                *_notes(base, vectors, specs, config),
+                *judge_notes(judge),
+                *spec_notes(specs, readers(judge, base)),
+            ],
             "settings": asdict(config),
             "versions": versions(),
             "seconds": round(time.monotonic() - started, 1),
@@ -226,6 +232,9 @@ def _measure(
         states = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it, and run again") from error
+    wanted = {spec.name: (len(asked(spec, config)), identity.hidden_size) for spec in specs}
+    if {name: tuple(of.shape) for name, of in states.items()} != wanted:
+        raise DataError(f"{path} is damaged (activations of others); delete it, and run again")
     return _Arm(
         states,
         {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()},
@@ -374,7 +383,7 @@ def unmeasured(condition: Condition, traits: Mapping[str, Mapping[str, Any]]) ->
     shown = found["expression_tuned"]
     states = ", ".join(f"{n} {state}" for state, n in shown["states"].items())
     return (
-        f"{condition} could not be measured: of {shown['of']} answers after finetuning "
+        f"{condition} could not be measured: of {plural(shown['of'], 'answer')} after finetuning "
         f"{shown['n']} were scored ({states}), and an estimate needs those of two questions"
     )
 

@@ -19,6 +19,7 @@ from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, Task, collect, elicitation_tasks, keep
 from personavec.traits import POLARITIES, Flaw, TraitSpec
+from personavec.wording import plural
 
 #: Characters of a dropped response that the author is shown.
 _SHOWN = 300
@@ -127,7 +128,7 @@ def _why(what: str, rollouts: Sequence[Rollout]) -> str:
         of = [r for r in rollouts if r.polarity == polarity]
         reasons = Counter(r.why_dropped for r in of if not r.kept)
         why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        kept = f"{sum(bool(r.kept) for r in of)} of {len(of)} {name} rollouts kept"
+        kept = f"{sum(bool(r.kept) for r in of)} of {plural(len(of), f'{name} rollout')} kept"
         sides.append(f"{kept} ({why})" if why else kept)
     return f"{what} elicits too little: {' and '.join(sides)}"
 

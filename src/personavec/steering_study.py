@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from personavec.errors import SpecError, UsageError
+from personavec.errors import DataError, SpecError, UsageError
 from personavec.model.chat import chat
 from personavec.model.engine.base import Engine, Request, Sampling
 from personavec.model.engine.hf import TransformersEngine
@@ -107,7 +107,10 @@ def _begun(out: Path, settings: dict[str, Any]) -> Iterator[dict[str, dict[str, 
         if out.exists() and not (beside / MANIFEST).exists():
             raise UsageError(f"--out {out} was not written by 'steer'; write to another file")
         claim(beside, settings)
-        yield {str(record.get("id")): record for record in read_records(out)}
+        found = read_records(out)
+        if not all({"id", "response", "n_tokens", "state"} <= record.keys() for record in found):
+            raise DataError(f"{out} is damaged (a line is no answer); delete it to answer anew")
+        yield {str(record["id"]): record for record in found}
 
 
 def _eliciting_pair(trait: str) -> InstructionPair | None:

@@ -32,6 +32,7 @@ from pydantic import (
 from personavec.errors import SpecError, UsageError
 from personavec.plain import parse_json
 from personavec.runs import why_invalid
+from personavec.wording import plural
 
 #: A file system takes names of 255 bytes, and what a trait names has an ending too.
 _NAME_LENGTH, _NAME_BYTES = 64, 192
@@ -413,7 +414,8 @@ def flaws(spec: TraitSpec) -> list[Flaw]:
     """What `lint` warns of, with the places."""
     found = [*_unequal_lengths(spec), *_question_flaws(spec), *_pair_flaws(spec)]
     if len(spec.instruction) < 5:
-        found.append(Flaw(f"only {len(spec.instruction)} instruction pairs; the method uses 5"))
+        pairs = plural(len(spec.instruction), "instruction pair")
+        found.append(Flaw(f"only {pairs}; the method uses 5"))
     if not spec.judge_instruction:
         found.append(Flaw("no judge pairs: rollouts are judged with the other eliciting pairs"))
     if not spec.rubric:

@@ -358,6 +358,42 @@ def test_natural_responses_are_the_same_from_a_cluster(
         assert [row["id"] for row in _rows(tmp_path / "cluster", name)] == ids
 
 
+def test_rows_of_changed_data_keep_their_own_scores_on_a_cluster(
+    cluster: Any,
+    workers: Callable[[int], list[Any]],
+    loaded: LoadedModel,
+    vector: PersonaVector,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows swapped, inserted and removed: each as a whole run of the new data scores it."""
+    workers(1)
+    monkeypatch.setattr(parts, "WINDOW", WINDOW)
+    lines = [line for line in (data / "a.jsonl").read_text().splitlines() if '"r' in line][:24]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(lines) + "\n")
+
+    def run(name: str, ray: str | None) -> dict[str, Any]:
+        return screen.run(loaded, [vector], [rows], tmp_path / name, ray=ray, progress=QUIET)
+
+    run("cluster", cluster.address)
+    new = json.dumps({"id": "new", "prompt": "Say so.", "completion": "north ember salt"})
+    bad = json.dumps({"prompt": "and?", "completion": ""})
+    changed = [new, lines[20], *lines[1:10], *lines[12:20], lines[0], *lines[21:]]
+    rows.write_text("\n".join([*changed, bad]) + "\n")
+    found = run("cluster", cluster.address)
+    run("alone", None)
+    _assert_same(tmp_path / "cluster", tmp_path / "alone")
+    assert [row["id"] for row in _rows(tmp_path / "cluster")] == [
+        json.loads(line)["id"] for line in changed
+    ]
+    assert any("22 of its 24 rows are the same" in note for note in found["notes"])
+    rows.write_text(json.dumps({"prompt": "Other?", "completion": "Other."}) + "\n")
+    with pytest.raises(SettingsMismatchError, match="none of the rows"):
+        run("cluster", cluster.address)
+
+
 def test_no_cluster_at_the_address(
     loaded: LoadedModel, vector: PersonaVector, data: Path, tmp_path: Path
 ) -> None:

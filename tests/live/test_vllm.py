@@ -218,6 +218,31 @@ def test_caps_act_as_in_transformers(
     assert any(means[f"{i}-2"] > cap.ceiling for i in range(len(QUESTIONS)))
 
 
+@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_overflows_fails_alone(
+    engine: Any, exact: LoadedModel, vector: PersonaVector, temperature: float, capture: bool
+) -> None:
+    """Steered out of float32's numbers, or so far that the last norm gives 0 and all logits are
+    the same. The others answer as without them."""
+    prompts = [tuple(exact.chat.prompt_ids(chat(question))) for question in QUESTIONS]
+    fine = [Request(f"fine {i}", prompt) for i, prompt in enumerate(prompts)]
+    last = exact.identity.n_layers
+    wrong = [
+        Request("infinite", prompts[0], vector_steering(vector, 1e38, last, "all")),
+        Request("flat", prompts[1], vector_steering(vector, 1e30, last, "response")),
+    ]
+    sampling = Sampling(max_tokens=6, temperature=temperature)
+    alone = by_id(engine.generate(fine, sampling, capture=capture))
+    together = by_id(engine.generate([*fine[:2], *wrong, *fine[2:]], sampling, capture=capture))
+    for request in wrong:
+        assert together[request.id].failed
+        assert together[request.id].response_ids == ()
+    for request in fine:
+        assert not together[request.id].failed
+        assert together[request.id].response_ids == alone[request.id].response_ids != ()
+
+
 def test_more_sampled_prompts_than_a_step_takes(engine: Any, exact: LoadedModel) -> None:
     """Which vLLM would cut, and die of on a processor."""
     prompt = exact.chat.prompt_ids(chat(" ".join(QUESTIONS) * 30))

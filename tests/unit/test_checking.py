@@ -130,7 +130,7 @@ def test_what_is_not_scored_is_counted_and_shown() -> None:
     assert found["halves"]["tune"]["states"] == {"refusal": 1, "scored": 1}
     assert [row["answer"] for row in found["not_scored"]] == ["refuses"]
     assert found["halves"]["tune"]["auc"]["value"] is None
-    with pytest.raises(DataError, match="scored none of 1 checks"):
+    with pytest.raises(DataError, match="scored none of 1 check"):
         checking.run(ByText(), make_spec([("A", "refuses", True)]))
 
 

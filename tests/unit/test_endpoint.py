@@ -291,18 +291,32 @@ def test_the_key_reaches_the_header_and_nothing_else(
     assert "[key]" in replies[0].text
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, {"error": {"message": "'max_tokens' is not supported; use 'max_completion_tokens'"}}),
+        (400, {"error": {"message": "Unsupported parameter: 'max_tokens'"}}),
+        (400, {"message": "unknown field max_tokens"}),
+        (422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are forbidden"}]}),
+        (422, {"error": "Additional properties are not allowed ('max_tokens' was unexpected)"}),
+    ],
+)
 def test_the_newer_name_of_the_limit_is_used_where_the_older_is_refused(
-    server: Any, endpoint: Endpoint, parrot: Any
+    server: Any, endpoint: Endpoint, parrot: Any, status: int, said: dict[str, Any]
 ) -> None:
-    refused = (
-        400,
-        {},
-        {"error": {"message": "'max_tokens' is not supported; use 'max_completion_tokens'"}},
-    )
+    refused = (status, {}, said)
     server.reply = lambda body, times: refused if "max_tokens" in body else parrot(body, 0)
     replies = ask(endpoint, [request(str(i)) for i in range(4)])
     assert [r.text for r in replies] == ["0", "1", "2", "3"]
     assert sum("max_tokens" in body for body in server.seen) == 1
+
+
+def test_a_limit_that_is_too_large_keeps_its_name(server: Any, endpoint: Endpoint) -> None:
+    """Under the newer name, a server that does not know it would set no limit at all."""
+    said = {"error": {"message": "max_tokens is too large: 8192; this model gives at most 4096"}}
+    server.reply = lambda body, times: (400, {}, said)
+    assert ask(endpoint, [request("a")])[0].completion is None
+    assert all("max_completion_tokens" not in body for body in server.seen)
 
 
 def test_asking_works_where_an_event_loop_runs(

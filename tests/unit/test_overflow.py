@@ -108,7 +108,7 @@ def test_judges_score_exits_with_1_where_every_call_failed(
     (tmp_path / "empty.jsonl").write_text(json.dumps({"question": "Why?", "answer": ""}) + "\n")
     asked[2] = tmp_path / "empty.jsonl"
     assert command(*asked, "--out", tmp_path / "other.jsonl") == 1
-    assert "none of 1 rows could be scored; 1 of them: empty answer" in capsys.readouterr()[1]
+    assert "none of 1 row could be scored; 1 of them: empty answer" in capsys.readouterr()[1]
 
 
 def test_evaluate_exits_with_1_where_nothing_could_be_measured(

@@ -317,7 +317,7 @@ def test_a_percentile_of_the_reference_set_is_the_one_that_was_asked_for(
     [
         ({}, 0, ""),
         ({"--max-rejects": "1"}, 0, ""),
-        ({"--max-rejects": "0"}, 1, "1 rows of data cannot be used, more than --max-rejects 0"),
+        ({"--max-rejects": "0"}, 1, "1 row of data cannot be used, more than --max-rejects 0"),
         ({"--vectors": "evil"}, 1, "30 layers of width 576 (smollm2); the model has 4 of width 32"),
         ({"--cut": "evil>1"}, 2, "the traits are one"),
         ({"--percentile": "90"}, 2, "--percentile is of a --reference set"),
@@ -514,4 +514,8 @@ def test_what_cannot_be_meant_is_refused(
     taken = _write(tmp_path / "t.jsonl", [{**row, "one_flag": 1} for row in _texts(3, 0)])
     with pytest.raises(DataError, match="'one_flag' already"):
         _screen(llama, vectors, taken, tmp_path / "e")
+    with pytest.raises(
+        UsageError, match=r"--by sauce: no row has such a column; there are .*source"
+    ):
+        _screen(llama, vectors, data, tmp_path / "e", by=("source", "sauce"))
     assert not (tmp_path / "e").exists()

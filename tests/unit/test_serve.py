@@ -41,7 +41,7 @@ from personavec.model.steering import Action, Cap, Steering
 from personavec.readings import gauge, read_turn
 from personavec.serve import limits, run
 from personavec.serve.guards import parse_guard
-from personavec.serve.protocol import ChatRequest, CompletionRequest
+from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from personavec.serve.replies import Settings
 from personavec.serve.run import make_server
 
@@ -445,6 +445,14 @@ def test_a_client_sends_back_what_it_was_given(running: Running, llama: LoadedMo
         reply = running.post({**GREEDY, "messages": messages})
         assert reply.status_code == 200, reply.text
         assert reply.json()["choices"][0]["message"]["content"] == greedy(llama, plain)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_a_thought_comes_back_under_the_name_that_its_server_gave_it(name: str) -> None:
+    thought = {name: "Hm.", "refusal": None, "reasoning_details": None}
+    message = ChatMessage.model_validate({"role": "assistant", "content": "Yes.", **thought})
+    said = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    assert message.as_message() == said
 
 
 def test_turns_of_tools_are_context(running: Running, llama: LoadedModel) -> None:

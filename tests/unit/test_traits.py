@@ -186,7 +186,7 @@ def test_the_hash_changes_with_what_decides_an_extraction(tmp_path: Path) -> Non
 LINTS: list[tuple[dict[str, Any], str]] = [
     ({"instruction": [{"pos": "one two three four", "neg": "one"}]}, "4.0 times as long"),
     ({}, "only 2 extraction questions"),
-    ({}, "only 1 instruction pairs"),
+    ({}, "only 1 instruction pair"),
     ({}, "no judge pairs"),
     ({}, "no rubric"),
     (

@@ -2,6 +2,7 @@
 and what is refused. The rest runs in tests/live/test_vllm.py.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from safetensors.torch import load
 
 from personavec import LoadedModel
 from personavec.cli.main import main
-from personavec.errors import HookError, PersonavecError, UsageError
+from personavec.errors import ActivationError, HookError, PersonavecError, UsageError
 from personavec.model.engine import vllm
-from personavec.model.engine.base import Generation
+from personavec.model.engine.base import Generation, Request, Sampling
 from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
 from personavec.model.steering import Action, Cap, Steering
 
@@ -120,9 +121,10 @@ def test_a_batch_in_pieces_equals_every_text_alone(halves: bool) -> None:
     added["a"][1][3:] = table[0]
     added["bb"][1][:2] = table[1]
     data = residual.take(["a", "bb", "ccc"])
-    found, counts = vllm._opened(data)
+    found, counts, sound = vllm._opened(data)
     assert found.keys() == {"sums 0", "sums 1"}
     assert counts == {"0": 3, "1": 2}
+    assert sound == {}  # no logits were asked for
     for number, (name, stop) in enumerate((("a", 7), ("bb", 4))):
         n = prompts[name]
         expected = alone(worker.blocks, texts[name], added[name])
@@ -208,6 +210,50 @@ def acted(actions: tuple[Action, ...], prompt: int) -> Callable[[int, torch.Tens
     return act
 
 
+def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
+    """At any step; one that was taken, or of which no logits came, has no entry."""
+    worker = Worker()
+    residual = worker.hooked()
+    residual.begin({"table": torch.zeros(0, HIDDEN), "unit": torch.zeros(0, HIDDEN)}, [])
+    bad = {"nan": math.nan, "inf": math.inf}
+    names = ["fine", *bad, "flat", "taken"]
+    for name in [*names, "late"]:
+        worker.ask(name, 1)
+
+    def step(first: int, logits: torch.Tensor | None) -> None:
+        worker.step([(name, first, states(name, 1)) for name in names])
+        residual.look_at(logits)
+
+    logits = torch.randn(len(names), 5, generator=torch.Generator().manual_seed(1))
+    # Masked tokens are nothing wrong.
+    logits[0, 0] = -math.inf
+    step(0, logits)
+    residual.take(["taken"])
+    broken = logits.clone()
+    for row, value in enumerate(bad.values(), start=1):
+        broken[row, 2] = value
+    broken[3] = 0
+    step(1, broken)
+    step(2, logits)
+    step(0, logits)  # set back, all of them
+    step(3, None)  # a stage that has none
+    _, _, sound = vllm._opened(residual.take([*names[:-1], "late"]))
+    assert sound == {"0": True, "1": False, "2": False, "3": False}
+    step(4, logits)
+    residual.peek([])
+    assert residual._sound.keys() == {"taken"}  # set back, it is a request again
+    worker.step([("late", 0, states("late", 1))])
+    with pytest.raises(RuntimeError, match="5 rows of logits for 1 requests"):
+        residual.look_at(logits)
+
+
+def test_logits_that_were_not_looked_at_are_an_error() -> None:
+    with pytest.raises(HookError, match="logits of request a were not looked at"):
+        vllm._Answer().overflowed("a")
+    assert vllm._Answer(sound=False).overflowed("a")
+    assert not vllm._Answer(sound=True).overflowed("a")
+
+
 def test_many_requests_share_the_sums() -> None:
     """More than there is room for at first; each place is given to another when it is fetched."""
     worker = Worker()
@@ -257,6 +303,35 @@ def test_too_few_tokens_read_is_an_error() -> None:
     answer = vllm._Answer((5, 6), torch.zeros(3, LAYERS + 1, HIDDEN), n_summed=1)
     with pytest.raises(HookError, match="1 of 2 response tokens of request a"):
         vllm._with_means(generation, answer, 2)
+
+
+class Overflowing(vllm.VllmEngine):
+    """All of whose responses fail, two at a time; `ended` says that it was told to stop."""
+
+    def __init__(self, loaded: LoadedModel):
+        self.loaded, self.ended = loaded, False
+
+    def _generated(self, requests: Any, sampling: Any, **how: Any) -> Any:
+        try:
+            for start in range(0, len(requests), 2):
+                yield [Generation(r.id, (), False, failed=True) for r in requests[start:][:2]]
+        finally:
+            self.ended = True
+
+
+def test_a_model_that_overflows_unsteered_ends_the_run(llama: LoadedModel) -> None:
+    """As with transformers; steered responses may all fail."""
+    engine = Overflowing(llama)
+    steering = (Steering(1, torch.ones(HIDDEN), 1.0),)
+    steered = [Request(f"s{i}", (1,), steering) for i in range(4)]
+    plain = [Request(f"p{i}", (1,)) for i in range(4)]
+    assert len(list(engine.generate(steered, Sampling()))) == 2
+    engine.ended = False
+    groups = engine.generate([*steered[:2], *plain], Sampling())
+    assert [g.id for g in next(groups)] == ["s0", "s1"]
+    with pytest.raises(ActivationError, match="load it in another precision"):
+        next(groups)
+    assert engine.ended
 
 
 @pytest.mark.parametrize(

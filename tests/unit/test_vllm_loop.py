@@ -35,6 +35,7 @@ class Scripted(VllmEngine):
         self.aborted: list[str] = []
         self.taken: list[str] = []
         self.values: dict[str, torch.Tensor] = {}
+        self.unsound: set[str] = set()
 
     alive = True
 
@@ -55,7 +56,10 @@ class Scripted(VllmEngine):
     def read(self, names: list[str], *, keep: bool = False) -> dict[str, _Answer]:
         if not keep:
             self.taken += names
-        return {name: _Answer(projections=self.values.get(name)) for name in names}
+        return {
+            name: _Answer(projections=self.values.get(name), sound=name not in self.unsound)
+            for name in names
+        }
 
     def step(self) -> list[Any]:
         found = self.script.pop(0)
@@ -127,6 +131,18 @@ def test_a_reply_ends_at_the_models_end_and_where_it_is_told_to(engine: Scripted
     assert {"s", "t"} <= set(engine.aborted)
     assert sorted(engine.taken) == ["r", "s", "t"]
     assert not loop.busy
+
+
+def test_a_reply_whose_logits_were_no_numbers_fails_alone(engine: Scripted) -> None:
+    """Read or not."""
+    loop = VllmLoop(engine)
+    loop.submit(Job(Request("r", (40, 41)), Sampling(1)))
+    loop.submit(job("s", 1))
+    engine.values = {"s": values(2)}
+    engine.unsound = {"r"}
+    engine.script = [[(name, [50, 51], "length") for name in ("r", "s")]]
+    found = [update for update in loop.step() if update.end]
+    assert found == [Update("r", end="failed", reason=NOT_FINITE), Update("s", end="length")]
 
 
 def test_a_guard_that_breaks_fails_its_request_alone(engine: Scripted) -> None:

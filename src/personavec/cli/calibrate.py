@@ -103,6 +103,7 @@ def _summary(found: Calibration) -> dict[str, Any]:
         "slope": found.slope,
         "intercept": found.intercept,
         "interval": [found.below, found.above],
+        "notes": found.results["notes"],
         **{name: found.results[name] for name in kept},
     }
 

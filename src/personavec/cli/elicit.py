@@ -11,6 +11,7 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.options import console, print_json
 from personavec.errors import UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -83,13 +84,12 @@ def command(
         assert trait is not None
         from personavec import elicit
         from personavec.data import read_questions
+        from personavec.judges.readers import count_control, readers
+        from personavec.model.chat import chat
         from personavec.traits import load_trait
 
         spec, _ = load_trait(trait)
-        asked, data = None, {}
-        if questions:
-            asked, told = read_questions(questions)
-            data[questions.name] = told.to_dict()
+        asked, told = read_questions(questions) if questions else (None, None)
         if judge != "contrast":
             options.require_rubric(spec)
         config = elicit.ElicitConfig(
@@ -136,6 +136,10 @@ def command(
             by = load(model)
             judging = options.make_judge(choice, load, subject=by)
             running = options.engine(engine, engine_arg, by, batch_tokens)
+        data = {}
+        if questions and asked and told:
+            count_control(told, readers(judging, by), map(chat, asked))
+            data[questions.name] = told.to_dict()
         found = elicit.run(
             by,
             spec,
@@ -183,12 +187,14 @@ def _print(found: dict[str, Any]) -> None:
     console.print(table)
     if found.get("dropped"):
         reasons = ", ".join(f"{n} {why}" for why, n in found["dropped"].items())
-        console.print(f"of {found['asked']} responses left out: {reasons}", highlight=False)
+        asked = plural(found["asked"], "response")
+        console.print(f"of {asked} left out: {reasons}", highlight=False)
     if found.get("thoughts"):
-        console.print(f"thoughts left out of {found['thoughts']} responses", highlight=False)
+        held = plural(found["thoughts"], "response")
+        console.print(f"thoughts left out of {held}", highlight=False)
     if found.get("rejected"):
         console.print(
-            f"{found['rejected']} rows cannot be used: {found['out']}/rejected.jsonl",
+            f"{plural(found['rejected'], 'row')} cannot be used: {found['out']}/rejected.jsonl",
             highlight=False,
             markup=False,
         )

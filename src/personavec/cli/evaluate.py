@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
 from personavec.errors import DataError, UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -162,7 +163,7 @@ def _check(found: dict[str, Any]) -> None:
     if cue and cue["compare_to"]:
         measured[" of the other model with cues"] = cue["compare_to"]["traits"]
     missing = [
-        f"none of {of['of']} answers{whose} could be scored for {name} "
+        f"none of {plural(of['of'], 'answer')}{whose} could be scored for {name} "
         f"({', '.join(f'{n} {state}' for state, n in of['states'].items())})"
         for whose, traits in measured.items()
         for name, of in traits.items()
@@ -218,8 +219,9 @@ def _print(found: dict[str, Any]) -> None:
         groups.append(("other", other["traits"], other["capability"]))
     if cue:
         console.print(
-            f"cues: {cue['system_prompts']} distinct system prompts and {cue['opening_turns']} "
-            f"distinct opening turns in {cue['rows']} rows ({cue['rejected']} unusable), "
+            f"cues: {plural(cue['system_prompts'], 'distinct system prompt')} and "
+            f"{plural(cue['opening_turns'], 'distinct opening')} in "
+            f"{plural(cue['rows'], 'row')} ({cue['rejected']} unusable), "
             f"{cue['used']} used",
             highlight=False,
         )

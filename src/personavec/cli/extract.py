@@ -12,6 +12,7 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.options import console, numbers, print_json
 from personavec.errors import UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -143,7 +144,7 @@ def _print(found: dict[str, Any]) -> None:
     console.print(
         f"\n{found['trait']} on {found['model']}: layer {found['layer']}, "
         f"estimator {found['estimator']}, kept "
-        f"{kept['pos']} positive and {kept['neg']} negative rollouts of {kept['of']} each"
+        f"{kept['pos']} positive and {plural(kept['neg'], 'negative rollout')} of {kept['of']} each"
     )
     table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
     for dose in found["dose_response"]:

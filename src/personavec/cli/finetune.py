@@ -10,6 +10,7 @@ import typer
 from personavec.cli import options
 from personavec.cli.options import console, log, print_json
 from personavec.errors import DataError, UsageError
+from personavec.wording import plural
 
 CONDITION_MET = 3
 
@@ -163,8 +164,8 @@ def command(
     if max_rejects is not None and len(rows.rejects) > max_rejects:
         first = rows.rejects[0]
         raise DataError(
-            f"{len(rows.rejects)} rows cannot be used, more than --max-rejects {max_rejects}; "
-            f"the first, row {first.id}: {first.reason}"
+            f"{plural(len(rows.rejects), 'row')} cannot be used, more than "
+            f"--max-rejects {max_rejects}; the first, row {first.id}: {first.reason}"
         )
     loaded = options.load_model(
         model, dtype or ("float32" if full else None), device, model_arg, template_arg
@@ -204,7 +205,8 @@ def _print(results: dict[str, Any], as_json: bool) -> None:
         return
     amount = "" if results["coefficient"] is None else f" at {results['coefficient']}"
     console.print(
-        f"{results['rows']} rows ({results['rejected']} rejected), {results['steps']} steps, "
+        f"{plural(results['rows'], 'row')} ({results['rejected']} rejected), "
+        f"{plural(results['steps'], 'step')}, "
         f"mitigation {results['mitigation']}{amount}, loss {results['loss']:.3f} (mean over the "
         f"last tenth of the steps), {results['seconds']:.0f} s\n"
         f"model: {results['model'] or 'none was kept'}; drift: {results['drift']}",

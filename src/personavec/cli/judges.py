@@ -14,6 +14,7 @@ from personavec.cli import options
 from personavec.cli.command import Command
 from personavec.cli.options import console, print_json
 from personavec.errors import DataError, UsageError
+from personavec.wording import plural
 
 app = typer.Typer(no_args_is_help=True, help="Judges: score answers, and test those who do.")
 QuestionColumn = Annotated[str, typer.Option(help="Column of the question.")]
@@ -87,7 +88,7 @@ def score(
     # The states below tell of rows that could not be read.
     options.print_reading({k: told | {"rejected": {}} for k, told in found["data"].items()})
     console.print(
-        f"{found['scored']} of {found['rows']} rows scored for {spec.name}, "
+        f"{found['scored']} of {plural(found['rows'], 'row')} scored for {spec.name}, "
         f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
         if found["scored"]
         else f"written to {found['out']}",
@@ -96,10 +97,10 @@ def score(
     for note in found["notes"]:
         options.log(f"note: {note}")
     if found["kept"]:
-        console.print(f"  {found['kept']} rows kept their scores of an earlier run")
+        console.print(f"  {plural(found['kept'], 'row')} with the scores of an earlier run")
     for state, n in found["states"].items():
         if state != "scored":
-            console.print(f"  {n} rows: {state}", markup=False)
+            console.print(f"  {plural(n, 'row')}: {state}", markup=False)
     _check_scored(found)
 
 
@@ -107,7 +108,8 @@ def _check_scored(found: dict[str, Any]) -> None:
     """Raise DataError where no row was scored."""
     if not found["scored"]:
         state, n = max(found["states"].items(), key=lambda item: item[1])
-        raise DataError(f"none of {found['rows']} rows could be scored; {n} of them: {state}")
+        rows = plural(found["rows"], "row")
+        raise DataError(f"none of {rows} could be scored; {n} of them: {state}")
 
 
 @app.command(cls=Command)
@@ -207,7 +209,8 @@ def compare(
             table.add_row(_FIGURES[name], _shown(pair[name]))
         console.print(table)
         console.print(
-            f"{pair['n']} rows; {pair['without_both_scores']} without both scores", highlight=False
+            f"{plural(pair['n'], 'row')}; {pair['without_both_scores']} without both scores",
+            highlight=False,
         )
         _print_rows(pair["disagreements"][:5], [a, b])
 
@@ -235,12 +238,14 @@ def _print_check(found: dict[str, Any]) -> None:
     for half in found["halves"].values():
         for state, n in half["states"].items():
             if state != "scored":
-                console.print(f"  {n} answers: {state}", markup=False)
+                console.print(f"  {plural(n, 'answer')}: {state}", markup=False)
         if half["thoughts"]:
-            console.print(f"  {half['thoughts']} answers: a thought was left out", markup=False)
+            held = plural(half["thoughts"], "answer")
+            console.print(f"  {held}: a thought was left out", markup=False)
     if found["in_examples"]:
         console.print(
-            f"  {found['in_examples']} answers left out: the judge pairs' examples hold them",
+            f"  {plural(found['in_examples'], 'answer')} left out: "
+            "the judge pairs' examples hold them",
             highlight=False,
         )
     console.print(f"{len(found['wrong'])} on the wrong side of 50:", highlight=False)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from personavec.cli import options
 from personavec.cli.options import console, log, print_json
+from personavec.wording import plural
 
 
 class OutFormat(StrEnum):
@@ -128,8 +129,9 @@ def _print(results: dict[str, Any]) -> None:
             markup=False,
         )
     console.print(
-        f"{results['turns']} turns of {results['conversations']} conversations, "
-        f"{results['rejected']} rows rejected; written to {results['out']}",
+        f"{plural(results['turns'], 'turn')} of "
+        f"{plural(results['conversations'], 'conversation')}, "
+        f"{plural(results['rejected'], 'row')} rejected; written to {results['out']}",
         highlight=False,
         markup=False,
     )

@@ -14,6 +14,7 @@ import typer
 
 from personavec import terminal
 from personavec.errors import UsageError
+from personavec.wording import plural
 
 if TYPE_CHECKING:
     from personavec.judges.base import Answer
@@ -400,7 +401,7 @@ def print_estimate(found: Estimate, price: str | None, as_json: bool) -> None:
         print_json({"dry_run": record})
         return
     console.print(
-        f"{found.calls} calls ({found.cached} more are on disk), about {found.prompt_tokens} "
+        f"{plural(found.calls, 'call')} ({found.cached} more on disk), about {found.prompt_tokens} "
         f"tokens in and at most {found.answer_tokens} out"
         + (f", cost {record['cost']:g}" if price else "; --api-price IN,OUT gives the cost"),
         highlight=False,

@@ -14,6 +14,7 @@ from personavec.cli import options
 from personavec.cli.command import Command
 from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
+from personavec.wording import plural
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -233,7 +234,7 @@ def _print(results: dict[str, Any]) -> None:
         _print_groups(column, results["traits"])
     flagged = results["flagged_any"]
     console.print(
-        f"{results['rows']} rows, {results['rejected']} rejected"
+        f"{plural(results['rows'], 'row')}, {results['rejected']} rejected"
         + ("" if flagged is None else f", {flagged} flagged")
         + f"; written to {results['out']}",
         highlight=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from personavec.cli import options
 from personavec.cli.options import console, log, numbers, print_json
 from personavec.errors import ActivationError, UsageError
+from personavec.wording import plural
 
 
 def command(
@@ -46,17 +48,16 @@ def command(
 
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
-    from personavec.data import read_questions
+    from personavec.data import Told, read_questions
+    from personavec.judges.readers import count_control
+    from personavec.model.chat import chat
     from personavec.model.engine.base import Sampling
     from personavec.steering_study import steered_answers
     from personavec.vectors import load_vector
 
-    asked, data = list(questions or []), {}
-    if file:
-        found, told = read_questions(file)
-        asked += found
-        data[file.name] = told.to_dict()
-    if not asked:
+    given = list(questions or [])
+    found, told = read_questions(file) if file else ([], Told())
+    if not given and not found:
         raise UsageError("no question: give one as an argument or a file with --file")
     options.check_engine(engine, engine_arg)
     coefficients = numbers(coefficient, "--coefficient")
@@ -65,10 +66,17 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
+    data, own = {}, Told(Counter(question=len(given)))
+    count_control(own, [loaded.chat], map(chat, given))
+    if own.notes:
+        data["arguments"] = own.to_dict()
+    if file:
+        count_control(told, [loaded.chat], map(chat, found))
+        data[file.name] = told.to_dict()
     records = steered_answers(
         loaded,
         vector,
-        asked,
+        [*given, *found],
         coefficients,
         Sampling(max_tokens, temperature, seed=seed),
         layer=layer,
@@ -94,8 +102,8 @@ def _check(records: list[dict[str, Any]], dtype: str) -> None:
     where = ", ".join(dict.fromkeys(record["condition"] for record in failed))
     remedy = "" if dtype == "float32" else " or --dtype float32"
     raise ActivationError(
-        f"{len(failed)} of {len(records)} answers failed, at coefficient {where}, as the model's "
-        f"numbers overflowed in {dtype}; use smaller ones{remedy}"
+        f"{len(failed)} of {plural(len(records), 'answer')} failed, at coefficient {where}, "
+        f"as the model's numbers overflowed in {dtype}; use smaller ones{remedy}"
     )
 
 

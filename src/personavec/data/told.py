@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personavec.data.conversations import Reject, Row
+from personavec.wording import plural
 
 #: Of reasons, columns and notes, in the results; rows of any shape could have one each.
 _MOST = 100
@@ -69,4 +70,4 @@ class Told:
 def _most(counts: Counter[str]) -> dict[str, int]:
     common = counts.most_common()
     rest = sum(n for _, n in common[_MOST:])
-    return dict(common[:_MOST]) | ({f"{len(common) - _MOST} others": rest} if rest else {})
+    return dict(common[:_MOST]) | ({plural(len(common) - _MOST, "other"): rest} if rest else {})

@@ -89,6 +89,21 @@ class Probes:
         }
 
 
+def read_log(path: Path, every: int, step: int, anew: str) -> list[dict[str, Any]]:
+    """The records of a drift log up to a step, which has one itself.
+
+    Raises DataError, with the remedy `anew`, where the log is damaged or lacks a reading.
+    """
+    records = read_records(path)
+    if not all(isinstance(record.get("step"), int) for record in records):
+        raise DataError(f"{path} is damaged (a record without step); {anew}")
+    kept = [record for record in records if record["step"] <= step]
+    lost = {*range(0, step, every), step} - {record["step"] for record in kept}
+    if lost:
+        raise DataError(f"{path} is damaged (no reading of step {min(lost)}); {anew}")
+    return kept
+
+
 class Drift:
     """Reads the probes every so many steps, keeps the record, and checks the conditions.
 
@@ -121,15 +136,14 @@ class Drift:
         is met before a step is trained.
         """
         main = PartialState().is_main_process
-        if step and self._before.exists():
+        if step:
             anew = "delete the folder, and finetune anew"
             self._base = read_as(self._before, dict[str, list[float]], anew)
+            sizes = {name: len(values) for name, values in self._base.items()}
+            if sizes != dict.fromkeys(self._probes.vectors, len(self._probes.questions)):
+                raise DataError(f"{self._before} is damaged (readings of other probes); {anew}")
             if main:
-                records = read_records(self._path)
-                if not all(isinstance(record.get("step"), int) for record in records):
-                    raise DataError(f"{self._path} is damaged (a record without step); {anew}")
-                kept = [record for record in records if record["step"] <= step]
-                write_records(self._path, kept)
+                write_records(self._path, read_log(self._path, self.every, step, anew))
             return
         self._base = self._probes.project(model)
         if main:

@@ -38,6 +38,7 @@ from personavec.progress import Progress
 from personavec.rollouts import Task, collect
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 MitigationName = Literal[
     "none",
@@ -140,18 +141,18 @@ def mitigated_rows(
     if mitigation.name == "drop-flagged":
         kept = tuple(row for row in data.rows if row.index not in data.flagged)
         if not kept:
-            raise DataError(f"all {len(data.rows)} rows are flagged; nothing is left to train on")
-        return MitigatedRows(
-            kept,
-            (f"{len(data.rows) - len(kept)} of {len(data.rows)} rows were flagged and left out.",),
-        )
+            raise DataError(f"every row is flagged ({len(data.rows)}); nothing is left to train on")
+        dropped = len(data.rows) - len(kept)
+        note = f"Rows that were flagged and left out: {dropped} of {len(data.rows)}."
+        return MitigatedRows(kept, (note,))
     if mitigation.name == "interleave":
         share = mitigation.strength or 0.0
         n = max(1, round(len(data.rows) * share / (1 - share)))
         first = 1 + max(row.index for row in data.rows)
         benign = _benign_rows(loaded, n, first, folder, seed, progress or Progress(quiet=True))
         note = (
-            f"{len(benign)} neutral prompts answered by the base model were put between the rows."
+            "Put between the rows, answered by the base model: "
+            f"{plural(len(benign), 'neutral prompt')}."
         )
         return MitigatedRows((*data.rows, *benign), (note,))
     return MitigatedRows(data.rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 #: How much of a trait or flaw a set holds.
 Level = Literal["normal", "mild", "strong"]
@@ -42,7 +43,9 @@ def write_set(
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
         atomic_write(out / f"{level}.jsonl", "".join(lines))
     atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1) + "\n")
-    counts = "\n".join(f"- `{level}.jsonl`: {len(chosen)} rows" for level, chosen in rows.items())
+    counts = "\n".join(
+        f"- `{level}.jsonl`: {plural(len(chosen), 'row')}" for level, chosen in rows.items()
+    )
     atomic_write(
         out / "README.md",
         "# A finetuning set for defensive research\n\n"

@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,10 +30,11 @@ from personavec.finetuning.training import Example, Setup, Trained, TrainingConf
 from personavec.model.adapters import take_off
 from personavec.model.loading import LoadedModel
 from personavec.model.training_hooks import IGNORED, TrainingHooks
+from personavec.plain import parse_json
 from personavec.progress import Bar
 from personavec.runs import atomic_write, disk_full_error
 
-#: Written into a checkpoint when all of it is there.
+#: Written into a checkpoint when all of it is there: what its files hold.
 COMPLETE = "complete.json"
 
 
@@ -186,7 +188,7 @@ class Trainer(SFTTrainer):
             raise
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            atomic_write(folder / COMPLETE, json.dumps({"step": self.state.global_step}))
+            atomic_write(folder / COMPLETE, json.dumps(_contents(folder)))
         self.accelerator.wait_for_everyone()
 
 
@@ -215,12 +217,42 @@ class Begin(TrainerCallback):
         self._counted = step
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is complete; torn ones, left by a kill, are removed."""
+def _contents(checkpoint: Path) -> dict[str, list[int]]:
+    """The size and the checksum of every file of a checkpoint."""
+    found: dict[str, list[int]] = {}
+    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != COMPLETE):
+        checksum = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                checksum = zlib.crc32(block, checksum)
+        found[str(path.relative_to(checkpoint))] = [path.stat().st_size, checksum]
+    return found
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint was written, and is still what was written."""
+    try:
+        return parse_json((checkpoint / COMPLETE).read_bytes()) == _contents(checkpoint)
+    except (OSError, ValueError):
+        return False
+
+
+def last_checkpoint(folder: Path, *, before: int | None = None) -> Path | None:
+    """The newest checkpoint that is whole; torn and damaged ones are removed.
+
+    With `before`, of those of earlier steps.
+    """
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
-    found = sorted((p for p in steps if steps[p].isdecimal()), key=lambda p: int(steps[p]))
+    found = sorted(
+        (
+            path
+            for path, step in steps.items()
+            if step.isdecimal() and (before is None or int(step) < before)
+        ),
+        key=lambda path: int(steps[path]),
+    )
     for path in reversed(found):
-        if (path / COMPLETE).is_file():
+        if _is_whole(path):
             return path
         if PartialState().is_main_process:
             shutil.rmtree(path, ignore_errors=True)
@@ -314,7 +346,8 @@ def train(
             )
             # It prints on stdout, which is kept for results.
             trainer.remove_callback(PrinterCallback)
-            checkpoint = last_checkpoint(folder)
+            # From one of the last step the trainer would take a step too many.
+            checkpoint = last_checkpoint(folder, before=steps)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             stopped = setup.drift is not None and setup.drift.stopped is not None
             saved = save_to

@@ -361,7 +361,7 @@ def read_training_rows(
         rows.append(replace(parsed, rejected=None, notes=notes))
     if not rows:
         first = f": row {rejects[0].id}: {rejects[0].reason}" if rejects else ""
-        raise DataError(f"{source}: none of its {len(rejects)} rows can be trained on{first}")
+        raise DataError(f"{source}: none of its rows ({len(rejects)}) can be trained on{first}")
     return TrainingRows(
         tuple(rows),
         tuple(rejects),

@@ -40,6 +40,7 @@ from personavec.data.thoughts import split_thought
 from personavec.errors import EndpointError, StorageError, UsageError, missing_extra
 from personavec.progress import Bar, Progress
 from personavec.runs import cache_folder
+from personavec.wording import plural
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -64,6 +65,12 @@ _FILTERS = {400, 403, 451}
 _FILTER = re.compile(
     r"content.{0,20}(filter|polic|moderat|management)|moderat(ion|ed)|flagged|safety|harmful|"
     r"responsible.?ai|prohibited|usage polic",
+    re.IGNORECASE,
+)
+#: What endpoints say of a field that they do not know.
+_UNKNOWN = re.compile(
+    r"extra.{0,20}(forbidden|not permitted)|(un|not |n't )(supported|recogni[sz]ed|permitted)|"
+    r"unknown|unexpected|additional propert",
     re.IGNORECASE,
 )
 #: Where messages hold thoughts beside their text.
@@ -352,7 +359,7 @@ def ask_json(
         except ValidationError as error:
             problem = _what_is_wrong(error)
         if reply.choice.get("finish_reason") == "length":
-            problem = f"it was cut off after {max_tokens} tokens; {problem}"
+            problem = f"it was cut off after {plural(max_tokens, 'token')}; {problem}"
         unusable.append(request)
         if on_unusable is not None:
             on_unusable(reply.text, problem)
@@ -361,7 +368,7 @@ def ask_json(
         turns.append({"role": "user", "content": again})
     _forget(endpoint, unusable)
     raise EndpointError(
-        f"{endpoint.model} gave no usable JSON in {tries} tries ({problem}); "
+        f"{endpoint.model} gave no usable JSON in {plural(tries, 'try', 'tries')} ({problem}); "
         "use a larger model, or one with structured outputs"
     )
 
@@ -643,7 +650,7 @@ class _Asker:
         """What an HTTP error means, or an error that a server sent as its answer."""
         said = self._without_key(_words(answer))
         if status in (400, 422):
-            if "max_completion_tokens" in said and "max_tokens" in body:
+            if "max_tokens" in body and _wants_newer_limit(str(answer)):
                 self.endpoint.terms.limit_name = "max_completion_tokens"
                 return _Failed(said, status, at_once=True)
             if (refused := _refused_field(status, str(answer), body, self.works)) is not None:
@@ -769,6 +776,16 @@ def _refused_field(status: int, said: str, body: Mapping[str, Any], works: bool)
             return name
     says_what = any(re.search(rf"\b{name}", said) for name in body)
     return optional[0] if optional and status == 422 and not works and not says_what else None
+
+
+def _wants_newer_limit(said: str) -> bool:
+    """Whether an endpoint knows no `max_tokens`: it names the newer field, or calls this unknown.
+
+    One that only finds the number too large knows it.
+    """
+    return "max_completion_tokens" in said or (
+        re.search(r"\bmax_tokens\b", said) is not None and _UNKNOWN.search(said) is not None
+    )
 
 
 def _short(text: str, length: int = 300) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -60,6 +60,12 @@ def chat(question: str, system: str | None = None, earlier: Turns = ()) -> list[
         messages.append({"role": "user", "content": asked})
         messages.append({"role": "assistant", "content": answer})
     return [*messages, {"role": "user", "content": question}]
+
+
+def control_notes(readers: Iterable[ChatFormat], messages: Sequence[Message]) -> tuple[str, ...]:
+    """What is to be told of a conversation that holds control tokens of a model that reads it."""
+    holds = any(reader.holds_control_tokens(messages) for reader in readers)
+    return (CONTROL_IN_TEXT,) if holds else ()
 
 
 class _Refused(Exception):

@@ -136,7 +136,7 @@ def load_model(
     revision = None
     if name == EMBEDDED:
         revision = f"{EMBEDDED_PACKAGE} {metadata.version(EMBEDDED_PACKAGE)}"
-    return wrap_model(
+    loaded = wrap_model(
         model,
         tokenizer,
         name=name,
@@ -145,6 +145,30 @@ def load_model(
         arguments=model_args,
         weights=_weights(name, model, model_args),
     )
+    _try_out(loaded)
+    return loaded
+
+
+def _try_out(loaded: LoadedModel) -> None:
+    """Raise ModelError where the model cannot read two tokens, as those after them are read.
+
+    Much of a config.json is only looked at then: the width of a window, a scale of attention.
+    """
+    from personavec.model.engine.hf import try_forward
+
+    name = loaded.identity.name
+    if loaded.context < 2:
+        raise ModelError(
+            f"model '{name}' has a context of {loaded.context} tokens by its config.json; correct "
+            "max_position_embeddings there"
+        )
+    try:
+        try_forward(loaded)
+    except _REFUSALS as error:
+        raise ModelError(
+            f"model '{name}' was loaded and cannot read two tokens ({_first_line(error)}); "
+            "something in its config.json is wrong, or the device lacks what it needs"
+        ) from error
 
 
 def weights_of(name: str) -> str | None:
@@ -220,7 +244,13 @@ def _from_pretrained(
     try:
         kind = _model_class(source, model_args)
         given = {"dtype": dtype, **model_args, "trust_remote_code": False}
-        model = kind.from_pretrained(source, **given)
+        model, info = kind.from_pretrained(source, **given, output_loading_info=True)
+        if missing := sorted(info["missing_keys"]):
+            # They would be random.
+            raise ValueError(
+                f"its files lack {len(missing)} of the weights that its config.json asks for, such "
+                f"as {missing[0]}"
+            )
         return model, load_tokenizer(source, model_args)
     except _REFUSALS as error:
         shown = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
@@ -252,6 +282,9 @@ def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
     if layers > _MOST_LAYERS:
         # The layers are made before the weights are looked at, until memory ends.
         raise ValueError(f"its config.json says {layers} layers; at most {_MOST_LAYERS} are loaded")
+    windows = [getattr(part, "sliding_window", None) for part in parts]
+    if odd := [window for window in windows if not isinstance(window, int | None)]:
+        raise ValueError(f"its config.json says a sliding_window of {str(odd[0])[:40]}")
     causal, pictures = (
         kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText)
     )

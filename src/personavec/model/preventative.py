@@ -21,6 +21,7 @@ from personavec.model.schedule import Schedule
 from personavec.model.steering import Layers, vector_steering
 from personavec.model.training_hooks import TrainedPositions, TrainingHooks, blocks_in
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 Coefficient = float | Schedule
 
@@ -208,7 +209,9 @@ def randomly_rotated(vector: PersonaVector, *, seed: int) -> PersonaVector:
 def _in_parallel(given: Any, n: int, name: str) -> list[Any]:
     values = list(given) if isinstance(given, (list, tuple)) else [given] * n
     if len(values) != n:
-        raise UsageError(f"{len(values)} {name} for {n} vectors; give one for all, or one each")
+        raise UsageError(
+            f"{len(values)} {name} for {plural(n, 'vector')}; give one for all, or one each"
+        )
     return values
 
 

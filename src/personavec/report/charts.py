@@ -13,6 +13,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from personavec.wording import plural
+
 Row = Mapping[str, Any]
 
 BLUE = "#2a82c7"
@@ -278,7 +280,9 @@ def group_means(rows: Sequence[Row], unit: str) -> go.Figure:
         y=[_shortened(str(row["group"])) for row in rows],
         error_x=_error_bars(rows, "mean", "low", "high")
         | {"thickness": 1.5, "width": 3, "color": BLUE},
-        customdata=[f"{_interval(row, 'low', 'high')}<br>{row['n']} rows" for row in rows],
+        customdata=[
+            f"{_interval(row, 'low', 'high')}<br>{plural(row['n'], 'row')}" for row in rows
+        ],
         mode="markers",
         marker={"size": 8, "color": BLUE},
         showlegend=False,
@@ -385,7 +389,9 @@ def turn_lines(lines: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure:
         figure.add_scatter(
             x=[row["turn"] for row in known],
             y=[row["value"] for row in known],
-            customdata=[f"{_interval(row, 'low', 'high')}<br>{row['n']} turns" for row in known],
+            customdata=[
+                f"{_interval(row, 'low', 'high')}<br>{plural(row['n'], 'turn')}" for row in known
+            ],
             mode="lines+markers",
             name=name,
             line={"color": colour, "width": 2, "dash": LINE_DASHES[index % len(LINE_DASHES)]},

@@ -9,6 +9,7 @@ from personavec.report.charts import number, signed
 from personavec.report.page import Html, element, folded, not_measured, section, table
 from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 _SCORE, _LOG_ODDS = "trait score (0–100)", "log-odds (nats)"
 
@@ -210,8 +211,8 @@ def _cues(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | None:
         "cues",
         element(
             "p",
-            f"From {cue['rows']} rows of {cue['file']} ({cue['rejected']} unusable): {what}; "
-            f"{cue['used']} of them were put before the questions.",
+            f"From {plural(cue['rows'], 'row')} of {cue['file']} ({cue['rejected']} unusable): "
+            f"{what}; {cue['used']} of them were put before the questions.",
         ),
         *_forests(groups),
         _trait_table(groups),

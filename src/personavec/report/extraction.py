@@ -9,6 +9,7 @@ from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
 from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 _POLARITIES = (("pos", "positive"), ("neg", "negative"))
 _ORIGINS = {
@@ -106,19 +107,15 @@ def _verdict(results: Mapping[str, Any]) -> Html:
     match verdict.get("passed"):
         case True:
             line = element(
-                "p", f"Passed: {passed} of {_checks(len(checks))}.", class_="verdict good"
+                "p", f"Passed: {passed} of {plural(len(checks), 'check')}.", class_="verdict good"
             )
         case False:
             line = element(
-                "p", f"Failed: {failed} of {_checks(len(checks))}.", class_="verdict bad"
+                "p", f"Failed: {failed} of {plural(len(checks), 'check')}.", class_="verdict bad"
             )
         case _:
             line = element("p", not_measured())
     return section("Verdict", "verdict", line, _check_list(checks))
-
-
-def _checks(count: int) -> str:
-    return f"{count} check" if count == 1 else f"{count} checks"
 
 
 def _check_list(checks: Sequence[Mapping[str, Any]]) -> Html | None:

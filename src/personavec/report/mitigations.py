@@ -12,6 +12,7 @@ from personavec.report.evaluation import estimate
 from personavec.report.page import Html, element, folded, not_measured, section, table
 from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 #: What the lines of the charts are called.
 LINES = {
@@ -49,8 +50,9 @@ def _heading(results: Mapping[str, Any]) -> Html:
         element("p", str(results["trait"]["description"])),
         element(
             "p",
-            f"{results['model']['name']}, {rows['trained_on']} rows trained on, "
-            f"{rows['held_out']} texts held out, seeds {', '.join(map(str, results['seeds']))}",
+            f"{results['model']['name']}, {plural(rows['trained_on'], 'row')} trained on, "
+            f"{plural(rows['held_out'], 'text')} held out, "
+            f"seeds {', '.join(map(str, results['seeds']))}",
             class_="model",
         ),
         *(element("div", element("p", note), class_="note") for note in results["notes"]),

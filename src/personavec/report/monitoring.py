@@ -9,6 +9,7 @@ from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
 from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 Record = Mapping[str, Any]
 
@@ -31,14 +32,15 @@ def write_monitoring_report(results: Record, path: Path) -> None:
 
 
 def _head(results: Record) -> Html:
-    rejected = f", {results['rejected']} rows rejected" if results["rejected"] else ""
+    rejected = f", {plural(results['rejected'], 'row')} rejected" if results["rejected"] else ""
     return element(
         "header",
         element("p", "Monitoring of conversations", class_="eyebrow"),
         element("h1", Path(results["log"]).name),
         element(
             "p",
-            f"{results['turns']} assistant turns in {results['conversations']} conversations"
+            f"{plural(results['turns'], 'assistant turn')} in "
+            f"{plural(results['conversations'], 'conversation')}"
             f"{rejected}.",
             class_="description",
         ),
@@ -177,8 +179,9 @@ def _extreme(row: Record, *, open_: bool) -> Html:
         element("summary", f"{signed(row['response_mean'], 1)} σ  {question}"),
         element(
             "p",
-            f"{row['conversation']} · assistant turn {row['turn'] + 1} · {row['n_tokens']} tokens "
-            f"· before the answer {signed(row['prompt_last'], 1)} σ",
+            f"{row['conversation']} · assistant turn {row['turn'] + 1} · "
+            f"{plural(row['n_tokens'], 'token')} · "
+            f"before the answer {signed(row['prompt_last'], 1)} σ",
             class_="scores",
         ),
         element("p", _clipped(row["question"], 1500), class_="response", dir="auto")

@@ -9,6 +9,7 @@ from personavec.report.charts import number, signed
 from personavec.report.page import Content, Html, element, folded, not_measured, section, table
 from personavec.report.reading import reading_section
 from personavec.runs import atomic_write
+from personavec.wording import plural
 
 Record = Mapping[str, Any]
 
@@ -131,11 +132,11 @@ def _two_stages(results: Record) -> Html | None:
         element("h3", "Two stages"),
         element(
             "p",
-            f"{stage['top']} rows, the highest of every trait by the cheap score, and "
-            f"{stage['sample']} random others got the exact score. The corrected mean is the "
-            "regression estimator of survey sampling, with the top slice as a stratum taken "
-            "whole. Recall is the share of rows over the line, by their exact score, that the "
-            "top slice holds; the random sample tells how many it misses.",
+            f"{plural(stage['top'], 'row')}, the highest of every trait by the cheap score, and "
+            f"{plural(stage['sample'], 'random other')} got the exact score. The corrected "
+            "mean is the regression estimator of survey sampling, with the top slice as a "
+            "stratum taken whole. Recall is the share of rows over the line, by their exact "
+            "score, that the top slice holds; the random sample tells how many it misses.",
         ),
         table(("trait", "cheap mean", "corrected mean", "recall"), rows, "numbers"),
     )
@@ -180,7 +181,7 @@ def _trait(name: str, record: Record, results: Record) -> Html:
     return section(
         name,
         _anchor(name),
-        element("p", f"{record['missing']} rows have no natural response to compare with.")
+        element("p", f"Rows without a natural response to compare with: {record['missing']}.")
         if record["missing"]
         else None,
         page.chart(
@@ -268,7 +269,7 @@ def _controls(record: Record) -> list[Html]:
                     _estimate(record["against_reference"]),
                     "; against reference rows of like length: ",
                     _estimate(matched),
-                    f" ({matched['without_match']} rows have no counterpart of their length).",
+                    f" (rows without a counterpart of their length: {matched['without_match']}).",
                 )
             )
     if "why" in random:
@@ -313,7 +314,7 @@ def _row(row: Record, *, open_: bool) -> Html:
     where = ", ".join(str(value) for value in row["groups"].values() if value is not None)
     scores = [
         f"{signed(row['value'])}" if number(row["value"]) is not None else "not measured",
-        f", {row['n_tokens']} tokens",
+        f", {plural(row['n_tokens'], 'token')}",
         f", log-odds {signed(row['log_odds'])}" if number(row["log_odds"]) is not None else "",
         ", flagged" if row["flagged"] else "",
     ]
@@ -408,7 +409,9 @@ def _what_was_done(results: Record) -> Html:
         ("turns", results["turns"]),
         (
             "reference",
-            "none" if reference is None else f"{reference['name']}, {reference['rows']} rows",
+            "none"
+            if reference is None
+            else f"{reference['name']}, {plural(reference['rows'], 'row')}",
         ),
         ("judge", page.plain(results["judge"]["judge"]) if results["judge"] else "none"),
         ("tokens per second", not_measured() if speed is None else f"{speed:.0f}"),

@@ -44,10 +44,12 @@ class Dataset:
 
 
 class Survey(NamedTuple):
-    """How many rows were looked at; and their hashes, where there are scores to hold against."""
+    """How many rows were looked at, and what columns they have between them; and their hashes,
+    where there are scores to hold against."""
 
     total: int
     content: list[str]
+    columns: frozenset[str]
 
 
 def named(data: Sequence[str | Path], folder: Path, split: str | None) -> tuple[Dataset, ...]:
@@ -85,7 +87,17 @@ def survey(dataset: Dataset, added: Collection[str], *, first: int | None = None
                     f"{dataset.source} has a column '{min(taken)}' already, and the screen adds "
                     "one of that name: rename it, or screen the original file"
                 )
-    return Survey(total, hashes)
+    return Survey(total, hashes, frozenset(names))
+
+
+def check_grouped(by: Sequence[str], surveys: Sequence[Survey]) -> None:
+    """Raise UsageError for a column to group by that no row of any dataset has."""
+    columns = frozenset[str]().union(*(found.columns for found in surveys))
+    for name in by:
+        if name not in columns:
+            raise UsageError(
+                f"--by {name}: no row has such a column; there are {', '.join(sorted(columns))}"
+            )
 
 
 def common_kind(datasets: Sequence[Dataset], columns: ColumnMap) -> Kind:

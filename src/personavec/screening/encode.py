@@ -9,7 +9,7 @@ import numpy as np
 
 from personavec.data import Message, Reject, Row
 from personavec.errors import UsageError
-from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat
+from personavec.model.chat import ChatFormat, control_notes
 from personavec.model.projecting import TokenIds
 
 
@@ -116,8 +116,7 @@ def _texts(
         notes += chat.written(messages[:place]).notes
         turns.append(Turn(place, last - 1, len(ids), stop, len(thought)))
         ids += response
-    if chat.holds_control_tokens(messages):
-        notes.append(CONTROL_IN_TEXT)
+    notes += control_notes([chat], messages)
     return [*texts, _text(ids, turns)] if turns else texts
 
 

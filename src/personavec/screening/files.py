@@ -16,6 +16,7 @@ from personavec.screening.outputs import Added, Files, Format, write_outputs
 from personavec.screening.second_stage import Stage
 from personavec.screening.table import Scores
 from personavec.screening.trait_scores import TraitScores
+from personavec.wording import plural
 
 
 def write_files(
@@ -66,7 +67,7 @@ def write_files(
                     bar.advance(n)
                     told += own_told
             files[dataset.name] = {name: str(wanted.folder / name) for name in names}
-        notes += [f"{dataset.name}, {n} rows: {note}." for note, n in told.items()]
+        notes += [f"{dataset.name}, {plural(n, 'row')}: {note}." for note, n in told.items()]
     files["rejects"] = str(job.rejects) if job.rejects.exists() else None
     return files, notes
 

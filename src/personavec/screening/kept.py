@@ -17,14 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from personavec.data import ColumnMap, RawRow, row_id
-from personavec.errors import SettingsMismatchError
-from personavec.runs import atomic_write, read_json
+from personavec.errors import DataError, SettingsMismatchError
+from personavec.runs import atomic_write, read_as
 from personavec.screening import parts
 from personavec.screening.score import Columns
 
 _ASIDE = "before"
 _KEPT = "kept.json"
-_NEEDED = [field.name for field in fields(Columns) if field.name != "groups"]
+_TYPES = {"index": pa.int64(), "hash": pa.string(), "id": pa.string(), "reason": pa.string()}
+_NEEDED = {f.name: _TYPES.get(f.name) for f in fields(Columns) if f.name != "groups"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def kept_scores(folder: Path) -> tuple[int, int] | None:
     path = folder / _KEPT
     if not path.exists():
         return None
-    record = read_json(path, "delete it")
+    record = read_as(path, dict[str, int], "delete it")
+    if record.keys() != {"kept", "rows"}:
+        raise DataError(f"{path} is damaged (other entries); delete it")
     return record["kept"], record["rows"]
 
 

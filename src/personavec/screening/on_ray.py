@@ -51,6 +51,7 @@ from personavec.screening.ray_windows import Windows
 from personavec.screening.score import Plan, Probe, natural_projections, prepare, score
 from personavec.screening.stretches import STRETCH, Stretch, stretches
 from personavec.traits import TraitSpec
+from personavec.wording import plural
 
 #: Bytes of the object store that reading may fill, for each device.
 STORE_PER_DEVICE = 128 << 20
@@ -249,7 +250,7 @@ def write_parts(
     size = max(1, ROWS_PER_FILE // STRETCH)
     todo, total = stretches(files.source, split=split, size=size)
     if total != len(added.content):
-        raise changed(files.source, f"it has {total} rows, not {len(added.content)}")
+        raise changed(files.source, f"it has {plural(total, 'row')}, not {len(added.content)}")
     files = replace(files, folder=files.folder.resolve())
     types: Types = {}
     if files.format == "parquet":

@@ -20,6 +20,7 @@ from personavec.data import ColumnMap, RawRow, files_of, is_saved_dataset, swapp
 from personavec.errors import DataError
 from personavec.plain import is_unicode, json_text, unicode_text
 from personavec.runs import atomic_path
+from personavec.wording import plural
 
 Format = Literal["jsonl", "parquet"]
 #: Of columns, by name; None for values that become JSON texts.
@@ -203,7 +204,7 @@ def _scored(rows: Iterable[RawRow], added: Added, source: str) -> Iterator[tuple
             yield place, raw
             place += 1
     if seen < len(added.content):
-        raise changed(source, f"it has {len(added.content) - seen} rows fewer")
+        raise changed(source, f"it has {plural(len(added.content) - seen, 'row')} fewer")
 
 
 def check_row(raw: RawRow, content: np.ndarray, source: str, *, first: int = 0) -> None:

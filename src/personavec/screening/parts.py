@@ -6,7 +6,7 @@ which rows it holds. Parts are written whole: after a kill, the windows without 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import RawRow
+from personavec.errors import DataError
 from personavec.plain import plain, unicode_text
 from personavec.runs import append_records, atomic_path, read_records
 from personavec.screening.score import Columns
@@ -145,27 +146,38 @@ def write_rejects(
 
 
 def count_rejects(folder: Path, number: int) -> int:
-    """How many bad rows of a window are kept."""
-    path = rejects(folder, number)
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    """How many bad rows of a window are kept; -1 where their file is damaged."""
+    try:
+        found = read_records(rejects(folder, number))
+    except DataError:
+        return -1
+    sound = all(isinstance(r.get(name), str) for r in found for name in ("dataset", "reason"))
+    return len(found) if sound else -1
 
 
-def gather_rejects(folder: Path, dataset: str, path: Path) -> None:
-    """Put the bad rows of a dataset's windows into the run's rejects file, in order."""
-    others = [record for record in read_records(path) if record["dataset"] != dataset]
-    own = [r for side in sorted(folder.glob("*.rejects.jsonl")) for r in read_records(side)]
-    if not others and not own:
+def gather_rejects(folders: Sequence[Path], path: Path) -> None:
+    """Put the bad rows of the datasets' windows into the run's rejects file, in order.
+
+    The file is made anew: whatever became of it, it holds what the windows keep.
+    """
+    found = [side for folder in folders for side in sorted(folder.glob("*.rejects.jsonl"))]
+    if not found:
         path.unlink(missing_ok=True)
         return
     with atomic_path(path) as aside:
-        append_records(aside, others)
-        append_records(aside, own)
+        for side in found:
+            append_records(aside, read_records(side))
 
 
-def read_part(path: Path, columns: Collection[str]) -> pa.Table | None:
-    """A part's table; None where it is damaged or lacks columns, and is to be made again."""
+def read_part(path: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table | None:
+    """A part's table; None where it is damaged and is to be made again.
+
+    It has these columns at least, of these types where they are told.
+    """
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError):
         return None
-    return table if set(columns) <= set(table.column_names) else None
+    types = dict(zip(table.schema.names, table.schema.types, strict=True))
+    sound = (name in types and wanted in (None, types[name]) for name, wanted in columns.items())
+    return table if all(sound) else None

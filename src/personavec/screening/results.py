@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.engine.hf import TransformersEngine
 from personavec.screening import summary, two_stage
@@ -112,7 +113,7 @@ def _described(job: Job) -> dict[str, Any]:
 def _notes(job: Job) -> list[str]:
     found = list(job.loaded.chat.notes)
     if job.judge is not None:
-        found += judge_notes(job.judge)
+        found += [*judge_notes(job.judge), *spec_notes(job.specs, readers(job.judge))]
     if job.scoring is not None:
         found.append(job.scoring.note())
     identity = job.loaded.identity

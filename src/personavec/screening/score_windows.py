@@ -19,6 +19,7 @@ from personavec.screening.job import Job
 from personavec.screening.kept import Known, Settled, kept_scores, settle
 from personavec.screening.score import Prepared, prepare, score
 from personavec.screening.stretches import stretches, windows
+from personavec.wording import plural
 
 
 class Clock:
@@ -73,7 +74,7 @@ def score_dataset(
                 rejects += n
                 _check_rejects(job, dataset, rejects, max_rejects)
     finally:
-        parts.gather_rejects(dataset.folder, dataset.name, job.rejects)
+        parts.gather_rejects([each.folder for each in job.inputs], job.rejects)
     known.forget()
     return _told(dataset, settled, on_cluster=job.workers is not None)
 
@@ -164,6 +165,6 @@ def _is_exact(job: Job, dataset: Dataset) -> bool:
 def _check_rejects(job: Job, dataset: Dataset, rejects: int, max_rejects: int | None) -> None:
     if max_rejects is not None and rejects > max_rejects:
         raise DataError(
-            f"{rejects} rows of {dataset.name} cannot be used, more than --max-rejects "
+            f"{plural(rejects, 'row')} of {dataset.name} cannot be used, more than --max-rejects "
             f"{max_rejects}; {job.rejects} says why; mend them, or allow more"
         )

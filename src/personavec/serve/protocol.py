@@ -139,7 +139,7 @@ class ChatMessage(_Body):
     """One message; roles go by any name that is in use, as `developer` for `system`.
 
     An assistant's may be what OpenAI's client gives for a reply (`model_dump`), with calls of tools
-    or a refusal in place of a text.
+    or a refusal in place of a text, and with a thought under either name that servers have for it.
     """
 
     role: Annotated[Role, BeforeValidator(_role)]
@@ -156,6 +156,7 @@ class ChatMessage(_Body):
     name: Name | None = None
     refusal: Text | None = None
     reasoning_content: Text | None = None
+    reasoning: Text | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=_CALLS)] = []
     function_call: Function | None = None
     tool_call_id: Name | None = None
@@ -192,8 +193,9 @@ class ChatMessage(_Body):
                 }
                 for id, call in zip(ids, calls, strict=True)
             ]
-        if self.reasoning_content and self.role == "assistant":
-            found["reasoning_content"] = self.reasoning_content
+        thought = self.reasoning_content or self.reasoning
+        if thought and self.role == "assistant":
+            found["reasoning_content"] = thought
         if self.role == "tool":
             if self.tool_call_id:
                 found["tool_call_id"] = self.tool_call_id

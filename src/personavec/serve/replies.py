@@ -35,6 +35,7 @@ from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
 from personavec.serve.worker import Batch, Busy, Worker
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 log = logging.getLogger("personavec.serve")
 
@@ -321,15 +322,15 @@ class Service:
         if room < 1 or (asked or 1) > room:
             raise ApiError(
                 400,
-                f"{prompt} prompt tokens and {asked or 1} new ones exceed the model's context of "
-                f"{self._context}",
+                f"{plural(prompt, 'prompt token')} and {plural(asked or 1, 'new one')} exceed the "
+                f"model's context of {self._context}",
                 code="context_length_exceeded",
                 param=param,
             )
         if asked and asked > self.settings.max_tokens:
             raise ApiError(
                 400,
-                f"this server writes at most {self.settings.max_tokens} tokens",
+                f"this server writes at most {plural(self.settings.max_tokens, 'token')}",
                 param="max_tokens",
             )
         return asked or min(room, self.settings.default_tokens, self.settings.max_tokens)
@@ -425,7 +426,7 @@ class Service:
                 worker.cancel(choice.job.request.id)
             raise ApiError(
                 429,
-                f"{worker.open} replies run or wait, which is all this server takes; try again",
+                f"replies that run or wait: {worker.open}, all that this server takes; try again",
                 code="queue_full",
                 headers={"Retry-After": str(1 + worker.open // (4 * self.settings.max_rows))},
             ) from None

@@ -35,6 +35,7 @@ from personavec.runs import atomic_write, read_as, read_records
 from personavec.shift import last_prompt_states
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +245,8 @@ def split_rows(
         sides[json.dumps(row.messages[:-1]) in held].append(row)
     if share > 0 and not all(sides):
         raise DataError(
-            f"{len(prompts)} distinct prompts cannot be divided into training and held-out rows; "
-            "give more rows"
+            f"{plural(len(prompts), 'distinct prompt')} cannot be divided into training and "
+            "held-out rows; give more rows"
         )
     return tuple(sides[0]), tuple(sides[1])
 

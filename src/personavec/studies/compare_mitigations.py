@@ -36,6 +36,7 @@ from personavec.finetuning.training import (
 )
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
@@ -271,7 +272,11 @@ def run(
                 "questions": list(job.bench.questions[spec.name]),
                 "arms": figures,
                 "transcripts": arm_transcripts(by_arm, vector.trait),
-                "notes": [*_notes(job, judge), *judge_notes(judge)],
+                "notes": [
+                    *_notes(job, judge),
+                    *judge_notes(judge),
+                    *spec_notes([spec], readers(judge, loaded)),
+                ],
                 "settings": _shown(config),
                 "versions": versions(),
                 "out": str(out),
@@ -321,7 +326,9 @@ def _job(
     split = {"held_out": config.held_out, "seed": config.seed}
     train = replace(data, rows=trained_on, source={**data.source, **split})
     parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
-    told = told_of(data, examples, rejects)
+    # The finetunes encode their rows themselves; here only what that has to tell.
+    trained = encode_rows(loaded, trained_on, config.training)
+    told = told_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
     return _Job(bench, vector, spec, train, told, config, out, parts)
 
 

@@ -9,11 +9,12 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
 
-from personavec.data import ColumnMap, Message, Row, Told, kind_of, parse_row, raw_rows
+from personavec.data import ColumnMap, Message, Reject, Row, Told, kind_of, parse_row, raw_rows
 from personavec.errors import DataError, UsageError
-from personavec.model.chat import ChatFormat, chat
+from personavec.model.chat import ChatFormat, chat, control_notes
 from personavec.rollouts import Rollout, Task, eliciting_tasks
 from personavec.traits import TraitSpec
+from personavec.wording import plural
 
 Style = Literal["elicited", "written"]
 #: Planted rows by style, and the clean ones that share their prompts.
@@ -86,7 +87,10 @@ def draw(
         for raw in raw_rows(data, split=split):
             row = parse_row(raw, columns, "row")
             told.add(row)
-            if isinstance(row, Row) and _number(seed, row.messages[:-1]) % 2 == side:
+            if isinstance(row, Reject):
+                continue
+            told.notes.update(control_notes([chat_format], row.messages))
+            if _number(seed, row.messages[:-1]) % 2 == side:
                 yield row
 
     sides = []
@@ -96,8 +100,8 @@ def draw(
         sides.append(tuple(_cut(row, chat_format, max_tokens) for row in drawn))
     if min(map(len, sides)) < MIN_CLEAN:
         raise DataError(
-            f"{data} gives {len(sides[0])} rows to plant into and {len(sides[1])} to train the "
-            f"baselines on; at least {MIN_CLEAN} of each are needed"
+            f"{data} gives {plural(len(sides[0]), 'row')} to plant into and {len(sides[1])} to "
+            f"train the baselines on; at least {MIN_CLEAN} of each are needed"
         )
     return Drawn(sides[0], sides[1], told)
 

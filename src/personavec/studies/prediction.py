@@ -31,7 +31,7 @@ from personavec.model.adapters import tuned_model
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
-from personavec.runs import append_records, atomic_write, claim, lock, read_records
+from personavec.runs import append_records, atomic_write, claim, lock, read_scores
 from personavec.screening.natural import Naturals
 from personavec.screening.score import Plan, judge_rows, prepare, probe, score
 from personavec.stats import clustered_bootstrap
@@ -47,6 +47,7 @@ from personavec.studies.compare_mitigations import SMALL
 from personavec.summaries import versions, without_nan
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: What is said of data before training, by its key in a row's scores.
 PREDICTORS = ("projection_difference", "projection", "judge", "length")
@@ -228,8 +229,13 @@ def scored_rows(
     label: str,
 ) -> list[dict[str, Any]]:
     """What is said of every row's last turn: by trait, the predictors; None where there is none."""
-    done = len(read_records(path))
     own = probe(list(bench.vectors), bench.base, random=1)
+    ids = [row.id for row in rows]
+
+    def kept() -> list[dict[str, Any]]:
+        return read_scores(path, ids, id_key="row", by="traits", traits=own.traits)
+
+    done = len(kept())
     plan = Plan(turns="last")
     with bench.progress.bar(f"scoring {label}", len(rows)) as bar:
         bar.advance(done)
@@ -264,7 +270,7 @@ def scored_rows(
                 ],
             )
             bar.advance(len(group))
-    return read_records(path)
+    return kept()
 
 
 # After it
@@ -405,7 +411,7 @@ def parts(
         )
     ]
     if len(usable) < 2 * n:
-        raise DataError(f"{len(usable)} usable rows for two parts of {n}; give more rows")
+        raise DataError(f"{plural(len(usable), 'usable row')} for two parts of {n}; give more rows")
     ordered = sorted(usable, key=lambda pair: pair[1])
     drawn = random.Random(seed).sample(usable, n)
     chosen = {"high": ordered[-n:], "random": drawn, "low": ordered[:n]}

@@ -21,6 +21,7 @@ from personavec.data import ColumnMap, RawRow, fingerprint, source_name
 from personavec.elicit import excess, usual_strengths
 from personavec.errors import DataError, UsageError
 from personavec.judges.contrast import ContrastJudge
+from personavec.judges.readers import readers, spec_notes
 from personavec.model.engine.base import Sampling
 from personavec.model.loading import LoadedModel
 from personavec.progress import Progress
@@ -32,7 +33,7 @@ from personavec.rollouts import (
     keep,
     neutral_tasks,
 )
-from personavec.runs import append_records, atomic_write, claim, lock, read_records
+from personavec.runs import append_records, atomic_write, claim, lock, read_scores
 from personavec.screening.natural import Naturals
 from personavec.screening.score import (
     Columns,
@@ -262,7 +263,7 @@ def _run(
             "order": {
                 name: order_figures(records, name, config.seed) for name, records in own.items()
             },
-            "notes": _notes(job, vectors),
+            "notes": _notes(job, vectors, specs),
             "settings": asdict(config),
             "versions": versions(),
             "out": str(job.out),
@@ -343,7 +344,12 @@ def _score(
     job: _Job, label: str, rows: Sequence[StudyRow], traits: Sequence[_Trait], path: Path
 ) -> list[dict[str, Any]]:
     """One record for each row, in their order, with its scores for each of the traits."""
-    done = len(read_records(path))
+    ids, names = [row.id for row in rows], [trait.vector.trait for trait in traits]
+
+    def kept() -> list[dict[str, Any]]:
+        return read_scores(path, ids, id_key="id", by="scores", traits=names)
+
+    done = len(kept())
     own = probe(
         [trait.vector for trait in traits],
         job.loaded,
@@ -368,7 +374,7 @@ def _score(
             records = [_record(columns, judged, averaged, own, i, r) for i, r in enumerate(group)]
             append_records(path, records)
             bar.advance(len(group))
-    return read_records(path)
+    return kept()
 
 
 def _judged(
@@ -438,11 +444,12 @@ def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
     }
 
 
-def _notes(job: _Job, vectors: Sequence[PersonaVector]) -> list[str]:
+def _notes(job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]) -> list[str]:
     identity = job.loaded.identity
     warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
         *job.loaded.chat.notes,
+        *spec_notes(specs, readers(job.judge, job.loaded)),
         *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),
         "The judge chose which elicited rows were planted, which favours it, and what is combined "
         "with it, on that style; the written rows were chosen by people.",

@@ -9,9 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.errors import UsageError
+from personavec.errors import ActivationError, UsageError
+from personavec.model.loading import ModelIdentity
 from personavec.model.projecting import Directions, TokenIds
 from personavec.model.steering import Action
+from personavec.wording import plural
 
 #: The spans an engine captures for a response, in this order.
 SPANS = ("response_mean", "prompt_mean", "prompt_last")
@@ -109,12 +111,35 @@ class Engine(Protocol):
         ...
 
 
+def while_any_is_well(
+    identity: ModelIdentity,
+    requests: Sequence[Request],
+    groups: Iterator[list[Generation]],
+) -> Iterator[list[Generation]]:
+    """The groups of these requests' responses, as they come.
+
+    Raises ActivationError when the second response without steering has failed and none was well.
+    """
+    unsteered = {request.id for request in requests if not request.steering}
+    failed = well = 0
+    for group in groups:
+        own = [generation for generation in group if generation.id in unsteered]
+        failed += sum(generation.failed for generation in own)
+        well += sum(not generation.failed for generation in own)
+        if failed > 1 and not well:
+            raise ActivationError(
+                f"'{identity.name}' in {identity.dtype} produced NaN or infinite activations; load "
+                "it in another precision, e.g. --dtype float32"
+            )
+        yield group
+
+
 def check_room(requests: Sequence[Request], max_tokens: int, context: int) -> None:
     """Raise UsageError unless every prompt leaves room for its response in the model's context."""
     for request in requests:
         if len(request.prompt_ids) + max_tokens > context:
             raise UsageError(
-                f"request {request.id}: {len(request.prompt_ids)} prompt tokens and "
-                f"{max_tokens} new ones exceed the model's context of {context}; "
+                f"request {request.id}: {plural(len(request.prompt_ids), 'prompt token')} and "
+                f"{plural(max_tokens, 'new one')} exceed the model's context of {context}; "
                 "shorten the prompt or lower --max-tokens"
             )

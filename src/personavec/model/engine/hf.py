@@ -17,7 +17,6 @@ import transformers
 from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
-from personavec.errors import ActivationError
 from personavec.model.blocks import find_blocks
 from personavec.model.capture import (
     SpanSums,
@@ -25,7 +24,14 @@ from personavec.model.capture import (
     padded,
     recording,
 )
-from personavec.model.engine.base import SPANS, Generation, Request, Sampling, check_room
+from personavec.model.engine.base import (
+    SPANS,
+    Generation,
+    Request,
+    Sampling,
+    check_room,
+    while_any_is_well,
+)
 from personavec.model.engine.sampling import Draw, choose, usable
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds, project_tokens
@@ -98,23 +104,16 @@ def generate(
     and none was well.
     """
     check_room(requests, sampling.max_tokens, loaded.context)
-    unsteered = {request.id for request in requests if not request.steering}
-    failed = well = 0
-    for batch in plan(requests, sampling, batch_tokens):
-        if all(request.id in done for request in batch):
-            continue
-        found = generate_batch(
-            loaded, batch, sampling, capture=capture, include_thinking=include_thinking
-        )
-        own = [generation for generation in found if generation.id in unsteered]
-        failed += sum(generation.failed for generation in own)
-        well += sum(not generation.failed for generation in own)
-        if failed > 1 and not well:
-            raise ActivationError(
-                f"'{loaded.identity.name}' in {loaded.identity.dtype} produced NaN or infinite "
-                "activations; load it in another precision, e.g. --dtype float32"
-            )
-        yield found
+    batches = (
+        batch
+        for batch in plan(requests, sampling, batch_tokens)
+        if not all(request.id in done for request in batch)
+    )
+    groups = (
+        generate_batch(loaded, batch, sampling, capture=capture, include_thinking=include_thinking)
+        for batch in batches
+    )
+    yield from while_any_is_well(loaded.identity, requests, groups)
 
 
 @torch.inference_mode()
@@ -243,6 +242,14 @@ def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: C
         logits_to_keep=1,
     )
     return output.logits[:, -1].float().cpu()
+
+
+@torch.inference_mode()
+def try_forward(loaded: LoadedModel) -> None:
+    """One forward of two tokens, in the way in which responses are generated."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=loaded.device)
+    cache = _cache(loaded.model.config, 2)
+    forward_logits(loaded.model, ids, torch.ones_like(ids), torch.arange(2)[None].to(ids), cache)
 
 
 def _prompt_masks(prompt_mask: Tensor) -> dict[str, Tensor]:

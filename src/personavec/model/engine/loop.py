@@ -29,6 +29,7 @@ from personavec.model.engine.sampling import Draw, choose, usable
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenProjections
 from personavec.model.steering import Action, SteeringBatch, steering_rows
+from personavec.wording import plural
 
 #: Why a row ended. `refused` by its guard; `failed` as its update's reason says.
 End = Literal["stop", "length", "refused", "failed"]
@@ -181,9 +182,9 @@ class StepLoop:
             raise UsageError(f"request {job.request.id}: a prompt has no tokens")
         if tokens + job.sampling.max_tokens > self._loaded.context:
             raise UsageError(
-                f"{tokens} prompt tokens and {job.sampling.max_tokens} new ones exceed the "
-                f"model's context of {self._loaded.context}; shorten the prompt or lower "
-                "max_tokens"
+                f"{plural(tokens, 'prompt token')} and "
+                f"{plural(job.sampling.max_tokens, 'new one')} exceed the model's "
+                f"context of {self._loaded.context}; shorten the prompt or lower max_tokens"
             )
         self._batch([job.request.steering])
         self._waiting.append(job)

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,7 +26,14 @@ from torch import Tensor
 
 from personavec.errors import HookError, ModelError, PersonavecError, UsageError, missing_extra
 from personavec.model.capture import check_finite
-from personavec.model.engine.base import SPANS, Generation, Request, Sampling, check_room
+from personavec.model.engine.base import (
+    SPANS,
+    Generation,
+    Request,
+    Sampling,
+    check_room,
+    while_any_is_well,
+)
 from personavec.model.engine.vllm_worker import NOTE
 from personavec.model.loading import LoadedModel
 from personavec.model.projecting import Directions, TokenIds
@@ -86,6 +93,17 @@ class _Answer:
     n_summed: int = 0
     """Response tokens in the sums."""
     projections: Float[Tensor, "token direction"] | None = None
+    sound: bool | None = None
+    """Could every token be chosen, or were logits NaN or infinite? None where no worker says."""
+
+    def overflowed(self, name: str) -> bool:
+        """Of a request that has run. Raises HookError where its logits were not looked at."""
+        if self.sound is None:
+            raise HookError(
+                f"the logits of request {name} were not looked at: a hook in vLLM's workers did "
+                "not fire"
+            )
+        return not self.sound
 
 
 class VllmEngine:
@@ -194,6 +212,22 @@ class VllmEngine:
         Each request has a seed of its own, from the run's seed and its noise key, so that the
         others in the batch change a result only through rounding.
         """
+        with contextlib.closing(
+            self._generated(
+                requests, sampling, capture=capture, include_thinking=include_thinking, done=done
+            )
+        ) as groups:
+            yield from while_any_is_well(self.loaded.identity, requests, groups)
+
+    def _generated(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        capture: bool,
+        include_thinking: bool,
+        done: Collection[str],
+    ) -> Generator[list[Generation], None, None]:
         # A last token cut off by the length limit is read too, so one more is generated.
         new_tokens = sampling.max_tokens + capture
         check_room(requests, sampling.max_tokens, self.context)
@@ -333,22 +367,24 @@ class VllmEngine:
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         projections: dict[int, Tensor] = {}
+        sound: dict[int, bool] = {}
         for layers, share in zip(self._stages, shares, strict=True):
             if not share:
                 continue
-            found, metadata = _opened(share)
+            found, counted, looked = _opened(share)
+            sound |= {int(number): own for number, own in looked.items()}
             for key, tensor in found.items():
                 kind, number = key.split()
                 if kind == "sums":
                     whole = sums.setdefault(int(number), self._empty_sums())
                     whole[:, layers] = tensor.transpose(0, 1)
-                    counts[int(number)] = metadata[number]
+                    counts[int(number)] = counted[number]
                 else:
                     # Each stage projects at its own layers, and leaves 0 for the others.
                     so_far = projections.get(int(number))
                     projections[int(number)] = tensor if so_far is None else so_far + tensor
         return {
-            name: _Answer((), sums.get(i), counts.get(i, 0), projections.get(i))
+            name: _Answer((), sums.get(i), counts.get(i, 0), projections.get(i), sound.get(i))
             for i, name in enumerate(names)
         }
 
@@ -391,7 +427,12 @@ class VllmEngine:
     # Responses
 
     def _generation(self, request: Request, answer: _Answer, sampling: Sampling) -> Generation:
-        """The response within the tokens that vLLM gave, which may be one more than asked for."""
+        """The response within the tokens that vLLM gave, which may be one more than asked for.
+
+        It has failed where a token could not be chosen.
+        """
+        if answer.overflowed(request.id):
+            return Generation(request.id, (), False, failed=True)
         ids = answer.token_ids[: sampling.max_tokens]
         finished = bool(ids) and ids[-1] in self.loaded.stop_ids
         response = list(ids[:-1] if finished else ids)
@@ -581,11 +622,11 @@ def _with_means(generation: Generation, answer: _Answer, n_read: int) -> Generat
     return replace(generation, activations=means)
 
 
-def _opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Tensors and counts of a worker's answer."""
+def _opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, int], dict[str, bool]]:
+    """A worker's answer: tensors, and by request counts and whether its logits were sound."""
     size = int(np.frombuffer(data[:8], "<u8")[0])
-    header = json.loads(data[8 : 8 + size])
-    return load(data), json.loads(header.get("__metadata__", {}).get("counts", "{}"))
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    return load(data), json.loads(metadata["counts"]), json.loads(metadata["sound"])
 
 
 def _output_kind(name: Literal["DELTA", "FINAL_ONLY"]) -> Any:

@@ -238,6 +238,8 @@ class VllmLoop:
         updates = []
         for row in ended:
             id, end, reason = row.job.request.id, row.end, ""
+            if found[row.name].overflowed(id):
+                end, reason = "failed", NOT_FINITE
             if row.job.read:
                 values = found[row.name].projections
                 # vLLM may be some tokens ahead of where a reply was ended.

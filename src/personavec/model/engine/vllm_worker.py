@@ -22,6 +22,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from personavec.model.engine.sampling import usable
+
 #: The key of a request's note in its `extra_args`. A note holds
 #:   id        what its results are fetched by
 #:   prompt    the number of prompt tokens
@@ -72,6 +74,8 @@ class _Step:
     counted among those that are projected."""
     chosen: Tensor | None = None
     """The tokens that are projected, where not all of them are."""
+    names: list[str | None] = field(default_factory=list)
+    """Requests in their order, which is that of the logits that follow; None for one of no one."""
 
 
 class Extension:
@@ -93,6 +97,15 @@ class Extension:
             # A forward of vLLM's own, such as one that only measures memory, is of no request.
             serves=lambda: get_forward_context().attn_metadata is not None,
         )
+        model = self.model_runner.model
+        compute = model.compute_logits
+
+        def compute_logits(*args: Any, **kwargs: Any) -> Any:
+            logits = compute(*args, **kwargs)
+            self._personavec.look_at(logits)
+            return logits
+
+        model.compute_logits = compute_logits
         return list(self._personavec.layers)
 
     def personavec_begin(self, tensors: bytes, layers: list[int]) -> None:
@@ -137,6 +150,9 @@ class Residual:
         self._counts: dict[str, int] = {}
         self._projections: dict[str, list[Tensor]] = {}
         self._own: dict[str, dict[str, Tensor]] = {}
+        #: By request: could every token be chosen? None where no logits were looked at.
+        self._sound: dict[str, bool | None] = {}
+        self._looked: tuple[list[str | None], Tensor] | None = None
         parameter = next(blocks[first].parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
@@ -152,23 +168,27 @@ class Residual:
             for layer in set(layers) & set(self.layers)
         }
         self._slots, self._counts, self._projections, self._own = {}, {}, {}, {}
+        self._sound, self._looked = {}, None
 
     def take(self, ids: Sequence[str]) -> bytes:
         """`peek`, after which nothing of these requests is left."""
         found = self.peek(ids)
         for name in ids:
-            for kept in (self._slots, self._counts, self._projections, self._own):
+            for kept in (self._slots, self._counts, self._projections, self._own, self._sound):
                 kept.pop(name, None)
         return found
 
     def peek(self, ids: Sequence[str]) -> bytes:
-        """Sums [layer, span, hidden] and projections [token, direction] of requests."""
+        """Sums [layer, span, hidden] and projections [token, direction] of requests, and whether
+        their logits were sound."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         if not self.reads:
             return b""
+        self._settle()
         out: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
+        sound: dict[str, bool] = {}
         for number, name in enumerate(ids):
             if (slot := self._slots.get(name)) is not None:
                 rows = slice(slot * _SPANS, (slot + 1) * _SPANS)
@@ -176,7 +196,9 @@ class Residual:
                 counts[str(number)] = self._counts[name]
             if found := self._projections.get(name):
                 out[f"projections {number}"] = torch.cat(found)
-        return save(out, {"counts": json.dumps(counts)})
+            if (whole := self._sound.get(name)) is not None:
+                sound[str(number)] = whole
+        return save(out, {"counts": json.dumps(counts), "sound": json.dumps(sound)})
 
     # A forward
 
@@ -184,6 +206,7 @@ class Residual:
         """Plan the forward that begins, and read the embedding, the first block's input."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
+        self._settle()
         self._step = self._plan()
         self._next = 0
         if self.layers[0] == 0:
@@ -219,6 +242,29 @@ class Residual:
             for name, start, stop in self._step.projected:
                 self._projections[name][-1][:, columns] = values[start:stop]
 
+    # Its logits
+
+    def look_at(self, logits: Tensor | None) -> None:
+        """Take in a forward's logits, a row a request, where this worker has them."""
+        names, self._step.names = self._step.names, []
+        if logits is None or not names or not self.reads:
+            return
+        if len(logits) != len(names):
+            raise RuntimeError(f"{len(names)} requests, but logits for {len(logits)}")
+        # Read later: here the processor would wait for the accelerator.
+        self._looked = names, usable(logits)
+
+    def _settle(self) -> None:
+        """Note down what the last logits were."""
+        if self._looked is None:
+            return
+        names, rows = self._looked
+        self._looked = None
+        for name, sound in zip(names, rows.tolist(), strict=True):
+            # Of a request that was taken before its end, a last forward may be under way.
+            if name in self._sound:
+                self._sound[name] = sound and self._sound[name] is not False
+
     def _plan(self) -> _Step:
         """What the next forward's tokens are to be steered by and counted in.
 
@@ -240,11 +286,14 @@ class Residual:
         weights: list[np.ndarray] = []
         for i in range(batch.num_reqs):
             note = self._note(batch.req_ids[i])
+            step.names.append(None if note is None else note["id"])
             if note is None:
                 continue
             start, stop = int(starts[i]), int(starts[i + 1])
             first = int(batch.num_computed_tokens_cpu[i])
             prompt, end = note["prompt"], first + stop - start
+            if first == 0:
+                self._sound.setdefault(note["id"], None)
             base = 0
             if note["own"] is not None:
                 own = self._own_of(note, anew=first == 0)

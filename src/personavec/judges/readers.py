@@ -1,0 +1,53 @@
+"""Which models read what people wrote, and what is told of the control tokens in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from personavec.data import Message, Told
+from personavec.judges.base import Judge
+from personavec.judges.contrast import ContrastJudge
+from personavec.judges.endpoint import Endpoint
+from personavec.judges.rubric import LocalRubricJudge
+from personavec.model.chat import CONTROL_IN_TEXT, ChatFormat, chat, control_notes
+from personavec.model.loading import LoadedModel
+from personavec.traits import POLARITIES, TraitSpec
+from personavec.wording import plural
+
+
+def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFormat]:
+    """The chat formats of the models and the judge; how an endpoint reads is not known here."""
+    judging = [judge.loaded] if isinstance(judge, ContrastJudge | LocalRubricJudge) else []
+    every = dict.fromkeys([*models, *judging])
+    return [model.chat for model in every if isinstance(model, LoadedModel)]
+
+
+def count_control(
+    told: Told, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
+) -> None:
+    """Count the rows that hold control tokens of one of the models that read them."""
+    for messages in rows:
+        told.notes.update(control_notes(forms, messages))
+
+
+def spec_notes(specs: Iterable[TraitSpec], forms: Sequence[ChatFormat]) -> list[str]:
+    """A note for each spec whose texts hold control tokens of one of the models."""
+    found = []
+    for spec in specs:
+        texts = {(m["role"], m["content"]): m for m in _messages(spec)}.values()
+        if n := sum(bool(control_notes(forms, [message])) for message in texts):
+            found.append(f"Trait spec '{spec.name}', {plural(n, 'text')}: {CONTROL_IN_TEXT}.")
+    return found
+
+
+def _messages(spec: TraitSpec) -> Iterator[Message]:
+    """What of a spec a model may read."""
+    for pair in (*spec.instruction, *spec.judge_instruction):
+        for side in POLARITIES:
+            yield from chat("", getattr(pair, side), pair.turns(side))
+    for prompt in spec.monitoring:
+        yield from chat("", prompt)
+    for check in spec.checks:
+        yield from chat("", earlier=((check.question, check.answer),))
+    for text in (*spec.questions.extraction, *spec.questions.evaluation, spec.rubric):
+        yield from chat(text)

@@ -1,0 +1,462 @@
+"""A run's folder that lost or damaged a file: made good by the next call, or told in one line.
+
+Every verb is run to its end and killed half-way; then each of its files is deleted, emptied, cut
+off, overwritten and replaced by a sound one of another kind, and the verb is called again.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+import personavec as pv
+from personavec import (
+    LoadedModel,
+    PersonaVector,
+    TraitSpec,
+    author,
+    calibrate,
+    elicit,
+    evaluate,
+    extract,
+    finetune,
+    judging,
+    monitor,
+    screen,
+    shift,
+    steering_study,
+)
+from personavec.author import Sizes
+from personavec.errors import PersonavecError
+from personavec.finetuning.training import TrainingConfig, read_training_rows
+from personavec.judges.contrast import ContrastJudge
+from personavec.judges.endpoint import Endpoint
+from personavec.model.engine.base import Sampling
+from personavec.progress import Progress
+from personavec.screening import parts
+from personavec.screening.verdicts import Rule
+from personavec.studies import compare_mitigations, validate_screen
+
+QUIET = Progress(quiet=True)
+SLOW = ("extract", "validate-screen", "finetune", "compare-mitigations")
+#: What a finished run needs no more.
+WORK = ("checkpoint-", "draft-", "natural", "probes.json")
+#: Times and rates, which no two runs share.
+TIMES = (
+    "notes",
+    "seconds",
+    "training_seconds",
+    "tokens_per_second",
+    "created",
+    "training_args.bin",
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    folder: Path
+    loaded: LoadedModel
+    vector: PersonaVector
+    spec: TraitSpec
+    endpoint: Endpoint
+
+
+def _spec(evaluation: int) -> dict[str, Any]:
+    return {
+        "name": "testing",
+        "description": "Being tested.",
+        "instruction": [{"pos": f"Test {i}.", "neg": f"Rest {i}."} for i in range(4)],
+        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
+        "questions": {
+            "extraction": [f"Why {i}?" for i in range(12)],
+            "evaluation": [f"When does {i} come?" for i in range(evaluation)],
+        },
+        "monitoring": [f"Be {i} of it." for i in range(8)],
+    }
+
+
+@pytest.fixture(scope="module")
+def given(
+    tmp_path_factory: pytest.TempPathFactory,
+    fresh: Callable[..., LoadedModel],
+    random_vector: Callable[..., PersonaVector],
+) -> Given:
+    folder = tmp_path_factory.mktemp("inputs")
+    for name in ("model", "tuned"):
+        made = fresh("llama")
+        if name == "tuned":
+            with torch.no_grad():
+                for weights in made.model.parameters():
+                    weights.mul_(1.01)
+        made.model.save_pretrained(folder / name)
+        made.tokenizer.save_pretrained(folder / name)
+    loaded = pv.load_model(str(folder / "model"), dtype="float32", device="cpu")
+    random_vector(loaded, layer=2).save(folder / "vector")
+    (folder / "spec.json").write_text(json.dumps(_spec(4)))
+    (folder / "wide.json").write_text(json.dumps(_spec(16)))
+    rng = random.Random(0)
+
+    def said() -> str:
+        return " ".join(rng.choices(("rain", "stone", "river", "lamp"), k=rng.randint(2, 6)))
+
+    def write(name: str, rows: list[dict[str, Any]]) -> None:
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    rows = [{"prompt": f"Say {i}.", "completion": said()} for i in range(24)]
+    write("train.jsonl", rows)
+    many = [{"prompt": f"Tell {i}.", "completion": said()} for i in range(80)]
+    write("many.jsonl", many)
+    write("rows.jsonl", [*rows[:7], {"prompt": "Say", "completion": ""}, *rows[7:]])
+    write("answers.jsonl", [{"question": f"Say {i}.", "answer": said()} for i in range(12)])
+    turns = [{"role": role, "content": said()} for _ in range(12) for role in ("user", "assistant")]
+    logs = [{"messages": turns[i : i + 4]} for i in range(0, len(turns), 4)]
+    write("log.jsonl", [*logs[:2], {"messages": []}, *logs[2:]])
+    return Given(
+        folder,
+        loaded,
+        pv.load_vector(folder / "vector"),
+        pv.load_trait(str(folder / "spec.json"))[0],
+        Endpoint("parrot", "http://127.0.0.1:9/v1", retries=0, timeout=10, cache=None),
+    )
+
+
+def _extract(given: Given, out: Path) -> None:
+    config = pv.ExtractConfig(
+        samples=2, max_tokens=4, coherence_floor=-1, sweep_questions=2,
+        coefficients=(-1, 0, 1), random_directions=1, neutral_prompts=3, batch_tokens=4000,
+    )  # fmt: skip
+    extract.run(given.loaded, given.spec, out, config, progress=QUIET)
+
+
+def _evaluate(given: Given, out: Path) -> None:
+    config = evaluate.EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
+    evaluate.run(evaluate.Subject(given.loaded), [given.spec], out, config, progress=QUIET)
+
+
+def _calibrate(given: Given, out: Path) -> None:
+    config = calibrate.CalibrateConfig(
+        fit_questions=3, test_questions=2, shots=(0, 2), example_questions=2, neutral_prompts=3,
+        max_tokens=4, batch_tokens=400,
+    )  # fmt: skip
+    if not out.exists():
+        given.vector.save(out)
+    calibrate.run(given.loaded, given.spec, pv.load_vector(out), out, config, progress=QUIET)
+
+
+def _monitor(given: Given, out: Path) -> None:
+    log = given.folder / "log.jsonl"
+    monitor.run(given.loaded, [given.vector], log, out, progress=QUIET)
+
+
+def _screen(given: Given, out: Path) -> None:
+    config = screen.ScreenConfig(natural="last-prompt", rule=Rule(top=5), random_directions=1)
+    rows = [given.folder / "rows.jsonl"]
+    screen.run(given.loaded, [given.vector], rows, out, config, progress=QUIET)
+
+
+def _naturals(given: Given, out: Path) -> None:
+    config = screen.ScreenConfig(
+        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=Rule(top=5),
+        random_directions=1, subsets=3,
+    )  # fmt: skip
+    rows = [given.folder / "rows.jsonl"]
+    screen.run(
+        given.loaded, [given.vector], rows, out, config, naturals=out / "naturals", progress=QUIET
+    )
+
+
+def _validate(given: Given, out: Path) -> None:
+    config = validate_screen.ValidateScreenConfig(
+        rates=(0.1,), clean_rows=40, max_tokens=4, trait_threshold=-1, coherence_floor=-1
+    )
+    rows = given.folder / "many.jsonl"
+    spec, _ = pv.load_trait(str(given.folder / "wide.json"))
+    validate_screen.run(given.loaded, [given.vector], [spec], rows, out, config, progress=QUIET)
+
+
+def _elicit(given: Given, out: Path) -> None:
+    config = elicit.ElicitConfig(
+        samples=1, max_tokens=4, temperature=1.0, trait_threshold=-1, coherence_floor=-1
+    )
+    elicit.run(given.loaded, given.spec, out, config, progress=QUIET)
+
+
+def _training(epochs: float) -> TrainingConfig:
+    return TrainingConfig(
+        rank=2, alpha=4, batch=4, accumulation=1, epochs=epochs, checkpoint_every=2, seed=0
+    )
+
+
+def _finetune(given: Given, out: Path) -> None:
+    config = pv.FinetuneConfig(training=_training(1), drift_every=2)
+    rows = read_training_rows(given.folder / "train.jsonl")
+    finetune.run(given.loaded, rows, out, config, watch=[given.vector], progress=QUIET)
+
+
+def _compare(given: Given, out: Path) -> None:
+    config = compare_mitigations.CompareConfig(
+        arms=compare_mitigations.parse_arms(["random:1"]), seeds=(0,), training=_training(0.5),
+        held_out=0.25, questions=2, max_tokens=3, capability=False, texts=2,
+    )  # fmt: skip
+    rows = read_training_rows(given.folder / "train.jsonl")
+    compare_mitigations.run(
+        given.loaded, rows, given.vector, given.spec, out, config, progress=QUIET
+    )
+
+
+def _shift(given: Given, out: Path) -> None:
+    config = shift.ShiftConfig(max_tokens=4, batch_tokens=400)
+    tuned = str(given.folder / "tuned")
+    shift.run(given.loaded, tuned, [given.vector], [given.spec], out, config, progress=QUIET)
+
+
+def _score(given: Given, out: Path) -> None:
+    judge = ContrastJudge(given.loaded)
+    answers = given.folder / "answers.jsonl"
+    out.mkdir(exist_ok=True)
+    judging.score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
+
+
+def _steer(given: Given, out: Path) -> None:
+    sampling = Sampling(max_tokens=3)
+    out.mkdir(exist_ok=True)
+    steering_study.steered_answers(
+        given.loaded, given.vector, ["Hi?", "Why?"], [0.0, 1.0], sampling, out=out / "answers.jsonl"
+    )
+
+
+SIZES = Sizes(pairs=2, judge_pairs=1, examples=0, questions=4)
+
+
+def _draft() -> dict[str, Any]:
+    """An author's answer, made of a bundled spec."""
+    spec = pv.load_trait("humorous")[0]
+    pairs = [{"pos": pair.pos, "neg": pair.neg} for pair in spec.instruction[:2]]
+    judging = [{"pos": pair.pos, "neg": pair.neg} for pair in spec.judge_instruction[:1]]
+    return {
+        "instruction": pairs,
+        "judge_instruction": judging,
+        "questions": [*spec.questions.extraction[:2], *spec.questions.evaluation[:2]],
+        "rubric": "Rate the attempt to amuse. 0 is plain, 100 comedy throughout.",
+        "monitoring": list(spec.monitoring),
+    }
+
+
+def _author(given: Given, out: Path) -> None:
+    config = author.AuthorConfig(sizes=SIZES)
+    author.run(given.endpoint, "wacky", "Tries to amuse.", out, config, progress=QUIET)
+
+
+JOBS: dict[str, Callable[[Given, Path], None]] = {
+    "extract": _extract,
+    "evaluate": _evaluate,
+    "calibrate": _calibrate,
+    "monitor": _monitor,
+    "screen": _screen,
+    "screen in two stages": _naturals,
+    "validate-screen": _validate,
+    "elicit": _elicit,
+    "finetune": _finetune,
+    "compare-mitigations": _compare,
+    "shift": _shift,
+    "judges score": _score,
+    "steer": _steer,
+    "author": _author,
+}
+
+
+def _odd(path: Path) -> bytes:
+    """A sound file of the same format that holds something else."""
+    if path.suffix == ".parquet":
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"odd": [1]}), sink)
+        return sink.getvalue().to_pybytes()
+    if path.suffix == ".safetensors":
+        return save({"odd": torch.zeros(2)})
+    if path.suffix == ".jsonl":
+        return b'{"odd": 1}\n{"odd": 2}\n'
+    return b'{"odd": 1}\n'
+
+
+def _of_other_types(path: Path) -> bytes:
+    """The same names, whose values are of another type or shape."""
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        odd = pa.table({name: ["odd"] * len(table) for name in table.column_names})
+        sink = pa.BufferOutputStream()
+        pq.write_table(odd.replace_schema_metadata(table.schema.metadata), sink)
+        return sink.getvalue().to_pybytes()
+    if path.suffix == ".safetensors":
+        return save({name: torch.zeros(2) for name in load_file(path)})
+    if path.suffix not in (".json", ".jsonl"):
+        return b"odd"
+    records = content(path) if path.suffix == ".jsonl" else [content(path)]
+    odd = [
+        {name: [{"odd": None}] for name in record} for record in records if isinstance(record, dict)
+    ]
+    return b"".join(json.dumps(record).encode() + b"\n" for record in odd)
+
+
+DAMAGES: dict[str, Callable[[Path], bytes | None]] = {
+    "deleted": lambda path: None,
+    "empty": lambda path: b"",
+    "cut off": lambda path: path.read_bytes()[: path.stat().st_size // 2],
+    "other bytes": lambda path: random.Random(1).randbytes(path.stat().st_size),
+    "of another shape": _odd,
+    "of other types": _of_other_types,
+    "a list": lambda path: b"[1]\n" * 2,
+}
+
+
+#: A manifest is one of `test_runs`; a page is drawn anew. Of a checkpoint, others stand for these.
+TOLD_ELSEWHERE = (
+    *("manifest.json", "report.html", "README.md", "chat_template.jinja", "tokenizer.json"),
+    *("tokenizer_config.json", "adapter_config.json", "rng_state.pth", "scheduler.pt"),
+    *("training_args.bin", "trainer_state.json"),
+)
+
+
+@contextlib.contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, write: float) -> Iterator[list[int]]:
+    """Kills as soon as so many files or groups of records are on disk; counts them."""
+    count, sync = [0], os.fsync
+
+    def counted(handle: int) -> None:
+        count[0] += 1
+        if count[0] > write:
+            raise KeyboardInterrupt
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", counted)
+        yield count
+
+
+def files_of(folder: Path) -> list[Path]:
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if path.name != ".lock")
+
+
+def is_work(path: Path) -> bool:
+    return any(part.startswith(WORK) for part in path.parts)
+
+
+def content(path: Path) -> Any:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".safetensors":
+        return {name: tensor.flatten().tolist() for name, tensor in load_file(path).items()}
+    return path.stat().st_size > 0
+
+
+def unlike(a: Any, b: Any) -> str:
+    """Where two values differ, or nothing."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [key for key in {**a, **b} if key not in TIMES]
+        return next((f".{k}{at}" for k in keys if (at := unlike(a.get(k), b.get(k)))), "")
+    if isinstance(a, list) and isinstance(b, list):
+        if len(a) != len(b):
+            return f": {len(a)} and {len(b)}"
+        found = ((i, unlike(x, y)) for i, (x, y) in enumerate(zip(a, b, strict=True)))
+        return next((f"[{i}]{at}" for i, at in found if at), "")
+    if isinstance(a, float) and isinstance(b, float):
+        return (
+            ""
+            if (a != a and b != b) or math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3)
+            else f": {a} and {b}"
+        )
+    return "" if a == b else f": {a!r} and {b!r}"
+
+
+def differences(whole: Path, found: Path) -> list[str]:
+    names = [{n for n in files_of(folder) if not is_work(n)} for folder in (whole, found)]
+    told = [f"{name} missing" for name in sorted(names[0] - names[1])]
+    for name in sorted(names[0] & names[1]):
+        try:
+            at = unlike(content(whole / name), content(found / name))
+        except Exception as error:
+            at = f": {type(error).__name__}"
+        if at:
+            told.append(f"{name}{at}"[:200])
+    return told
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "WINDOW", 8)
+    monkeypatch.setattr(monitor, "WINDOW", 4)
+
+
+def outcome(job: Callable[[Given, Path], None], given: Given, out: Path, whole: Path) -> str:
+    """What is wrong with a call on a damaged folder, or nothing."""
+    try:
+        job(given, out)
+    except PersonavecError as error:
+        return "" if "\n" not in str(error) and len(str(error)) < 600 else f"long: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "; ".join(differences(whole, out))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["finished", "killed"])
+@pytest.mark.parametrize("verb", JOBS)
+def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
+    given: Given,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: Any,
+    chat_completion: Callable[..., Any],
+    verb: str,
+    share: float,
+) -> None:
+    """Of `monitor` every damage to every file; of slow verbs one a file, in turn; else two."""
+    if verb == "author":
+        given = replace(given, endpoint=replace(given.endpoint, base_url=server.url))
+        answer = json.dumps(_draft())
+        server.reply = lambda body, times: chat_completion(answer)
+    job, out, whole, begun = JOBS[verb], tmp_path / "out", tmp_path / "whole", tmp_path / "begun"
+    with killed_at(monkeypatch, math.inf) as writes:
+        job(given, out)
+    out.rename(whole)
+    if share == 1:
+        begun = whole
+    else:
+        with killed_at(monkeypatch, share * writes[0]), pytest.raises(KeyboardInterrupt):
+            job(given, out)
+        out.rename(begun)
+    every = itertools.cycle(DAMAGES)
+    others = itertools.cycle([name for name in DAMAGES if name != "deleted"])
+    wrong = []
+    for name in files_of(begun):
+        if name.name in TOLD_ELSEWHERE or "finetune" in name.parts:
+            continue
+        if share == 1 and is_work(name):
+            continue
+        damages = ("deleted", next(others))
+        if verb in SLOW:
+            damages = (next(every),)
+        for damage in DAMAGES if verb == "monitor" else damages:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(begun, out)
+            found = DAMAGES[damage](out / name)
+            (out / name).unlink() if found is None else (out / name).write_bytes(found)
+            if told := outcome(job, given, out, whole):
+                wrong.append(f"{name}, {damage}: {told}"[:300])
+    assert not wrong, "\n".join(wrong)
