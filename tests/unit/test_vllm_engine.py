@@ -243,7 +243,7 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
     residual.peek([])
     assert residual._sound.keys() == {"taken"}  # set back, it is a request again
     worker.step([("late", 0, states("late", 1))])
-    with pytest.raises(RuntimeError, match="5 rows of logits for 1 requests"):
+    with pytest.raises(RuntimeError, match="1 requests, but logits for 5"):
         residual.look_at(logits)
 
 
