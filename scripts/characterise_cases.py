@@ -247,8 +247,9 @@ CASES: dict[str, Sequence[str]] = {
         "--mitigation drop-flagged --out OUT/run"
     ],
     "finetune-stopped": [
-        f"finetune inputs/train.jsonl {_TUNE} --stop-if 'testing>0.001sigma' "
-        "--stop-if 'testing<-0.001sigma' --mixed-precision --out OUT/run"
+        f"finetune inputs/train.jsonl {_TUNE} --stop-if 'testing>-99sigma' --out OUT/early",
+        f"finetune inputs/train.jsonl {_TUNE} --stop-if 'testing<-0.1sigma' --mixed-precision "
+        "--out OUT/run",
     ],
     "compare-mitigations": [
         f"{_COMPARE} --mitigation preventative:1 --mitigation steering:-1 --no-capability "
