@@ -128,9 +128,11 @@ def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
         assert torch.allclose(activations_again, activations, atol=1e-5)
         lines = (folder / "generated.jsonl").read_bytes().splitlines()
         assert sorted(lines) == sorted(generated.splitlines())
-        judged = (folder / "scores.jsonl").read_text().splitlines()
-        ids = [[json.loads(line)["id"] for line in lines] for lines in (judged, scores.splitlines())]
-        assert sorted(ids[0]) == sorted(ids[1])
+        ids = [
+            sorted(json.loads(line)["id"] for line in lines.splitlines())
+            for lines in (scores, (folder / "scores.jsonl").read_bytes())
+        ]
+        assert ids[0] == ids[1]
 
 
 def test_a_finished_run_generates_and_judges_nothing_again(
