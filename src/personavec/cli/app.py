@@ -23,15 +23,40 @@ from cyclopts.help import DefaultFormatter, HelpPanel
 from personavec import __version__
 from personavec.errors import UsageError
 
-#: Where every command is, and what the list of commands says of it, in the paper's order.
-COMMANDS = {
+#: Where every command is, and what the list of commands says of it, in the paper's order. Typer
+#: runs those without a place.
+COMMANDS: dict[str, tuple[str | None, str]] = {
+    "author": (None, "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
+    "steer": (None, "Answer questions at several coefficients, side by side."),
+    "evaluate": (None, "Measure how strongly a model shows traits, and what it can do."),
+    "calibrate": (None, "Forecast a trait from the prompt's projection."),
+    "monitor": (None, "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
+    "validate-screen": (None, "Test what screening finds, on planted rows."),
+    "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
+    "finetune": (None, "Finetune with preventative steering or another mitigation."),
+    "shift": (None, "What a finetune did to a model's traits."),
+    "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
+    "serve": (None, "An OpenAI-compatible server that reads and steers traits."),
+    "export": (None, "Write a vector as another program's file."),
+    "import": (None, "Make a vector of another project's file."),
+    "traits list": (None, "List the bundled traits."),
+    "traits show": (None, "Show a spec."),
+    "traits check": (None, "Say what is wrong with a spec."),
     "judges score": ("judges_score:command", "Score the answers in a file."),
+    "judges check": (None, "Test a judge on answers whose verdict is known."),
+    "judges compare": (None, "Compare judges on the same answers."),
+    "models list": (None, "List the models that need no download."),
+    "models show": (None, "Load a model and describe it."),
 }
 #: No option means more than this; larger numbers fail somewhere below.
 _LARGEST = 2**53
-FAMILIES = {"judges": "Judges: score answers, and test those who do."}
+FAMILIES = {
+    "traits": "Trait specs: bundled ones and your own.",
+    "judges": "Judges: score answers, and test those who do.",
+    "models": "Models: the embedded one, and what one looks like.",
+}
 
 
 def build(arguments: Sequence[str] = ()) -> App:
@@ -61,8 +86,12 @@ def build(arguments: Sequence[str] = ()) -> App:
         within = families[family[0]] if family else app
         # The one that is called says of itself what its docstring says.
         shown = None if name in arguments else text
-        within.command(f"personavec.cli.{place}", name=name, help=shown, sort_key=order)
-    for family in families.values():
+        if place is None:
+            within.command(App(name, help=text, sort_key=order))
+        else:
+            within.command(f"personavec.cli.{place}", name=name, help=shown, sort_key=order)
+    for order, family in enumerate(families.values(), len(COMMANDS)):
+        family.sort_key = order
         app.command(family)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app

@@ -57,10 +57,6 @@ app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")
 
 
-#: Commands that typer still runs.
-_TYPER = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -90,8 +86,10 @@ def _run(arguments: list[str]) -> None:
         from personavec.cli.screen import with_ray_address
 
         arguments = with_ray_address(arguments)
-    if arguments[:1] and arguments[0] in _TYPER and arguments[:2] != ["judges", "score"]:
-        app(arguments, standalone_mode=True)
+    for words in (1, 2):
+        place, _ = derived.COMMANDS.get(" ".join(arguments[:words]), ("", ""))
+        if place is None:
+            app(arguments, standalone_mode=True)
     derived.run(arguments)
 
 
