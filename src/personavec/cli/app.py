@@ -122,7 +122,9 @@ def _line(error: CycloptsError) -> str:
             return f"{name} {error.argument.tokens[-1].value}: {error.exception_message}"
         case CoercionError() if error.token and error.argument and error.argument.get_choices():
             *others, last = error.argument.get_choices() or ("",)
-            return f"{name} {error.token.value}: use {', '.join(others)} or {last}"
+            return (
+                f"{name} {error.token.value}: use {', '.join(others)}{' or ' * bool(others)}{last}"
+            )
         case CoercionError() if error.msg is not None and error.__cause__ is not None:
             return f"{name} {error.__cause__}"
     return str(error)

@@ -1,5 +1,6 @@
 """The parts of a screen, each against another way to its answer."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -269,7 +270,7 @@ def test_cuts_are_read_and_wrong_ones_refused() -> None:
         "evil>1.2.3",
         "evil>1e999",
     ):
-        with pytest.raises(UsageError, match="--cut"):
+        with pytest.raises(UsageError, match=re.escape(text)):
             Cut.parse(text)
     with pytest.raises(UsageError, match="choose one"):
         Rule(top=1, bottom=1)
