@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -158,11 +159,20 @@ ODD = [
 ]
 
 
+async def _hang_up(writer: asyncio.StreamWriter, ended: list[int]) -> None:
+    """Close a connection before its loop ends, which would leave it open."""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    ended.append(1)
+
+
 def test_whatever_an_address_answers_the_next_alarms_are_delivered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Something that is not HTTP, a redirect, silence: each costs its own alarm, and a log line."""
     seen: list[bytes] = []
+    ended: list[int] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -171,7 +181,7 @@ def test_whatever_an_address_answers_the_next_alarms_are_delivered(
         last = len(seen) > len(ODD)
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" if last else ODD[len(seen) - 1])
         await writer.drain()
-        writer.close()
+        await _hang_up(writer, ended)
 
     async def post() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -182,7 +192,7 @@ def test_whatever_an_address_answers_the_next_alarms_are_delivered(
             for number in range(len(ODD) + 1):
                 hook.send({"trait": str(number)})
             async with asyncio.timeout(60):
-                while len(seen) <= len(ODD):
+                while len(ended) <= len(ODD):
                     await asyncio.sleep(0.01)
             assert not task.done()
             task.cancel()
@@ -201,6 +211,7 @@ def test_whatever_an_address_answers_the_next_alarms_are_delivered(
 def test_an_address_that_never_ends_its_answer_costs_one_alarm() -> None:
     """A byte now and then keeps a socket's time from running out."""
     seen: list[int] = []
+    ended: list[int] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -212,7 +223,7 @@ def test_an_address_that_never_ends_its_answer_costs_one_alarm() -> None:
                 await asyncio.sleep(0.01)
         except ConnectionError:
             pass
-        writer.close()
+        await _hang_up(writer, ended)
 
     async def post() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -223,7 +234,7 @@ def test_an_address_that_never_ends_its_answer_costs_one_alarm() -> None:
             hook.send({"trait": "held"})
             hook.send({"trait": "next"})
             async with asyncio.timeout(60):
-                while len(seen) < 2:
+                while len(ended) < 2:
                     await asyncio.sleep(0.01)
             task.cancel()
 
