@@ -126,7 +126,8 @@ def _line(error: CycloptsError) -> str:
                 f"{name} {error.token.value}: use {', '.join(others)}{' or ' * bool(others)}{last}"
             )
         case CoercionError() if error.msg is not None and error.__cause__ is not None:
-            return f"{name} {error.__cause__}"
+            why = str(error.__cause__)
+            return why if why.startswith(name) else f"{name} {why}"
     return str(error)
 
 

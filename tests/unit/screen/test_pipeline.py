@@ -321,6 +321,7 @@ def test_a_percentile_of_the_reference_set_is_the_one_that_was_asked_for(
         ({"--percentile": "90"}, 2, "--percentile is of a --reference set"),
         ({"--judge": "people"}, 2, "--judge people: use contrast"),
         ({"--model-arg": "auto"}, 2, "--model-arg auto: give KEY=VALUE"),
+        ({"--columns": "colour=a"}, 2, "error: --columns colour=a: write NAME=COLUMN"),
     ],
 )
 def test_the_exit_code_says_what_became_of_a_screen(
