@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def run(arguments: Sequence[str]) -> None:
         build(arguments)(arguments, exit_on_error=False, print_error=False, verbose=False)
     except CycloptsError as error:
         raise UsageError(_line(error)) from error
+    if " ".join(arguments) in ("", *FAMILIES):
+        sys.exit(2)  # No command was named: the help that was shown says which there are.
 
 
 def _line(error: CycloptsError) -> str:

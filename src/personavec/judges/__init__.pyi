@@ -2,6 +2,11 @@ from .agreement import compare_file as compare_file
 from .base import Answer as Answer, Judge as Judge, Score as Score, last_answer as last_answer
 from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
 from .contrast import ContrastJudge as ContrastJudge
+from .control_notes import (
+    count_control as count_control,
+    readers as readers,
+    spec_notes as spec_notes,
+)
 from .endpoint import (
     Endpoint as Endpoint,
     Estimate as Estimate,
@@ -13,7 +18,6 @@ from .endpoint import (
     unwritten as unwritten,
 )
 from .files import file_answers as file_answers, score_file as score_file
-from .readers import count_control as count_control, readers as readers, spec_notes as spec_notes
 from .rubric import (
     ApiRubricJudge as ApiRubricJudge,
     LocalRubricJudge as LocalRubricJudge,

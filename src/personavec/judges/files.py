@@ -22,7 +22,7 @@ from personavec.data import (
 )
 from personavec.errors import DataError, UsageError
 from personavec.judges.base import Answer, Judge, last_answer
-from personavec.judges.readers import count_control, readers, spec_notes
+from personavec.judges.control_notes import count_control, readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.plain import plain
 from personavec.progress import Progress

@@ -15,7 +15,7 @@ import numpy as np
 
 from personavec.errors import DataError, SpecError
 from personavec.judges.base import Answer, Judge, Score
-from personavec.judges.readers import readers, spec_notes
+from personavec.judges.control_notes import readers, spec_notes
 from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.stats import Interval, auc_interval, clustered_bootstrap, mean
