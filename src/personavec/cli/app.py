@@ -150,6 +150,10 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
     except CycloptsError as error:
         error.verbose = False
         raise UsageError(f"--config {path}: {error.__cause__ or error}") from error
+    debug = arguments.get("--debug", None)
+    if debug is not None and any(token.source == str(path) for token in debug.tokens):
+        # Library messages are silenced before the file is read.
+        raise UsageError(f"--config {path}: give --debug on the command line")
 
 
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
