@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from personavec import __version__
-from personavec.author.probe import counts, evidence, probe, silent
+from personavec.author.probe import counts, evidence, probe, weak_entries
 from personavec.author.prompts import Asking, Sizes, draft_messages, rewrite, to_replace, write
 from personavec.errors import EndpointError, UsageError
-from personavec.judges import ContrastJudge, Endpoint, Estimate, estimate, total, unwritten
+from personavec.judges import ContrastJudge, CostEstimate, Endpoint, estimate, total, unwritten
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
@@ -89,7 +89,7 @@ def run(
 
 def most_asked(
     endpoint: Endpoint, name: str, description: str, config: AuthorConfig | None = None
-) -> Estimate:
+) -> CostEstimate:
     """What a spec takes of the endpoint at most, where every answer can be used.
 
     Every round is counted as if it showed the author a whole draft and had it all written again.
@@ -200,7 +200,7 @@ def _check(
     """What lint finds, and what the rollouts show where there are any."""
     found = flaws(spec)
     if rollouts:
-        found += silent(spec, list(rollouts.values()), config.min_share)
+        found += weak_entries(spec, list(rollouts.values()), config.min_share)
     return found, rollouts
 
 
