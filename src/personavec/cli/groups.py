@@ -170,7 +170,7 @@ class PrintOptions:
     """What is printed."""
 
     config: Path | None = None
-    """TOML or YAML file of options; those given here go before."""
+    """TOML or YAML file of options; the command line goes before it."""
     as_json: Annotated[bool, Parameter(name="--json")] = False
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False
