@@ -16,10 +16,10 @@ from typing import Any
 
 from personavec import __version__
 from personavec.author.config import AuthorConfig
-from personavec.author.probe import counts, evidence, probe, silent
+from personavec.author.probe import counts, evidence, probe, weak_entries
 from personavec.author.prompts import Asking, draft_messages, rewrite, to_replace, write
 from personavec.errors import EndpointError
-from personavec.judges import ContrastJudge, Endpoint, Estimate, estimate, total, unwritten
+from personavec.judges import ContrastJudge, CostEstimate, Endpoint, estimate, total, unwritten
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
@@ -63,7 +63,7 @@ def run(
 
 def most_asked(
     endpoint: Endpoint, name: str, description: str, config: AuthorConfig | None = None
-) -> Estimate:
+) -> CostEstimate:
     """What a spec takes of the endpoint at most, where every answer can be used.
 
     Every round is counted as if it showed the author a whole draft and had it all written again.
@@ -174,7 +174,7 @@ def _check(
     """What lint finds, and what the rollouts show where there are any."""
     found = flaws(spec)
     if rollouts:
-        found += silent(spec, list(rollouts.values()), config.min_share)
+        found += weak_entries(spec, list(rollouts.values()), config.min_share)
     return found, rollouts
 
 
