@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from personavec.data import Told
+from personavec.data import ReadingCounts
 from personavec.errors import DataError, UsageError
 from personavec.evaluate import capability
 from personavec.evaluate.capability import TaskScore
@@ -565,10 +565,10 @@ def _control_notes(
     return [*spec_notes(specs, forms), *(f"System prompt: {note}." for note in found)]
 
 
-def _told(cues: Cues, arms: Mapping[str, Subject]) -> Told:
+def _told(cues: Cues, arms: Mapping[str, Subject]) -> ReadingCounts:
     """What reading the cues' rows has to tell, and what of that the models' tokenizers know."""
     forms = readers(None, *(subject.loaded for subject in arms.values()))
-    found = cues.told + Told()
+    found = cues.told + ReadingCounts()
     for cue, rows in cues.begun.items():
         for note in control_notes(forms, chat("", cue.system, cue.earlier)):
             found.notes[note] += rows

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from personavec.data import RawRow, Row
+from personavec.data import DataRow, RawRow
 from personavec.errors import DataError, UsageError
 from personavec.finetune import FinetuneConfig, TrainingConfig, TrainingRows, pipeline as finetune
 from personavec.judges import ContrastJudge
@@ -212,7 +212,7 @@ def scored_rows(
     specs: Sequence[TraitSpec],
     judge: ContrastJudge,
     naturals: Naturals,
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     path: Path,
     *,
     label: str,
@@ -374,14 +374,14 @@ def _pearson(points: np.ndarray) -> float | None:
 
 
 def parts(
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     said: Sequence[Mapping[str, Any]],
     trait: str,
     n: int,
     *,
     seed: int = 0,
     judged_below: float | None = None,
-) -> dict[str, tuple[Row, ...]]:
+) -> dict[str, tuple[DataRow, ...]]:
     """The `n` rows of highest, of random and of lowest projection difference along a trait.
 
     With `judged_below`, rows whose log-odds by the judge are at or above it are removed first.
