@@ -27,7 +27,7 @@ from personavec.errors import UsageError
 #: Where every command is, and what the list of commands says of it, in the paper's order. Typer
 #: runs those without a place.
 COMMANDS: dict[str, tuple[str | None, str]] = {
-    "author": (None, "Write a trait spec with a strong model, check it, try it."),
+    "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
     "steer": (None, "Answer questions at several coefficients, side by side."),
     "evaluate": (None, "Measure how strongly a model shows traits, and what it can do."),
@@ -40,11 +40,11 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "shift": (None, "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
     "serve": (None, "An OpenAI-compatible server that reads and steers traits."),
-    "export": (None, "Write a vector as another program's file."),
-    "import": (None, "Make a vector of another project's file."),
-    "traits list": (None, "List the bundled traits."),
-    "traits show": (None, "Show a spec."),
-    "traits check": (None, "Say what is wrong with a spec."),
+    "export": ("export:command", "Write a vector as another program's file."),
+    "import": ("import_:command", "Make a vector of another project's file."),
+    "traits list": ("traits:list_traits", "List the bundled traits."),
+    "traits show": ("traits:show", "Show a spec."),
+    "traits check": ("traits:check", "Say what is wrong with a spec."),
     "judges score": ("judges_score:command", "Score the answers in a file."),
     "judges check": (None, "Test a judge on answers whose verdict is known."),
     "judges compare": (None, "Compare judges on the same answers."),

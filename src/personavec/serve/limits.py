@@ -103,7 +103,7 @@ class Gate:
             if not hmac.compare_digest(given, b"Bearer " + self._key):
                 raise ApiError(
                     401,
-                    "no or another API key: send it as 'Authorization: Bearer KEY'",
+                    "missing or invalid API key: send it as 'Authorization: Bearer KEY'",
                     code="invalid_api_key",
                     headers={"WWW-Authenticate": "Bearer"},
                 )
