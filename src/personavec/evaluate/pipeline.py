@@ -44,7 +44,7 @@ from personavec.model import (
 )
 from personavec.model.engine import Engine, Sampling, TransformersEngine
 from personavec.progress import Progress
-from personavec.results import versions
+from personavec.results import dump, versions
 from personavec.rollouts import (
     Rollout,
     Task,
@@ -488,7 +488,7 @@ def _summaries(
     rollouts: Mapping[str, Cells], arm: str, variant: str, judge: Judge, seed: int
 ) -> dict[str, Any]:
     return {
-        name: summarise(cells[arm, variant], refusals=judge.name != contrast.NAME, seed=seed)
+        name: dump(summarise(cells[arm, variant], refusals=judge.name != contrast.NAME, seed=seed))
         for name, cells in rollouts.items()
     }
 
@@ -499,7 +499,9 @@ def _differences(
     theirs: tuple[str, str],
     seed: int,
 ) -> dict[str, Any]:
-    return {name: paired(cells[ours], cells[theirs], seed) for name, cells in rollouts.items()}
+    return {
+        name: dump(paired(cells[ours], cells[theirs], seed)) for name, cells in rollouts.items()
+    }
 
 
 def _transcripts(cells: Cells) -> list[dict[str, Any]]:
