@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
@@ -22,6 +22,9 @@ def panel(title: str, order: int = 1) -> Parameter:
     """
     return Parameter(group=Group.create_ordered(title, sort_key=order))
 
+
+#: A field that is set in Python alone.
+NO_OPTION = Parameter(parse=False)
 
 #: The options that matter, about six; shared groups come after the verb's own panels.
 MAIN = panel("Options", 0)
@@ -82,6 +85,20 @@ def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
     return read
 
 
+def _layer(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{text}: give a number, or 'all'") from None
+
+
+#: One layer, all of them, or by default the one that each vector was selected at.
+Layers = Annotated[
+    int | Literal["all"] | None,
+    parsed(_layer, "N|all", name="--layer", show_choices=False, allow_leading_hyphen=True),
+]
 # A list may begin with a minus, as in `--coefficient -1,0,1`.
 Numbers = Annotated[
     tuple[float, ...], parsed(_numbers(float), "N,…", many=True, allow_leading_hyphen=True)
