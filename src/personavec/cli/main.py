@@ -21,9 +21,7 @@ from personavec.cli import (
     finetune,
     import_,
     judges,
-    models,
     monitor,
-    serve,
     shift,
     steer,
     traits,
@@ -44,7 +42,6 @@ app.command("steer", cls=Command)(steer.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
-app.command("serve", cls=Command)(serve.command)
 app.command("validate-screen", cls=Command)(validate_screen.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
@@ -54,7 +51,6 @@ app.command("export", cls=Command)(export.command)
 app.command("import", cls=Command)(import_.command)
 app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
-app.add_typer(models.app, name="models")
 
 
 def main(arguments: list[str] | None = None) -> None:

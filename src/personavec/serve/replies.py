@@ -171,13 +171,13 @@ class Service:
         def make_loop() -> Loop:
             if engine is not None:
                 return VllmLoop(engine, directions=directions)
-            return StepLoop(loaded, directions=directions, max_rows=settings.max_rows)
+            return StepLoop(loaded, directions=directions, max_rows=config.rows)
 
         self._context = loaded.context if engine is None else engine.context
         self.worker = Worker(
             make_loop,
-            max_rows=settings.max_rows,
-            queue_size=settings.queue_size,
+            max_rows=config.rows,
+            queue_size=config.queue,
         )
 
     async def start(self) -> None:
