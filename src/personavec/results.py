@@ -1,15 +1,79 @@
-"""What every verb's results share: the versions they depend on, and JSON without NaN."""
+"""What every verb's results share: estimates, their file, and the versions they depend on.
+
+A verb's results are a frozen dataclass whose first field is its format number:
+
+    @dataclass(frozen=True, kw_only=True)
+    class ExtractResults:
+        format: int = 1
+        trait: str
+        ...
+
+A change of a field's name or meaning raises the number; `read` refuses files of another one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from personavec.errors import DataError
+from personavec.runs import atomic_write, read_as, read_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from personavec.stats import Interval
+
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95% interval, in its own unit; None where it could not be measured."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, interval: Interval | None) -> Estimate:
+        """The record of an interval; without one, of nothing measured."""
+        if interval is None:
+            return cls()
+        return cls(interval.value, interval.low, interval.high)
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a result depends on."""
     return {name: metadata.version(name) for name in ("personavec", "torch", "transformers")}
+
+
+def dump(result: DataclassInstance) -> dict[str, Any]:
+    """The fields as JSON has them: paths as text, null for every number that is not finite."""
+    return {field.name: _plain(getattr(result, field.name)) for field in dataclasses.fields(result)}
+
+
+def write(path: Path, result: DataclassInstance) -> None:
+    """Write results as JSON, aside and renamed. Raises StorageError."""
+    atomic_write(path, json.dumps(dump(result), ensure_ascii=False, indent=1) + "\n")
+
+
+def read(kind: type[R], path: Path) -> R:
+    """The results in a file that `write` wrote.
+
+    Raises DataError for a missing or damaged file, and for another format than `kind` has.
+    """
+    remedy = "write it again with the same command"
+    found = read_json(path, remedy)
+    expected = next(f.default for f in dataclasses.fields(cast("Any", kind)) if f.name == "format")
+    number = found.get("format") if isinstance(found, dict) else None
+    if number != expected:
+        raise DataError(f"{path} has format {number}; this version reads {expected}; {remedy}")
+    return read_as(path, kind, remedy)
 
 
 def without_nan(value: Any) -> Any:
@@ -19,3 +83,15 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dump(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    return without_nan(value)

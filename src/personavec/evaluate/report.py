@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.report import (
-    Html,
     charts,
     element,
     folded,
@@ -68,7 +69,7 @@ def _steering(subject: Mapping[str, Any]) -> str:
     )
 
 
-def _heading(results: Mapping[str, Any]) -> Html:
+def _heading(results: Mapping[str, Any]) -> Markup:
     other = results["compare_to"]
     return element(
         "header",
@@ -79,14 +80,14 @@ def _heading(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _expression(results: Mapping[str, Any], names: Mapping[str, str]) -> Html:
+def _expression(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
     groups = [(names["model"], results["traits"])]
     if results["compare_to"]:
         groups.append((names["other"], results["compare_to"]["traits"]))
     return section("Trait expression", "expression", *_forests(groups), _trait_table(groups))
 
 
-def _forests(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Html]:
+def _forests(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Markup]:
     """Trait scores, and log-odds where the judge gives them, of several models side by side."""
     found = []
     for title, unit, key, span in (
@@ -114,7 +115,7 @@ def _forests(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Html]:
     return found
 
 
-def _trait_table(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
+def _trait_table(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
     several = len(groups) > 1
     all_of = [(trait, name, traits[trait]) for trait in groups[0][1] for name, traits in groups]
     refusals = any(of["refusals"] is not None for *_, of in all_of)
@@ -142,7 +143,7 @@ def _flat(of: Mapping[str, Any], key: str) -> tuple[Any, Any, Any]:
     return of[key], of[f"{key}_low"], of[f"{key}_high"]
 
 
-def estimate(value: Any, low: Any, high: Any, *, percent: bool = False) -> Html | str:
+def estimate(value: Any, low: Any, high: Any, *, percent: bool = False) -> Markup | str:
     """A value with its interval, or that it was not measured."""
     if number(value) is None:
         return not_measured()
@@ -151,7 +152,7 @@ def estimate(value: Any, low: Any, high: Any, *, percent: bool = False) -> Html 
     return f"{shown[0]}{'%' if percent else ''} [{shown[1]}, {shown[2]}]"
 
 
-def _differences(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | None:
+def _differences(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup | None:
     if not results["compare_to"]:
         return None
     return section(
@@ -163,7 +164,7 @@ def _differences(results: Mapping[str, Any], names: Mapping[str, str]) -> Html |
     )
 
 
-def _difference_charts(differences: Mapping[str, Any], title: str) -> list[Html | None]:
+def _difference_charts(differences: Mapping[str, Any], title: str) -> list[Markup | None]:
     rows = [
         {"label": trait, "series": "difference", **of["log_odds"]}
         for trait, of in differences.items()
@@ -197,7 +198,7 @@ def _difference_charts(differences: Mapping[str, Any], title: str) -> list[Html 
     ]
 
 
-def _cues(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | None:
+def _cues(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup | None:
     cue = results["cue"]
     if not cue:
         return None
@@ -237,7 +238,7 @@ def _cues(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | None:
     )
 
 
-def _capability(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | None:
+def _capability(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup | None:
     if not results["capability"]:
         return None
     groups = [(names["model"], results["capability"])]
@@ -275,7 +276,7 @@ def _capability(results: Mapping[str, Any], names: Mapping[str, str]) -> Html | 
     )
 
 
-def _transcripts(results: Mapping[str, Any], names: Mapping[str, str]) -> Html:
+def _transcripts(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
     return section(
         "Answers",
         "answers",
@@ -295,7 +296,7 @@ def _transcripts(results: Mapping[str, Any], names: Mapping[str, str]) -> Html:
     )
 
 
-def _answer(answer: Mapping[str, Any], names: Mapping[str, str]) -> Html:
+def _answer(answer: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
     title = names[answer["arm"]] + (", with a cue" if answer["variant"] == "cue" else "")
     if number(answer["trait_score"]) is None:
         scores = str(answer["state"])
@@ -312,7 +313,7 @@ def _answer(answer: Mapping[str, Any], names: Mapping[str, str]) -> Html:
     )
 
 
-def _what_was_done(results: Mapping[str, Any]) -> Html:
+def _what_was_done(results: Mapping[str, Any]) -> Markup:
     identity = results["identity"]
     facts = {
         "model": identity["name"],

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.report import (
     Content,
-    Html,
     charts,
     element,
     folded,
@@ -90,7 +91,7 @@ def _passed(verdict: Any) -> Content:
     return "passed" if verdict else "failed"
 
 
-def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
+def _heading(results: Mapping[str, Any], trait: str, model: str) -> Markup:
     description = _mapping(results, "trait").get("description")
     layer = _whole(results.get("layer"))
     return element(
@@ -109,7 +110,7 @@ def _heading(results: Mapping[str, Any], trait: str, model: str) -> Html:
     )
 
 
-def _verdict(results: Mapping[str, Any]) -> Html:
+def _verdict(results: Mapping[str, Any]) -> Markup:
     verdict = _mapping(results, "verdict")
     checks = _rows(verdict, "checks")
     failed = sum(check.get("passed") is False for check in checks)
@@ -128,7 +129,7 @@ def _verdict(results: Mapping[str, Any]) -> Html:
     return section("Verdict", "verdict", line, _check_list(checks))
 
 
-def _check_list(checks: Sequence[Mapping[str, Any]]) -> Html | None:
+def _check_list(checks: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not checks:
         return None
     states = {
@@ -154,7 +155,7 @@ def _check_list(checks: Sequence[Mapping[str, Any]]) -> Html | None:
     )
 
 
-def _what_was_done(results: Mapping[str, Any]) -> Html:
+def _what_was_done(results: Mapping[str, Any]) -> Markup:
     model, spec = _mapping(results, "model"), _mapping(results, "spec")
     settings, versions = _mapping(results, "settings"), _mapping(results, "versions")
     seconds = _mapping(results, "seconds")
@@ -217,18 +218,18 @@ def _duration(seconds: Mapping[str, Any]) -> Content:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _listing(title: str, values: Mapping[str, Any]) -> Html:
+def _listing(title: str, values: Mapping[str, Any]) -> Markup:
     rows = [(str(name), _setting(value)) for name, value in values.items()]
     return folded(title, table((), rows, "facts") if rows else element("p", not_measured()))
 
 
-def _setting(value: object) -> Html:
-    if isinstance(value, Html):
+def _setting(value: object) -> Markup:
+    if isinstance(value, Markup):
         return value
     return element("code", "not set" if value is None else page.plain(value))
 
 
-def _rollouts(results: Mapping[str, Any]) -> Html:
+def _rollouts(results: Mapping[str, Any]) -> Markup:
     rollouts = _mapping(results, "rollouts")
     sides = [_mapping(rollouts, polarity) for polarity, _ in _POLARITIES]
     dropped = [_mapping(side, "dropped") for side in sides]
@@ -270,7 +271,7 @@ def _kept(side: Mapping[str, Any]) -> Content:
     return f"{kept:.0f} ({kept / of:.0%})" if of else f"{kept:.0f}"
 
 
-def _distributions(results: Mapping[str, Any]) -> Html:
+def _distributions(results: Mapping[str, Any]) -> Markup:
     log_odds = _mapping(results, "log_odds")
     values = {
         polarity: [
@@ -310,7 +311,7 @@ def _summary(values: Sequence[float]) -> str:
     return f"mean {signed(sum(values) / len(values))} nats, {above:.0%} above 0, n = {len(values)}"
 
 
-def _layer_sweep(results: Mapping[str, Any]) -> Html:
+def _layer_sweep(results: Mapping[str, Any]) -> Markup:
     sweep = _rows(results, "sweep")
     layer = _whole(results.get("layer"))
     floor = number(results.get("coherence_floor"))
@@ -355,7 +356,7 @@ def _layer_sweep(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _dose_response(results: Mapping[str, Any]) -> Html:
+def _dose_response(results: Mapping[str, Any]) -> Markup:
     doses, control = _rows(results, "dose_response"), _rows(results, "control")
     prompted = _mapping(results, "prompted")
     levels = {polarity: _mapping(prompted, polarity) or None for polarity, _ in _POLARITIES}
@@ -407,7 +408,7 @@ def _dose_response(results: Mapping[str, Any]) -> Html:
 
 def _dose_table(
     doses: Sequence[Mapping[str, Any]], control: Sequence[Mapping[str, Any]]
-) -> Html | None:
+) -> Markup | None:
     rows: list[Sequence[Content]] = [
         *(
             (
@@ -436,7 +437,7 @@ def _dose_table(
     return folded("The numbers", table(head, rows, "numbers")) if rows else None
 
 
-def _wrong_way(results: Mapping[str, Any]) -> Html:
+def _wrong_way(results: Mapping[str, Any]) -> Markup:
     wrong = _mapping(results, "wrong_way")
     share, low, high = (number(wrong.get(name)) for name in ("share", "low", "high"))
     between = _range(wrong.get("coefficients"))
@@ -456,7 +457,7 @@ def _wrong_way(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _reliability(results: Mapping[str, Any]) -> Html:
+def _reliability(results: Mapping[str, Any]) -> Markup:
     measures = (
         (
             "split-half cosine",
@@ -486,7 +487,7 @@ def _reliability(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _vector_size(results: Mapping[str, Any]) -> Html:
+def _vector_size(results: Mapping[str, Any]) -> Markup:
     sizes = _sequence(results, "relative_norm")
     measured = any(number(size) is not None for size in sizes)
     return section(
@@ -508,7 +509,7 @@ def _vector_size(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _massive(massive: Mapping[str, Any], estimator: str) -> Html:
+def _massive(massive: Mapping[str, Any], estimator: str) -> Markup:
     share = number(massive.get("share"))
     if share is None:
         return element("p", not_measured("Massive activations"), ".")
@@ -538,7 +539,7 @@ def _massive(massive: Mapping[str, Any], estimator: str) -> Html:
     )
 
 
-def _transcripts(results: Mapping[str, Any]) -> Html:
+def _transcripts(results: Mapping[str, Any]) -> Markup:
     rows = _rows(results, "transcripts")
     return section(
         "Transcripts",
@@ -553,7 +554,7 @@ def _transcripts(results: Mapping[str, Any]) -> Html:
     )
 
 
-def _transcript(row: Mapping[str, Any], *, open_: bool) -> Html:
+def _transcript(row: Mapping[str, Any], *, open_: bool) -> Markup:
     answers = sorted(
         _rows(row, "answers"), key=lambda answer: number(answer.get("coefficient")) or 0
     )
@@ -577,7 +578,7 @@ def _transcript(row: Mapping[str, Any], *, open_: bool) -> Html:
     )
 
 
-def _steered(answer: Mapping[str, Any]) -> Html:
+def _steered(answer: Mapping[str, Any]) -> Markup:
     coefficient = number(answer.get("coefficient"))
     scores = [
         "log-odds ",
@@ -592,7 +593,7 @@ def _steered(answer: Mapping[str, Any]) -> Html:
     return _answer(title, scores, answer.get("response"), side)
 
 
-def _answer(title: str, scores: Content, response: object, side: str) -> Html:
+def _answer(title: str, scores: Content, response: object, side: str) -> Markup:
     """One answer; an empty response is a response, None is a missing one."""
     if not isinstance(response, str):
         text = element("p", not_measured())
@@ -642,7 +643,7 @@ def _range(value: object) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _code(value: object) -> Html:
+def _code(value: object) -> Markup:
     if value is None:
         return element("span", "not recorded", class_="missing")
     return element("code", str(value))
@@ -652,19 +653,19 @@ def _count(values: Mapping[str, Any], key: str) -> Content:
     return _fixed(values.get(key), 0)
 
 
-def _fixed(value: object, digits: int) -> Html:
+def _fixed(value: object, digits: int) -> Markup:
     known = number(value)
     if known is None:
         return not_measured()
     return page.markup(f"{known:.{digits}f}".replace("-", "−"))
 
 
-def _signed(value: object) -> Html:
+def _signed(value: object) -> Markup:
     known = number(value)
     return not_measured() if known is None else page.markup(signed(known))
 
 
-def _percent(value: object) -> Html:
+def _percent(value: object) -> Markup:
     known = number(value)
     return not_measured() if known is None else page.markup(f"{known:.1%}")
 
@@ -677,7 +678,7 @@ def _estimate(
     *,
     digits: int = 2,
     sign: bool = False,
-) -> Html:
+) -> Markup:
     """A value with its interval, which is named as missing where it is."""
     value, bounds = number(row.get(field)), (number(row.get(low)), number(row.get(high)))
     if value is None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.report import (
     Content,
-    Html,
     charts,
     element,
     folded,
@@ -41,7 +42,7 @@ def write_monitoring_report(results: Record, path: Path) -> None:
     atomic_write(path, body)
 
 
-def _head(results: Record) -> Html:
+def _head(results: Record) -> Markup:
     rejected = f", {plural(results['rejected'], 'row')} rejected" if results["rejected"] else ""
     return element(
         "header",
@@ -59,7 +60,7 @@ def _head(results: Record) -> Html:
     )
 
 
-def _overview(results: Record) -> Html:
+def _overview(results: Record) -> Markup:
     rows = [
         (
             element("a", name, href=f"#{_anchor(name)}"),
@@ -99,7 +100,7 @@ def _overview(results: Record) -> Html:
     )
 
 
-def _limits(results: Record) -> Html | None:
+def _limits(results: Record) -> Markup | None:
     limits = results["limits"]
     if limits is None:
         return None
@@ -121,7 +122,7 @@ def _limits(results: Record) -> Html | None:
     )
 
 
-def _trait(name: str, record: Record) -> Html:
+def _trait(name: str, record: Record) -> Markup:
     drift = record["drift"]
     by_turn = record["by_turn"]
     lines = [
@@ -182,7 +183,7 @@ def _trait(name: str, record: Record) -> Html:
     )
 
 
-def _extreme(row: Record, *, open_: bool) -> Html:
+def _extreme(row: Record, *, open_: bool) -> Markup:
     question = _clipped(row["question"], 100)
     return element(
         "details",
@@ -203,7 +204,7 @@ def _extreme(row: Record, *, open_: bool) -> Html:
     )
 
 
-def _heat(piece: Record) -> Html:
+def _heat(piece: Record) -> Markup:
     """A token shaded by its projection: orange toward the trait, blue away from it."""
     sigma = number(piece["sigma"]) or 0.0
     share = round(min(1.0, abs(sigma) / _FULL_COLOUR) * 100)
@@ -216,7 +217,7 @@ def _heat(piece: Record) -> Html:
     )
 
 
-def _what_was_done(results: Record) -> Html:
+def _what_was_done(results: Record) -> Markup:
     model = results["model"]
     facts: list[tuple[Content, Content]] = [
         ("model", element("code", str(model["name"]))),

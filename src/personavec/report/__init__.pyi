@@ -1,10 +1,10 @@
 from .charts import detection_auc as detection_auc, number as number, signed as signed
 from .page import (
     Content as Content,
-    Html as Html,
     chart as chart,
     document as document,
     element as element,
+    estimate as estimate,
     folded as folded,
     not_measured as not_measured,
     plain as plain,

@@ -1,8 +1,10 @@
 """One self-contained HTML file: escaping by construction, charts inlined.
 
 Knows nothing about traits or models. A plain `str` is text and gets escaped wherever it is put;
-only `Html`, which the functions here return, is markup.
+only markupsafe's `Markup`, which the functions here return, is markup.
 """
+
+from __future__ import annotations
 
 import html
 import json
@@ -11,8 +13,14 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from markupsafe import Markup, escape
+
+from personavec.wording import estimated
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from personavec.results import Estimate
 
 # Nothing may be fetched, whatever a model wrote: the browser itself refuses.
 _POLICY = (
@@ -28,49 +36,48 @@ for (const figure of document.querySelectorAll("figure.chart")) {
 """
 
 
-class Html(str):
-    """Markup that is already escaped."""
-
-    __slots__ = ()
-
-
 Content: TypeAlias = "str | Iterable[Content] | None"
 
 
-def markup(content: Content) -> Html:
-    """Text escaped, `Html` as it is, a sequence joined, None nothing."""
+def markup(content: Content) -> Markup:
+    """Text escaped, `Markup` as it is, a sequence joined, None nothing."""
     if content is None:
-        return Html("")
-    if isinstance(content, Html):
-        return content
+        return Markup("")
     if isinstance(content, str):
-        return Html(html.escape(content))
-    return Html("".join(markup(part) for part in content))
+        return escape(content)
+    return Markup("").join(markup(part) for part in content)
 
 
-def element(tag: str, *content: Content, **attributes: str | bool | None) -> Html:
+def element(tag: str, *content: Content, **attributes: str | bool | None) -> Markup:
     """An element; `class_` and `data_x` are spelled so, True is a bare attribute."""
     written = "".join(
-        f" {name.rstrip('_').replace('_', '-')}"
-        + ("" if value is True else f'="{html.escape(value)}"')
+        f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(value)}"')
         for name, value in attributes.items()
         if value is not None and value is not False
     )
-    return Html(f"<{tag}{written}>{markup(content)}</{tag}>")
+    return Markup(f"<{tag}{written}>{markup(content)}</{tag}>")
 
 
-def section(title: str, name: str, *content: Content) -> Html:
+def section(title: str, name: str, *content: Content) -> Markup:
     """A section of the page under its heading; `name` is its anchor."""
     return element("section", element("h2", title), *content, id=name)
 
 
-def not_measured(what: str = "") -> Html:
+def not_measured(what: str = "") -> Markup:
     """What stands where a number or a chart is missing."""
     text = f"{what}: not measured" if what else "not measured"
     return element("span", text, class_="missing")
 
 
-def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str = "") -> Html:
+def estimate(found: Estimate, form: str = ".2f") -> Content:
+    """An estimate with its interval; what was not measured is named."""
+    if found.value is None:
+        return not_measured()
+    text = estimated(found, form).replace("-", "−")
+    return text if found.low is not None else [text, " ", not_measured("interval")]
+
+
+def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str = "") -> Markup:
     """A table whose first column names its rows; it scrolls by itself where it is too wide."""
     body = [
         element(
@@ -88,12 +95,12 @@ def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: st
     )
 
 
-def folded(summary: str, *content: Content, open_: bool = False) -> Html:
+def folded(summary: str, *content: Content, open_: bool = False) -> Markup:
     """Content behind a line that unfolds it."""
     return element("details", element("summary", summary), *content, open=open_)
 
 
-def chart(figure: "go.Figure", title: str, caption: Content = None) -> Html:
+def chart(figure: go.Figure, title: str, caption: Content = None) -> Markup:
     """A plotly figure, drawn by the page's one script; its labels are texts, and hold no links."""
     found = _labelled(json.loads(str(figure.to_json())))
     drawing = json.dumps(found, ensure_ascii=False)
@@ -105,7 +112,7 @@ def chart(figure: "go.Figure", title: str, caption: Content = None) -> Html:
         element("h3", title),
         element("div", class_="plot", style=f"min-height:{height}px", role="img", aria_label=title),
         element("figcaption", caption) if caption else None,
-        Html(f'<script type="application/json">{drawing}</script>'),
+        Markup(f'<script type="application/json">{drawing}</script>'),
         class_="chart",
     )
 

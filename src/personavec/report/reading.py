@@ -6,7 +6,9 @@ Takes what `Told.to_dict` gives, by dataset.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from personavec.report.page import Html, section, table
+from markupsafe import Markup
+
+from personavec.report.page import section, table
 
 #: Of columns, notes or reasons, in one line or cell; the results have all.
 _LISTED = 12
@@ -29,7 +31,7 @@ def reading_lines(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def reading_section(data: Mapping[str, Mapping[str, Any]]) -> Html | None:
+def reading_section(data: Mapping[str, Mapping[str, Any]]) -> Markup | None:
     """A table with a row for each dataset; None where nothing was read."""
     if not data:
         return None

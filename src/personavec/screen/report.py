@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.report import (
     Content,
-    Html,
     charts,
     element,
     folded,
@@ -52,7 +53,7 @@ def write_screening_report(results: dict[str, Any], path: Path) -> None:
     atomic_write(path, text.encode("utf-8", "replace"))
 
 
-def _heading(results: Record, title: str) -> Html:
+def _heading(results: Record, title: str) -> Markup:
     rejected = results["rejected"]
     bad = f", {rejected} could not be used" if rejected else ""
     flagged = results["flagged_any"]
@@ -71,7 +72,7 @@ def _heading(results: Record, title: str) -> Html:
     )
 
 
-def _overview(results: Record) -> Html:
+def _overview(results: Record) -> Markup:
     rows = []
     for name, record in results["traits"].items():
         sigma = number(record["sigma"])
@@ -123,7 +124,7 @@ def _flagged(record: Record) -> Content:
     return f"{record['flagged']} ({share['mean']:.1%})" if share["mean"] is not None else "–"
 
 
-def _two_stages(results: Record) -> Html | None:
+def _two_stages(results: Record) -> Markup | None:
     found = {n: r for n, r in results["traits"].items() if r.get("two_stage")}
     if not found:
         return None
@@ -152,7 +153,7 @@ def _two_stages(results: Record) -> Html | None:
     )
 
 
-def _comparison(results: Record) -> Html | None:
+def _comparison(results: Record) -> Markup | None:
     """All groups and traits in one chart, for every column that rows were grouped by."""
     traits = results["traits"]
     columns = next(iter(traits.values()))["groups"]
@@ -185,7 +186,7 @@ def _in_sigma(row: Record | None, sigma: float | None) -> float | None:
     return None if mean is None or not sigma else mean / sigma
 
 
-def _trait(name: str, record: Record, results: Record) -> Html:
+def _trait(name: str, record: Record, results: Record) -> Markup:
     unit = "projection" if results["natural"] == "none" else "projection difference"
     histogram = record["histogram"]
     return section(
@@ -213,7 +214,7 @@ def _trait(name: str, record: Record, results: Record) -> Html:
     )
 
 
-def _groups(column: str, rows: Sequence[Record], unit: str) -> Html:
+def _groups(column: str, rows: Sequence[Record], unit: str) -> Markup:
     cells = [
         (
             row["group"],
@@ -245,9 +246,9 @@ def _groups(column: str, rows: Sequence[Record], unit: str) -> Html:
     )
 
 
-def _controls(record: Record) -> list[Html]:
+def _controls(record: Record) -> list[Markup]:
     length, random = record["controls"]["length"], record["controls"]["random"]
-    found: list[Html] = []
+    found: list[Markup] = []
     if "why" in length:
         found.append(element("p", f"Length: not measured, {length['why']}."))
     else:
@@ -316,7 +317,7 @@ def _effect(record: Record) -> tuple[Content, Content]:
     )
 
 
-def _row(row: Record, *, open_: bool) -> Html:
+def _row(row: Record, *, open_: bool) -> Markup:
     question = next(
         (m["content"] for m in reversed(row["messages"]) if m["role"] == "user"), "(no question)"
     )
@@ -363,7 +364,7 @@ def _marked(row: Record, response: str) -> Content:
     ]
 
 
-def _answer(title: str, scores: Content, text: Content, side: str) -> Html:
+def _answer(title: str, scores: Content, text: Content, side: str) -> Markup:
     return element(
         "div",
         element("h3", title),
@@ -377,7 +378,7 @@ def _clipped(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + " …"
 
 
-def _unseen() -> Html:
+def _unseen() -> Markup:
     return section(
         "What this does not see",
         "unseen",
@@ -409,7 +410,7 @@ def _unseen() -> Html:
     )
 
 
-def _what_was_done(results: Record) -> Html:
+def _what_was_done(results: Record) -> Markup:
     model, reference = results["model"], results["reference"]
     speed = results["tokens_per_second"]
     facts: list[tuple[Content, Content]] = [

@@ -211,7 +211,7 @@ def test_what_models_write_stays_text(tmp_path: Path) -> None:
     text = _written(results, tmp_path)
     parsed = _parsed(text)
     assert "<script>alert" not in text
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
     assert HOSTILE in parsed.text
     assert not {"img", "b", "i", "textarea"} & {tag for tag, _ in parsed.tags}
     # The charts' data, plotly.js and the script that draws: no further one.

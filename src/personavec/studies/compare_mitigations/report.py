@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.evaluate import estimate
 from personavec.report import (
-    Html,
     charts,
     element,
     folded,
@@ -49,7 +50,7 @@ def write_mitigations_report(results: Mapping[str, Any], path: Path) -> None:
     atomic_write(path, text.encode("utf-8", "replace"))
 
 
-def _heading(results: Mapping[str, Any]) -> Html:
+def _heading(results: Mapping[str, Any]) -> Markup:
     rows = results["rows"]
     return element(
         "header",
@@ -81,7 +82,7 @@ def expression(arm: Mapping[str, Any], key: str = "expression") -> dict[str, Any
     }
 
 
-def _charts(arms: Arms) -> list[Html]:
+def _charts(arms: Arms) -> list[Markup]:
     unit = "trait score (0–100)" if arms["base"]["expression"]["log_odds"] is None else None
     under_cues = arms["base"]["expression_under_cues"] is not None
     measures: list[tuple[str, str, Any]] = [
@@ -151,7 +152,7 @@ def _lines(arms: Arms, measure: Any) -> list[tuple[str, list[dict[str, Any]]]]:
     return lines
 
 
-def _table(arms: Arms) -> Html:
+def _table(arms: Arms) -> Markup:
     head = [
         *("arm", "expression", "minus base", "under cues", "coherence", "capability"),
         *("minus plain", "perplexity", "held-out loss", "loss, of plain's", "shift, σ"),
@@ -180,48 +181,48 @@ def _table(arms: Arms) -> Html:
         "Learnt: held-out loss is within 10% of the plain finetune's. Capable: capability is at "
         "most one standard error below the plain finetune's.",
     )
-    return Html(table(head, rows, class_="numbers") + explained)
+    return table(head, rows, class_="numbers") + explained
 
 
-def _parts(arms: Arms) -> Html:
+def _parts(arms: Arms) -> Markup:
     """Held-out loss of each part of the data, where a column told them apart."""
     parts = list(arms["none"].get("loss_ratio_by", {}))
     if not parts:
-        return Html("")
+        return Markup("")
     rows = [
         [name, *(_fine(arm["loss_ratio_by"][part]) for part in parts)] for name, arm in arms.items()
     ]
     explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
-    shown = Html(explained + table(["arm", *parts], rows, class_="numbers"))
+    shown = explained + table(["arm", *parts], rows, class_="numbers")
     return section("What was learnt, part by part", "parts", shown)
 
 
-def _difference(found: Mapping[str, Any]) -> Html | str:
+def _difference(found: Mapping[str, Any]) -> Markup | str:
     chosen = found["log_odds"] if found["log_odds"]["value"] is not None else found["mean"]
     return estimate(**chosen)
 
 
-def _of(found: Mapping[str, Any], *, percent: bool = False) -> Html | str:
+def _of(found: Mapping[str, Any], *, percent: bool = False) -> Markup | str:
     return estimate(found["value"], found["low"], found["high"], percent=percent)
 
 
-def _fine(found: Mapping[str, Any]) -> Html | str:
+def _fine(found: Mapping[str, Any]) -> Markup | str:
     """With two decimals."""
     if number(found["value"]) is None:
         return not_measured()
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def _plain(value: Any) -> Html | str:
+def _plain(value: Any) -> Markup | str:
     shown = number(value)
     return not_measured() if shown is None else charts.signed(shown)
 
 
-def _yes(value: bool | None) -> Html | str:
+def _yes(value: bool | None) -> Markup | str:
     return not_measured() if value is None else ("yes" if value else "no")
 
 
-def _seeds(results: Mapping[str, Any]) -> Html:
+def _seeds(results: Mapping[str, Any]) -> Markup:
     seeds: Sequence[int] = results["seeds"]
     rows = []
     for name, arm in results["arms"].items():
@@ -235,7 +236,7 @@ def _seeds(results: Mapping[str, Any]) -> Html:
     return table(head, rows, class_="numbers")
 
 
-def _transcripts(results: Mapping[str, Any]) -> Html:
+def _transcripts(results: Mapping[str, Any]) -> Markup:
     found = []
     for each in results["transcripts"]:
         rows = [
@@ -250,7 +251,7 @@ def _transcripts(results: Mapping[str, Any]) -> Html:
     return section("Transcripts", "transcripts", *found)
 
 
-def _settings(results: Mapping[str, Any]) -> Html:
+def _settings(results: Mapping[str, Any]) -> Markup:
     rows = [[key, page.plain(value)] for key, value in results["settings"].items()]
     rows += [[key, page.plain(results[key])] for key in ("judge", "layer", "versions", "seconds")]
     return table([], rows)

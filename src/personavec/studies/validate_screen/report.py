@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from personavec.report import (
-    Html,
     chart,
     detection_auc,
     document,
@@ -91,7 +92,7 @@ def _auc_rows(results: Results, style: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _style(results: Results, name: str, style: Results) -> Html:
+def _style(results: Results, name: str, style: Results) -> Markup:
     rates = [f"{rate:g}" for rate in results["rates"]]
     statistics = [
         "auc",
@@ -115,7 +116,7 @@ def _style(results: Results, name: str, style: Results) -> Html:
     )
 
 
-def _traits(results: Results, style: Results) -> Html:
+def _traits(results: Results, style: Results) -> Markup:
     names = list(style["traits"])
     rows: list[list[Any]] = [
         [title, *(_estimate(style["traits"][n]["methods"][method]["auc"]) for n in names)]
@@ -133,7 +134,7 @@ def _traits(results: Results, style: Results) -> Html:
     return table(["AUC", *names], rows)
 
 
-def _order(results: Results) -> list[Html]:
+def _order(results: Results) -> list[Markup]:
     rows = []
     for trait, order in results["order"].items():
         if order is None:
@@ -160,7 +161,7 @@ def verdict(order: Results) -> str:
     return "yes" if order["beyond_chance"] else "yes, within chance"
 
 
-def _setup(results: Results) -> list[Html]:
+def _setup(results: Results) -> list[Markup]:
     rows = [
         [
             name,
@@ -177,10 +178,10 @@ def _setup(results: Results) -> list[Html]:
     return [table(head, rows), folded("All settings", table(["setting", "value"], settings))]
 
 
-def _estimate(found: Results | None, *, sign: bool = False) -> Html:
+def _estimate(found: Results | None, *, sign: bool = False) -> Markup:
     """A value with its interval on a line of its own."""
     if found is None or found["value"] is None:
         return not_measured()
     show = signed if sign else (lambda value: f"{value:.2f}")
     low, high = (show(found[name]) for name in ("low", "high"))
-    return Html(f"{show(found['value'])}<br><small>{low} to {high}</small>")
+    return Markup("{}<br><small>{} to {}</small>").format(show(found["value"]), low, high)

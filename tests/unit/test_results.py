@@ -1,0 +1,64 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from personavec import results
+from personavec.errors import DataError
+from personavec.results import Estimate
+from personavec.stats import Interval
+from personavec.wording import estimated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    format: int = 2
+    by_trait: dict[str, Estimate]
+    path: Path
+    share: float | None
+
+
+def measured() -> Measured:
+    estimate = Estimate.of(Interval(np.float64(1.5), 1.25, float("inf")))
+    return Measured(by_trait={"evil": estimate}, path=Path("a/b"), share=float("nan"))
+
+
+def test_a_result_is_dumped_with_its_format_and_null_for_what_is_not_finite() -> None:
+    assert results.dump(measured()) == {
+        "format": 2,
+        "by_trait": {"evil": {"value": 1.5, "low": 1.25, "high": None}},
+        "path": "a/b",
+        "share": None,
+    }
+
+
+def test_a_file_of_results_is_read_back(tmp_path: Path) -> None:
+    results.write(tmp_path / "results.json", measured())
+    found = results.read(Measured, tmp_path / "results.json")
+    assert results.dump(found) == results.dump(measured())
+    assert found.path == Path("a/b")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"format": 1}', "has format 1; this version reads 2"),
+        ("{}", "has format None; this version reads 2"),
+        ("[2]", "has format None"),
+        ("{", "results.json"),
+        ('{"format": 2, "by_trait": {}, "share": 1}', "path"),
+    ],
+)
+def test_a_file_of_another_format_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=why):
+        results.read(Measured, tmp_path / "results.json")
+
+
+def test_an_estimate_in_words() -> None:
+    found = Estimate(1.5, -1.2, 1.8)
+    assert estimated(found, "+.1f") == "+1.5 [-1.2, +1.8]"
+    assert estimated(found, ".1f", two_lines=True) == "1.5\n-1.2 to 1.8"
+    assert estimated(Estimate(0.25), ".0%") == "25%"
+    assert estimated(Estimate.of(None), missing="not measured") == "not measured"
