@@ -52,9 +52,7 @@ class ModelLoading:
 
     def load(self, name: str) -> LoadedModel:
         """The model of this name. Raises UsageError, ModelError."""
-        return shared.load_model(
-            name, self.dtype, self.device, self.model_arg, self.template_arg
-        )
+        return shared.load_model(name, self.dtype, self.device, self.model_arg, self.template_arg)
 
 
 @options(MODEL)

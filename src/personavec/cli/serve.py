@@ -147,9 +147,7 @@ def _key(variable: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def _vllm(
-    engine: EngineOptions, rows: int, loaded: LoadedModel
-) -> Iterator[VllmEngine | None]:
+def _vllm(engine: EngineOptions, rows: int, loaded: LoadedModel) -> Iterator[VllmEngine | None]:
     """vLLM, if it is the engine. Ctrl-C reaches only the server, which lets replies finish."""
     if engine.engine != "vllm":
         yield None
