@@ -27,6 +27,7 @@ def panel(title: str, order: int = 1) -> Parameter:
 MAIN = panel("Options", 0)
 MODEL = panel("Model and engine", 2)
 JUDGE = panel("Judge", 3)
+ENDPOINT = panel("Endpoint", 3)
 GENERAL = panel("General", 4)
 
 

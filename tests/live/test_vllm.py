@@ -734,7 +734,7 @@ def test_the_exported_request_steers_a_server(
     """The printed commands, as they are but for the model and the port; the server's answer is that
     of the engine with every token steered."""
     found = export(vector, tmp_path / "v.json", "vllm-lens", coefficient=2.0)
-    serve, ask = found["use"]
+    serve, ask = found.use
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,2 @@
-from .pipeline import (
-    AuthorConfig as AuthorConfig,
-    Sizes as Sizes,
-    most_asked as most_asked,
-    run as run,
-)
+from .config import AuthorConfig as AuthorConfig, Sizes as Sizes
+from .pipeline import most_asked as most_asked, run as run

@@ -8,17 +8,18 @@ number of rounds. The result is a spec file, meant to be read and edited.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from personavec import __version__
-from personavec.author.probe import counts, evidence, probe, silent
-from personavec.author.prompts import Asking, Sizes, draft_messages, rewrite, to_replace, write
-from personavec.errors import EndpointError, UsageError
-from personavec.judges import ContrastJudge, Endpoint, Estimate, estimate, total, unwritten
+from personavec.author.config import AuthorConfig
+from personavec.author.probe import counts, evidence, probe, weak_entries
+from personavec.author.prompts import Asking, draft_messages, rewrite, to_replace, write
+from personavec.errors import EndpointError
+from personavec.judges import ContrastJudge, CostEstimate, Endpoint, estimate, total, unwritten
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
@@ -28,33 +29,6 @@ from personavec.traits import Flaw, TraitSpec, flaws, load_trait, template_spec
 
 SPEC_FILE = "spec.json"
 UNUSABLE_FILE = "unusable-answer.txt"
-
-
-@dataclass(frozen=True)
-class AuthorConfig:
-    """What is written and how it is tried, beside the author and the subject model."""
-
-    sizes: Sizes = field(default_factory=Sizes)
-    rounds: int = 2
-    """Times that flawed entries are rewritten, at most."""
-    min_share: float = 0.1
-    """A pair or question that keeps less than this share of its rollouts on either side, or none,
-    is rewritten."""
-    probe_tokens: int = 64
-    temperature: float = 0.7
-    seed: int = 0
-    tries: int = 3
-    """Answers of the author that may be unusable, for each thing it is asked."""
-    answer_tokens: int = 8192
-    """Longest answer of the author."""
-    batch_tokens: int = 16384
-
-    def __post_init__(self) -> None:
-        sizes = self.sizes
-        if sizes.pairs < 1 or sizes.judge_pairs < 1 or sizes.questions < 4 or sizes.examples < 0:
-            raise UsageError("a spec needs at least 1 pair, 1 judge pair and 4 questions")
-        if self.rounds < 0 or self.tries < 1 or self.answer_tokens < 1 or self.probe_tokens < 1:
-            raise UsageError("rounds must be at least 0, tries and numbers of tokens at least 1")
 
 
 def run(
@@ -89,7 +63,7 @@ def run(
 
 def most_asked(
     endpoint: Endpoint, name: str, description: str, config: AuthorConfig | None = None
-) -> Estimate:
+) -> CostEstimate:
     """What a spec takes of the endpoint at most, where every answer can be used.
 
     Every round is counted as if it showed the author a whole draft and had it all written again.
@@ -200,7 +174,7 @@ def _check(
     """What lint finds, and what the rollouts show where there are any."""
     found = flaws(spec)
     if rollouts:
-        found += silent(spec, list(rollouts.values()), config.min_share)
+        found += weak_entries(spec, list(rollouts.values()), config.min_share)
     return found, rollouts
 
 

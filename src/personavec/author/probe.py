@@ -97,21 +97,21 @@ def _kept(rollouts: Sequence[Rollout]) -> Kept:
     return Kept(counts["pos"], counts["neg"], of)
 
 
-def silent(spec: TraitSpec, rollouts: Sequence[Rollout], share: float) -> list[Flaw]:
+def weak_entries(spec: TraitSpec, rollouts: Sequence[Rollout], share: float) -> list[Flaw]:
     """Pairs and questions that keep less than a share of their rollouts on either side.
 
     Questions are tried under the pairs that do elicit: under others no question could.
     """
     pairs = pairs_kept(spec, rollouts)
-    dumb = {i for i, kept in enumerate(pairs) if _too_few(kept, share)}
+    failing_pairs = {i for i, kept in enumerate(pairs) if _too_few(kept, share)}
     found = [
         Flaw(_why(f"pair {i + 1}", [r for r in rollouts if r.pair == i]), "instruction", i)
-        for i in sorted(dumb)
+        for i in sorted(failing_pairs)
     ]
-    heard = [r for r in rollouts if r.pair not in dumb]
-    if heard:
+    working = [r for r in rollouts if r.pair not in failing_pairs]
+    if working:
         for i, question in enumerate(spec.questions.extraction):
-            under = [r for r in heard if r.question == question]
+            under = [r for r in working if r.question == question]
             if _too_few(_kept(under), share):
                 found.append(Flaw(_why(f"question {question!r}", under), "extraction", i))
     return found

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from personavec.author.config import Sizes
 from personavec.judges import Endpoint, ask_json
 from personavec.traits import Flaw, InstructionPair, Part, TraitSpec
 
@@ -85,18 +86,6 @@ number from 0 to 100. Write nothing else."""
 
 #: What an endpoint is asked: the messages of a chat.
 Messages = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is written."""
-
-    pairs: int = 5
-    judge_pairs: int = 3
-    examples: int = 2
-    """In every pair; without them a small model does not follow most prompts."""
-    questions: int = 40
-    """Every other one is for evaluation."""
 
 
 @dataclass(frozen=True)

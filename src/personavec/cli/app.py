@@ -27,7 +27,7 @@ from personavec.errors import UsageError
 #: Where every command is, and what the list of commands says of it, in the paper's order. Typer
 #: runs those without a place.
 COMMANDS: dict[str, tuple[str | None, str]] = {
-    "author": (None, "Write a trait spec with a strong model, check it, try it."),
+    "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
     "steer": (None, "Answer questions at several coefficients, side by side."),
     "evaluate": (None, "Measure how strongly a model shows traits, and what it can do."),
@@ -40,11 +40,11 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "shift": (None, "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
     "serve": ("serve:command", "An OpenAI-compatible server that reads and steers traits."),
-    "export": (None, "Write a vector as another program's file."),
-    "import": (None, "Make a vector of another project's file."),
-    "traits list": (None, "List the bundled traits."),
-    "traits show": (None, "Show a spec."),
-    "traits check": (None, "Say what is wrong with a spec."),
+    "export": ("export:command", "Write a vector as another program's file."),
+    "import": ("import_:command", "Make a vector of another project's file."),
+    "traits list": ("traits:list_traits", "List the bundled traits."),
+    "traits show": ("traits:show", "Show a spec."),
+    "traits check": ("traits:check", "Say what is wrong with a spec."),
     "judges score": ("judges_score:command", "Score the answers in a file."),
     "judges check": (None, "Test a judge on answers whose verdict is known."),
     "judges compare": (None, "Compare judges on the same answers."),
@@ -150,6 +150,10 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
     except CycloptsError as error:
         error.verbose = False
         raise UsageError(f"--config {path}: {error.__cause__ or error}") from error
+    debug = arguments.get("--debug", None)
+    if debug is not None and any(token.source == str(path) for token in debug.tokens):
+        # Library messages are silenced before the file is read.
+        raise UsageError(f"--config {path}: give --debug on the command line")
 
 
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

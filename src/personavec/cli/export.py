@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
-from personavec.cli import options
+from personavec.cli import options as shared
+from personavec.cli.command import check_writable
+from personavec.cli.groups import PrintOptions
 from personavec.cli.options import console, print_json
+from personavec.options import options
+from personavec.results import dump
 
 
-def command(
-    vectors: Annotated[str, typer.Option("--vectors", help="A vector's folder or a bundled name.")],
-    to: Annotated[
-        Literal["pt", "gguf", "vllm-lens", "hotwire"],
-        typer.Option("--format", help="pt is the reference project's, gguf llama.cpp's."),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="File to write.")],
-    layer: Annotated[int | None, typer.Option("--layer", help="Default: the selected one.")] = None,
-    coefficient: Annotated[
-        float, typer.Option("--coefficient", help="Multiple of the vector to steer with.")
-    ] = 1.0,
-    all_layers: Annotated[
-        bool, typer.Option("--all-layers", help="Every layer in one gguf file, to choose later.")
-    ] = False,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@options()
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Which vector, and in which form."""
+
+    vectors: str
+    """A vector's folder or a bundled name."""
+    to: Annotated[Literal["pt", "gguf", "vllm-lens", "hotwire"], Parameter(name="--format")]
+    """pt is the reference project's, gguf llama.cpp's."""
+    out: Path
+    """File to write."""
+    layer: int | None = None
+    """Default: the selected one."""
+    coefficient: float = 1.0
+    """Multiple of the vector to steer with."""
+    all_layers: bool = False
+    """Every layer in one gguf file, to choose later."""
+
+    def __post_init__(self) -> None:
+        check_writable("--out", self.out, is_file=True)
+
+
+def command(*, chosen: ExportOptions, output: PrintOptions = PrintOptions()) -> None:
     """Write a vector as a file of another tool, and show the command that uses it.
 
     Example: `personavec export --vectors humorous --format gguf --out humorous.gguf`
@@ -35,18 +46,25 @@ def command(
     from personavec.runs import lock_file
     from personavec.vectors import export, load_vector
 
-    vector = load_vector(vectors)
-    options.check_layer(layer, [vector])
-    with lock_file(out):
-        found = export(vector, out, to, layer=layer, coefficient=coefficient, all_layers=all_layers)
-    if as_json:
-        print_json(found)
+    vector = load_vector(chosen.vectors)
+    shared.check_layer(chosen.layer, [vector])
+    with lock_file(chosen.out):
+        found = export(
+            vector,
+            chosen.out,
+            chosen.to,
+            layer=chosen.layer,
+            coefficient=chosen.coefficient,
+            all_layers=chosen.all_layers,
+        )
+    if output.as_json:
+        print_json(dump(found))
         return
-    layers = found["layers"]
+    layers = found.layers
     held = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-    console.print(f"{found['trait']} of {found['model']}, {held}, written to {out}", markup=False)
-    for note in found["notes"]:
+    console.print(f"{found.trait} of {found.model}, {held}, written to {chosen.out}", markup=False)
+    for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print("use it with:")
-    for line in found["use"]:
+    for line in found.use:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,10 +11,19 @@ from cyclopts import Parameter
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
-from personavec.options import GENERAL, JUDGE, MAIN, MODEL, Count, KeyValues, options
+from personavec.options import (
+    ENDPOINT,
+    GENERAL,
+    JUDGE,
+    MAIN,
+    MODEL,
+    Count,
+    KeyValues,
+    options,
+)
 
 if TYPE_CHECKING:
-    from personavec.judges import Judge
+    from personavec.judges import Endpoint, Judge
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
@@ -85,6 +94,41 @@ class EngineOptions:
         return shared.engine(self.engine, self.engine_arg, loaded, batch_tokens)
 
 
+@options(ENDPOINT)
+@dataclass(frozen=True)
+class EndpointOptions:
+    """A model behind an endpoint that writes."""
+
+    api_model: Annotated[str | None, MAIN] = None
+    """The endpoint's model."""
+    api_base: str | None = None
+    """The endpoint's URL, up to /v1; default: OpenAI's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the endpoint's key."""
+    cache: Path | None = None
+    """Folder of an endpoint's answers; default: yours."""
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
+
+    def __post_init__(self) -> None:
+        if self.cache is not None:
+            check_writable("--cache", self.cache, is_file=False)
+
+    def connect(self) -> Endpoint:
+        """The endpoint. Raises UsageError, EndpointError."""
+        from personavec.judges import Endpoint
+
+        return Endpoint(
+            self.api_model or "",
+            self.api_base or "",
+            key_variable=self.api_key_env,
+            concurrency=1,
+            cache=self.cache,
+        )
+
+
 @options(JUDGE)
 @dataclass(frozen=True)
 class JudgeOptions(shared.JudgeChoice):
@@ -135,7 +179,7 @@ class PrintOptions:
     """What is printed."""
 
     config: Path | None = None
-    """TOML or YAML file of options; those given here go before."""
+    """TOML or YAML file of options; the command line goes before it."""
     as_json: Annotated[bool, Parameter(name="--json")] = False
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from personavec.cli import options
+from personavec.cli.command import check_writable
+from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.cli.options import console, print_json
+from personavec.extract.config import ImportConfig
+from personavec.options import options
+from personavec.results import dump
+
+
+@options()
+@dataclass(frozen=True)
+class ImportInputs:
+    trait: str
+    """The trait's name."""
+    out: Path
+    """Folder of the vector to write."""
+
+    def __post_init__(self) -> None:
+        check_writable("--out", self.out, is_file=False)
 
 
 def command(
-    file: Annotated[
-        Path, typer.Argument(help="The reference project's .pt, [layers + 1, hidden].")
-    ],
-    trait: Annotated[str, typer.Option("--trait", help="What to call the trait.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the vector to write.")],
-    model: options.Model = "smollm2",
-    layer: Annotated[
-        int | None, typer.Option("--layer", help="To use by default; default: the middle one.")
-    ] = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    seed: options.Seed = 0,
-    batch_tokens: options.BatchTokens = 16384,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    file: Path,
+    /,
+    *,
+    inputs: ImportInputs,
+    config: ImportConfig = ImportConfig(),
+    model: ModelOptions = ModelOptions(),
+    output: PrintOptions = PrintOptions(),
 ) -> None:
-    """Make a persona vector of another project's file, measuring its baseline on the model.
+    """Make a persona vector from another project's file; measure its baseline on the model.
 
     Example: `personavec import evil_response_avg_diff.pt --trait evil --model MODEL --out evil`
 
     A killed run continues when the same command is given again.
+
+    Parameters
+    ----------
+    file
+        The reference project's .pt, [layers + 1, hidden].
     """
     from personavec.extract.import_reference import run
     from personavec.vectors import read_reference
 
-    read_reference(file)  # before a model is loaded for nothing
-    loaded = options.load_model(model, dtype, device)
-    found = run(loaded, file, trait, out, layer=layer, seed=seed, batch_tokens=batch_tokens)
-    if as_json:
-        print_json(found)
+    read_reference(file)  # Refuse a bad file before the model is loaded.
+    found = run(model.load(), file, inputs.trait, inputs.out, config)
+    if output.as_json:
+        print_json(dump(found))
         return
     console.print(
-        f"{trait} on {found['model']}, layer {found['layer']}, written to {out}", markup=False
+        f"{inputs.trait} on {found.model}, layer {found.layer}, written to {inputs.out}",
+        markup=False,
     )
-    for note in found["notes"]:
+    for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False)

@@ -12,19 +12,15 @@ import typer
 
 from personavec import terminal
 from personavec.cli import (
-    author,
     calibrate,
     compare_mitigations,
     elicit,
     evaluate,
-    export,
     finetune,
-    import_,
     judges,
     monitor,
     shift,
     steer,
-    traits,
     validate_screen,
 )
 from personavec.cli.command import Command
@@ -37,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("author", cls=Command)(author.command)
 app.command("steer", cls=Command)(steer.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
@@ -47,9 +42,6 @@ app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
-app.command("export", cls=Command)(export.command)
-app.command("import", cls=Command)(import_.command)
-app.add_typer(traits.app, name="traits")
 app.add_typer(judges.app, name="judges")
 
 

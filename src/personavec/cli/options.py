@@ -17,7 +17,7 @@ from personavec.errors import UsageError
 from personavec.wording import plural
 
 if TYPE_CHECKING:
-    from personavec.judges import Answer, Estimate, Judge as JudgeOf
+    from personavec.judges import Answer, CostEstimate, Judge as JudgeOf
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine as EngineOf
     from personavec.traits import TraitSpec
@@ -370,7 +370,9 @@ def responses_to_come(questions: Sequence[str], max_tokens: int) -> list[Answer]
     return [Answer(question, unwritten(max_tokens)) for question in questions]
 
 
-def estimate(choice: JudgeChoice, answers: Sequence[tuple[TraitSpec, list[Answer]]]) -> Estimate:
+def estimate(
+    choice: JudgeChoice, answers: Sequence[tuple[TraitSpec, list[Answer]]]
+) -> CostEstimate:
     """What judging every spec's answers would take of an endpoint.
 
     Raises UsageError for judges that call none.
@@ -383,7 +385,7 @@ def estimate(choice: JudgeChoice, answers: Sequence[tuple[TraitSpec, list[Answer
     return total(judge.estimate(spec, own) for spec, own in answers)
 
 
-def print_estimate(found: Estimate, price: str | None, as_json: bool) -> None:
+def print_estimate(found: CostEstimate, price: str | None, as_json: bool) -> None:
     """What --dry-run prints of an endpoint's calls. Raises UsageError for prices."""
     record: dict[str, Any] = dict(found.__dict__)
     if price:

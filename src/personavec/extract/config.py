@@ -15,6 +15,7 @@ MIN_QUESTIONS = 2
 
 ROLLOUTS = panel("Rollouts")
 VALIDATION = panel("Layer and validation")
+BASELINE = panel("Baseline")
 
 
 def _estimators(text: str) -> tuple[Estimator, ...]:
@@ -79,3 +80,20 @@ class ExtractConfig:
             raise UsageError(f"sweep_questions must be at least {MIN_QUESTIONS}")
         if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
             raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
+
+
+@options()
+@dataclass(frozen=True)
+class ImportConfig:
+    """Everything that decides an imported vector, beside its file, its name and the model."""
+
+    layer: int | None = None
+    """Layer to use by default; default: the middle of the network."""
+    neutral_prompts: Annotated[Count, BASELINE] = 48
+    """Neutral prompts whose projections standardise later readings."""
+    max_tokens: Annotated[Count, BASELINE] = 64
+    """Longest response to a neutral prompt, in tokens."""
+    seed: Annotated[int, MODEL] = 0
+    """Keys all sampling."""
+    batch_tokens: Annotated[Count, MODEL] = 16384
+    """Tokens in a batch; bounds memory."""

@@ -1,13 +1,14 @@
-"""Take in a vector that another project made, and measure what its file does not hold.
+"""Import a vector that another project made, and measure what its file does not hold.
 
-A reference `.pt` is a bare tensor: the directions. What steering and monitoring need beside it,
-the size of the residual stream and the baseline of neutral prompts, is measured on the model.
+A reference `.pt` is a bare tensor: the directions. Steering and monitoring also need the size of
+the residual stream and a baseline on neutral prompts. Both are measured on the model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import DataError, UsageError
+from personavec.extract.config import ImportConfig
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling, TransformersEngine
 from personavec.progress import Progress
@@ -23,12 +25,35 @@ from personavec.rollouts import neutral_means
 from personavec.runs import claim, lock
 from personavec.vectors import LAST_ROW_NOTE, PersonaVector, mean_and_spread, read_reference
 
-#: The reference project's three files of a trait end so.
+#: Endings of the three files that the reference project writes for each trait.
 _RESPONSE, _PROMPT_MEAN, _PROMPT_LAST = (
     "_response_avg_diff.pt",
     "_prompt_avg_diff.pt",
     "_prompt_last_diff.pt",
 )
+_NOTES = (
+    LAST_ROW_NOTE,
+    "Residual norms were measured on answers to neutral prompts, not on the rollouts that "
+    "the vector was made of; steering was not tested, so no coefficients are known to be "
+    "coherent.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult:
+    """What `import --json` prints."""
+
+    format: int = 1
+    trait: str
+    model: str
+    vector: Path
+    """Folder of the vector."""
+    layer: int
+    """The selected layer."""
+    neutral_prompts: int
+    """Neutral prompts with an answer, which the baseline is measured on."""
+    notes: tuple[str, ...]
+    seconds: float
 
 
 def run(
@@ -36,39 +61,35 @@ def run(
     source: Path,
     trait: str,
     out: Path,
+    config: ImportConfig | None = None,
     *,
-    layer: int | None = None,
-    neutral_prompts: int = 48,
-    max_tokens: int = 64,
-    seed: int = 0,
-    batch_tokens: int = 16384,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Make a persona vector's folder `out` of a reference `.pt`; returns what `--json` prints.
+) -> ImportResult:
+    """Make a persona vector's folder `out` from a reference `.pt`.
 
-    `layer` is the one to use by default (the middle of the network, unless given). The norm of
-    the residual stream and the neutral baseline are measured on the model's answers to
-    `neutral_prompts` prompts. The prompt's differences are taken from the files beside `source`
-    where the reference project's names tell which they are, and are absent otherwise. A killed
-    run continues with the same arguments.
+    The residual norms and the neutral baseline are measured on the model's answers to neutral
+    prompts. The prompt's differences are read from the files beside `source` if it has one of the
+    reference project's names, and are absent otherwise. A killed run continues with the same
+    arguments.
 
     Raises DataError when the file holds no such tensor, VectorMismatchError when it is for a model
     of another shape, UsageError when the layer cannot be selected.
     """
     started = time.monotonic()
-    n_layers, hidden_size = loaded.identity.n_layers, loaded.identity.hidden_size
-    vectors = read_reference(source, n_layers, hidden_size)
-    layer = n_layers // 2 if layer is None else layer
+    config = config or ImportConfig()
+    shape = loaded.identity.n_layers, loaded.identity.hidden_size
+    vectors = read_reference(source, *shape)
+    layer = shape[0] // 2 if config.layer is None else config.layer
     _check_layer(vectors, layer, source)
-    sampling = Sampling(max_tokens, temperature=0.7, seed=seed)
+    sampling = Sampling(config.max_tokens, temperature=0.7, seed=config.seed)
     settings = {
         "command": "import",
         "trait": trait,
         "layer": layer,
         "source": {"name": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
         "model": loaded.identity.as_dict(),
-        "neutral_prompts": neutral_prompts,
-        "sampling": sampling.__dict__,
+        "neutral_prompts": config.neutral_prompts,
+        "sampling": asdict(sampling),
     }
     with lock(out):
         claim(out, settings)
@@ -76,44 +97,42 @@ def run(
             loaded,
             sampling,
             out / "run" / "neutral-prompts",
-            n=neutral_prompts,
-            batch_tokens=batch_tokens,
+            n=config.neutral_prompts,
+            batch_tokens=config.batch_tokens,
             progress=progress or Progress(),
         )
-        notes = [
-            LAST_ROW_NOTE,
-            "Residual norms were measured on answers to neutral prompts, not on the rollouts that "
-            "the vector was made of; steering was not tested, so no coefficients are known to be "
-            "coherent.",
-        ]
-        vector = PersonaVector(
+        PersonaVector(
             response_mean_diff=vectors,
-            prompt_mean_diff=_beside(source, _PROMPT_MEAN, n_layers, hidden_size),
-            prompt_last_diff=_beside(source, _PROMPT_LAST, n_layers, hidden_size),
+            prompt_mean_diff=_beside(source, _PROMPT_MEAN, shape),
+            prompt_last_diff=_beside(source, _PROMPT_LAST, shape),
             residual_norm=neutral[:, 0].norm(dim=-1).mean(0),
             neutral_response_mean=mean_and_spread(neutral[:, 0], vectors),
             neutral_prompt_last=mean_and_spread(neutral[:, 2], vectors),
             trait=trait,
             layer=layer,
-            meta={
-                "model": settings["model"],
-                "imported": settings["source"],
-                "engine": TransformersEngine.name,
-                "seed": seed,
-                "neutral_prompts": len(neutral),
-                "versions": versions(),
-                "notes": notes,
-            },
-        )
-        vector.save(out)
+            meta=_meta(settings, config.seed, len(neutral)),
+        ).save(out)
+    return ImportResult(
+        trait=trait,
+        model=loaded.identity.name,
+        vector=out,
+        layer=layer,
+        neutral_prompts=len(neutral),
+        notes=_NOTES,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _meta(settings: dict[str, Any], seed: int, answered: int) -> dict[str, Any]:
+    """What `vector.json` records."""
     return {
-        "trait": trait,
-        "model": loaded.identity.name,
-        "vector": str(out),
-        "layer": layer,
-        "neutral_prompts": len(neutral),
-        "notes": notes,
-        "seconds": round(time.monotonic() - started, 1),
+        "model": settings["model"],
+        "imported": settings["source"],
+        "engine": TransformersEngine.name,
+        "seed": seed,
+        "neutral_prompts": answered,
+        "versions": versions(),
+        "notes": list(_NOTES),
     }
 
 
@@ -129,10 +148,10 @@ def _check_layer(vectors: Float[Tensor, "layer hidden"], layer: int, source: Pat
 
 
 def _beside(
-    source: Path, ending: str, n_layers: int, hidden_size: int
+    source: Path, ending: str, shape: tuple[int, int]
 ) -> Float[Tensor, "layer hidden"] | None:
-    """The same trait's other difference, from the file that the reference project wrote beside."""
+    """The trait's difference at the prompt, from the file that lies beside its response file."""
     other = source.with_name(source.name.removesuffix(_RESPONSE) + ending)
     if not source.name.endswith(_RESPONSE) or not other.is_file():
         return None
-    return read_reference(other, n_layers, hidden_size)
+    return read_reference(other, *shape)

@@ -8,8 +8,8 @@ from .control_notes import (
     spec_notes as spec_notes,
 )
 from .endpoint import (
+    CostEstimate as CostEstimate,
     Endpoint as Endpoint,
-    Estimate as Estimate,
     Reply as Reply,
     ask as ask,
     ask_json as ask_json,

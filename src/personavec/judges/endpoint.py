@@ -223,7 +223,7 @@ def _parts(content: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What asking would take. Tokens are estimated from characters; the answers' are the most."""
 
     calls: int
@@ -236,10 +236,10 @@ class Estimate:
         return (self.prompt_tokens * prompt_price + self.answer_tokens * answer_price) / 1e6
 
 
-def total(estimates: Iterable[Estimate]) -> Estimate:
+def total(estimates: Iterable[CostEstimate]) -> CostEstimate:
     """What several things would take together."""
     each = list(estimates)
-    return Estimate(
+    return CostEstimate(
         calls=sum(e.calls for e in each),
         cached=sum(e.cached for e in each),
         prompt_tokens=sum(e.prompt_tokens for e in each),
@@ -252,11 +252,11 @@ def unwritten(n_tokens: int) -> str:
     return "x" * (n_tokens * _CHARACTERS_PER_TOKEN)
 
 
-def estimate(endpoint: Endpoint, requests: Sequence[Request]) -> Estimate:
+def estimate(endpoint: Endpoint, requests: Sequence[Request]) -> CostEstimate:
     """Count calls and tokens without asking; answers on disk cost nothing."""
     asked = [r for r in requests if _recall(endpoint, r) is None]
     characters = sum(len(message["content"]) for r in asked for message in r["messages"])
-    return Estimate(
+    return CostEstimate(
         calls=len(asked),
         cached=len(requests) - len(asked),
         prompt_tokens=characters // _CHARACTERS_PER_TOKEN,

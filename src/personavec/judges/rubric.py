@@ -17,7 +17,7 @@ from typing import Any
 from personavec.data import FORMATS
 from personavec.errors import SpecError
 from personavec.judges.base import Answer, Judge, Score, without_thoughts
-from personavec.judges.endpoint import Endpoint, Estimate, Reply, Request, ask, estimate
+from personavec.judges.endpoint import CostEstimate, Endpoint, Reply, Request, ask, estimate
 from personavec.judges.numbers import (
     REFUSAL,
     NumberTree,
@@ -220,7 +220,7 @@ class ApiRubricJudge:
         """What must be told of the scores given so far."""
         return self.endpoint.notes()
 
-    def estimate(self, spec: TraitSpec, answers: Sequence[Answer]) -> Estimate:
+    def estimate(self, spec: TraitSpec, answers: Sequence[Answer]) -> CostEstimate:
         """The calls for one-token replies; an endpoint that splits numbers takes more."""
         prompts = _prompts(trait_rubric(spec), [a for a in answers if a.response])
         return estimate(self.endpoint, [_request(prompt, _ONE_TOKEN) for prompt in prompts])

@@ -7,6 +7,7 @@ from .calibration import (
 from .estimators import estimate as estimate, mean_difference as mean_difference
 from .formats import (
     LAST_ROW_NOTE as LAST_ROW_NOTE,
+    Exported as Exported,
     export as export,
     read_reference as read_reference,
 )

@@ -15,6 +15,7 @@ import pickle
 import shlex
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from personavec.vectors.vector import PersonaVector
 
 Format = Literal["pt", "gguf", "vllm-lens", "hotwire"]
 
-#: What every reader of a reference file must know, in either direction.
+#: For every reader of a reference file, imported or exported.
 LAST_ROW_NOTE = (
     "The reference project reads the last row after the model's final norm, personavec before "
     "it: the last rows of the two cannot be compared."
@@ -45,6 +46,29 @@ _LOOPBACK_NOTE = (
     "of this machine reach it."
 )
 
+_FORMAT_NOTES: dict[Format, str] = {
+    "pt": LAST_ROW_NOTE,
+    "gguf": _EVERYWHERE_NOTE.format("llama.cpp"),
+    "vllm-lens": f"{_EVERYWHERE_NOTE.format('vllm-lens')} {_LOOPBACK_NOTE}",
+    "hotwire": "With decode_only, hotwire steers generated tokens only, without it the prompt too.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written, and how to use it in its tool."""
+
+    format: Format
+    out: Path
+    trait: str
+    model: str
+    layers: tuple[int, ...]
+    """Layers in the file, as personavec counts them."""
+    coefficient: float
+    use: tuple[str, ...]
+    """Commands and requests, in order."""
+    notes: tuple[str, ...]
+
 
 def export(
     vector: PersonaVector,
@@ -54,16 +78,53 @@ def export(
     layer: int | None = None,
     coefficient: float = 1.0,
     all_layers: bool = False,
-) -> dict[str, Any]:
-    """Write a vector as another tool's file; returns what was written and how to use it.
+) -> Exported:
+    """Write a vector as another tool's file.
 
     `layer` defaults to the selected one. `all_layers` puts every layer that the format can hold
-    into a GGUF file. The keys of the result are `format`, `out`, `trait`, `model`, `layers` (those
-    in the file), `coefficient`, `use` (commands and requests, in order) and `notes`.
+    into a GGUF file.
 
     Raises UsageError when the format cannot hold what is asked for, StorageError when the file
     cannot be written.
     """
+    _check_format_holds(to, layer, coefficient, all_layers)
+    chosen = vector.layer if layer is None else layer
+    vector.direction(chosen)  # Raises UsageError for a layer that does not exist.
+    n = vector.n_layers
+    if chosen == 0 and to != "pt":
+        raise UsageError(
+            f"layer 0 is the embedding, which a {to} file cannot hold: use --layer 1 to {n}"
+        )
+    match to:
+        case "pt":
+            write_reference(vector.directions, path)
+            layers, use = range(n + 1), _use_reference(path, vector.trait)
+        case "hotwire":
+            write_hotwire(vector, path)
+            layers, use = range(1, n + 1), _use_hotwire(path, chosen, coefficient)
+        case "vllm-lens":
+            write_vllm_lens(vector, path, layer=chosen, coefficient=coefficient)
+            layers, use = [chosen], _use_vllm_lens(path)
+        case "gguf":
+            layers = range(min(2, n), n + 1) if all_layers else [chosen]
+            write_control_vector(vector, path, layers=layers, coefficient=coefficient)
+            use = _use_control_vector(path, max(2, chosen) if all_layers else None)
+    return Exported(
+        format=to,
+        out=path,
+        trait=vector.trait,
+        model=_model_name(vector),
+        layers=tuple(layers),
+        coefficient=coefficient,
+        use=tuple(use),
+        notes=(_FORMAT_NOTES[to],),
+    )
+
+
+def _check_format_holds(
+    to: Format, layer: int | None, coefficient: float, all_layers: bool
+) -> None:
+    """Raise UsageError for options that the format has no place for."""
     if not math.isfinite(coefficient) or coefficient == 0:
         raise UsageError(f"coefficient {coefficient:g} steers nothing: use another number than 0")
     if all_layers and (to != "gguf" or layer is not None):
@@ -76,40 +137,6 @@ def export(
             "a .pt holds every layer as extracted and names none: leave out --layer and "
             "--coefficient, and give both to the tool that reads it"
         )
-    chosen = vector.layer if layer is None else layer
-    vector.direction(chosen)  # refuses a layer that does not exist
-    if chosen == 0 and to != "pt":
-        raise UsageError(
-            f"layer 0 is the embedding, which a {to} file cannot hold: use --layer 1 to "
-            f"{vector.n_layers}"
-        )
-    n = vector.n_layers
-    if to == "pt":
-        write_reference(vector.directions, path)
-        layers, use, note = list(range(n + 1)), _use_reference(path, vector.trait), LAST_ROW_NOTE
-    elif to == "hotwire":
-        write_hotwire(vector, path)
-        layers, use = list(range(1, n + 1)), _use_hotwire(path, chosen, coefficient)
-        note = "With decode_only, hotwire steers generated tokens only, without it the prompt too."
-    elif to == "vllm-lens":
-        write_vllm_lens(vector, path, layer=chosen, coefficient=coefficient)
-        layers, use = [chosen], _use_vllm_lens(path)
-        note = f"{_EVERYWHERE_NOTE.format('vllm-lens')} {_LOOPBACK_NOTE}"
-    else:
-        layers = list(range(min(2, n), n + 1)) if all_layers else [chosen]
-        write_control_vector(vector, path, layers=layers, coefficient=coefficient)
-        use = _use_control_vector(path, max(2, chosen) if all_layers else None)
-        note = _EVERYWHERE_NOTE.format("llama.cpp")
-    return {
-        "format": to,
-        "out": str(path),
-        "trait": vector.trait,
-        "model": _model_name(vector),
-        "layers": layers,
-        "coefficient": coefficient,
-        "use": use,
-        "notes": [note],
-    }
 
 
 def _model_name(vector: PersonaVector) -> str:

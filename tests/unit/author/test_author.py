@@ -11,7 +11,7 @@ import pytest
 
 from personavec import AuthorConfig, LoadedModel, TraitSpec, load_model, load_trait
 from personavec.author import Sizes, pipeline as author
-from personavec.author.probe import counts, evidence, silent
+from personavec.author.probe import counts, evidence, weak_entries
 from personavec.cli.main import main
 from personavec.errors import EndpointError, SettingsMismatchError, SpecError, UsageError
 from personavec.judges import Endpoint
@@ -289,7 +289,7 @@ def test_what_elicits_nothing_is_named_with_counts_and_an_answer() -> None:
         rollout("C?", 1, "pos", "incoherent"),
         rollout("C?", 1, "neg", None),
     ]
-    pair, question = silent(spec, tried, 0.1)
+    pair, question = weak_entries(spec, tried, 0.1)
     assert (pair.part, pair.index) == ("instruction", 1)
     assert "0 of 2 positive rollouts kept (1 does not show the trait, 1 incoherent)" in pair.why
     assert "2 of 2 negative rollouts kept" in pair.why

@@ -31,6 +31,7 @@ from personavec.errors import (
     UsageError,
     VectorMismatchError,
 )
+from personavec.extract.config import ImportConfig
 from personavec.extract.import_reference import run
 from personavec.model import capture_means, chat
 from personavec.runs import read_records
@@ -103,7 +104,7 @@ def test_it_steers_there_as_here(
     if to == "gguf":
         block, addition = from_gguf(path)
     elif to == "hotwire":
-        block, addition = from_hotwire(path, found["use"][-1])
+        block, addition = from_hotwire(path, found.use[-1])
     else:
         block, addition = from_vllm_lens(path)
     ids = torch.tensor([llama.chat.prompt_ids(chat("Hello?"))])
@@ -141,7 +142,7 @@ def test_a_control_vector_is_what_llama_cpp_reads(
     np.testing.assert_allclose(
         tensor.data, coefficient * vector.direction(layer).numpy(), rtol=1e-6
     )
-    assert (found["layers"], found["coefficient"]) == ([layer], coefficient)
+    assert (found.layers, found.coefficient) == ((layer,), coefficient)
     assert [p.name for p in tmp_path.iterdir()] == ["v.gguf"]
 
 
@@ -152,8 +153,8 @@ def test_all_layers_go_into_one_control_vector(vector: PersonaVector, tmp_path: 
     assert list(rows) == ["direction.1", "direction.2", "direction.3"]
     for n, row in enumerate(rows.values(), start=1):
         np.testing.assert_array_equal(row, 2 * vector.direction(n + 1).numpy())
-    assert found["layers"] == [2, 3, 4]
-    assert found["use"][0].endswith("--control-vector-layer-range 2 2")
+    assert found.layers == (2, 3, 4)
+    assert found.use[0].endswith("--control-vector-layer-range 2 2")
 
 
 def test_hotwire_gets_every_block_and_calls_it_by_its_name(
@@ -181,7 +182,7 @@ def test_the_vllm_lens_request_carries_the_file_as_text(
     assert ours["activations"].keys() == theirs["activations"].keys() - {"compression"}
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed: the printed request was not built")
-    build, _ = found["use"][1].split(" | ")
+    build, _ = found.use[1].split(" | ")
     body = json.loads(subprocess.run(build, shell=True, capture_output=True, check=True).stdout)
     assert body["vllm_xargs"] == {"apply_steering_vectors": text}
 
@@ -326,7 +327,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 # What comes in is whole
 
-SHORT = {"neutral_prompts": 4, "max_tokens": 6, "batch_tokens": 600}
+SHORT = ImportConfig(neutral_prompts=4, max_tokens=6, batch_tokens=600)
 CONVERSATION = [*chat("Hi?"), {"role": "assistant", "content": "Hello."}]
 
 
@@ -334,14 +335,14 @@ def test_an_imported_vector_steers_and_reads(llama: LoadedModel, tmp_path: Path)
     """Directions as given, the middle layer, and a baseline measured by another route the same."""
     rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))
     torch.save(rows, tmp_path / "odd.pt")
-    found = run(llama, tmp_path / "odd.pt", "odd", tmp_path / "out", **SHORT)
-    vector = load_vector(found["vector"])
+    found = run(llama, tmp_path / "odd.pt", "odd", tmp_path / "out", SHORT)
+    vector = load_vector(found.vector)
     assert torch.equal(vector.response_mean_diff, rows)
     assert (vector.trait, vector.layer, vector.coherent_range) == ("odd", 2, None)
     assert (vector.prompt_mean_diff, vector.prompt_last_diff) == (None, None)
     assert vector.other_model_warning("tiny-llama") is None
-    assert any("final norm" in note for note in found["notes"])
-    assert vector.meta["notes"] == found["notes"]
+    assert any("final norm" in note for note in found.notes)
+    assert vector.meta["notes"] == list(found.notes)
     assert vector.meta["engine"] == "transformers"
     assert "not measured" in vector._repr_html_()
 
@@ -384,7 +385,7 @@ def test_a_vector_that_went_out_comes_back(
     assert vector.prompt_last_diff is not None
     write_reference(vector.prompt_mean_diff, tmp_path / names[1])
     write_reference(vector.prompt_last_diff, tmp_path / names[2])
-    run(llama, tmp_path / names[0], "odd", tmp_path / "out", layer=3, **SHORT)
+    run(llama, tmp_path / names[0], "odd", tmp_path / "out", dataclasses.replace(SHORT, layer=3))
     found = load_vector(tmp_path / "out")
     for name in ("response_mean_diff", "prompt_mean_diff", "prompt_last_diff"):
         assert torch.equal(getattr(found, name), getattr(vector, name))
@@ -401,7 +402,7 @@ def test_a_row_that_cannot_be_used_is_not_selected(
     """The last one above all, which is on the other side of the norm."""
     export(vector, tmp_path / "v.pt", "pt")
     with pytest.raises(UsageError, match=message):
-        run(llama, tmp_path / "v.pt", "odd", tmp_path / "out", layer=layer)
+        run(llama, tmp_path / "v.pt", "odd", tmp_path / "out", ImportConfig(layer=layer))
     assert not (tmp_path / "out").exists()
 
 
@@ -422,13 +423,13 @@ def test_another_file_does_not_continue_an_import(
     """The folder remembers the file by its content; the same one changes nothing."""
     path, out = tmp_path / "v.pt", tmp_path / "out"
     export(vector, path, "pt")
-    run(llama, path, "odd", out, **SHORT)
+    run(llama, path, "odd", out, SHORT)
     before = (out / "vector.safetensors").read_bytes()
-    run(llama, path, "odd", out, **SHORT)
+    run(llama, path, "odd", out, SHORT)
     assert (out / "vector.safetensors").read_bytes() == before
     write_reference(-vector.response_mean_diff, path)
     with pytest.raises(SettingsMismatchError, match="sha256"):
-        run(llama, path, "odd", out, **SHORT)
+        run(llama, path, "odd", out, SHORT)
 
 
 # The command line
