@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from personavec.monitor import Reading, read_turn
 from personavec.serve.metrics import Metrics
-from personavec.serve.reply_format import ChoiceReadings, PersonavecField
-from personavec.serve.requests import ReplyChoice, ReplyRequest
+from personavec.serve.requests import ChoiceReadings, PersonavecField, ReplyChoice, ReplyRequest
 from personavec.serve.served import ServedModel
 from personavec.serve.watch import AlarmRecord, Watch
 from personavec.serve.webhook import Webhook

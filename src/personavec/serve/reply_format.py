@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
-from personavec.serve.actions import ActionRecord
-from personavec.serve.guards import GuardRecord
-from personavec.serve.requests import ReplyChoice, ReplyRequest, ReplyToken
+from personavec.serve.requests import PersonavecField, ReplyChoice, ReplyRequest, ReplyToken
 from personavec.serve.served import ServedModel
 from personavec.serve.text import Vocabulary
-from personavec.serve.watch import AlarmRecord
 
 _REFUSAL = "This server's guard refused the request before a reply was written."
 #: JSON has no minus infinity; OpenAI's API sends this in its place.
@@ -78,27 +75,6 @@ class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-
-
-class ChoiceReadings(TypedDict):
-    """What `personavec` says of one reply."""
-
-    index: int
-    readings: list[dict[str, Any]]
-    """`Reading.as_dict` of each trait that was asked for."""
-    guards: list[GuardRecord]
-    alarms: list[AlarmRecord]
-    tokens: NotRequired[list[str]]
-    """The texts of the tokens that were read."""
-
-
-class PersonavecField(TypedDict):
-    """The field `personavec` of a reply, or of a stream's last chunk."""
-
-    actions: list[ActionRecord]
-    notes: list[str]
-    control_strings: bool
-    choices: list[ChoiceReadings]
 
 
 class _Head(TypedDict):

@@ -7,18 +7,16 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
 from personavec.data import Message
 from personavec.model.engine import DecodeJob, End
-from personavec.serve.actions import Applied
-from personavec.serve.guards import GuardedRow
+from personavec.serve.actions import ActionRecord, Applied
+from personavec.serve.guards import GuardedRow, GuardRecord
 from personavec.serve.text import TextStream
-
-if TYPE_CHECKING:
-    from personavec.serve.reply_format import PersonavecField
+from personavec.serve.watch import AlarmRecord
 
 #: Which of OpenAI's two routes a request came by.
 Kind = Literal["chat", "completion"]
@@ -65,6 +63,27 @@ class ReplyChoice:
         if self.end is None or self.end == "failed":
             return None
         return "stop" if self.stream.stopped else _REASONS[self.end]
+
+
+class ChoiceReadings(TypedDict):
+    """What `personavec` says of one reply."""
+
+    index: int
+    readings: list[dict[str, Any]]
+    """`Reading.as_dict` of each trait that was asked for."""
+    guards: list[GuardRecord]
+    alarms: list[AlarmRecord]
+    tokens: NotRequired[list[str]]
+    """The texts of the tokens that were read."""
+
+
+class PersonavecField(TypedDict):
+    """The field `personavec` of a reply, or of a stream's last chunk."""
+
+    actions: list[ActionRecord]
+    notes: list[str]
+    control_strings: bool
+    choices: list[ChoiceReadings]
 
 
 @dataclass(eq=False)

@@ -19,13 +19,12 @@ from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, 
 from personavec.serve.readings import ReplyReader
 from personavec.serve.reply_format import (
     Chunk,
-    PersonavecField,
     Reply,
     chunk_of,
     usage_chunk,
     whole_reply,
 )
-from personavec.serve.requests import ReplyChoice, ReplyRequest, ReplyToken
+from personavec.serve.requests import PersonavecField, ReplyChoice, ReplyRequest, ReplyToken
 from personavec.serve.served import ServedModel
 from personavec.serve.worker import Batch, Busy, Worker
 from personavec.vectors import PersonaVector
