@@ -46,8 +46,8 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "traits show": ("traits:show", "Show a spec."),
     "traits check": ("traits:check", "Say what is wrong with a spec."),
     "judges score": ("judges_score:command", "Score the answers in a file."),
-    "judges check": (None, "Test a judge on answers whose verdict is known."),
-    "judges compare": (None, "Compare judges on the same answers."),
+    "judges check": ("judges_check:command", "Test a judge on answers whose verdict is known."),
+    "judges compare": ("judges_compare:command", "Compare judges on the same answers."),
     "models list": (None, "List the models that need no download."),
     "models show": (None, "Load a model and describe it."),
 }

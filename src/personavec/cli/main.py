@@ -17,7 +17,6 @@ from personavec.cli import (
     elicit,
     evaluate,
     finetune,
-    judges,
     models,
     monitor,
     serve,
@@ -45,7 +44,6 @@ app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
-app.add_typer(judges.app, name="judges")
 app.add_typer(models.app, name="models")
 
 
