@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from personavec.stats import Interval
 
 R = TypeVar("R")
+#: Marks a field that the file lacks where it is None: `field(default=None, metadata=OPTIONAL)`.
+OPTIONAL = {"optional": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,15 @@ def versions() -> dict[str, str]:
 
 
 def dump(result: DataclassInstance) -> dict[str, Any]:
-    """The fields as JSON has them: paths as text, null for every number that is not finite."""
-    return {field.name: _plain(getattr(result, field.name)) for field in dataclasses.fields(result)}
+    """The fields as JSON has them: paths as text, null for every number that is not finite.
+
+    A field marked `OPTIONAL` that is None is left out.
+    """
+    return {
+        field.name: _plain(value)
+        for field in dataclasses.fields(result)
+        if (value := getattr(result, field.name)) is not None or "optional" not in field.metadata
+    }
 
 
 def write(path: Path, result: DataclassInstance) -> None:

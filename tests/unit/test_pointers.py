@@ -28,6 +28,8 @@ def named(path: Path) -> set[str]:
             found |= {f"{node.name}.{inner.name}" for inner in node.body if hasattr(inner, "name")}
         if isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
     return found
 
 

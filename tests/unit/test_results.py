@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ class Measured:
     by_trait: dict[str, Estimate]
     path: Path
     share: float | None
+    control: Estimate | None = field(default=None, metadata=results.OPTIONAL)
 
 
 def measured() -> Measured:
@@ -31,6 +32,12 @@ def test_a_result_is_dumped_with_its_format_and_null_for_what_is_not_finite() ->
         "path": "a/b",
         "share": None,
     }
+
+
+def test_an_optional_field_is_left_out_where_it_is_none() -> None:
+    whole = replace(measured(), control=Estimate(2.0))
+    assert results.dump(whole)["control"] == {"value": 2.0, "low": None, "high": None}
+    assert "control" not in results.dump(measured())
 
 
 def test_a_file_of_results_is_read_back(tmp_path: Path) -> None:
