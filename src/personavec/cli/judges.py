@@ -11,10 +11,10 @@ from personavec.cli.options import console
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
-    from personavec.results import Estimate
+    from personavec.judges.results import Figure
 
 
-def figure(found: Estimate) -> str:
+def figure(found: Figure) -> str:
     """An estimate with its interval, or the reason why it is undefined."""
     return estimated(found, ".3f", missing=f"none: {getattr(found, 'why', '')}")
 

@@ -20,6 +20,7 @@ from personavec.judges.results import (
     CalibrationQuality,
     CheckedAnswer,
     CheckResults,
+    Figure,
     HalfResults,
     ReportedCalibration,
     UnreportedCalibration,
@@ -27,7 +28,6 @@ from personavec.judges.results import (
 )
 from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
-from personavec.results import Estimate
 from personavec.stats import auc_interval, clustered_bootstrap, mean
 from personavec.traits import Check, TraitSpec
 from personavec.wording import plural
@@ -220,7 +220,7 @@ def _summary(checked: Sequence[Checked]) -> HalfResults:
     )
 
 
-def _auc(scored: Sequence[Checked]) -> Estimate:
+def _auc(scored: Sequence[Checked]) -> Figure:
     pos = [c for c in scored if c.check.shows]
     neg = [c for c in scored if not c.check.shows]
     return estimate_or_reason(
@@ -230,7 +230,7 @@ def _auc(scored: Sequence[Checked]) -> Estimate:
     )
 
 
-def _agreement(checked: Sequence[Checked], right: Sequence[bool]) -> Estimate:
+def _agreement(checked: Sequence[Checked], right: Sequence[bool]) -> Figure:
     return estimate_or_reason(
         lambda: clustered_bootstrap(np.array(right, float), _questions(checked))
     )

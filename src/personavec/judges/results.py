@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from personavec.data import DataReading
 from personavec.errors import DataError
 from personavec.judges.base import State
 from personavec.judges.config import Half
@@ -17,15 +18,18 @@ from personavec.results import Estimate
 from personavec.stats import Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Undefined(Estimate):
     """A figure that these answers do not define, such as an AUC without negative answers."""
 
-    why: str = ""
+    why: str
     """The reason, in one line."""
 
 
-def estimate_or_reason(compute: Callable[[], Interval]) -> Estimate:
+Figure = Estimate | Undefined
+
+
+def estimate_or_reason(compute: Callable[[], Interval]) -> Figure:
     """The estimate; `Undefined` where `compute` raises DataError."""
     try:
         return Estimate.of(compute())
@@ -48,8 +52,8 @@ class ScoreResults:
     share_above_50: float | None
     """Share of the scored rows with a trait score above 50; None where no row is scored."""
     notes: list[str]
-    data: dict[str, dict[str, Any]]
-    """How the file was read, by its name, with counts of rows."""
+    data: dict[str, DataReading]
+    """How the file was read, by its name."""
     out: str
 
 
@@ -86,8 +90,8 @@ class HalfResults:
     """Answers that began with a thought, which was left out."""
     mean_mass: float | None
     """Mean probability that the judge's reply is a number; None for a contrast judge."""
-    auc: Estimate
-    agreement: Estimate
+    auc: Figure
+    agreement: Figure
     """Share of answers on the right side of 50."""
 
 
@@ -105,9 +109,9 @@ class UnreportedCalibration:
 class CalibrationQuality:
     """How close scores are to the known verdicts."""
 
-    agreement: Estimate
+    agreement: Figure
     """Share of answers on the right side of 50."""
-    brier: Estimate
+    brier: Figure
     """Mean squared error of score / 100, from 0 (best) to 1."""
 
 
@@ -147,15 +151,15 @@ class CheckResults:
 class Agreement:
     """Agreement of two judges' scores for the same answers."""
 
-    agreement: Estimate
+    agreement: Figure
     """Share of answers with the same verdict at 50."""
-    kappa: Estimate
+    kappa: Figure
     """Cohen's kappa of the verdicts at 50."""
-    auc: Estimate
+    auc: Figure
     """How well the second judge's scores tell the first judge's verdicts apart."""
-    spearman: Estimate
+    spearman: Figure
     """Rank correlation."""
-    preference: Estimate
+    preference: Figure
     """Of pairs of answers that the first judge ranks apart, the share that the second ranks in
     the same order; a tie of the second counts one half."""
 
