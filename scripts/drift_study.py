@@ -27,7 +27,7 @@ import numpy as np
 from results_tables import share, table
 
 from personavec import load_model, load_trait, load_vector
-from personavec.data import Message, Row, parse_row, raw_rows
+from personavec.data import DataRow, Message, parse_row, raw_rows
 from personavec.judges import ContrastJudge
 from personavec.model import Encoded, encode, vector_steering
 from personavec.model.engine import Sampling
@@ -53,7 +53,7 @@ def conversations(log: str, n: int) -> list[list[tuple[str, str]]]:
     found = []
     for place, raw in enumerate(raw_rows(log)):
         row = parse_row(raw, kind="row")
-        if place % 2 and isinstance(row, Row) and row.messages[0]["role"] == "user":
+        if place % 2 and isinstance(row, DataRow) and row.messages[0]["role"] == "user":
             texts = [message["content"] for message in row.messages]
             if len(texts) >= 2 * (FROM + TURNS):
                 found.append(list(zip(texts[0::2], texts[1::2], strict=True))[: FROM + TURNS])
@@ -130,7 +130,7 @@ def _caught(
         before: list[Message] = [{"role": "system", "content": system}] if system else []
         # The turns before the change as they were, those after it with what then stood on top.
         for part in (messages[: 2 * FROM], [*before, *messages]):
-            row = encode(loaded.chat, Row(0, "", tuple(part)), context=loaded.context)
+            row = encode(loaded.chat, DataRow(0, "", tuple(part)), context=loaded.context)
             if not isinstance(row, Encoded):
                 raise SystemExit(f"a conversation cannot be read: {row.reason}")
             rows.append(row)

@@ -48,7 +48,7 @@ def command(
 
     Example: `personavec steer "How was your day?" --vectors humorous --coefficient=-1,0,1.5`
     """
-    from personavec.data import Told, read_questions
+    from personavec.data import ReadingCounts, read_questions
     from personavec.evaluate import steered_answers
     from personavec.judges import count_control
     from personavec.model import chat
@@ -56,7 +56,7 @@ def command(
     from personavec.vectors import load_vector
 
     given = list(questions or [])
-    found, told = read_questions(file) if file else ([], Told())
+    found, told = read_questions(file) if file else ([], ReadingCounts())
     if not given and not found:
         raise UsageError("no question: give one as an argument or a file with --file")
     options.check_engine(engine, engine_arg)
@@ -66,7 +66,7 @@ def command(
     loaded = options.load_model(model, dtype, device, model_arg, template_arg)
     if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
-    data, own = {}, Told(Counter(question=len(given)))
+    data, own = {}, ReadingCounts(Counter(question=len(given)))
     count_control(own, [loaded.chat], map(chat, given))
     if own.notes:
         data["arguments"] = own.to_dict()

@@ -1,9 +1,9 @@
 from .conversations import (
     UNFINISHED_THOUGHT as UNFINISHED_THOUGHT,
     ColumnMap as ColumnMap,
+    DataRow as DataRow,
     Kind as Kind,
     Reject as Reject,
-    Row as Row,
     check_columns as check_columns,
     kind_of as kind_of,
     parse_row as parse_row,
@@ -26,12 +26,18 @@ from .message_lists import THOUGHT as THOUGHT
 from .messages import Message as Message, Role as Role, role_of as role_of
 from .parts import group_values as group_values, matrix as matrix
 from .questions import read_questions as read_questions
+from .reading_counts import (
+    DataReading as DataReading,
+    ReadingCounts as ReadingCounts,
+    reading_counts_in as reading_counts_in,
+    reading_text as reading_text,
+    reason_kind as reason_kind,
+)
 from .thoughts import (
     FORMATS as FORMATS,
     ThinkingFormat as ThinkingFormat,
     split_thought as split_thought,
 )
-from .told import Told as Told, counted as counted, tell as tell, told_in as told_in
 from .windows import (
     STRETCH as STRETCH,
     Stretch as Stretch,

@@ -55,7 +55,7 @@ class ColumnMap:
 
 
 @dataclass(frozen=True)
-class Row:
+class DataRow:
     """A row's conversation: its messages up to and including the last assistant turn.
 
     In a preference pair `messages` ends with the chosen response, and `rejected` is the same
@@ -95,7 +95,7 @@ _NO_MARK = "its training marks leave out every response"
 
 def parse_row(
     raw: RawRow, columns: ColumnMap | None = None, kind: Kind | None = None
-) -> Row | Reject:
+) -> DataRow | Reject:
     """The conversation in one row's columns, or why there is none.
 
     The readers of `readers.READERS` are tried in their order; `columns` names what they cannot
@@ -135,7 +135,7 @@ def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int 
         names.see(raw)
         if found is None:
             parsed = parse_row(raw, columns)
-            if isinstance(parsed, Row):
+            if isinstance(parsed, DataRow):
                 found = "pair" if parsed.rejected else "row"
             else:
                 first = first or parsed
@@ -206,7 +206,7 @@ def row_id(raw: RawRow, columns: ColumnMap) -> str:
     return unicode_text(f"{raw.source}:{raw.number}")
 
 
-def _row(raw: RawRow, own_id: str, columns: ColumnMap) -> Row:
+def _row(raw: RawRow, own_id: str, columns: ColumnMap) -> DataRow:
     named = columns.named()
     named.pop("id", None)
     fields = Fields(raw.columns, named)
@@ -220,7 +220,7 @@ def _row(raw: RawRow, own_id: str, columns: ColumnMap) -> Row:
 
 def _found(
     raw: RawRow, own_id: str, columns: ColumnMap, fields: Fields, reader: str, found: Found
-) -> Row:
+) -> DataRow:
     fields.use(columns.id or "id")
     for name, value in raw.columns.items():
         held = medium(str(name))
@@ -245,7 +245,7 @@ def _found(
         mark = "loss_mask"
     if mark and mark not in (*ignored, *fields.used):
         ignored.append(mark)
-    return Row(
+    return DataRow(
         raw.index,
         own_id,
         done[0],

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from personavec.data.files import read_rows
-from personavec.data.told import Told, counted
+from personavec.data.reading_counts import ReadingCounts, reason_kind
 from personavec.errors import DataError
 from personavec.plain import is_unicode
 
 
-def read_questions(path: Path) -> tuple[list[str], Told]:
+def read_questions(path: Path) -> tuple[list[str], ReadingCounts]:
     """Texts of the `question` column of a data file, or the lines of a .txt file.
 
     With what reading them has to tell. Raises DataError where there are none.
     """
-    told = Told()
+    told = ReadingCounts()
     if path.suffix == ".txt":
         if not path.is_file():
             raise DataError(f"{path}: no such file")
@@ -32,7 +32,7 @@ def read_questions(path: Path) -> tuple[list[str], Told]:
             told.readers["question"] += 1
             told.ignored.update(str(name) for name in row if name not in ("question", "id"))
         else:
-            told.rejected[counted(row.get("_error") or "no text in column 'question'")] += 1
+            told.rejected[reason_kind(row.get("_error") or "no text in column 'question'")] += 1
     if not found:
         raise DataError(f"{path} has no column 'question' with texts")
     return found, told

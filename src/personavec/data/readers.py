@@ -151,7 +151,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-class Reader(NamedTuple):
+class RowReader(NamedTuple):
     name: str
     read: Callable[[Fields], Found | None]
 
@@ -865,28 +865,28 @@ def wrapped_row(fields: Fields) -> Found | None:
 
 #: All readers, in the order in which they are tried; the first that finds its columns decides.
 READERS = (
-    Reader("preference pair", preference_pair),
-    Reader("rejected response", rejected_response),
-    Reader("two responses", two_responses),
-    Reader("messages", messages),
-    Reader("ChatGPT export", chatgpt_export),
-    Reader("message tree", message_tree),
-    Reader("span", span),
-    Reader("prompt and response", prompt_and_response),
-    Reader("rendered text", rendered_text),
-    Reader("history", history),
-    Reader("wrapped row", wrapped_row),
+    RowReader("preference pair", preference_pair),
+    RowReader("rejected response", rejected_response),
+    RowReader("two responses", two_responses),
+    RowReader("messages", messages),
+    RowReader("ChatGPT export", chatgpt_export),
+    RowReader("message tree", message_tree),
+    RowReader("span", span),
+    RowReader("prompt and response", prompt_and_response),
+    RowReader("rendered text", rendered_text),
+    RowReader("history", history),
+    RowReader("wrapped row", wrapped_row),
 )
 
 
-def readers_for(fields: Fields) -> tuple[Reader, ...]:
+def readers_for(fields: Fields) -> tuple[RowReader, ...]:
     """The readers that a mapping leaves to try."""
     if fields.is_mapped("chosen") or fields.is_mapped("rejected"):
-        return (Reader("preference pair", mapped_pair),)
+        return (RowReader("preference pair", mapped_pair),)
     if fields.is_mapped("messages"):
-        return (Reader("messages", messages),)
+        return (RowReader("messages", messages),)
     if fields.is_mapped("response"):
-        return (Reader("prompt and response", prompt_and_response),)
+        return (RowReader("prompt and response", prompt_and_response),)
     if fields.is_mapped("prompt"):
         named = (preference_pair, two_responses, prompt_and_response)
         return tuple(reader for reader in READERS if reader.read in named)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from personavec.data import Row, Told, parse_row, raw_rows
+from personavec.data import DataRow, ReadingCounts, parse_row, raw_rows
 from personavec.errors import DataError
 
 _NO_CUE = "begins with neither a system prompt nor a question and its answer, so gives no cue"
@@ -38,7 +38,7 @@ class Cues:
     cues: tuple[Cue, ...]
     rows: int
     """Rows read, bad ones included."""
-    told: Told = field(default_factory=Told)
+    told: ReadingCounts = field(default_factory=ReadingCounts)
     """What reading them has to tell."""
     begun: Mapping[Cue, int] = field(default_factory=dict)
     """How many rows begin with each cue."""
@@ -54,13 +54,13 @@ class Cues:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cues_of(rows: Iterable[Row]) -> tuple[Cue, ...]:
+def cues_of(rows: Iterable[DataRow]) -> tuple[Cue, ...]:
     """The distinct cues of training rows, in order of first appearance."""
     found = (_cue(row) for row in rows)
     return tuple(dict.fromkeys(cue for cue in found if cue is not None))
 
 
-def _cue(row: Row) -> Cue | None:
+def _cue(row: DataRow) -> Cue | None:
     """None where the row begins with neither a system prompt nor a question and its answer."""
     if row.messages[0]["role"] == "system":
         return Cue(system=row.messages[0]["content"])
@@ -78,12 +78,12 @@ def read_cues(path: Path) -> Cues:
     """
     found: Counter[Cue] = Counter()
     rows = 0
-    told = Told()
+    told = ReadingCounts()
     for raw in raw_rows(path):
         rows += 1
         row = parse_row(raw)
         told.add(row)
-        if not isinstance(row, Row):
+        if not isinstance(row, DataRow):
             continue
         if (cue := _cue(row)) is None:
             told.notes[_NO_CUE] += 1

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from personavec.data import Told
+from personavec.data import ReadingCounts
 from personavec.errors import DataError, UsageError
 from personavec.evaluate import capability
 from personavec.evaluate.capability import TaskScore
@@ -44,7 +44,7 @@ from personavec.model import (
 )
 from personavec.model.engine import Engine, Sampling, TransformersEngine
 from personavec.progress import Progress
-from personavec.results import versions
+from personavec.results import dump, versions
 from personavec.rollouts import (
     Rollout,
     Task,
@@ -488,7 +488,7 @@ def _summaries(
     rollouts: Mapping[str, Cells], arm: str, variant: str, judge: Judge, seed: int
 ) -> dict[str, Any]:
     return {
-        name: summarise(cells[arm, variant], refusals=judge.name != contrast.NAME, seed=seed)
+        name: dump(summarise(cells[arm, variant], refusals=judge.name != contrast.NAME, seed=seed))
         for name, cells in rollouts.items()
     }
 
@@ -499,7 +499,9 @@ def _differences(
     theirs: tuple[str, str],
     seed: int,
 ) -> dict[str, Any]:
-    return {name: paired(cells[ours], cells[theirs], seed) for name, cells in rollouts.items()}
+    return {
+        name: dump(paired(cells[ours], cells[theirs], seed)) for name, cells in rollouts.items()
+    }
 
 
 def _transcripts(cells: Cells) -> list[dict[str, Any]]:
@@ -563,10 +565,10 @@ def _control_notes(
     return [*spec_notes(specs, forms), *(f"System prompt: {note}." for note in found)]
 
 
-def _told(cues: Cues, arms: Mapping[str, Subject]) -> Told:
+def _told(cues: Cues, arms: Mapping[str, Subject]) -> ReadingCounts:
     """What reading the cues' rows has to tell, and what of that the models' tokenizers know."""
     forms = readers(None, *(subject.loaded for subject in arms.values()))
-    found = cues.told + Told()
+    found = cues.told + ReadingCounts()
     for cue, rows in cues.begun.items():
         for note in control_notes(forms, chat("", cue.system, cue.earlier)):
             found.notes[note] += rows

@@ -27,7 +27,7 @@ from personavec.judges import ContrastJudge, Judge, contrast, judge_notes, reade
 from personavec.model import LoadedModel, capture_means, chat, check_tuned, tuned_model, weights_of
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import versions
+from personavec.results import dump, versions
 from personavec.rollouts import Rollout, Task, collect, judged, paired, summarise, write_rollouts
 from personavec.runs import atomic_write, claim, lock
 from personavec.stats import clustered_bootstrap
@@ -311,21 +311,23 @@ def _trait(
         )
 
     expression = {
-        f"expression_{arm}": summarise(
-            found, refusals=judge.name != contrast.NAME, seed=config.seed
+        f"expression_{arm}": dump(
+            summarise(found, refusals=judge.name != contrast.NAME, seed=config.seed)
         )
         for arm, found in answers.items()
     }
     found = {
         **figures(states["tuned"] - states["base"]),
         **expression,
-        "expression_difference": paired(answers["tuned"], answers["base"], config.seed),
+        "expression_difference": dump(paired(answers["tuned"], answers["base"], config.seed)),
     }
     if "control" in states:
         found |= {
             "control": figures(states["control"] - states["base"]),
             "beyond_control": figures(states["tuned"] - states["control"]),
-            "expression_beyond_control": paired(answers["tuned"], answers["control"], config.seed),
+            "expression_beyond_control": dump(
+                paired(answers["tuned"], answers["control"], config.seed)
+            ),
         }
     return found
 

@@ -21,19 +21,19 @@ from safetensors.torch import save
 
 from personavec.data import (
     THOUGHT,
+    DataRow,
     Message,
     RawRow,
+    ReadingCounts,
     Reject,
-    Row,
-    Told,
-    counted,
     parse_row,
     read_rows,
+    reason_kind,
     split_thought,
 )
 from personavec.errors import DataError
 from personavec.judges import Judge, last_answer
-from personavec.model import LoadedModel, Turns, capture_means, chat, control_notes
+from personavec.model import EarlierTurns, LoadedModel, capture_means, chat, control_notes
 from personavec.plain import json_text, parse_json
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, from_record, judged, prompt_ids
@@ -54,7 +54,7 @@ class Adopted:
     rollouts: list[Rollout]
     prompt_ids: dict[str, tuple[int, ...]]
     rejected: list[dict[str, Any]]
-    told: dict[str, Told] = field(default_factory=dict)
+    told: dict[str, ReadingCounts] = field(default_factory=dict)
     """What reading has to tell, by file."""
 
     def note(self, paths: Sequence[Path]) -> str:
@@ -94,7 +94,7 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
     for number, path in enumerate(paths):
         rows = list(read_rows(path))
         read = _reader(path, [row for _, row in rows], loaded, spec)
-        told = found.told.setdefault(path.name, Told())
+        told = found.told.setdefault(path.name, ReadingCounts())
         for row_number, row in rows:
             try:
                 taken = read(row, f"f{number}-{row_number}")
@@ -103,7 +103,7 @@ def read_rollouts(loaded: LoadedModel, paths: Sequence[Path], spec: TraitSpec) -
                 found.rejected.append(
                     {"file": str(path), "row": row_number, "why": str(why), "content": row}
                 )
-                told.rejected[counted(str(why))] += 1
+                told.rejected[reason_kind(str(why))] += 1
                 continue
             found.rollouts.append(taken.rollout)
             found.prompt_ids[taken.rollout.id] = taken.prompt
@@ -218,7 +218,7 @@ def _reader(
     trait = next((c for c in sorted(columns) if _plain(c) == _plain(spec.name)), None)
     is_reference = "question_id" in columns or {"question", "prompt", "answer"} <= columns
     raws = (_raw(path, number, row) for number, row in enumerate(rows, start=1))
-    is_conversation = any(isinstance(parse_row(raw, kind="row"), Row) for raw in raws)
+    is_conversation = any(isinstance(parse_row(raw, kind="row"), DataRow) for raw in raws)
     if is_reference or not is_conversation:
         needed = ("question", "polarity") if "response" in columns else _REFERENCE
         _require(path, columns, *needed)
@@ -360,7 +360,7 @@ def _conversation(
     return _Taken(rollout, prompt_ids(loaded, rollout), row.reader, ignored, notes)
 
 
-def _earlier(messages: Sequence[Message]) -> Turns:
+def _earlier(messages: Sequence[Message]) -> EarlierTurns:
     """The turns before the last question, which must be questions and answers in turn."""
     turns = [m for m in messages if m["role"] != "system"][:-2]
     roles = [message["role"] for message in turns]

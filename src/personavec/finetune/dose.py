@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from personavec.data import Reject, Row
+from personavec.data import DataRow, Reject
 from personavec.errors import DataError, RefusedError
 from personavec.finetune.config import TrainingConfig
 from personavec.finetune.examples import Example, collate
@@ -63,7 +63,7 @@ class Dose:
 
 def projection_difference(
     loaded: LoadedModel,
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     vector: PersonaVector,
     layer: int,
     naturals: Naturals,
@@ -181,7 +181,7 @@ def check_sign(
 
 def choose_dose(
     loaded: LoadedModel,
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     examples: Sequence[Example],
     vector: PersonaVector,
     folder: Path,

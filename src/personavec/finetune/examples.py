@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personavec.data import Reject, Row, Told
+from personavec.data import DataRow, ReadingCounts, Reject
 from personavec.finetune.config import TrainingConfig
 from personavec.finetune.hooks import IGNORED
 from personavec.finetune.rows import TrainingRows
@@ -35,7 +35,7 @@ class Example:
 
 
 def encode_rows(
-    loaded: LoadedModel, rows: Sequence[Row], config: TrainingConfig
+    loaded: LoadedModel, rows: Sequence[DataRow], config: TrainingConfig
 ) -> tuple[list[Example], list[Reject]]:
     """Texts with a loss on the assistant's turns only, each up to the token that ends it.
 
@@ -66,16 +66,18 @@ def encode_rows(
     return examples, rejects
 
 
-def told_of(data: TrainingRows, examples: Iterable[Example], rejects: Iterable[Reject]) -> Told:
+def told_of(
+    data: TrainingRows, examples: Iterable[Example], rejects: Iterable[Reject]
+) -> ReadingCounts:
     """What reading the rows and writing them as the model's template does has to tell."""
     written = {example.row: example.notes for example in examples}
-    told = data.told + Told.of(rejects)
+    told = data.told + ReadingCounts.of(rejects)
     told.notes -= Counter(n for row in data.rows if row.index in written for n in row.notes)
     told.notes += Counter(note for notes in written.values() for note in notes)
     return told
 
 
-def _example(row: Row, text: Text, end: int, notes: tuple[str, ...]) -> Example:
+def _example(row: DataRow, text: Text, end: int, notes: tuple[str, ...]) -> Example:
     ids = [*text.ids.tolist(), end]
     labels = [IGNORED] * len(ids)
     for turn in text.turns:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personavec.data import Message, Row
+from personavec.data import DataRow, Message
 from personavec.errors import DataError, UsageError
 from personavec.finetune.examples import Example
 from personavec.finetune.hooks import IGNORED, TrainedPositions, TrainingHooks, response_positions
@@ -106,7 +106,7 @@ class Mitigation:
 class MitigatedRows:
     """Rows as they are trained on, and what was done to them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DataRow, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -152,7 +152,7 @@ def mitigated_rows(
     return MitigatedRows(data.rows)
 
 
-def _with_system(row: Row, prompt: str) -> Row:
+def _with_system(row: DataRow, prompt: str) -> DataRow:
     first, *rest = row.messages
     merged: Message = {"role": "system", "content": prompt}
     if first["role"] == "system":
@@ -164,7 +164,7 @@ def _with_system(row: Row, prompt: str) -> Row:
 
 def _benign_rows(
     loaded: LoadedModel, n: int, first: int, folder: Path, seed: int, progress: Progress
-) -> list[Row]:
+) -> list[DataRow]:
     prompts = neutral_prompts()
     order = np.random.default_rng(seed).permutation(len(prompts))
     tasks = [
@@ -174,7 +174,7 @@ def _benign_rows(
     sampling = Sampling(64, temperature=0.7, seed=seed)
     answers = collect(loaded, tasks, sampling, folder, label="benign rows", progress=progress)
     return [
-        Row(
+        DataRow(
             first + i,
             answer.id,
             (

@@ -21,7 +21,7 @@ from accelerate import PartialState
 
 from personavec import terminal
 from personavec.conditions import Condition
-from personavec.data import Reject, Row
+from personavec.data import DataRow, Reject
 from personavec.errors import DataError, UsageError
 from personavec.finetune.cards import card
 from personavec.finetune.config import TrainingConfig
@@ -332,7 +332,7 @@ def _pull(job: _Job) -> PullAlong | None:
 
 
 def _dosed(
-    job: _Job, rows: Sequence[Row], examples: Sequence[Example]
+    job: _Job, rows: Sequence[DataRow], examples: Sequence[Example]
 ) -> tuple[Dose | None, Schedule | None, list[str]]:
     """The dose where it is chosen, the coefficient's course, and how the loss pulls at first."""
     mitigation = job.config.mitigation

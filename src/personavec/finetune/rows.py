@@ -11,9 +11,9 @@ from typing import Any
 
 from personavec.data import (
     ColumnMap,
+    DataRow,
+    ReadingCounts,
     Reject,
-    Row,
-    Told,
     check_columns,
     fingerprint,
     parse_row,
@@ -29,7 +29,7 @@ PAIR = "of a preference pair only the better response was trained on"
 class TrainingRows:
     """Rows to train on, and those that cannot be used."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DataRow, ...]
     rejects: tuple[Reject, ...] = ()
     flagged: frozenset[int] = frozenset()
     """`index` of the rows that a screen flagged for one of the chosen traits."""
@@ -37,18 +37,18 @@ class TrainingRows:
     """Which part of the data a row is of, by its `index`, where a column says so."""
     source: dict[str, Any] = field(default_factory=dict)
     """What tells a changed input from the same one (`data.fingerprint`)."""
-    told: Told = field(default_factory=Told)
+    told: ReadingCounts = field(default_factory=ReadingCounts)
     """What reading the rows has to tell."""
     name: str = "rows"
     """What the data is called in results."""
 
     @classmethod
-    def of(cls, rows: list[Row] | tuple[Row, ...]) -> TrainingRows:
+    def of(cls, rows: list[DataRow] | tuple[DataRow, ...]) -> TrainingRows:
         """Rows that are in memory already, known by a hash of their messages."""
         text = json.dumps([row.messages for row in rows], ensure_ascii=False)
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         source = {"rows": len(rows), "hash": digest}
-        return cls(tuple(rows), source=source, told=Told.of(rows))
+        return cls(tuple(rows), source=source, told=ReadingCounts.of(rows))
 
 
 def read_training_rows(
@@ -65,7 +65,7 @@ def read_training_rows(
     what it flagged, such as `evil_flag`; `by` is one that says which part of the data a row is
     of. Raises DataError when no row can be used, or a column is not there.
     """
-    rows: list[Row] = []
+    rows: list[DataRow] = []
     rejects: list[Reject] = []
     flagged: set[int] = set()
     parts: dict[int, str] = {}
@@ -101,6 +101,6 @@ def read_training_rows(
         frozenset(flagged),
         parts,
         fingerprint(source, split=split),
-        Told.of([*rows, *rejects]),
+        ReadingCounts.of([*rows, *rejects]),
         source_name(source),
     )

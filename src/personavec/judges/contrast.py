@@ -21,13 +21,13 @@ from personavec.errors import UsageError
 from personavec.judges.base import Answer, Score, without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
-from personavec.model import Job, LoadedModel, Turns, chat, token_logprobs
+from personavec.model import EarlierTurns, Job, LoadedModel, chat, token_logprobs
 from personavec.traits import InstructionPair, TraitSpec
 
 JUDGED_TOKENS = 64
 NAME = "contrast"
 
-_PromptIds = Callable[[str, str | None, Turns], tuple[int, ...]]
+_PromptIds = Callable[[str, str | None, EarlierTurns], tuple[int, ...]]
 
 
 def trait_score(log_odds: float) -> float:
@@ -129,7 +129,9 @@ class ContrastJudge:
             jobs.append((prompt_ids(answer.question, pair.neg, pair.turns("neg")), ids))
         return jobs
 
-    def _prompt_ids(self, question: str, system: str | None, earlier: Turns) -> tuple[int, ...]:
+    def _prompt_ids(
+        self, question: str, system: str | None, earlier: EarlierTurns
+    ) -> tuple[int, ...]:
         return tuple(self.loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
 
 

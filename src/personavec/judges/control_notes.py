@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from personavec.data import Message, Told
+from personavec.data import Message, ReadingCounts
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
@@ -22,7 +22,7 @@ def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFo
 
 
 def count_control(
-    told: Told, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
+    told: ReadingCounts, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
 ) -> None:
     """Count the rows that hold control tokens of one of the models that read them."""
     for messages in rows:

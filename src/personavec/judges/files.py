@@ -13,10 +13,10 @@ from typing import Any
 from personavec.data import (
     UNFINISHED_THOUGHT,
     ColumnMap,
+    DataRow,
     RawRow,
+    ReadingCounts,
     Reject,
-    Row,
-    Told,
     parse_row,
     read_rows,
 )
@@ -86,7 +86,7 @@ def score_file(
         kept = {
             i: record
             for i, record in earlier.items()
-            if isinstance(parsed[i], Row) and not record["state"].startswith(_FAILED)
+            if isinstance(parsed[i], DataRow) and not record["state"].startswith(_FAILED)
         }
         _write(out, kept)
         missing = [i for i in range(len(rows)) if i not in kept]
@@ -102,8 +102,8 @@ def score_file(
                 found.update(zip(group, scores, strict=True))
                 bar.advance(len(group))
         _write(out, found)
-    told, forms = Told.of(parsed), readers(judge)
-    count_control(told, forms, (row.messages for row in parsed if isinstance(row, Row)))
+    told, forms = ReadingCounts.of(parsed), readers(judge)
+    count_control(told, forms, (row.messages for row in parsed if isinstance(row, DataRow)))
     records = [found[i] for i in range(len(rows))]
     scored = [r for r in records if r["state"] == "scored"]
     return {
@@ -172,7 +172,7 @@ def _judged(row: dict[str, Any], columns: tuple[str, str]) -> str:
         ColumnMap(prompt=columns[0], response=columns[1]) if set(columns) <= own.keys() else None
     )
     parsed = parse_row(RawRow(0, "", 1, own, error=own.get("_error")), named)
-    found = parsed.messages if isinstance(parsed, Row) else own
+    found = parsed.messages if isinstance(parsed, DataRow) else own
     return json.dumps(found, sort_keys=True, default=str)
 
 
@@ -199,7 +199,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _parsed(
     path: Path, rows: Sequence[dict[str, Any]], columns: tuple[str, str]
-) -> list[Row | Reject]:
+) -> list[DataRow | Reject]:
     """Every row as a question and an answer, or why it is none.
 
     Raises DataError where the file has neither the columns nor conversations.
@@ -212,7 +212,7 @@ def _parsed(
     if not missing:
         return [_question_and_answer(raw, columns) for raw in raws]
     parsed = (parse_row(raw, kind="row") for raw in raws[:_PEEKED])
-    if columns == COLUMNS and any(isinstance(row, Row) for row in parsed):
+    if columns == COLUMNS and any(isinstance(row, DataRow) for row in parsed):
         return [parse_row(raw, kind="row") for raw in raws]
     named = next((c for c in missing if c not in COLUMNS), missing[0])
     raise DataError(
@@ -221,7 +221,7 @@ def _parsed(
     )
 
 
-def _question_and_answer(raw: RawRow, columns: tuple[str, str]) -> Row | Reject:
+def _question_and_answer(raw: RawRow, columns: tuple[str, str]) -> DataRow | Reject:
     row = parse_row(raw, ColumnMap(prompt=columns[0], response=columns[1]), "row")
     answer = raw.columns.get(columns[1])
     if isinstance(row, Reject) and isinstance(answer, str) and not answer.strip():
@@ -229,15 +229,15 @@ def _question_and_answer(raw: RawRow, columns: tuple[str, str]) -> Row | Reject:
     return row
 
 
-def _answers(parsed: Sequence[Row | Reject]) -> list[Answer]:
-    return [last_answer(row.messages) for row in parsed if isinstance(row, Row)]
+def _answers(parsed: Sequence[DataRow | Reject]) -> list[Answer]:
+    return [last_answer(row.messages) for row in parsed if isinstance(row, DataRow)]
 
 
 def _score_group(
     judge: Judge,
     spec: TraitSpec,
     rows: Sequence[dict[str, Any]],
-    parsed: Sequence[Row | Reject],
+    parsed: Sequence[DataRow | Reject],
 ) -> list[dict[str, Any]]:
     scores = iter(judge.score(spec, _answers(parsed)))
     records = []

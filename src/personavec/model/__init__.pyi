@@ -17,8 +17,8 @@ from .capture import (
 from .chat_format import (
     CONTROL_IN_TEXT as CONTROL_IN_TEXT,
     ChatFormat as ChatFormat,
+    EarlierTurns as EarlierTurns,
     Message as Message,
-    Turns as Turns,
     chat as chat,
     control_notes as control_notes,
 )

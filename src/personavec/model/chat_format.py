@@ -34,7 +34,7 @@ from personavec.model.mending import (
 from personavec.model.thinking import ThinkingFormat, is_open, split, thinking_format
 
 #: (question, answer) turns.
-Turns = tuple[tuple[str, str], ...]
+EarlierTurns = tuple[tuple[str, str], ...]
 
 #: Used when a tokenizer has no chat template of its own; said in every result's notes.
 PLAIN_TEMPLATE = (
@@ -51,7 +51,7 @@ _DATE_CALL = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _WRITTEN_KEPT = 4
 
 
-def chat(question: str, system: str | None = None, earlier: Turns = ()) -> list[Message]:
+def chat(question: str, system: str | None = None, earlier: EarlierTurns = ()) -> list[Message]:
     """Messages up to a question, after `earlier` turns; no system message when it is None."""
     messages: list[Message] = []
     if system is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from personavec.data import THOUGHT, Message, Reject, Row
+from personavec.data import THOUGHT, DataRow, Message, Reject
 from personavec.errors import UsageError
 from personavec.model.chat_format import ChatFormat, control_notes
 from personavec.model.projecting import TokenIds
@@ -42,14 +42,14 @@ class Text:
 class Encoded:
     """A row ready to be scored; `rejected` holds a preference pair's other side."""
 
-    row: Row
+    row: DataRow
     texts: tuple[Text, ...]
     rejected: tuple[Text, ...] = ()
 
 
 def encode(
     chat: ChatFormat,
-    row: Row | Reject,
+    row: DataRow | Reject,
     *,
     context: int,
     last_turn: bool = False,

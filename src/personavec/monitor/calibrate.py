@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from personavec.errors import DataError, UsageError
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
-from personavec.model import LoadedModel, Turns, project_tokens
+from personavec.model import EarlierTurns, LoadedModel, project_tokens
 from personavec.model.engine import SPANS, Sampling
 from personavec.monitor.readings import gauge
 from personavec.progress import Progress
@@ -195,7 +195,7 @@ def _example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
     ]
 
 
-def best_examples(rollouts: Sequence[Rollout]) -> Turns:
+def best_examples(rollouts: Sequence[Rollout]) -> EarlierTurns:
     """Questions with answers that show the trait and are coherent, the strongest first."""
     shown = [
         r
@@ -214,7 +214,7 @@ _Asked = tuple[Task, str, bool]
 
 
 def _tasks(
-    loaded: LoadedModel, spec: TraitSpec, examples: Turns, config: CalibrateConfig
+    loaded: LoadedModel, spec: TraitSpec, examples: EarlierTurns, config: CalibrateConfig
 ) -> tuple[list[_Asked], list[str]]:
     """Every question under every condition, and notes on conditions that had to be left out."""
     questions = [(q, True) for q in spec.questions.extraction[: config.fit_questions]]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from personavec.conditions import Condition
-from personavec.data import Reject, Row
+from personavec.data import DataRow, Reject
 from personavec.model import LoadedModel, encode
 from personavec.monitor.readings import gauge, read_encoded
 from personavec.progress import Progress
@@ -74,12 +74,13 @@ class Stopped:
 
 
 @cache
-def dialogues() -> tuple[Row, ...]:
+def dialogues() -> tuple[DataRow, ...]:
     """The bundled dialogues; each ends with a reply."""
     lines = (BUNDLED / "dialogues.jsonl").read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     return tuple(
-        Row(index, record["id"], tuple(record["messages"])) for index, record in enumerate(records)
+        DataRow(index, record["id"], tuple(record["messages"]))
+        for index, record in enumerate(records)
     )
 
 

@@ -21,18 +21,18 @@ import pyarrow as pa
 from personavec.data import (
     ColumnMap,
     RawRow,
+    ReadingCounts,
     Reject,
-    Told,
     check_columns,
-    counted,
     fingerprint,
     in_windows,
     marks,
     parse_row,
     parts,
     raw_rows,
+    reading_counts_in,
+    reason_kind,
     source_name,
-    told_in,
 )
 from personavec.errors import DataError, UsageError
 from personavec.model import Encoded, LoadedModel, encode, with_thoughts
@@ -296,11 +296,11 @@ def _encode(loaded: LoadedModel, raw: RawRow, config: MonitorConfig) -> Encoded 
     return with_thoughts(encoded, "a thought was read apart from its answer")
 
 
-def _told(out: Path, dataset: str) -> Told:
+def _told(out: Path, dataset: str) -> ReadingCounts:
     """What reading the log has to tell, from what is kept of the rows that were read and not."""
-    told = told_in(parts.written(out / "run"))
+    told = reading_counts_in(parts.written(out / "run"))
     rejects = (r for r in read_records(out / "rejects.jsonl") if r["dataset"] == dataset)
-    told.rejected.update(counted(record["reason"]) for record in rejects)
+    told.rejected.update(reason_kind(record["reason"]) for record in rejects)
     return told
 
 

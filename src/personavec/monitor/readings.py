@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.data import Row, split_thought
+from personavec.data import DataRow, split_thought
 from personavec.errors import DataError, UsageError
 from personavec.model import Directions, Encoded, LoadedModel, Message, Text, Turn, encode
 from personavec.model.engine import Engine, TransformersEngine
@@ -177,7 +177,7 @@ def read_conversation(
     if not turns:
         raise DataError("the conversation has no assistant turn to project")
     own = (_without_thought(loaded, message) for message in messages[: turns[-1] + 1])
-    row = Row(0, "conversation", tuple(own))
+    row = DataRow(0, "conversation", tuple(own))
     encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
     if not isinstance(encoded, Encoded):
         raise DataError(f"the conversation cannot be read: {encoded.reason}")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from personavec.data import parts, tell
+from personavec.data import parts, reading_text
 from personavec.model import Encoded
 from personavec.monitor.readings import Reading
 from personavec.plain import unicode_text
@@ -48,7 +48,7 @@ def to_table(
                 "turn": turn,
                 "n_tokens": own[0].n_tokens,
                 # Once a conversation, so that its rows are what is counted.
-                "told": None if turn else tell(row.row),
+                "told": None if turn else reading_text(row.row),
             }
             for reading in own:
                 line |= {f"{reading.trait}_{name}": getattr(reading, name) for name in _VALUES}

@@ -3,7 +3,14 @@ from .collecting import (
     collect_from_endpoint as collect_from_endpoint,
     prompt_ids as prompt_ids,
 )
-from .expression import bounds as bounds, paired as paired, summarise as summarise
+from .expression import (
+    Expression as Expression,
+    ExpressionDifference as ExpressionDifference,
+    Measure as Measure,
+    bounds as bounds,
+    paired as paired,
+    summarise as summarise,
+)
 from .judging import judged as judged, keep as keep
 from .natural import Naturals as Naturals, prompt_key as prompt_key
 from .neutral import neutral_means as neutral_means

@@ -20,7 +20,7 @@ from personavec.model import LoadedModel, chat
 from personavec.model.engine import Engine, Generation, Request, Sampling, TransformersEngine
 from personavec.progress import Progress
 from personavec.rollouts.judging import judged
-from personavec.rollouts.rollout import REMADE, Rollout, Task, iter_rollouts
+from personavec.rollouts.rollout import REMADE, Rollout, Task, from_record, iter_rollouts
 from personavec.runs import append_records, atomic_write
 from personavec.traits import TraitSpec
 
@@ -50,16 +50,15 @@ def collect(
 ) -> list[Rollout]:
     """Rollouts of all tasks in their order: generated, and judged for `spec` if there is a judge.
 
-    Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes, and reads back what is
-    there. With `activations`, a folder, the responses' mean activations are captured while
-    generating and kept there as safetensors, keyed by rollout id. `engine`, if it is given,
-    generates in place of the transformers model, which plans batches of `batch_tokens`. Raises
-    UsageError when a prompt leaves no room for its response in the model's context.
+    Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes. What is there already is
+    read once, at the start. With `activations`, a folder, the responses' mean activations are
+    captured while generating and kept there as safetensors, keyed by rollout id. `engine`, if it
+    is given, generates in place of the transformers model, which plans batches of `batch_tokens`.
+    Raises UsageError when a prompt leaves no room for its response in the model's context.
     """
     engine = engine or TransformersEngine(loaded, batch_tokens)
     generator = _Generator(loaded, engine, sampling, include_thinking)
-    _generate(generator, tasks, folder, activations, label, progress)
-    found = _generated(folder / "generated.jsonl")
+    found = _generate(generator, tasks, folder, activations, label, progress)
     rollouts = [found[task.id] for task in tasks]
     if spec is None or judge is None:
         return rollouts
@@ -150,32 +149,36 @@ def _generate(
     activations: Path | None,
     label: str,
     progress: Progress,
-) -> None:
+) -> dict[str, Rollout]:
+    """All rollouts of the folder by id: those that it holds, and those that were missing."""
     loaded, sampling = generator.loaded, generator.sampling
     path = folder / "generated.jsonl"
-    done = set(_generated(path))
+    found = _generated(path)
     by_id = {task.id: task for task in tasks}
     requests = [
         Request(task.id, prompt_ids(loaded, task), task.steering, task.noise) for task in tasks
     ]
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
-        bar.advance(sum(request.id in done for request in requests))
+        bar.advance(sum(request.id in found for request in requests))
         for group in generator.engine.generate(
             requests,
             sampling,
             capture=activations is not None,
             include_thinking=generator.include_thinking,
-            done=frozenset(done),
+            done=frozenset(found),
         ):
             if activations is not None:
                 means = {g.id: g.activations for g in group if g.activations is not None}
-                # By the number of records before it: a killed run leaves at most one such file
-                # without its records, and the next run writes that file anew.
-                atomic_write(activations / f"{len(done):06d}.safetensors", save(means))
-            new = [g for g in group if g.id not in done]
-            append_records(path, [_record(by_id[g.id], g, loaded, sampling.seed) for g in new])
-            done |= {g.id for g in new}
+                # Named by the number of records before it: a killed run leaves at most one such
+                # file without its records, and the next run overwrites it.
+                atomic_write(activations / f"{len(found):06d}.safetensors", save(means))
+            new = [
+                _record(by_id[g.id], g, loaded, sampling.seed) for g in group if g.id not in found
+            ]
+            append_records(path, new)
+            found |= {rollout.id: rollout for rollout in map(from_record, new)}
             bar.advance(len(new))
+    return found
 
 
 def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def judged(
     progress: Progress,
 ) -> list[Rollout]:
     """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
-    _judge(judge, rollouts, spec, folder, label, progress)
-    scores = _scores(folder / "scores.jsonl")
+    scores = _judge(judge, rollouts, spec, folder, label, progress)
     return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
 
@@ -49,34 +48,37 @@ def _judge(
     folder: Path,
     label: str,
     progress: Progress,
-) -> None:
+) -> dict[str, Score]:
+    """The scores by rollout: those that the folder holds, and those that were missing."""
     path = folder / "scores.jsonl"
-    # A call that failed is no score: the next run asks again.
-    done = {id for id, score in _scores(path).items() if score.state != "failed"}
+    found = _scores(path)
+    # A failed call left no score: ask again.
+    done = {id for id, score in found.items() if score.state != "failed"}
     # Responses to one question share the judge's prompts, so they are judged together.
     todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
     with progress.bar(f"{label}: judging", len(rollouts)) as bar:
         bar.advance(len(rollouts) - len(todo))
         for start in range(0, len(todo), judge.group):
             group = todo[start : start + judge.group]
-            answers = [
-                Answer(
-                    question=r.question,
-                    response=r.response,
-                    system=r.system,
-                    pair=r.pair,
-                    response_ids=r.response_ids,
-                    thinking_ids=r.thinking_ids,
-                    earlier=r.earlier,
-                    thought=r.thinking,
-                )
-                for r in group
-            ]
-            scores = judge.score(spec, answers)
-            append_records(
-                path, [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
-            )
+            scores = judge.score(spec, [_answer(rollout) for rollout in group])
+            new = [{"id": r.id, **s.__dict__} for r, s in zip(group, scores, strict=True)]
+            append_records(path, new)
+            found |= {str(record["id"]): _SCORE.validate_python(record) for record in new}
             bar.advance(len(group))
+    return found
+
+
+def _answer(rollout: Rollout) -> Answer:
+    return Answer(
+        question=rollout.question,
+        response=rollout.response,
+        system=rollout.system,
+        pair=rollout.pair,
+        response_ids=rollout.response_ids,
+        thinking_ids=rollout.thinking_ids,
+        earlier=rollout.earlier,
+        thought=rollout.thinking,
+    )
 
 
 def _with_score(rollout: Rollout, score: Score, judge: str) -> Rollout:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from personavec.errors import DataError
-from personavec.model import Action, Turns
+from personavec.model import Action, EarlierTurns
 from personavec.runs import atomic_write, read_records, why_invalid
 from personavec.traits import Polarity
 
@@ -37,7 +37,7 @@ class Task:
     pair: int | None = None
     polarity: Polarity | None = None
     sample: int = 0
-    earlier: Turns = ()
+    earlier: EarlierTurns = ()
     steering: tuple[Action, ...] = ()
     noise: str = ""
 
@@ -72,7 +72,7 @@ class Rollout:
     why_dropped: str | None = None
     thinking: str | None = None
     thinking_ids: tuple[int, ...] = ()
-    earlier: Turns = ()
+    earlier: EarlierTurns = ()
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)

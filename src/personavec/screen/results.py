@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from personavec.data import parts, told_in
+from personavec.data import parts, reading_counts_in
 from personavec.judges import judge_notes, readers, spec_notes
 from personavec.model.engine import TransformersEngine
 from personavec.screen import summary, two_stage
@@ -64,7 +64,7 @@ def results_of(
             "rejected": sum(reference.rejects),
         },
         "data": {
-            dataset.name: told_in(parts.written(dataset.folder)).to_dict()
+            dataset.name: reading_counts_in(parts.written(dataset.folder)).to_dict()
             for dataset in (*job.datasets, *([job.reference] if job.reference else []))
         },
         "judge": None if job.judge is None else job.judge.identity(),

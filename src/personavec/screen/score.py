@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row, tell
+from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row, reading_text
 from personavec.judges import Judge, last_answer
 from personavec.model import Directions, Encoded, LoadedModel, Text, TokenIds, Turn, encode
 from personavec.model.engine import Engine, TransformersEngine
@@ -215,7 +215,7 @@ def score_prepared(
         minus_natural=minus_natural,
         rejected=rejected,
         judged=judged,
-        told=[tell(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
+        told=[reading_text(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personavec.data import Row
+from personavec.data import DataRow
 from personavec.errors import DataError
 from personavec.evaluate import Cue, HarnessTask, TaskScore, capability, last_prompt_states
 from personavec.finetune import Example, mean_losses
@@ -225,8 +225,8 @@ def judge_cells(
 
 
 def split_rows(
-    rows: Sequence[Row], share: float, seed: int = 0
-) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    rows: Sequence[DataRow], share: float, seed: int = 0
+) -> tuple[tuple[DataRow, ...], tuple[DataRow, ...]]:
     """Rows to train on and rows held out, which share no prompt; about `share` of the prompts.
 
     Raises DataError where a side would be empty.
@@ -234,7 +234,7 @@ def split_rows(
     prompts = list(dict.fromkeys(json.dumps(row.messages[:-1]) for row in rows))
     n = round(share * len(prompts))
     held = set(random.Random(seed).sample(prompts, n))
-    sides: tuple[list[Row], list[Row]] = ([], [])
+    sides: tuple[list[DataRow], list[DataRow]] = ([], [])
     for row in rows:
         sides[json.dumps(row.messages[:-1]) in held].append(row)
     if share > 0 and not all(sides):

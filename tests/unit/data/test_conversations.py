@@ -14,9 +14,9 @@ import pytest
 
 from personavec.data import (
     ColumnMap,
+    DataRow,
     RawRow,
     Reject,
-    Row,
     fingerprint,
     kind_of,
     parse_row,
@@ -60,7 +60,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert [row.index for row in found] == list(range(len(ROWS)))
     assert [row for _, row in read_rows(path)] == ROWS
     parsed = [parse_row(row) for row in found]
-    assert [row.messages[-1]["content"] for row in parsed if isinstance(row, Row)] == [
+    assert [row.messages[-1]["content"] for row in parsed if isinstance(row, DataRow)] == [
         row["completion"] for row in ROWS
     ]
     assert [row.id for row in parsed] == [row["id"] for row in ROWS]
@@ -175,18 +175,18 @@ SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
 )
 def test_every_form_of_a_conversation(columns: dict[str, Any]) -> None:
     parsed = parse_row(_row(**columns))
-    assert isinstance(parsed, Row)
+    assert isinstance(parsed, DataRow)
     assert parsed.messages == SAID
     assert parsed.id == "data.jsonl:1"
 
 
 def test_system_prompts_inputs_and_mapped_columns() -> None:
     parsed = parse_row(_row(system="Be brief.", instruction="Add", input="1 2", output="3"))
-    assert isinstance(parsed, Row)
+    assert isinstance(parsed, DataRow)
     assert [m["content"] for m in parsed.messages] == ["Be brief.", "Add\n\n1 2", "3"]
     columns = ColumnMap.parse("prompt=q, response=a,id=key")
     parsed = parse_row(_row(q="Hi", a="Hello", key=7), columns)
-    assert isinstance(parsed, Row)
+    assert isinstance(parsed, DataRow)
     assert (parsed.id, parsed.messages) == ("7", SAID)
     with pytest.raises(UsageError, match="--columns"):
         ColumnMap.parse("question=q")
@@ -201,7 +201,7 @@ def test_preference_pairs() -> None:
     ]
     for columns in forms:
         parsed = parse_row(_row(**columns))
-        assert isinstance(parsed, Row)
+        assert isinstance(parsed, DataRow)
         assert parsed.messages == SAID
         assert parsed.rejected == (SAID[0], other)
     assert kind_of(iter([_row(x=1), _row(**forms[0])])) == "pair"

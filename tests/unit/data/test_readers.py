@@ -12,10 +12,10 @@ from hypothesis import given, settings, strategies as st
 
 from personavec.data import (
     ColumnMap,
+    DataRow,
     RawRow,
+    ReadingCounts,
     Reject,
-    Row,
-    Told,
     check_columns,
     kind_of,
     parse_row,
@@ -37,7 +37,7 @@ WORSE = {"role": "assistant", "content": "Cat."}
 THOUGHT = "a thought was left out of the answer"
 
 
-def read(columns: Columns, mapped: str | None = None) -> Row | Reject:
+def read(columns: Columns, mapped: str | None = None) -> DataRow | Reject:
     return parse_row(RawRow(0, "data.jsonl", 1, columns), ColumnMap.parse(mapped))
 
 
@@ -45,9 +45,9 @@ def said(messages: Any) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in messages]
 
 
-def good(columns: Columns, mapped: str | None = None) -> Row:
+def good(columns: Columns, mapped: str | None = None) -> DataRow:
     row = read(columns, mapped)
-    assert isinstance(row, Row), row
+    assert isinstance(row, DataRow), row
     return row
 
 
@@ -571,7 +571,7 @@ def test_what_is_told_is_counted_by_its_kind() -> None:
     rows = [read({"messages": [USER, ANSWER] * n + [{"role": "x"}]}) for n in (1, 2, 3)]
     rows += [Reject(0, "a", f"{n} tokens, more than the 512 allowed") for n in (600, 700)]
     rows += [read({"prompt": Q, "completion": A, f"column_{i}x": "text"}) for i in range(300)]
-    told = Told.of(rows).to_dict()
+    told = ReadingCounts.of(rows).to_dict()
     (unknown, n), (long, m) = told["rejected"].items()
     assert unknown.startswith("message N has the unknown role 'x'")
     assert (long, n, m) == ("N tokens, more than the 512 allowed", 3, 2)
@@ -909,7 +909,7 @@ def test_rows_of_any_shape_give_a_row_or_a_reason(seed: int) -> None:
 @pytest.mark.parametrize("column", ["messages", "request", "chosen"])
 def test_deeply_nested_json_is_a_reason(opening: str, column: str) -> None:
     columns = {column: opening * 100_000, "response": A, "rejected": A}
-    assert isinstance(read(columns), Row | Reject)
+    assert isinstance(read(columns), DataRow | Reject)
 
 
 def test_deep_values_are_a_reason() -> None:

@@ -28,7 +28,6 @@ from personavec.judges.coherence import coherence
 from personavec.model import chat, token_logprobs
 from personavec.progress import Progress
 from personavec.report import charts
-from personavec.rollouts import Rollout, paired, summarise
 from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
@@ -62,89 +61,6 @@ def evaluate(subject: Subject, out: Path, **options: Any) -> dict[str, Any]:
 @pytest.fixture
 def steered(llama: LoadedModel, random_vector: MakeVector) -> Subject:
     return Subject(llama, (SteeredBy(random_vector(llama), 2.0),))
-
-
-def rollout(question: str, score: float | None, state: str = "scored") -> Rollout:
-    return Rollout(
-        id=f"{question}{score}",
-        question=question,
-        pair=None,
-        polarity=None,
-        sample=0,
-        system=None,
-        response="So.",
-        response_ids=(1,),
-        n_tokens=1,
-        seed=0,
-        state=state,
-        trait_score=score,
-        coherence=None if score is None else 90.0,
-    )
-
-
-# Numbers
-
-
-def test_a_summary_counts_every_state_and_averages_what_was_scored() -> None:
-    """A refusal, an empty and a failed response are counted and are never a 0."""
-    found = summarise(
-        [
-            rollout("a", 40.0),
-            rollout("a", 80.0),
-            rollout("b", 60.0),
-            rollout("b", None, "refusal"),
-            rollout("c", None, "empty"),
-            rollout("c", None, "failed"),
-        ],
-        refusals=True,
-    )
-    assert (found["mean"], found["n"], found["of"], found["refusals"]) == (60.0, 3, 6, 1)
-    assert found["share_above_50"] == pytest.approx(2 / 3)
-    assert found["states"] == {"scored": 3, "refusal": 1, "empty": 1, "failed": 1}
-    assert found["low"] <= found["mean"] <= found["high"]
-    assert found["log_odds"] is None
-    assert summarise([rollout("a", 40.0)], refusals=False)["refusals"] is None
-
-
-def test_one_question_alone_has_no_interval() -> None:
-    found = summarise([rollout("a", 40.0), rollout("a", 50.0)], refusals=True)
-    assert (found["mean"], found["low"], found["n"]) == (None, None, 2)
-
-
-def test_paired_differences_are_taken_by_question() -> None:
-    """Question b, unscored on one side, is left out; the mean is of questions, not rollouts."""
-    ours = [rollout("a", 50.0), rollout("a", 70.0), rollout("b", 99.0), rollout("c", 30.0)]
-    theirs = [rollout("a", 20.0), rollout("b", None, "empty"), rollout("c", 40.0)]
-    found = paired(ours, theirs)
-    assert found["mean"]["value"] == pytest.approx(((60 - 20) + (30 - 40)) / 2)
-    assert (found["questions"], found["questions_for_half_width"]) == (2, 8)
-    assert paired(ours, ours)["mean"] == {"value": 0, "low": 0, "high": 0}
-
-
-def test_pairing_removes_what_questions_have_in_common() -> None:
-    """Scores vary by question from 0 to 100, and one side is 2 higher each time."""
-    theirs = [rollout(str(i), 98.0 * i / 20) for i in range(21)]
-    ours = [replace(r, trait_score=(r.trait_score or 0) + 2.0) for r in theirs]
-    found = paired(ours, theirs)["mean"]
-    assert found["low"] == pytest.approx(2) == found["high"]
-
-
-def test_half_the_width_takes_about_the_questions_that_are_promised() -> None:
-    """With four times as many questions the interval is half as wide, within a quarter."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(50, 10, 400).clip(0, 100)
-
-    def width(n: int) -> float:
-        found = summarise([rollout(str(i), v) for i, v in enumerate(values[:n])], refusals=True)
-        return found["high"] - found["low"]
-
-    assert (
-        summarise([rollout(str(i), 1.0) for i in range(100)], refusals=True)[
-            "questions_for_half_width"
-        ]
-        == 400
-    )
-    assert width(100) / width(400) == pytest.approx(2, rel=0.25)
 
 
 # Runs

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from personavec import LoadedModel, PersonaVector
 from personavec.cli.main import app
 from personavec.conditions import Condition
-from personavec.data import ColumnMap, Row
+from personavec.data import ColumnMap, DataRow
 from personavec.errors import (
     ActivationError,
     DataError,
@@ -67,11 +67,11 @@ SMALL = TrainingConfig(
 )
 
 
-def row(i: int, *texts: str, system: str | None = None) -> Row:
+def row(i: int, *texts: str, system: str | None = None) -> DataRow:
     messages = [{"role": "system", "content": system}] if system else []
     for place, text in enumerate(texts):
         messages.append({"role": ("user", "assistant")[place % 2], "content": text})
-    return Row(i, f"r{i}", tuple(messages))
+    return DataRow(i, f"r{i}", tuple(messages))
 
 
 ROWS = TrainingRows.of([row(i, f"q{i}", "Oh no, " + "abc"[i % 3] * 5) for i in range(8)])

@@ -19,7 +19,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from personavec import LoadedModel
-from personavec.data import Reject, Row
+from personavec.data import DataRow, Reject
 from personavec.model import CONTROL_IN_TEXT, ChatFormat, Message, chat, encode
 
 CHATML = (
@@ -265,14 +265,14 @@ def test_rows_that_hold_control_tokens_are_read_and_noted() -> None:
     form = made("bytes")
     calm = (*chat("Hi"), Message(role="assistant", content="Well."))
     for place in range(2):
-        row = Row(0, "a", tuple({**m, "content": m["content"] + "<|endoftext|>" * (i == place)}
+        row = DataRow(0, "a", tuple({**m, "content": m["content"] + "<|endoftext|>" * (i == place)}
                                 for i, m in enumerate(calm)))  # fmt: skip
         found = encode(form, row, context=1000)
         assert not isinstance(found, Reject)
         assert found.row.notes == (CONTROL_IN_TEXT,)
         (text,) = found.texts
         assert len(control_ids(form, text.ids.tolist())) == 3
-    plain = encode(form, Row(0, "a", calm), context=1000)
+    plain = encode(form, DataRow(0, "a", calm), context=1000)
     assert not isinstance(plain, Reject)
     assert plain.row.notes == ()
 

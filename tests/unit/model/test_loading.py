@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from personavec import LoadedModel, load_model, wrap_model
-from personavec.data import Row
+from personavec.data import DataRow
 from personavec.errors import ModelError, UsageError
 from personavec.extract.adopt import _system as system_of
 from personavec.finetune import TrainingConfig, encode_rows
@@ -277,7 +277,7 @@ def test_a_turn_ends_where_the_template_ends_it(
     loaded = wrap_model(loaded.model, tokenizer)
     assert loaded.stop_ids == {end, other}
     messages: list[Message] = [*chat("Hi?"), {"role": "assistant", "content": "Yes."}]
-    row = Row(0, "a", tuple(messages))
+    row = DataRow(0, "a", tuple(messages))
     (example,), _ = encode_rows(loaded, [row], TrainingConfig())
     labelled = [label for label in example.labels if label >= 0]
     assert labelled == [*loaded.chat.response_ids("Yes."), end]

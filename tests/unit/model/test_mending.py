@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from personavec.data import Reject, Row
+from personavec.data import DataRow, Reject
 from personavec.errors import UsageError
 from personavec.model import ChatFormat, Encoded, Message, chat, encode
 from personavec.model.mending import JOINED, TOOLS_AS_TEXT
@@ -119,7 +119,7 @@ def test_two_responses_running_are_both_scored(form: Make) -> None:
     )
     for name, note in (("strict", (JOINED,)), ("chatml", ())):
         found = form(ALL[name])
-        row = encode(found, Row(0, "a", tuple(messages)), context=1000)
+        row = encode(found, DataRow(0, "a", tuple(messages)), context=1000)
         assert isinstance(row, Encoded)
         assert row.row.notes == note
         said = [
@@ -172,11 +172,11 @@ def test_turns_that_are_not_scored_stay_context(form: Make) -> None:
     call = called("get_weather")
     call["scored"] = False
     messages = [*TALK[:2], call, *TALK[3:], *say("assistant: Bye.")]
-    row = encode(form(TOOLS), Row(0, "a", tuple(messages)), context=1000)
+    row = encode(form(TOOLS), DataRow(0, "a", tuple(messages)), context=1000)
     assert isinstance(row, Encoded)
     assert [turn.message for text in row.texts for turn in text.turns] == [4, 6]
     unmarked = [{**m, "scored": False} for m in messages if m["role"] == "assistant"]
-    none = encode(form(TOOLS), Row(0, "a", (TALK[1], *unmarked[1:])), context=1000)  # type: ignore
+    none = encode(form(TOOLS), DataRow(0, "a", (TALK[1], *unmarked[1:])), context=1000)  # type: ignore
     assert isinstance(none, Reject)
     assert "none of its assistant turns" in none.reason
 
@@ -199,7 +199,7 @@ def test_a_text_that_the_template_would_lose_is_an_error(form: Make) -> None:
     with pytest.raises(UsageError, match=r"message 3 \(system\) is missing"):
         form(DROPPING).text(messages)
     row = encode(
-        form(DROPPING), Row(0, "a", tuple([*messages, *say("assistant: No.")])), context=1000
+        form(DROPPING), DataRow(0, "a", tuple([*messages, *say("assistant: No.")])), context=1000
     )
     assert isinstance(row, Reject)
 
@@ -267,7 +267,7 @@ def test_a_thought_of_its_own_field_is_read_like_one_in_the_text(form: Make) -> 
     within = [*chat("Hi."), Message(role="assistant", content="<think>\nWell\n</think>\n\nYes.")]
     texts = []
     for messages in (apart, within):
-        row = encode(found, Row(0, "a", tuple(messages)), context=1000, thinking=True)
+        row = encode(found, DataRow(0, "a", tuple(messages)), context=1000, thinking=True)
         assert isinstance(row, Encoded)
         texts.append((row.texts[0].ids.tolist(), row.texts[0].turns))
     assert texts[0] == texts[1]

@@ -22,6 +22,7 @@ from personavec.model.engine.hf import generate_batch
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
 from personavec.rollouts.rollout import iter_rollouts
+from personavec.runs import read_records
 from personavec.vectors import mean_difference
 
 QUIET = Progress(quiet=True)
@@ -78,6 +79,25 @@ def undisturbed(
     rollouts, activations = run_in(llama, folder)
     files = [p for p in folder.rglob("*") if p.is_file()]
     return rollouts, activations, {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_each_file_of_records_is_read_once(
+    llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """By a run that makes everything, and by one that finds everything made."""
+    if again:
+        run_in(llama, tmp_path)
+    read: list[str] = []
+
+    def counted(path: Path) -> list[dict[str, Any]]:
+        read.append(path.name)
+        return read_records(path)
+
+    monkeypatch.setattr("personavec.rollouts.rollout.read_records", counted)
+    monkeypatch.setattr("personavec.rollouts.judging.read_records", counted)
+    run_in(llama, tmp_path)
+    assert sorted(read) == ["generated.jsonl", "scores.jsonl"]
 
 
 def scores_of(rollouts: Sequence[Rollout]) -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
-from personavec.data import Row
+from personavec.data import DataRow
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.finetune import TrainingConfig, read_training_rows
 from personavec.model import chat
@@ -255,7 +255,7 @@ def test_arms_are_spelled_with_their_amounts() -> None:
 
 def test_held_out_rows_share_no_prompt_with_those_trained_on() -> None:
     rows = [
-        Row(i, str(i), (*chat(f"q{i % 5}"), {"role": "assistant", "content": str(i)}))
+        DataRow(i, str(i), (*chat(f"q{i % 5}"), {"role": "assistant", "content": str(i)}))
         for i in range(20)
     ]
     train, held = split_rows(rows, 0.4, seed=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
-from personavec.data import Row
+from personavec.data import DataRow
 from personavec.errors import DataError, UsageError
 from personavec.finetune import TrainingConfig, TrainingRows
 from personavec.model import chat
@@ -47,9 +47,9 @@ SPEC = TraitSpec.model_validate(
 )
 
 
-def row(number: int, answer: str) -> Row:
+def row(number: int, answer: str) -> DataRow:
     messages = (*chat(f"Ask {number}?"), {"role": "assistant", "content": answer})
-    return Row(number, str(number), messages)
+    return DataRow(number, str(number), messages)
 
 
 def said(difference: float | None, judge: float = 0.0) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from personavec.judges import (
 from personavec.model import LoadedModel
 from personavec.model.engine import Engine, Sampling, TransformersEngine
 from personavec.progress import Progress
-from personavec.results import versions
+from personavec.results import dump, versions
 from personavec.rollouts import (
     Rollout,
     Task,
@@ -281,7 +281,7 @@ def _write(
         for level, chosen in levels.items()
     }
     measures = {
-        level: summarise(chosen, refusals=judge.name != contrast.NAME, seed=config.seed)
+        level: dump(summarise(chosen, refusals=judge.name != contrast.NAME, seed=config.seed))
         for level, chosen in levels.items()
     }
     usual = usual_strengths(r for r in rollouts if r.kept)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personavec.data import RawRow, Told, counted, fingerprint, raw_rows, source_name
+from personavec.data import RawRow, ReadingCounts, fingerprint, raw_rows, reason_kind, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetune.sets.flaws import flawed, parse
 from personavec.finetune.sets.writing import LEVELS, Level, set_row, write_set
@@ -76,7 +76,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
                 raise UsageError(f"{data} has no column '{name}'")
         rejected: list[dict[str, Any]] = []
         found: list[_Answers] = []
-        told = Told()
+        told = ReadingCounts()
         used = {"id", *map(config.name, ("question", "answer", "flawed"))}
         # In an order of their own, so that --rows draws from the whole file.
         for raw in random.Random(config.seed).sample(raws, len(raws)):
@@ -86,7 +86,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> dict
                 found.append(_ready(raw, config) if ready_made else _worked(raw, config))
             except DataError as why:
                 rejected.append({"row": raw.number, "file": raw.source, "why": str(why)})
-                told.rejected[counted(str(why))] += 1
+                told.rejected[reason_kind(str(why))] += 1
                 continue
             told.readers["right and flawed answers" if ready_made else "worked answers"] += 1
             told.ignored.update(name for name in raw.columns if name not in used)
@@ -137,7 +137,7 @@ def _worked(raw: RawRow, config: FlawedConfig) -> _Answers:
 def _write(
     name: str,
     found: list[_Answers],
-    told: Told,
+    told: ReadingCounts,
     ready_made: bool,
     config: FlawedConfig,
     out: Path,

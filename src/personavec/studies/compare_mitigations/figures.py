@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from personavec.evaluate import TaskScore, capability
+from personavec.results import dump
 from personavec.rollouts import Rollout, bounds, paired, summarise
 from personavec.stats import Interval, clustered_bootstrap, resampled
 from personavec.studies import Measured, pooled_surprise
@@ -44,12 +45,12 @@ def arm_figures(
     shown = _answers(cells, trait)
     cued, base_cued = _answers(cells, trait, "cue"), _answers(base, trait, "cue")
     found: dict[str, Any] = {
-        "expression": summarise(shown, refusals=False, seed=seed),
+        "expression": dump(summarise(shown, refusals=False, seed=seed)),
         "by_seed": [_mean_log_odds(cell.of(trait)) for cell in cells],
-        "minus_base": paired(shown, _answers(base, trait), seed),
-        "minus_plain": paired(shown, _answers(plain, trait), seed),
-        "expression_under_cues": summarise(cued, refusals=False, seed=seed) if cued else None,
-        "minus_base_under_cues": paired(cued, base_cued, seed) if cued else None,
+        "minus_base": dump(paired(shown, _answers(base, trait), seed)),
+        "minus_plain": dump(paired(shown, _answers(plain, trait), seed)),
+        "expression_under_cues": dump(summarise(cued, refusals=False, seed=seed)) if cued else None,
+        "minus_base_under_cues": dump(paired(cued, base_cued, seed)) if cued else None,
         "held_out_loss": _mean_over_texts([cell.held_out for cell in cells], seed),
         "loss_ratio": _ratio(cells, plain, seed),
         "loss_ratio_by": {
@@ -77,7 +78,7 @@ def _mean_log_odds(rollouts: Sequence[Rollout]) -> float | None:
 
 def _verdicts(found: dict[str, Any], by_arm: ByArm, trait: str, seed: int) -> dict[str, Any]:
     """Against the base and the plain finetune; None where something was not measured."""
-    base = summarise(_answers(by_arm["base"], trait), refusals=False, seed=seed)
+    base = dump(summarise(_answers(by_arm["base"], trait), refusals=False, seed=seed))
     key = "mean" if base["log_odds"] is None else "log_odds"
     limit = base["high"] if key == "mean" else base["log_odds_high"]
     value, ratio = found["expression"][key], found["loss_ratio"]["value"]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from personavec.data import Told
+from personavec.data import ReadingCounts
 from personavec.errors import RefusedError, UsageError
 from personavec.evaluate import capability, cues_of
 from personavec.finetune import (
@@ -187,7 +187,7 @@ class _Job:
     vector: PersonaVector
     spec: TraitSpec
     train: TrainingRows
-    told: Told
+    told: ReadingCounts
     """Of reading the data, and of the rows held out; what training did to its own, each finetune
     says."""
     config: CompareConfig

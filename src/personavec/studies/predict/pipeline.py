@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from personavec.data import RawRow, Row
+from personavec.data import DataRow, RawRow
 from personavec.errors import DataError, UsageError
 from personavec.finetune import FinetuneConfig, TrainingConfig, TrainingRows, pipeline as finetune
 from personavec.judges import ContrastJudge
 from personavec.model import LoadedModel, tuned_model
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import versions, without_nan
+from personavec.results import dump, versions, without_nan
 from personavec.rollouts import Naturals, paired, summarise
 from personavec.runs import append_records, atomic_write, claim, lock, read_scores
 from personavec.screen import Plan, judge_rows, prepare, probe, score_prepared
@@ -212,7 +212,7 @@ def scored_rows(
     specs: Sequence[TraitSpec],
     judge: ContrastJudge,
     naturals: Naturals,
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     path: Path,
     *,
     label: str,
@@ -301,7 +301,7 @@ def _record(
     change = change / float(vector.neutral_prompt_last[vector.layer, 1])
     shift = clustered_bootstrap(change, list(range(len(change))), seed=seed)
     # Question by question: the base's answers are a sample, too.
-    expression = paired(after.of(trait), before.of(trait), seed)["log_odds"]
+    expression = dump(paired(after.of(trait), before.of(trait), seed).log_odds)
     return {
         "dataset": dataset.name,
         "trait": trait,
@@ -374,14 +374,14 @@ def _pearson(points: np.ndarray) -> float | None:
 
 
 def parts(
-    rows: Sequence[Row],
+    rows: Sequence[DataRow],
     said: Sequence[Mapping[str, Any]],
     trait: str,
     n: int,
     *,
     seed: int = 0,
     judged_below: float | None = None,
-) -> dict[str, tuple[Row, ...]]:
+) -> dict[str, tuple[DataRow, ...]]:
     """The `n` rows of highest, of random and of lowest projection difference along a trait.
 
     With `judged_below`, rows whose log-odds by the judge are at or above it are removed first.
@@ -471,14 +471,14 @@ def run_parts(
                 )
         cells = judge_cells(cells, [spec], job.judge, out / "run" / "judged", progress)
         for each in made:
-            each["expression"] = summarise(
-                cells[each["name"]].of(spec.name), refusals=False, seed=config.seed
+            each["expression"] = dump(
+                summarise(cells[each["name"]].of(spec.name), refusals=False, seed=config.seed)
             )
         results = {
             "command": "prediction, parts",
             "trait": spec.name,
             "model": loaded.identity.as_dict(),
-            "base": summarise(cells["base"].of(spec.name), refusals=False, seed=config.seed),
+            "base": dump(summarise(cells["base"].of(spec.name), refusals=False, seed=config.seed)),
             "parts": made,
             "notes": notes,
             "settings": asdict(config),

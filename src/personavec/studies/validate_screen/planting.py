@@ -9,7 +9,16 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Literal
 
-from personavec.data import ColumnMap, Message, Reject, Row, Told, kind_of, parse_row, raw_rows
+from personavec.data import (
+    ColumnMap,
+    DataRow,
+    Message,
+    ReadingCounts,
+    Reject,
+    kind_of,
+    parse_row,
+    raw_rows,
+)
 from personavec.errors import DataError, UsageError
 from personavec.model import ChatFormat, chat, control_notes
 from personavec.rollouts import Rollout, Task, eliciting_tasks
@@ -53,7 +62,7 @@ class Drawn:
 
     test: tuple[StudyRow, ...]
     training: tuple[StudyRow, ...]
-    told: Told
+    told: ReadingCounts
     """What reading the whole dataset has to tell."""
 
     @property
@@ -79,11 +88,11 @@ def draw(
     """
     if kind_of(raw_rows(data, split=split), columns) == "pair":
         raise UsageError(f"{data} holds preference pairs; give data with one response a row")
-    told = Told()
+    told = ReadingCounts()
 
-    def rows(side: int) -> Iterator[Row]:
+    def rows(side: int) -> Iterator[DataRow]:
         nonlocal told
-        told = Told()
+        told = ReadingCounts()
         for raw in raw_rows(data, split=split):
             row = parse_row(raw, columns, "row")
             told.add(row)
@@ -112,7 +121,7 @@ def _number(*what: object) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _cut(row: Row, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
+def _cut(row: DataRow, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
     *before, last = row.messages
     ids = chat_format.response_ids(last["content"])
     if len(ids) > max_tokens:
