@@ -19,6 +19,7 @@ from personavec.options import (
     MODEL,
     Count,
     KeyValues,
+    Names,
     options,
 )
 

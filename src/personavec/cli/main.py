@@ -23,7 +23,6 @@ from personavec.cli import (
     serve,
     shift,
     steer,
-    validate_screen,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError

@@ -12,7 +12,7 @@ from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.cli.options import console, log, print_json
-from personavec.options import options
+from personavec.options import GENERAL, MAIN, options
 from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
 
 
@@ -29,6 +29,13 @@ class ValidateScreenInputs:
             check_writable("--natural-cache", self.natural_cache, is_file=False)
 
 
+@options(GENERAL)
+@dataclass(frozen=True)
+class ValidateScreenOutput(OutputOptions):
+    out: Annotated[Path, MAIN] = Path("out/validate-screen")
+    """Folder to write."""
+
+
 def command(
     data: str,
     /,
@@ -37,7 +44,7 @@ def command(
     config: ValidateScreenConfig = ValidateScreenConfig(),
     inputs: ValidateScreenInputs = ValidateScreenInputs(),
     model: ModelOptions = ModelOptions(),
-    output: OutputOptions = OutputOptions(),
+    output: ValidateScreenOutput = ValidateScreenOutput(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
 
@@ -53,7 +60,7 @@ def command(
     """
     from personavec.studies.validate_screen import run, summary
 
-    out = output.folder(Path("out/validate-screen"))
+    out = output.folder(output.out)
     found = vectors.load()
     specs = shared.specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
