@@ -140,8 +140,8 @@ class EndpointOptions:
 
 @options(JUDGE)
 @dataclass(frozen=True)
-class JudgeOptions(shared.JudgeChoice):
-    """The judge."""
+class PlainJudgeOptions(shared.JudgeChoice):
+    """The judge of a command that has no dry run."""
 
     judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
     """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
@@ -157,10 +157,6 @@ class JudgeOptions(shared.JudgeChoice):
     """Requests under way at a time."""
     cache: Path | None = None
     """Folder of an endpoint's answers; default: yours."""
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,6 +176,17 @@ class JudgeOptions(shared.JudgeChoice):
         """Refuse a spec that the judge could not judge, before anything is loaded."""
         if self.judge != "contrast":
             shared.require_rubric(spec)
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class JudgeOptions(PlainJudgeOptions):
+    """The judge, and what an endpoint would cost."""
+
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
 
 
 @options(GENERAL)
