@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from personavec.cli import options as shared
@@ -37,7 +38,7 @@ class ValidateScreenOutput(OutputOptions):
 
 
 def command(
-    data: str,
+    data: Annotated[str, Parameter(required=True)],
     /,
     *,
     vectors: VectorsOptions = VectorsOptions(),
