@@ -19,6 +19,7 @@ from personavec.options import (
     MODEL,
     Count,
     KeyValues,
+    Names,
     options,
 )
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
+    from personavec.vectors import PersonaVector
 
 
 @options()
@@ -66,6 +68,22 @@ class ModelOptions:
         return shared.load_model(
             name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
         )
+
+
+@options()
+@dataclass(frozen=True)
+class VectorsOptions:
+    """The vectors that rows of data are projected on."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
+    """Which direction of a vector. Default: the one that steers."""
+
+    def load(self) -> list[PersonaVector]:
+        """Raises UsageError."""
+        return shared.screening_vectors(self.vectors, self.estimator)
 
 
 @options(MODEL)
