@@ -19,6 +19,7 @@ from personavec.options import (
     MODEL,
     Count,
     KeyValues,
+    Names,
     options,
 )
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
+    from personavec.vectors import PersonaVector
 
 
 @options()
@@ -75,6 +77,22 @@ class ModelOptions(ModelLoading):
     def load(self, name: str | None = None) -> LoadedModel:
         """The model, or another one in the same way. Raises UsageError, ModelError."""
         return super().load(name or self.model)
+
+
+@options()
+@dataclass(frozen=True)
+class VectorsOptions:
+    """The vectors that rows of data are projected on."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
+    """Which direction of a vector. Default: the one that steers."""
+
+    def load(self) -> list[PersonaVector]:
+        """Raises UsageError."""
+        return shared.screening_vectors(self.vectors, self.estimator)
 
 
 @options(MODEL)
@@ -131,8 +149,8 @@ class EndpointOptions:
 
 @options(JUDGE)
 @dataclass(frozen=True)
-class JudgeOptions(shared.JudgeChoice):
-    """The judge."""
+class PlainJudgeOptions(shared.JudgeChoice):
+    """The judge of a command that has no dry run."""
 
     judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
     """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
@@ -148,10 +166,6 @@ class JudgeOptions(shared.JudgeChoice):
     """Requests under way at a time."""
     cache: Path | None = None
     """Folder of an endpoint's answers; default: yours."""
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +185,17 @@ class JudgeOptions(shared.JudgeChoice):
         """Refuse a spec that the judge could not judge, before anything is loaded."""
         if self.judge != "contrast":
             shared.require_rubric(spec)
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class JudgeOptions(PlainJudgeOptions):
+    """The judge, and what an endpoint would cost."""
+
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
 
 
 @options(GENERAL)

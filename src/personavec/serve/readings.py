@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from personavec.monitor import Reading, read_turn
+from personavec.monitor import TurnReading, read_turn
 from personavec.serve.metrics import Metrics
 from personavec.serve.requests import ChoiceReadings, PersonavecField, ReplyChoice, ReplyRequest
 from personavec.serve.served import ServedModel
@@ -23,7 +23,7 @@ log = logging.getLogger("personavec.serve")
 class _Read(NamedTuple):
     """A reply's readings, and the token ids of the answer that they are of."""
 
-    readings: list[Reading]
+    readings: list[TurnReading]
     answer: list[int]
 
 
@@ -42,7 +42,7 @@ class ReplyReader:
 
     async def conclude(self, request: ReplyRequest) -> PersonavecField:
         """Read, count and chart a request's replies, whole or cut off. Call it once."""
-        # Reading takes time for a model that thinks; streams go on meanwhile.
+        # TurnReading takes time for a model that thinks; streams go on meanwhile.
         read = await asyncio.to_thread(
             lambda: [self._read(request, choice) for choice in request.choices]
         )
@@ -87,7 +87,7 @@ class ReplyReader:
             log.info("reply: %s", json.dumps(choice.stream.text, ensure_ascii=False))
 
     def _chart(
-        self, request: ReplyRequest, readings: Sequence[Sequence[Reading]]
+        self, request: ReplyRequest, readings: Sequence[Sequence[TurnReading]]
     ) -> Mapping[int, list[AlarmRecord]]:
         """Alarms by choice. The replies to one prompt count as one."""
         found: dict[int, list[AlarmRecord]] = {choice.index: [] for choice in request.choices}

@@ -70,7 +70,7 @@ class ChoiceReadings(TypedDict):
 
     index: int
     readings: list[dict[str, Any]]
-    """`Reading.as_dict` of each trait that was asked for."""
+    """`TurnReading.as_dict` of each trait that was asked for."""
     guards: list[GuardRecord]
     alarms: list[AlarmRecord]
     tokens: NotRequired[list[str]]

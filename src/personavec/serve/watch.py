@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from personavec.data import Message
-from personavec.monitor import Reading
+from personavec.monitor import TurnReading
 from personavec.vectors import READING, Alarm, Chart, Ordinary
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _KEPT = 200
 Scope = Literal["conversation", "server"]
 
 #: A reply's text and its readings.
-Reply = tuple[str, Sequence[Reading]]
+Reply = tuple[str, Sequence[TurnReading]]
 
 
 class AlarmRecord(TypedDict):
