@@ -16,7 +16,6 @@ from personavec.cli import (
     compare_mitigations,
     elicit,
     evaluate,
-    finetune,
     monitor,
     shift,
     steer,
@@ -37,7 +36,6 @@ app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
-app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 

@@ -12,8 +12,9 @@ from personavec.report import reading_lines
 _DONE = {
     "none": "Plain supervised finetuning, without a mitigation.",
     "preventative": (
-        "Preventative steering: the vectors times the coefficient were added to the residual stream "
-        "during training only. The weights contain no steering, and the model is used without it."
+        "Preventative steering: the vectors times the coefficient were added to the residual "
+        "stream during training only. The weights contain no steering, and the model is used "
+        "without it."
     ),
     "random": (
         "A control: random directions of the vectors' norms were added to the residual stream "

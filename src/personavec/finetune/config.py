@@ -56,8 +56,7 @@ def _coefficient(_: Any, tokens: Sequence[Token]) -> float | Schedule | Literal[
     *others, last = tokens
     if "dose" in (last.keyword or ""):
         if last.value != "auto" or any(token.keyword != last.keyword for token in others):
-            raise UsageError("--dose takes auto alone; give a number with --coefficient, not both"
-            )
+            raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
         return "auto"
     if any("dose" in (token.keyword or "") for token in others):
         raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
@@ -188,7 +187,7 @@ class TrainingConfig:
 
 CONDITIONS = parsed(
     lambda text: [parse_condition(text, units=UNITS)],
-    "TRAIT>NUMBER[sigma|norm]",
+    "TRAIT>NUMBER[UNIT]",
     many=True,
     name="--stop-if",
 )
@@ -208,7 +207,8 @@ class FinetuneConfig:
     drift_every: Annotated[Count, DRIFT] = 10
     """Steps between drift readings."""
     stop_if: Annotated[tuple[Condition, ...], CONDITIONS, DRIFT] = ()
-    """Stop with exit code 3 when a trait's drift crosses a threshold; repeatable."""
+    """Stop with exit code 3 when a trait's drift crosses a threshold, in sigma (default) or norm;
+    repeatable."""
 
     def __post_init__(self) -> None:
         if self.drift_every < 1:

@@ -11,7 +11,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 

@@ -138,8 +138,6 @@ def _layer_of(config: FinetuneConfig, vector: PersonaVector) -> int:
     return config.layer if isinstance(config.layer, int) else vector.layer
 
 
-def _read(
-    vectors: Sequence[PersonaVector], watch: Sequence[PersonaVector]
-) -> list[PersonaVector]:
+def _read(vectors: Sequence[PersonaVector], watch: Sequence[PersonaVector]) -> list[PersonaVector]:
     """Each trait's vector once; of two, the one that the mitigation works with."""
     return list({v.trait: v for v in (*watch, *vectors)}.values())

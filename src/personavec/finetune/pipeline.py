@@ -316,7 +316,8 @@ def _printer(progress: Progress) -> Callable[[DriftReading], None]:
             return
         loss = "" if reading.loss is None else f", loss {reading.loss:.3f}"
         drifts = ", ".join(
-            f"{name} {of.sigma:+.2f} sigma (change {of.change:+.2f}, {of.low:+.2f} to {of.high:+.2f})"
+            f"{name} {of.sigma:+.2f} sigma (change {of.change:+.2f}, "
+            f"{of.low:+.2f} to {of.high:+.2f})"
             for name, of in reading.traits.items()
         )
         terminal.say(f"step {reading.step}{loss}: {drifts}")

@@ -109,9 +109,7 @@ class Probes:
         """Standard deviation of projections on neutral prompts; 1 where it was not measured."""
         return float(self.vectors[name].neutral_prompt_last[self.layers[name]][1]) or 1.0
 
-    def reading(
-        self, trait: str, values: Sequence[float], before: Sequence[float]
-    ) -> TraitDrift:
+    def reading(self, trait: str, values: Sequence[float], before: Sequence[float]) -> TraitDrift:
         """A trait's drift, from every prompt's projection now and before training."""
         vector, layer, spread = self.vectors[trait], self.layers[trait], self.spread(trait)
         mean = float(vector.neutral_prompt_last[layer][0])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from personavec.finetune.hooks import LossPull
 from personavec.finetune.preventative import Ablation, PreventativeSteering
 from personavec.finetune.probes import DriftLog
+from personavec.finetune.pull import LossPull
 from personavec.progress import Progress
 
 
+@runtime_checkable
 class LossTerm(Protocol):
     """A term that a mitigation adds to the loss of every forward pass."""
 

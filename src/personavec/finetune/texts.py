@@ -98,7 +98,9 @@ def collate(texts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
     `base_projection` [batch, tokens, direction], where the texts have it, is padded with 0.
     """
-    ids, mask, _ = padded([text["input_ids"] for text in texts], pad_id=0, side="right", device="cpu")
+    ids, mask, _ = padded(
+        [text["input_ids"] for text in texts], pad_id=0, side="right", device="cpu"
+    )
     labels = torch.full_like(ids, IGNORED)
     for row, text in enumerate(texts):
         labels[row, : len(text["labels"])] = torch.tensor(text["labels"])
@@ -123,9 +125,7 @@ def mean_losses(
     jobs, counts = [], []
     for text in texts:
         stretches = _labelled(text)
-        jobs += [
-            (text.input_ids[:start], text.input_ids[start:stop]) for start, stop in stretches
-        ]
+        jobs += [(text.input_ids[:start], text.input_ids[start:stop]) for start, stop in stretches]
         counts.append(len(stretches))
     found = iter(token_logprobs(loaded, jobs, batch_tokens=batch_tokens))
     out = []
