@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder within this context."""
+    with tempfile.TemporaryDirectory(prefix="personavec-") as folder:
+        yield Path(folder)
 
 
 @options()
@@ -189,6 +198,10 @@ class OutputOptions(PrintOptions):
         """Where to write. Raises StorageError."""
         check_writable("--out", self.out or default, is_file=False)
         return self.out or default
+
+    def folder_or_temporary(self) -> AbstractContextManager[Path]:
+        """Where to write; without --out a folder that goes afterwards. Raises StorageError."""
+        return nullcontext(self.folder(self.out)) if self.out else temporary_folder()
 
     def file(self, default: Path) -> Path:
         """The file to write. Raises StorageError, UsageError."""
