@@ -20,7 +20,7 @@ from personavec.evaluate import EvaluateConfig, Subject, run as evaluate, shift
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.judges import ContrastJudge, files as judging
+from personavec.judges import ContrastJudge, score_file
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
 from personavec.screen import Rule, pipeline as screen
@@ -210,7 +210,7 @@ def _compare(given: Inputs, out: Path) -> None:
 
 
 def _score(given: Inputs, out: Path) -> None:
-    judging.score_file(
+    score_file(
         lambda: ContrastJudge(given.loaded),
         given.spec,
         given.folder / "answers.jsonl",

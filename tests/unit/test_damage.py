@@ -37,7 +37,7 @@ from personavec.evaluate import (
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.judges import ContrastJudge, Endpoint, files as judging
+from personavec.judges import ContrastJudge, Endpoint, score_file
 from personavec.model.engine import Sampling
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
@@ -222,7 +222,7 @@ def _score(given: Given, out: Path) -> None:
     judge = ContrastJudge(given.loaded)
     answers = given.folder / "answers.jsonl"
     out.mkdir(exist_ok=True)
-    judging.score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
+    score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
 
 
 def _steer(given: Given, out: Path) -> None:

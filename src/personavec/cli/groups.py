@@ -21,6 +21,7 @@ from personavec.options import (
     MODEL,
     Count,
     KeyValues,
+    Names,
     options,
 )
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
+    from personavec.vectors import PersonaVector
 
 
 @contextmanager
@@ -56,11 +58,9 @@ class TraitOptions:
 
 @options(MODEL)
 @dataclass(frozen=True)
-class ModelOptions:
-    """The model."""
+class ModelLoading:
+    """How a model is loaded."""
 
-    model: Annotated[str, MAIN] = "smollm2"
-    """smollm2, a Hugging Face id, a folder or a .gguf file."""
     dtype: str | None = None
     """float32, bfloat16 or float16; default: automatic."""
     device: str | None = None
@@ -70,11 +70,38 @@ class ModelOptions:
     template_arg: KeyValues = ()
     """For the chat template, e.g. enable_thinking=false; repeatable."""
 
+    def load(self, name: str) -> LoadedModel:
+        """The model of this name. Raises UsageError, ModelError."""
+        return shared.load_model(name, self.dtype, self.device, self.model_arg, self.template_arg)
+
+
+@options(MODEL)
+@dataclass(frozen=True)
+class ModelOptions(ModelLoading):
+    """The model."""
+
+    model: Annotated[str, MAIN] = "smollm2"
+    """smollm2, a Hugging Face id, a folder or a .gguf file."""
+
     def load(self, name: str | None = None) -> LoadedModel:
         """The model, or another one in the same way. Raises UsageError, ModelError."""
-        return shared.load_model(
-            name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
-        )
+        return super().load(name or self.model)
+
+
+@options()
+@dataclass(frozen=True)
+class VectorsOptions:
+    """The vectors that rows of data are projected on."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
+    """Which direction of a vector. Default: the one that steers."""
+
+    def load(self) -> list[PersonaVector]:
+        """Raises UsageError."""
+        return shared.screening_vectors(self.vectors, self.estimator)
 
 
 @options(MODEL)
@@ -131,8 +158,8 @@ class EndpointOptions:
 
 @options(JUDGE)
 @dataclass(frozen=True)
-class JudgeOptions(shared.JudgeChoice):
-    """The judge."""
+class PlainJudgeOptions(shared.JudgeChoice):
+    """The judge of a command that has no dry run."""
 
     judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
     """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
@@ -148,10 +175,6 @@ class JudgeOptions(shared.JudgeChoice):
     """Requests under way at a time."""
     cache: Path | None = None
     """Folder of an endpoint's answers; default: yours."""
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +194,17 @@ class JudgeOptions(shared.JudgeChoice):
         """Refuse a spec that the judge could not judge, before anything is loaded."""
         if self.judge != "contrast":
             shared.require_rubric(spec)
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class JudgeOptions(PlainJudgeOptions):
+    """The judge, and what an endpoint would cost."""
+
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
 
 
 @options(GENERAL)

@@ -16,13 +16,9 @@ from personavec.cli import (
     compare_mitigations,
     elicit,
     finetune,
-    judges,
-    models,
     monitor,
-    serve,
     shift,
     steer,
-    validate_screen,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -37,14 +33,10 @@ app = typer.Typer(
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
-app.command("serve", cls=Command)(serve.command)
-app.command("validate-screen", cls=Command)(validate_screen.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
-app.add_typer(judges.app, name="judges")
-app.add_typer(models.app, name="models")
 
 
 def main(arguments: list[str] | None = None) -> None:

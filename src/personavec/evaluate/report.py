@@ -26,7 +26,7 @@ from personavec.report import (
     signed,
     table,
 )
-from personavec.results import Estimate, dump
+from personavec.results import dump
 from personavec.rollouts import Expression, ExpressionDifference, Measure
 from personavec.runs import atomic_write
 from personavec.wording import plural
@@ -114,21 +114,16 @@ def _forests(groups: Sequence[Group]) -> list[Markup]:
     ]
     for title, unit, measure, span in measures:
         rows = [
-            _bar(trait, name, traits[trait].estimate(measure))
+            charts.Bar(trait, name, traits[trait].estimate(measure))
             for trait in groups[0][1]
             for name, traits in groups
         ]
-        if any(row["value"] is not None for row in rows):
+        if any(bar.found.value is not None for bar in rows):
             figure = charts.forest(rows, unit, span=span)
             found.append(
                 page.chart(figure, title, "Bars are 95% intervals, bootstrapped over questions.")
             )
     return found
-
-
-def _bar(label: str, series: str, found: Estimate) -> dict[str, str | float | None]:
-    """A row of a forest chart."""
-    return {"label": label, "series": series, **found.__dict__}
 
 
 def _trait_table(groups: Sequence[Group]) -> Markup:
@@ -169,10 +164,10 @@ def _difference_charts(
 ) -> tuple[Markup, Markup]:
     """A chart in log-odds, or in scores where the judge gives none, and a table."""
     unit = _LOG_ODDS
-    rows = [_bar(trait, "difference", of.log_odds) for trait, of in differences.items()]
-    if all(row["value"] is None for row in rows):
+    rows = [charts.Bar(trait, "difference", of.log_odds) for trait, of in differences.items()]
+    if all(bar.found.value is None for bar in rows):
         unit = _SCORE
-        rows = [_bar(trait, "difference", of.mean) for trait, of in differences.items()]
+        rows = [charts.Bar(trait, "difference", of.mean) for trait, of in differences.items()]
     cells = [
         [
             trait,
@@ -255,7 +250,7 @@ def _capability(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup | 
         for task, name, of in shown
     ]
     figure = charts.forest(
-        [_bar(task, name, of.estimate) for task, name, of in shown],
+        [charts.Bar(task, name, of.estimate) for task, name, of in shown],
         "share of items answered right",
         reference=chance,
         span=(0, 1.02),

@@ -18,6 +18,13 @@ from .endpoint import (
     unwritten as unwritten,
 )
 from .files import file_answers as file_answers, score_file as score_file
+from .results import (
+    Agreement as Agreement,
+    CheckResults as CheckResults,
+    CompareResults as CompareResults,
+    PairAgreement as PairAgreement,
+    ScoreResults as ScoreResults,
+)
 from .rubric import (
     ApiRubricJudge as ApiRubricJudge,
     LocalRubricJudge as LocalRubricJudge,
