@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "finetune": (None, "Finetune with preventative steering or another mitigation."),
     "shift": (None, "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
-    "serve": (None, "An OpenAI-compatible server that reads and steers traits."),
+    "serve": ("serve:command", "An OpenAI-compatible server that reads and steers traits."),
     "export": ("export:command", "Write a vector as another program's file."),
     "import": ("import_:command", "Make a vector of another project's file."),
     "traits list": ("traits:list_traits", "List the bundled traits."),
@@ -48,8 +48,8 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "judges score": ("judges_score:command", "Score the answers in a file."),
     "judges check": ("judges_check:command", "Test a judge on answers whose verdict is known."),
     "judges compare": ("judges_compare:command", "Compare judges on the same answers."),
-    "models list": (None, "List the models that need no download."),
-    "models show": (None, "Load a model and describe it."),
+    "models list": ("models:list_models", "List the models that need no download."),
+    "models show": ("models:show", "Load a model and describe it."),
 }
 #: No option means more than this; larger numbers fail somewhere below.
 _LARGEST = 2**53

@@ -49,11 +49,9 @@ class TraitOptions:
 
 @options(MODEL)
 @dataclass(frozen=True)
-class ModelOptions:
-    """The model."""
+class ModelLoading:
+    """How a model is loaded."""
 
-    model: Annotated[str, MAIN] = "smollm2"
-    """smollm2, a Hugging Face id, a folder or a .gguf file."""
     dtype: str | None = None
     """float32, bfloat16 or float16; default: automatic."""
     device: str | None = None
@@ -63,11 +61,22 @@ class ModelOptions:
     template_arg: KeyValues = ()
     """For the chat template, e.g. enable_thinking=false; repeatable."""
 
+    def load(self, name: str) -> LoadedModel:
+        """The model of this name. Raises UsageError, ModelError."""
+        return shared.load_model(name, self.dtype, self.device, self.model_arg, self.template_arg)
+
+
+@options(MODEL)
+@dataclass(frozen=True)
+class ModelOptions(ModelLoading):
+    """The model."""
+
+    model: Annotated[str, MAIN] = "smollm2"
+    """smollm2, a Hugging Face id, a folder or a .gguf file."""
+
     def load(self, name: str | None = None) -> LoadedModel:
         """The model, or another one in the same way. Raises UsageError, ModelError."""
-        return shared.load_model(
-            name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
-        )
+        return super().load(name or self.model)
 
 
 @options()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from personavec.data.fields import Unusable
-from personavec.data.message_lists import Said, read_messages
-from personavec.data.messages import role_of
+from personavec.data.message_lists.lists import read_messages
+from personavec.data.messages import Conversation, role_of
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ _CALLS = ("<｜tool▁calls▁begin｜>", "<|tool_calls_section_begin|>")
 _SYSTEM_PROMPT = re.compile(r"\s*\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]", re.DOTALL)
 
 
-def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
+def read_text(text: str, *, prompt: bool = False) -> tuple[str, Conversation] | None:
     """The format that a text is written in, and its messages; None for any other text.
 
     A `prompt` ends where the response is to begin; else there is an assistant turn.
@@ -110,16 +110,18 @@ def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
     if prompt and not text.rstrip().endswith((":", ">", "]", "assistant", "model")):
         return None
     begun = _without_begin(text)
-    for name, said in _readings(begun, prompt):
-        if said is not None and any(mark in text for mark in _CALLS):
+    for name, conversation in _readings(begun, prompt):
+        if conversation is not None and any(mark in text for mark in _CALLS):
             raise Unusable(f"text with tool calls as {name} writes them; give the messages")
-        if said is not None and (prompt or any(m["role"] == "assistant" for m in said.messages)):
-            said.rendered = True
-            return name, said
+        if conversation is not None and (
+            prompt or any(m["role"] == "assistant" for m in conversation.messages)
+        ):
+            conversation.rendered = True
+            return name, conversation
     return None
 
 
-def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Said | None]]:
+def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Conversation | None]]:
     yield "Llama 2 or Mistral", _inst(text, prompt)
     yield "Alpaca", _alpaca(text, prompt)
     for form in FORMATS:
@@ -131,7 +133,7 @@ def without_end(text: str) -> str:
     return _without_end(text, tuple(end for form in FORMATS for end in form.ends))
 
 
-def _turns(text: str, form: TextFormat, prompt: bool) -> Said | None:
+def _turns(text: str, form: TextFormat, prompt: bool) -> Conversation | None:
     heads = list(form.head.finditer(text))
     if not heads:
         return None
@@ -153,12 +155,12 @@ def _turns(text: str, form: TextFormat, prompt: bool) -> Said | None:
         return None
     if preface and form.preface:
         made.insert(0, {"role": form.preface, "content": preface})
-    said = _said(made)
+    conversation = _messages_in(made)
     if preface and form.preface:
-        said.note(f"the text before the first turn was read as the {form.preface} prompt")
+        conversation.note(f"the text before the first turn was read as the {form.preface} prompt")
     elif preface:
-        said.note("the text before the first turn was left out")
-    return said
+        conversation.note("the text before the first turn was left out")
+    return conversation
 
 
 def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
     return {"role": who, "content": content, **channel}
 
 
-def _inst(text: str, prompt: bool) -> Said | None:
+def _inst(text: str, prompt: bool) -> Conversation | None:
     """Llama 2 and Mistral: `[INST] question [/INST] answer</s>`."""
     made = []
     text, offers = _OFFERED.subn("", text)
@@ -194,13 +196,13 @@ def _inst(text: str, prompt: bool) -> Said | None:
             made.append({"role": "tool" if i % 2 else "assistant", "content": content})
     if not turns or (prompt and made[-1]["content"]):
         return None
-    said = _said(made)
+    conversation = _messages_in(made)
     if offers:
-        said.note("offers of tools were left out")
-    return said
+        conversation.note("offers of tools were left out")
+    return conversation
 
 
-def _alpaca(text: str, prompt: bool) -> Said | None:
+def _alpaca(text: str, prompt: bool) -> Conversation | None:
     """Alpaca: a preface, `### Instruction:`, perhaps `### Input:`, `### Response:`."""
     heads = list(_ALPACA.finditer(text))
     names = [head[1].lower() for head in heads]
@@ -221,13 +223,13 @@ def _alpaca(text: str, prompt: bool) -> Said | None:
             made.append({"role": role, "content": content})
     if prompt and (made[-1]["role"] != "assistant" or made[-1]["content"]):
         return None
-    said = _said(made)
+    conversation = _messages_in(made)
     if preface:
-        said.note(f"the preface before '{heads[0].group().strip()}' was left out")
-    return said
+        conversation.note(f"the preface before '{heads[0].group().strip()}' was left out")
+    return conversation
 
 
-def _said(made: list[dict[str, Any]]) -> Said:
+def _messages_in(made: list[dict[str, Any]]) -> Conversation:
     """The messages, without the head at the end after which a response is to come."""
     if made and role_of(made[-1]["role"]) == "assistant" and not made[-1]["content"]:
         made = made[:-1]

@@ -43,11 +43,11 @@ End = Literal["stop", "length", "refused", "failed"]
 #: The reason of a row whose logits or projections were NaN or infinite.
 NOT_FINITE = "the model's numbers became NaN or infinite"
 #: What a guard makes of a forecast: the row's new actions, none to leave it, or a refusal.
-Verdict = tuple[Action, ...] | Literal["refuse"] | None
+GuardVerdict = tuple[Action, ...] | Literal["refuse"] | None
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class DecodeJob:
     """A request with all that a row of a running batch may have of its own.
 
     The request's id must be unique among those that run. `read` asks for projections; `guard` is
@@ -59,7 +59,7 @@ class Job:
     sampling: Sampling
     read: bool = False
     top_logprobs: int | None = None
-    guard: Callable[[Float[Tensor, " direction"]], Verdict] | None = None
+    guard: Callable[[Float[Tensor, " direction"]], GuardVerdict] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Loop(Protocol):
     @property
     def busy(self) -> bool: ...
 
-    def submit(self, job: Job) -> None: ...
+    def submit(self, job: DecodeJob) -> None: ...
 
     def cancel(self, id: str) -> None: ...
 
@@ -112,10 +112,10 @@ class Loop(Protocol):
 
 
 @dataclass(eq=False)
-class _Row:
+class _DecodeRow:
     """`token` at `position` is what the next step feeds."""
 
-    job: Job
+    job: DecodeJob
     token: int
     position: int
     actions: tuple[Action, ...]
@@ -151,8 +151,8 @@ class StepLoop:
         self._blocks = find_blocks(loaded.model)
         self._cache = RowCache(loaded.model.config, max_rows, loaded.device)
         self._stops = loaded.stop_ids
-        self._waiting: deque[Job] = deque()
-        self._rows: list[_Row] = []
+        self._waiting: deque[DecodeJob] = deque()
+        self._rows: list[_DecodeRow] = []
         self._ended: dict[str, Tensor] = {}
         self._hooks = contextlib.ExitStack()
         self._steering_hooks = contextlib.ExitStack()
@@ -178,7 +178,7 @@ class StepLoop:
     def busy(self) -> bool:
         return bool(self._waiting or self._rows)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: DecodeJob) -> None:
         """Queue a request.
 
         Raises UsageError where it does not fit the model's context, or an action its layers;
@@ -269,7 +269,7 @@ class StepLoop:
         Where that fails, for want of memory above all, those who wanted to join are told and the
         rows that run go on.
         """
-        joining: list[Job] = []
+        joining: list[DecodeJob] = []
         width = 0
         while self._waiting and len(self._rows) + len(joining) < self._max_rows:
             width = max(width, len(self._waiting[0].request.prompt_ids) - 1)
@@ -287,7 +287,7 @@ class StepLoop:
             reason = f"the prompt could not be encoded: {error}"
             return [Update(job.request.id, end="failed", reason=reason) for job in joining]
         self._rows += [
-            _Row(
+            _DecodeRow(
                 job,
                 token=job.request.prompt_ids[-1],
                 position=len(job.request.prompt_ids) - 1,
@@ -333,7 +333,7 @@ class StepLoop:
         finite = sound.tolist()
         tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
         updates: list[Update] = []
-        left: list[_Row] = []
+        left: list[_DecodeRow] = []
         for i, row in enumerate(self._rows):
             end, reason = row.end, ""
             if not finite[i]:
@@ -363,7 +363,7 @@ class StepLoop:
             self._remove(row)
         return updates
 
-    def _judge(self, row: _Row) -> Verdict:
+    def _judge(self, row: _DecodeRow) -> GuardVerdict:
         """Ask the row's guard, once. A forecast that was acted on stays the row's forecast."""
         if row.guarded or row.job.guard is None:
             return None
@@ -374,7 +374,7 @@ class StepLoop:
             self._release_steering()
         return verdict
 
-    def _took(self, row: _Row, token: int, logits: Float[Tensor, " token"]) -> Update:
+    def _took(self, row: _DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
         """Move a row on by the token chosen for it."""
         id, job = row.job.request.id, row.job
         if token in self._stops:
@@ -386,7 +386,7 @@ class StepLoop:
             row.end, end = end, None
         return Update(id, token, logprob, top, end)
 
-    def _remove(self, row: _Row) -> None:
+    def _remove(self, row: _DecodeRow) -> None:
         place = self._rows.index(row)
         self._release_steering()
         self._cache.leave(place)
@@ -396,7 +396,7 @@ class StepLoop:
             self._ended[row.job.request.id] = torch.stack(row.projections)
 
 
-def _draw(row: _Row) -> Draw:
+def _draw(row: _DecodeRow) -> Draw:
     """A row that has ended draws nothing."""
     sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
     return Draw(sampling, row.job.request.noise_key, row.response)
