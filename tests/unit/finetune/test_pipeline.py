@@ -475,7 +475,8 @@ def test_the_trial_runs_decide_where_the_difference_tells_nothing(
     some = random_vector(loaded, layer=2)
     examples, _ = encode_rows(loaded, ROWS.rows, SMALL)
     axes = _axes(some)
-    short = replace(SMALL, checkpoint_every=1 << 30, warmup_steps=1)
+    training = replace(SMALL, learning_rate=3e-3)
+    short = replace(training, checkpoint_every=1 << 30, warmup_steps=1)
 
     def trial(vectors: list[PersonaVector], folder: Path, *steering: PreventativeSteering) -> Path:
         log = DriftLog(Probes(loaded, vectors, layer=2), folder / "drift.jsonl", every=12)
@@ -489,8 +490,7 @@ def test_the_trial_runs_decide_where_the_difference_tells_nothing(
     moves = side * (after - before)
     across = moves - (moves @ lies) * lies
     vector = _along(some, 3 * (across / across.norm() - 0.002 * lies))
-    given = replace(SMALL, seed=0)
-    config = FinetuneConfig(given, Mitigation("preventative", coefficient="auto"), layer=2)
+    config = FinetuneConfig(training, Mitigation("preventative", coefficient="auto"), layer=2)
     job = FinetuneJob(loaded, ROWS, tmp_path / "auto", config, (vector,), progress=QUIET)
     if side < 0:
         with pytest.raises(RefusedError, match="do not pull toward testing"):
