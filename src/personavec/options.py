@@ -85,20 +85,6 @@ def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
     return read
 
 
-def _layer(text: str) -> int | Literal["all"]:
-    if text == "all":
-        return "all"
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{text}: give a number, or 'all'") from None
-
-
-#: One layer, all of them, or by default the one that each vector was selected at.
-Layers = Annotated[
-    int | Literal["all"] | None,
-    parsed(_layer, "N|all", name="--layer", show_choices=False, allow_leading_hyphen=True),
-]
 # A list may begin with a minus, as in `--coefficient -1,0,1`.
 Numbers = Annotated[
     tuple[float, ...], parsed(_numbers(float), "N,…", many=True, allow_leading_hyphen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
 from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.cli.options import console, log, print_json
@@ -72,7 +74,9 @@ class FinetuneOutput(OutputOptions):
 
 
 def command(
-    data: str,
+    data: Annotated[
+        str, Parameter(help="A JSONL, JSON, CSV or Parquet file, a folder, or a dataset.")
+    ],
     /,
     *,
     config: FinetuneConfig = FinetuneConfig(),
@@ -86,11 +90,6 @@ def command(
 
     For a small model: --rank 16 --learning-rate 1e-3 --epochs 3. A killed run continues with the
     same command; several processes: accelerate launch -m personavec finetune …
-
-    Parameters
-    ----------
-    data
-        A JSONL, JSON, CSV or Parquet file, a folder, or a dataset.
     """
     from personavec.finetune import check_inputs, is_main_process, run
     from personavec.traits import load_trait

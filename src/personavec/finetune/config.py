@@ -17,7 +17,7 @@ from personavec.options import (
     MODEL,
     NO_OPTION,
     Count,
-    Layers,
+    LayerOrAll,
     between,
     options,
     panel,
@@ -56,10 +56,10 @@ def _coefficient(_: Any, tokens: Sequence[Token]) -> float | Schedule | Literal[
     *others, last = tokens
     if "dose" in (last.keyword or ""):
         if last.value != "auto" or any(token.keyword != last.keyword for token in others):
-            raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
+            raise UsageError("--coefficient takes a number, --dose takes auto; give one of them")
         return "auto"
     if any("dose" in (token.keyword or "") for token in others):
-        raise UsageError("--dose takes auto alone; give a number with --coefficient, not both")
+        raise UsageError("--coefficient takes a number, --dose takes auto; give one of them")
     course = Schedule.parse(last.value)
     return course.at(0) if course.is_constant else course
 
@@ -200,7 +200,7 @@ class FinetuneConfig:
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     mitigation: Mitigation = field(default_factory=Mitigation)
-    layer: Layers = None
+    layer: LayerOrAll = None
     """Layer at which the mitigation acts, or all; default: each vector's selected layer."""
     positions: TrainedPositions = "response"
     """Positions at which the mitigation acts: those that choose response tokens, or all."""

@@ -666,7 +666,7 @@ def test_rows_of_every_form_and_bad_ones(tmp_path: Path) -> None:
         (["--mitigation", "caft"], "--vectors"),
         (["--stop-if", "evil>3"], "no vector for trait"),
         (["--vectors", "evil", "--stop-if", "evil>3score"], "unit"),
-        (["--mitigation", "preventative", "--coefficient", "x"], "coefficient 'x'"),
+        (["--mitigation", "preventative", "--coefficient", "x"], "--coefficient x: give a number"),
         (["--dose", "much"], "auto"),
         (["--vectors", "nowhere"], "no persona vector"),
     ],
@@ -709,7 +709,7 @@ def _environment() -> dict[str, str]:
 
 
 def _losses(out: Path) -> list[float]:
-    return json.loads((out / "results.json").read_text()).losses
+    return json.loads((out / "results.json").read_text())["losses"]
 
 
 def test_killed_and_continued_it_ends_at_the_same_loss(
