@@ -15,7 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    evaluate,
     finetune,
     monitor,
     shift,
@@ -32,7 +31,6 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("steer", cls=Command)(steer.command)
-app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
