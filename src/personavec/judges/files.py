@@ -22,10 +22,10 @@ from personavec.data import (
     read_rows,
 )
 from personavec.errors import DataError, UsageError
+from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score, last_answer
 from personavec.judges.control_notes import count_control, readers, spec_notes
 from personavec.judges.results import ScoreResults
-from personavec.judges.rubric import judge_notes
 from personavec.plain import plain
 from personavec.progress import Progress
 from personavec.runs import (

@@ -35,7 +35,7 @@ def recall(endpoint: Endpoint, request: Request) -> dict[str, Any] | None:
         return None
     if not is_completion(found):
         return None
-    endpoint.terms.left_out.update(set(found.get(_LEFT_OUT, ())) & set(OPTIONAL_FIELDS))
+    endpoint.adaptations.left_out.update(set(found.get(_LEFT_OUT, ())) & set(OPTIONAL_FIELDS))
     return found
 
 
