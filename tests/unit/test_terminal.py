@@ -15,7 +15,8 @@ from rich.table import Table
 
 from personavec import LoadedModel, PersonaVector, terminal
 from personavec.cli.main import main
-from personavec.report import charts, page
+from personavec.report import page
+from personavec.screen import charts
 
 #: Colours, a hidden link, a window's title, C1, and text that runs backwards.
 HOSTILE = "\x1b[31mred \x1b]8;;http://x\x1b\\ \x1b]0;title\x07 \x9b2J \u202etxt.exe\u2066 \x7f"

@@ -18,6 +18,7 @@ from personavec.report import (
     signed,
     table,
 )
+from personavec.results import Estimate
 from personavec.runs import atomic_write
 from personavec.wording import plural
 
@@ -96,18 +97,12 @@ def _forests(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Markup]:
     ):
         prefix = "" if key == "mean" else f"{key}_"
         rows = [
-            {
-                "label": trait,
-                "series": name,
-                "value": of[key],
-                "low": of[f"{prefix}low"],
-                "high": of[f"{prefix}high"],
-            }
+            charts.Bar(trait, name, Estimate(of[key], of[f"{prefix}low"], of[f"{prefix}high"]))
             for trait in groups[0][1]
             for name, traits in groups
             for of in (traits[trait],)
         ]
-        if any(number(row["value"]) is not None for row in rows):
+        if any(bar.found.value is not None for bar in rows):
             figure = charts.forest(rows, unit, span=span)
             found.append(
                 page.chart(figure, title, "Bars are 95% intervals, bootstrapped over questions.")
@@ -166,13 +161,13 @@ def _differences(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup
 
 def _difference_charts(differences: Mapping[str, Any], title: str) -> list[Markup | None]:
     rows = [
-        {"label": trait, "series": "difference", **of["log_odds"]}
+        charts.Bar(trait, "difference", Estimate(**of["log_odds"]))
         for trait, of in differences.items()
     ]
     unit = f"difference in {_LOG_ODDS}"
-    if all(number(row["value"]) is None for row in rows):
+    if all(bar.found.value is None for bar in rows):
         rows = [
-            {"label": trait, "series": "difference", **of["mean"]}
+            charts.Bar(trait, "difference", Estimate(**of["mean"]))
             for trait, of in differences.items()
         ]
         unit = f"difference in {_SCORE}"
@@ -249,6 +244,10 @@ def _capability(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup 
         for task in results["capability"]
         for name, found in groups
     ]
+    bars = [
+        charts.Bar(row["label"], row["series"], Estimate(row["value"], row["low"], row["high"]))
+        for row in rows
+    ]
     chances = {of["chance"] for _, found in groups for of in found.values()}
     chance = chances.pop() if len(chances) == 1 else None
     cells = [
@@ -268,7 +267,7 @@ def _capability(results: Mapping[str, Any], names: Mapping[str, str]) -> Markup 
         "Capability",
         "capability",
         page.chart(
-            charts.forest(rows, "share of items answered right", reference=chance, span=(0, 1.02)),
+            charts.forest(bars, "share of items answered right", reference=chance, span=(0, 1.02)),
             "Capability by task",
             caption,
         ),

@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from personavec.extract import charts
 from personavec.report import (
     Content,
-    charts,
     element,
     folded,
     not_measured,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import parts
-from personavec.monitor.charts import Drift
+from personavec.monitor.drift import Drift
 from personavec.plain import json_text
 from personavec.runs import atomic_path
 from personavec.vectors import PersonaVector

@@ -37,7 +37,7 @@ from personavec.data import (
 from personavec.errors import DataError, UsageError
 from personavec.model import Encoded, LoadedModel, encode, with_thoughts
 from personavec.model.engine import Engine, TransformersEngine
-from personavec.monitor.charts import charted, fit_on_log
+from personavec.monitor.drift import charted, fit_on_log
 from personavec.monitor.extremes import show_extremes
 from personavec.monitor.files import Format, write_readings
 from personavec.monitor.readings import Gauge, gauge, read_encoded

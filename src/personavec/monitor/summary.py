@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from personavec.monitor.charts import Drift, share
+from personavec.monitor.drift import Drift, share
 from personavec.monitor.turns import Floats, Turns
 from personavec.rollouts import bounds
 from personavec.stats import Interval, cluster_mean

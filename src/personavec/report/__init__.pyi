@@ -1,4 +1,4 @@
-from .charts import detection_auc as detection_auc, number as number, signed as signed
+from .charts import number as number, signed as signed
 from .page import (
     Content as Content,
     chart as chart,

@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from personavec.report import (
     Content,
-    charts,
     element,
     folded,
     not_measured,
@@ -20,6 +19,7 @@ from personavec.report import (
     table,
 )
 from personavec.runs import atomic_write
+from personavec.screen import charts
 from personavec.wording import plural
 
 Record = Mapping[str, Any]

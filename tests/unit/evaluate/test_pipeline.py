@@ -27,7 +27,6 @@ from personavec.judges import Answer, ContrastJudge
 from personavec.judges.coherence import coherence
 from personavec.model import chat, token_logprobs
 from personavec.progress import Progress
-from personavec.report import charts
 from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
@@ -430,18 +429,3 @@ def test_the_report_shows_what_was_measured_and_escapes_what_was_written(
     plain = (tmp_path / "plain.html").read_text()
     assert 'id="difference"' not in plain
     assert 'id="cues"' not in plain
-
-
-def test_a_forest_draws_every_value_with_its_interval() -> None:
-    """Labels from top to bottom; a missing value has no marker."""
-    rows = [
-        {"label": label, "series": series, "value": value, "low": value - 1, "high": value + 2}
-        for label, series, value in (("a", "x", 1.0), ("a", "y", 2.0), ("b", "x", 3.0))
-    ] + [{"label": "b", "series": "y", "value": None, "low": None, "high": None}]
-    figure = charts.forest(rows, "score", reference=0)
-    x, y = figure.data
-    assert (list(x.x), list(y.x)) == ([1.0, 3.0], [2.0])
-    assert x.y[0] < y.y[0] < x.y[1]
-    assert (list(x.error_x.array), list(x.error_x.arrayminus)) == ([2.0, 2.0], [1.0, 1.0])
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-    assert [a.text for a in figure.layout.annotations] == ["a", "b"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from personavec.errors import DataError
-from personavec.monitor.charts import charted
+from personavec.monitor.drift import charted
 from personavec.monitor.turns import Turns
 from personavec.vectors import Chart, Ordinary
 from personavec.vectors.limits import (

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from personavec.evaluate import estimate
 from personavec.report import (
-    charts,
     element,
     folded,
     not_measured,
@@ -18,9 +17,12 @@ from personavec.report import (
     page,
     reading_section,
     section,
+    signed,
     table,
 )
+from personavec.report.charts import COHERENCE, LOG_ODDS
 from personavec.runs import atomic_write
+from personavec.studies.compare_mitigations import charts
 from personavec.wording import plural
 
 #: What the lines of the charts are called.
@@ -86,12 +88,12 @@ def _charts(arms: Arms) -> list[Markup]:
     unit = "trait score (0–100)" if arms["base"]["expression"]["log_odds"] is None else None
     under_cues = arms["base"]["expression_under_cues"] is not None
     measures: list[tuple[str, str, Any]] = [
-        ("Trait expression on held-out questions", unit or charts.LOG_ODDS, expression),
+        ("Trait expression on held-out questions", unit or LOG_ODDS, expression),
         *(
             [
                 (
                     "Trait expression under the training data's own cues",
-                    unit or charts.LOG_ODDS,
+                    unit or LOG_ODDS,
                     lambda arm: expression(arm, "expression_under_cues"),
                 )
             ]
@@ -101,7 +103,7 @@ def _charts(arms: Arms) -> list[Markup]:
         ("Capability: the packaged task", "share of right answers", lambda a: a["capability"]),
         ("Held-out loss on the data", "nats a token", lambda arm: arm["held_out_loss"]),
         ("Perplexity on neutral text", "perplexity", lambda arm: arm["perplexity"]),
-        ("Coherence", charts.COHERENCE, _coherence),
+        ("Coherence", COHERENCE, _coherence),
     ]
     found = []
     for title, y_title, measure in measures:
@@ -215,7 +217,7 @@ def _fine(found: Mapping[str, Any]) -> Markup | str:
 
 def _plain(value: Any) -> Markup | str:
     shown = number(value)
-    return not_measured() if shown is None else charts.signed(shown)
+    return not_measured() if shown is None else signed(shown)
 
 
 def _yes(value: bool | None) -> Markup | str:

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from personavec.report import (
     chart,
-    detection_auc,
     document,
     element,
     folded,
@@ -22,6 +21,7 @@ from personavec.report import (
     table,
 )
 from personavec.runs import atomic_write
+from personavec.studies.validate_screen.charts import detection_auc
 
 Results = Mapping[str, Any]
 STYLES = {"elicited": "rows elicited from the model", "written": "rows written by people"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from personavec.extract import charts
 from personavec.extract.report import write_extraction_report
-from personavec.report import charts
 
 SECTIONS = (
     "verdict",
@@ -306,10 +306,3 @@ def test_histogram_counts_every_rollout_and_splits_at_zero() -> None:
     for bar, side in zip(bars, (1, -1), strict=True):
         filled = [x for x, y in zip(bar["x"], bar["y"], strict=True) if y]
         assert all(side * x > 0 for x in filled)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1.5, "+1.5"), (-2.0, "−2"), (0.0, "0"), (-0.001, "0"), (30.0, "+30")]
-)
-def test_signed_numbers(value: float, text: str) -> None:
-    assert charts.signed(value) == text
