@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from personavec.extract.config import Estimator, ExtractConfig
 from personavec.model import ModelIdentity
-from personavec.results import Estimate
+from personavec.results import Estimate, dump
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
 
@@ -128,12 +128,13 @@ class RandomDose(SteeredDose):
 
 @dataclass(frozen=True, kw_only=True)
 class WrongWay:
-    """Share of questions whose mean log-odds did not rise from the first coefficient to the last."""
+    """Share of questions whose mean log-odds do not rise with the coefficient."""
 
     share: float | None
     low: float | None
     high: float | None
     coefficients: tuple[float, float]
+    """Those that are compared: 0, and the upper end of the coherent range."""
 
     @property
     def estimate(self) -> Estimate:
@@ -238,8 +239,6 @@ class ExtractResults:
 
     def vector_meta(self) -> dict[str, Any]:
         """What `vector.json` records of it."""
-        from personavec.results import dump
-
         found = dump(self)
         taken = {
             name: found[name]
