@@ -37,8 +37,8 @@ from personavec.progress import Progress
 from personavec.rollouts import Task, bounds, collect
 from personavec.runs import atomic_write
 from personavec.stats import clustered_bootstrap, share_interval
-from personavec.vectors import READING, Chart, Ordinary, bundled_vectors, limits as drift
-from personavec.vectors.limits import Rule, Stream
+from personavec.vectors import READING, Chart, Ordinary, bundled_vectors, limits
+from personavec.vectors.limits import ChartRule, Stream
 
 #: The assistant's turn, counted from 0, from which the model writes, and for how many.
 FROM, TURNS = 2, 3
@@ -170,18 +170,18 @@ def orders(loaded: Any, name: str, *, apart: bool) -> dict[str, dict[str, Any]]:
         mixed = rng.permutation(len(talks))
         pools = np.array_split(mixed, 2) if apart else (mixed, mixed)
         own, other = ([talks[i] for i in rng.choice(pool, TALKS)] for pool in pools)
-        fitted = drift.fit(own, seed=seed)
+        fitted = limits.fit(own, seed=seed)
         before, log = (
             [[fitted.standardise(sigma, turn) for turn, sigma in enumerate(talk)] for talk in part]
             for part in (own, other)
         )
-        fit_log = drift.interleaved(before, seed=seed)
-        every = drift.levels([value for _, value in fit_log], fitted.server)
-        # As `drift.fit` takes it.
-        rule = Rule(fitted.server.weight, 1.25 * max(every))
+        fit_log = limits.interleaved(before, seed=seed)
+        every = limits.levels([value for _, value in fit_log], fitted.server)
+        # As `limits.fit` takes it.
+        rule = ChartRule(fitted.server.weight, 1.25 * max(every))
         in_order = {
             "one after the other": [(i, value) for i, talk in enumerate(log) for value in talk],
-            "interleaved": list(drift.interleaved(log, seed=seed, shuffled=False)),
+            "interleaved": list(limits.interleaved(log, seed=seed, shuffled=False)),
         }
         for order, met in in_order.items():
             chart, stream = Chart(rule), Stream(fitted.server)

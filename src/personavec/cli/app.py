@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "calibrate": (None, "Forecast a trait from the prompt's projection."),
     "monitor": (None, "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
-    "validate-screen": (None, "Test what screening finds, on planted rows."),
+    "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),
     "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
     "finetune": (None, "Finetune with preventative steering or another mitigation."),
     "shift": (None, "What a finetune did to a model's traits."),

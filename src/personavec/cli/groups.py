@@ -19,6 +19,7 @@ from personavec.options import (
     MODEL,
     Count,
     KeyValues,
+    Names,
     options,
 )
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
+    from personavec.vectors import PersonaVector
 
 
 @options()
@@ -66,6 +68,22 @@ class ModelOptions:
         return shared.load_model(
             name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
         )
+
+
+@options()
+@dataclass(frozen=True)
+class VectorsOptions:
+    """The vectors that rows of data are projected on."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
+    """Which direction of a vector. Default: the one that steers."""
+
+    def load(self) -> list[PersonaVector]:
+        """Raises UsageError."""
+        return shared.screening_vectors(self.vectors, self.estimator)
 
 
 @options(MODEL)
@@ -122,8 +140,8 @@ class EndpointOptions:
 
 @options(JUDGE)
 @dataclass(frozen=True)
-class JudgeOptions(shared.JudgeChoice):
-    """The judge."""
+class PlainJudgeOptions(shared.JudgeChoice):
+    """The judge of a command that has no dry run."""
 
     judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
     """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
@@ -139,10 +157,6 @@ class JudgeOptions(shared.JudgeChoice):
     """Requests under way at a time."""
     cache: Path | None = None
     """Folder of an endpoint's answers; default: yours."""
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,6 +176,17 @@ class JudgeOptions(shared.JudgeChoice):
         """Refuse a spec that the judge could not judge, before anything is loaded."""
         if self.judge != "contrast":
             shared.require_rubric(spec)
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class JudgeOptions(PlainJudgeOptions):
+    """The judge, and what an endpoint would cost."""
+
+    api_price: str | None = None
+    """Prices of a million tokens in and out, for --dry-run."""
+    dry_run: bool = False
+    """Print what an endpoint would be asked; ask nothing."""
 
 
 @options(GENERAL)

@@ -23,7 +23,6 @@ from personavec.cli import (
     serve,
     shift,
     steer,
-    validate_screen,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -40,7 +39,6 @@ app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
 app.command("serve", cls=Command)(serve.command)
-app.command("validate-screen", cls=Command)(validate_screen.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
-from personavec.options import GENERAL, JUDGE, MAIN, MODEL, Names, options
+from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
 from personavec.screen.config import NATURAL, ScreenConfig
 from personavec.wording import plural
 
@@ -25,15 +25,10 @@ _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 @options()
 @dataclass(frozen=True)
 class ScreenInputs:
-    """What is screened for, against what, and where."""
+    """What rows are compared with, and what scores them."""
 
-    vectors: Names = ()
-    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
-    ones."""
     reference: str | None = None
     """A clean dataset; its 95th percentile draws the line."""
-    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
-    """Which direction of a vector. Default: the one that steers."""
     natural_cache: Annotated[Path | None, NATURAL] = None
     """Folder that keeps natural responses between runs."""
     judge: Annotated[Literal["contrast"] | None, JUDGE] = None
@@ -69,6 +64,7 @@ def with_ray_address(args: list[str]) -> list[str]:
 
 def command(
     *data: Annotated[str, Parameter(required=True)],
+    chosen: VectorsOptions = VectorsOptions(),
     inputs: ScreenInputs = ScreenInputs(),
     config: ScreenConfig = ScreenConfig(),
     model: ModelOptions = ModelOptions(),
@@ -94,7 +90,7 @@ def command(
     if inputs.ray is not None and engine.engine != "transformers":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     out = output.folder(output.out)
-    vectors = shared.screening_vectors(inputs.vectors, inputs.estimator)
+    vectors = chosen.load()
     shared.check_layer(config.layer, vectors)
     specs = shared.specs_of(vectors, inputs.trait) if inputs.judge else []
     loaded = model.load()

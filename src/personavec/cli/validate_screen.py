@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options
-from personavec.cli.options import console, log, numbers, print_json
+from personavec.cli import options as shared
+from personavec.cli.command import check_writable
+from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.options import console, log, print_json
+from personavec.options import GENERAL, MAIN, options
+from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
+
+
+@options(PLANTING)
+@dataclass(frozen=True)
+class ValidateScreenInputs:
+    trait: tuple[str, ...] = ()
+    """Spec file of a vector's trait that is not bundled; repeatable."""
+    natural_cache: Annotated[Path | None, DATA] = None
+    """Folder that keeps natural responses between runs."""
+
+    def __post_init__(self) -> None:
+        if self.natural_cache is not None:
+            check_writable("--natural-cache", self.natural_cache, is_file=False)
+
+
+@options(GENERAL)
+@dataclass(frozen=True)
+class ValidateScreenOutput(OutputOptions):
+    out: Annotated[Path, MAIN] = Path("out/validate-screen")
+    """Folder to write."""
 
 
 def command(
-    data: Annotated[
-        str, typer.Argument(help="Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.")
-    ],
-    vectors: options.ManyVectors = None,
-    estimator: options.ScreenEstimator = None,
-    trait: options.OwnTraits = None,
-    rates: Annotated[
-        str, typer.Option(help="Shares of planted rows, separated by commas.")
-    ] = "0.01,0.05,0.2",
-    clean: Annotated[int, typer.Option(min=1, help="Rows drawn from DATA to plant into.")] = 300,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest response; longer ones of DATA are cut there.")
-    ] = 64,
-    natural_samples: Annotated[
-        int,
-        typer.Option(min=1, help="Above 1: also measure the difference to so many sampled ones."),
-    ] = 4,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(
-        "out/validate-screen"
-    ),
-    natural_cache: options.NaturalCache = None,
-    columns: options.Columns = None,
-    split: options.Split = None,
-    model: options.Model = "smollm2",
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    model_arg: options.ModelArgs = None,
-    template_arg: options.TemplateArgs = None,
-    seed: options.Seed = 0,
-    batch_tokens: options.BatchTokens = 16384,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    data: Annotated[str, Parameter(required=True)],
+    /,
+    *,
+    vectors: VectorsOptions = VectorsOptions(),
+    config: ValidateScreenConfig = ValidateScreenConfig(),
+    inputs: ValidateScreenInputs = ValidateScreenInputs(),
+    model: ModelOptions = ModelOptions(),
+    output: ValidateScreenOutput = ValidateScreenOutput(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
 
@@ -52,33 +53,20 @@ def command(
 
     Prints precision, recall, AUC and average precision of every method, for rows that the model
     wrote and for rows that people wrote. A killed run continues with the same command.
-    """
-    from personavec.data import ColumnMap
-    from personavec.studies.validate_screen import pipeline as validate_screen
 
-    found = options.screening_vectors(vectors, estimator)
-    specs = options.specs_of(found, trait)
-    config = validate_screen.ValidateScreenConfig(
-        rates=numbers(rates, "--rates"),
-        clean_rows=clean,
-        max_tokens=max_tokens,
-        natural_samples=natural_samples,
-        columns=ColumnMap.parse(columns),
-        split=split,
-        seed=seed,
-        batch_tokens=batch_tokens,
-    )
-    results = validate_screen.run(
-        options.load_model(model, dtype, device, model_arg, template_arg),
-        found,
-        specs,
-        data,
-        out,
-        config,
-        naturals=natural_cache,
-    )
-    if as_json:
-        print_json(validate_screen.summary(results))
+    Parameters
+    ----------
+    data
+        Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
+    """
+    from personavec.studies.validate_screen import run, summary
+
+    out = output.folder(output.out)
+    found = vectors.load()
+    specs = shared.specs_of(found, inputs.trait)
+    results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
+    if output.as_json:
+        print_json(summary(results))
     else:
         show(results)
 
@@ -88,7 +76,7 @@ def show(results: dict[str, Any]) -> None:
     from personavec.studies.validate_screen import STYLES
 
     data = results["data"]
-    options.print_reading({data["name"]: data["told"]})
+    shared.print_reading({data["name"]: data["told"]})
     for note in results["notes"]:
         log(f"note: {note}")
     for name, why in results["not_measured"].items():

@@ -1,6 +1,6 @@
-"""Rows of data: read from files as they are stored, then as conversations.
+"""Rows of data: `files/` reads them as they are stored, `readers/` finds the conversation in them.
 
-`raw_rows` knows files; `parse_row` knows the ways in which columns hold a conversation.
+`raw_rows` yields the first, `parse_row` makes the second of it.
 """
 
 import lazy_loader

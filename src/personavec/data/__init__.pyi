@@ -10,22 +10,20 @@ from .conversations import (
     row_id as row_id,
     swapped as swapped,
 )
-from .files import (
-    Mark as Mark,
-    RawRow as RawRow,
+from .files.hugging_face import is_saved_dataset as is_saved_dataset
+from .files.marks import Mark as Mark, marks as marks, rows_from as rows_from
+from .files.source import (
     files_of as files_of,
     fingerprint as fingerprint,
-    is_saved_dataset as is_saved_dataset,
-    marks as marks,
     raw_rows as raw_rows,
     read_rows as read_rows,
-    rows_from as rows_from,
     source_name as source_name,
 )
 from .message_lists import THOUGHT as THOUGHT
 from .messages import Message as Message, Role as Role, role_of as role_of
 from .parts import group_values as group_values, matrix as matrix
 from .questions import read_questions as read_questions
+from .raw import RawColumns as RawColumns, RawRow as RawRow
 from .reading_counts import (
     DataReading as DataReading,
     ReadingCounts as ReadingCounts,

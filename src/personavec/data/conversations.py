@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any, Literal
 
 from personavec.data.fields import Fields, Unusable, escaped, given, left_out, medium
-from personavec.data.files import RawRow
 from personavec.data.message_lists import MASKED, training_mark
 from personavec.data.messages import Message, role_of
+from personavec.data.raw import RawRow
 from personavec.data.readers import UNDESIRED, Found, readers_for, same, texts_of, why_none
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode, unicode_text

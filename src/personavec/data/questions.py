@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from personavec.data.files import read_rows
+from personavec.data.files.source import read_rows
 from personavec.data.reading_counts import ReadingCounts, reason_kind
 from personavec.errors import DataError
 from personavec.plain import is_unicode

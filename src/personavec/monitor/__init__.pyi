@@ -3,7 +3,7 @@ from .ordinary import survey as survey
 from .pipeline import MonitorConfig as MonitorConfig, run as run
 from .readings import (
     Gauge as Gauge,
-    Reading as Reading,
+    TurnReading as TurnReading,
     gauge as gauge,
     project_conversation as project_conversation,
     read_conversation as read_conversation,

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from personavec.monitor.turns import Floats, Turns
+from personavec.monitor.turns import Floats, LogTurns
 from personavec.rollouts import bounds
 from personavec.runs import atomic_write
 from personavec.stats import share_interval
-from personavec.vectors import DRIFT_FILE, Ordinary, PersonaVector, limits as drift
+from personavec.vectors import DRIFT_FILE, Ordinary, PersonaVector, limits
 
 
 @dataclass(frozen=True, eq=False)
-class Drift:
+class TraitDrift:
     """One trait's charts over all turns: standardised readings, levels, and where they alarmed.
 
     The server's are in the order in which it would have met the turns; `met` holds their places.
@@ -35,7 +35,7 @@ class Drift:
     server_alarms: npt.NDArray[np.bool_]
 
 
-def charted(turns: Turns, trait: str, ordinary: Ordinary) -> Drift:
+def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitDrift:
     """A trait's chart for every conversation, and one for the log as a server would have met it.
 
     A log holds one conversation after the other. A server holds several at a time, and so did the
@@ -59,13 +59,13 @@ def charted(turns: Turns, trait: str, ordinary: Ordinary) -> Drift:
     places = turns.by_conversation(np.arange(len(turns.index)))
     met, server_levels, server_alarms = [], [], []
     server = ordinary.stream()
-    for number, place in drift.interleaved(places, shuffled=False):
+    for number, place in limits.interleaved(places, shuffled=False):
         reading = readings[place]
         said = math.isfinite(reading)
         met.append(place)
         server_alarms.append(said and server.update(number, reading) is not None)
         server_levels.append(server.level)
-    return Drift(
+    return TraitDrift(
         np.array(readings),
         np.array(levels),
         np.array(alarms, bool),
@@ -76,11 +76,11 @@ def charted(turns: Turns, trait: str, ordinary: Ordinary) -> Drift:
 
 
 def fit_on_log(
-    turns: Turns, vectors: Sequence[PersonaVector], folder: Path
+    turns: LogTurns, vectors: Sequence[PersonaVector], folder: Path
 ) -> tuple[dict[str, Ordinary], dict[str, Any]]:
     """Limits from the conversations of even rows, and their false alarms on those of odd ones.
 
-    Writes the limits to `TRAIT/drift.json` in `folder`. Raises DataError as `drift.fit` does.
+    Writes the limits to `TRAIT/drift.json` in `folder`. Raises DataError as `limits.fit` does.
     """
     even = [int(own[0]) % 2 == 0 for own in turns.by_conversation(turns.index.astype(float))]
     found: dict[str, Ordinary] = {}
@@ -91,7 +91,7 @@ def fit_on_log(
             list(itertools.takewhile(math.isfinite, talk))
             for talk in turns.by_conversation(turns.response_mean[vector.trait])
         ]
-        ordinary = found[vector.trait] = drift.fit(
+        ordinary = found[vector.trait] = limits.fit(
             [talk for talk, fits in zip(talks, even, strict=True) if fits]
         )
         others = [
@@ -100,20 +100,20 @@ def fit_on_log(
             if not fits
         ]
         alarmed[vector.trait] = [
-            max(drift.levels(talk, ordinary.conversation), default=0.0)
+            max(limits.levels(talk, ordinary.conversation), default=0.0)
             > ordinary.conversation.limit
             for talk in others
         ]
         stream = ordinary.stream()
         server[vector.trait] = sum(
             stream.update(number, value) is not None
-            for number, value in drift.interleaved(others, seed=1)
+            for number, value in limits.interleaved(others, seed=1)
         )
         record = {
             "format": 1,
             "trait": vector.trait,
             "vector": vector.hash,
-            "reading": drift.READING,
+            "reading": limits.READING,
             "ordinary": ordinary.as_dict(),
             "false_alarms": share(alarmed[vector.trait]),
         }

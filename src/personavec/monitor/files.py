@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import parts
-from personavec.monitor.drift import Drift
+from personavec.monitor.drift import TraitDrift
 from personavec.plain import json_text
 from personavec.runs import atomic_path
 from personavec.vectors import PersonaVector
@@ -20,7 +20,7 @@ Format = Literal["jsonl", "parquet"]
 
 def write_readings(
     vectors: Sequence[PersonaVector],
-    drifts: Mapping[str, Drift],
+    drifts: Mapping[str, TraitDrift],
     out: Path,
     format: Format,
 ) -> Path:
@@ -50,7 +50,7 @@ def write_readings(
     return path
 
 
-def _extended(table: pa.Table, vector: PersonaVector, own: Drift, place: slice) -> pa.Table:
+def _extended(table: pa.Table, vector: PersonaVector, own: TraitDrift, place: slice) -> pa.Table:
     trait = vector.trait
     if vector.calibration is not None:
         last = table.column(f"{trait}_prompt_last").to_pylist()

@@ -43,7 +43,7 @@ from personavec.monitor.files import Format, write_readings
 from personavec.monitor.readings import Gauge, gauge, read_encoded
 from personavec.monitor.report import write_monitoring_report
 from personavec.monitor.summary import summarise
-from personavec.monitor.turns import Turns, to_table
+from personavec.monitor.turns import LogTurns, to_table
 from personavec.progress import Progress
 from personavec.results import versions, without_nan
 from personavec.runs import atomic_write, claim, lock, read_records
@@ -108,7 +108,7 @@ def run(
     with lock(out):
         claim(out, _settings(engine, loaded, vectors, log, config))
         rejected = _read(engine, loaded, reading, log, out, config, progress)
-        turns = Turns.load(out / "run", reading.traits)
+        turns = LogTurns.load(out / "run", reading.traits)
         if not len(turns.index):
             raise DataError(f"no row of {log} could be read; {out / 'rejects.jsonl'} says why")
         if not any(np.isfinite(own).any() for own in turns.response_mean.values()):

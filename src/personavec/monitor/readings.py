@@ -37,7 +37,7 @@ class Gauge:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TurnReading:
     """One assistant turn's position along one trait, in units of the residual stream.
 
     The sigmas are the same in standard deviations from the vector's neutral baseline. A reading
@@ -104,7 +104,7 @@ def read_turn(
     response: Float[Tensor, "token direction"],
     thinking: Float[Tensor, "thought direction"] | None = None,
     tokens: bool = False,
-) -> list[Reading]:
+) -> list[TurnReading]:
     """A turn's readings, one a trait, from the projections of its tokens.
 
     `prompt_last` are those of the token before the first that the model wrote, `response` those
@@ -115,7 +115,7 @@ def read_turn(
     mean = _mean(response, gauge.response_mean)
     thought = _mean(thinking, gauge.response_mean)
     return [
-        Reading(
+        TurnReading(
             turn,
             trait,
             gauge.directions.layers[i],
@@ -137,7 +137,7 @@ def read_encoded(
     tokens: bool = False,
     batch_tokens: int | None = None,
     engine: Engine | None = None,
-) -> list[list[Reading]]:
+) -> list[list[TurnReading]]:
     """Readings of conversations that are tokenised: for each, by turn and then by trait.
 
     `engine`, if it is given, projects in place of the model in this process.
@@ -165,7 +165,7 @@ def read_conversation(
     *,
     layer: int | None = None,
     tokens: bool = False,
-) -> list[Reading]:
+) -> list[TurnReading]:
     """Readings of every assistant turn for every vector, by turn and then by trait.
 
     A thought that an answer begins with is read apart where the model's template thinks, and
@@ -199,12 +199,12 @@ def project_conversation(
     messages: Sequence[Message],
     *,
     layer: int | None = None,
-) -> list[Reading]:
+) -> list[TurnReading]:
     """`read_conversation` for one vector: one reading a turn."""
     return read_conversation(loaded, [vector], messages, layer=layer)
 
 
-def _read_text(gauge: Gauge, text: Text, values: Tensor, *, tokens: bool) -> list[Reading]:
+def _read_text(gauge: Gauge, text: Text, values: Tensor, *, tokens: bool) -> list[TurnReading]:
     return [
         reading
         for turn in text.turns

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from personavec.monitor.drift import Drift, share
-from personavec.monitor.turns import Floats, Turns
+from personavec.monitor.drift import TraitDrift, share
+from personavec.monitor.turns import Floats, LogTurns
 from personavec.rollouts import bounds
 from personavec.stats import Interval, cluster_mean
 from personavec.vectors import Ordinary, PersonaVector
@@ -23,7 +23,7 @@ _POINTS, _LISTED = 400, 20
 
 
 def summarise(
-    turns: Turns, vector: PersonaVector, ordinary: Ordinary, own: Drift, *, extremes: int
+    turns: LogTurns, vector: PersonaVector, ordinary: Ordinary, own: TraitDrift, *, extremes: int
 ) -> dict[str, Any]:
     """The record of one trait over all turns, with its `extremes` highest ones."""
     sigmas = turns.response_mean[vector.trait]
@@ -84,7 +84,7 @@ def summarise(
     }
 
 
-def _by_turn(turns: Turns, trait: str) -> list[dict[str, Any]]:
+def _by_turn(turns: LogTurns, trait: str) -> list[dict[str, Any]]:
     rows = []
     for turn in range(min(_TURNS, int(turns.turn.max()) + 1)):
         own = turns.turn == turn

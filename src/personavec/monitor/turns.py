@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from personavec.data import parts, reading_text
 from personavec.model import Encoded
-from personavec.monitor.readings import Reading
+from personavec.monitor.readings import TurnReading
 from personavec.plain import unicode_text
 
 _VALUES = (
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 def to_table(
     rows: Sequence[Encoded],
-    readings: Sequence[Sequence[Reading]],
+    readings: Sequence[Sequence[TurnReading]],
     traits: Sequence[str],
     *,
     tokens: bool,
@@ -66,7 +66,7 @@ def to_table(
 
 
 @dataclass(frozen=True, eq=False)
-class Turns:
+class LogTurns:
     """All turns of a log as arrays, in its order; a missing reading is NaN."""
 
     index: npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ class Turns:
     response_mean: Mapping[str, Floats]
 
     @classmethod
-    def load(cls, folder: Path, traits: Sequence[str]) -> Turns:
+    def load(cls, folder: Path, traits: Sequence[str]) -> LogTurns:
         """From the tables in a folder."""
         wanted = ["index", "conversation", "message", "turn", "n_tokens"]
         sigmas = [f"{t}_{v}_sigma" for v in ("prompt_last", "response_mean") for t in traits]

@@ -30,7 +30,7 @@ from personavec.model.engine import (
     VllmLoop,
     check_joinable,
 )
-from personavec.monitor import Gauge, Reading, gauge, read_turn
+from personavec.monitor import Gauge, TurnReading, gauge, read_turn
 from personavec.serve.actions import Applied, additions, caps, find
 from personavec.serve.guards import Guard, GuardedRow
 from personavec.serve.metrics import Metrics
@@ -559,7 +559,7 @@ class Service:
             log.info("reply: %s", json.dumps(choice.stream.text, ensure_ascii=False))
 
     def _alarms(
-        self, ask: Ask, readings: Sequence[Sequence[Reading]]
+        self, ask: Ask, readings: Sequence[Sequence[TurnReading]]
     ) -> dict[int, list[dict[str, Any]]]:
         """Chart what was written; the alarms by choice. Replies to one prompt count as one."""
         found: dict[int, list[dict[str, Any]]] = {choice.index: [] for choice in ask.choices}
@@ -580,7 +580,7 @@ class Service:
         self,
         ask: Ask,
         choice: Choice,
-        readings: Sequence[Reading],
+        readings: Sequence[TurnReading],
         alarms: Sequence[dict[str, Any]],
         answer: Sequence[int],
     ) -> dict[str, Any]:
@@ -599,7 +599,7 @@ class Service:
         form = self.loaded.chat.thinking
         return text if form is None else (split(text, form)[1] or text)
 
-    def _readings(self, ask: Ask, choice: Choice) -> tuple[list[Reading], list[int]]:
+    def _readings(self, ask: Ask, choice: Choice) -> tuple[list[TurnReading], list[int]]:
         """Readings of every trait, and the tokens of the answer that they are of."""
         values = choice.projections
         if self.gauge is None or values is None or choice.end == "failed":

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from personavec.data import Message
-from personavec.monitor import Reading
+from personavec.monitor import TurnReading
 from personavec.vectors import READING, Alarm, Chart, Ordinary
 
 log = logging.getLogger("personavec.serve")
@@ -25,7 +25,7 @@ _TURNS = 20_000
 _KEPT = 200
 
 #: A reply's text and its readings.
-Reply = tuple[str, Sequence[Reading]]
+Reply = tuple[str, Sequence[TurnReading]]
 
 
 @dataclass(frozen=True)

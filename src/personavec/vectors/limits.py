@@ -23,7 +23,7 @@ from personavec.runs import why_invalid
 
 T = TypeVar("T")
 
-#: What is charted, of `readings.Reading`: what was said. Forecasts hardly tell drifting talk from
+#: What is charted, of `TurnReading`: what was said. Forecasts hardly tell drifting talk from
 #: other talk, as the context of all earlier turns outweighs it.
 READING = "response_mean_sigma"
 #: Turns that fewer ordinary conversations reach are told from earlier ones no more.
@@ -41,7 +41,7 @@ Over = Literal["conversation", "server"]
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
-class Rule:
+class ChartRule:
     """How a chart weighs and when it alarms."""
 
     weight: Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -52,7 +52,10 @@ class Rule:
 
 #: Where nothing was fitted. A conversation is short and must be caught in a few turns; a server
 #: sees many replies, of which it averages about forty.
-UNFITTED: dict[Over, Rule] = {"conversation": Rule(0.5, 6.0), "server": Rule(0.05, 12.0)}
+UNFITTED: dict[Over, ChartRule] = {
+    "conversation": ChartRule(0.5, 6.0),
+    "server": ChartRule(0.05, 12.0),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Chart:
     It alarms when it crosses its limit upwards and once only, until it has come back under.
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: ChartRule):
         self.rule = rule
         self.n = 0
         self._average = 0.0
@@ -112,7 +115,7 @@ class Stream:
     of others have come since: then the limit holds from one conversation at a time to any number.
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: ChartRule):
         self._chart = Chart(rule)
         self._recent: deque[Hashable] = deque(maxlen=_APART)
 
@@ -139,8 +142,8 @@ class Ordinary:
     """
 
     turns: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
-    conversation: Rule = UNFITTED["conversation"]
-    server: Rule = UNFITTED["server"]
+    conversation: ChartRule = UNFITTED["conversation"]
+    server: ChartRule = UNFITTED["server"]
     n: int = 0
     """Conversations it was fitted on; 0 where it is assumed."""
 
@@ -195,19 +198,19 @@ def fit(
     plain = Ordinary(turns)
     readings = [[plain.standardise(s, turn) for turn, s in enumerate(row)] for row in found]
     # An infinite limit: the charts run through and tell their levels.
-    weights = {over: Rule(rule.weight, math.inf) for over, rule in UNFITTED.items()}
+    weights = {over: ChartRule(rule.weight, math.inf) for over, rule in UNFITTED.items()}
     highest = [max(levels(row, weights["conversation"])) for row in readings]
     limit = float(np.quantile(highest, 1 - false_alarms, method="higher"))
     server = 1.25 * max(stream_levels(interleaved(readings, seed=seed), weights["server"]))
     return Ordinary(
         turns,
-        Rule(weights["conversation"].weight, round(max(limit, 0.0), 4)),
-        Rule(weights["server"].weight, round(max(server, 0.0), 4)),
+        ChartRule(weights["conversation"].weight, round(max(limit, 0.0), 4)),
+        ChartRule(weights["server"].weight, round(max(server, 0.0), 4)),
         len(found),
     )
 
 
-def levels(readings: Sequence[float], rule: Rule) -> list[float]:
+def levels(readings: Sequence[float], rule: ChartRule) -> list[float]:
     """A fresh chart's level after each of some standardised readings."""
     chart = Chart(rule)
     out = []
@@ -217,7 +220,7 @@ def levels(readings: Sequence[float], rule: Rule) -> list[float]:
     return out
 
 
-def stream_levels(readings: Iterable[tuple[Hashable, float]], rule: Rule) -> list[float]:
+def stream_levels(readings: Iterable[tuple[Hashable, float]], rule: ChartRule) -> list[float]:
     """A fresh server's chart's level after each of some conversations' standardised readings."""
     stream = Stream(rule)
     out = []

@@ -22,7 +22,7 @@ from personavec.errors import DataError, UsageError, VectorMismatchError
 from personavec.plain import parse_json
 from personavec.runs import atomic_write, why_invalid
 from personavec.traits import TraitName, check_trait_name
-from personavec.vectors import calibration, limits as drift
+from personavec.vectors import calibration, limits
 from personavec.vectors.calibration import Calibration
 from personavec.vectors.limits import Ordinary
 
@@ -358,8 +358,8 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
         again = "fit the limits again with 'personavec monitor --fit-limits'"
         try:
             record = parse_json(_read(path))
-            owner, ordinary = record["vector"], drift.from_record(record["ordinary"])
-            if record["reading"] != drift.READING:
+            owner, ordinary = record["vector"], limits.from_record(record["ordinary"])
+            if record["reading"] != limits.READING:
                 raise ValueError(f"its limits are of {record['reading']}")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); delete it, and {again}") from error

@@ -20,7 +20,7 @@ from personavec.serve.guards import GuardedRow
 from personavec.serve.watch import Watch
 from personavec.traits import BUNDLED
 from personavec.vectors import Ordinary, bundled_vectors
-from personavec.vectors.limits import Rule
+from personavec.vectors.limits import ChartRule
 
 QUIET = Progress(quiet=True)
 MakeVector = Callable[..., PersonaVector]
@@ -46,7 +46,7 @@ def vector(llama: LoadedModel, random_vector: MakeVector) -> PersonaVector:
     made.neutral_prompt_last[2] = torch.tensor([0.3, 1.7])
     made.neutral_response_mean[2] = torch.tensor([-0.2, 0.6])
     made.residual_norm[2] = 5.0
-    rule = Rule(0.5, 2.0)
+    rule = ChartRule(0.5, 2.0)
     return replace(made, ordinary=Ordinary(((0.5, 2.0), (1.0, 1.0)), rule, rule, n=80))
 
 
@@ -133,7 +133,7 @@ def test_where_an_alarm_would_be_raised_is_where_the_server_raises_it(
     talk = ordinary.read(llama, [vector], progress=QUIET)[vector.trait]
     found = ordinary.alarmed(vector, talk)
     assert vector.ordinary is not None
-    quiet_server = replace(vector.ordinary, server=Rule(0.05, 1e9))
+    quiet_server = replace(vector.ordinary, server=ChartRule(0.05, 1e9))
     raised = set()
     for row in ordinary.dialogues():
         watch = Watch({vector.trait: quiet_server})

@@ -18,7 +18,7 @@ from personavec.monitor import MonitorConfig, pipeline as monitor
 from personavec.progress import Progress
 from personavec.runs import read_records
 from personavec.vectors import PERCENTILES, Calibration, Ordinary
-from personavec.vectors.limits import Rule
+from personavec.vectors.limits import ChartRule
 
 WORDS = ("Hi there", "And then?", "Why is that", "<b>So & so</b>", "Äpfel 🙂", "None")
 QUIET = Progress(quiet=True)
@@ -57,7 +57,7 @@ def vectors(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) -> 
         tokens=tuple(map(float, PERCENTILES)),
         results={},
     )
-    rule = Rule(0.5, 0.2)
+    rule = ChartRule(0.5, 0.2)
     ordinary = Ordinary(((0.5, 2.0), (1.0, 1.0)), rule, rule, n=80)
     return [plain, replace(measured, calibration=calibration, ordinary=ordinary)]
 

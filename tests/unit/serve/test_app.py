@@ -37,7 +37,7 @@ from personavec.monitor import gauge, read_turn
 from personavec.serve import Settings, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from personavec.vectors import PERCENTILES, Calibration, Ordinary
-from personavec.vectors.limits import Rule
+from personavec.vectors.limits import ChartRule
 
 ASK = chat("How are you today?")
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 12}
@@ -271,7 +271,7 @@ def test_an_alarm_reaches_the_webhook(
     served: LoadedModel, vectors: dict[str, PersonaVector], receiver: Any
 ) -> None:
     """Limits that every reply exceeds; the reply comes with its alarm, and so does the post."""
-    ordinary = Ordinary(conversation=Rule(0.5, -1000.0), server=Rule(0.05, 1000.0))
+    ordinary = Ordinary(conversation=ChartRule(0.5, -1000.0), server=ChartRule(0.05, 1000.0))
     bold = replace(vectors["bold"], ordinary=ordinary)
     with (
         receiver(failures=1) as (url, taken, _),
@@ -288,7 +288,7 @@ def test_an_alarm_reaches_the_webhook(
 
 
 #: Every reading alarms.
-EVERY = Ordinary(conversation=Rule(0.5, -1000.0), server=Rule(0.05, 1000.0))
+EVERY = Ordinary(conversation=ChartRule(0.5, -1000.0), server=ChartRule(0.05, 1000.0))
 
 
 def test_a_client_that_leaves_is_counted_with_what_was_written(

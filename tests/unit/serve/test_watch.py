@@ -9,16 +9,16 @@ import pytest
 
 from personavec.data import Message
 from personavec.errors import UsageError
-from personavec.monitor import Reading
+from personavec.monitor import TurnReading
 from personavec.serve.watch import Watch
 from personavec.serve.webhook import Webhook
 from personavec.vectors import Ordinary
-from personavec.vectors.limits import Rule
+from personavec.vectors.limits import ChartRule
 
 
-def reading(mean: float | None, trait: str = "bold") -> Reading:
+def reading(mean: float | None, trait: str = "bold") -> TurnReading:
     """After a forecast that is nothing out of the ordinary."""
-    return Reading(0, trait, 2, 5, 0.0, 0.0, mean, mean)
+    return TurnReading(0, trait, 2, 5, 0.0, 0.0, mean, mean)
 
 
 def said(*texts: str) -> list[Message]:
@@ -28,7 +28,7 @@ def said(*texts: str) -> list[Message]:
 
 
 # A constant 5 is at a level of 5 after one reading and of 6.7 after two.
-LIMITS = Ordinary(conversation=Rule(0.5, 6.0), server=Rule(0.05, 1000.0))
+LIMITS = Ordinary(conversation=ChartRule(0.5, 6.0), server=ChartRule(0.05, 1000.0))
 
 
 def take(watch: Watch, messages: list[Message], reply: str, *means: float) -> list[dict[str, Any]]:
@@ -99,7 +99,9 @@ def test_a_system_prompt_may_change_within_a_conversation() -> None:
 
 
 def test_the_whole_server_has_a_chart_of_its_own() -> None:
-    watch = Watch({"bold": Ordinary(conversation=Rule(0.5, 1000.0), server=Rule(0.05, 12.0))})
+    watch = Watch(
+        {"bold": Ordinary(conversation=ChartRule(0.5, 1000.0), server=ChartRule(0.05, 12.0))}
+    )
     alarms = [alarm for i in range(40) for alarm in take(watch, said(str(i)), "so", 4)]
     assert [alarm["scope"] for alarm in alarms] == ["server"]
     assert watch.levels()["bold"] > 12

@@ -12,7 +12,7 @@ from personavec.monitor.turns import Turns
 from personavec.vectors import Chart, Ordinary
 from personavec.vectors.limits import (
     FALSE_ALARMS,
-    Rule,
+    ChartRule,
     fit,
     from_record,
     interleaved,
@@ -21,11 +21,11 @@ from personavec.vectors.limits import (
 )
 
 readings = st.lists(st.floats(-50, 50), max_size=40)
-rules = st.builds(Rule, st.floats(0.01, 1), st.floats(0.5, 10))
+rules = st.builds(ChartRule, st.floats(0.01, 1), st.floats(0.5, 10))
 
 
 @given(values=readings, rule=rules)
-def test_a_chart_equals_the_weighted_sum_written_out(values: list[float], rule: Rule) -> None:
+def test_a_chart_equals_the_weighted_sum_written_out(values: list[float], rule: ChartRule) -> None:
     """Weights (1 - w)^age, over the root of their squares' sum."""
     for n, level in enumerate(levels(values, rule), start=1):
         weights = rule.weight * (1 - rule.weight) ** np.arange(n)[::-1]
@@ -35,7 +35,7 @@ def test_a_chart_equals_the_weighted_sum_written_out(values: list[float], rule: 
 
 @given(values=readings, rule=rules)
 def test_it_alarms_at_every_upward_crossing_and_nowhere_else(
-    values: list[float], rule: Rule
+    values: list[float], rule: ChartRule
 ) -> None:
     chart = Chart(rule)
     alarms = [chart.update(value) for value in values]
@@ -49,17 +49,19 @@ def test_it_alarms_at_every_upward_crossing_and_nowhere_else(
 
 
 @given(values=readings, rule=rules, more=st.floats(0, 20))
-def test_a_higher_reading_never_calms_a_chart(values: list[float], rule: Rule, more: float) -> None:
+def test_a_higher_reading_never_calms_a_chart(
+    values: list[float], rule: ChartRule, more: float
+) -> None:
     raised = levels([value + more for value in values], rule)
     assert all(b >= a - 1e-9 for a, b in zip(levels(values, rule), raised, strict=True))
 
 
 def test_a_reading_that_is_missing_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        Chart(Rule(0.5, 3)).update(math.nan)
+        Chart(ChartRule(0.5, 3)).update(math.nan)
 
 
-RULE = Rule(0.05, 12.0)
+RULE = ChartRule(0.05, 12.0)
 
 
 def _talks(n: int, seed: int, *, drift: float = 0) -> list[list[float]]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from personavec.data import ColumnMap, RawRow, fingerprint, source_name
+from personavec.data import RawRow, fingerprint, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetune.sets import excess, usual_strengths
 from personavec.judges import ContrastJudge, readers, spec_notes
@@ -40,6 +40,7 @@ from personavec.screen import (
     score_prepared,
 )
 from personavec.studies.validate_screen.baselines import Baselines, Labelled, fit
+from personavec.studies.validate_screen.config import ValidateScreenConfig
 from personavec.studies.validate_screen.figures import (
     MIN_PLANTED,
     detection_figures,
@@ -61,42 +62,6 @@ from personavec.vectors import PersonaVector
 
 #: Rows scored between two writes to disk; a killed run loses at most these.
 _GROUP = 64
-
-
-@dataclass(frozen=True)
-class ValidateScreenConfig:
-    """Everything that decides the figures, beside the model, the vectors and the data."""
-
-    rates: tuple[float, ...] = (0.01, 0.05, 0.2)
-    """Shares of planted rows."""
-    clean_rows: int = 300
-    """Rows drawn from the data to plant into; as many others train the baselines."""
-    max_tokens: int = 64
-    """Longest response, in tokens: of planted and natural ones, and of the data's, which are cut
-    there, so that being cut off tells nothing."""
-    neutral_samples: int = 2
-    """The model's own answers per question, as clean rows with the prompts of planted ones."""
-    natural_samples: int = 4
-    """Natural responses that are sampled and averaged, beside the greedy one; 1 for none."""
-    temperature: float = 0.7
-    trait_threshold: float = 50
-    """Trait score that elicited rows must exceed to be planted."""
-    coherence_floor: float = 50
-    random_directions: int = 5
-    columns: ColumnMap = field(default_factory=ColumnMap)
-    split: str | None = None
-    seed: int = 0
-    batch_tokens: int = 16384
-
-    def __post_init__(self) -> None:
-        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
-            raise UsageError("rates are shares of planted rows, between 0 and 1")
-        whole = (self.clean_rows, self.max_tokens, self.neutral_samples, self.natural_samples)
-        if min(*whole, self.random_directions) < 1:
-            raise UsageError(
-                "clean_rows, max_tokens, neutral_samples, natural_samples and random_directions "
-                "are at least 1"
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""One module for each kind of file; `source` reads a file, a folder or a dataset with them."""
