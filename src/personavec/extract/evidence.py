@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor
-
 from personavec.extract.extraction import Extraction, KeptRollouts, PromptedRollouts
 from personavec.extract.results import (
     ExtractedTrait,
@@ -25,7 +22,7 @@ from personavec.extract.validation import Validation, mean_log_odds, verdict, wr
 from personavec.judges import COHERENCE_FLOOR
 from personavec.results import Estimate, finite, versions
 from personavec.rollouts import Rollout
-from personavec.stats import Interval, auc_interval, clustered_bootstrap
+from personavec.stats import auc_interval, clustered_bootstrap
 from personavec.traits import POLARITIES, Polarity
 from personavec.vectors import (
     PersonaVector,

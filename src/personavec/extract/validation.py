@@ -109,7 +109,7 @@ def sweep_layers(
     seed: int,
 ) -> list[SteeredDose]:
     """Steer by every estimator, layer and coefficient in one mixed batch."""
-    cells = [
+    cells: list[tuple[Estimator, int, float, list[Task]]] = [
         (estimator, layer, c, steered_tasks(_prefix(estimator), questions, found[layer], layer, c))
         for estimator, found in vectors.items()
         for layer in layers
