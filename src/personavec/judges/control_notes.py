@@ -8,7 +8,7 @@ from personavec.data import Message, ReadingCounts
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
-from personavec.judges.rubric import LocalRubricJudge
+from personavec.judges.local_rubric import LocalRubricJudge
 from personavec.model import CONTROL_IN_TEXT, ChatFormat, LoadedModel, chat, control_notes
 from personavec.traits import POLARITIES, TraitSpec
 from personavec.wording import plural

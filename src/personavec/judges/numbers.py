@@ -26,7 +26,7 @@ _OPEN = 0.05
 
 
 @dataclass(frozen=True)
-class Reading:
+class Grade:
     """One number from a judge, or why there is none."""
 
     state: State
@@ -41,7 +41,7 @@ class Reading:
 
 def from_probabilities(
     numbers: Mapping[int, float], refusal: float, *, open_mass: float = 0.0, least: float = MIN_MASS
-) -> Reading:
+) -> Grade:
     """The expected number, weighted by probability.
 
     `open_mass` is the probability of numbers whose end is unknown: it counts as numbers and has
@@ -50,26 +50,26 @@ def from_probabilities(
     known = sum(numbers.values())
     mass = known + open_mass
     if refusal > mass:
-        return Reading("refusal", mass=mass)
+        return Grade("refusal", mass=mass)
     if mass < least:
-        return Reading("unscored", mass=mass, why=f"only {mass:.0%} of the reply is a number")
+        return Grade("unscored", mass=mass, why=f"only {mass:.0%} of the reply is a number")
     if known <= mass / 2:
-        return Reading("unscored", mass=mass, why="the reply's digits could not be followed")
+        return Grade("unscored", mass=mass, why="the reply's digits could not be followed")
     value = math.fsum(n * p for n, p in numbers.items()) / known
-    return Reading("scored", min(100.0, max(0.0, value)), mass)
+    return Grade("scored", min(100.0, max(0.0, value)), mass)
 
 
-def from_texts(texts: Sequence[str]) -> Reading:
+def from_texts(texts: Sequence[str]) -> Grade:
     """The mean of sampled replies and their spread; too few numbers among them are no answer."""
     found = [parse(text) for text in texts]
     values = [value for value in found if isinstance(value, float)]
     refusals = found.count(REFUSAL)
     mass = len(values) / len(texts)
     if refusals > len(values):
-        return Reading("refusal", mass=mass)
+        return Grade("refusal", mass=mass)
     if mass < MIN_MASS:
-        return Reading("unscored", mass=mass, why=f"{len(values)} of {len(texts)} gave a number")
-    return Reading("scored", statistics.fmean(values), mass, statistics.pstdev(values))
+        return Grade("unscored", mass=mass, why=f"{len(values)} of {len(texts)} gave a number")
+    return Grade("scored", statistics.fmean(values), mass, statistics.pstdev(values))
 
 
 def parse(text: str) -> float | str | None:

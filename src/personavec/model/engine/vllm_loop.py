@@ -19,15 +19,15 @@ from torch import Tensor
 from personavec.errors import HookError, ModelError, UsageError
 from personavec.model import Action, Directions
 from personavec.model.engine.base import check_room
-from personavec.model.engine.loop import NOT_FINITE, End, Job, Update
+from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, Update
 from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
 
 
 @dataclass(eq=False)
-class _Row:
+class _VllmRow:
     """`name` is what vLLM calls the request, which is another once its guard has acted."""
 
-    job: Job
+    job: DecodeJob
     name: str
     tokens: int = 0
     """Response tokens that were told."""
@@ -50,7 +50,7 @@ class VllmLoop:
         self._engine = engine
         self._identity = engine.loaded.identity
         self._stops = engine.loaded.stop_ids
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, _VllmRow] = {}
         self._ended: dict[str, Tensor] = {}
         self._left: list[str] = []
         """Names of requests that left, of which the workers still keep what they read."""
@@ -74,13 +74,13 @@ class VllmLoop:
     def busy(self) -> bool:
         return bool(self._rows)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: DecodeJob) -> None:
         """Queue a request. Raises UsageError where vLLM cannot take it."""
         if not job.request.prompt_ids:
             raise UsageError(f"request {job.request.id}: a prompt has no tokens")
         check_room([job.request], job.sampling.max_tokens, self._engine.context)
         with self._living():
-            self._add(_Row(job, job.request.id), job.request.steering)
+            self._add(_VllmRow(job, job.request.id), job.request.steering)
 
     def cancel(self, id: str) -> None:
         """Take a request out, waiting or running; one that has ended is left alone."""
@@ -136,7 +136,7 @@ class VllmLoop:
 
     # Requests
 
-    def _add(self, row: _Row, actions: Sequence[Action]) -> None:
+    def _add(self, row: _VllmRow, actions: Sequence[Action]) -> None:
         request, sampling = row.job.request, row.job.sampling
         params = self._engine.sampling_params(
             sampling,
@@ -160,10 +160,10 @@ class VllmLoop:
             raise UsageError(f"vLLM cannot take this request: {last_line(error)}") from error
         self._rows[row.name] = row
 
-    def _of(self, id: str) -> list[_Row]:
+    def _of(self, id: str) -> list[_VllmRow]:
         return [row for row in self._rows.values() if row.job.request.id == id]
 
-    def _leave(self, row: _Row) -> None:
+    def _leave(self, row: _VllmRow) -> None:
         """Take a row out, and end its request in vLLM where it goes on."""
         del self._rows[row.name]
         self._engine.abort([row.name])
@@ -171,7 +171,7 @@ class VllmLoop:
 
     # What comes back
 
-    def _judge(self, came: Sequence[_Row]) -> list[Update]:
+    def _judge(self, came: Sequence[_VllmRow]) -> list[Update]:
         """Ask the guards of requests whose first token has come, before it is told.
 
         One whose guard acts leaves vLLM, and joins again under its new actions.
@@ -208,7 +208,7 @@ class VllmLoop:
                     updates.append(Update(id, end="failed", reason=f"a guard failed: {error}"))
         return updates
 
-    def _told(self, row: _Row, output: Any) -> list[Update]:
+    def _told(self, row: _VllmRow, output: Any) -> list[Update]:
         """The tokens that a request got, up to where it ends; sets its end."""
         id, updates = row.job.request.id, []
         (completion,) = output.outputs
@@ -228,7 +228,7 @@ class VllmLoop:
             row.end = "length" if completion.finish_reason == "length" else "failed"
         return updates
 
-    def _read_out(self, ended: Sequence[_Row]) -> list[Update]:
+    def _read_out(self, ended: Sequence[_VllmRow]) -> list[Update]:
         """The ends of rows that came to theirs; takes all that was read of rows that left."""
         if not self._left:
             return []
