@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "monitor": (None, "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),
-    "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
+    "elicit": ("elicit:command", "Write finetuning sets that show a trait, for defensive research."),
     "finetune": ("finetune:command", "Finetune with preventative steering or another mitigation."),
     "shift": ("shift:command", "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),

@@ -14,7 +14,6 @@ from personavec import terminal
 from personavec.cli import (
     calibrate,
     compare_mitigations,
-    elicit,
     monitor,
     steer,
 )
@@ -31,7 +30,6 @@ app = typer.Typer(
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
-app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 
