@@ -17,7 +17,6 @@ from personavec.cli import (
     elicit,
     finetune,
     monitor,
-    steer,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -29,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
