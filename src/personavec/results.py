@@ -46,7 +46,8 @@ class Estimate:
         """The record of an interval; without one, of nothing measured."""
         if interval is None:
             return cls()
-        return cls(interval.value, interval.low, interval.high)
+        ends = (interval.value, interval.low, interval.high)
+        return cls(*(end if math.isfinite(end) else None for end in ends))
 
 
 def versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "steer": (None, "Answer questions at several coefficients, side by side."),
     "evaluate": (None, "Measure how strongly a model shows traits, and what it can do."),
     "calibrate": (None, "Forecast a trait from the prompt's projection."),
-    "monitor": (None, "Read logged conversations along traits; raise drift alarms."),
+    "monitor": ("monitor:command", "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),
     "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
