@@ -27,7 +27,13 @@ from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.author import Sizes, pipeline as author
 from personavec.data import parts
 from personavec.errors import PersonavecError
-from personavec.evaluate import pipeline as evaluate, shift, steer as steering_study
+from personavec.evaluate import (
+    EvaluateConfig,
+    Subject,
+    run as evaluate,
+    shift,
+    steer as steering_study,
+)
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
@@ -131,8 +137,8 @@ def _extract(given: Given, out: Path) -> None:
 
 
 def _evaluate(given: Given, out: Path) -> None:
-    config = evaluate.EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
-    evaluate.run(evaluate.Subject(given.loaded), [given.spec], out, config, progress=QUIET)
+    config = EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
+    evaluate(Subject(given.loaded), [given.spec], out, config, progress=QUIET)
 
 
 def _calibrate(given: Given, out: Path) -> None:

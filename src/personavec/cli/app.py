@@ -30,7 +30,10 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
     "steer": (None, "Answer questions at several coefficients, side by side."),
-    "evaluate": (None, "Measure how strongly a model shows traits, and what it can do."),
+    "evaluate": (
+        "evaluate:command",
+        "Measure traits of a model, and what it can still do.",
+    ),
     "calibrate": (None, "Forecast a trait from the prompt's projection."),
     "monitor": ("monitor:command", "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
     from personavec.vectors import PersonaVector
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder within this context."""
+    with tempfile.TemporaryDirectory(prefix="personavec-") as folder:
+        yield Path(folder)
 
 
 @options()
@@ -223,6 +232,10 @@ class OutputOptions(PrintOptions):
         """Where to write. Raises StorageError."""
         check_writable("--out", self.out or default, is_file=False)
         return self.out or default
+
+    def folder_or_temporary(self) -> AbstractContextManager[Path]:
+        """Where to write; without --out a folder that goes afterwards. Raises StorageError."""
+        return nullcontext(self.folder(self.out)) if self.out else temporary_folder()
 
     def file(self, default: Path) -> Path:
         """The file to write. Raises StorageError, UsageError."""

@@ -15,7 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    evaluate,
     finetune,
     shift,
     steer,
@@ -31,7 +30,6 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("steer", cls=Command)(steer.command)
-app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("shift", cls=Command)(shift.command)

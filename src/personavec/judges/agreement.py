@@ -42,44 +42,51 @@ def compare_file(
     names = list(dict.fromkeys(columns))
     if len(names) < 2:
         raise UsageError(f"--columns {','.join(columns)}: name two columns of scores or more")
-    rows = list(read_rows(path))
-    if not rows:
-        raise DataError(f"{path} holds no rows")
-    if missing := [c for c in names if not any(c in row for _, row in rows)]:
-        there = ", ".join(map(str, rows[0][1]))
-        raise DataError(f"{path} has no column '{missing[0]}' (found: {there}); see --columns")
-    scores = {c: [_score(row.get(c), c, n, path) for n, row in rows] for c in names}
+    rows = _rows(path, names)
+    scores = {c: np.array([_score(row.get(c), c, n, path) for n, row in rows]) for c in names}
     asked = any(question_column in row for _, row in rows)
     clusters = [str(row.get(question_column)) if asked else n for n, row in rows]
-
-    def pair(a: str, b: str) -> PairAgreement:
-        both = [i for i in range(len(rows)) if None not in (scores[a][i], scores[b][i])]
+    pairs = []
+    for a, b in combinations(names, 2):
+        both = np.flatnonzero(np.isfinite(scores[a] + scores[b]))
         if len(both) < 2:
             raise DataError(f"{path}: fewer than two rows have a score in both '{a}' and '{b}'")
-        x, y = (np.array([scores[c][i] for i in both], float) for c in (a, b))
+        x, y = scores[a][both], scores[b][both]
         figures = agreement(x, y, [clusters[i] for i in both], same_question=asked, seed=seed)
-        return PairAgreement(
-            **vars(figures),
-            columns=[a, b],
-            n=len(both),
-            without_both_scores=len(rows) - len(both),
-            disagreements=_largest(abs(x - y), [rows[i] for i in both]),
+        pairs.append(
+            PairAgreement(
+                **vars(figures),
+                columns=[a, b],
+                n=len(both),
+                without_both_scores=len(rows) - len(both),
+                disagreements=_largest(x - y, [rows[i] for i in both]),
+            )
         )
-
     return CompareResults(
         file=str(path),
         rows=len(rows),
         clustered_by=question_column if asked else None,
-        pairs=[pair(a, b) for a, b in combinations(names, 2)],
+        pairs=pairs,
     )
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+    """The numbered rows of a file that has the columns."""
+    rows = list(read_rows(path))
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    if missing := [c for c in columns if not any(c in row for _, row in rows)]:
+        there = ", ".join(map(str, rows[0][1]))
+        raise DataError(f"{path} has no column '{missing[0]}' (found: {there}); see --columns")
+    return rows
 
 
 def _largest(
     differences: Floats, rows: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """The rows with the largest differences of scores, without those that agree."""
-    order = np.argsort(-differences, kind="stable")[:_SHOWN]
-    return [{**plain(rows[i][1]), "row": rows[i][0]} for i in order if differences[i] > 0]
+    order = np.argsort(-np.abs(differences), kind="stable")[:_SHOWN]
+    return [{**plain(rows[i][1]), "row": rows[i][0]} for i in order if differences[i] != 0]
 
 
 def agreement(
@@ -133,19 +140,17 @@ def _of(clusters: Sequence[Hashable], side: npt.NDArray[np.bool_]) -> list[Hasha
     return [cluster for cluster, there in zip(clusters, side, strict=True) if there]
 
 
-def _score(value: Any, column: str, row: int, path: Path) -> float | None:
-    """A cell's score; None if it holds no number. Raises DataError outside 0 to 100."""
+def _score(value: Any, column: str, row: int, path: Path) -> float:
+    """A cell's score; NaN if it holds no number. Raises DataError outside 0 to 100."""
     if isinstance(value, bool):
-        return None
+        return math.nan
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        return None
-    if math.isnan(number):
-        return None
-    if not 0 <= number <= 100:
+        return math.nan
+    if not (math.isnan(number) or 0 <= number <= 100):
         raise DataError(
             f"{path}, row {row}: '{column}' holds {number:g}; scores go from 0 to 100: rescale "
             "the column, or leave the cell empty where there is no score"

@@ -237,7 +237,7 @@ def test_two_inputs_that_fail_alike_end_it_and_two_that_fail_each_in_its_way_do_
     server: Any, endpoint: Endpoint, spec: TraitSpec, trouble: str
 ) -> None:
     server.reply = lambda body, times: FAILED[trouble]
-    with pytest.raises(EndpointError, match=r"check --api-base|wants a key"):
+    with pytest.raises(EndpointError, match=r"check --api-base|requires a key"):
         ApiRubricJudge(endpoint).score(spec, ANSWERS)
     assert len({asked(body) for body in server.seen}) == 2
     other = "404" if trouble in ("choices of null", "a page") else "choices of null"

@@ -187,8 +187,8 @@ def test_questions_of_the_judges_examples_are_left_out_and_move_no_other() -> No
         (["--judge", "api"], 2, "--judge api needs --api-model"),
         (["--api-model", "gpt"], 2, "need --judge api"),
         (["--judge", "api", "--api-model", "gpt", "--judge-model", "x"], 2, "use --api-model"),
-        (["--judge", "api", "--api-model", "gpt", "--half", "tune"], 1, "no key: set $NO_KEY"),
-        (["--judge", "api", "--api-model", "gpt", "--api-base", "gpt.com"], 2, "is no URL"),
+        (["--judge", "api", "--api-model", "gpt", "--half", "tune"], 1, "API key: set $NO_KEY"),
+        (["--judge", "api", "--api-model", "gpt", "--api-base", "gpt.com"], 2, "is not a URL"),
         (["--dry-run"], 2, "calls no endpoint; use --judge api"),
         (
             [

@@ -12,9 +12,9 @@ from .loop import (
     End as End,
     GuardVerdict as GuardVerdict,
     Loop as Loop,
-    StepLoop as StepLoop,
     Update as Update,
 )
 from .row_cache import check_joinable as check_joinable
+from .step_loop import StepLoop as StepLoop
 from .vllm import VllmEngine as VllmEngine
 from .vllm_loop import VllmLoop as VllmLoop

@@ -41,7 +41,7 @@ from personavec.model.engine.base import (
     Request,
     Sampling,
     check_room,
-    while_any_is_well,
+    stopping_if_all_fail,
 )
 from personavec.model.engine.vllm_worker import NOTE
 
@@ -222,7 +222,7 @@ class VllmEngine:
                 requests, sampling, capture=capture, include_thinking=include_thinking, done=done
             )
         ) as groups:
-            yield from while_any_is_well(self.loaded.identity, requests, groups)
+            yield from stopping_if_all_fail(self.loaded.identity, requests, groups)
 
     def _generated(
         self,
