@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.cli.options import console, print_json
 from personavec.monitor.config import MonitorConfig
-from personavec.options import GENERAL, MAIN, Names, options
+from personavec.options import Names, options
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
@@ -26,19 +26,15 @@ class MonitorInputs:
     vectors: Names = ()
     """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
     ones."""
+    out: Path = Path("out/monitor")
+    """Folder to write."""
     fit_limits: Path | None = None
     """Take the log for ordinary: fit drift limits on it, and write them to this folder."""
 
     def __post_init__(self) -> None:
+        check_writable("--out", self.out, is_file=False)
         if self.fit_limits is not None:
             check_writable("--fit-limits", self.fit_limits, is_file=False)
-
-
-@options(GENERAL)
-@dataclass(frozen=True)
-class MonitorOutput(OutputOptions):
-    out: Annotated[Path, MAIN] = Path("out/monitor")
-    """Folder to write."""
 
 
 def command(
@@ -49,7 +45,7 @@ def command(
     config: MonitorConfig = MonitorConfig(),
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
-    output: MonitorOutput = MonitorOutput(),
+    output: PrintOptions = PrintOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
 
@@ -66,14 +62,13 @@ def command(
     from personavec.monitor import run, summarised
     from personavec.vectors import bundled_vectors, load_vector
 
-    out = output.folder(output.out)
     vectors = [load_vector(name) for name in inputs.vectors or bundled_vectors()]
     loaded = model.load()
     results = run(
         loaded,
         vectors,
         data,
-        out,
+        inputs.out,
         config,
         fit_limits=inputs.fit_limits,
         engine=engine.start(loaded),

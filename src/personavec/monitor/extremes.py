@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
 from torch import Tensor
 
 from personavec.data import parts
@@ -86,10 +85,10 @@ def turn_texts(
     loaded: LoadedModel,
     gauge: Gauge,
     row: Encoded,
-    values: Sequence[Float[Tensor, "token direction"]],
+    values: Sequence[Tensor],
     messages: set[int],
 ) -> dict[Place, TurnText]:
-    """The texts of some of a row's turns, from the projections of the row's texts."""
+    """The texts of some of a row's turns, from the [token, direction] of the row's texts."""
     found = {}
     for text, own in zip(row.texts, values, strict=True):
         for turn in text.turns:

@@ -185,13 +185,18 @@ def _sound_windows(job: LogJob, total: int, progress: Progress) -> tuple[dict[in
     there = [int(path.stem) for path in parts.written(job.folder)]
     counted = {number: _count_rejects(job, number, total) for number in there}
     done = {number: bad for number, bad in counted.items() if bad is not None}
-    for number in _without_texts(job, done):
-        del done[number]
-    for number in set(there) - done.keys():
-        parts.part(job.folder, number).unlink()
+    _delete(job, set(there) - done.keys())
+    lacking = _without_texts(job, done)
+    _delete(job, lacking)
+    done = {number: bad for number, bad in done.items() if number not in lacking}
     if again := max(there, default=-1) + 1 - len(done):
         progress.say(f"missing or damaged parts of {job.folder} are read again ({again})")
     return done, _highest(job, done)
+
+
+def _delete(job: LogJob, windows: Iterable[int]) -> None:
+    for number in windows:
+        parts.part(job.folder, number).unlink()
 
 
 def _count_rejects(job: LogJob, number: int, total: int) -> int | None:

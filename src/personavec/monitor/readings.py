@@ -160,8 +160,8 @@ def read_encoded(
 
 def project_encoded(
     engine: Engine, rows: Sequence[Encoded], gauge: Gauge, *, batch_tokens: int | None = None
-) -> list[list[Float[Tensor, "token direction"]]]:
-    """Every token's projections, for each row and its texts.
+) -> list[list[Tensor]]:
+    """Every token's projections, for each row and its texts: each [token, direction].
 
     Raises ActivationError on NaN or infinite activations.
     """
@@ -173,11 +173,11 @@ def project_encoded(
 def read_projected(
     gauge: Gauge,
     row: Encoded,
-    values: Sequence[Float[Tensor, "token direction"]],
+    values: Sequence[Tensor],
     *,
     tokens: bool = False,
 ) -> list[TurnReading]:
-    """A row's readings, by turn and then by trait, from the projections of its texts."""
+    """A row's readings, by turn and then by trait, from its texts' [token, direction]."""
     return [
         reading
         for text, own in zip(row.texts, values, strict=True)
