@@ -46,8 +46,12 @@ class Estimate:
         """The record of an interval; without one, of nothing measured."""
         if interval is None:
             return cls()
-        ends = (interval.value, interval.low, interval.high)
-        return cls(*(end if math.isfinite(end) else None for end in ends))
+        return cls(*(finite(end) for end in (interval.value, interval.low, interval.high)))
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity."""
+    return value if math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:

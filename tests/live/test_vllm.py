@@ -388,11 +388,10 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     """The same from vLLM, steered and unsteered requests in one batch."""
     from safetensors.torch import save
 
-    from personavec.model.engine.vllm import Table, note_of
-    from personavec.model.engine.vllm_worker import NOTE
+    from personavec.model.engine.vllm_note import NOTE, SteeringTable, note_of
 
     chat_format = engine.loaded.chat
-    table = Table(vector.n_layers, vector.hidden_size)
+    table = SteeringTable(vector.n_layers, vector.hidden_size)
     ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
     prompts = [chat_format.prompt_ids(chat(question)) for question in QUESTIONS]
     notes = {

@@ -16,7 +16,6 @@ from personavec.cli import (
     compare_mitigations,
     elicit,
     finetune,
-    shift,
     steer,
 )
 from personavec.cli.command import Command
@@ -32,7 +31,6 @@ app = typer.Typer(
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 

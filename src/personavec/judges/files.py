@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from personavec.data import (
     UNFINISHED_THOUGHT,
     ColumnMap,
     DataReading,
     DataRow,
+    RawColumns,
     RawRow,
     ReadingCounts,
     Reject,
@@ -22,10 +23,10 @@ from personavec.data import (
     read_rows,
 )
 from personavec.errors import DataError, UsageError
+from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score, last_answer
 from personavec.judges.control_notes import count_control, readers, spec_notes
 from personavec.judges.results import ScoreResults
-from personavec.judges.rubric import judge_notes
 from personavec.plain import plain
 from personavec.progress import Progress
 from personavec.runs import (
@@ -39,8 +40,8 @@ from personavec.runs import (
 )
 from personavec.traits import TraitSpec
 
-#: A row of the file as an object; once judged, with the columns of its scores.
-Record = dict[str, Any]
+#: A row of the file, once it is judged with the columns of its scores.
+Record: TypeAlias = RawColumns
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
 _FAILED = "failed: "

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from personavec.errors import DataError, SpecError
+from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score
 from personavec.judges.config import Half
 from personavec.judges.control_notes import readers, spec_notes
@@ -26,7 +27,6 @@ from personavec.judges.results import (
     UnreportedCalibration,
     estimate_or_reason,
 )
-from personavec.judges.rubric import judge_notes
 from personavec.progress import Progress
 from personavec.stats import auc_interval, clustered_bootstrap, mean
 from personavec.traits import Check, TraitSpec

@@ -385,5 +385,5 @@ def test_an_input_that_is_refused_takes_no_field_from_the_others(
     server.reply = lambda body, times: trouble if asked(body) == "0" else PLAIN
     replies = ask(endpoint, [request(str(i), seed=0, temperature=1) for i in range(3)])
     assert replies[0] == Reply(None, "400: Bad prompt: 'what seed, what temperature?'", 400)
-    assert endpoint.terms.left_out == set()
+    assert endpoint.adaptations.left_out == set()
     assert all("seed" in body for body in server.seen if asked(body) != "0")

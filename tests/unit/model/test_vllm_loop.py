@@ -25,7 +25,7 @@ from personavec.model.engine import (
     VllmLoop,
     vllm_loop,
 )
-from personavec.model.engine.vllm import _Answer
+from personavec.model.engine.vllm_answer import VllmAnswer
 from personavec.model.engine.vllm_loop import logprobs
 from personavec.serve.worker import Worker
 
@@ -62,11 +62,11 @@ class Scripted(VllmEngine):
     def abort(self, names: list[str]) -> None:
         self.aborted += names
 
-    def read(self, names: list[str], *, keep: bool = False) -> dict[str, _Answer]:
+    def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
         if not keep:
             self.taken += names
         return {
-            name: _Answer(projections=self.values.get(name), sound=name not in self.unsound)
+            name: VllmAnswer(projections=self.values.get(name), sound=name not in self.unsound)
             for name in names
         }
 

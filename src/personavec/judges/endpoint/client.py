@@ -29,7 +29,7 @@ from personavec.judges.endpoint.failures import (
     shortened,
     status_in,
 )
-from personavec.judges.endpoint.reply import Reply, is_completion
+from personavec.judges.endpoint.reply import Completion, Reply, is_completion
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, AsyncOpenAI
@@ -75,7 +75,7 @@ class Client:
 
     async def ask(self, request: Request, about: Hashable) -> Reply:
         """The reply, also to disk. Raises EndpointError for a cause that all requests share."""
-        left_out = set(self.endpoint.terms.left_out)
+        left_out = set(self.endpoint.adaptations.left_out)
         attempt = 0
         while True:
             await asyncio.sleep(self._delay())
@@ -92,7 +92,7 @@ class Client:
                 attempt += 1
             else:
                 self.works = True
-                self.endpoint.terms.left_out |= left_out
+                self.endpoint.adaptations.left_out |= left_out
                 return Reply(remember(self.endpoint, request, completion, left_out))
 
     def _delay(self) -> float:
@@ -130,13 +130,13 @@ class Client:
             raise EndpointError(cause.message)
         return True
 
-    async def _try(self, request: Request, left_out: set[str]) -> dict[str, Any]:
+    async def _try(self, request: Request, left_out: set[str]) -> Completion:
         """One call. Raises FailedTry; adds the fields that are rejected to `left_out`."""
         body = {"model": self.endpoint.model, **request}
         for name in left_out:
             body.pop(name, None)
         if "max_tokens" in body:
-            body[self.endpoint.terms.limit_name] = body.pop("max_tokens")
+            body[self.endpoint.adaptations.limit_name] = body.pop("max_tokens")
         found = await self._post(body, left_out)
         if isinstance(found, str):  # JSON that is not declared as such.
             found = _json_or_text(found)
@@ -197,7 +197,7 @@ class Client:
         error = ErrorReply(status, body, self.endpoint.without_key(message_of(body)))
         if status in (400, 422):
             if "max_tokens" in request and error.wants_newer_limit():
-                self.endpoint.terms.limit_name = "max_completion_tokens"
+                self.endpoint.adaptations.limit_name = "max_completion_tokens"
                 return FailedTry(error.said, status, adapted=True)
             if (name := error.rejected_field(request, works=self.works)) is not None:
                 left_out.add(name)

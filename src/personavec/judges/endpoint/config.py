@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from personavec.errors import UsageError
@@ -16,8 +16,8 @@ from personavec.runs import cache_folder
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 
-#: A request: the body of a chat completion, without `model`.
-Request = Mapping[str, Any]
+#: The body of a request for a chat completion, without `model`.
+Request: TypeAlias = Mapping[str, Any]
 
 #: Fields that a request can do without.
 OPTIONAL_FIELDS = ("seed", "temperature")
@@ -50,7 +50,7 @@ class Endpoint:
     """Further tries of a request after a failure that may be transient."""
     cache: Path | None = None
     """Folder that keeps the answers; default: `answers` in the user's cache folder."""
-    terms: Adaptations = field(default_factory=Adaptations, compare=False, repr=False)
+    adaptations: Adaptations = field(default_factory=Adaptations, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         url = self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
@@ -86,9 +86,9 @@ class Endpoint:
 
     def notes(self) -> list[str]:
         """Notes on its answers, for results."""
-        if not self.terms.left_out:
+        if not self.adaptations.left_out:
             return []
-        fields = " and ".join(sorted(self.terms.left_out))
+        fields = " and ".join(sorted(self.adaptations.left_out))
         return [f"{self._shown_url()} refuses {fields}: {self.model} was asked without."]
 
     def answers_folder(self) -> Path:
