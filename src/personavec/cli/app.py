@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),
     "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
     "finetune": (None, "Finetune with preventative steering or another mitigation."),
-    "shift": (None, "What a finetune did to a model's traits."),
+    "shift": ("shift:command", "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
     "serve": ("serve:command", "An OpenAI-compatible server that reads and steers traits."),
     "export": ("export:command", "Write a vector as another program's file."),

@@ -17,7 +17,6 @@ from personavec.cli import (
     elicit,
     finetune,
     monitor,
-    shift,
     steer,
 )
 from personavec.cli.command import Command
@@ -34,7 +33,6 @@ app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
