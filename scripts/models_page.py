@@ -57,7 +57,7 @@ no two batches agree to the last token there; capture and scores agree to a tent
 | capture, padded left or right | captured means equal those of the plain loop |
 | layers | they are the `hidden_states` of transformers, except the last, which it returns normed |
 | coefficient 0 | steering with it changes no logit |
-| steered decoding | greedy decoding of a mixed batch with a cache, some rows steered, chooses the same tokens as full forwards over the growing text |
+| steered decoding | cached greedy decoding, some rows steered, equals full forwards |
 | capture while generating | the means equal those of the finished text |
 | scores | the judge's log-probabilities equal those of a full forward |
 
