@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),
     "elicit": (None, "Write finetuning sets that show a trait, for defensive research."),
-    "finetune": (None, "Finetune with preventative steering or another mitigation."),
+    "finetune": ("finetune:command", "Finetune with preventative steering or another mitigation."),
     "shift": ("shift:command", "What a finetune did to a model's traits."),
     "compare-mitigations": (None, "Train and evaluate mitigations on the same rows."),
     "serve": ("serve:command", "An OpenAI-compatible server that reads and steers traits."),

@@ -15,7 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    finetune,
     steer,
 )
 from personavec.cli.command import Command
@@ -31,7 +30,6 @@ app = typer.Typer(
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 
