@@ -15,8 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    finetune,
-    monitor,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -29,9 +27,7 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("calibrate", cls=Command)(calibrate.command)
-app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 

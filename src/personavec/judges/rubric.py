@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from personavec.errors import SpecError
-from personavec.judges.base import Answer, Score, without_thoughts
+from personavec.judges.base import Answer, Score, score_without_thoughts
 from personavec.judges.numbers import Grade
 from personavec.traits import TraitSpec
 
@@ -75,7 +75,7 @@ def score_by_rubrics(
 ) -> list[Score]:
     """Score answers by both rubrics; empty answers and thoughts are not judged."""
     rubric = trait_rubric(spec)
-    return without_thoughts(answers, lambda given: _score_answers(rubric, given, grade))
+    return score_without_thoughts(answers, lambda given: _score_answers(rubric, given, grade))
 
 
 def _score_answers(rubric: str, answers: Sequence[Answer], grade: GradePrompts) -> list[Score]:
