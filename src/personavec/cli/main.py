@@ -15,7 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    monitor,
     steer,
 )
 from personavec.cli.command import Command
@@ -30,7 +29,6 @@ app = typer.Typer(
 )
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
-app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
