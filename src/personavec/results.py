@@ -76,12 +76,12 @@ def write(path: Path, result: DataclassInstance) -> None:
     atomic_write(path, json.dumps(dump(result), ensure_ascii=False, indent=1) + "\n")
 
 
-def read(kind: type[R], path: Path) -> R:
+def read(kind: type[R], path: Path, remedy: str = "write it again with the same command") -> R:
     """The results in a file that `write` wrote.
 
-    Raises DataError for a missing or damaged file, and for another format than `kind` has.
+    Raises DataError, with the remedy, for a missing or damaged file, and for another format than
+    `kind` has.
     """
-    remedy = "write it again with the same command"
     found = read_json(path, remedy)
     expected = next(f.default for f in dataclasses.fields(cast("Any", kind)) if f.name == "format")
     number = found.get("format") if isinstance(found, dict) else None
