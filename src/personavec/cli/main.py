@@ -14,8 +14,6 @@ from personavec import terminal
 from personavec.cli import (
     calibrate,
     compare_mitigations,
-    monitor,
-    steer,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -27,9 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
-app.command("monitor", cls=Command)(monitor.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 
