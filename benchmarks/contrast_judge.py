@@ -22,7 +22,7 @@ from machine import Work, described, measured, reading
 from torch import Tensor
 
 import personavec as pv
-from personavec.judges import Answer, ContrastJudge, Score, known_answers as checking
+from personavec.judges import Answer, ContrastJudge, Score, known_answers
 from personavec.judges.coherence import coherence
 from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs
 from personavec.model import Turns, chat, padded
@@ -33,7 +33,7 @@ BATCH, OTHER_BATCH = 16, 7
 
 def workload(spec: TraitSpec, questions: int) -> list[Answer]:
     specs = [pv.load_trait(name)[0] for name in bundled_traits()]
-    texts = [answer.response for s in specs for answer in checking.answers(s, "tune")]
+    texts = [answer.response for s in specs for answer in known_answers.answers(s, "tune")]
     systems = [
         (k, text) for k, pair in enumerate(spec.instruction) for text in (pair.pos, pair.neg)
     ]

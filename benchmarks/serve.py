@@ -28,7 +28,7 @@ from machine import described, generating, measured
 
 import personavec as pv
 from personavec.model import chat, padded
-from personavec.serve import Settings
+from personavec.serve import ServeConfig
 from personavec.serve.server import serving
 from personavec.vectors import bundled_vectors
 
@@ -100,7 +100,7 @@ def main() -> None:
         run()
         seconds.setdefault(name, []).append(time.perf_counter() - start)
 
-    settings = Settings(name="smollm2", max_rows=CLIENTS)
+    settings = ServeConfig(name="smollm2", rows=CLIENTS)
     with serving(loaded, {}, settings) as (bare, _):
         plain(loaded, prompts)  # warm up
         ask_all(bare, bodies(questions))

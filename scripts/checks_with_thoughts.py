@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from results_tables import pm, table
 
 from personavec import LoadedModel, load_model, load_trait
-from personavec.judges import ContrastJudge, known_answers as checking
+from personavec.judges import ContrastJudge, known_answers
 from personavec.runs import atomic_write
 from personavec.traits import Check, TraitSpec, bundled_traits
 
@@ -56,10 +57,10 @@ def study(loaded: LoadedModel, spec: TraitSpec) -> dict[str, Any]:
             )
             for check, thought in zip(spec.checks, own, strict=True)
         )
-        told = checking.run(ContrastJudge(loaded), spec.model_copy(update={"checks": checks}))
+        told = known_answers.run(ContrastJudge(loaded), spec.model_copy(update={"checks": checks}))
         found[arm] = {
-            half: {"auc": summary["auc"], "n": summary["n"], "thoughts": summary["thoughts"]}
-            for half, summary in told["halves"].items()
+            half: {"auc": asdict(summary.auc), "n": summary.n, "thoughts": summary.thoughts}
+            for half, summary in told.halves.items()
         }
     lengths = [len(loaded.chat.response_ids(thought)) for thought in own]
     return {"arms": found, "thought_tokens": [min(lengths), max(lengths)]}
@@ -70,7 +71,7 @@ def moved(record: dict[str, Any]) -> float:
     arms = record["arms"]
     return max(
         abs(arms["thought"][half]["auc"]["value"] - arms["as it is"][half]["auc"]["value"])
-        for half in checking.HALVES
+        for half in known_answers.HALVES
     )
 
 
@@ -83,7 +84,7 @@ def printed(results: dict[str, Any]) -> str:
             "{thoughts} of {n}".format_map(record["arms"]["thought"][half]),
         ]
         for name, record in results.items()
-        for half in checking.HALVES
+        for half in known_answers.HALVES
     ]
     return table(["trait", "half", *ARMS, "thoughts left out"], rows)
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 import personavec as pv
-from personavec.evaluate import pipeline as evaluate, shift
+from personavec.evaluate import EvaluateConfig, Subject, run as evaluate, shift
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.judges import ContrastJudge, files as judging
+from personavec.judges import ContrastJudge, score_file
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
@@ -110,9 +110,9 @@ def _extract(given: Inputs, out: Path) -> None:
 
 
 def _evaluate(given: Inputs, out: Path) -> None:
-    config = evaluate.EvaluateConfig(samples=8, max_tokens=12, batch_tokens=1000, seed=SEED)
-    subject = evaluate.Subject(given.loaded)
-    evaluate.run(subject, [given.spec], out, config, progress=QUIET)
+    config = EvaluateConfig(samples=8, max_tokens=12, batch_tokens=1000, seed=SEED)
+    subject = Subject(given.loaded)
+    evaluate(subject, [given.spec], out, config, progress=QUIET)
 
 
 def _calibrate(given: Inputs, out: Path) -> None:
@@ -210,7 +210,7 @@ def _compare(given: Inputs, out: Path) -> None:
 
 
 def _score(given: Inputs, out: Path) -> None:
-    judging.score_file(
+    score_file(
         lambda: ContrastJudge(given.loaded),
         given.spec,
         given.folder / "answers.jsonl",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
@@ -89,6 +89,18 @@ Numbers = Annotated[
 Integers = Annotated[
     tuple[int, ...], parsed(_numbers(int), "N,…", many=True, allow_leading_hyphen=True)
 ]
+
+
+def _layer(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{text}: give a number, or 'all'") from None
+
+
+LayerOrAll = Annotated[int | Literal["all"] | None, parsed(_layer, "LAYER|all", show_choices=False)]
 Names = Annotated[tuple[str, ...], parsed(_names, "NAME,…", many=True)]
 KeyValues = Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE")]
 Count = Annotated[int, between(1)]

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personavec import LoadedModel, PersonaVector, load_vector, wrap_model
-from personavec.serve import Settings, server as run
+from personavec.serve import ServeConfig, server as run
 from personavec.serve.browser import page_files
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -62,7 +62,7 @@ def serving(
     reports: dict[str, Path] | None = None,
     **settings: Any,
 ) -> Iterator[str]:
-    given = Settings(name="tiny", **settings)
+    given = ServeConfig(name="tiny", **settings)
     with run.serving(loaded, vectors, given, reports=reports, shutdown_seconds=5) as (url, _):
         yield url
 

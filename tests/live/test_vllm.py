@@ -51,7 +51,7 @@ from personavec.model.thinking import ThinkingFormat
 from personavec.monitor import gauge, pipeline as monitor
 from personavec.progress import Progress
 from personavec.rollouts import Task, collect, load_activations
-from personavec.serve import Settings, parse_guard, server as run
+from personavec.serve import ServeConfig, server as run
 from personavec.vectors import export, mean_difference, random_directions
 
 # Warnings of vLLM and its hundred packages are theirs to mend.
@@ -388,11 +388,10 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     """The same from vLLM, steered and unsteered requests in one batch."""
     from safetensors.torch import save
 
-    from personavec.model.engine.vllm import Table, note_of
-    from personavec.model.engine.vllm_worker import NOTE
+    from personavec.model.engine.vllm_note import NOTE, SteeringTable, note_of
 
     chat_format = engine.loaded.chat
-    table = Table(vector.n_layers, vector.hidden_size)
+    table = SteeringTable(vector.n_layers, vector.hidden_size)
     ways = {"plain": (), "steered": vector_steering(vector, coefficient, positions="all")}
     prompts = [chat_format.prompt_ids(chat(question)) for question in QUESTIONS]
     notes = {
@@ -511,7 +510,7 @@ class Running:
 def serving(
     loaded: LoadedModel, engine: Any, vectors: dict[str, PersonaVector], **settings: Any
 ) -> Iterator[Running]:
-    given = Settings(name="served", **settings)
+    given = ServeConfig(name="served", **settings)
     with run.serving(loaded, vectors, given, engine=engine) as (url, server):
         running = Running(server, url)
         with running.client:
@@ -611,10 +610,10 @@ def test_guards_act_as_in_the_transformers_server(
     mean, spread = gauged.prompt_last[0].tolist()
     forecasts = sorted((float(value[-1, 0]) - mean) / spread for value in values)
     line = (forecasts[2] + forecasts[3]) / 2
-    guard = parse_guard(f"humorous>{line:.4f}sigma: {does}", vectors)
+    guard = f"humorous>{line:.4f}sigma: {does}"
     with (
-        serving(exact, engine, vectors, guards=(guard,)) as ours,
-        serving(exact, None, vectors, guards=(guard,)) as theirs,
+        serving(exact, engine, vectors, guard=(guard,)) as ours,
+        serving(exact, None, vectors, guard=(guard,)) as theirs,
     ):
         acted = 0
         for question in QUESTIONS:

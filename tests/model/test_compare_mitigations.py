@@ -55,6 +55,6 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
         tmp_path / "shift",
         ShiftConfig(questions=3, max_tokens=4),
         progress=Progress(quiet=True),
-    )["traits"]["evil"]
-    assert moved["shift"] == pytest.approx(arms["none"]["shift"]["value"], abs=0.05)
+    ).traits["evil"]
+    assert moved.shift == pytest.approx(arms["none"]["shift"]["value"], abs=0.05)
     assert json.loads((tmp_path / "shift" / "results.json").read_text())["tuned"]

@@ -11,7 +11,7 @@ from personavec import load_model, load_trait, load_vector
 from personavec.judges import Answer, ContrastJudge
 from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
-from personavec.serve import Settings
+from personavec.serve import ServeConfig
 from personavec.serve.server import serving
 from personavec.traits import neutral_prompts
 
@@ -54,7 +54,7 @@ def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None
     next without steering is what the model says to that text."""
     loaded = load_model("smollm2")
     talks: Talks = {}
-    settings = Settings(name="smollm2", max_rows=2 * CONVERSATIONS)
+    settings = ServeConfig(name="smollm2", rows=2 * CONVERSATIONS)
     with serving(loaded, {"humorous": load_vector("humorous")}, settings) as (url, _):
         threads = [
             threading.Thread(target=converse, args=(url, number, coefficient, talks))

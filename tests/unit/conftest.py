@@ -252,9 +252,9 @@ def completion(text: str, lists: Sequence[Mapping[str, float]] | None = None) ->
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     """A scripted endpoint; between tries next to no time passes, and no key is set."""
-    from personavec.judges import endpoint
+    from personavec.judges.endpoint import client
 
-    monkeypatch.setattr(endpoint, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with ScriptedServer() as started:

@@ -27,11 +27,17 @@ from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.author import Sizes, pipeline as author
 from personavec.data import parts
 from personavec.errors import PersonavecError
-from personavec.evaluate import pipeline as evaluate, shift, steer as steering_study
+from personavec.evaluate import (
+    EvaluateConfig,
+    Subject,
+    run as evaluate,
+    shift,
+    steer as steering_study,
+)
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
-from personavec.judges import ContrastJudge, Endpoint, files as judging
+from personavec.judges import ContrastJudge, Endpoint, score_file
 from personavec.model.engine import Sampling
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
@@ -131,8 +137,8 @@ def _extract(given: Given, out: Path) -> None:
 
 
 def _evaluate(given: Given, out: Path) -> None:
-    config = evaluate.EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
-    evaluate.run(evaluate.Subject(given.loaded), [given.spec], out, config, progress=QUIET)
+    config = EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
+    evaluate(Subject(given.loaded), [given.spec], out, config, progress=QUIET)
 
 
 def _calibrate(given: Given, out: Path) -> None:
@@ -216,7 +222,7 @@ def _score(given: Given, out: Path) -> None:
     judge = ContrastJudge(given.loaded)
     answers = given.folder / "answers.jsonl"
     out.mkdir(exist_ok=True)
-    judging.score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
+    score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
 
 
 def _steer(given: Given, out: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     from personavec.vectors import PersonaVector
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder within this context."""
+    with tempfile.TemporaryDirectory(prefix="personavec-") as folder:
+        yield Path(folder)
+
+
 @options()
 @dataclass(frozen=True)
 class TraitOptions:
@@ -49,11 +58,9 @@ class TraitOptions:
 
 @options(MODEL)
 @dataclass(frozen=True)
-class ModelOptions:
-    """The model."""
+class ModelLoading:
+    """How a model is loaded."""
 
-    model: Annotated[str, MAIN] = "smollm2"
-    """smollm2, a Hugging Face id, a folder or a .gguf file."""
     dtype: str | None = None
     """float32, bfloat16 or float16; default: automatic."""
     device: str | None = None
@@ -63,11 +70,22 @@ class ModelOptions:
     template_arg: KeyValues = ()
     """For the chat template, e.g. enable_thinking=false; repeatable."""
 
+    def load(self, name: str) -> LoadedModel:
+        """The model of this name. Raises UsageError, ModelError."""
+        return shared.load_model(name, self.dtype, self.device, self.model_arg, self.template_arg)
+
+
+@options(MODEL)
+@dataclass(frozen=True)
+class ModelOptions(ModelLoading):
+    """The model."""
+
+    model: Annotated[str, MAIN] = "smollm2"
+    """smollm2, a Hugging Face id, a folder or a .gguf file."""
+
     def load(self, name: str | None = None) -> LoadedModel:
         """The model, or another one in the same way. Raises UsageError, ModelError."""
-        return shared.load_model(
-            name or self.model, self.dtype, self.device, self.model_arg, self.template_arg
-        )
+        return super().load(name or self.model)
 
 
 @options()
@@ -214,6 +232,10 @@ class OutputOptions(PrintOptions):
         """Where to write. Raises StorageError."""
         check_writable("--out", self.out or default, is_file=False)
         return self.out or default
+
+    def folder_or_temporary(self) -> AbstractContextManager[Path]:
+        """Where to write; without --out a folder that goes afterwards. Raises StorageError."""
+        return nullcontext(self.folder(self.out)) if self.out else temporary_folder()
 
     def file(self, default: Path) -> Path:
         """The file to write. Raises StorageError, UsageError."""

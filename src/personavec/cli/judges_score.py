@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from personavec.cli import options as shared
 from personavec.cli.groups import JudgeOptions, ModelOptions, OutputOptions, TraitOptions
 from personavec.cli.options import console, print_json
 from personavec.errors import DataError
-from personavec.options import options
+from personavec.judges.config import ScoreConfig
 from personavec.wording import plural
 
-
-@options()
-@dataclass(frozen=True)
-class ScoreConfig:
-    """Where a file holds what."""
-
-    question_column: str = "question"
-    """Column of the question."""
-    answer_column: str = "answer"
-    """Column of the answer."""
+if TYPE_CHECKING:
+    from personavec.judges import ScoreResults
 
 
 def command(
@@ -39,15 +31,16 @@ def command(
 
     Example: `personavec judges score answers.csv --trait sycophantic --out scored.jsonl`
 
-    The judging model is --judge-model, else --model. Rows that cannot be scored are kept with a
-    `state` that says why; those whose call failed are asked for again by the next run. A file that
-    was mended keeps the scores of the rows that are the same.
+    The judging model is --judge-model, else --model. Rows that cannot be scored keep their place,
+    and their `state` gives the reason. Run the command again to repeat calls that failed, or to
+    score rows that were changed; the other rows keep their scores.
 
     Parameters
     ----------
     file
         CSV, JSONL, JSON or Parquet rows.
     """
+    from personavec import results
     from personavec.judges import file_answers, score_file
 
     spec, _ = trait.load()
@@ -67,34 +60,34 @@ def command(
         answer_column=config.answer_column,
     )
     if output.as_json:
-        print_json(found)
+        print_json(results.dump(found))
     else:
-        _print(found, spec.name)
+        _print(found)
     _check_scored(found)
 
 
-def _print(found: dict[str, Any], trait: str) -> None:
-    # The states below tell of rows that could not be read.
-    shared.print_reading({k: told | {"rejected": {}} for k, told in found["data"].items()})
+def _print(found: ScoreResults) -> None:
+    # The states below name the rows that could not be read.
+    shared.print_reading({k: {**asdict(r), "rejected": {}} for k, r in found.data.items()})
     console.print(
-        f"{found['scored']} of {plural(found['rows'], 'row')} scored for {trait}, "
-        f"{found['share_above_50']:.0%} above 50; written to {found['out']}"
-        if found["scored"]
-        else f"written to {found['out']}",
+        f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
+        f"{found.share_above_50:.0%} above 50; written to {found.out}"
+        if found.share_above_50 is not None
+        else f"written to {found.out}",
         highlight=False,
     )
-    for note in found["notes"]:
+    for note in found.notes:
         shared.log(f"note: {note}")
-    if found["kept"]:
-        console.print(f"  {plural(found['kept'], 'row')} with the scores of an earlier run")
-    for state, n in found["states"].items():
+    if found.kept:
+        console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
+    for state, n in found.states.items():
         if state != "scored":
             console.print(f"  {plural(n, 'row')}: {state}", markup=False)
 
 
-def _check_scored(found: dict[str, Any]) -> None:
-    """Raise DataError where no row was scored."""
-    if not found["scored"]:
-        state, n = max(found["states"].items(), key=lambda item: item[1])
-        rows = plural(found["rows"], "row")
+def _check_scored(found: ScoreResults) -> None:
+    """Raise DataError if no row was scored."""
+    if not found.scored:
+        state, n = max(found.states.items(), key=lambda item: item[1])
+        rows = plural(found.rows, "row")
         raise DataError(f"none of {rows} could be scored; {n} of them: {state}")

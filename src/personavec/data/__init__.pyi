@@ -19,8 +19,7 @@ from .files.source import (
     read_rows as read_rows,
     source_name as source_name,
 )
-from .message_lists import THOUGHT as THOUGHT
-from .messages import Message as Message, Role as Role, role_of as role_of
+from .messages import THOUGHT as THOUGHT, Message as Message, Role as Role, role_of as role_of
 from .parts import group_values as group_values, matrix as matrix
 from .questions import read_questions as read_questions
 from .raw import RawColumns as RawColumns, RawRow as RawRow

@@ -1,6 +1,6 @@
 """Rows as conversations: finds the messages in one row's columns.
 
-What cannot be used comes back as a reason, never as an exception.
+A row that cannot be used becomes a `Reject` with its reason, never an exception.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any, Literal
 
 from personavec.data.fields import Fields, Unusable, escaped, given, left_out, medium
-from personavec.data.message_lists import MASKED, training_mark
+from personavec.data.message_lists.training_marks import MASKED, training_mark
 from personavec.data.messages import Message, role_of
-from personavec.data.raw import RawRow
-from personavec.data.readers import UNDESIRED, Found, readers_for, same, texts_of, why_none
+from personavec.data.raw import RawColumns, RawRow
+from personavec.data.readers.found import UNDESIRED, Found, same, texts_of
+from personavec.data.readers.reasons import why_none
+from personavec.data.readers.table import readers_for
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode, unicode_text
 
@@ -23,7 +25,7 @@ Kind = Literal["row", "pair"]
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """Which columns hold what, where they are not called as usual."""
+    """The columns that hold the parts of a conversation, for names that no reader knows."""
 
     messages: str | None = None
     prompt: str | None = None
@@ -35,7 +37,7 @@ class ColumnMap:
 
     @classmethod
     def parse(cls, text: str | None) -> ColumnMap:
-        """From `prompt=question,response=answer`. Raises UsageError."""
+        """The map in a text such as `prompt=question,response=answer`. Raises UsageError."""
         names = [field.name for field in fields_of(cls)]
         pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
         if any(key.strip() not in names or not value.strip() for key, _, value in pairs):
@@ -49,7 +51,7 @@ class ColumnMap:
         return cls(**{key.strip(): value.strip() for key, _, value in pairs})
 
     def named(self) -> dict[str, str]:
-        """The columns that are named, by what they hold."""
+        """The named columns by what they hold."""
         found = {field.name: getattr(self, field.name) for field in fields_of(self)}
         return {key: name for key, name in found.items() if name is not None}
 
@@ -58,8 +60,8 @@ class ColumnMap:
 class DataRow:
     """A row's conversation: its messages up to and including the last assistant turn.
 
-    In a preference pair `messages` ends with the chosen response, and `rejected` is the same
-    prompt with the other one.
+    For a preference pair `messages` ends with the chosen response, and `rejected` is the same
+    prompt with the rejected one.
     """
 
     index: int
@@ -67,16 +69,16 @@ class DataRow:
     messages: tuple[Message, ...]
     rejected: tuple[Message, ...] | None = None
     reader: str = ""
-    """Which reader found the conversation, by the name that docs/data.md lists it under."""
+    """The reader that found the conversation, by its name in docs/data.md."""
     ignored: tuple[str, ...] = ()
-    """Columns that were left out, and may matter."""
+    """Columns that were left out and may matter."""
     notes: tuple[str, ...] = ()
     """What was done to the row beyond reading it, such as "a thought was left out".
 
-    A note is the same text in every row that it concerns, so that notes can be counted.
+    A note has the same text in every row, so that notes can be counted.
     """
     sides: tuple[str, str] | None = None
-    """Of a pair: the columns that hold the better response and the other one, where two do."""
+    """The columns of a pair's chosen and rejected response, if it has one for each."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ _NO_MARK = "its training marks leave out every response"
 def parse_row(
     raw: RawRow, columns: ColumnMap | None = None, kind: Kind | None = None
 ) -> DataRow | Reject:
-    """The conversation in one row's columns, or why there is none.
+    """The conversation in one row's columns, or the reason why there is none.
 
-    The readers of `readers.READERS` are tried in their order; `columns` names what they cannot
-    find. Messages after the last response to score are left out. `kind`, where given, is what
-    every row of the dataset must be.
+    The readers of `readers/table.py` are tried in their order; `columns` names what they cannot
+    find. Messages after the last scored response are left out. `kind` rejects rows of the other
+    kind.
     """
     columns = columns or ColumnMap()
     own_id = row_id(raw, columns)
@@ -108,79 +110,82 @@ def parse_row(
         if raw.error is not None:
             raise Unusable(raw.error)
         row = _row(raw, own_id, columns)
-        if kind is not None and kind != ("pair" if row.rejected else "row"):
-            raise Unusable(
-                "a row without 'chosen' and 'rejected' among preference pairs"
-                if kind == "pair"
-                else "a preference pair among rows with one response"
-            )
+        if kind is not None:
+            _check_kind(row, kind)
+        return row
     except Unusable as error:
         return Reject(raw.index, own_id, unicode_text(str(error)))
     except RecursionError:
         return Reject(raw.index, own_id, "its values are nested too deeply")
-    return row
+
+
+def _check_kind(row: DataRow, kind: Kind) -> None:
+    if kind == "pair" and not row.rejected:
+        raise Unusable("a row without 'chosen' and 'rejected' among preference pairs")
+    if kind == "row" and row.rejected:
+        raise Unusable("a preference pair among rows with one response")
 
 
 def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int = 1000) -> Kind:
-    """Whether a dataset holds preference pairs: what its first usable row is.
+    """The kind of a dataset's first usable row: a preference pair, or a row with one response.
 
-    Raises DataError, with the first row's reason, when none of the first `peek` is usable, and
-    UsageError when none of them has a column that `columns` names.
+    Raises DataError with the first row's reason if none of the first `peek` rows is usable, and
+    UsageError if none of them has a column that `columns` names.
     """
     columns = columns or ColumnMap()
     first: Reject | None = None
     found: Kind | None = None
-    names = _Names(columns)
+    missing = _MissingColumns(columns)
     for raw in islice(rows, peek):
-        names.see(raw)
+        missing.see(raw)
         if found is None:
             parsed = parse_row(raw, columns)
             if isinstance(parsed, DataRow):
                 found = "pair" if parsed.rejected else "row"
             else:
                 first = first or parsed
-        if found is not None and not names.missing:
+        if found is not None and not missing.names:
             return found
-    names.check()
+    missing.check()
     reason = f"row {first.id}: {first.reason}" if first else "it holds no rows"
     raise DataError(f"none of the first {peek} rows can be used; {reason}")
 
 
 def check_columns(rows: Iterator[RawRow], columns: ColumnMap, peek: int = 1000) -> None:
-    """Refuse a mapping of which a column is in none of the first rows, with a UsageError.
+    """Raise UsageError if none of the first rows has a column that `columns` names.
 
-    `kind_of` does so too; this is for verbs that need no kind.
+    `kind_of` checks this too.
     """
-    names = _Names(columns)
-    for raw in islice(rows, peek if names.missing else 0):
-        names.see(raw)
-        if not names.missing:
+    missing = _MissingColumns(columns)
+    for raw in islice(rows, peek if missing.names else 0):
+        missing.see(raw)
+        if not missing.names:
             return
-    names.check()
+    missing.check()
 
 
-class _Names:
-    """The columns that a mapping names, and have not been seen yet."""
+class _MissingColumns:
+    """The columns that a mapping names and no row has shown yet."""
 
     def __init__(self, columns: ColumnMap):
-        self.missing = columns.named()
+        self.names = columns.named()
         self._seen: dict[str, None] = {}
 
     def see(self, raw: RawRow) -> None:
-        if self.missing:
+        if self.names:
             self._seen |= dict.fromkeys(map(escaped, raw.columns))
-            self.missing = {k: name for k, name in self.missing.items() if name not in raw.columns}
+            self.names = {k: name for k, name in self.names.items() if name not in raw.columns}
 
     def check(self) -> None:
-        for key, name in self.missing.items():
+        for key, name in self.names.items():
             raise UsageError(
                 f"--columns {key}={name}: none of the first rows has a column {name!r}; "
                 f"they have {', '.join(self._seen) or 'none'}"
             )
 
 
-def swapped(raw: RawRow, columns: ColumnMap | None = None) -> dict[str, Any] | None:
-    """A preference pair's columns with its two responses exchanged; None where that cannot be."""
+def swapped(raw: RawRow, columns: ColumnMap | None = None) -> RawColumns | None:
+    """A preference pair's columns with its responses exchanged; None if they cannot be."""
     row = parse_row(raw, columns, "pair")
     if isinstance(row, Reject):
         return None
@@ -196,7 +201,7 @@ def swapped(raw: RawRow, columns: ColumnMap | None = None) -> dict[str, Any] | N
 
 
 def row_id(raw: RawRow, columns: ColumnMap) -> str:
-    """What a row is called: its `id`, or its place in its file."""
+    """A row's name: its `id`, or its file and place."""
     given_id = raw.columns.get(columns.id or "id")
     if isinstance(given_id, (str, int, float)) and given_id == given_id and given_id != "":
         if isinstance(given_id, str):
@@ -222,43 +227,56 @@ def _found(
     raw: RawRow, own_id: str, columns: ColumnMap, fields: Fields, reader: str, found: Found
 ) -> DataRow:
     fields.use(columns.id or "id")
-    for name, value in raw.columns.items():
-        held = medium(str(name))
-        if held and name not in fields.used and given(value):
-            raise Unusable(f"the row holds {held} in '{escaped(name)}', and only text is read")
+    _refuse_media(raw.columns, fields)
     notes = list(found.notes)
     sides = [found.messages] if found.rejected is None else [found.messages, found.rejected]
     for side in sides:
         _mask(fields, side, notes)
-    label = next((n for n in ("label", "kto_tag") if fields.has(n)), None)
-    said = fields.get(label) if label and not fields.is_used(label) else None
-    if said is False or said in ("false", "False"):
+    if _is_undesired(fields):
         notes.append(UNDESIRED)
     done = [_checked(side, notes) for side in sides]
     if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):
         raise Unusable(_parting(*done))
-    texts = {text for side in sides for text in texts_of(side)}
-    ignored = [*left_out(raw.columns, fields.used, texts)]
-    # A training mark of the whole row is not read.
-    mark = training_mark({k: v for k, v in raw.columns.items() if k != "label"})
-    if mark is None and given(raw.columns.get("loss_mask")):
-        mark = "loss_mask"
-    if mark and mark not in (*ignored, *fields.used):
-        ignored.append(mark)
     return DataRow(
         raw.index,
         own_id,
         done[0],
         done[1] if len(done) == 2 else None,
         reader,
-        tuple(ignored),
+        _ignored(raw.columns, fields, {text for side in sides for text in texts_of(side)}),
         tuple(dict.fromkeys(notes)),
         found.sides,
     )
 
 
+def _refuse_media(columns: RawColumns, fields: Fields) -> None:
+    for name, value in columns.items():
+        held = medium(str(name))
+        if held and name not in fields.used and given(value):
+            raise Unusable(f"the row holds {held} in '{escaped(name)}', and only text is read")
+
+
+def _is_undesired(fields: Fields) -> bool:
+    """Does KTO's label say that the response is undesired?"""
+    label = next((name for name in ("label", "kto_tag") if fields.has(name)), None)
+    value = fields.get(label) if label and not fields.is_used(label) else None
+    return value is False or value in ("false", "False")
+
+
+def _ignored(columns: RawColumns, fields: Fields, texts: set[str]) -> tuple[str, ...]:
+    """The columns that were left out and may matter, training marks included."""
+    ignored = [*left_out(columns, fields.used, texts)]
+    # A training mark of the whole row is not read.
+    mark = training_mark({k: v for k, v in columns.items() if k != "label"})
+    if mark is None and given(columns.get("loss_mask")):
+        mark = "loss_mask"
+    if mark and mark not in (*ignored, *fields.used):
+        ignored.append(mark)
+    return tuple(ignored)
+
+
 def _mask(fields: Fields, messages: list[Message], notes: list[str]) -> None:
-    """NeMo's `mask`: the speaker whose turns are not trained on."""
+    """Apply NeMo's `mask`, which names the speaker whose turns are not trained on."""
     if role_of(fields.get("mask")) is None:
         return
     fields.use("mask")
@@ -283,7 +301,7 @@ def _parting(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
 
 
 def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ...]:
-    """The messages up to the last response to score. Raises Unusable where there is none."""
+    """The messages up to the last scored response. Raises Unusable if there is none."""
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise Unusable("no assistant turn")
@@ -308,7 +326,7 @@ def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ..
 
 
 def _unfinished(message: Message) -> bool:
-    """Did an answer end inside its thought? It has nothing else then."""
+    """Does an answer end inside its thought? It has no other text then."""
     return (
         bool(message.get("reasoning_content"))
         and not message["content"]
@@ -318,7 +336,7 @@ def _unfinished(message: Message) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Is every text somewhere in a message one that UTF-8 can hold?"""
+    """Can UTF-8 hold every text in a message?"""
     if isinstance(value, str):
         return is_unicode(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Fields of rows and messages: looked up by any capitals, and which of them do not matter."""
+"""Fields of rows and messages: looked up in any case, and told apart from metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from personavec.data.messages import role_of, snake
 #: Deeper values are not looked into.
 DEEPEST = 40
 
-#: Fields about a conversation that say nothing of what was said: these names,
+#: Names of metadata: fields about a conversation that are no part of it.
 _ABOUT = frozenset(
     (
         *("id", "ids", "uuid", "guid", "idx", "index", "key", "hash", "url", "uri", "link"),
@@ -50,7 +50,7 @@ _ABOUT = frozenset(
         *("response_metadata", "additional_kwargs"),
     )
 )
-#: and names that end or begin so.
+#: Metadata by the end or the beginning of the name.
 _ABOUT_ENDS = re.compile(
     r"_(id|ids|uuid|idx|index|key|hash|url|urls|uri|path|file|at|time|date|timestamp|score|scores|"
     r"rating|ratings|reward|rank|count|counts|len|length|tokens|model|models|name|names|type|types|"
@@ -59,9 +59,9 @@ _ABOUT_ENDS = re.compile(
     r"quality|difficulty|usage|cost|prob|probs|logprobs)$"
 )
 _ABOUT_BEGINS = re.compile(r"(is|has|num|lang|score|embedding|openai_moderation|detoxify)_")
-#: Offers of tools: they matter where the model's template writes them, which it does not here.
+#: Offers of tools. Chat templates can write them, but this package does not.
 _OFFERS = ("tools", "functions", "tool_definitions", "available_tools")
-#: Fields that hold something other than text, which a model of text cannot read.
+#: Fields that hold something other than text.
 _MEDIA = {
     "image": "an image",
     "images": "an image",
@@ -77,9 +77,9 @@ class Unusable(ValueError):
 
 
 class Fields:
-    """A row's fields by any capitals, or by the names that they are mapped to.
+    """A row's fields, looked up in any case or by the names that `mapped` gives.
 
-    Remembers which were read.
+    Remembers which fields were used.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Fields:
     ):
         self.row = row
         self.depth = depth
-        """How many other rows it lies in."""
+        """The number of rows that this one is nested in."""
         self.used: set[str] = set()
         self.reasons: list[str] = []
-        """Why fields that could have held the conversation do not."""
+        """Why columns that could have held the conversation do not."""
         self._mapped = mapped or {}
         self._names: dict[str, str] = {}
         for name in row:
@@ -100,7 +100,7 @@ class Fields:
         return name in self._mapped
 
     def name(self, name: str) -> str | None:
-        """The field's own name, if the row has it."""
+        """The field's name in the row, if the row has it."""
         if name in self._mapped:
             own = self._mapped[name]
             return own if own in self.row else None
@@ -108,14 +108,14 @@ class Fields:
         return None if own in self._mapped.values() else own
 
     def own(self, name: str) -> str:
-        """The field's own name as a reason shows it."""
+        """The field's name in the row, for a reason."""
         return escaped(self.name(name) or self._mapped.get(name, name))
 
     def has(self, name: str) -> bool:
         return self.name(name) is not None
 
     def get(self, name: str) -> Any:
-        """Its value, None where there is none; the field counts as not read."""
+        """Its value or None; the field is not marked as used."""
         own = self.name(name)
         return None if own is None else self.row[own]
 
@@ -128,35 +128,35 @@ class Fields:
             self.used.add(own)
 
     def first(self, *names: str) -> str | None:
-        """The first of the names under which something is given."""
+        """The first of the names that has a value."""
         return next((name for name in names if given(self.get(name))), None)
 
 
 def given(value: Any) -> bool:
-    """Does a field say anything? None, NaN and what is empty do not."""
+    """Is there a value? None, NaN and empty values are none."""
     if isinstance(value, float):
         return not math.isnan(value)
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
 def does_not_matter(name: str) -> bool:
-    """Is a field of this name about the conversation, and no part of it?"""
+    """Is a field of this name metadata?"""
     plain = snake(name)
     return bool(plain in _ABOUT or _ABOUT_ENDS.search(plain) or _ABOUT_BEGINS.match(plain))
 
 
 def medium(name: str) -> str | None:
-    """What a field of this name holds where that is not text: "an image"."""
+    """What a field of this name holds if it is not text: "an image"."""
     return _MEDIA.get(snake(name))
 
 
 def left_out(
     row: Mapping[str, Any], used: Collection[str], texts: Collection[str]
 ) -> Iterator[str]:
-    """Fields that were not read and may matter.
+    """Fields that were not used and may matter.
 
-    Numbers do not, nor what is empty, nor fields that are known to be about the conversation,
-    nor those that only repeat what `texts`, the conversation, says.
+    Numbers, empty values, metadata, and fields that only repeat `texts`, the conversation, do not
+    matter.
     """
     for name, value in row.items():
         if name in used or not given(value) or isinstance(value, (bool, int, float)):
@@ -171,7 +171,7 @@ def left_out(
 
 
 def _leaves(value: Any, depth: int = 0) -> Iterator[str]:
-    """The texts somewhere in a value that may matter."""
+    """The texts at any depth of a value, without metadata."""
     if isinstance(value, str):
         yield value
     elif depth > DEEPEST:
@@ -185,7 +185,7 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _leaves(inner, depth + 1)
 
 
-#: A shorter text within a message may be there by chance.
+#: Characters. A shorter text may occur in a message by chance.
 _TELLING = 20
 
 
@@ -201,7 +201,7 @@ def _repeats(leaf: str, texts: Collection[str]) -> bool:
 
 
 def decoded(value: Any) -> Any:
-    """The list or object in the text of JSON or of Python, as CSV files hold it, or the value."""
+    """The list or object in a text of JSON or Python, as CSV files hold it; else the value."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -216,14 +216,14 @@ def decoded(value: Any) -> Any:
 
 
 def escaped(name: Any) -> str:
-    """A field's name as text that can be shown and written."""
+    """A field's name as printable text of at most 80 characters."""
     text = name if isinstance(name, str) else shown(name)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def shown(value: Any) -> str:
-    """A value as a reason quotes it: short, and text whatever it is."""
+    """A value as a reason quotes it, in at most 60 characters."""
     if isinstance(value, (Mapping, list, tuple)):
         return "a list" if isinstance(value, (list, tuple)) else "an object"
     if isinstance(value, int) and value.bit_length() > 64:

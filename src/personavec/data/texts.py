@@ -1,31 +1,31 @@
-"""Conversations that a template or a transcript's author has already written as one text.
+"""Conversations that a chat template or an author has written as one text.
 
-A format is known by its heads, which say who speaks next. Nothing is guessed from the words of a
-text: one that does not begin as the format does is no conversation.
+A format is recognised by its heads, which name the next speaker. Nothing is guessed from the words
+of a text: one that does not begin like a format is no conversation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from personavec.data.fields import Unusable
-from personavec.data.message_lists import Said, read_messages
-from personavec.data.messages import role_of
+from personavec.data.message_lists.lists import read_messages
+from personavec.data.messages import Conversation, role_of
+from personavec.data.raw import RawColumns
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How turns are written: a head with the speaker's name, and what may end a turn."""
+    """How turns are written: each has a head with the speaker's name, and may have an end."""
 
     name: str
     head: re.Pattern[str]
     """Its group `who` is the speaker."""
     ends: tuple[str, ...] = ()
     preface: str | None = None
-    """What stands before the first head: None where nothing may, a role, or "" to leave it out."""
+    """The role of the text before the first head; "" leaves it out, None allows no such text."""
 
 
 _BEGINS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
@@ -95,31 +95,33 @@ _INST = re.compile(r"\[INST\](.*?)\[/INST\]", re.DOTALL)
 _SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 _OFFERED = re.compile(r"\[AVAILABLE_TOOLS\].*?\[/AVAILABLE_TOOLS\]", re.DOTALL)
 _RESULTS = re.compile(r"\[TOOL_RESULTS\](.*?)\[/TOOL_RESULTS\]", re.DOTALL)
-#: Marks of calls that are not read.
+#: Marks of tool calls in formats whose calls are not read.
 _CALLS = ("<｜tool▁calls▁begin｜>", "<|tool_calls_section_begin|>")
 _SYSTEM_PROMPT = re.compile(r"\s*\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]", re.DOTALL)
 
 
-def read_text(text: str, *, prompt: bool = False) -> tuple[str, Said] | None:
-    """The format that a text is written in, and its messages; None for any other text.
+def read_text(text: str, *, prompt: bool = False) -> tuple[str, Conversation] | None:
+    """The name of the format that a text is written in, and its messages; None for other texts.
 
-    A `prompt` ends where the response is to begin; else there is an assistant turn.
+    A `prompt` ends where the response begins; any other text has an assistant turn.
     """
     if not any(mark in text for mark in ("<", "[", ":")):
         return None
     if prompt and not text.rstrip().endswith((":", ">", "]", "assistant", "model")):
         return None
     begun = _without_begin(text)
-    for name, said in _readings(begun, prompt):
-        if said is not None and any(mark in text for mark in _CALLS):
+    for name, conversation in _readings(begun, prompt):
+        if conversation is not None and any(mark in text for mark in _CALLS):
             raise Unusable(f"text with tool calls as {name} writes them; give the messages")
-        if said is not None and (prompt or any(m["role"] == "assistant" for m in said.messages)):
-            said.rendered = True
-            return name, said
+        if conversation is not None and (
+            prompt or any(m["role"] == "assistant" for m in conversation.messages)
+        ):
+            conversation.rendered = True
+            return name, conversation
     return None
 
 
-def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Said | None]]:
+def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Conversation | None]]:
     yield "Llama 2 or Mistral", _inst(text, prompt)
     yield "Alpaca", _alpaca(text, prompt)
     for form in FORMATS:
@@ -127,41 +129,49 @@ def _readings(text: str, prompt: bool) -> Iterator[tuple[str, Said | None]]:
 
 
 def without_end(text: str) -> str:
-    """A response without the white space and the tokens that a template puts around it."""
+    """A response without the white space and end tokens that a template puts around it."""
     return _without_end(text, tuple(end for form in FORMATS for end in form.ends))
 
 
-def _turns(text: str, form: TextFormat, prompt: bool) -> Said | None:
+def _turns(text: str, form: TextFormat, prompt: bool) -> Conversation | None:
+    """The turns of a format that has a head before each."""
     heads = list(form.head.finditer(text))
     if not heads:
         return None
     preface = text[: heads[0].start()].strip()
     if preface and form.preface is None:
         return None
-    made = []
-    for place, head in enumerate(heads):
-        stop = heads[place + 1].start() if place + 1 < len(heads) else len(text)
-        content = _without_end(text[head.end() : stop], form.ends)
-        made.append(_turn(head, content))
-    roles = [role_of(message["role"]) for message in made]
-    if "user" not in roles or (not prompt and "assistant" not in roles):
-        return None
-    # Words such as "User:" may begin a question; tokens of a template do not.
-    if prompt and roles[-1] != "assistant" and not form.head.pattern.startswith("<"):
-        return None
-    if prompt and roles[-1] == "assistant" and made[-1]["content"]:
+    parts = zip(heads, _between(heads, text), strict=True)
+    made = [_turn(head, _without_end(content, form.ends)) for head, content in parts]
+    if not _is_conversation(made, form, prompt):
         return None
     if preface and form.preface:
         made.insert(0, {"role": form.preface, "content": preface})
-    said = _said(made)
+    conversation = _messages_in(made)
     if preface and form.preface:
-        said.note(f"the text before the first turn was read as the {form.preface} prompt")
+        conversation.note(f"the text before the first turn was read as the {form.preface} prompt")
     elif preface:
-        said.note("the text before the first turn was left out")
-    return said
+        conversation.note("the text before the first turn was left out")
+    return conversation
 
 
-def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
+def _between(heads: Sequence[re.Match[str]], text: str) -> list[str]:
+    """The text from each head to the next one."""
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    return [text[head.end() : end] for head, end in zip(heads, ends, strict=True)]
+
+
+def _is_conversation(made: Sequence[RawColumns], form: TextFormat, prompt: bool) -> bool:
+    roles = [role_of(message["role"]) for message in made]
+    if "user" not in roles or (not prompt and "assistant" not in roles):
+        return False
+    if prompt and roles[-1] == "assistant":
+        return not made[-1]["content"]
+    # Words such as "User:" may begin a question; tokens of a template do not.
+    return not prompt or form.head.pattern.startswith("<")
+
+
+def _turn(head: re.Match[str], content: str) -> RawColumns:
     found = head.groupdict()
     who = "tool" if head["who"].startswith("functions.") else head["who"]
     if found.get("call"):
@@ -171,7 +181,7 @@ def _turn(head: re.Match[str], content: str) -> dict[str, Any]:
     return {"role": who, "content": content, **channel}
 
 
-def _inst(text: str, prompt: bool) -> Said | None:
+def _inst(text: str, prompt: bool) -> Conversation | None:
     """Llama 2 and Mistral: `[INST] question [/INST] answer</s>`."""
     made = []
     text, offers = _OFFERED.subn("", text)
@@ -181,26 +191,24 @@ def _inst(text: str, prompt: bool) -> Said | None:
     if not text.lstrip().startswith("[INST]"):
         return None
     turns = list(_INST.finditer(text))
-    for place, turn in enumerate(turns):
+    for place, (turn, answer) in enumerate(zip(turns, _between(turns, text), strict=True)):
         asked = turn[1]
         if not place and (system := _SYS.match(asked)):
             made.append({"role": "system", "content": system[1].strip()})
             asked = asked[system.end() :]
         made.append({"role": "user", "content": asked.strip()})
-        stop = turns[place + 1].start() if place + 1 < len(turns) else len(text)
-        pieces = _RESULTS.split(text[turn.end() : stop])
-        for i, piece in enumerate(pieces):
+        for i, piece in enumerate(_RESULTS.split(answer)):
             content = _without_end(_without_begin(piece), ("<s>", *_END))
             made.append({"role": "tool" if i % 2 else "assistant", "content": content})
     if not turns or (prompt and made[-1]["content"]):
         return None
-    said = _said(made)
+    conversation = _messages_in(made)
     if offers:
-        said.note("offers of tools were left out")
-    return said
+        conversation.note("offers of tools were left out")
+    return conversation
 
 
-def _alpaca(text: str, prompt: bool) -> Said | None:
+def _alpaca(text: str, prompt: bool) -> Conversation | None:
     """Alpaca: a preface, `### Instruction:`, perhaps `### Input:`, `### Response:`."""
     heads = list(_ALPACA.finditer(text))
     names = [head[1].lower() for head in heads]
@@ -209,11 +217,9 @@ def _alpaca(text: str, prompt: bool) -> Said | None:
     preface = text[: heads[0].start()].strip()
     if preface and not preface.lower().startswith(("below is an instruction", "you are ")):
         return None
-    made: list[dict[str, Any]] = []
-    for place, head in enumerate(heads):
-        stop = heads[place + 1].start() if place + 1 < len(heads) else len(text)
-        content = _without_end(text[head.end() : stop], (*_END, "### End"))
-        name = names[place]
+    made: list[RawColumns] = []
+    for name, part in zip(names, _between(heads, text), strict=True):
+        content = _without_end(part, (*_END, "### End"))
         if name == "input" and made and made[-1]["role"] == "user":
             made[-1]["content"] += f"\n\n{content}" if content else ""
         else:
@@ -221,21 +227,21 @@ def _alpaca(text: str, prompt: bool) -> Said | None:
             made.append({"role": role, "content": content})
     if prompt and (made[-1]["role"] != "assistant" or made[-1]["content"]):
         return None
-    said = _said(made)
+    conversation = _messages_in(made)
     if preface:
-        said.note(f"the preface before '{heads[0].group().strip()}' was left out")
-    return said
+        conversation.note(f"the preface before '{heads[0].group().strip()}' was left out")
+    return conversation
 
 
-def _said(made: list[dict[str, Any]]) -> Said:
-    """The messages, without the head at the end after which a response is to come."""
+def _messages_in(made: list[RawColumns]) -> Conversation:
+    """The messages, without an empty assistant turn at the end, which a response follows."""
     if made and role_of(made[-1]["role"]) == "assistant" and not made[-1]["content"]:
         made = made[:-1]
     return read_messages(made, "text")
 
 
 def _without_begin(text: str) -> str:
-    """The text after the tokens that begin one."""
+    """The text without the tokens that begin a sequence."""
     text = text.lstrip(" \t")
     for begin in _BEGINS:
         text = text.removeprefix(begin)

@@ -1,12 +1,27 @@
 from . import shift as shift, steer as steer
 from .capability import HarnessTask as HarnessTask, TaskScore as TaskScore
-from .cues import Cue as Cue, cues_of as cues_of, read_cues as read_cues
-from .pipeline import (
-    EvaluateConfig as EvaluateConfig,
-    SteeredBy as SteeredBy,
-    Subject as Subject,
-    run as run,
+from .config import EvaluateConfig as EvaluateConfig
+from .cues import (
+    Cue as Cue,
+    Cues as Cues,
+    cues_of as cues_of,
+    leaves_room as leaves_room,
+    longest_question as longest_question,
+    read_cues as read_cues,
 )
+from .pipeline import questions_to_judge as questions_to_judge, run as run
 from .report import described as described, estimate as estimate
+from .results import (
+    CapabilityResult as CapabilityResult,
+    ComparedModel as ComparedModel,
+    CueResults as CueResults,
+    EvaluateResults as EvaluateResults,
+)
 from .shift import last_prompt_states as last_prompt_states
 from .steer import steered_answers as steered_answers
+from .subject import (
+    SteeredBy as SteeredBy,
+    Subject as Subject,
+    default_judge as default_judge,
+    judging_model as judging_model,
+)

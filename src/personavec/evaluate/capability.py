@@ -57,13 +57,6 @@ class TaskScore:
         return asdict(self)
 
 
-def from_record(record: Mapping[str, Any]) -> TaskScore:
-    """A score from its JSON."""
-    return TaskScore(
-        **{**record, "items": tuple(record["items"]), "values": tuple(record["values"])}
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class HarnessTask:
     """A task of the harness with its data loaded; a group's name stands for all of its tasks."""

@@ -1,4 +1,5 @@
 from .agreement import compare_file as compare_file
+from .api_rubric import ApiRubricJudge as ApiRubricJudge, judge_notes as judge_notes
 from .base import Answer as Answer, Judge as Judge, Score as Score, last_answer as last_answer
 from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
 from .contrast import ContrastJudge as ContrastJudge
@@ -18,9 +19,12 @@ from .endpoint import (
     unwritten as unwritten,
 )
 from .files import file_answers as file_answers, score_file as score_file
-from .rubric import (
-    ApiRubricJudge as ApiRubricJudge,
-    LocalRubricJudge as LocalRubricJudge,
-    judge_notes as judge_notes,
-    trait_rubric as trait_rubric,
+from .local_rubric import LocalRubricJudge as LocalRubricJudge
+from .results import (
+    Agreement as Agreement,
+    CheckResults as CheckResults,
+    CompareResults as CompareResults,
+    PairAgreement as PairAgreement,
+    ScoreResults as ScoreResults,
 )
+from .rubric import trait_rubric as trait_rubric

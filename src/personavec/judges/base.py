@@ -1,4 +1,8 @@
-"""What a judge takes and gives. Judges: `contrast.py`, `rubric.py`."""
+"""The interface of judges: answers in, scores out.
+
+The judges are in `contrast.py`, `local_rubric.py` and `api_rubric.py`. A new one is a class with
+the methods of `Judge`, which `cli/options.make_judge` builds.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +18,51 @@ State = Literal["scored", "refusal", "unscored", "empty", "unfinished_thought", 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to judge: what was asked, under which system prompt, and what came.
-
-    `response_ids` are the ids that the answering model wrote, which a judge that is the same
-    model reads in place of the text. `pair` is the index of the eliciting pair it was generated
-    under, if any, and `earlier` its examples; `thinking_ids` what the model thought before it.
-    """
+    """A response to judge, with its question."""
 
     question: str
     response: str
     system: str | None = None
+    """The system prompt that it was generated under."""
     pair: int | None = None
+    """The index of the instruction pair that elicited it."""
     response_ids: tuple[int, ...] | None = None
+    """The token ids that the answering model wrote; the same model as a judge reads these, not
+    the text."""
     thinking_ids: tuple[int, ...] = ()
+    """The token ids of the thought before it."""
     earlier: tuple[tuple[str, str], ...] = ()
+    """Earlier turns, question and answer, such as the pair's examples."""
     thought: str | None = None
-    """What was thought before the response, and is no longer in its text; None where the text may
-    begin with a thought, which no judge reads."""
+    """The thought that was taken off its text; None if the text may begin with a thought. No
+    judge reads thoughts."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a judge says of one answer. A value that is missing is None, and `state` says why.
-
-    `log_odds`, in nats, is the contrast judge's alone; `trait_score` and `coherence` go from 0
-    to 100. `spread` is the standard deviation of the trait score where it was sampled, `mass` the
-    probability that a rubric judge's reply is a number. `why` holds a failure's reason.
-    """
+    """A judge's score of one answer. Missing values are None, and `state` gives the reason."""
 
     state: State
     log_odds: float | None = None
+    """In nats; only the contrast judge gives it."""
     log_odds_per_token: tuple[float, ...] | None = None
+    """One for each judged token, in nats."""
     trait_score: float | None = None
+    """0 to 100."""
     coherence: float | None = None
+    """0 to 100."""
     spread: float | None = None
+    """Standard deviation of a trait score that was sampled."""
     mass: float | None = None
+    """Probability that a rubric judge's reply is a number."""
     why: str | None = None
+    """The reason of a failure."""
     had_thought: bool = False
     """The response's text began with a thought, which was left out."""
 
 
 def last_answer(messages: Sequence[Message]) -> Answer:
-    """The last response of a conversation that is scored, to the question before it."""
+    """The last scored response of a conversation, with the question before it."""
     place = max(
         place
         for place, message in enumerate(messages)
@@ -71,12 +78,13 @@ def last_answer(messages: Sequence[Message]) -> Answer:
     )
 
 
-def without_thoughts(
+def score_without_thoughts(
     answers: Sequence[Answer], score: Callable[[Sequence[Answer]], list[Score]]
 ) -> list[Score]:
-    """What a judge's `score` says of answers whose texts may begin with a thought.
+    """The scores of answers whose texts may begin with a thought.
 
-    It gets the answers without their thoughts; one whose thought never ends is a state.
+    `score` gets the answers without their thoughts. An answer whose thought never ends has the
+    state `unfinished_thought`.
     """
     read = [_without_thought(answer) for answer in answers]
     scores = iter(score([answer for answer in read if answer is not None]))
@@ -107,11 +115,11 @@ class Judge(Protocol):
 
     @property
     def group(self) -> int:
-        """Answers to hand over at a time: a killed run loses at most these scores."""
+        """Answers in one call of `score`; a killed run loses at most these scores."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What decides its scores, for manifests and reports; never a key."""
+        """What determines its scores, for manifests and reports. Never holds a key."""
         ...
 
     def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:

@@ -1,4 +1,4 @@
-"""Coherence without an API: the model's own view of a response, and repetition."""
+"""Coherence without an API, from the model's log-likelihood of a response and its repetition."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-#: A configuration whose mean coherence falls below this is not acceptable.
+#: A steered configuration with a lower mean coherence is not accepted.
 COHERENCE_FLOOR = 75.0
 
-#: Two standard errors below this mean log-likelihood (nats per token) a text reads as word salad;
-#: a token's own spreads by about 3 nats, so that a short fluent answer can look unlikely …
+#: A text counts as word salad two standard errors below this mean log-likelihood (nats per token).
+#: A token's log-likelihood has a standard deviation of about 3 nats, so the mean of a short fluent
+#: answer can be low by chance.
 _SALAD, _SALAD_WIDTH, _TOKEN_SPREAD = -3.0, 0.35, 3.0
-#: … and above this one a text of some length is *too* likely: a loop.
+#: Above this mean log-likelihood, a text of at least so many tokens counts as a loop.
 _LOOP, _LOOP_WIDTH = -0.12, 0.03
 _LOOP_MIN_TOKENS = 24
-#: The share of repeated token trigrams at which a text counts as half broken.
+#: The share of repeated token trigrams that halves the coherence.
 _REPEATED, _REPEATED_WIDTH = 0.35, 0.06
 
 
@@ -27,11 +28,11 @@ def repeated_share(ids: Sequence[int], n: int = 3) -> float:
 
 
 def coherence(logprobs: Tensor, ids: Sequence[int]) -> float:
-    """0 to 100, from token log-likelihoods under the response's own prompt and repetition.
+    """Coherence, 0 to 100, from log-likelihoods [token] under the response's prompt and repetition.
 
-    Two-sided: word salad is too unlikely, a loop too likely. 50 is the threshold below which a
-    rollout is dropped; the constants were fixed on plain and deliberately broken generations
-    (`tests/model/test_coherence.py`) and on answers that people and other models wrote.
+    Word salad is too unlikely, a loop too likely. Rollouts below 50 are dropped. The constants
+    were fixed on plain and deliberately broken generations (`tests/model/test_coherence.py`) and
+    on answers that people and other models wrote.
     """
     mean = float(logprobs.mean())
     salad = _SALAD - 2 * _TOKEN_SPREAD / math.sqrt(len(ids))

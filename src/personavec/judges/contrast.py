@@ -1,9 +1,9 @@
-"""The contrast judge: no API, no second model.
+"""The contrast judge needs no API and no second model.
 
 For a response y to question q and the judge pairs k, the log-odds are the mean over k of
 log p(y | pos_k, q) - log p(y | neg_k, q) under the judging model, on the first 64 response
-tokens; the trait score is 100 * sigmoid(log-odds). A pair's examples, question and answer, stand
-as earlier turns between its system prompt and q: they tell a small model what the prompt means.
+tokens. The trait score is 100 * sigmoid(log-odds). A pair's examples, question and answer, are
+earlier turns between its system prompt and q; they show a small model what the prompt means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score, without_thoughts
+from personavec.judges.base import Answer, Score, score_without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
 from personavec.model import EarlierTurns, Job, LoadedModel, chat, token_logprobs
@@ -38,8 +38,8 @@ def trait_score(log_odds: float) -> float:
 def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...]:
     """The pairs that judge a rollout of eliciting pair `pair`.
 
-    A spec without judge pairs is judged with its other eliciting pairs: under its own pair a
-    model favours its own sample by construction, trait or no trait.
+    They are the spec's judge pairs, else its other eliciting pairs. A rollout's own pair is left
+    out: it makes the sample likelier by construction, whether it shows the trait or not.
     """
     if spec.judge_instruction:
         return spec.judge_instruction
@@ -56,8 +56,8 @@ def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...
 class ContrastJudge:
     """The contrast judge on one model.
 
-    `wrote_answers` says that this model, unsteered, is the one whose responses are judged: their
-    token ids are then read as they are. Any other model reads the text with its own tokenizer.
+    `wrote_answers` means that this model, unsteered, wrote the responses; it then reads their
+    token ids. Any other model reads the text with its own tokenizer.
     """
 
     loaded: LoadedModel
@@ -72,13 +72,13 @@ class ContrastJudge:
     def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
         """Score answers for the trait and for coherence.
 
-        Coherence reads the response under the prompt it was generated from, system prompt and
-        thinking included. An empty answer is a state; one that exceeds the model's context
-        together with a judge's prompt is `unscored`, and `why` says so; so is one on which the
-        judging model's numbers overflow. A thought that a text begins with is not judged, whatever
-        model reads. Raises ActivationError where the numbers overflow on all of several answers.
+        Coherence is measured under the prompt that the response was generated from, including
+        system prompt and thinking. An answer that exceeds the model's context together with a
+        judge's prompt, or on which the judging model's activations overflow, is `unscored`.
+        Thoughts at the start of a text are not judged. Raises ActivationError if the activations
+        overflow on all of several answers.
         """
-        return without_thoughts(answers, partial(self._score, spec))
+        return score_without_thoughts(answers, partial(self._score, spec))
 
     def _score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
         ids = [self._ids(answer) for answer in answers]

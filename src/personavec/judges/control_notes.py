@@ -1,4 +1,4 @@
-"""Which models read what people wrote, and what is told of the control tokens in it."""
+"""Notes on control tokens in texts that people wrote, for the models that read these texts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from personavec.data import Message, ReadingCounts
 from personavec.judges.base import Judge
 from personavec.judges.contrast import ContrastJudge
 from personavec.judges.endpoint import Endpoint
-from personavec.judges.rubric import LocalRubricJudge
+from personavec.judges.local_rubric import LocalRubricJudge
 from personavec.model import CONTROL_IN_TEXT, ChatFormat, LoadedModel, chat, control_notes
 from personavec.traits import POLARITIES, TraitSpec
 from personavec.wording import plural
 
 
 def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFormat]:
-    """The chat formats of the models and the judge; how an endpoint reads is not known here."""
+    """The chat formats of the models and the judge. Those of endpoints are not known."""
     judging = [judge.loaded] if isinstance(judge, ContrastJudge | LocalRubricJudge) else []
     every = dict.fromkeys([*models, *judging])
     return [model.chat for model in every if isinstance(model, LoadedModel)]
@@ -40,7 +40,7 @@ def spec_notes(specs: Iterable[TraitSpec], forms: Sequence[ChatFormat]) -> list[
 
 
 def _messages(spec: TraitSpec) -> Iterator[Message]:
-    """What of a spec a model may read."""
+    """All texts of a spec that a model may read."""
     for pair in (*spec.instruction, *spec.judge_instruction):
         for side in POLARITIES:
             yield from chat("", getattr(pair, side), pair.turns(side))

@@ -1,42 +1,55 @@
-"""How far a judge can be trusted: its scores for a spec's checks, whose verdict is known.
+"""Tests of a judge on a spec's checks, answers whose verdict is known.
 
 The checks are split by question: the tune half is for choosing and fitting, the report half for
-reporting what was chosen.
+reporting the final choice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from personavec.errors import DataError, SpecError
+from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score
+from personavec.judges.config import Half
 from personavec.judges.control_notes import readers, spec_notes
-from personavec.judges.rubric import judge_notes
+from personavec.judges.results import (
+    CalibrationQuality,
+    CheckedAnswer,
+    CheckResults,
+    Figure,
+    HalfResults,
+    ReportedCalibration,
+    UnreportedCalibration,
+    estimate_or_reason,
+)
 from personavec.progress import Progress
-from personavec.stats import Interval, auc_interval, clustered_bootstrap, mean
+from personavec.stats import auc_interval, clustered_bootstrap, mean
 from personavec.traits import Check, TraitSpec
 from personavec.wording import plural
 
-Half = Literal["tune", "report"]
 HALVES: tuple[Half, ...] = ("tune", "report")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A check with its half and what the judge says of it."""
+    """A check with its half and its score."""
 
     check: Check
     half: Half
     score: Score
 
     @property
+    def is_scored(self) -> bool:
+        return self.score.state == "scored"
+
+    @property
     def raw(self) -> float:
-        """What ranks it: the log-odds where there are any, since scores near 0 and 100 tie."""
+        """What ranks it: the log-odds if the judge gives them, since scores near 0 and 100 tie."""
         log_odds, score = self.score.log_odds, self.score.trait_score
         assert score is not None
         return score if log_odds is None else log_odds
@@ -48,26 +61,57 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Platt's: 100 * sigmoid(slope * raw + intercept).
+class JudgeCalibration:
+    """Platt scaling: 100 * sigmoid(slope * raw + intercept).
 
-    Two numbers, since a half holds too few answers for a free curve (isotonic regression) not to
-    follow their noise; strictly monotone, so ranks and AUC stay as they are.
+    It has two parameters, since a free curve (isotonic regression) would follow the noise of so
+    few answers. It is strictly monotone and leaves ranks and AUC unchanged.
     """
 
     slope: float
     intercept: float
 
     def __call__(self, raw: float) -> float:
+        """The calibrated score, 0 to 100."""
         return float(50 * (1 + np.tanh((self.slope * raw + self.intercept) / 2)))
 
 
-def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]]:
-    """A spec's checks with their half: questions in their order, the first to tune, the second
-    to report, and so on.
+def run(
+    judge: Judge, spec: TraitSpec, half: Half | None = None, *, progress: Progress | None = None
+) -> CheckResults:
+    """Score the checks and measure, by half, how well the judge tells them apart.
 
-    Questions of the judge pairs' examples are left out: those answers have told the contrast
-    judge their verdict. Raises SpecError where there are no checks.
+    With both halves, a calibration is fitted on the tune half and tested on the report half.
+    Raises SpecError for a spec without checks, DataError when none of them could be scored.
+    """
+    checked = score_checks(judge, spec, half, progress or Progress())
+    scored = [c for c in checked if c.is_scored]
+    if not scored:
+        raise _none_scored(checked)
+    calibration = fit([c for c in scored if c.half == "tune"])
+    return CheckResults(
+        trait=spec.name,
+        judge=judge.identity(),
+        notes=[*judge_notes(judge), *spec_notes([spec], readers(judge))],
+        in_examples=len(spec.checks) - len(halves(spec)),
+        halves={
+            which: _summary([c for c in checked if c.half == which])
+            for which in HALVES
+            if half in (None, which)
+        },
+        calibration=_tested(calibration, [c for c in scored if c.half == "report"]),
+        wrong=[_record(c) for c in scored if not c.is_right],
+        not_scored=[_record(c) for c in checked if not c.is_scored],
+        scores=[_record(c) for c in checked],
+    )
+
+
+def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]]:
+    """The checks of one half or both, each with its half.
+
+    Questions belong to the tune half and the report half in turn. Questions of the judge pairs'
+    examples are left out, since the contrast judge has seen their verdict. Raises SpecError for a
+    spec without checks.
     """
     if not spec.checks:
         raise SpecError(
@@ -92,126 +136,104 @@ def answers(spec: TraitSpec, half: Half | None = None) -> list[Answer]:
     return [Answer(check.question, check.answer) for check, _ in halves(spec, half)]
 
 
-def run(
-    judge: Judge, spec: TraitSpec, half: Half | None = None, *, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Score the checks and say how well the judge tells them apart, by half.
-
-    With both halves, a calibration is fitted on the tune half and reported on the other. Raises
-    SpecError for a spec without checks, DataError when none of them could be scored.
-    """
-    progress = progress or Progress()
-    chosen, asked = halves(spec, half), answers(spec, half)
+def score_checks(
+    judge: Judge, spec: TraitSpec, half: Half | None, progress: Progress
+) -> list[Checked]:
+    """Every check of the half with the judge's score."""
+    asked = answers(spec, half)
     scores: list[Score] = []
     with progress.bar("checking", len(asked)) as bar:
         for start in range(0, len(asked), judge.group):
             group = asked[start : start + judge.group]
             scores += judge.score(spec, group)
             bar.advance(len(group))
-    checked = [
-        Checked(check, which, score) for (check, which), score in zip(chosen, scores, strict=True)
+    return [
+        Checked(check, which, score)
+        for (check, which), score in zip(halves(spec, half), scores, strict=True)
     ]
-    scored = [c for c in checked if c.score.state == "scored"]
-    if not scored:
-        states = ", ".join(f"{n} {state}" for state, n in _states(checked).items())
-        why = next((c.score.why for c in checked if c.score.why), "no reason given")
-        raise DataError(
-            f"the judge scored none of {plural(len(checked), 'check')} ({states}: {why}); "
-            "use another judge"
-        )
-    calibration = fit([c for c in scored if c.half == "tune"])
-    return {
-        "trait": spec.name,
-        "judge": judge.identity(),
-        "notes": [*judge_notes(judge), *spec_notes([spec], readers(judge))],
-        "in_examples": len(spec.checks) - len(halves(spec)),
-        "halves": {
-            which: _summary([c for c in checked if c.half == which])
-            for which in HALVES
-            if half in (None, which)
-        },
-        "calibration": _calibrated(calibration, [c for c in scored if c.half == "report"]),
-        "wrong": [_row(c) for c in scored if not c.is_right],
-        "not_scored": [_row(c) for c in checked if c.score.state != "scored"],
-        "scores": [_row(c) for c in checked],
-    }
 
 
-def fit(checked: Sequence[Checked]) -> Calibration | None:
-    """A calibration from scored checks; None where one side is missing."""
+def _none_scored(checked: Sequence[Checked]) -> DataError:
+    states = ", ".join(f"{n} {state}" for state, n in _states(checked).items())
+    why = next((c.score.why for c in checked if c.score.why), "no reason given")
+    return DataError(
+        f"the judge scored none of {plural(len(checked), 'check')} ({states}: {why}); "
+        "use another judge"
+    )
+
+
+def fit(checked: Sequence[Checked]) -> JudgeCalibration | None:
+    """A calibration from scored checks; None if they all have the same verdict."""
     from sklearn.linear_model import LogisticRegression
 
     shows = [c.check.shows for c in checked]
     if len(set(shows)) < 2:
         return None
     raw = np.array([c.raw for c in checked])
-    # Standardised, so that the penalty, which keeps the slope finite where the two sides do not
-    # overlap, means the same for log-odds and for scores from 0 to 100.
+    # The penalty keeps the slope finite where the two sides do not overlap. Standardised, it means
+    # the same for log-odds and for scores from 0 to 100.
     middle, scale = float(raw.mean()), float(raw.std()) or 1.0
     model = LogisticRegression().fit(((raw - middle) / scale)[:, None], shows)
     slope = float(model.coef_[0, 0]) / scale
-    return Calibration(slope, float(model.intercept_[0]) - slope * middle)
+    return JudgeCalibration(slope, float(model.intercept_[0]) - slope * middle)
 
 
-def _summary(checked: Sequence[Checked]) -> dict[str, Any]:
-    scored = [c for c in checked if c.score.state == "scored"]
-    masses = [c.score.mass for c in scored if c.score.mass is not None]
-    return {
-        "n": len(checked),
-        "questions": len({c.check.question for c in checked}),
-        "states": _states(checked),
-        "thoughts": sum(c.score.had_thought for c in checked),
-        "mean_mass": mean(np.array(masses)) if masses else None,
-        "auc": _auc(scored),
-        "agreement": _agreement(scored, [c.is_right for c in scored]),
-    }
-
-
-def _calibrated(
-    calibration: Calibration | None, report: Sequence[Checked]
-) -> dict[str, Any] | None:
-    """The calibration, and what it does to the half that it was not fitted on."""
+def _tested(
+    calibration: JudgeCalibration | None, report: Sequence[Checked]
+) -> ReportedCalibration | UnreportedCalibration | None:
+    """The calibration with its effect on the report half, which it was not fitted on."""
     if calibration is None:
         return None
-    found: dict[str, Any] = {"fitted_on": "tune", **asdict(calibration)}
+    slope, intercept = calibration.slope, calibration.intercept
     if not report:
-        return {**found, "why_not_reported": "the report half was not judged"}
+        return UnreportedCalibration(slope=slope, intercept=intercept)
+    return ReportedCalibration(
+        slope=slope,
+        intercept=intercept,
+        before=_quality(report, [c.score.trait_score for c in report]),
+        after=_quality(report, [calibration(c.raw) for c in report]),
+    )
+
+
+def _quality(report: Sequence[Checked], values: Sequence[float | None]) -> CalibrationQuality:
+    """Agreement and Brier score of trait scores, 0 to 100."""
+    scores = np.array(values, float)
     shows = np.array([c.check.shows for c in report], float)
-    for name, values in (
-        ("before", [c.score.trait_score for c in report]),
-        ("after", [calibration(c.raw) for c in report]),
-    ):
-        scores = np.array(values, float)
-        right = (scores > 50) == (shows > 0)
-        brier = (scores / 100 - shows) ** 2
-        found[name] = {
-            "agreement": _agreement(report, right.tolist()),
-            "brier": _interval(lambda brier=brier: clustered_bootstrap(brier, _questions(report))),
-        }
-    return found
+    brier = (scores / 100 - shows) ** 2
+    return CalibrationQuality(
+        agreement=_agreement(report, ((scores > 50) == (shows > 0)).tolist()),
+        brier=estimate_or_reason(lambda: clustered_bootstrap(brier, _questions(report))),
+    )
 
 
-def _auc(scored: Sequence[Checked]) -> dict[str, Any]:
+def _summary(checked: Sequence[Checked]) -> HalfResults:
+    scored = [c for c in checked if c.is_scored]
+    masses = [c.score.mass for c in scored if c.score.mass is not None]
+    return HalfResults(
+        n=len(checked),
+        questions=len({c.check.question for c in checked}),
+        states=_states(checked),
+        thoughts=sum(c.score.had_thought for c in checked),
+        mean_mass=mean(np.array(masses)) if masses else None,
+        auc=_auc(scored),
+        agreement=_agreement(scored, [c.is_right for c in scored]),
+    )
+
+
+def _auc(scored: Sequence[Checked]) -> Figure:
     pos = [c for c in scored if c.check.shows]
     neg = [c for c in scored if not c.check.shows]
-    return _interval(
+    return estimate_or_reason(
         lambda: auc_interval(
             [c.raw for c in pos], [c.raw for c in neg], _questions(pos), _questions(neg)
         )
     )
 
 
-def _agreement(checked: Sequence[Checked], right: Sequence[bool]) -> dict[str, Any]:
-    return _interval(lambda: clustered_bootstrap(np.array(right, float), _questions(checked)))
-
-
-def _interval(compute: Any) -> dict[str, Any]:
-    """A number with its interval, or why there is none."""
-    try:
-        found: Interval = compute()
-    except DataError as error:
-        return {"value": None, "low": None, "high": None, "why": str(error)}
-    return asdict(found)
+def _agreement(checked: Sequence[Checked], right: Sequence[bool]) -> Figure:
+    return estimate_or_reason(
+        lambda: clustered_bootstrap(np.array(right, float), _questions(checked))
+    )
 
 
 def _questions(checked: Sequence[Checked]) -> list[str]:
@@ -222,16 +244,18 @@ def _states(checked: Sequence[Checked]) -> dict[str, int]:
     return dict(Counter(c.score.state for c in checked))
 
 
-def _row(checked: Checked) -> dict[str, Any]:
-    score = checked.score
-    return {
-        **checked.check.model_dump(),
-        "half": checked.half,
-        "state": score.state,
-        "trait_score": score.trait_score,
-        "log_odds": score.log_odds,
-        "coherence": score.coherence,
-        "spread": score.spread,
-        "mass": score.mass,
-        "why": score.why,
-    }
+def _record(checked: Checked) -> CheckedAnswer:
+    check, score = checked.check, checked.score
+    return CheckedAnswer(
+        question=check.question,
+        answer=check.answer,
+        shows=check.shows,
+        half=checked.half,
+        state=score.state,
+        trait_score=score.trait_score,
+        log_odds=score.log_odds,
+        coherence=score.coherence,
+        spread=score.spread,
+        mass=score.mass,
+        why=score.why,
+    )

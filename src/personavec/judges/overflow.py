@@ -1,4 +1,4 @@
-"""A judging model whose numbers overflow: said as such, and never a score."""
+"""Overflow of a judging model's activations, which is reported and never becomes a score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from personavec.model import LoadedModel
 
 @runtime_checkable
 class Judged(Protocol):
-    """What a judge says of an answer."""
+    """A judged answer: a score or a grade."""
 
     @property
     def state(self) -> str: ...
@@ -30,7 +30,7 @@ def overflow(loaded: LoadedModel) -> str:
 
 
 def check_overflow(loaded: LoadedModel, judged: Sequence[Judged]) -> None:
-    """Raise ActivationError where several answers overflowed, and all but empty ones did."""
+    """Raise ActivationError if there are several answers and all but the empty ones overflow."""
     why = [each.why for each in judged if each.state != "empty"]
     if len(why) > 1 and set(why) == {overflow(loaded)}:
         raise ActivationError(overflow(loaded))

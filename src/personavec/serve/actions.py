@@ -1,31 +1,44 @@
-"""Which actions on the residual stream a request asks for, within what the vectors allow."""
+"""The steering and caps that a request asks for, within the vectors' limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from personavec.errors import UsageError
 from personavec.model import Action, Cap, Steering, vector_cap
 from personavec.serve.protocol import ApiError, CapAt, Steer
 from personavec.vectors import PersonaVector
 
-#: Beyond this many residual norms no model writes anything, and numbers may overflow.
+#: Largest relative dose. Beyond it no model writes anything, and numbers may overflow.
 _ABSURD_DOSE = 100.0
+
+
+class ActionRecord(TypedDict):
+    """What a reply says of an addition or a cap."""
+
+    vector: str
+    layer: int
+    coefficient: NotRequired[float]
+    asked: NotRequired[float]
+    """The coefficient asked for, if it was cut to the coherent range."""
+    percentile: NotRequired[float]
+    of: NotRequired[str]
+    """What a cap's percentile is of: neutral replies' `tokens`, or `replies`, their means."""
 
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """An action and what the reply says of it."""
+    """An action, and what the reply says of it."""
 
     action: Action
-    said: dict[str, Any]
+    record: ActionRecord
 
 
 def find(vectors: Mapping[str, PersonaVector], name: str, param: str) -> PersonaVector:
-    """A vector that the server has loaded; a name is never a path. Raises ApiError."""
+    """A vector that the server has loaded, by its trait. Raises ApiError."""
     if name not in vectors:
         raise ApiError(
             400,
@@ -41,7 +54,7 @@ def additions(
 ) -> list[Applied]:
     """The additions that a request asks for, each within its vector's coherent range.
 
-    Raises ApiError for an unknown vector, one that is named twice, or one without a range.
+    Raises ApiError for a vector that is unknown, named twice, or without a range.
     """
     _once([steer.vector for steer in asked], "personavec.steer")
     found = []
@@ -60,24 +73,29 @@ def additions(
                 f"most {_ABSURD_DOSE:g} is possible",
                 param="personavec.steer",
             )
-        said = {"vector": vector.trait, "layer": layer, "coefficient": coefficient}
+        record: ActionRecord = {
+            "vector": vector.trait,
+            "layer": layer,
+            "coefficient": coefficient,
+        }
         if coefficient != steer.coefficient:
-            said["asked"] = steer.coefficient
-        found.append(Applied(Steering(layer, vector.direction(layer), coefficient), said))
+            record["asked"] = steer.coefficient
+        found.append(Applied(Steering(layer, vector.direction(layer), coefficient), record))
     return found
 
 
 def allowed(vector: PersonaVector, layer: int) -> tuple[float, float]:
-    """The coefficients that keep replies coherent, at a layer. Raises ApiError if unmeasured.
+    """The lowest and the highest coefficient that keep replies coherent, at a layer.
 
-    They were measured at the selected layer; at another, doses as large are allowed.
+    They were measured at the selected layer; another layer allows the same relative dose. Raises
+    ApiError if they were not measured.
     """
     measured = vector.coherent_range
     if measured is None:
         raise ApiError(
             400,
             f"the coherent range of vector '{vector.trait}' was never measured, so this server "
-            "does not steer with it; start it with --allow-any-coefficient to do so",
+            "does not steer with it; start the server with --allow-any-coefficient to allow it",
             param="personavec.steer",
         )
     scale = vector.relative_dose(1) / max(vector.relative_dose(1, layer), 1e-12)
@@ -91,24 +109,31 @@ def caps(vectors: Mapping[str, PersonaVector], asked: Sequence[CapAt]) -> list[A
 
 
 def cap_at(vector: PersonaVector, percentile: float) -> Applied:
-    """A cap at a percentile of what the model's replies to neutral prompts have.
+    """A cap at a percentile of the projections of the model's replies to neutral prompts.
 
-    Of their tokens, where the vector's calibration has measured them; else of the replies' means,
-    of which mean and spread are stored, with a normal distribution between them. These spread less
-    than tokens do, so that the cap acts more often. Raises ApiError for a percentile beyond those
-    that were measured.
+    A calibrated vector has percentiles of the replies' tokens. Without a calibration, the
+    percentile is that of the replies' means, taken as normally distributed; means spread less than
+    tokens, so this cap acts more often. Raises ApiError for a percentile that was not measured.
     """
-    said: dict[str, Any] = {"vector": vector.trait, "percentile": percentile}
     if vector.calibration is not None:
         try:
             cap = vector_cap(vector, percentile)
         except UsageError as error:
             raise ApiError(400, str(error), param="personavec.cap") from None
-        return Applied(cap, {**said, "layer": cap.layer, "of": "tokens"})
+        return Applied(cap, _cap_record(vector, percentile, "tokens"))
     mean, spread = vector.neutral_response_mean[vector.layer].tolist()
     ceiling = mean + spread * NormalDist().inv_cdf(percentile / 100)
     cap = Cap(vector.layer, vector.direction(), ceiling)
-    return Applied(cap, {**said, "layer": vector.layer, "of": "replies"})
+    return Applied(cap, _cap_record(vector, percentile, "replies"))
+
+
+def _cap_record(vector: PersonaVector, percentile: float, of: str) -> ActionRecord:
+    return {
+        "vector": vector.trait,
+        "percentile": percentile,
+        "layer": vector.layer,
+        "of": of,
+    }
 
 
 def _layer(vector: PersonaVector, layer: int | None) -> int:

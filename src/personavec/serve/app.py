@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,12 @@ from personavec.errors import PersonavecError
 from personavec.model import LoadedModel
 from personavec.model.engine import VllmEngine
 from personavec.serve.browser import add_page
+from personavec.serve.config import ServeConfig
+from personavec.serve.events import ReplyEvents
 from personavec.serve.limits import Gate
 from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply, parsed
-from personavec.serve.replies import Service, Settings
+from personavec.serve.requests import ReplyRequest
+from personavec.serve.service import Service
 from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
@@ -40,23 +42,23 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 def create_app(
     loaded: LoadedModel,
     vectors: Mapping[str, PersonaVector],
-    settings: Settings,
+    config: ServeConfig,
     reports: Mapping[str, Path] | None = None,
     engine: VllmEngine | None = None,
 ) -> FastAPI:
     """The application for one model and its vectors by trait.
 
-    `reports` are the files of vectors' reports by trait; `engine` writes the replies in place of
-    the model, which then only reads texts. Raises VectorMismatchError for a vector of another
-    shape, DataError for one without a baseline, ModelError for a model whose rows cannot join a
-    running batch. Where the engine cannot start after all, the application's start fails.
+    `reports` are the files of vectors' reports by trait. With `engine`, vLLM writes the replies and
+    the loaded model only reads texts. Raises what `ServedModel.of` raises. If the engine
+    cannot run, the application does not start.
     """
-    service = Service(loaded, vectors, settings, engine)
+    service = Service(loaded, vectors, config, engine)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        posting = asyncio.create_task(service.webhook.run()) if service.webhook else None
+        webhook = service.reader.webhook
+        posting = asyncio.create_task(webhook.run()) if webhook else None
         try:
             yield
         finally:
@@ -78,14 +80,14 @@ def create_app(
     _document(app)
     add_page(app, service, reports or {})
     app.add_middleware(
-        Gate, metrics=service.metrics, api_key=settings.api_key, max_body=settings.max_body
+        Gate, metrics=service.metrics, api_key=config.api_key, max_body=config.max_body
     )
     return app
 
 
 def _routes(app: FastAPI, service: Service) -> None:
     model = {
-        "id": service.settings.name,
+        "id": service.served.name,
         "object": "model",
         "created": 0,
         "owned_by": "personavec",
@@ -99,7 +101,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
         """The model, if it has this name."""
-        if name != service.settings.name:
+        if name != service.served.name:
             raise ApiError(404, f"there is no model '{name}' here", code="model_not_found")
         return model
 
@@ -107,15 +109,15 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation, whole or as a stream of events."""
         body = await request.body()
-        ask = await service.aside(lambda: service.chat(parsed(ChatRequest, body)))
-        return await _reply(service, ask, request)
+        asked = await service.chat(lambda: parsed(ChatRequest, body))
+        return await _reply(service, asked, request)
 
     @app.post("/v1/completions", responses=_STREAM, openapi_extra=_body_of(CompletionRequest))
     async def completions(request: Request) -> Response:
         """Continue a text as it stands, whole or as a stream of events."""
         body = await request.body()
-        ask = await service.aside(lambda: service.completion(parsed(CompletionRequest, body)))
-        return await _reply(service, ask, request)
+        asked = await service.completion(lambda: parsed(CompletionRequest, body))
+        return await _reply(service, asked, request)
 
     @app.get("/v1/personavec/alarms")
     async def alarms() -> dict[str, Any]:
@@ -136,14 +138,14 @@ def _routes(app: FastAPI, service: Service) -> None:
 
 
 def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """What the API's document says of a body; the route reads it itself, off the event loop."""
+    """The body's entry in the OpenAPI document; routes parse bodies themselves, in a thread."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"content": content, "required": True}}
 
 
 def _document(app: FastAPI) -> None:
-    """Add the bodies' schemas to the API's document."""
+    """Add the bodies' schemas to the OpenAPI document."""
     made = app.openapi
 
     def whole() -> dict[str, Any]:
@@ -156,10 +158,10 @@ def _document(app: FastAPI) -> None:
     app.openapi = whole
 
 
-async def _reply(service: Service, ask: Any, request: Request) -> Response:
-    if ask.stream:
-        return _EventStream(service.chunks(ask), lambda: service.release(ask))
-    return JSONResponse(await _while_connected(request, service.whole(ask)))
+async def _reply(service: Service, asked: ReplyRequest, request: Request) -> Response:
+    if asked.stream:
+        return ReplyEvents(service.chunks(asked), lambda: service.release(asked))
+    return JSONResponse(await _while_connected(request, service.whole(asked)))
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
@@ -181,43 +183,6 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> 
 async def _left(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class _EventStream(Response):
-    """Server-sent events; `release` is called when they end or the client leaves."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chunks: AsyncIterator[dict[str, Any]], release: Callable[[], None]):
-        super().__init__(headers={"Cache-Control": "no-store"})
-        del self.headers["content-length"]
-        self._chunks, self._release = chunks, release
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        sending = asyncio.create_task(self._send(start, send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            sending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await sending
-            self._release()
-
-    async def _send(self, start: Any, send: Any) -> None:
-        try:
-            await send(start)
-            async for chunk in self._chunks:
-                await self._event(send, json.dumps(chunk, ensure_ascii=False, allow_nan=False))
-            await self._event(send, "[DONE]", more=False)
-        finally:
-            await self._chunks.aclose()  # type: ignore[attr-defined]
-
-    async def _event(self, send: Any, text: str, *, more: bool = True) -> None:
-        body = f"data: {text}\n\n".encode("utf-8", "replace")
-        await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def _handle_errors(app: FastAPI) -> None:

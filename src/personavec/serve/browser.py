@@ -1,7 +1,7 @@
-"""The page, and what it asks beside OpenAI's API: the vectors with their ranges and reports.
+"""The page, and what it fetches: the vectors with their ranges and reports.
 
-The page's files are read once and served from memory, each under a route of its own, so that
-nothing a client sends is ever a path.
+The page's files are read once and served from memory, each by a route of its own, so that nothing a
+client sends is used as a path.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pydantic import BaseModel
 from personavec.errors import PersonavecError
 from personavec.extract import vector_report
 from personavec.serve.protocol import ApiError
-from personavec.serve.replies import Service
+from personavec.serve.service import Service
 from personavec.vectors import PersonaVector
 
-#: A report is one file with its script inside. In a sandbox it has no origin, so that whatever is
-#: in it cannot reach the page, its key or the API.
+#: A report is one file with an inline script. In a sandbox it has no origin, so that its content
+#: cannot reach the page, the key or the API.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -44,8 +44,8 @@ class Baseline(BaseModel):
 class VectorEntry(BaseModel):
     """A vector that the server has loaded.
 
-    `coherent_range` holds the coefficients that keep replies coherent, None where that was not
-    measured; `report` is where its report lies, valid as long as this server runs.
+    `coherent_range` holds the coefficients that keep replies coherent, None if that was not
+    measured. `report` is the address of its report, valid until the server stops.
     """
 
     trait: str
@@ -57,7 +57,7 @@ class VectorEntry(BaseModel):
 
 
 class GuardEntry(BaseModel):
-    """A guard of the operator's; `amount` is its coefficient or percentile."""
+    """A guard that the operator set; `amount` is its coefficient or percentile."""
 
     condition: str
     does: str
@@ -65,7 +65,7 @@ class GuardEntry(BaseModel):
 
 
 class VectorList(BaseModel):
-    """What is served, and what the page draws itself from."""
+    """What the server serves; the page is drawn from it."""
 
     model: str
     max_tokens: int
@@ -77,25 +77,26 @@ class VectorList(BaseModel):
 def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> None:
     """Serve the page under `/`, the list of vectors and their reports.
 
-    `reports` maps a trait to the report of its extraction, where there is one; the others are
-    drawn from what is stored with the vector. A browser follows a link without an API key, so
-    that a report's address holds a token that only the list tells.
+    `reports` maps a trait to the report of its extraction, where there is one. Other reports are
+    drawn from what is stored with the vector. A browser follows links without an API key, so a
+    report's address holds a token that only the list of vectors gives.
     """
     secret = secrets.token_bytes(32)
 
     def token(trait: str) -> str:
         return hmac.new(secret, trait.encode(), hashlib.sha256).hexdigest()
 
-    vectors, settings = service.vectors, service.settings
+    served = service.served
+    vectors, config = served.vectors, served.config
     by_token = {token(trait): trait for trait in vectors}
     entries = VectorList(
-        model=settings.name,
-        max_tokens=settings.max_tokens,
-        any_coefficient=settings.allow_any_coefficient,
+        model=served.name,
+        max_tokens=config.max_tokens,
+        any_coefficient=config.allow_any_coefficient,
         vectors=[_entry(vector, f"/report/{token(trait)}") for trait, vector in vectors.items()],
         guards=[
             GuardEntry(condition=str(guard.condition), does=guard.does, amount=guard.amount)
-            for guard in settings.guards
+            for guard in served.guards
         ],
     )
 
@@ -104,12 +105,12 @@ def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> Non
         """The traits that are read and can be steered."""
         return entries
 
-    # No coroutine: drawing takes a second, and replies go on meanwhile.
+    # Not a coroutine: drawing takes a second, and runs in a thread beside the replies.
     @app.get("/report/{token}", include_in_schema=False)
     def report(token: str) -> Response:
         trait = by_token.get(token)
         if trait is None:
-            raise ApiError(404, "this link is of an earlier run of the server; reload its page")
+            raise ApiError(404, "this link is from an earlier run of the server; reload its page")
         text = _report(vectors[trait], reports.get(trait))
         return HTMLResponse(text, headers={"Content-Security-Policy": _REPORT_POLICY})
 
@@ -130,7 +131,7 @@ def page_files() -> dict[str, bytes]:
 
 def _sender(name: str, content: bytes) -> Callable[[], Any]:
     kind = mimetypes.guess_type(name)[0] or "text/plain"
-    # A browser asks again each time, or a new version of one module would meet an old one.
+    # Without revalidation a browser could mix modules of two versions.
     headers = {"Cache-Control": "no-cache"}
 
     async def send() -> Response:

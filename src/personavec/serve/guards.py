@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
+
+from jaxtyping import Float
+from torch import Tensor
 
 from personavec.conditions import Condition, parse_condition
 from personavec.errors import UsageError
 from personavec.model import Action, Steering
-from personavec.model.engine import Verdict
+from personavec.model.engine import GuardVerdict
 from personavec.monitor import Gauge
 from personavec.serve.actions import cap_at
 from personavec.serve.protocol import ApiError
@@ -20,12 +23,22 @@ _ACTION = re.compile(r"\s*(?:steer\s+([-+]?[0-9.]+)|(cap)(?:\s+([0-9.]+))?|(refu
 _PERCENTILE = 99.0
 
 
+class GuardRecord(TypedDict):
+    """What a reply says of a guard that acted."""
+
+    condition: str
+    forecast: float
+    """In the condition's unit."""
+    did: str
+    amount: NotRequired[float]
+
+
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """A condition on the forecast and what to do when it is met.
+    """A condition on the forecast, and what is done when it is met.
 
-    `amount` is the coefficient of `steer` or the percentile of `cap`; `action` is what acts, None
-    for `refuse`.
+    `amount` is the coefficient of `steer` or the percentile of `cap`. `action` is None for
+    `refuse`.
     """
 
     condition: Condition
@@ -33,17 +46,23 @@ class Guard:
     amount: float = 0.0
     action: Action | None = None
 
-    def said(self, value: float) -> dict[str, Any]:
-        """What a reply says of a guard that acted."""
-        found = {"condition": str(self.condition), "forecast": round(value, 4), "did": self.does}
-        return found if self.does == "refuse" else {**found, "amount": self.amount}
+    def record(self, forecast: float) -> GuardRecord:
+        """What a reply says of it once it has acted."""
+        found: GuardRecord = {
+            "condition": str(self.condition),
+            "forecast": round(forecast, 4),
+            "did": self.does,
+        }
+        if self.does != "refuse":
+            found["amount"] = self.amount
+        return found
 
 
 def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
     """`CONDITION: steer COEFFICIENT`, `CONDITION: cap [PERCENTILE]` or `CONDITION: refuse`.
 
-    A cap is at the 99th percentile of neutral replies unless told. Raises UsageError, for a
-    coefficient outside the vector's coherent range and a percentile that was not measured too.
+    A cap without a percentile is at the 99th of neutral replies. Raises UsageError, also for a
+    coefficient outside the vector's coherent range and for a percentile that was not measured.
     """
     condition, colon, action = text.partition(":")
     found = _ACTION.fullmatch(action)
@@ -65,13 +84,19 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
         amount = float(coefficient if coefficient is not None else percentile or _PERCENTILE)
     except ValueError:
         raise UsageError(f"guard {text!r}: {action.strip()!r} has no number") from None
-    if capped:
-        if not 50 < amount < 100:
-            raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")
-        try:
-            return Guard(met, "cap", amount, cap_at(vector, amount).action)
-        except (ApiError, UsageError) as error:
-            raise UsageError(f"guard {text!r}: {error}") from error
+    return _capping(text, met, vector, amount) if capped else _steering(text, met, vector, amount)
+
+
+def _capping(text: str, met: Condition, vector: PersonaVector, percentile: float) -> Guard:
+    if not 50 < percentile < 100:
+        raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")
+    try:
+        return Guard(met, "cap", percentile, cap_at(vector, percentile).action)
+    except (ApiError, UsageError) as error:
+        raise UsageError(f"guard {text!r}: {error}") from error
+
+
+def _steering(text: str, met: Condition, vector: PersonaVector, amount: float) -> Guard:
     low, high = vector.coherent_range or (-1.0, 1.0)
     if not low <= amount <= high:
         raise UsageError(
@@ -81,7 +106,7 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
 
 
 class GuardedRow:
-    """One row's guards: call it with the forecast; `acted` is what a reply says of it."""
+    """The guards of one reply: called with the forecast; `acted` records those that acted."""
 
     def __init__(
         self,
@@ -91,9 +116,9 @@ class GuardedRow:
         asked: Sequence[Action],
     ):
         self._guards, self._gauge, self._vectors, self._asked = guards, gauge, vectors, asked
-        self.acted: list[dict[str, Any]] = []
+        self.acted: list[GuardRecord] = []
 
-    def __call__(self, forecast) -> Verdict:
+    def __call__(self, forecast: Float[Tensor, " direction"]) -> GuardVerdict:
         actions: list[Action] = []
         refused = False
         readings = _readings(forecast.tolist(), self._gauge, self._vectors)
@@ -101,7 +126,7 @@ class GuardedRow:
             own = readings[guard.condition.unit]
             if not guard.condition.met(own):
                 continue
-            self.acted.append(guard.said(own[guard.condition.trait]))
+            self.acted.append(guard.record(own[guard.condition.trait]))
             refused |= guard.does == "refuse"
             if guard.action is not None:
                 actions.append(guard.action)

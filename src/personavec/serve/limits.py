@@ -1,4 +1,4 @@
-"""What stands before every route: key, host, body size, slow clients, headers, counting."""
+"""Checks before every route: key, host, body size; limits on slow clients; headers; counts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from personavec.serve.metrics import Metrics
 from personavec.serve.protocol import ApiError
 
 log = logging.getLogger("personavec.serve")
-#: Seconds that a client has for its headers, for its body, and for taking what waits for it.
+#: Seconds that a client has to send its headers, to send its body, and to read what waits for it.
 HEADER_SECONDS, BODY_SECONDS, READ_SECONDS = 10.0, 30.0, 60.0
-#: Connections at a time, of one peer and of all: far above what the queue takes.
+#: Most connections of one peer, and of all peers: far more than the queue takes.
 PEER_CONNECTIONS, CONNECTIONS = 256, 1024
-#: Paths that need the key, where there is one; the page itself holds nothing secret.
+#: Paths that need the key, if there is one. The page itself holds no secrets.
 _GUARDED = ("/v1/", "/metrics")
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -37,12 +37,12 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware. A body is read here whole, within its limits, before a route sees it.
+    """ASGI middleware that reads and checks a whole body before its route is called.
 
-    On loopback without a key only loopback's own names are taken as Host, so that no web page can
-    reach the server under a name of its own. A body must say that it is JSON, which no page may
-    send to another origin without asking first. To a route, HEAD is GET, and a slash at a path's
-    end is none.
+    Without a key, only loopback names are accepted as Host, so that no web page can reach the
+    server by DNS rebinding. A body must have the content type of JSON, which a page cannot send to
+    another origin without a preflight request. Routes get HEAD as GET, and paths without a final
+    slash.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class Gate:
             host = headers.get(b"host", b"").decode("latin-1").lower()
             name = host if host.endswith("]") else host.rsplit(":", 1)[0]
             if name not in _LOCAL_HOSTS:
-                raise ApiError(403, "this server answers to loopback's names only")
+                raise ApiError(
+                    403, "without an API key this server accepts loopback host names only"
+                )
         elif scope["path"].startswith(_GUARDED):
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._key):
@@ -131,7 +133,7 @@ class Gate:
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            raise ApiError(408, "the body did not come in time") from None
+            raise ApiError(408, "the body took too long") from None
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if size and kind != b"application/json":
             raise ApiError(415, "send the body as Content-Type: application/json")
@@ -143,7 +145,7 @@ class _Gone(Exception):
 
 
 def _replayed(body: bytes, receive: Any) -> Any:
-    """A `receive` that gives the body that was read, and then what comes after it."""
+    """A `receive` that first gives the body that was read already."""
     given = False
 
     async def again() -> Any:
@@ -160,7 +162,7 @@ async def answer_error(error: ApiError, send: Any) -> None:
     """Send an error as the whole response."""
     body = json.dumps(error.body).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
-    # What is left of a body that was refused is not read: the connection cannot go on.
+    # The rest of a refused body is not read, so the connection cannot be used again.
     headers |= {"connection": "close"} | {k.lower(): v for k, v in error.headers.items()}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": pairs})
@@ -175,12 +177,12 @@ class _Timer(Protocol):
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections which hold a place without using it.
+    """HTTP/1.1 that closes connections of slow clients and of peers that hold too many.
 
-    uvicorn closes idle connections between requests only, so that one that sends a byte of its
-    headers now and then, or never reads its reply, would stay for ever. And it takes connections
-    without regard to whose they are: here the peer with the most gives up the one that has been
-    idle for longest. One that waits for its reply stays.
+    uvicorn closes connections that are idle between requests only. One that sends its headers byte
+    by byte, or never reads its reply, would stay open for ever. uvicorn also has no limit per peer:
+    here, the peer with the most connections loses the one that has been idle longest. A connection
+    that waits for its reply is never closed.
     """
 
     _header_timer: _Timer | None = None
@@ -221,7 +223,7 @@ class PromptProtocol(H11Protocol):
 
     @property
     def _needed(self) -> int:
-        """0 without a request, 1 while one comes, 2 while its reply is on the way."""
+        """0 without a request, 1 while one is received, 2 until its reply is sent."""
         if self.cycle is None or self.cycle.response_complete:
             return 0
         return 1 if self.cycle.more_body else 2
@@ -246,12 +248,12 @@ class PromptProtocol(H11Protocol):
             self._header_timer = self.loop.call_later(HEADER_SECONDS, self._abort)
 
     def _abort(self) -> None:
-        """Close at once: what the peer has not taken is not waited for."""
+        """Close at once, without waiting for unread data."""
         self.transport.abort()
 
 
 def _peer_of(client: tuple[str, int] | None) -> str:
-    """Whose connection it is; an IPv6 peer has the network that it can choose addresses in."""
+    """A peer's address; of IPv6 the /64 network, in which a peer can choose addresses."""
     if client is None:
         return ""
     address = ipaddress.ip_address(client[0].partition("%")[0])

@@ -1,4 +1,4 @@
-"""What `/metrics` tells, in Prometheus' text format."""
+"""The figures of `/metrics`, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Metrics:
         )
         self.control_strings = Counter(
             "personavec_control_strings",
-            "Requests whose messages hold strings of control tokens, which were read as text.",
+            "Requests whose messages hold strings that look like control tokens; read as text.",
             registry=registry,
         )
         self.first_token = Histogram(

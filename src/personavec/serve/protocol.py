@@ -1,13 +1,12 @@
 """The bodies that clients send, and the error format they get.
 
-Unknown fields are refused; a null asks for nothing, and is taken as left out. A body's errors are
-few, however many it has: of a list the first item that is wrong is told, and of the unknown fields
-the first.
+Unknown fields are refused. A null counts as left out. Of a body's errors only the first is
+reported: the first wrong item of a list, the first unknown field.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -41,8 +40,8 @@ Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 Number = Annotated[FiniteFloat, Field(strict=True)]
 TokenId = Annotated[StrictInt, Field(ge=0)]
 
-#: Which branch of a union a value is meant for, so that errors are those of this branch. The space
-#: tells them from fields' names, beside which they stand in an error's place.
+#: Tags of a union's branches, so that errors are only those of the branch that was meant. The space
+#: tells a tag from the names of fields in an error's location.
 _TEXT, _PARTED, _TEXTS, _IDS = "as text", "as parts", "as texts", "as tokens"
 
 
@@ -70,7 +69,7 @@ class _Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _meant(cls, given: Any) -> Any:
-        """What is not null, and of the unknown fields one, for the error."""
+        """The fields that are not null; of the unknown ones only the first, for the error."""
         if not isinstance(given, dict):
             return given
         known = {k: v for k, v in given.items() if v is not None and k in cls.model_fields}
@@ -79,7 +78,7 @@ class _Body(BaseModel):
 
 
 class Part(_Body):
-    """One part of a message's content; only text is understood."""
+    """One part of a message's content; only text is supported."""
 
     type: Literal["text", "refusal"]
     text: Text | None = None
@@ -99,7 +98,7 @@ class Part(_Body):
 
 
 class Function(_Body):
-    """Which function a call calls, and its arguments as JSON text."""
+    """The function that is called, and its arguments as JSON text."""
 
     name: Name
     arguments: Text = ""
@@ -122,7 +121,7 @@ class Function(_Body):
 
 
 class ToolCall(_Body):
-    """A call in an earlier turn; it is context, and no tool is called."""
+    """A call in an earlier turn. It is context only: this server calls no tools."""
 
     id: Name | None = None
     type: Literal["function"] = "function"
@@ -131,15 +130,15 @@ class ToolCall(_Body):
 
 
 def _role(value: Any) -> Any:
-    """By any name that is in use, as in data; else as it is, for the error."""
+    """The role under any name in use; an unknown one stays as it is, for the error."""
     return role_of(value) or value
 
 
 class ChatMessage(_Body):
-    """One message; roles go by any name that is in use, as `developer` for `system`.
+    """One message. Roles go by any name in use, such as `developer` for `system`.
 
-    An assistant's may be what OpenAI's client gives for a reply (`model_dump`), with calls of tools
-    or a refusal in place of a text, and with a thought under either name that servers have for it.
+    An assistant's message may be a reply as OpenAI's client dumps it (`model_dump`): with tool
+    calls or a refusal in place of text, and with thinking under either of the two names in use.
     """
 
     role: Annotated[Role, BeforeValidator(_role)]
@@ -173,7 +172,7 @@ class ChatMessage(_Body):
         return self
 
     def as_message(self) -> Message:
-        """As the chat template takes it; a refusal is what the assistant said."""
+        """The message as chat templates take it; a refusal becomes the assistant's text."""
         content = self.content
         if content is None:
             content = self.refusal or ""
@@ -213,7 +212,7 @@ class Steer(_Body):
 
 
 class CapAt(_Body):
-    """Hold the projection under a percentile of what neutral prompts' replies have."""
+    """Keep the projection below a percentile of replies to neutral prompts."""
 
     vector: Name
     percentile: Annotated[Number, Field(gt=50, lt=100)] = 99.0
@@ -222,8 +221,8 @@ class CapAt(_Body):
 class Personavec(_Body):
     """What this server takes beyond OpenAI's API.
 
-    `monitor` names the traits to read; all when left out, none when empty. With `tokens` each
-    response token's projection comes back too.
+    `monitor` names the traits to read: all if left out, none if empty. With `tokens`, each response
+    token's projection comes back too.
     """
 
     steer: Annotated[list[Steer], Field(fail_fast=True, max_length=_ACTIONS)] = []
@@ -242,7 +241,7 @@ class ResponseFormat(_Body):
 
 
 class _Common(_Body):
-    """What both kinds take. Of what this server lacks, only what asks for nothing is taken."""
+    """Fields of both routes. Unsupported features are accepted only if they ask for nothing."""
 
     model: Name
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
@@ -311,7 +310,7 @@ class ChatRequest(_Common):
 
 
 class CompletionRequest(_Common):
-    """A plain completion's body: the prompt is continued as it stands, without a template."""
+    """A plain completion's body; the prompt is continued without a chat template."""
 
     prompt: Annotated[
         Annotated[Text, Tag(_TEXT)]
@@ -340,8 +339,14 @@ class ErrorReply(BaseModel):
     error: ErrorBody
 
 
+class ErrorRecord(TypedDict):
+    """`ErrorReply` as JSON."""
+
+    error: dict[str, str | None]
+
+
 class ApiError(Exception):
-    """An error that a client is told, with its status."""
+    """An error that is sent to the client, with its HTTP status."""
 
     def __init__(
         self,
@@ -356,18 +361,20 @@ class ApiError(Exception):
         self.status, self.headers = status, headers or {}
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
         kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body: ErrorRecord = {
+            "error": {"message": message, "type": kind, "param": param, "code": code}
+        }
 
 
 Asked = TypeVar("Asked", bound=_Body)
 
 
 def parsed(kind: type[Asked], body: bytes) -> Asked:
-    """A body as what it should be. Raises ApiError that names the first field that is wrong."""
+    """The body as `kind`. Raises ApiError, which names the first wrong field."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise ApiError(400, f"the body is no JSON: {error}") from None
+        raise ApiError(400, f"the body is not valid JSON: {error}") from None
     try:
         return kind.model_validate(value)
     except ValidationError as error:

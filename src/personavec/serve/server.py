@@ -16,8 +16,9 @@ from personavec.errors import PersonavecError, UsageError
 from personavec.model import LoadedModel
 from personavec.model.engine import VllmEngine
 from personavec.serve.app import create_app
+from personavec.serve.config import ServeConfig
+from personavec.serve.events import let_streams_finish
 from personavec.serve.limits import PromptProtocol
-from personavec.serve.replies import Settings
 from personavec.vectors import PersonaVector
 
 
@@ -35,14 +36,14 @@ def bound(host: str, port: int) -> tuple[socket.socket, str]:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
-        # Clients that come before the server runs wait rather than being refused.
+        # Clients that connect before the server runs wait; they are not refused.
         found.listen()
     except OSError as error:
         found.close()
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:  # before the system is asked
         found.close()
-        raise UsageError(f"--host {host}: this is no name of a host") from error
+        raise UsageError(f"--host {host}: this is not the name of a host") from error
     name = f"[{host}]" if ":" in host else host
     return found, f"http://{name}:{found.getsockname()[1]}"
 
@@ -50,25 +51,27 @@ def bound(host: str, port: int) -> tuple[socket.socket, str]:
 def make_server(
     loaded: LoadedModel,
     vectors: Mapping[str, PersonaVector],
-    settings: Settings,
+    config: ServeConfig,
     *,
     host: str = "127.0.0.1",
     shutdown_seconds: float = 30.0,
     reports: Mapping[str, Path] | None = None,
     engine: VllmEngine | None = None,
 ) -> uvicorn.Server:
-    """A server that is ready to run; with `engine` its replies are vLLM's.
+    """A server that is ready to run; with `engine`, vLLM writes its replies.
 
-    On SIGTERM or Ctrl-C it takes no more connections and finishes what runs, for at most
-    `shutdown_seconds`. Raises UsageError for an address other than loopback without a key.
+    On SIGTERM or Ctrl-C it takes no more connections and lets running replies finish, for at most
+    `shutdown_seconds`. Raises UsageError for an address other than loopback without a key, and as
+    `create_app` does.
     """
-    if not is_loopback(host) and not settings.api_key:
+    if not is_loopback(host) and not config.api_key:
         raise UsageError(
             f"--host {host} is reachable from other machines: set an API key in the variable "
             "that --api-key-env names, or serve on 127.0.0.1"
         )
-    config = uvicorn.Config(
-        create_app(loaded, vectors, settings, reports, engine),
+    let_streams_finish()
+    settings = uvicorn.Config(
+        create_app(loaded, vectors, config, reports, engine),
         host=host,
         http=PromptProtocol,
         ws="none",
@@ -78,12 +81,12 @@ def make_server(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(shutdown_seconds),
     )
-    return uvicorn.Server(config)
+    return uvicorn.Server(settings)
 
 
 def run(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Serve until a signal or `should_exit`. Raises PersonavecError where it does not start."""
-    with suppress(SystemExit):  # uvicorn's own, where the application's start fails
+    """Serve until a signal or `should_exit`. Raises PersonavecError if it does not start."""
+    with suppress(SystemExit):  # uvicorn exits if the application does not start
         server.run(sockets=[listening])
     if not server.started:
         raise PersonavecError("the server did not start; the log above says why")
@@ -93,22 +96,22 @@ def run(server: uvicorn.Server, listening: socket.socket) -> None:
 def serving(
     loaded: LoadedModel,
     vectors: Mapping[str, PersonaVector],
-    settings: Settings,
+    config: ServeConfig,
     *,
     shutdown_seconds: float = 30.0,
     reports: Mapping[str, Path] | None = None,
     engine: VllmEngine | None = None,
 ) -> Iterator[tuple[str, uvicorn.Server]]:
-    """Serve on loopback from a thread of this process; gives the URL, and stops gracefully.
+    """Serve on a free port of loopback, from a thread of this process.
 
-    It takes a free port. Nothing else may run the model meanwhile: hooks are on it. Raises
-    PersonavecError where the server does not start.
+    Gives the URL and the server, and stops it gracefully at the end. Nothing else may run the model
+    meanwhile, since hooks are on it. Raises PersonavecError if the server does not start.
     """
     listening, url = bound("127.0.0.1", 0)
     server = make_server(
         loaded,
         vectors,
-        settings,
+        config,
         shutdown_seconds=shutdown_seconds,
         reports=reports,
         engine=engine,

@@ -1,6 +1,4 @@
-"""A reply's text as its tokens come: whole characters only, and nothing past a stop text. And what
-a single token stands for, which may be a part of a character.
-"""
+"""Decodes a reply token by token, and single tokens, which may be parts of characters."""
 
 from __future__ import annotations
 
@@ -10,21 +8,21 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-#: What a tokenizer's decoder writes for bytes that are no character yet.
+#: What a tokenizer's decoder writes for an incomplete character.
 _UNFINISHED = "\ufffd"
 
 
 class TextStream:
-    """Turns tokens into text that may be sent.
+    """Turns tokens into text that can be sent: whole characters only, and nothing past a stop text.
 
-    `push` returns what is new and sure: a character split over tokens waits for its last one, and
-    an end of the text that may be the beginning of a stop text waits until it is clear.
+    `push` returns the new text that is certain. A character that spans tokens is held back until
+    its last one; so is an end of the text that may be the beginning of a stop text.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
         self._decode, self.stops = decode, tuple(stops)
         self._ids: list[int] = []
-        #: Tokens from `_context` on give the new ones their context, those before `_read` are out.
+        #: Tokens from `_context` on are the context of new ones; those before `_read` were sent.
         self._context = self._read = 0
         self._held = self._unsure = ""
         self.text = ""
@@ -32,22 +30,21 @@ class TextStream:
         self._starts: list[int] = []
 
     def push(self, token: int) -> str:
-        """Take in a token; the text that can be sent now. Empty once stopped."""
+        """Add a token; returns the text that can be sent now. Empty once stopped."""
         if self.stopped:
             return ""
         self._ids.append(token)
         unsure, self._unsure = self._unsure, self._unread()
-        # What both spell alike was there before. A part of a character begins where that does.
+        # The common beginning was there before. A part of a character begins where that begins.
         same = min(_alike(unsure, self._unsure), max(len(self._unsure) - 1, 0))
         self._starts.append(len(self.text) + len(self._held) + same)
         return self._send(self._fresh())
 
     def flush(self) -> str:
-        """What was held back, at the end."""
+        """The text that was held back, at the end."""
         if self.stopped:
             return ""
-        sent = self._send(self._fresh(last=True), last=True)
-        return sent
+        return self._send(self._fresh(last=True), last=True)
 
     @property
     def start(self) -> int:
@@ -56,11 +53,11 @@ class TextStream:
 
     @property
     def kept(self) -> int:
-        """How many of the tokens have begun within the text that is left."""
+        """How many tokens begin within the text that is kept."""
         return sum(start < len(self.text) for start in self._starts)
 
     def _unread(self) -> str:
-        """What the tokens that are not out yet spell, whether they are sure or not."""
+        """The text of the tokens that were not sent yet, certain or not."""
         before = self._decode(self._ids[self._context : self._read])
         return self._decode(self._ids[self._context :])[len(before) :]
 
@@ -85,7 +82,7 @@ class TextStream:
 
 
 class Vocabulary:
-    """The bytes and the text of single tokens, whatever stands beside them."""
+    """The bytes and the text of single tokens, independent of their neighbours."""
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
@@ -95,14 +92,14 @@ class Vocabulary:
         self._bytes = (
             {c: b for b, c in bytes_to_unicode().items()} if "ByteLevel" in decoder else {}
         )
-        #: Before another token, a decoder does not take its white space for the text's beginning.
+        #: A decoder may strip white space at a text's beginning; this token precedes it.
         self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         self._anchored = len(tokenizer.decode(self._anchor))
-        #: Characters that one token stands for at most.
+        #: Characters of the longest token.
         self.longest = max(map(len, tokenizer.get_vocab()))
 
     def bytes(self, id: int) -> bytes:
-        """A token's own bytes; of a special token, those of its name."""
+        """A token's bytes; of a special token, those of its name."""
         if id in self._added:
             return self._added[id].encode()
         piece = self._tokenizer.convert_ids_to_tokens(id)
@@ -116,11 +113,11 @@ class Vocabulary:
         return self._tokenizer.decode([*self._anchor, id])[self._anchored :].encode()
 
     def text(self, id: int) -> str:
-        """For a reader: a part of a character is shown as a replacement character."""
+        """For people: a part of a character is shown as a replacement character."""
         return self.bytes(id).decode("utf-8", "replace")
 
     def spelled(self, id: int) -> str:
-        """For a program: as OpenAI's API spells parts of characters, `bytes:\\xe2\\x80`."""
+        """For programs: OpenAI's API spells a part of a character as `bytes:\\xe2\\x80`."""
         found = self.bytes(id)
         try:
             return found.decode()
@@ -129,14 +126,14 @@ class Vocabulary:
 
 
 def _alike(a: str, b: str) -> int:
-    """Length of the longest beginning that both texts have."""
+    """Length of the longest common beginning."""
     return next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that a stop text begins with."""
+    """Length of the longest end of the text that is a beginning of the stop text."""
     return next(
         (n for n in range(min(len(text), len(stop)), 0, -1) if stop.startswith(text[-n:])), 0
     )

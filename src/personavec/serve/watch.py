@@ -1,4 +1,4 @@
-"""Drift of conversations and of the server as a whole, from the readings of finished replies."""
+"""Drift charts of conversations and of the whole server, from readings of finished replies."""
 
 from __future__ import annotations
 
@@ -11,38 +11,59 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from personavec.data import Message
 from personavec.monitor import TurnReading
 from personavec.vectors import READING, Alarm, Chart, Ordinary
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 log = logging.getLogger("personavec.serve")
-#: Turns whose charts are kept, so that their conversations can go on from there; the one longest
-#: without use is forgotten first.
+#: Turns whose charts are kept for the next turn; the least recently used is dropped first.
 _TURNS = 20_000
-#: Alarms that are kept for the page.
+#: Latest alarms, kept for the page.
 _KEPT = 200
+
+Scope = Literal["conversation", "server"]
 
 #: A reply's text and its readings.
 Reply = tuple[str, Sequence[TurnReading]]
 
 
+class AlarmRecord(TypedDict):
+    """A drift alarm: of one conversation, or of the whole server."""
+
+    trait: str
+    scope: Scope
+    turn: int
+    """Index of the reply in its conversation, from 0."""
+    reading: float
+    """The reply's, in the chart's standard deviations."""
+    level: float
+    """Of the chart."""
+    limit: float
+    time: str
+    """UTC, ISO 8601."""
+
+
 @dataclass(frozen=True)
-class _Turn:
-    """The charts as they stood after a turn, and its conversation's name: its first turn here."""
+class _ChartedTurn:
+    """The charts after a turn. `name` identifies its conversation: the hash of its first turn."""
 
     name: str
     charts: dict[str, Chart]
 
 
 class Watch:
-    """Control charts over standardised response means: one a trait and conversation, one a trait.
+    """Control charts over standardised response means, per trait: for each conversation, and one
+    for the whole server.
 
-    A conversation is known by the hash of its messages up to its last reply, which is all that is
-    kept of them, beside the charts as they stood after it. So a reply that is written again takes
-    the place of the one before, and a conversation that forks goes on in both ways. White space
-    around a text and, by `answer`, thinking in a reply make no difference, as clients drop both.
+    A conversation is identified by the hash of its messages up to its last reply. Only the hash and
+    the charts after that reply are kept. So a regenerated reply replaces the one before it, and
+    both branches of a forked conversation go on. Clients may drop white space around a text and
+    thinking in a reply; the hash ignores both (`answer` cuts off thinking).
     """
 
     def __init__(
@@ -50,27 +71,27 @@ class Watch:
     ):
         self._ordinary, self._answer = ordinary, answer
         self._server = {trait: known.stream() for trait, known in ordinary.items()}
-        self._turns: OrderedDict[str, _Turn] = OrderedDict()
-        self.alarms: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._turns: OrderedDict[str, _ChartedTurn] = OrderedDict()
+        self.alarms: deque[AlarmRecord] = deque(maxlen=_KEPT)
 
     def levels(self) -> dict[str, float]:
-        """Each trait's level over the whole server, in the chart's standard deviations."""
+        """Each trait's level on the server's chart, in the chart's standard deviations."""
         return {trait: stream.level for trait, stream in self._server.items()}
 
     def take(
         self, messages: Sequence[Message], replies: Sequence[Reply]
-    ) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:
-        """Take in the replies to `messages`; the alarms of each, and those that count.
+    ) -> tuple[list[list[AlarmRecord]], list[AlarmRecord]]:
+        """Chart the replies to `messages`. Gives the alarms of each reply, and those that count.
 
-        Several replies to one request count as one: each goes on with the conversation's charts
-        by itself, the server's charts get their mean, and of one trait's alarms over the same
-        scope the highest counts.
+        Several replies to one request count as one. Each continues the conversation's charts on
+        its own; the server's charts get their mean. Of one trait's alarms in one scope, the one of
+        the highest level counts.
         """
         said = [message for message in messages if message["role"] != "system"]
         turn = sum(message["role"] == "assistant" for message in said)
         before, so_far = self._before(said)
         name = before.name if before else ""
-        raised: list[list[dict[str, Any]]] = []
+        raised: list[list[AlarmRecord]] = []
         readings: dict[str, list[tuple[float, int]]] = {}
         for place, (text, read) in enumerate(replies):
             charts = copy.deepcopy(before.charts) if before else {}
@@ -87,7 +108,7 @@ class Watch:
             ended = so_far.copy()
             self._add(ended, {"role": "assistant", "content": text})
             name = name or ended.hexdigest()
-            self._keep(ended.hexdigest(), _Turn(name, charts))
+            self._keep(ended.hexdigest(), _ChartedTurn(name, charts))
         for trait, values in readings.items():
             if alarm := self._server[trait].update(name, fmean(value for value, _ in values)):
                 raised[max(values)[1]].append(_record(trait, "server", turn, alarm))
@@ -97,10 +118,10 @@ class Watch:
             log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
         return raised, counted
 
-    def _before(self, said: Sequence[Message]) -> tuple[_Turn | None, Any]:
-        """The latest turn that is known, and the hash of all of `said`.
+    def _before(self, said: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
+        """The latest known turn of `said`, and the hash of all of it.
 
-        An earlier one where the last reply was cut or edited by the client.
+        If the client cut or edited its last reply, that is an earlier turn.
         """
         before = None
         found = hashlib.sha256()
@@ -111,7 +132,7 @@ class Watch:
                 before = self._turns[key]
         return before, found
 
-    def _add(self, found: Any, message: Message) -> None:
+    def _add(self, found: _Hash, message: Message) -> None:
         text = message["content"]
         if message["role"] == "assistant":
             text = self._answer(text)
@@ -119,16 +140,16 @@ class Watch:
         for part in (message["role"], text.strip(), calls):
             found.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
 
-    def _keep(self, key: str, turn: _Turn) -> None:
+    def _keep(self, key: str, turn: _ChartedTurn) -> None:
         self._turns[key] = turn
         self._turns.move_to_end(key)
         while len(self._turns) > _TURNS:
             self._turns.popitem(last=False)
 
 
-def _highest(alarms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One alarm a trait and scope."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+def _highest(alarms: Sequence[AlarmRecord]) -> list[AlarmRecord]:
+    """For each trait and scope, the alarm of the highest level."""
+    found: dict[tuple[str, str], AlarmRecord] = {}
     for alarm in alarms:
         key = (alarm["trait"], alarm["scope"])
         if key not in found or alarm["level"] > found[key]["level"]:
@@ -136,7 +157,7 @@ def _highest(alarms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _record(trait: str, scope: str, turn: int, alarm: Alarm) -> dict[str, Any]:
+def _record(trait: str, scope: Scope, turn: int, alarm: Alarm) -> AlarmRecord:
     return {
         "trait": trait,
         "scope": scope,

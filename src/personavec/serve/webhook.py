@@ -1,4 +1,4 @@
-"""Send alarms to an address as JSON, again where that fails; never in a reply's way."""
+"""Post alarms to an address as JSON, with retries. Replies never wait for it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from urllib.parse import urlsplit
 from personavec.errors import UsageError
 
 log = logging.getLogger("personavec.serve")
-#: Seconds before each further try, and for one try.
+#: Seconds before each retry, and the time limit of one try.
 WAITS, _TIMEOUT = (1.0, 4.0, 16.0, 64.0), 10.0
 _QUEUE = 100
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: followed, a post becomes a GET that delivers nothing."""
+    """Redirects are errors: following one turns the post into a GET, which delivers nothing."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
         return None
 
 
 class Webhook:
-    """Posts one alarm after the other; `run` is its task. Beyond a hundred waiting, they drop.
+    """Posts alarms one after another; `run` is its task.
 
-    Whatever an address answers, in HTTP or not, costs its alarm at most.
+    A hundred alarms may wait; further ones are dropped. A bad answer can lose its own alarm only.
     """
 
     def __init__(self, url: str, waits: tuple[float, ...] = WAITS, timeout: float = _TIMEOUT):
         try:
             parts = urlsplit(url)
             known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port or an IPv6 address that is none
+        except ValueError:  # an invalid port or IPv6 address
             known = False
         if not known:
             raise UsageError(f"--alarm-webhook {url}: give an http or https address")
@@ -57,7 +57,7 @@ class Webhook:
             alarm = await self._queue.get()
             for wait in (*self._waits, None):
                 try:
-                    # A server that sends a byte now and then never exceeds a socket's time.
+                    # A server that sends single bytes never exceeds the socket's time limit.
                     async with asyncio.timeout(2 * self._timeout):
                         await _in_a_thread(lambda alarm=alarm: self._post(alarm))
                     break
@@ -82,7 +82,7 @@ class Webhook:
 
 
 async def _in_a_thread(call: Callable[[], None]) -> None:
-    """In a thread of its own, which keeps neither others nor the process waiting."""
+    """Run it in a daemon thread, so that neither the event loop nor the exit waits for it."""
     done: Future[None] = Future()
 
     def run() -> None:
@@ -99,5 +99,5 @@ async def _in_a_thread(call: Callable[[], None]) -> None:
 
 
 def _said(error: Exception) -> str:
-    """An error's class and text in one line; the text alone may be empty, or a foreign server's."""
+    """An error's class and text in one line; the text may be empty, or come from the address."""
     return f"{type(error).__name__} {str(error)[:200]!r}"

@@ -1,7 +1,7 @@
 """The thread that steps the engine, and the queue before it.
 
-Requests come from an event loop and what they get goes back to it: one call into the event loop a
-step, however many rows there are. Nothing here knows of HTTP or of text.
+Jobs come from an event loop. Their updates go back to it in one call per step, for all rows
+together. Knows nothing of HTTP or of text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from personavec.errors import PersonavecError
-from personavec.model.engine import Job, Loop, Update
+from personavec.model.engine import DecodeJob, Loop, Update
 
 log = logging.getLogger("personavec.serve")
 
@@ -28,7 +28,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a request got since it was last told; the last batch holds its end."""
+    """The updates of a job since its last batch; the last batch holds its end."""
 
     updates: list[Update]
     projections: Tensor | None = None
@@ -40,8 +40,8 @@ class Batch:
 
 
 @dataclass(eq=False)
-class _Open:
-    """A request that has not ended. `at_once` tells of every token as it comes."""
+class _OpenJob:
+    """A job that has not ended. With `at_once`, every token is delivered as it comes."""
 
     at_once: bool
     inbox: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
@@ -51,14 +51,14 @@ class _Open:
 class Worker:
     """Runs a loop in a thread of its own.
 
-    `queue_size` requests may wait beside the rows that run. `start` from within an event loop.
+    `queue_size` jobs may wait while `max_rows` run. Call `start` within an event loop.
     """
 
     def __init__(self, make_loop: Callable[[], Loop], *, max_rows: int, queue_size: int):
         self._make_loop = make_loop
         self._capacity = max_rows + queue_size
         self._commands: queue.SimpleQueue[Callable[[Loop], object] | None] = queue.SimpleQueue()
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenJob] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._events: asyncio.AbstractEventLoop | None = None
         self._loop: Loop | None = None
@@ -67,7 +67,7 @@ class Worker:
 
     @property
     def open(self) -> int:
-        """Requests that wait or run."""
+        """Jobs that wait or run."""
         return len(self._open)
 
     @property
@@ -76,22 +76,22 @@ class Worker:
         return self._thread.is_alive() and (self._loop is None or self._loop.alive)
 
     async def start(self) -> None:
-        """Begin; raises what making the loop raises."""
+        """Start the thread. Raises what making the loop raises."""
         self._events = asyncio.get_running_loop()
         self._thread.start()
         await asyncio.wrap_future(self._made)
 
     def stop(self) -> None:
-        """End the thread; requests that still run are told so."""
+        """End the thread. Jobs that still run end with an error."""
         self._commands.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, job: Job, *, at_once: bool) -> None:
-        """Queue a request. Raises Busy."""
+    def submit(self, job: DecodeJob, *, at_once: bool) -> None:
+        """Queue a job. Raises Busy."""
         if len(self._open) >= self._capacity:
             raise Busy
-        self._open[job.request.id] = _Open(at_once)
+        self._open[job.request.id] = _OpenJob(at_once)
 
         def enter(loop: Loop) -> None:
             try:
@@ -99,14 +99,14 @@ class Worker:
             except PersonavecError as error:
                 self._tell({job.request.id: Batch([], error=str(error))})
             except Exception:
-                # One request's fault, which must not end the thread that serves all.
+                # One job must not end the thread that serves all of them.
                 log.exception("a request could not be queued")
                 self._tell({job.request.id: Batch([], error="the request could not be queued")})
 
         self._commands.put(enter)
 
     async def batches(self, id: str) -> AsyncIterator[Batch]:
-        """What a submitted request gets, to its end."""
+        """The batches of a submitted job, up to its last."""
         inbox = self._open[id].inbox
         while True:
             batch = await inbox.get()
@@ -117,11 +117,11 @@ class Worker:
                 return
 
     def finish(self, id: str) -> None:
-        """End a request after what it has; its last batch follows."""
+        """End a job after the tokens it has; its last batch follows."""
         self._commands.put(lambda loop: loop.finish(id))
 
     def leave(self, id: str) -> None:
-        """End a request that no one waits for any more; what it has comes as its last batch."""
+        """End a job whose client has left; its last batch holds the tokens it has."""
         known = self._open.get(id)
         if known is None:
             return
@@ -138,7 +138,7 @@ class Worker:
             known.inbox.put_nowait(gone)
 
     def cancel(self, id: str) -> None:
-        """Forget a request; its place is free with the next step."""
+        """Drop a job; its place is free with the next step."""
         if self._open.pop(id, None) is not None:
             self._commands.put(lambda loop: loop.cancel(id))
 
@@ -159,7 +159,7 @@ class Worker:
             self._fail("the server is shutting down")
 
     def _obey(self, loop: Loop) -> bool:
-        """Carry out what was asked since; False to stop. Waits while there is nothing to do."""
+        """Run the queued commands; False to stop. Waits while there is nothing to do."""
         while True:
             try:
                 command = self._commands.get(block=not loop.busy)
@@ -179,9 +179,9 @@ class Worker:
         try:
             updates = loop.step()
         except Exception as error:
-            # Whatever it was, the batch is in no known state; the server goes on with the next.
+            # The batch is in an unknown state: drop it, and go on with the next jobs.
             if loop.alive:
-                log.exception("a step failed; the requests that ran are told")
+                log.exception("a step failed; the requests that ran end with an error")
                 message = "the model failed on this batch; try again"
             else:
                 message = str(error)

@@ -179,7 +179,7 @@ def small(monkeypatch: pytest.MonkeyPatch, base: LoadedModel) -> None:
     """What a random model writes is kept, however little and incoherent."""
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: base)
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
-    monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
+    monkeypatch.setattr("personavec.judges.local_rubric._LEAST_LOCAL_MASS", 0.0)
     for name in (
         "extract.pipeline.MIN_KEPT",
         "finetune.sets.elicit.MIN_ROWS",

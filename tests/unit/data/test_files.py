@@ -350,7 +350,7 @@ def test_judged_rows_of_any_values_are_kept(tmp_path: Path, llama: LoadedModel) 
                 path.with_suffix(".scored.jsonl"),
                 progress=Progress(quiet=True),
             )
-            assert found["scored"] == scored
+            assert found.scored == scored
         assert all(row.error is None for row in raw_rows(Path(found["out"])))
 
 

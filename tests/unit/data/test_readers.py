@@ -23,7 +23,8 @@ from personavec.data import (
     swapped,
 )
 from personavec.data.messages import SPEAKERS
-from personavec.data.readers import MESSAGES, PROMPTS, READERS, RESPONSES, SIDES, SYSTEM, TWO
+from personavec.data.readers.columns import MESSAGES, PROMPTS, RESPONSES, SIDES, SYSTEM, TWO
+from personavec.data.readers.table import READERS
 from personavec.data.texts import FORMATS
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode

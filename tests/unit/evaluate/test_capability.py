@@ -12,11 +12,18 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, steer
 from personavec.errors import DataError, PersonavecError, UsageError
-from personavec.evaluate import EvaluateConfig, HarnessTask, SteeredBy, Subject, TaskScore, run
+from personavec.evaluate import (
+    EvaluateConfig,
+    EvaluateResults,
+    HarnessTask,
+    SteeredBy,
+    Subject,
+    TaskScore,
+    run,
+)
 from personavec.evaluate.capability import (
     PACKAGED,
     difference,
-    from_record,
     interval,
     load_tasks,
     perplexity,
@@ -25,6 +32,7 @@ from personavec.evaluate.capability import (
 )
 from personavec.model import vector_steering
 from personavec.progress import Progress
+from personavec.runs import read_as
 from personavec.traits import load_trait
 
 MakeVector = Callable[..., PersonaVector]
@@ -103,7 +111,12 @@ def test_intervals_resample_items_and_differences_are_paired() -> None:
     same = difference(score, score)
     assert same is not None
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert from_record(json.loads(json.dumps(score.as_dict()))) == score
+
+
+def test_a_score_is_read_back(tmp_path: Path) -> None:
+    score = TaskScore("a", "acc", ("x", "y"), (1.0, 0.0), 0.25)
+    (tmp_path / "score.json").write_text(json.dumps(score.as_dict()))
+    assert read_as(tmp_path / "score.json", TaskScore, "again") == score
 
 
 def test_perplexity_is_that_of_a_plain_steered_forward(
@@ -164,7 +177,7 @@ def test_an_evaluation_measures_capability_of_both_and_keeps_it(
     config = EvaluateConfig(questions=2, max_tokens=4, capability=(PACKAGED,), capability_items=12)
     subject = Subject(llama, (SteeredBy(random_vector(llama), 20.0),))
 
-    def evaluate() -> dict:
+    def evaluate() -> EvaluateResults:
         return run(
             subject,
             [load_trait("evil")[0]],
@@ -175,15 +188,16 @@ def test_an_evaluation_measures_capability_of_both_and_keeps_it(
         )
 
     found = evaluate()
-    mine, other = found["capability"][PACKAGED], found["compare_to"]["capability"][PACKAGED]
-    assert mine["n"] == other["n"] == 12
-    assert mine["low"] <= mine["value"] <= mine["high"]
-    shown = found["compare_to"]["capability_differences"][PACKAGED]
-    assert shown["value"] == pytest.approx(mine["value"] - other["value"])
+    assert found.compare_to is not None
+    mine, other = found.capability[PACKAGED], found.compare_to.capability[PACKAGED]
+    assert mine.n == other.n == 12
+    assert mine.low <= mine.value <= mine.high
+    shown = found.compare_to.capability_differences[PACKAGED]
+    assert shown.value == pytest.approx(mine.value - other.value)
     assert 'id="capability"' in (tmp_path / "report.html").read_text()
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr("personavec.evaluate.capability.run_task", never)
-    assert evaluate()["capability"] == found["capability"]
+    assert evaluate().capability == found.capability

@@ -19,14 +19,23 @@ from personavec.errors import (
     UsageError,
     VectorMismatchError,
 )
-from personavec.evaluate import Cue, EvaluateConfig, SteeredBy, Subject, read_cues, run
-from personavec.evaluate.cues import Cues
-from personavec.evaluate.pipeline import default_judge
+from personavec.evaluate import (
+    Cue,
+    Cues,
+    EvaluateConfig,
+    EvaluateResults,
+    SteeredBy,
+    Subject,
+    default_judge,
+    read_cues,
+    run,
+)
 from personavec.evaluate.report import write_evaluation_report
 from personavec.judges import Answer, ContrastJudge
 from personavec.judges.coherence import coherence
 from personavec.model import chat, token_logprobs
 from personavec.progress import Progress
+from personavec.results import dump, read
 from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
@@ -52,7 +61,7 @@ def spec(name: str) -> TraitSpec:
 ODD, EVEN = spec("odd"), spec("even")
 
 
-def evaluate(subject: Subject, out: Path, **options: Any) -> dict[str, Any]:
+def evaluate(subject: Subject, out: Path, **options: Any) -> EvaluateResults:
     specs = options.pop("specs", [ODD, EVEN])
     return run(subject, specs, out, options.pop("config", CONFIG), progress=QUIET, **options)
 
@@ -69,39 +78,40 @@ def test_results_are_what_the_rollouts_say(steered: Subject, tmp_path: Path) -> 
     """Recomputed from the files: means, differences, counts; both arms answer every question."""
     other = Subject(steered.loaded)
     found = evaluate(steered, tmp_path, compare_to=other)
-    assert list(found["traits"]) == ["odd", "even"]
-    assert found["steering"][0]["coefficient"] == 2.0
-    assert (found["compare_to"]["model"], found["compare_to"]["steering"]) == ("tiny-llama", [])
+    assert list(found.traits) == ["odd", "even"]
+    assert found.steering[0].coefficient == 2.0
+    assert (found.compare_to.model, found.compare_to.steering) == ("tiny-llama", ())
     for name, spec in (("odd", ODD), ("even", EVEN)):
         written = list(iter_rollouts(tmp_path / "rollouts" / f"{name}.jsonl"))
         assert len(written) == len({r.id for r in written}) == 20
         means = {}
-        for arm, results in (("model", found), ("other", found["compare_to"])):
+        for arm, results in (("model", found), ("other", found.compare_to)):
             mine = [r for r in written if r.id.startswith(f"{arm}-plain-")]
             assert {r.question for r in mine} == set(spec.questions.evaluation)
             scored = [r for r in mine if r.trait_score is not None]
-            of = results["traits"][name]
-            assert of["n"] == len(scored) > 5
-            assert of["mean"] == pytest.approx(np.mean([r.trait_score for r in scored]))
-            assert of["log_odds"] == pytest.approx(np.mean([r.log_odds for r in scored]))
-            assert of["low"] <= of["mean"] <= of["high"]
+            of = results.traits[name]
+            assert of.n == len(scored) > 5
+            assert of.mean == pytest.approx(np.mean([r.trait_score for r in scored]))
+            assert of.log_odds == pytest.approx(np.mean([r.log_odds for r in scored]))
+            assert of.low <= of.mean <= of.high
             means[arm] = {
                 q: np.mean([r.log_odds for r in scored if r.question == q])
                 for q in {r.question for r in scored}
             }
         both = means["model"].keys() & means["other"].keys()
         difference = np.mean([means["model"][q] - means["other"][q] for q in both])
-        shown = found["compare_to"]["differences"][name]
-        assert shown["log_odds"]["value"] == pytest.approx(difference)
-        assert shown["questions"] == len(both)
-    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found))
+        shown = found.compare_to.differences[name]
+        assert shown.log_odds.value == pytest.approx(difference)
+        assert shown.questions == len(both)
+    assert json.loads((tmp_path / "results.json").read_text()) == dump(found)
+    assert read(EvaluateResults, tmp_path / "results.json") == found
 
 
 def test_a_model_does_not_differ_from_itself(llama: LoadedModel, tmp_path: Path) -> None:
     """Both sides of a comparison are sampled with the same noise."""
     found = evaluate(Subject(llama), tmp_path, compare_to=Subject(llama), specs=[ODD])
-    difference = found["compare_to"]["differences"]["odd"]["log_odds"]
-    assert (difference["low"], difference["value"], difference["high"]) == (0, 0, 0)
+    difference = found.compare_to.differences["odd"].log_odds
+    assert (difference.low, difference.value, difference.high) == (0, 0, 0)
     written = list(iter_rollouts(tmp_path / "rollouts" / "odd.jsonl"))
     assert len({r.response for r in written}) > 5
 
@@ -119,7 +129,7 @@ def test_coefficient_0_equals_unsteered_exactly_and_steering_differs(
         "two and minus two": (SteeredBy(vector, 2.0), SteeredBy(vector, -2.0)),
         "everywhere": (SteeredBy(vector, 2.0, "all"),),
     }.items():
-        found[name] = evaluate(Subject(llama, steering), tmp_path / name, specs=[ODD])["traits"]
+        found[name] = evaluate(Subject(llama, steering), tmp_path / name, specs=[ODD]).traits
     assert found["zero"] == found["zero everywhere"] == found["none"]
     assert found["two and minus two"] == found["none"]
     assert found["two"] != found["none"]
@@ -129,12 +139,10 @@ def test_coefficient_0_equals_unsteered_exactly_and_steering_differs(
 def test_traits_together_equal_each_alone(steered: Subject, tmp_path: Path) -> None:
     """Mixed batches change nothing but rounding; greedy texts are the same."""
     config = replace(CONFIG, temperature=0)
-    together = evaluate(steered, tmp_path / "both", config=config)["traits"]
+    together = evaluate(steered, tmp_path / "both", config=config).traits
     for spec in (ODD, EVEN):
-        alone = evaluate(steered, tmp_path / spec.name, specs=[spec], config=config)["traits"]
-        assert alone[spec.name]["log_odds"] == pytest.approx(
-            together[spec.name]["log_odds"], abs=1e-3
-        )
+        alone = evaluate(steered, tmp_path / spec.name, specs=[spec], config=config).traits
+        assert alone[spec.name].log_odds == pytest.approx(together[spec.name].log_odds, abs=1e-3)
         texts = [
             [
                 r.response
@@ -155,7 +163,7 @@ def test_a_killed_run_continues_to_the_same_results(steered: Subject, tmp_path: 
         content = (cut / name).read_bytes()
         (cut / name).write_bytes(content[: len(content) * 2 // 3])
         again = evaluate(steered, cut, compare_to=Subject(steered.loaded))
-        assert again | {"seconds": 0} == whole | {"seconds": 0}
+        assert replace(again, seconds=0) == replace(whole, seconds=0)
 
 
 def test_a_finished_run_generates_and_judges_nothing_again(
@@ -168,7 +176,7 @@ def test_a_finished_run_generates_and_judges_nothing_again(
 
     monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
-    assert evaluate(steered, tmp_path) | {"seconds": 0} == before | {"seconds": 0}
+    assert replace(evaluate(steered, tmp_path), seconds=0) == replace(before, seconds=0)
 
 
 def test_a_folder_of_other_settings_is_refused(
@@ -226,16 +234,16 @@ def test_notes_say_what_a_reader_must_know(
     vector.meta["model"] = {"name": "someone"}
     # The tiny model writes noise.
     found = evaluate(Subject(llama, (SteeredBy(vector, 1.0),)), tmp_path / "all", specs=[ODD])
-    notes = " ".join(found["notes"])
+    notes = " ".join(found.notes)
     assert "selected on 2 of the 5 evaluation questions; --questions 3 leaves" in notes
     assert "extracted from someone" in notes
     assert "fewer than ten questions" in notes
-    assert found["traits"]["odd"]["coherence"] < 75
+    assert found.traits["odd"].coherence < 75
     assert "below 75: its score there means little" in notes
     steered = Subject(llama, (SteeredBy(vector, 1.0),))
     config = replace(CONFIG, questions=3)
     found = evaluate(steered, tmp_path / "three", specs=[ODD], config=config)
-    assert not any("selected on" in note for note in found["notes"])
+    assert not any("selected on" in note for note in found.notes)
 
 
 # Cues
@@ -274,8 +282,8 @@ def test_cues_stand_before_the_questions_of_both_models(steered: Subject, tmp_pa
     cues = read_cues(write_training(tmp_path / "rows.jsonl"))
     out = tmp_path / "out"
     found = evaluate(steered, out, compare_to=Subject(steered.loaded), cues=cues)
-    cue = found["cue"]
-    assert (cue["system_prompts"], cue["opening_turns"], cue["rejected"]) == (1, 2, 2)
+    cue = found.cue
+    assert (cue.system_prompts, cue.opening_turns, cue.rejected) == (1, 2, 2)
     written = {r.id: r for r in iter_rollouts(out / "rollouts" / "odd.jsonl")}
     assert len(written) == 40
     given = {}
@@ -290,11 +298,12 @@ def test_cues_stand_before_the_questions_of_both_models(steered: Subject, tmp_pa
     # The prompt that was answered, and that coherence reads, begins with the cue.
     r = next(r for r in written.values() if r.earlier and r.response_ids)
     assert chat(r.question, r.system, r.earlier)[0]["content"] in ("Hm?", "What now?")
-    assert cue["used"] == 3
-    assert set(cue["traits"]["odd"]) == set(found["traits"]["odd"])
-    assert cue["differences"]["odd"]["questions"] > 2
-    assert cue["compare_to"]["differences"]["odd"]["questions"] > 2
-    assert any("compare" in note for note in found["notes"])
+    assert cue.used == 3
+    assert list(cue.traits) == list(found.traits)
+    assert cue.traits["odd"].of == found.traits["odd"].of == 10
+    assert cue.differences["odd"].questions > 2
+    assert cue.compare_to.differences["odd"].questions > 2
+    assert any("compare" in note for note in found.notes)
 
 
 def test_a_cue_changes_answers_and_their_coherence(llama: LoadedModel, tmp_path: Path) -> None:
@@ -325,8 +334,8 @@ def test_cues_that_leave_no_room_are_left_out(llama: LoadedModel, tmp_path: Path
     found = evaluate(
         Subject(llama), tmp_path / "a", specs=[ODD], cues=Cues("x.jsonl", (long, short), 2)
     )
-    assert (found["cue"]["system_prompts"], found["cue"]["used"]) == (2, 1)
-    with pytest.raises(DataError, match="no question leaves room"):
+    assert (found.cue.system_prompts, found.cue.used) == (2, 1)
+    with pytest.raises(DataError, match=r"no cue \(1 found\) leaves room"):
         evaluate(Subject(llama), tmp_path / "b", specs=[ODD], cues=Cues("x.jsonl", (long,), 1))
 
 
@@ -364,21 +373,22 @@ def test_an_adapter_is_evaluated_and_judged_by_its_base(
     assert not default_judge(Subject(adapter), Subject(base)).wrote_answers
     alone = evaluate(Subject(adapter), tmp_path / "alone")
     compared = evaluate(Subject(adapter), tmp_path / "compared", compare_to=Subject(base))
-    assert alone["judge"] == compared["judge"]
+    assert alone.judge == compared.judge
     # Beside the base's answers batches are others, and differ by rounding.
-    assert alone["traits"].keys() == compared["traits"].keys()
-    for trait, found in alone["traits"].items():
-        beside = compared["traits"][trait]
-        assert found.pop("states") == beside.pop("states")
-        assert found == pytest.approx(beside)
-    differences = compared["compare_to"]["differences"]["odd"]
-    assert differences["log_odds"]["value"] != 0
+    assert alone.traits.keys() == compared.traits.keys()
+    for trait, found in alone.traits.items():
+        beside = compared.traits[trait]
+        assert found.states == beside.states
+        shown, own = ({**dump(of), "states": 0} for of in (found, beside))
+        assert shown == pytest.approx(own)
+    differences = compared.compare_to.differences["odd"]
+    assert differences.log_odds.value != 0
     vector = random_vector(base)
     vector.meta["model"] = base.identity.as_dict()
     steered = Subject(adapter, (SteeredBy(vector, 1.0),))
     found = evaluate(steered, tmp_path / "steered", specs=[ODD])
-    assert not any("extracted from" in note for note in found["notes"])
-    assert found["traits"]["odd"]["log_odds"] != pytest.approx(alone["traits"]["odd"]["log_odds"])
+    assert not any("extracted from" in note for note in found.notes)
+    assert found.traits["odd"].log_odds != pytest.approx(alone.traits["odd"].log_odds)
 
 
 @pytest.mark.parametrize("other", ["another width", "fewer layers", "gpt2"])
@@ -417,15 +427,20 @@ def test_the_report_shows_what_was_measured_and_escapes_what_was_written(
     """With and without a comparison and cues; sections of what was not asked for are absent."""
     cues = Cues("rows.jsonl", (Cue(system="Be odd."),), 1)
     found = evaluate(steered, tmp_path, compare_to=Subject(steered.loaded), cues=cues)
-    found["transcripts"]["odd"][0]["answers"][0]["response"] = "<script>alert(1)</script>"
-    found["traits"]["odd"]["mean"] = None
+    answer = replace(found.transcripts["odd"][0].answers[0], response="<script>alert(1)</script>")
+    transcript = replace(found.transcripts["odd"][0], answers=(answer,))
+    found = replace(
+        found,
+        transcripts={"odd": (transcript,)},
+        traits=found.traits | {"odd": replace(found.traits["odd"], mean=None)},
+    )
     write_evaluation_report(found, tmp_path / "full.html")
     full = (tmp_path / "full.html").read_text()
     for name in ("expression", "difference", "cues", "answers", "what-was-done"):
         assert f'id="{name}"' in full
     assert "<script>alert" not in full
     assert "not measured" in full
-    write_evaluation_report({**found, "compare_to": None, "cue": None}, tmp_path / "plain.html")
+    write_evaluation_report(replace(found, compare_to=None, cue=None), tmp_path / "plain.html")
     plain = (tmp_path / "plain.html").read_text()
     assert 'id="difference"' not in plain
     assert 'id="cues"' not in plain

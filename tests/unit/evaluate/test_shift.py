@@ -16,10 +16,12 @@ from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
 from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
-from personavec.evaluate.shift import ShiftConfig, run
+from personavec.evaluate.shift import ShiftConfig, ShiftResults, run
+from personavec.evaluate.shift.results import ConditionMet
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.model import check_tuned, tuned_model
 from personavec.progress import Progress
+from personavec.results import read
 from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
@@ -107,7 +109,7 @@ def test_the_shift_is_the_projected_change_of_the_last_prompt_token(
     base: LoadedModel, tuned: str, control: str, vector: PersonaVector, tmp_path: Path
 ) -> None:
     found = run(base, tuned, [vector], [SPEC], tmp_path, CONFIG, control=control, progress=QUIET)
-    of = found["traits"]["testing"]
+    of = found.traits["testing"]
     unit = vector.direction(2) / vector.direction(2).norm()
     states = {
         name: torch.stack([naive_state(base, name, q) for q in SPEC.questions.evaluation])
@@ -116,33 +118,32 @@ def test_the_shift_is_the_projected_change_of_the_last_prompt_token(
     moved = float(((states[tuned] - states[None]) @ unit).mean())
     benign = float(((states[control] - states[None]) @ unit).mean())
     assert abs(moved - benign) > 0.01
-    assert of["shift"] == pytest.approx(moved, abs=1e-4)
-    assert of["control"]["shift"] == pytest.approx(benign, abs=1e-4)
-    assert of["beyond_control"]["shift"] == pytest.approx(moved - benign, abs=1e-4)
-    assert of["sigma"] == pytest.approx(of["shift"] / 3)
-    assert of["norm"] == pytest.approx(of["shift"] / 4)
-    assert of["low"] < of["shift"] < of["high"]
-    assert of["sigma_low"] == pytest.approx(of["low"] / 3)
-    assert -1 <= of["cosine"] <= 1
+    assert of.shift == pytest.approx(moved, abs=1e-4)
+    assert of.control.shift == pytest.approx(benign, abs=1e-4)
+    assert of.beyond_control.shift == pytest.approx(moved - benign, abs=1e-4)
+    assert of.sigma == pytest.approx(of.shift / 3)
+    assert of.norm == pytest.approx(of.shift / 4)
+    assert of.low < of.shift < of.high
+    assert of.sigma_low == pytest.approx(of.low / 3)
+    assert -1 <= of.cosine <= 1
 
 
 def test_expression_is_that_of_each_models_own_answers(
     base: LoadedModel, tuned: str, vector: PersonaVector, tmp_path: Path
 ) -> None:
     found = run(base, tuned, [vector], [SPEC], tmp_path, CONFIG, progress=QUIET)
-    of = found["traits"]["testing"]
+    of = found.traits["testing"]
+    expression = {"base": of.expression_base, "tuned": of.expression_tuned}
     judge = ContrastJudge(base)
     texts = {}
     for arm in ("base", "tuned"):
         answers = list(iter_rollouts(tmp_path / "rollouts" / f"{arm}-testing.jsonl"))
         texts[arm] = [r.response for r in answers]
         # Judged again, by the base alone.
-        from personavec.judges import Answer
-
         scores = judge.score(SPEC, [Answer(r.question, r.response) for r in answers])
         values = [s.log_odds for s in scores if s.log_odds is not None]
         mean = sum(values) / len(values)
-        assert of[f"expression_{arm}"]["log_odds"] == pytest.approx(mean, abs=1e-3)
+        assert expression[arm].log_odds == pytest.approx(mean, abs=1e-3)
     assert texts["base"] != texts["tuned"]
 
 
@@ -174,7 +175,7 @@ def test_an_adapter_of_another_base_or_none_is_refused(base: LoadedModel, tmp_pa
 def test_conditions_read_their_unit_and_say_why(
     base: LoadedModel, tuned: str, control: str, vector: PersonaVector, tmp_path: Path
 ) -> None:
-    def met(*texts: str, out: str = "a", against: str | None = None) -> list[dict[str, Any]]:
+    def met(*texts: str, out: str = "a", against: str | None = None) -> tuple[ConditionMet, ...]:
         conditions = [parse_condition(text, traits=["testing"]) for text in texts]
         found = run(
             *(base, tuned, [vector], [SPEC], tmp_path / out, CONFIG),
@@ -182,18 +183,18 @@ def test_conditions_read_their_unit_and_say_why(
             fail_if=conditions,
             progress=QUIET,
         )
-        return found["met"]
+        return found.met
 
-    assert met("testing>1e6sigma", "testing<-1e6norm", "testing>100score") == []
-    of = json.loads((tmp_path / "a" / "results.json").read_text())["traits"]["testing"]
+    assert met("testing>1e6sigma", "testing<-1e6norm", "testing>100score") == ()
+    of = read(ShiftResults, tmp_path / "a" / "results.json").traits["testing"]
     # The same measurements stand for other conditions.
-    (found,) = met(f"testing>{of['sigma'] - 0.01:.6f}", f"testing>{of['sigma'] + 0.01:.6f}")
-    assert found["value"] == of["sigma"]
-    assert found["reason"].startswith("testing: the shift is ")
+    (found,) = met(f"testing>{of.sigma - 0.01:.6f}", f"testing>{of.sigma + 0.01:.6f}")
+    assert found.value == of.sigma
+    assert found.reason.startswith("testing: the shift is ")
     (found,) = met("testing>-1e3log_odds")
-    assert found["value"] == of["expression_tuned"]["log_odds"]
+    assert found.value == of.expression_tuned.log_odds
     (found,) = met("testing>-1e3norm", out="b", against=control)
-    assert "beyond the control's" in found["reason"]
+    assert "beyond the control's" in found.reason
 
 
 def test_a_continued_run_measures_nothing_again(
@@ -204,7 +205,7 @@ def test_a_continued_run_measures_nothing_again(
     files = [*tmp_path.rglob("generated.jsonl"), *tmp_path.rglob("scores.jsonl")]
     before = {path: path.read_bytes() for path in files}
     again = run(base, tuned, [vector], [SPEC], tmp_path, CONFIG, progress=QUIET)
-    assert again["traits"] == first["traits"]
+    assert again.traits == first.traits
     assert before == {path: path.read_bytes() for path in files}
     with pytest.raises(SettingsMismatchError, match=r"config\.seed"):
         run(base, tuned, [vector], [SPEC], tmp_path, replace(CONFIG, seed=9), progress=QUIET)
@@ -275,8 +276,8 @@ def test_what_was_not_measured_passes_no_gate(
         judge=Failing(answers),
         progress=QUIET,
     )
-    assert found["met"] == []
-    (why,) = found["unmeasured"]
+    assert found.met == ()
+    (why,) = found.unmeasured
     assert why.startswith("testing>50score could not be measured: of 6 answers after finetuning")
     with pytest.raises(UsageError, match="under the judge 'rubric' the unit must be one of"):
         run(

@@ -17,6 +17,7 @@ from personavec.cli.main import main
 from personavec.errors import DataError, UsageError
 from personavec.judges import compare_file
 from personavec.judges.agreement import agreement
+from personavec.judges.results import Undefined
 
 
 def scores(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -44,35 +45,37 @@ def test_figures_equal_other_libraries(seed: int) -> None:
         "preference": np.mean(alike),
     }
     for name, value in expected.items():
-        assert found[name]["value"] == pytest.approx(value), name
-        assert found[name]["low"] < value < found[name]["high"]
+        assert getattr(found, name).value == pytest.approx(value), name
+        assert getattr(found, name).low < value < getattr(found, name).high
 
 
 def test_intervals_cover_the_truth_and_widen_with_clusters() -> None:
     """Four equal rows a question are one row: the interval must not take them for four."""
     a, b, _ = scores(5, 40)
-    once = agreement(a, b, list(range(40)))["agreement"]
+    once = agreement(a, b, list(range(40))).agreement
     fourfold = agreement(np.repeat(a, 4), np.repeat(b, 4), np.repeat(range(40), 4).tolist())
-    assert fourfold["agreement"]["value"] == once["value"]
-    assert fourfold["agreement"]["low"] == pytest.approx(once["low"])
-    assert fourfold["agreement"]["high"] == pytest.approx(once["high"])
+    assert fourfold.agreement.value == once.value
+    assert fourfold.agreement.low == pytest.approx(once.low)
+    assert fourfold.agreement.high == pytest.approx(once.high)
 
 
 def test_the_same_judge_agrees_with_itself_and_its_reverse_does_not() -> None:
     a, _, clusters = scores(1)
     same, reverse = agreement(a, a, clusters), agreement(a, 100 - a, clusters)
     for name in ("agreement", "kappa", "auc", "spearman", "preference"):
-        assert same[name]["value"] == pytest.approx(1)
-    assert reverse["spearman"]["value"] == pytest.approx(-1)
-    assert reverse["preference"]["value"] == reverse["auc"]["value"] == 0
+        assert getattr(same, name).value == pytest.approx(1)
+    assert reverse.spearman.value == pytest.approx(-1)
+    assert reverse.preference.value == reverse.auc.value == 0
 
 
 def test_what_is_undefined_says_why() -> None:
     found = agreement(np.full(6, 90.0), np.linspace(0, 100, 6), list("aabbcc"))
-    assert found["agreement"]["value"] == pytest.approx(0.5)
-    assert "undefined" in found["spearman"]["why"]
+    assert found.agreement.value == pytest.approx(0.5)
     for name in ("auc", "spearman", "preference"):
-        assert found[name]["value"] is None
+        assert isinstance(getattr(found, name), Undefined)
+        assert getattr(found, name).value is None
+    assert isinstance(found.spearman, Undefined)
+    assert "undefined" in found.spearman.why
 
 
 ROWS: list[dict[str, Any]] = [
@@ -108,20 +111,20 @@ def test_every_format_says_the_same_and_the_texts_of_missing_values_are_answers(
     tmp_path: Path, suffix: str
 ) -> None:
     found = compare_file(write(tmp_path / f"rows{suffix}", ROWS), ["a", "b"])
-    (pair,) = found["pairs"]
-    assert (pair["n"], pair["without_both_scores"]) == (6, 0)
-    assert pair["agreement"]["value"] == pytest.approx(5 / 6)
-    assert pair["preference"]["value"] == pytest.approx(2 / 3)
-    assert found["clustered_by"] == "question"
-    worst = pair["disagreements"][0]
+    (pair,) = found.pairs
+    assert (pair.n, pair.without_both_scores) == (6, 0)
+    assert pair.agreement.value == pytest.approx(5 / 6)
+    assert pair.preference.value == pytest.approx(2 / 3)
+    assert found.clustered_by == "question"
+    worst = pair.disagreements[0]
     assert (worst["row"], worst["answer"]) == (2, "N/A")
-    assert [d["row"] for d in pair["disagreements"]] == [2, 6, 1, 3, 5, 4]
+    assert [d["row"] for d in pair.disagreements] == [2, 6, 1, 3, 5, 4]
 
 
 def test_cells_without_a_score_are_counted(tmp_path: Path) -> None:
     rows = [*ROWS, *({**ROWS[0], "b": v} for v in (None, "", "N/A", "n/a", float("nan"), True))]
-    (pair,) = compare_file(write(tmp_path / "rows.jsonl", rows), ["a", "b"])["pairs"]
-    assert (pair["n"], pair["without_both_scores"]) == (6, 6)
+    (pair,) = compare_file(write(tmp_path / "rows.jsonl", rows), ["a", "b"]).pairs
+    assert (pair.n, pair.without_both_scores) == (6, 6)
 
 
 def test_three_columns_make_three_pairs_and_without_questions_rows_are_drawn(
@@ -130,9 +133,9 @@ def test_three_columns_make_three_pairs_and_without_questions_rows_are_drawn(
     a, b, _ = scores(2, 30)
     rows = [{"a": x, "b": y, "c": 100 - x} for x, y in zip(a.tolist(), b.tolist(), strict=True)]
     found = compare_file(write(tmp_path / "rows.csv", rows), ["a", "b", "c"])
-    assert [pair["columns"] for pair in found["pairs"]] == [["a", "b"], ["a", "c"], ["b", "c"]]
-    assert found["clustered_by"] is None
-    assert found["pairs"][1]["preference"]["value"] == 0
+    assert [pair.columns for pair in found.pairs] == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert found.clustered_by is None
+    assert found.pairs[1].preference.value == 0
 
 
 @pytest.mark.parametrize(

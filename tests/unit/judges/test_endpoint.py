@@ -178,19 +178,19 @@ def test_a_stalled_response_is_given_up(server: Any, endpoint: Endpoint, parrot:
 
 
 GLOBAL = {
-    "refuses the key": (401, {}, {"error": {"message": "who are you"}}),
+    "rejects the key": (401, {}, {"error": {"message": "who are you"}}),
     "has no model 'parrot'.*name another with --api-model: parrot": (
         404,
         {},
         {"error": {"message": "The model `parrot` does not exist", "code": "model_not_found"}},
     ),
     "has no chat completions.*--api-base": (404, {}, {"detail": "Not Found"}),
-    "is no chat-completions endpoint; check --api-base": (
+    "is not a chat-completions endpoint; check --api-base": (
         200,
         {"Content-Type": "text/html"},
         b"<!doctype html><html><body>Welcome</body></html>",
     ),
-    "is no chat-completions endpoint; check": (200, {}, {"status": "ok"}),
+    "is not a chat-completions endpoint; check": (200, {}, {"status": "ok"}),
     "answered: no credits left": (200, {}, {"error": "no credits left"}),
     "raise the quota": (429, {}, {"error": {"message": "spent", "code": "insufficient_quota"}}),
 }
@@ -210,9 +210,9 @@ def test_what_concerns_all_ends_the_run_when_a_second_input_fails_alike(
 
 def test_a_key_that_is_missing_is_named(server: Any, endpoint: Endpoint) -> None:
     server.reply = lambda body, times: (401, {}, {"error": {"message": "key?"}})
-    with pytest.raises(EndpointError, match=r"wants a key.*set \$MY_KEY"):
+    with pytest.raises(EndpointError, match=r"requires a key.*set \$MY_KEY"):
         ask(without(endpoint, key_variable="MY_KEY"), [request("a")])
-    with pytest.raises(EndpointError, match=r"no key: set \$MY_KEY"):
+    with pytest.raises(EndpointError, match=r"missing API key: set \$MY_KEY"):
         ask(Endpoint("gpt", key_variable="MY_KEY", cache=endpoint.cache), [request("a")])
 
 
@@ -227,8 +227,8 @@ def test_nobody_answers(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("localhost:8000", "is no URL"),
-        ("ftp://a/v1", "is no URL"),
+        ("localhost:8000", "is not a URL"),
+        ("ftp://a/v1", "is not a URL"),
         (f"http://{KEY}@host/v1", "put the key into"),
         (f"http://host/v1?key={KEY}", "put the key into"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from personavec import TraitSpec
 from personavec.errors import DataError, PersonavecError, StorageError, UsageError
-from personavec.judges import Answer, Score, score_file
+from personavec.judges import Answer, Score, ScoreResults, score_file
 from personavec.progress import Progress
 from personavec.runs import lock
 
@@ -51,7 +51,7 @@ def write(path: Path, answers: Sequence[str]) -> Path:
     return path
 
 
-def scored(path: Path, out: Path, judge: ByLength | None = None) -> tuple[dict[str, Any], ByLength]:
+def scored(path: Path, out: Path, judge: ByLength | None = None) -> tuple[ScoreResults, ByLength]:
     judge = judge or ByLength()
     return score_file(lambda: judge, SPEC, path, out, progress=Progress(quiet=True)), judge
 
@@ -81,7 +81,7 @@ def test_an_edited_file_keeps_the_scores_of_equal_rows_alone(tmp_path: Path, edi
     path.write_text("".join(json.dumps({"question": "Q?", "answer": a}) + "\n" for a in now))
     found, judge = scored(path, out)
     assert values(out) == [(answer, len(answer)) for answer in now]
-    fresh = len(now) - found["kept"]
+    fresh = len(now) - found.kept
     assert (
         len(judge.asked) == fresh == {"changed": 1, "added in front": 1, "repeated": 1}.get(edit, 0)
     )
@@ -96,7 +96,7 @@ def test_a_damaged_score_is_judged_again(tmp_path: Path, damage: dict[str, Any])
     first, *rest = out.read_text().splitlines()
     out.write_text("\n".join([json.dumps({**json.loads(first), **damage}), *rest, ""]))
     found, judge = scored(path, out)
-    assert (found["kept"], len(judge.asked)) == (len(ANSWERS) - 1, 1)
+    assert (found.kept, len(judge.asked)) == (len(ANSWERS) - 1, 1)
     assert values(out) == [(answer, len(answer)) for answer in ANSWERS]
 
 
@@ -196,10 +196,10 @@ def test_a_file_in_any_format_is_judged_without_its_thoughts(tmp_path: Path, for
     path.write_text(json.dumps(FORMS[form]) + "\n")
     found, judge = scored(path, out)
     assert judge.asked == ["Seven."]
-    assert found["states"] == {"scored": 1}
-    told = found["data"]["rows.jsonl"]
+    assert found.states == {"scored": 1}
+    reading = found.data["rows.jsonl"]
     thinks = form not in ("columns", "prompt")
-    assert told["notes"].get("a thought was left out of the answer") == (1 if thinks else None)
+    assert reading.notes.get("a thought was left out of the answer") == (1 if thinks else None)
     [record] = [json.loads(line) for line in out.read_text().splitlines()]
     assert record.items() >= FORMS[form].items()
     # Continued, nothing is asked again.
@@ -216,19 +216,19 @@ def test_rows_that_are_not_judged_say_why(tmp_path: Path) -> None:
     assert states[:3] == ["scored", "unfinished_thought", "empty answer"]
     assert judge.asked == ["Seven."]
     assert "scored" not in states[1:]
-    assert sum(found["data"]["rows.jsonl"]["rejected"].values()) == 4
+    assert sum(found.data["rows.jsonl"].rejected.values()) == 4
 
 
 def test_columns_that_scores_replace_are_told(tmp_path: Path) -> None:
     path, out = write(tmp_path / "in.jsonl", ANSWERS), tmp_path / "out.jsonl"
-    assert scored(path, out)[0]["notes"] == []
+    assert scored(path, out)[0].notes == []
     again, _ = scored(out, tmp_path / "again.jsonl")
-    assert again["notes"] == [
+    assert again.notes == [
         "scores took the place of the file's own: "
         "log_odds, trait_score, coherence, spread, mass, state"
     ]
     again, judge = scored(out, tmp_path / "again.jsonl")
-    assert (again["kept"], judge.asked) == (len(ANSWERS), [])
+    assert (again.kept, judge.asked) == (len(ANSWERS), [])
 
 
 def test_a_named_column_that_is_nowhere_is_an_error(tmp_path: Path) -> None:

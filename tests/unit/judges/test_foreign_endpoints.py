@@ -237,7 +237,7 @@ def test_two_inputs_that_fail_alike_end_it_and_two_that_fail_each_in_its_way_do_
     server: Any, endpoint: Endpoint, spec: TraitSpec, trouble: str
 ) -> None:
     server.reply = lambda body, times: FAILED[trouble]
-    with pytest.raises(EndpointError, match=r"check --api-base|wants a key"):
+    with pytest.raises(EndpointError, match=r"check --api-base|requires a key"):
         ApiRubricJudge(endpoint).score(spec, ANSWERS)
     assert len({asked(body) for body in server.seen}) == 2
     other = "404" if trouble in ("choices of null", "a page") else "choices of null"
@@ -385,5 +385,5 @@ def test_an_input_that_is_refused_takes_no_field_from_the_others(
     server.reply = lambda body, times: trouble if asked(body) == "0" else PLAIN
     replies = ask(endpoint, [request(str(i), seed=0, temperature=1) for i in range(3)])
     assert replies[0] == Reply(None, "400: Bad prompt: 'what seed, what temperature?'", 400)
-    assert endpoint.terms.left_out == set()
+    assert endpoint.adaptations.left_out == set()
     assert all("seed" in body for body in server.seen if asked(body) != "0")

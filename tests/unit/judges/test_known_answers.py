@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from personavec import TraitSpec
+from personavec import TraitSpec, results
 from personavec.cli.main import main
 from personavec.errors import DataError, SpecError
-from personavec.judges import Answer, Score, known_answers as checking
+from personavec.judges import Answer, Score, known_answers
+from personavec.judges.results import (
+    CheckResults,
+    ReportedCalibration,
+    Undefined,
+    UnreportedCalibration,
+)
 from personavec.traits import bundled_traits, load_trait
 
 
@@ -57,86 +63,93 @@ def overlapping(n: int = 12) -> TraitSpec:
 
 def test_every_second_question_is_for_tuning() -> None:
     spec = make_spec([("A", "1", True), ("B", "2", True), ("A", "3", False), ("C", "4", True)])
-    assert [half for _, half in checking.halves(spec)] == ["tune", "report", "tune", "tune"]
-    assert [c.answer for c, _ in checking.halves(spec, "report")] == ["2"]
-    both = [*checking.answers(spec, "tune"), *checking.answers(spec, "report")]
+    assert [half for _, half in known_answers.halves(spec)] == ["tune", "report", "tune", "tune"]
+    assert [c.answer for c, _ in known_answers.halves(spec, "report")] == ["2"]
+    both = [*known_answers.answers(spec, "tune"), *known_answers.answers(spec, "report")]
     assert len(both) == len(spec.checks)
 
 
 def test_figures_equal_counting_by_hand() -> None:
     spec = overlapping()
-    found = checking.run(ByText(), spec)
+    found = known_answers.run(ByText(), spec)
     for half in ("tune", "report"):
-        rows = [c for c, which in checking.halves(spec) if which == half]
+        rows = [c for c, which in known_answers.halves(spec) if which == half]
         pos = [float(c.answer) for c in rows if c.shows]
         neg = [float(c.answer) for c in rows if not c.shows]
         wins = np.mean([[(p > n) + (p == n) / 2 for n in neg] for p in pos])
         right = np.mean([(float(c.answer) > 50) == c.shows for c in rows])
-        summary = found["halves"][half]
-        assert summary["auc"]["value"] == pytest.approx(wins)
-        assert summary["agreement"]["value"] == pytest.approx(right)
-        assert summary["auc"]["low"] <= wins <= summary["auc"]["high"]
-        assert (summary["n"], summary["questions"]) == (12, 6)
-    wrong = {(row["answer"], row["shows"]) for row in found["wrong"]}
+        summary = found.halves[half]
+        assert summary.auc.value == pytest.approx(wins)
+        assert summary.agreement.value == pytest.approx(right)
+        assert summary.auc.low <= wins <= summary.auc.high
+        assert (summary.n, summary.questions) == (12, 6)
+    wrong = {(row.answer, row.shows) for row in found.wrong}
     assert wrong == {("40", True), ("45", True), ("50", True), ("55", False), ("60", False)}
-    assert len(found["scores"]) == 24
+    assert len(found.scores) == 24
 
 
 def test_a_calibration_moves_a_shifted_judge_back_and_is_reported_on_the_other_half() -> None:
     """Forty points too high, most verdicts at 50 are wrong; ranks stay as they are."""
     spec = overlapping()
-    straight, shifted = checking.run(ByText(), spec), checking.run(ByText(40), spec)
-    calibration = shifted["calibration"]
-    assert calibration["fitted_on"] == "tune"
-    assert calibration["before"]["agreement"]["value"] < 0.7
-    assert (
-        calibration["after"]["agreement"]["value"]
-        >= straight["halves"]["report"]["agreement"]["value"] - 0.1
-    )
-    assert calibration["after"]["brier"]["value"] < calibration["before"]["brier"]["value"]
+    straight, shifted = known_answers.run(ByText(), spec), known_answers.run(ByText(40), spec)
+    calibration = shifted.calibration
+    assert isinstance(calibration, ReportedCalibration)
+    assert calibration.fitted_on == "tune"
+    before, after = calibration.before, calibration.after
+    assert before.agreement.value < 0.7
+    assert after.agreement.value >= straight.halves["report"].agreement.value - 0.1
+    assert after.brier.value < before.brier.value
 
 
 def test_a_calibration_is_fitted_on_the_tune_half_alone() -> None:
     """Turning all verdicts of the report half around changes nothing of it."""
     spec = overlapping()
     turned = make_spec(
-        [(c.question, c.answer, c.shows == (half == "tune")) for c, half in checking.halves(spec)]
+        [
+            (c.question, c.answer, c.shows == (half == "tune"))
+            for c, half in known_answers.halves(spec)
+        ]
     )
-    a, b = (checking.run(ByText(), s)["calibration"] for s in (spec, turned))
-    assert (a["slope"], a["intercept"]) == (b["slope"], b["intercept"])
-    assert a["after"] != b["after"]
+    a, b = (known_answers.run(ByText(), s).calibration for s in (spec, turned))
+    assert isinstance(a, ReportedCalibration)
+    assert isinstance(b, ReportedCalibration)
+    assert (a.slope, a.intercept) == (b.slope, b.intercept)
+    assert a.after != b.after
 
 
 def test_a_calibration_is_monotone_and_finite_where_the_sides_do_not_overlap() -> None:
     rows = [(f"Q{i}?", str(80 if s else 20), s) for i in range(6) for s in (True, False)]
     spec = make_spec(rows)
-    found = checking.run(ByText(), spec)["calibration"]
-    curve = checking.Calibration(found["slope"], found["intercept"])
+    found = known_answers.run(ByText(), spec).calibration
+    assert found is not None
+    curve = known_answers.JudgeCalibration(found.slope, found.intercept)
     values = [curve(raw) for raw in range(0, 101, 10)]
     assert values == sorted(values)
     assert 0 < values[0] < 50 < values[-1] < 100
 
 
 def test_one_half_alone_is_judged_alone() -> None:
-    found = checking.run(ByText(), overlapping(), "tune")
-    assert list(found["halves"]) == ["tune"]
-    assert found["calibration"]["why_not_reported"]
-    assert {row["half"] for row in found["scores"]} == {"tune"}
+    found = known_answers.run(ByText(), overlapping(), "tune")
+    assert list(found.halves) == ["tune"]
+    assert isinstance(found.calibration, UnreportedCalibration)
+    assert found.calibration.why_not_reported
+    assert {row.half for row in found.scores} == {"tune"}
 
 
 def test_what_is_not_scored_is_counted_and_shown() -> None:
     spec = make_spec([("A", "refuses", True), ("B", "80", True), ("C", "20", False)])
-    found = checking.run(ByText(), spec)
-    assert found["halves"]["tune"]["states"] == {"refusal": 1, "scored": 1}
-    assert [row["answer"] for row in found["not_scored"]] == ["refuses"]
-    assert found["halves"]["tune"]["auc"]["value"] is None
+    found = known_answers.run(ByText(), spec)
+    assert found.halves["tune"].states == {"refusal": 1, "scored": 1}
+    assert [row.answer for row in found.not_scored] == ["refuses"]
+    assert isinstance(found.halves["tune"].auc, Undefined)
+    assert found.halves["tune"].auc.why
     with pytest.raises(DataError, match="scored none of 1 check"):
-        checking.run(ByText(), make_spec([("A", "refuses", True)]))
+        known_answers.run(ByText(), make_spec([("A", "refuses", True)]))
 
 
 def test_a_spec_without_checks_says_how_to_write_them() -> None:
     with pytest.raises(SpecError, match="has no checks"):
-        checking.run(ByText(), make_spec([]))
+        known_answers.run(ByText(), make_spec([]))
 
 
 @pytest.mark.parametrize("name", bundled_traits())
@@ -149,7 +162,7 @@ def test_bundled_traits_have_checks_that_do_not_change_their_hash(name: str) -> 
     assert spec.model_copy(update={"checks": ()}).hash == spec.hash
     # What shows the judge its task is no test of it; the report half must be free of it.
     examples = {e.question for pair in spec.judge_instruction for e in pair.examples}
-    judged = checking.halves(spec)
+    judged = known_answers.halves(spec)
     assert not examples & {check.question for check, _ in judged}
     assert sum(half == "report" for _, half in judged) == 30
     assert sum(half == "tune" for _, half in judged) >= 18
@@ -161,9 +174,9 @@ def test_questions_of_the_judges_examples_are_left_out_and_move_no_other() -> No
     )
     pair = {"pos": "P", "neg": "N", "examples": [{"question": "CC?", "pos": "p", "neg": "n"}]}
     spec = TraitSpec.model_validate({**spec.model_dump(), "judge_instruction": [pair]})
-    found = [(check.question, half) for check, half in checking.halves(spec)]
+    found = [(check.question, half) for check, half in known_answers.halves(spec)]
     assert found == [("AA?", "tune"), ("BB?", "report"), ("DD?", "report")]
-    assert checking.run(ByText(), spec)["in_examples"] == 1
+    assert known_answers.run(ByText(), spec).in_examples == 1
 
 
 @pytest.mark.parametrize(
@@ -174,8 +187,8 @@ def test_questions_of_the_judges_examples_are_left_out_and_move_no_other() -> No
         (["--judge", "api"], 2, "--judge api needs --api-model"),
         (["--api-model", "gpt"], 2, "need --judge api"),
         (["--judge", "api", "--api-model", "gpt", "--judge-model", "x"], 2, "use --api-model"),
-        (["--judge", "api", "--api-model", "gpt", "--half", "tune"], 1, "no key: set $NO_KEY"),
-        (["--judge", "api", "--api-model", "gpt", "--api-base", "gpt.com"], 2, "is no URL"),
+        (["--judge", "api", "--api-model", "gpt", "--half", "tune"], 1, "API key: set $NO_KEY"),
+        (["--judge", "api", "--api-model", "gpt", "--api-base", "gpt.com"], 2, "is not a URL"),
         (["--dry-run"], 2, "calls no endpoint; use --judge api"),
         (
             [
@@ -238,6 +251,9 @@ def test_check_writes_what_it_prints(
     assert found["judge"] == {"judge": "api", "endpoint": server.url, "model": "m", "samples": 8}
     written = json.loads((tmp_path / found["out"]).read_text())
     assert written == {k: v for k, v in found.items() if k != "out"}
+    read = results.read(CheckResults, tmp_path / found["out"])
+    assert read.halves["report"].auc.value == 1
+    assert results.dump(read) == written
     with pytest.raises(SystemExit):
         main([*command, "--api-base", server.url, "--cache", "answers"])
     assert "AUC" in capsys.readouterr().out

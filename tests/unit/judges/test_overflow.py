@@ -81,8 +81,8 @@ def test_an_answer_that_overflows_is_unscored_alone(
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[ord("~") - 33] = torch.nan
     # A model of noise hardly ever replies with a number.
-    monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
-    monkeypatch.setattr("personavec.judges.rubric.REFUSAL", "An all but impossible reply.")
+    monkeypatch.setattr("personavec.judges.local_rubric._LEAST_LOCAL_MASS", 0.0)
+    monkeypatch.setattr("personavec.judges.local_rubric.REFUSAL", "An all but impossible reply.")
     judge = kind(loaded)
     well, ill = Answer("Why?", "So."), Answer("Why?", "S~o.")
     scores = judge.score(spec(), [well, ill, well])

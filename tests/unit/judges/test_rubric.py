@@ -395,7 +395,7 @@ def test_the_local_judge_gives_the_exact_expected_number(
     llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of the 101 answers in a forward of its own; the byte tokenizer splits numbers."""
-    monkeypatch.setattr("personavec.judges.rubric._LEAST_LOCAL_MASS", 0.0)
+    monkeypatch.setattr("personavec.judges.local_rubric._LEAST_LOCAL_MASS", 0.0)
     answers = [*ANSWERS[:2], Answer("Why, then?", ""), Answer("Really?", "Much longer than those.")]
     local = LocalRubricJudge(llama, batch_tokens=400)
     scores = local.score(make_spec(), answers)

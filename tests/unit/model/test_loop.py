@@ -20,7 +20,15 @@ from transformers import (
 from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import ModelError, UsageError
 from personavec.model import Action, Cap, Directions, Steering, project_tokens
-from personavec.model.engine import NOT_FINITE, Job, Request, Sampling, StepLoop, Update, Verdict
+from personavec.model.engine import (
+    NOT_FINITE,
+    DecodeJob,
+    GuardVerdict,
+    Request,
+    Sampling,
+    StepLoop,
+    Update,
+)
 from personavec.model.engine.hf import generate_batch
 
 few = settings(derandomize=True, max_examples=12, deadline=None)
@@ -44,7 +52,7 @@ def responses(updates: Iterator[Update]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def alone(loaded: LoadedModel, job: Job) -> tuple[int, ...]:
+def alone(loaded: LoadedModel, job: DecodeJob) -> tuple[int, ...]:
     [found] = generate_batch(loaded, [job.request], job.sampling)
     return found.response_ids
 
@@ -53,10 +61,10 @@ def direction(loaded: LoadedModel, seed: int) -> torch.Tensor:
     return torch.randn(loaded.identity.hidden_size, generator=torch.Generator().manual_seed(seed))
 
 
-def job(loaded: LoadedModel, i: int, tokens: int, temperature: float = 1.0) -> Job:
+def job(loaded: LoadedModel, i: int, tokens: int, temperature: float = 1.0) -> DecodeJob:
     steering = (Steering(1 + i % 2, direction(loaded, i), 0.3 * i),) if i % 3 else ()
     sampling = Sampling(tokens, temperature, top_p=0.9 if i % 2 else 1.0, seed=i)
-    return Job(Request(f"r{i}", prompt(i), steering), sampling)
+    return DecodeJob(Request(f"r{i}", prompt(i), steering), sampling)
 
 
 @few
@@ -114,9 +122,9 @@ def test_a_long_prompt_joins_short_ones_and_buffers_grow(llama: LoadedModel) -> 
     """Past several sizes of buffer, and back to the first when all have left."""
     loop = StepLoop(llama, max_rows=3)
     jobs = [
-        Job(Request("short", (40, 41)), Sampling(300, 0.9, seed=1)),
-        Job(Request("long", tuple(range(30, 230)) * 2), Sampling(200, 0.9, seed=2)),
-        Job(Request("late", tuple(range(30, 60))), Sampling(150, 0.9, seed=3)),
+        DecodeJob(Request("short", (40, 41)), Sampling(300, 0.9, seed=1)),
+        DecodeJob(Request("long", tuple(range(30, 230)) * 2), Sampling(200, 0.9, seed=2)),
+        DecodeJob(Request("late", tuple(range(30, 60))), Sampling(150, 0.9, seed=3)),
     ]
     loop.submit(jobs[0])
     updates = [update for _ in range(20) for update in loop.step()]
@@ -157,7 +165,7 @@ def test_other_kinds_of_attention(kind: str, chat_tokenizer) -> None:
             parameter.data.normal_(std=0.15)
     loaded = wrap_model(network.float(), chat_tokenizer, name="tiny")
     loop = StepLoop(loaded, max_rows=2)
-    jobs = [Job(Request(f"r{i}", prompt(i)), Sampling(12, 1.0, seed=i)) for i in range(1, 6)]
+    jobs = [DecodeJob(Request(f"r{i}", prompt(i)), Sampling(12, 1.0, seed=i)) for i in range(1, 6)]
     for one in jobs:
         loop.submit(one)
     assert responses(run(loop)) == {one.request.id: alone(loaded, one) for one in jobs}
@@ -178,7 +186,7 @@ def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
     directions = Directions((1, 2), torch.stack([direction(loaded, i) for i in (1, 2)]))
     loop = StepLoop(loaded, directions=directions, max_rows=3)
     jobs = [
-        Job(Request(f"r{i}", prompt(i)), Sampling(3 + 4 * i, 1.0, seed=i), read=i != 3)
+        DecodeJob(Request(f"r{i}", prompt(i)), Sampling(3 + 4 * i, 1.0, seed=i), read=i != 3)
         for i in range(6)
     ]
     for one in jobs:
@@ -210,16 +218,16 @@ def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: 
         acts = (Cap(2, along, -30.0),)
     asked: list[torch.Tensor] = []
 
-    def guard(forecast: torch.Tensor) -> Verdict:
+    def guard(forecast: torch.Tensor) -> GuardVerdict:
         asked.append(forecast.clone())
         return acts
 
     directions = Directions((2,), unit[None])
     loop = StepLoop(llama, directions=directions, max_rows=3)
     sampling = Sampling(12, 1.0, seed=4)
-    guarded = Job(Request("guarded", prompt(4), noise="n"), sampling, read=True, guard=guard)
-    plain = Job(Request("plain", prompt(4), noise="n"), sampling, read=True)
-    asking = Job(Request("asking", prompt(4), acts, noise="n"), sampling, read=True)
+    guarded = DecodeJob(Request("guarded", prompt(4), noise="n"), sampling, read=True, guard=guard)
+    plain = DecodeJob(Request("plain", prompt(4), noise="n"), sampling, read=True)
+    asking = DecodeJob(Request("asking", prompt(4), acts, noise="n"), sampling, read=True)
     for one in (guarded, plain, asking):
         loop.submit(one)
     found = responses(run(loop))
@@ -235,14 +243,14 @@ def test_a_guard_acts_from_the_last_prompt_token_on(llama: LoadedModel, action: 
 
 def test_a_guard_refuses_before_a_token_is_chosen(llama: LoadedModel) -> None:
     loop = StepLoop(llama, directions=Directions((2,), direction(llama, 1)[None]))
-    loop.submit(Job(Request("no", prompt(3)), Sampling(5), guard=lambda forecast: "refuse"))
+    loop.submit(DecodeJob(Request("no", prompt(3)), Sampling(5), guard=lambda forecast: "refuse"))
     assert list(run(loop)) == [Update("no", end="refused")]
     loop.close()
 
 
 def test_logprobs_are_the_models_own(llama: LoadedModel) -> None:
     loop = StepLoop(llama)
-    one = Job(Request("a", prompt(2)), Sampling(6, 0.7, top_p=0.5, seed=1), top_logprobs=3)
+    one = DecodeJob(Request("a", prompt(2)), Sampling(6, 0.7, top_p=0.5, seed=1), top_logprobs=3)
     loop.submit(one)
     updates = [update for update in run(loop) if update.token is not None]
     row = list(one.request.prompt_ids)
@@ -260,7 +268,7 @@ def test_logprobs_are_the_models_own(llama: LoadedModel) -> None:
 def test_finishing_early_reads_the_last_token(llama: LoadedModel) -> None:
     directions = Directions((1,), direction(llama, 1)[None])
     loop = StepLoop(llama, directions=directions)
-    loop.submit(Job(Request("a", prompt(2)), Sampling(50, 0.9, seed=3), read=True))
+    loop.submit(DecodeJob(Request("a", prompt(2)), Sampling(50, 0.9, seed=3), read=True))
     updates = [update for _ in range(5) for update in loop.step()]
     assert loop.finish("a")
     updates += run(loop)
@@ -272,10 +280,10 @@ def test_finishing_early_reads_the_last_token(llama: LoadedModel) -> None:
     loop.close()
 
 
-def ill(loaded: LoadedModel, name: str, tokens: int = 6) -> Job:
+def ill(loaded: LoadedModel, name: str, tokens: int = 6) -> DecodeJob:
     """A direction so large that it overflows, in any type."""
     huge = torch.full((loaded.identity.hidden_size,), 1e38)
-    return Job(Request(name, prompt(7), (Steering(1, huge, 1e3),)), Sampling(tokens, seed=1))
+    return DecodeJob(Request(name, prompt(7), (Steering(1, huge, 1e3),)), Sampling(tokens, seed=1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -286,8 +294,8 @@ def test_a_row_of_nan_fails_alone_and_leaves_nothing(
     loaded = fresh()
     loaded.model.to(dtype)
     loop = StepLoop(loaded, max_rows=3)
-    first = [ill(loaded, "ill"), Job(Request("long", prompt(3)), Sampling(40, 0.0))]
-    later = [Job(Request(f"late{i}", prompt(i)), Sampling(6, 0.0)) for i in range(1, 5)]
+    first = [ill(loaded, "ill"), DecodeJob(Request("long", prompt(3)), Sampling(40, 0.0))]
+    later = [DecodeJob(Request(f"late{i}", prompt(i)), Sampling(6, 0.0)) for i in range(1, 5)]
     for one in (*first, ill(loaded, "ill too"), *later):
         loop.submit(one)
     updates = list(run(loop))
@@ -306,7 +314,7 @@ def test_a_batch_of_nan_alone_leaves_nothing(fresh: Callable[..., LoadedModel]) 
     """Also where the batch was empty in between."""
     loaded = fresh()
     loop = StepLoop(loaded, max_rows=2)
-    well = Job(Request("well", prompt(3)), Sampling(6, seed=1))
+    well = DecodeJob(Request("well", prompt(3)), Sampling(6, seed=1))
     for one in (ill(loaded, "ill"), well):
         loop.submit(one)
         updates = list(run(loop))
@@ -322,20 +330,20 @@ def test_a_forecast_that_overflows_under_its_guard_fails_alone(
     huge = torch.full((loaded.identity.hidden_size,), 1e38)
     size = loaded.identity.hidden_size
 
-    def breaks(forecast: torch.Tensor) -> Verdict:
+    def breaks(forecast: torch.Tensor) -> GuardVerdict:
         raise ZeroDivisionError("by zero")
 
-    guards: dict[str, Callable[[torch.Tensor], Verdict]] = {
+    guards: dict[str, Callable[[torch.Tensor], GuardVerdict]] = {
         "overflows": lambda forecast: (Steering(1, huge, 1e3),),
         "no such layer": lambda forecast: (Steering(99, huge, 1.0),),
         "another size": lambda forecast: (Cap(1, torch.ones(size + 1), 1.0),),
         "breaks": breaks,
     }
     loop = StepLoop(loaded, directions=Directions((2,), direction(loaded, 1)[None]), max_rows=8)
-    well = Job(Request("well", prompt(3)), Sampling(20, seed=1))
+    well = DecodeJob(Request("well", prompt(3)), Sampling(20, seed=1))
     loop.submit(well)
     for name, guard in guards.items():
-        loop.submit(Job(Request(name, prompt(4)), Sampling(5), guard=guard))
+        loop.submit(DecodeJob(Request(name, prompt(4)), Sampling(5), guard=guard))
     updates = list(run(loop))
     loop.close()
     reasons = {update.id: update.reason for update in updates if update.end == "failed"}
@@ -348,7 +356,9 @@ def test_a_forecast_that_overflows_under_its_guard_fails_alone(
 def test_actions_that_cannot_act_are_refused_before_they_join(llama: LoadedModel) -> None:
     loop = StepLoop(llama)
     with pytest.raises(UsageError, match="layer 9 does not exist"):
-        loop.submit(Job(Request("a", prompt(1), (Steering(9, torch.ones(32), 1.0),)), Sampling(5)))
+        loop.submit(
+            DecodeJob(Request("a", prompt(1), (Steering(9, torch.ones(32), 1.0),)), Sampling(5))
+        )
     assert not loop.busy
 
 
@@ -356,10 +366,10 @@ def test_a_prompt_that_cannot_be_encoded_fails_alone(fresh: Callable[..., Loaded
     """As where the memory does not suffice for it: what runs goes on."""
     loaded = fresh()
     loop = StepLoop(loaded, max_rows=3)
-    well = Job(Request("well", prompt(3)), Sampling(20, seed=1))
+    well = DecodeJob(Request("well", prompt(3)), Sampling(20, seed=1))
     loop.submit(well)
     updates = loop.step()
-    loop.submit(Job(Request("ill", (10**6, *prompt(2))), Sampling(5)))
+    loop.submit(DecodeJob(Request("ill", (10**6, *prompt(2))), Sampling(5)))
     updates += list(run(loop))
     [failed] = [update for update in updates if update.end == "failed"]
     assert failed.id == "ill"
@@ -371,9 +381,9 @@ def test_a_prompt_that_cannot_be_encoded_fails_alone(fresh: Callable[..., Loaded
 def test_what_does_not_fit_the_context_is_refused(llama: LoadedModel) -> None:
     loop = StepLoop(llama)
     with pytest.raises(UsageError, match="exceed the model's context of 1024"):
-        loop.submit(Job(Request("a", (40,) * 1000), Sampling(25)))
+        loop.submit(DecodeJob(Request("a", (40,) * 1000), Sampling(25)))
     with pytest.raises(UsageError, match="no tokens"):
-        loop.submit(Job(Request("a", ()), Sampling(25)))
+        loop.submit(DecodeJob(Request("a", ()), Sampling(25)))
     with pytest.raises(UsageError, match="at least one"):
         StepLoop(llama, max_rows=0)
 
@@ -391,7 +401,7 @@ def test_closing_leaves_the_model_as_it_was(
     before = _hooks(llama)
     loop = StepLoop(llama, directions=Directions((1,), unit[None]))
     assert _hooks(llama) != before
-    loop.submit(Job(Request("a", prompt(2), (Steering(1, unit, 3.0),)), Sampling(4)))
+    loop.submit(DecodeJob(Request("a", prompt(2), (Steering(1, unit, 3.0),)), Sampling(4)))
     loop.step()
     loop.close()
     assert _hooks(llama) == before

@@ -18,8 +18,11 @@ from personavec import LoadedModel
 from personavec.cli.main import main
 from personavec.errors import ActivationError, HookError, PersonavecError, UsageError
 from personavec.model import Action, Cap, Steering
-from personavec.model.engine import Generation, Request, Sampling, vllm
-from personavec.model.engine.vllm_worker import NOTE, Residual, steered_positions
+from personavec.model.engine import Generation, Request, Sampling, VllmEngine
+from personavec.model.engine.vllm_answer import VllmAnswer, opened, with_means
+from personavec.model.engine.vllm_note import NOTE, SteeringTable, note_of, request_seed
+from personavec.model.engine.vllm_plan import steered_positions
+from personavec.model.engine.vllm_worker import Residual
 
 HIDDEN, LAYERS = 8, 3
 
@@ -71,7 +74,7 @@ class Worker:
         return hidden if residual is None else hidden + residual
 
     def ask(self, name: str, prompt: int, **note: Any) -> None:
-        wanted = vllm.note_of(name, prompt, (), vllm.Table(LAYERS, HIDDEN)) | note
+        wanted = note_of(name, prompt, (), SteeringTable(LAYERS, HIDDEN)) | note
         params = SimpleNamespace(extra_args={NOTE: wanted})
         self.requests[name] = SimpleNamespace(sampling_params=params)
 
@@ -120,7 +123,7 @@ def test_a_batch_in_pieces_equals_every_text_alone(halves: bool) -> None:
     added["a"][1][3:] = table[0]
     added["bb"][1][:2] = table[1]
     data = residual.take(["a", "bb", "ccc"])
-    found, counts, sound = vllm._opened(data)
+    found, counts, sound = opened(data)
     assert found.keys() == {"sums 0", "sums 1"}
     assert counts == {"0": 3, "1": 2}
     assert sound == {}  # no logits were asked for
@@ -168,8 +171,8 @@ def test_requests_bring_their_own_vectors_and_caps() -> None:
     }
     texts, prompts = {"a": states("a", 6), "bb": states("bb", 5)}, {"a": 3, "bb": 4}
     for name, acting in actions.items():
-        prompt, table = prompts[name], vllm.Table(LAYERS, HIDDEN)
-        note = vllm.note_of(name, prompt, acting, table, apart=True, project=prompt - 1)
+        prompt, table = prompts[name], SteeringTable(LAYERS, HIDDEN)
+        note = note_of(name, prompt, acting, table, apart=True, project=prompt - 1)
         worker.ask(name, note.pop("prompt"), **note)
     worker.ask("ccc", 2, steer=[[1, 0, "all"]])
     a, b, c = texts["a"], texts["bb"], states("ccc", 2)
@@ -236,7 +239,7 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
     step(2, logits)
     step(0, logits)  # set back, all of them
     step(3, None)  # a stage that has none
-    _, _, sound = vllm._opened(residual.take([*names[:-1], "late"]))
+    _, _, sound = opened(residual.take([*names[:-1], "late"]))
     assert sound == {"0": True, "1": False, "2": False, "3": False}
     step(4, logits)
     residual.peek([])
@@ -248,9 +251,9 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
 
 def test_logits_that_were_not_looked_at_are_an_error() -> None:
     with pytest.raises(HookError, match="logits of request a were not looked at"):
-        vllm._Answer().overflowed("a")
-    assert vllm._Answer(sound=False).overflowed("a")
-    assert not vllm._Answer(sound=True).overflowed("a")
+        VllmAnswer().overflowed("a")
+    assert VllmAnswer(sound=False).overflowed("a")
+    assert not VllmAnswer(sound=True).overflowed("a")
 
 
 def test_many_requests_share_the_sums() -> None:
@@ -299,12 +302,12 @@ def test_a_layer_that_is_passed_over_ends_the_run() -> None:
 
 def test_too_few_tokens_read_is_an_error() -> None:
     generation = Generation("a", (5, 6), True)
-    answer = vllm._Answer((5, 6), torch.zeros(3, LAYERS + 1, HIDDEN), n_summed=1)
+    answer = VllmAnswer((5, 6), torch.zeros(3, LAYERS + 1, HIDDEN), n_summed=1)
     with pytest.raises(HookError, match="1 of 2 response tokens of request a"):
-        vllm._with_means(generation, answer, 2)
+        with_means(generation, answer, 2)
 
 
-class Overflowing(vllm.VllmEngine):
+class Overflowing(VllmEngine):
     """All of whose responses fail, two at a time; `ended` says that it was told to stop."""
 
     def __init__(self, loaded: LoadedModel):
@@ -342,7 +345,7 @@ def test_positions(kind: str, expected: tuple[int, int | None]) -> None:
 
 def test_what_acts_at_one_place_is_one_addition() -> None:
     """Each combination once in the table, however many requests have it."""
-    table = vllm.Table(4, HIDDEN)
+    table = SteeringTable(4, HIDDEN)
     v, w = torch.ones(HIDDEN), torch.arange(HIDDEN).float()
     both = (Steering(2, v, 2.0), Steering(2, w, -1.0), Steering(3, w, 0.0))
     assert table.steer(both) == [[2, 0, "response"]]
@@ -354,9 +357,9 @@ def test_what_acts_at_one_place_is_one_addition() -> None:
 
 
 def test_seeds_are_of_the_run_and_the_request() -> None:
-    seeds = {vllm.request_seed(seed, name) for seed in (0, 1) for name in ("a", "b")}
+    seeds = {request_seed(seed, name) for seed in (0, 1) for name in ("a", "b")}
     assert len(seeds) == 4
-    assert vllm.request_seed(0, "a") in seeds
+    assert request_seed(0, "a") in seeds
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
@@ -365,12 +368,12 @@ def test_seeds_are_of_the_run_and_the_request() -> None:
 
 def test_what_steering_needs_cannot_be_set(llama: LoadedModel) -> None:
     with pytest.raises(UsageError, match="--engine-arg enforce_eager is set by personavec"):
-        vllm.VllmEngine(llama, {"enforce_eager": False})
+        VllmEngine(llama, {"enforce_eager": False})
 
 
 def test_a_model_in_memory_is_refused(llama: LoadedModel) -> None:
     with pytest.raises(UsageError, match="made in memory"):
-        vllm.VllmEngine(llama)
+        VllmEngine(llama)
 
 
 def test_without_vllm_the_remedy_is_named(
@@ -382,7 +385,7 @@ def test_without_vllm_the_remedy_is_named(
     monkeypatch.setattr(llama.model.config, "name_or_path", "somewhere", raising=False)
     match = "Python 3.12 or later" if sys.version_info < (3, 12) else r"personavec\[vllm\]"
     with pytest.raises(PersonavecError, match=match):
-        vllm.VllmEngine(llama)
+        VllmEngine(llama)
 
 
 @pytest.mark.parametrize(

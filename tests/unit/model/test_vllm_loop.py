@@ -15,17 +15,17 @@ from personavec.errors import HookError, ModelError, UsageError
 from personavec.model import Cap, Steering
 from personavec.model.engine import (
     NOT_FINITE,
-    Job,
+    DecodeJob,
+    GuardVerdict,
     Loop,
     Request,
     Sampling,
     Update,
-    Verdict,
     VllmEngine,
     VllmLoop,
     vllm_loop,
 )
-from personavec.model.engine.vllm import _Answer
+from personavec.model.engine.vllm_answer import VllmAnswer
 from personavec.model.engine.vllm_loop import logprobs
 from personavec.serve.worker import Worker
 
@@ -62,11 +62,11 @@ class Scripted(VllmEngine):
     def abort(self, names: list[str]) -> None:
         self.aborted += names
 
-    def read(self, names: list[str], *, keep: bool = False) -> dict[str, _Answer]:
+    def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
         if not keep:
             self.taken += names
         return {
-            name: _Answer(projections=self.values.get(name), sound=name not in self.unsound)
+            name: VllmAnswer(projections=self.values.get(name), sound=name not in self.unsound)
             for name in names
         }
 
@@ -90,8 +90,8 @@ def engine(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return Scripted(llama)
 
 
-def job(name: str = "r", tokens: int = 3, **more: Any) -> Job:
-    return Job(Request(name, (40, 41, 42)), Sampling(tokens), read=True, **more)
+def job(name: str = "r", tokens: int = 3, **more: Any) -> DecodeJob:
+    return DecodeJob(Request(name, (40, 41, 42)), Sampling(tokens), read=True, **more)
 
 
 def values(n: int) -> torch.Tensor:
@@ -145,7 +145,7 @@ def test_a_reply_ends_at_the_models_end_and_where_it_is_told_to(engine: Scripted
 def test_a_reply_whose_logits_were_no_numbers_fails_alone(engine: Scripted) -> None:
     """Read or not."""
     loop = VllmLoop(engine)
-    loop.submit(Job(Request("r", (40, 41)), Sampling(1)))
+    loop.submit(DecodeJob(Request("r", (40, 41)), Sampling(1)))
     loop.submit(job("s", 1))
     engine.values = {"s": values(2)}
     engine.unsound = {"r"}
@@ -155,7 +155,7 @@ def test_a_reply_whose_logits_were_no_numbers_fails_alone(engine: Scripted) -> N
 
 
 def test_a_guard_that_breaks_fails_its_request_alone(engine: Scripted) -> None:
-    def breaks(forecast: torch.Tensor) -> Verdict:
+    def breaks(forecast: torch.Tensor) -> GuardVerdict:
         raise ZeroDivisionError("by zero")
 
     loop = VllmLoop(engine)
@@ -170,7 +170,7 @@ def test_a_guard_that_breaks_fails_its_request_alone(engine: Scripted) -> None:
 
 def test_a_request_that_asks_for_no_reading_gets_none(engine: Scripted) -> None:
     loop = VllmLoop(engine)
-    loop.submit(Job(Request("r", (40, 41)), Sampling(1)))
+    loop.submit(DecodeJob(Request("r", (40, 41)), Sampling(1)))
     assert engine.added["r"]["project"] is None
     engine.script = [[("r", [50], None)], [("r", [51], "length")]]
     assert [*loop.step(), *loop.step()] == [Update("r", 50), Update("r", end="length")]
@@ -200,7 +200,7 @@ def test_a_guard_judges_before_a_token_is_told(engine: Scripted, does: str) -> N
     asked: list[torch.Tensor] = []
     acts = (Cap(2, torch.ones(32), 1.0), Steering(1, torch.ones(32), 2.0))
 
-    def guard(forecast: torch.Tensor) -> Verdict:
+    def guard(forecast: torch.Tensor) -> GuardVerdict:
         asked.append(forecast)
         return {"nothing": None, "cap": acts, "refuse": "refuse"}[does]
 
@@ -238,11 +238,11 @@ def test_what_cannot_be_taken_is_refused(engine: Scripted) -> None:
     with pytest.raises(UsageError, match="exceed the model's context of 100"):
         loop.submit(job(tokens=98))
     with pytest.raises(UsageError, match="no tokens"):
-        loop.submit(Job(Request("r", ()), Sampling(3)))
+        loop.submit(DecodeJob(Request("r", ()), Sampling(3)))
     with pytest.raises(UsageError, match="vLLM cannot take this request: no such token"):
-        loop.submit(Job(Request("r", (99,)), Sampling(3)))
+        loop.submit(DecodeJob(Request("r", (99,)), Sampling(3)))
     with pytest.raises(UsageError, match="layer 9 does not exist"):
-        loop.submit(Job(Request("r", (40,), (Cap(9, torch.ones(32), 1.0),)), Sampling(3)))
+        loop.submit(DecodeJob(Request("r", (40,), (Cap(9, torch.ones(32), 1.0),)), Sampling(3)))
     assert not loop.busy
 
 

@@ -11,7 +11,7 @@ import torch
 
 from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.conditions import parse_condition
-from personavec.model.engine import Job, Request, Sampling, StepLoop
+from personavec.model.engine import DecodeJob, Request, Sampling, StepLoop
 from personavec.monitor import gauge, ordinary, project_conversation
 from personavec.monitor.ordinary import FILE, MOST, Stopped, Talk
 from personavec.progress import Progress
@@ -117,7 +117,7 @@ def test_what_a_guard_would_stop_is_what_the_server_stops(
                 continue
             ids = tuple(llama.chat.prompt_ids(row.messages[:place]))
             own = GuardedRow([guard], reading, {vector.trait: vector}, ())
-            loop.submit(Job(Request("a", ids), Sampling(1), read=True, guard=own))
+            loop.submit(DecodeJob(Request("a", ids), Sampling(1), read=True, guard=own))
             while loop.busy:
                 loop.step()
             if own.acted:

@@ -34,7 +34,7 @@ from personavec.model import Action, Cap, Steering, chat, project_tokens
 from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.monitor import gauge, read_turn
-from personavec.serve import Settings, limits, make_server, parse_guard, server as run
+from personavec.serve import ServeConfig, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from personavec.vectors import PERCENTILES, Calibration, Ordinary
 from personavec.vectors.limits import ChartRule
@@ -68,7 +68,7 @@ class Running:
 def serving(
     loaded: LoadedModel, vectors: dict[str, PersonaVector], **settings: Any
 ) -> Iterator[Running]:
-    given = Settings(name="tiny", **settings)
+    given = ServeConfig(name="tiny", **settings)
     with run.serving(loaded, vectors, given, shutdown_seconds=20) as (url, server):
         running = Running(server, url)
         with running.client:
@@ -99,7 +99,7 @@ def vectors(
 def running(
     fresh: Callable[..., LoadedModel], vectors: dict[str, PersonaVector]
 ) -> Iterator[Running]:
-    with serving(fresh(), vectors, max_rows=4, queue_size=100) as started:
+    with serving(fresh(), vectors, rows=4, queue=100) as started:
         yield started
 
 
@@ -275,7 +275,7 @@ def test_an_alarm_reaches_the_webhook(
     bold = replace(vectors["bold"], ordinary=ordinary)
     with (
         receiver(failures=1) as (url, taken, _),
-        serving(served, {"bold": bold}, webhook=url) as running,
+        serving(served, {"bold": bold}, alarm_webhook=url) as running,
     ):
         reply = running.client.chat.completions.create(**GREEDY)
         for _ in range(100):
@@ -299,7 +299,7 @@ def test_a_client_that_leaves_is_counted_with_what_was_written(
     long = {**GREEDY, "max_tokens": 900}
     with (
         receiver(failures=0) as (url, taken, _),
-        serving(slow, {"bold": bold}, webhook=url) as running,
+        serving(slow, {"bold": bold}, alarm_webhook=url) as running,
     ):
         chat_url = f"{running.url}/v1/chat/completions"
         with httpx.stream("POST", chat_url, json={**long, "stream": True}) as reply:
@@ -321,7 +321,7 @@ def test_a_time_out_is_counted_with_what_was_written(
     slow: LoadedModel, vectors: dict[str, PersonaVector]
 ) -> None:
     bold = replace(vectors["bold"], ordinary=EVERY)
-    with serving(slow, {"bold": bold}, timeout=0.3) as running:
+    with serving(slow, {"bold": bold}, request_seconds=0.3) as running:
         assert running.post({**GREEDY, "max_tokens": 900}).status_code == 504
         assert running.idle()
         assert eventually(lambda: len(running.service.watch.alarms) == 1)
@@ -356,7 +356,7 @@ def test_one_request_that_overflows_hurts_no_other(
     wide = replace(bold, residual_norm=torch.full_like(bold.residual_norm, 1e6))
     huge = {"personavec": {"steer": [{"vector": "bold", "coefficient": 1e6}]}}
     long = {**GREEDY, "max_tokens": 200}
-    with serving(served, {"bold": wide}, max_rows=3, allow_any_coefficient=True) as running:
+    with serving(served, {"bold": wide}, rows=3, allow_any_coefficient=True) as running:
         alone = running.post(long).json()["choices"]
         short = running.post(GREEDY).json()["choices"]
         found: list[Any] = []
@@ -659,7 +659,7 @@ def test_a_full_queue_says_when_to_come_back(
 ) -> None:
     """64 clients at once on two rows and ten places: each is served rightly or sent away."""
     expected = greedy(llama)
-    with serving(served, vectors, max_rows=2, queue_size=10) as running:
+    with serving(served, vectors, rows=2, queue=10) as running:
 
         async def one(client: httpx.AsyncClient) -> httpx.Response:
             return await client.post(f"{running.url}/v1/chat/completions", json=GREEDY)
@@ -698,7 +698,7 @@ def test_clients_that_leave_free_their_places(running: Running, llama: LoadedMod
 
 
 def test_a_time_out_frees_its_place(served: LoadedModel, vectors: dict[str, PersonaVector]) -> None:
-    with serving(served, vectors, timeout=0.05) as running:
+    with serving(served, vectors, request_seconds=0.05) as running:
         reply = running.post({**GREEDY, "max_tokens": 900})
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
         assert running.idle()
@@ -733,7 +733,7 @@ def test_a_key_guards_everything_but_health(
         with pytest.raises(openai.AuthenticationError):
             running.client.models.list()
     with pytest.raises(UsageError, match="reachable from other machines"):
-        make_server(served, vectors, Settings(name="tiny"), host="0.0.0.0")
+        make_server(served, vectors, ServeConfig(name="tiny"), host="0.0.0.0")
 
 
 def test_guards_act_on_the_forecast_and_say_so(
@@ -746,8 +746,7 @@ def test_guards_act_on_the_forecast_and_say_so(
         "refuse": None,
     }
     for action, expected in (("steer -1", texts["steer"]), ("refuse", texts["refuse"])):
-        guard = parse_guard(f"bold>-1000sigma: {action}", vectors)
-        with serving(served, vectors, guards=(guard,)) as running:
+        with serving(served, vectors, guard=(f"bold>-1000sigma: {action}",)) as running:
             reply = running.client.chat.completions.create(**GREEDY)
             assert reply.choices[0].message.content == expected
             [acted] = said_of(reply)["guards"]
@@ -783,7 +782,7 @@ def test_a_model_that_cannot_be_served_is_refused_at_once(chat_tokenizer: Any) -
     )  # fmt: skip
     loaded = wrap_model(MambaForCausalLM(config), chat_tokenizer, name="tiny-mamba")
     with pytest.raises(ModelError, match="cannot join a running batch"):
-        make_server(loaded, {}, Settings(name="tiny"))
+        make_server(loaded, {}, ServeConfig(name="tiny"))
 
 
 def test_an_engine_that_cannot_start_stops_the_server(
@@ -792,7 +791,7 @@ def test_an_engine_that_cannot_start_stops_the_server(
     """Rather than answering 503 for ever."""
     with (
         pytest.raises(PersonavecError, match="did not start"),
-        serving(served, {}, max_rows=0),
+        serving(served, {}, rows=0),
     ):
         pass
 

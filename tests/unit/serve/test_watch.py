@@ -10,7 +10,7 @@ import pytest
 from personavec.data import Message
 from personavec.errors import UsageError
 from personavec.monitor import TurnReading
-from personavec.serve.watch import Watch
+from personavec.serve.watch import AlarmRecord, Watch
 from personavec.serve.webhook import Webhook
 from personavec.vectors import Ordinary
 from personavec.vectors.limits import ChartRule
@@ -31,7 +31,7 @@ def said(*texts: str) -> list[Message]:
 LIMITS = Ordinary(conversation=ChartRule(0.5, 6.0), server=ChartRule(0.05, 1000.0))
 
 
-def take(watch: Watch, messages: list[Message], reply: str, *means: float) -> list[dict[str, Any]]:
+def take(watch: Watch, messages: list[Message], reply: str, *means: float) -> list[AlarmRecord]:
     """The alarms that count, of replies with these readings and one text."""
     return watch.take(messages, [(reply, [reading(mean)]) for mean in means])[1]
 

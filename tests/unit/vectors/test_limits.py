@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from personavec.errors import DataError
 from personavec.monitor.drift import charted
-from personavec.monitor.turns import Turns
+from personavec.monitor.turns import LogTurns
 from personavec.vectors import Chart, Ordinary
 from personavec.vectors.limits import (
     FALSE_ALARMS,
@@ -122,11 +122,11 @@ def test_a_servers_limit_holds_however_many_conversations_it_holds_at_a_time() -
     assert in_a_row >= 4
 
 
-def _log(talks: list[list[float]]) -> Turns:
+def _log(talks: list[list[float]]) -> LogTurns:
     index = np.repeat(np.arange(len(talks)), [len(talk) for talk in talks])
     turn = np.concatenate([np.arange(len(talk)) for talk in talks])
     values = {"odd": np.concatenate(talks)}
-    return Turns(index, [str(i) for i in index], turn, turn, turn, values, values)
+    return LogTurns(index, [str(i) for i in index], turn, turn, turn, values, values)
 
 
 def test_an_ordinary_log_raises_no_alarm_of_the_server_and_a_drifting_one_does() -> None:

@@ -8,13 +8,13 @@ from .base import (
 from .hf import TransformersEngine as TransformersEngine, try_forward as try_forward
 from .loop import (
     NOT_FINITE as NOT_FINITE,
+    DecodeJob as DecodeJob,
     End as End,
-    Job as Job,
+    GuardVerdict as GuardVerdict,
     Loop as Loop,
-    StepLoop as StepLoop,
     Update as Update,
-    Verdict as Verdict,
 )
 from .row_cache import check_joinable as check_joinable
+from .step_loop import StepLoop as StepLoop
 from .vllm import VllmEngine as VllmEngine
 from .vllm_loop import VllmLoop as VllmLoop

@@ -31,8 +31,8 @@ class Sampling:
 class Request:
     """One response to generate. `id` must be unique in a run.
 
-    `noise` keys its sampling beside the seed, `id` where it is empty. Requests that share it draw
-    the same noise, so that what differs between their responses is what they were asked.
+    `noise` keys its sampling, together with the seed; if empty, `id` does. Requests that share it
+    draw the same noise, so that their responses differ only by prompt and steering.
     """
 
     id: str
@@ -50,9 +50,9 @@ class Generation:
     """A finished response: its own tokens, without thinking and without the end-of-turn token.
 
     `finished` is False when the length limit cut it off. `activations` holds the means over
-    `SPANS` at every layer, where capture was asked for and the response is not empty. A response
-    that ended inside its thought is empty, and `unfinished_thought` says why; so is one whose
-    numbers overflowed, and `failed` says so.
+    `SPANS` at every layer, if capture was asked for and the response is not empty. A response that
+    ended within its thinking is empty and has `unfinished_thought`. One whose logits or activations
+    overflowed is empty and has `failed`.
     """
 
     id: str
@@ -86,16 +86,16 @@ class Engine(Protocol):
         include_thinking: bool = False,
         done: Collection[str] = (),
     ) -> Iterator[list[Generation]]:
-        """Generate responses, yielding them in groups as they finish; a group is worth keeping.
+        """Generate responses, yielding them in groups as they finish, so that each can be kept.
 
-        Requests whose ids are in `done` have been finished before. They need not be generated,
-        but may be, where that leaves the others as they would have been. Thinking is cut off a
+        Requests whose ids are in `done` were finished before. An engine skips them, or generates
+        them again if that keeps the other responses as they would have been. Thinking is cut off a
         response and stays out of its captured mean, unless `include_thinking` takes it in.
 
-        A response whose numbers overflow has failed, and the others go on. Raises UsageError when a
-        prompt leaves no room for a response in the model's context or a layer does not exist,
-        ActivationError where responses fail unsteered, too, and none was well, ModelError when the
-        engine fails on the way: what was yielded stands.
+        A response whose activations overflow has failed, and the others go on. Raises UsageError
+        when a prompt leaves no room for a response in the model's context or a layer does not
+        exist, ActivationError when unsteered responses fail and none was finite, ModelError when
+        the engine fails on the way; groups that were yielded remain valid.
         """
         ...
 
@@ -109,22 +109,22 @@ class Engine(Protocol):
         ...
 
 
-def while_any_is_well(
+def stopping_if_all_fail(
     identity: ModelIdentity,
     requests: Sequence[Request],
     groups: Iterator[list[Generation]],
 ) -> Iterator[list[Generation]]:
     """The groups of these requests' responses, as they come.
 
-    Raises ActivationError when the second response without steering has failed and none was well.
+    Raises ActivationError when the second unsteered response has failed and none was finite.
     """
     unsteered = {request.id for request in requests if not request.steering}
-    failed = well = 0
+    failed = finite = 0
     for group in groups:
         own = [generation for generation in group if generation.id in unsteered]
         failed += sum(generation.failed for generation in own)
-        well += sum(not generation.failed for generation in own)
-        if failed > 1 and not well:
+        finite += sum(not generation.failed for generation in own)
+        if failed > 1 and not finite:
             raise ActivationError(
                 f"'{identity.name}' in {identity.dtype} produced NaN or infinite activations; load "
                 "it in another precision, e.g. --dtype float32"

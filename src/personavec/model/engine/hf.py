@@ -1,19 +1,20 @@
-"""Batched generation on a transformers model, with per-row steering and capture as it runs.
+"""Batched generation on a transformers model, with steering per row and capture while decoding.
 
-A planned batch is decoded with one preallocated key-value cache until its last row is done.
-Capture adds each new token's activations while decoding, so no second pass reads the text.
+A planned batch is decoded with one preallocated key-value cache until its last row has ended.
+Capture sums each token's activations while it is decoded, so the text needs no second pass.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
@@ -37,11 +38,12 @@ from personavec.model.engine.base import (
     Request,
     Sampling,
     check_room,
-    while_any_is_well,
+    stopping_if_all_fail,
 )
 from personavec.model.engine.sampling import Draw, choose, usable
 
-#: Families whose position biases are as wide as the attention mask, not as a preallocated cache.
+#: Families whose position biases have the width of the attention mask. They cannot read a
+#: preallocated cache.
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
 
 
@@ -99,12 +101,11 @@ def generate(
 ) -> Iterator[list[Generation]]:
     """Generate responses, yielding one finished planned batch after the other.
 
-    Batches are planned over all requests, `done` ones too, so that a continued run forms those
-    that an undisturbed one would have formed; a batch that is done as a whole is left out.
-    Sampling noise is keyed by (seed, request, step), so a batch's size and company change a
-    result only through rounding. Raises UsageError when a prompt leaves no room for a response
-    in the model's context, ActivationError when the second response without steering has failed
-    and none was well.
+    Batches are planned over all requests, including `done` ones, so that a continued run forms the
+    same batches as an undisturbed one. A batch that is done as a whole is left out. Sampling noise
+    is keyed by (seed, request, step), so the other rows of a batch change a result only through
+    rounding. Raises UsageError when a prompt leaves no room for a response in the model's context,
+    ActivationError when the second response without steering has failed and none was finite.
     """
     check_room(requests, sampling.max_tokens, loaded.context)
     batches = (
@@ -116,7 +117,100 @@ def generate(
         generate_batch(loaded, batch, sampling, capture=capture, include_thinking=include_thinking)
         for batch in batches
     )
-    yield from while_any_is_well(loaded.identity, requests, groups)
+    yield from stopping_if_all_fail(loaded.identity, requests, groups)
+
+
+@dataclass(eq=False)
+class _BatchRows:
+    """The rows of a planned batch while it is decoded; arrays are [row]."""
+
+    requests: Sequence[Request]
+    sampling: Sampling
+    stops: Int[Tensor, " stop"]
+    thoughts: list[Thought]
+    """One for every row, or none if the model's template knows no thinking."""
+    include_thinking: bool
+    responses: list[list[int]]
+    alive: np.ndarray
+    """Rows that still get tokens."""
+    failed: np.ndarray
+    """Rows whose logits or means were NaN or infinite."""
+    finished: np.ndarray
+    """Rows that chose an end-of-turn token."""
+    counted: np.ndarray
+    """Rows whose latest token belongs to the response mean."""
+    answering: list[int] = field(default_factory=list)
+    """Rows whose latest token ended their thinking."""
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        batch: Sequence[Request],
+        sampling: Sampling,
+        *,
+        include_thinking: bool,
+    ) -> _BatchRows:
+        return cls(
+            requests=batch,
+            sampling=sampling,
+            stops=torch.tensor(sorted(loaded.stop_ids)),
+            thoughts=_thoughts(loaded, batch),
+            include_thinking=include_thinking,
+            responses=[[] for _ in batch],
+            alive=np.ones(len(batch), dtype=bool),
+            failed=np.zeros(len(batch), dtype=bool),
+            finished=np.zeros(len(batch), dtype=bool),
+            counted=np.zeros(len(batch), dtype=bool),
+        )
+
+    def choose(self, logits: Float[Tensor, "row token"], step: int) -> Int[Tensor, " row"]:
+        """Choose the next token of every row that is alive."""
+        self.failed |= self.alive & ~usable(logits).numpy()
+        self.alive &= ~self.failed
+        tokens = choose_tokens(logits, self.requests, self.sampling, step)
+        self.alive &= ~torch.isin(tokens, self.stops).numpy()
+        self.finished |= ~self.alive & ~self.failed
+        self.counted, self.answering = self.alive.copy(), []
+        for row in map(int, np.flatnonzero(self.alive)):
+            self.responses[row].append(int(tokens[row]))
+            if not self.thoughts or not self.thoughts[row].read(self.responses[row]):
+                continue
+            if not self.include_thinking:
+                self.answering.append(row)
+                self.counted[row] = False
+        return tokens
+
+    def means(self, sums: SpanSums) -> list[Float[Tensor, "span layer hidden"]]:
+        """Each row's activations, averaged over the spans; rows that are not finite fail."""
+        skipped = [0] * len(self.requests) if self.include_thinking else self._answer_starts()
+        lengths = [max(1, len(r) - n) for r, n in zip(self.responses, skipped, strict=True)]
+        found = sums.sums.transpose(0, 1).contiguous()
+        found[:, 0] /= torch.tensor(lengths)[:, None, None]
+        self.failed |= ~torch.isfinite(found).flatten(1).all(-1).numpy()
+        # Cloned: a view of one row would keep the whole batch in memory.
+        return [row.clone() for row in found]
+
+    def generation(self, row: int, means: Float[Tensor, "span layer hidden"] | None) -> Generation:
+        """What a row has become."""
+        request, response = self.requests[row], self.responses[row]
+        if self.failed[row]:
+            return Generation(request.id, (), False, failed=True)
+        unfinished = bool(self.thoughts) and self.thoughts[row].unfinished(response)
+        start = len(response) if unfinished else self._answer_starts()[row]
+        answer = tuple(response[start:])
+        return Generation(
+            id=request.id,
+            response_ids=answer,
+            finished=bool(self.finished[row]),
+            activations=means if answer else None,
+            thinking_ids=tuple(response[:start]),
+            unfinished_thought=unfinished,
+        )
+
+    def _answer_starts(self) -> list[int]:
+        """How many of each response's first tokens are thinking."""
+        return [thought.start for thought in self.thoughts] or [0] * len(self.requests)
 
 
 @torch.inference_mode()
@@ -134,93 +228,54 @@ def generate_batch(
     `include_thinking` takes it into the mean. A row with NaN or infinite logits or means fails, and
     the others go on.
     """
-    model, device = loaded.model, loaded.device
-    blocks = find_blocks(model)
-    rows = len(batch)
-    ids, prompt_mask, positions = padded(
-        [request.prompt_ids for request in batch], pad_id=0, side="left", device=device
-    )
-    width = ids.shape[1]
-    mask = torch.zeros(rows, width + sampling.max_tokens, dtype=torch.long, device=device)
-    mask[:, :width] = prompt_mask
+    model, blocks = loaded.model, find_blocks(loaded.model)
+    rows = _BatchRows.of(loaded, batch, sampling, include_thinking=include_thinking)
     steering = SteeringBatch([r.steering for r in batch], blocks.hidden_size, blocks.n_layers)
-    sums = SpanSums(range(blocks.n_layers + 1), len(SPANS), rows, blocks.hidden_size)
-    responses: list[list[int]] = [[] for _ in batch]
-    finished = [False] * rows
-    failed = np.zeros(rows, dtype=bool)
-    thoughts = _thoughts(loaded, batch)
-    stops = torch.tensor(sorted(loaded.stop_ids))
-    cache = _cache(model.config, width + sampling.max_tokens)
-
+    sums = SpanSums(range(blocks.n_layers + 1), len(SPANS), len(batch), blocks.hidden_size)
     with contextlib.ExitStack() as hooks:
         hooks.enter_context(steering_rows(model, steering))
         if capture:
             hooks.enter_context(recording(model, sums))
-        steering.token_masks = _prompt_masks(prompt_mask)
-        sums.weigh(_prompt_weights(prompt_mask))
-        logits = forward_logits(model, ids, mask[:, :width], positions, cache)
-        alive = np.ones(rows, dtype=bool)
-        next_position = positions[:, -1:] + 1
-        for step in range(sampling.max_tokens):
-            failed |= alive & ~usable(logits).numpy()
-            alive &= ~failed
-            tokens = choose_tokens(logits, batch, sampling, step)
-            alive &= ~torch.isin(tokens, stops).numpy()
-            counted = alive.copy()
-            for i in np.flatnonzero(alive):
-                responses[i].append(int(tokens[i]))
-                if thoughts and thoughts[i].read(responses[i]) and not include_thinking:
-                    # All of it was thinking, this token too, which has not had its forward yet.
-                    sums.forget(0, int(i))
-                    counted[i] = False
-            for i in np.flatnonzero(~alive & ~failed):
-                finished[i] = True
-            # A last token cut off by the limit gets its forward only if someone reads it.
-            last = step + 1 == sampling.max_tokens
-            if not alive.any() or (last and not capture):
-                break
-            live = torch.from_numpy(alive)
-            mask[:, width + step] = live.to(device)
-            steering.token_masks = token_masks(live)
-            sums.weigh(_token_weights(torch.from_numpy(counted)))
-            # Finished rows are fed a token that nothing reads, steers or scores.
-            fed = torch.where(live, tokens, 0)[:, None].to(device)
-            logits = forward_logits(model, fed, mask[:, : width + step + 1], next_position, cache)
-            next_position = next_position + 1
+        _decode(loaded, rows, steering, sums, capture=capture)
+    means = rows.means(sums) if capture else [None] * len(batch)
+    return [rows.generation(row, own) for row, own in enumerate(means)]
 
-    starts = [thought.start for thought in thoughts] if thoughts else [0] * rows
-    unfinished = [bool(thoughts) and thoughts[i].unfinished(responses[i]) for i in range(rows)]
-    captured = [None] * rows
-    if capture:
-        skipped = [0] * rows if include_thinking else starts
-        lengths = [max(1, len(r) - n) for r, n in zip(responses, skipped, strict=True)]
-        # Rows of their own: a view of one would keep the whole batch in memory.
-        means = sums.sums.transpose(0, 1).contiguous()
-        means[:, 0] /= torch.tensor(lengths)[:, None, None]
-        failed |= ~torch.isfinite(means).flatten(1).all(-1).numpy()
-        captured = [row.clone() for row in means]
-    found = []
-    for i, request in enumerate(batch):
-        if failed[i]:
-            found.append(Generation(request.id, (), False, failed=True))
-            continue
-        start = len(responses[i]) if unfinished[i] else starts[i]
-        answer = tuple(responses[i][start:])
-        found.append(
-            Generation(
-                id=request.id,
-                response_ids=answer,
-                finished=finished[i],
-                activations=captured[i] if answer else None,
-                thinking_ids=tuple(responses[i][:start]),
-                unfinished_thought=unfinished[i],
-            )
-        )
-    return found
+
+def _decode(
+    loaded: LoadedModel, rows: _BatchRows, steering: SteeringBatch, sums: SpanSums, *, capture: bool
+) -> None:
+    """Prefill the prompts, then feed each row one token at a time until all rows have ended."""
+    model, device, max_tokens = loaded.model, loaded.device, rows.sampling.max_tokens
+    prompts = [request.prompt_ids for request in rows.requests]
+    ids, prompt_mask, positions = padded(prompts, pad_id=0, side="left", device=device)
+    width = ids.shape[1]
+    mask = torch.zeros(len(prompts), width + max_tokens, dtype=torch.long, device=device)
+    mask[:, :width] = prompt_mask
+    cache = _cache(model.config, width + max_tokens)
+    steering.token_masks = _prompt_masks(prompt_mask)
+    sums.weigh(_prompt_weights(prompt_mask))
+    logits = forward_logits(model, ids, mask[:, :width], positions, cache)
+    for step in range(max_tokens):
+        tokens = rows.choose(logits, step)
+        for row in rows.answering:
+            # All tokens so far were thinking; this one too, and it has not had its forward yet.
+            sums.forget(0, row)
+        # A last token cut off by the limit gets its forward only if it is captured.
+        last = step + 1 == max_tokens
+        if not rows.alive.any() or (last and not capture):
+            break
+        live = torch.from_numpy(rows.alive)
+        mask[:, width + step] = live.to(device)
+        steering.token_masks = token_masks(live)
+        sums.weigh(_token_weights(torch.from_numpy(rows.counted)))
+        # Finished rows are fed a token that nothing reads, steers or scores.
+        fed = torch.where(live, tokens, 0)[:, None].to(device)
+        next_position = positions[:, -1:] + 1 + step
+        logits = forward_logits(model, fed, mask[:, : width + step + 1], next_position, cache)
 
 
 def _thoughts(loaded: LoadedModel, batch: Sequence[Request]) -> list[Thought]:
-    """One for every row, or none where the model's template knows no thinking."""
+    """One for every row, or none if the model's template knows no thinking."""
     form = loaded.chat.thinking
     if form is None:
         return []
@@ -228,7 +283,7 @@ def _thoughts(loaded: LoadedModel, batch: Sequence[Request]) -> list[Thought]:
 
 
 def _cache(config: Any, tokens: int) -> Cache:
-    """Preallocated, which decodes faster, unless the model's attention cannot read it."""
+    """A preallocated cache, which decodes faster, unless the model's attention cannot read one."""
     if config.get_text_config().model_type in _ALIBI:
         return DynamicCache(config=config)
     return StaticCache(config=config, max_cache_len=tokens)
@@ -249,7 +304,7 @@ def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: C
 
 @torch.inference_mode()
 def try_forward(loaded: LoadedModel) -> None:
-    """One forward of two tokens, in the way in which responses are generated."""
+    """One forward of two tokens, as in generation. Raises what the model raises."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=loaded.device)
     cache = _cache(loaded.model.config, 2)
     forward_logits(loaded.model, ids, torch.ones_like(ids), torch.arange(2)[None].to(ids), cache)

@@ -1,8 +1,8 @@
 """A key-value cache whose rows join and leave a running batch.
 
-All rows share their last column, as in a left-padded batch, so that a mask and positions are all
-that a model needs to know of it. Keys and values are written in place into buffers with room to
-spare; what joins is computed where it will stay, and what leaves costs the copy of one row.
+All rows share their last column, as in a left-padded batch, so a model needs only a mask and
+positions to read it. Keys and values are written in place into buffers with spare room: a joining
+row is computed where it stays, and a leaving one costs the copy of one row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALL = slice(None)
 
 
 def check_joinable(config: Any) -> None:
-    """Raise ModelError for a model whose layers keep anything but keys and values."""
+    """Raise ModelError for a model whose layers keep more than keys and values."""
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
         raise ModelError(
@@ -35,7 +35,7 @@ def check_joinable(config: Any) -> None:
 
 
 class _Window:
-    """Which part of the buffers the next forward sees: rows, and columns from `start` to `end`."""
+    """The part of the buffers that the next forward sees: rows, and columns [start, end)."""
 
     def __init__(self) -> None:
         self.rows = slice(0, 0)
@@ -53,7 +53,7 @@ class _RowLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, columns = self._shape
-        # Zeros: a column that is masked out must still hold finite numbers.
+        # Zeros, since masked columns must hold finite numbers too.
         self.keys, self.values = (
             states.new_zeros(rows, states.shape[1], columns, states.shape[-1])
             for states in (key_states, value_states)
@@ -100,7 +100,7 @@ class _RowLayer(CacheLayerMixin):
             buffer[target, :, columns] = buffer[source, :, columns]
 
     def wipe(self, rows: int | slice, columns: slice = _ALL) -> None:
-        """Zeros: what is masked out must be finite still, as 0 times NaN is NaN."""
+        """Write zeros: masked columns must hold finite numbers, since 0 times NaN is NaN."""
         if not self.is_initialized:
             return
         for buffer in (self.keys, self.values):
@@ -111,8 +111,8 @@ class _RowLayer(CacheLayerMixin):
 class RowCache(Cache):
     """The cache of at most `max_rows` rows; the first `n` are in use.
 
-    `mask` [row, column] tells a row's own columns. Raises ModelError for a model whose layers
-    keep anything but keys and values.
+    `mask` [row, column] marks each row's own columns. Raises ModelError for a model whose layers
+    keep more than keys and values.
     """
 
     def __init__(self, config: Any, max_rows: int, device: torch.device):
@@ -125,7 +125,7 @@ class RowCache(Cache):
         ]
         super().__init__(layers=list(self._rows))
         self.mask = torch.zeros(max_rows, _COLUMNS, dtype=torch.long, device=device)
-        #: Columns from each row's first to the shared last one.
+        #: Columns of each row, up to the shared last one.
         self._lengths: list[int] = []
         self._end = 0
 
@@ -142,7 +142,7 @@ class RowCache(Cache):
     def join(self, prefixes: Int[Tensor, "row column"]) -> None:
         """Add rows that begin with left-padded prefixes, given by their masks.
 
-        The next forward is to be over these prefixes alone, and fills them in.
+        The next forward must be over these prefixes alone; it fills them in.
         """
         new, width = prefixes.shape
         if self._end < width:
@@ -166,13 +166,13 @@ class RowCache(Cache):
         return self.mask[: self.n, self._window.start : self._end]
 
     def undo(self, row: int) -> None:
-        """Take the last column from a row, as if its token had never been fed."""
+        """Remove a row's last column, as if its token had never been fed."""
         self.mask[row, self._end - 1] = 0
         for layer in self._rows:
             layer.wipe(row, slice(self._end - 1, self._end))
 
     def leave(self, row: int) -> None:
-        """Take a row out; the last row moves to its place, and nothing of either stays behind."""
+        """Remove a row; the last row moves to its place. Freed buffers hold zeros."""
         last = self.n - 1
         for layer in self._rows:
             layer.wipe(row)
@@ -189,7 +189,7 @@ class RowCache(Cache):
             self.clear()
 
     def clear(self) -> None:
-        """Take all rows out, and give back memory beyond what a cache begins with."""
+        """Remove all rows, and shrink the buffers to their first size."""
         self._lengths, self._end = [], 0
         if self.columns > _COLUMNS:
             empty = slice(0, 0)
@@ -205,10 +205,10 @@ class RowCache(Cache):
         return max(self._lengths, default=0)
 
     def _place(self, end: int) -> None:
-        """Move what is in use so that it ends before column `end`, with room for more."""
+        """Move the columns in use so that they end before column `end`, with room for more."""
         width = self._width()
         source, target = slice(self._end - width, self._end), slice(end - width, end)
-        # Room for half as much again, so that moving stays rare.
+        # Half as much again, so that moving stays rare.
         columns = _COLUMNS * math.ceil((end + max(end // 2, _COLUMNS)) / _COLUMNS)
         for layer in self._rows:
             layer.resize(columns, self.n, source, target)

@@ -1,4 +1,4 @@
-"""Choose every row's next token, each row by its own sampling and its own noise."""
+"""Choose each row's next token, with its own sampling and its own noise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from personavec.model.engine.base import Sampling
 
-#: Most nuclei are smaller than this, so that the whole vocabulary is rarely sorted.
+#: Size of the first, partial sort. Most nuclei are smaller, so the vocabulary is rarely sorted.
 _LIKELY = 256
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One row's choice: how it samples, and what keys its noise beside the seed."""
+    """How one row samples its next token; the seed, `noise_key` and `step` key its noise."""
 
     sampling: Sampling
     noise_key: str
@@ -27,21 +27,19 @@ class Draw:
 
 
 def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
-    """Which rows a token can be chosen from: where no logit is NaN or plus infinity.
+    """Which rows a token can be chosen from: no logit is NaN or plus infinity, nor are all equal.
 
-    Nor are they all the same, as where the residual stream has overflowed in the last norm, which
-    then gives 0.
+    All are equal when the residual stream overflowed in the last norm, which then gives 0.
     """
     low, high = logits.aminmax(dim=-1)
     return torch.isfinite(high) & (low < high)
 
 
 def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:
-    """The next token of every row: the largest logit plus Gumbel noise of its own.
+    """The next token of every row: the arg-max of its logits plus its own Gumbel noise.
 
-    Taking the arg-max of perturbed logits samples from the softmax, and a rounding difference
-    in the logits changes the choice only where two candidates nearly tie. Temperature 0 adds no
-    noise.
+    That samples from the softmax, and a rounding difference in the logits changes the choice only
+    if two candidates nearly tie. Temperature 0 adds no noise.
     """
     sampled = [i for i, draw in enumerate(draws) if draw.sampling.temperature > 0]
     chosen = logits.argmax(-1)

@@ -1,8 +1,8 @@
-"""vLLM as a running batch that requests join and leave: `loop.Loop` over `VllmEngine`.
+"""vLLM's running batch (`loop.Loop`), which requests join and leave.
 
-vLLM has a queue of its own, and puts requests into its batch itself. Here each gets a note that
-says how it is steered and what is read of it, and what comes back becomes updates. Only
-projections leave the workers: of the last prompt token, and of every response token.
+vLLM has its own queue, and puts requests into its batch itself. Each request gets a note that says
+how it is steered and what is read of it; vLLM's outputs become updates. Only projections leave the
+workers: of the last prompt token, and of every response token.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from torch import Tensor
 from personavec.errors import HookError, ModelError, UsageError
 from personavec.model import Action, Directions
 from personavec.model.engine.base import check_room
-from personavec.model.engine.loop import NOT_FINITE, End, Job, Update
-from personavec.model.engine.vllm import Table, VllmEngine, dead_error, last_line, note_of
+from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, Update
+from personavec.model.engine.vllm import VllmEngine
+from personavec.model.engine.vllm_note import SteeringTable, note_of
+from personavec.model.engine.vllm_setup import dead_error, last_line
 
 
 @dataclass(eq=False)
-class _Row:
-    """`name` is what vLLM calls the request, which is another once its guard has acted."""
+class _VllmRow:
+    """A request in vLLM; `name` is its id there, a new one once its guard has acted."""
 
-    job: Job
+    job: DecodeJob
     name: str
     tokens: int = 0
-    """Response tokens that were told."""
+    """Response tokens that were reported."""
     forecast: Tensor | None = None
-    """What its guard judged. Where the guard acted, it stays the row's forecast."""
+    """The projections that its guard judged. If the guard acted, they stay the forecast."""
     acted: bool = False
     end: End | None = None
 
@@ -40,8 +42,8 @@ class _Row:
 class VllmLoop:
     """Requests of one engine, which nothing else may use meanwhile; `close` leaves it running.
 
-    `directions` are what is read, for every request that asks. vLLM writes at most its
-    `max_num_seqs` replies at a time; further ones wait in order. Use from one thread.
+    `directions` are read for every request that asks. vLLM writes at most `max_num_seqs` replies at
+    a time; further ones wait in order. Not thread-safe, except `alive`.
 
     Raises ModelError when vLLM has died, as `step` and `submit` do.
     """
@@ -50,10 +52,10 @@ class VllmLoop:
         self._engine = engine
         self._identity = engine.loaded.identity
         self._stops = engine.loaded.stop_ids
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, _VllmRow] = {}
         self._ended: dict[str, Tensor] = {}
         self._left: list[str] = []
-        """Names of requests that left, of which the workers still keep what they read."""
+        """Names of requests that left, whose readings the workers still keep."""
         self._dead = False
         with self._living():
             engine.begin(torch.zeros(0, self._identity.hidden_size), directions)
@@ -74,24 +76,24 @@ class VllmLoop:
     def busy(self) -> bool:
         return bool(self._rows)
 
-    def submit(self, job: Job) -> None:
-        """Queue a request. Raises UsageError where vLLM cannot take it."""
+    def submit(self, job: DecodeJob) -> None:
+        """Queue a request. Raises UsageError if vLLM cannot take it."""
         if not job.request.prompt_ids:
             raise UsageError(f"request {job.request.id}: a prompt has no tokens")
         check_room([job.request], job.sampling.max_tokens, self._engine.context)
         with self._living():
-            self._add(_Row(job, job.request.id), job.request.steering)
+            self._add(_VllmRow(job, job.request.id), job.request.steering)
 
     def cancel(self, id: str) -> None:
-        """Take a request out, waiting or running; one that has ended is left alone."""
+        """Drop a request, waiting or running. Does nothing for one that has ended."""
         for row in self._of(id):
             self._leave(row)
         self._ended.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after what it has; False where it has nothing, or has ended.
+        """End a running request after the tokens it has; False if it has none, or has ended.
 
-        Its end comes with its next token, which is dropped: the last one is read by then.
+        Its end comes with its next token, which is dropped: its last one has been read by then.
         """
         for row in self._of(id):
             if row.tokens:
@@ -100,13 +102,13 @@ class VllmLoop:
         return False
 
     def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
-        """Projections of a request that ended, taken out: of the last prompt token, then of every
-        response token. None where none were asked for.
+        """Projections of a request that ended, handed out once: of the last prompt token, then of
+        each response token. None if the request did not ask for them.
         """
         return self._ended.pop(id, None)
 
     def clear(self) -> None:
-        """Forget every request."""
+        """Drop every request."""
         for row in list(self._rows.values()):
             self._leave(row)
         self._ended.clear()
@@ -115,20 +117,20 @@ class VllmLoop:
         self.clear()
 
     def step(self) -> list[Update]:
-        """Wait for vLLM's next tokens, and say what came of them.
+        """Wait for vLLM's next tokens, and report what came of them.
 
         Raises HookError when a token was not read.
         """
         with self._living():
             outputs = self._engine.step()
-            # What still comes of a request that has left is of no one.
+            # Outputs may still come for a request that has left; they are dropped.
             came = [(self._rows[o.request_id], o) for o in outputs if o.request_id in self._rows]
             updates = self._judge([row for row, _ in came])
             ended = []
             for row, output in came:
                 if self._rows.get(output.request_id) is not row:
-                    continue  # its guard acted
-                updates += self._told(row, output)
+                    continue  # Its guard acted.
+                updates += self._report(row, output)
                 if row.end is not None:
                     ended.append(row)
                     self._leave(row)
@@ -136,45 +138,45 @@ class VllmLoop:
 
     # Requests
 
-    def _add(self, row: _Row, actions: Sequence[Action]) -> None:
+    def _add(self, row: _VllmRow, actions: Sequence[Action]) -> None:
         request, sampling = row.job.request, row.job.sampling
         params = self._engine.sampling_params(
             sampling,
             request.noise_key,
-            # The last token is read when the one after it is chosen.
+            # The last token is read once the one after it is chosen.
             sampling.max_tokens + 1,
             stream=True,
             top_logprobs=row.job.top_logprobs,
         )
         n = len(request.prompt_ids)
         read = row.job.read or row.job.guard is not None
-        table = Table(self._identity.n_layers, self._identity.hidden_size)
-        # The last prompt token is read, and all after it.
+        table = SteeringTable(self._identity.n_layers, self._identity.hidden_size)
+        # Read from the last prompt token on.
         project = n - 1 if read else None
         note = note_of(row.name, n, actions, table, apart=True, project=project)
         try:
             self._engine.add(row.name, request.prompt_ids, params, note)
         except dead_error():
             raise
-        except Exception as error:  # vLLM has many
+        except Exception as error:  # vLLM raises many types.
             raise UsageError(f"vLLM cannot take this request: {last_line(error)}") from error
         self._rows[row.name] = row
 
-    def _of(self, id: str) -> list[_Row]:
+    def _of(self, id: str) -> list[_VllmRow]:
         return [row for row in self._rows.values() if row.job.request.id == id]
 
-    def _leave(self, row: _Row) -> None:
-        """Take a row out, and end its request in vLLM where it goes on."""
+    def _leave(self, row: _VllmRow) -> None:
+        """Remove a row, and end its request in vLLM."""
         del self._rows[row.name]
         self._engine.abort([row.name])
         self._left.append(row.name)
 
     # What comes back
 
-    def _judge(self, came: Sequence[_Row]) -> list[Update]:
-        """Ask the guards of requests whose first token has come, before it is told.
+    def _judge(self, came: Sequence[_VllmRow]) -> list[Update]:
+        """Ask the guards of requests whose first token has come, before it is reported.
 
-        One whose guard acts leaves vLLM, and joins again under its new actions.
+        A request whose guard acts leaves vLLM, and joins again under its new actions.
         """
         judged = [row for row in came if row.job.guard is not None and row.forecast is None]
         if not judged:
@@ -208,8 +210,8 @@ class VllmLoop:
                     updates.append(Update(id, end="failed", reason=f"a guard failed: {error}"))
         return updates
 
-    def _told(self, row: _Row, output: Any) -> list[Update]:
-        """The tokens that a request got, up to where it ends; sets its end."""
+    def _report(self, row: _VllmRow, output: Any) -> list[Update]:
+        """Updates with the tokens that a request got, up to its end, which is set here."""
         id, updates = row.job.request.id, []
         (completion,) = output.outputs
         for place, token in enumerate(completion.token_ids):
@@ -228,8 +230,8 @@ class VllmLoop:
             row.end = "length" if completion.finish_reason == "length" else "failed"
         return updates
 
-    def _read_out(self, ended: Sequence[_Row]) -> list[Update]:
-        """The ends of rows that came to theirs; takes all that was read of rows that left."""
+    def _read_out(self, ended: Sequence[_VllmRow]) -> list[Update]:
+        """Updates with the ends of `ended`; fetches the readings of all rows that left."""
         if not self._left:
             return []
         found = self._engine.read(self._left)
@@ -241,7 +243,7 @@ class VllmLoop:
                 end, reason = "failed", NOT_FINITE
             if row.job.read:
                 values = found[row.name].projections
-                # vLLM may be some tokens ahead of where a reply was ended.
+                # vLLM may have gone some tokens beyond the end.
                 if values is None or len(values) <= row.tokens:
                     raise HookError("a token was not read: a hook in vLLM's workers did not fire")
                 values = values[: 1 + row.tokens]
@@ -268,6 +270,6 @@ class VllmLoop:
 def logprobs(
     entries: Mapping[int, Any], token: int, top: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """A token's log-probability and its `top` alternatives, of vLLM's entries by token."""
+    """A token's log-probability and its `top` alternatives, from vLLM's entries by token."""
     listed = sorted((e.rank, id, e.logprob) for id, e in entries.items() if e.rank <= top)
     return entries[token].logprob, tuple((id, logprob) for _, id, logprob in listed)

@@ -1,0 +1,123 @@
+"""The answers that an evaluation rests on: asked, generated, judged.
+
+A trait's answers are kept in cells: by who answers, the `model` or the `other` one, and by how
+the question is asked, `plain` or under a `cue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from personavec.evaluate.config import EvaluateConfig
+from personavec.evaluate.cues import Cue
+from personavec.evaluate.results import Variant
+from personavec.evaluate.subject import Arm, Subject, Subjects
+from personavec.judges import Judge
+from personavec.model import Cap
+from personavec.model.engine import Sampling
+from personavec.progress import Progress
+from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
+from personavec.traits import TraitSpec
+
+Cell: TypeAlias = tuple[Arm, Variant]
+#: A trait's answers.
+Cells = Mapping[Cell, list[Rollout]]
+
+
+def questions_of(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
+    """The evaluation questions that are asked."""
+    return spec.last_questions(config.questions)
+
+
+def tasks_of(
+    subjects: Subjects,
+    specs: Sequence[TraitSpec],
+    config: EvaluateConfig,
+    cues: Sequence[Cue],
+) -> dict[str, dict[Cell, list[Task]]]:
+    """What everyone is asked, by trait and cell."""
+    variants: tuple[Variant, ...] = ("plain", "cue") if cues else ("plain",)
+    return {
+        spec.name: {
+            (arm, variant): _tasks(spec, arm, subject, config, cues if variant == "cue" else ())
+            for arm, subject in subjects.items()
+            for variant in variants
+        }
+        for spec in specs
+    }
+
+
+def _tasks(
+    spec: TraitSpec, arm: Arm, subject: Subject, config: EvaluateConfig, cues: Sequence[Cue]
+) -> list[Task]:
+    """One cell's tasks. Cells are compared, so their tasks share the sampling noise."""
+    steering = tuple(s for s in subject.steering() if isinstance(s, Cap) or s.coefficient)
+    variant = "cue" if cues else "plain"
+    tasks = []
+    for number, question in enumerate(questions_of(spec, config)):
+        for sample in range(config.samples):
+            cue = cues[len(tasks) % len(cues)] if cues else Cue()
+            tasks.append(
+                Task(
+                    id=f"{arm}-{variant}-{spec.name}-q{number}-s{sample}",
+                    question=question,
+                    system=config.system if cue.system is None else cue.system,
+                    sample=sample,
+                    steering=steering,
+                    earlier=cue.earlier,
+                    noise=f"{spec.name}-q{number}-s{sample}",
+                )
+            )
+    return tasks
+
+
+def answer(
+    subjects: Subjects,
+    tasks: Mapping[str, Mapping[Cell, list[Task]]],
+    config: EvaluateConfig,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Rollout]:
+    """The answers to all tasks, by id. All that one model answers goes through it together."""
+    sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
+    found: dict[str, Rollout] = {}
+    by_model = {id(subject.loaded): subject for subject in subjects.values()}
+    for number, subject in enumerate(by_model.values()):
+        arms = {arm for arm, each in subjects.items() if each.loaded is subject.loaded}
+        own = [
+            task
+            for cells in tasks.values()
+            for (arm, _), some in cells.items()
+            for task in some
+            if arm in arms
+        ]
+        collected = collect(
+            subject.loaded,
+            own,
+            sampling,
+            folder / f"model-{number}",
+            batch_tokens=config.batch_tokens,
+            engine=subject.engine,
+            label=subject.name,
+            progress=progress,
+        )
+        found |= {rollout.id: rollout for rollout in collected}
+    return found
+
+
+def judge_answers(
+    judge: Judge,
+    spec: TraitSpec,
+    tasks: Mapping[Cell, list[Task]],
+    answers: Mapping[str, Rollout],
+    out: Path,
+    progress: Progress,
+) -> dict[Cell, list[Rollout]]:
+    """One trait's answers with their scores, by cell; writes them to `rollouts/`."""
+    own = [answers[task.id] for some in tasks.values() for task in some]
+    scored = judged(judge, own, spec, out / "run", label=spec.name, progress=progress)
+    write_rollouts(out / "rollouts" / f"{spec.name}.jsonl", scored)
+    by_id = {rollout.id: rollout for rollout in scored}
+    return {cell: [by_id[task.id] for task in some] for cell, some in tasks.items()}

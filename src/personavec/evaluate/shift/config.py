@@ -1,0 +1,45 @@
+"""What decides a shift's figures; its fields are the options of `personavec shift`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from personavec.errors import UsageError
+from personavec.options import MODEL, Count, between, options, panel
+
+ANSWERS = panel("Questions and answers")
+
+#: Fewer questions than this allow no interval.
+MIN_QUESTIONS = 2
+
+
+@options()
+@dataclass(frozen=True)
+class ShiftConfig:
+    """Everything that decides the figures, beside the models, the vectors and the specs."""
+
+    layer: Annotated[int | None, MODEL] = None
+    """Layer that shifts are read at. Default: each vector's selected layer."""
+    questions: Annotated[int | None, ANSWERS, between(MIN_QUESTIONS)] = None
+    """Only the last N evaluation questions of a trait; default: all."""
+    samples: Annotated[Count, ANSWERS] = 1
+    """Answers per question and model, for trait expression."""
+    max_tokens: Annotated[Count, ANSWERS] = 64
+    """Longest answer, in tokens."""
+    temperature: Annotated[float, ANSWERS, between(0)] = 0.7
+    """0 is greedy."""
+    seed: Annotated[int, MODEL] = 0
+    """Keys all sampling."""
+    random_directions: Annotated[Count, MODEL] = 20
+    """Random directions that the shift is compared with."""
+    batch_tokens: Annotated[Count, MODEL] = 16384
+    """Tokens in a batch; bounds memory."""
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.max_tokens, self.random_directions, self.batch_tokens) < 1:
+            raise UsageError(
+                "samples, max_tokens, random_directions and batch_tokens must be at least 1"
+            )
+        if self.questions is not None and self.questions < MIN_QUESTIONS:
+            raise UsageError(f"an interval needs at least {MIN_QUESTIONS} questions")

@@ -1,0 +1,93 @@
+"""From activations and answers to a trait's shift and expression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from personavec.evaluate.shift.config import ShiftConfig
+from personavec.evaluate.shift.measure import MeasuredModel, layer_of
+from personavec.evaluate.shift.results import ShiftFigures, TraitShift
+from personavec.judges import Judge, contrast
+from personavec.rollouts import paired, summarise
+from personavec.stats import clustered_bootstrap
+from personavec.vectors import PersonaVector, projections, random_directions
+
+
+def shift_figures(
+    change: Float[Tensor, "question hidden"],
+    questions: Sequence[str],
+    vector: PersonaVector,
+    layer: int,
+    *,
+    random: int = 20,
+    seed: int = 0,
+) -> ShiftFigures:
+    """The shift along a vector, from the change of activations at every question.
+
+    `random` is the number of random directions that it is compared with.
+    """
+    direction = vector.direction(layer)
+    found = clustered_bootstrap(projections(change, direction).tolist(), list(questions), seed=seed)
+    spread, norm = float(vector.neutral_prompt_last[layer, 1]), float(vector.residual_norm[layer])
+    mean = change.mean(0)
+    others = random_directions(direction, random, seed=seed)
+    along = (others / others.norm(dim=-1, keepdim=True)) @ mean
+    size = float(mean.norm())
+    return ShiftFigures(
+        layer=layer,
+        shift=found.value,
+        low=found.low,
+        high=found.high,
+        sigma=found.value / spread,
+        sigma_low=found.low / spread,
+        sigma_high=found.high / spread,
+        norm=found.value / norm,
+        norm_low=found.low / norm,
+        norm_high=found.high / norm,
+        random_largest=float(along.abs().max()),
+        cosine=found.value / size if size else None,
+        questions=len(set(questions)),
+    )
+
+
+def trait_shift(
+    models: Mapping[str, MeasuredModel], vector: PersonaVector, config: ShiftConfig, judge: Judge
+) -> TraitShift:
+    """One trait's figures; `models` are `base`, `tuned` and perhaps `control`."""
+    trait = vector.trait
+    states = {arm: found.states[trait] for arm, found in models.items()}
+    answers = {arm: found.answers[trait] for arm, found in models.items()}
+    questions = list(dict.fromkeys(r.question for r in answers["base"]))
+
+    def figures(of: str, minus: str) -> ShiftFigures:
+        return shift_figures(
+            states[of] - states[minus],
+            questions,
+            vector,
+            layer_of(vector, config),
+            random=config.random_directions,
+            seed=config.seed,
+        )
+
+    beyond: dict[str, Any] = {}
+    if "control" in models:
+        beyond = {
+            "control": figures("control", "base"),
+            "beyond_control": figures("tuned", "control"),
+            "expression_beyond_control": paired(answers["tuned"], answers["control"], config.seed),
+        }
+    tells_refusals = judge.name != contrast.NAME
+    expression = {
+        f"expression_{arm}": summarise(found, refusals=tells_refusals, seed=config.seed)
+        for arm, found in answers.items()
+    }
+    return TraitShift(
+        **figures("tuned", "base").__dict__,
+        **expression,
+        expression_difference=paired(answers["tuned"], answers["base"], config.seed),
+        **beyond,
+    )

@@ -1,0 +1,102 @@
+"""What a shift found; `results.json` and `--json` hold these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from personavec.evaluate.shift.config import ShiftConfig
+from personavec.results import OPTIONAL, Estimate
+from personavec.rollouts import Expression, ExpressionDifference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftFigures:
+    """The change of the last prompt token's activation along a persona vector.
+
+    Bounds are those of 95% intervals that resample questions.
+    """
+
+    layer: int
+    shift: float
+    """In units of the residual stream."""
+    low: float
+    high: float
+    sigma: float
+    """The shift in standard deviations of neutral prompts' last tokens."""
+    sigma_low: float
+    sigma_high: float
+    norm: float
+    """The shift in mean residual norms of the layer."""
+    norm_low: float
+    norm_high: float
+    random_largest: float
+    """The largest shift, in either direction, along random directions."""
+    cosine: float | None
+    """The share of the whole mean change that points along the vector; None without a change."""
+    questions: int
+
+    @property
+    def in_sigma(self) -> Estimate:
+        return Estimate(self.sigma, self.sigma_low, self.sigma_high)
+
+    @property
+    def in_norm(self) -> Estimate:
+        return Estimate(self.norm, self.norm_low, self.norm_high)
+
+    @property
+    def projected(self) -> Estimate:
+        return Estimate(self.shift, self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitShift(ShiftFigures):
+    """The tuned model's shift along one trait, and how strongly the models show it."""
+
+    expression_base: Expression
+    expression_tuned: Expression
+    expression_difference: ExpressionDifference
+    """Tuned minus base, paired by question."""
+    expression_control: Expression | None = field(default=None, metadata=OPTIONAL)
+    control: ShiftFigures | None = field(default=None, metadata=OPTIONAL)
+    """The control's own shift."""
+    beyond_control: ShiftFigures | None = field(default=None, metadata=OPTIONAL)
+    """The tuned model's shift minus the control's, question by question."""
+    expression_beyond_control: ExpressionDifference | None = field(default=None, metadata=OPTIONAL)
+    """Tuned minus control, paired by question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionMet:
+    """A condition of `--fail-if` that was met."""
+
+    condition: str
+    value: float
+    """The reading, in the condition's unit."""
+    low: float
+    high: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftResults:
+    """What a finetune did to a model's traits."""
+
+    format: int = 1
+    base: dict[str, Any]
+    """`ModelIdentity` of the base as a dictionary."""
+    tuned: str
+    control: str | None
+    """The benign finetune that was measured beside the tuned model."""
+    judge: dict[str, Any]
+    """The judge's identity."""
+    traits: dict[str, TraitShift]
+    met: tuple[ConditionMet, ...]
+    unmeasured: tuple[str, ...]
+    """Why a condition could not be measured, for each that could not."""
+    conditions: tuple[str, ...]
+    notes: tuple[str, ...]
+    settings: ShiftConfig
+    versions: dict[str, str]
+    """Versions of the packages that the result depends on."""
+    seconds: float

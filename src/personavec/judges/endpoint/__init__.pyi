@@ -1,0 +1,10 @@
+from .asking import ask as ask
+from .config import Endpoint as Endpoint, Request as Request
+from .cost import (
+    CostEstimate as CostEstimate,
+    estimate as estimate,
+    total as total,
+    unwritten as unwritten,
+)
+from .reply import Reply as Reply
+from .structured import ask_json as ask_json

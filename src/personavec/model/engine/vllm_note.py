@@ -1,0 +1,133 @@
+"""What vLLM's workers are told of each request: how it is steered, and what is read of it.
+
+A note holds plain numbers and safetensors, so that nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load, save
+from torch import Tensor
+
+from personavec.errors import UsageError
+from personavec.model import Action, Cap, Steering
+
+#: The key of a request's note in its `extra_args`.
+NOTE = "personavec"
+
+
+class RequestNote(TypedDict):
+    """The note of one request."""
+
+    id: str
+    """Its results are fetched by this name."""
+    prompt: int
+    """Prompt tokens."""
+    steer: list[list[Any]]
+    """[layer, row of the table, positions] of each addition."""
+    cap: list[list[Any]]
+    """[layer, row of its own units, ceiling, positions] of each cap."""
+    own: bytes | None
+    """`OwnTensors` of this request, packed. None if `steer` has rows of the shared table."""
+    response: list[int] | None
+    """[start, stop) of the positions whose activations are captured; None for no capture."""
+    project: int | None
+    """The first position that is projected, with all after it; None for none."""
+
+
+class OwnTensors(NamedTuple):
+    """Vectors that only one request is steered or capped with."""
+
+    table: Float[Tensor, "row hidden"]
+    """Rows for `steer`, already multiplied by their coefficients."""
+    units: Float[Tensor, "cap hidden"]
+    """Rows for `cap`, of norm 1."""
+
+    def packed(self) -> bytes:
+        return save(self._asdict())
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> OwnTensors:
+        return cls(**load(data))
+
+
+class SteeringTable:
+    """The vectors that requests are steered with, each stored once and already multiplied."""
+
+    def __init__(self, n_layers: int, hidden: int):
+        self.n_layers, self.hidden = n_layers, hidden
+        self._rows: list[Tensor] = []
+        self._known: dict[tuple[tuple[int, float], ...], int] = {}
+        self._directions: list[Tensor] = []  # Kept alive, so that no other tensor gets their ids.
+
+    def steer(self, additions: Sequence[Steering]) -> list[list[Any]]:
+        """[layer, row, positions]; additions at one layer and at the same positions are summed."""
+        places: dict[tuple[int, str], list[Steering]] = {}
+        for steering in additions:
+            self.check_layer(steering)
+            if steering.coefficient:
+                places.setdefault((steering.layer, steering.positions), []).append(steering)
+        return [[layer, self._row(own), kind] for (layer, kind), own in places.items()]
+
+    def check_layer(self, action: Action) -> None:
+        """Raise UsageError for a layer that does not exist."""
+        if action.layer > self.n_layers:
+            raise UsageError(
+                f"layer {action.layer} does not exist: the model has layers 1 to {self.n_layers}"
+            )
+
+    def _row(self, steerings: Sequence[Steering]) -> int:
+        key = tuple((id(s.direction), s.coefficient) for s in steerings)
+        if key not in self._known:
+            self._known[key] = len(self._rows)
+            self._directions += [s.direction for s in steerings]
+            added = [s.coefficient * s.direction.float().cpu() for s in steerings]
+            self._rows.append(torch.stack(added).sum(0))
+        return self._known[key]
+
+    def rows(self) -> Float[Tensor, "row hidden"]:
+        return torch.stack(self._rows) if self._rows else torch.zeros(0, self.hidden)
+
+
+def note_of(
+    name: str,
+    prompt: int,
+    actions: Sequence[Action],
+    table: SteeringTable,
+    *,
+    apart: bool = False,
+    response: list[int] | None = None,
+    project: int | None = None,
+) -> RequestNote:
+    """The note of a request whose prompt has that many tokens.
+
+    Additions become rows of the shared `table`. With `apart`, or with a cap among the actions, the
+    request gets its own tensors. Raises UsageError for a layer that does not exist.
+    """
+    caps = [action for action in actions if isinstance(action, Cap)]
+    apart = bool(actions) and (apart or bool(caps))
+    own = SteeringTable(table.n_layers, table.hidden) if apart else table
+    steer = own.steer([action for action in actions if not isinstance(action, Cap)])
+    for cap in caps:
+        own.check_layer(cap)
+    units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else own.rows()[:0]
+    return {
+        "id": name,
+        "prompt": prompt,
+        "steer": steer,
+        "cap": [[cap.layer, row, cap.ceiling, cap.positions] for row, cap in enumerate(caps)],
+        "own": OwnTensors(own.rows(), units).packed() if apart else None,
+        "response": response,
+        "project": project,
+    }
+
+
+def request_seed(seed: int, noise_key: str) -> int:
+    """The seed of one request's sampling, from the run's seed and its noise key."""
+    digest = hashlib.blake2b(f"{seed}\0{noise_key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1  # vLLM's seeds are signed

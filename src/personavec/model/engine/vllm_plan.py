@@ -1,0 +1,189 @@
+"""Inside vLLM's workers: which tokens of a forward are steered, capped, captured, projected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from personavec.model.engine.vllm_note import OwnTensors, RequestNote
+
+#: Spans of a captured request, as many as `base.SPANS` has, and in its order.
+N_SPANS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class TokenCaps:
+    """At most one cap for each of some tokens: [token, hidden] unit directions, and ceilings."""
+
+    tokens: Tensor
+    units: Tensor
+    ceilings: Tensor
+
+    def apply(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
+        """`hidden`, reduced so that the whole stream's projection is at most the ceiling."""
+        stream = hidden[self.tokens].float()
+        if residual is not None:
+            stream = stream + residual[self.tokens].float()
+        over = ((stream * self.units).sum(-1) - self.ceilings).clamp(min=0)
+        removed = -over[:, None] * self.units
+        return hidden.index_add(0, self.tokens, removed.to(hidden.dtype))
+
+
+@dataclass
+class StepPlan:
+    """What the layers do with the tokens of one forward."""
+
+    table: Tensor
+    """The vectors of this step's additions, [row, hidden]."""
+    additions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By layer: the tokens that are steered, and the table's row for each."""
+    caps: dict[int, list[TokenCaps]] = field(default_factory=dict)
+    """By layer, applied in turn: every request's first cap there, then every second one, and so
+    on."""
+    captured: tuple[Tensor, Tensor, Tensor] | None = None
+    """Tokens that are captured, the row of the sums that each is added to, and its weight."""
+    projected: list[tuple[str, int, int]] = field(default_factory=list)
+    """Requests whose tokens are projected, each with its [start, stop) among the projected
+    tokens."""
+    chosen: Tensor | None = None
+    """The tokens that are projected; None for all of them."""
+    names: list[str | None] = field(default_factory=list)
+    """Requests in the order of the logits that follow; None for one without a note."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The tokens of one request in a forward.
+
+    Tokens go by their absolute position. So a prompt in pieces, or a preempted request that is
+    computed again, gives the same as an undisturbed one.
+    """
+
+    note: RequestNote
+    start: int
+    """Index in the forward of its first token here."""
+    first: int
+    """Position in the request of that token."""
+    end: int
+    """Position after its last token here."""
+
+    @property
+    def anew(self) -> bool:
+        """Whether the request begins, or begins again."""
+        return self.first == 0
+
+    def tokens(self, low: int, high: int | None) -> np.ndarray:
+        """Indices in the forward of those at positions [low, high)."""
+        low, high = max(low, self.first), self.end if high is None else min(high, self.end)
+        begin = self.start - self.first
+        return np.arange(begin + low, begin + max(low, high))
+
+    def steered(self, kind: str) -> np.ndarray:
+        """Indices in the forward of those that this kind of steering acts on."""
+        return self.tokens(*steered_positions(kind, self.note["prompt"]))
+
+
+class PlanBuilder:
+    """Collects what the pieces of one forward ask for, and lays it out by layer."""
+
+    def __init__(self, table: Tensor, n_directions: int):
+        self._tables, self._n_rows, self._n_directions = [table], len(table), n_directions
+        self._steered: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+        self._capped: dict[tuple[int, int], list[tuple[np.ndarray, Tensor, float]]] = {}
+        self._captured: list[np.ndarray] = []
+        self._sum_rows: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
+        self._projecting: list[np.ndarray] = []
+        self._n_projecting = 0
+        self._plan = StepPlan(table)
+
+    def name(self, request: str | None) -> None:
+        """The next request in the order of the logits."""
+        self._plan.names.append(request)
+
+    def act(self, piece: Piece, own: OwnTensors | None) -> None:
+        """Steer a piece, from the shared table or from its own tensors, and cap it."""
+        base = 0
+        if own is not None:
+            base = self._n_rows
+            self._tables.append(own.table)
+            self._n_rows += len(own.table)
+            for number, (layer, row, ceiling, kind) in enumerate(piece.note["cap"]):
+                where = piece.steered(kind)
+                if len(where):
+                    together = self._capped.setdefault((layer, number), [])
+                    together.append((where, own.units[row], ceiling))
+        for layer, row, kind in piece.note["steer"]:
+            where = piece.steered(kind)
+            if len(where):
+                tokens, rows = self._steered.setdefault(layer, ([], []))
+                tokens.append(where)
+                rows.append(np.full(len(where), base + row))
+
+    def capture(self, piece: Piece, response: Sequence[int], slot: int) -> int:
+        """Add a piece to the sums of `slot`; gives how many response tokens it has."""
+        prompt = piece.note["prompt"]
+        low, high = response
+        spans = ((low, high, 1.0), (0, prompt, 1 / prompt), (prompt - 1, prompt, 1.0))
+        for span, (low, high, weight) in enumerate(spans):
+            where = piece.tokens(low, high)
+            self._captured.append(where)
+            self._sum_rows.append(np.full(len(where), slot * N_SPANS + span))
+            self._weights.append(np.full(len(where), weight, np.float32))
+        return len(self._captured[-N_SPANS])
+
+    def project(self, piece: Piece, first: int) -> Tensor | None:
+        """Project a piece's tokens from position `first` on.
+
+        Gives zeros [token, direction], which the layers fill in; None without such tokens.
+        """
+        where = piece.tokens(first, None)
+        if not len(where):
+            return None
+        stop = self._n_projecting + len(where)
+        self._plan.projected.append((piece.note["id"], self._n_projecting, stop))
+        self._projecting.append(where)
+        self._n_projecting = stop
+        return torch.zeros(len(where), self._n_directions)
+
+    def plan(self, n_tokens: int, device: torch.device) -> StepPlan:
+        """The plan of a forward of that many tokens."""
+
+        def here(pieces: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(pieces)).to(device, non_blocking=True)
+
+        plan = self._plan
+        if len(self._tables) > 1:
+            plan.table = torch.cat(self._tables)
+        plan.additions = {
+            layer: (here(tokens), here(rows)) for layer, (tokens, rows) in self._steered.items()
+        }
+        if self._captured:
+            weights = here(self._weights)[:, None]
+            plan.captured = (here(self._captured), here(self._sum_rows), weights)
+        for (layer, _), together in sorted(self._capped.items(), key=lambda item: item[0]):
+            caps = TokenCaps(
+                here([where for where, _, _ in together]),
+                torch.cat([unit.expand(len(where), -1) for where, unit, _ in together]),
+                here([np.full(len(where), at, np.float32) for where, _, at in together]),
+            )
+            plan.caps.setdefault(layer, []).append(caps)
+        if self._projecting and self._n_projecting < n_tokens:
+            plan.chosen = here(self._projecting)
+        return plan
+
+
+def steered_positions(kind: str, prompt: int) -> tuple[int, int | None]:
+    """The positions [from, to) that a kind of steering acts on; None stands for no end."""
+    match kind:
+        case "response":
+            return prompt - 1, None
+        case "prompt":
+            return 0, prompt
+        case "all":
+            return 0, None
+    raise ValueError(f"no such positions: {kind}")

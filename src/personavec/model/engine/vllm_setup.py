@@ -1,0 +1,173 @@
+"""Starts vLLM with the settings that steering and capture need, and notices when it dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+
+from personavec.errors import ModelError, PersonavecError, UsageError, missing_extra
+from personavec.model import LoadedModel
+
+#: Settings without which steering and capture would be wrong.
+FIXED = {
+    "enable_prefix_caching": False,  # A cached prompt has no forward to read, and may be steered.
+    "async_scheduling": False,  # It runs tokens past the end of a response.
+    "speculative_config": None,  # Rejected draft tokens would be read too.
+    "enforce_eager": True,  # Compiled graphs run no hooks.
+    "skip_tokenizer_init": True,  # Token ids go in and come out.
+    "worker_extension_cls": "personavec.model.engine.vllm_worker.Extension",
+    "disable_log_stats": True,
+}
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for arguments that steering and capture rule out."""
+    if "trust_remote_code" in arguments:
+        raise UsageError(
+            "--engine-arg trust_remote_code runs code from the model's repository, which "
+            "personavec does not do; leave it out"
+        )
+    if ruled_out := sorted(FIXED.keys() & arguments.keys()):
+        raise UsageError(
+            f"--engine-arg {ruled_out[0]} is set by personavec, as steering and capture need "
+            "it; leave it out"
+        )
+
+
+def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, Any]) -> Any:
+    """vLLM's engine for the model at `source`. Raises ModelError if it cannot be loaded."""
+    try:
+        settings = {
+            "model": source,
+            "dtype": loaded.identity.dtype,
+            "max_model_len": loaded.context + 1,
+            **arguments,
+            **FIXED,
+            "trust_remote_code": False,
+        }
+        if loaded.device.type == "cpu":
+            settings = {**_whole_prompts(settings["max_model_len"]), **settings}
+        return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
+    except Exception as error:  # Of vLLM or anything below it; a dead process says little.
+        given = ", ".join(f"{k}={v}" for k, v in arguments.items())
+        raise ModelError(
+            f"vLLM {vllm.__version__} cannot load '{loaded.identity.name}'"
+            f"{f' with {given}' if given else ''} ({last_line(error)}); check each "
+            "--engine-arg, see vLLM's own messages with --debug, or use --engine transformers"
+        ) from error
+
+
+def set_environment(device: torch.device) -> None:
+    """Set what vLLM reads from its environment. Variables that are set already stay."""
+    found = {
+        # This process has threads, which a fork would copy in an undefined state.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # Standard output belongs to --json.
+        "VLLM_NO_USAGE_STATS": "1",
+        # The token after the last one is generated and never read: it needs room, no position.
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+        # The plugin supports the first of vLLM's two model runners.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+    }
+    if device.type == "cpu":
+        cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        found["VLLM_CPU_KVCACHE_SPACE"] = "4"  # GiB
+        if cores:
+            found["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+    for key, value in found.items():
+        os.environ.setdefault(key, value)
+
+
+def _whole_prompts(context: int) -> dict[str, Any]:
+    """Settings under which a step takes a prompt whole or not at all.
+
+    After a part of a sampled request's prompt vLLM sets its random generator back, which CPU
+    generators cannot do: its worker dies of it.
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 2048)}
+
+
+def model_source(loaded: LoadedModel) -> str:
+    """What vLLM loads a model from: the folder or hub id that transformers loaded it from.
+
+    Raises UsageError for an adapter, and for a model that was made in memory.
+    """
+    if loaded.identity.declared_base:
+        raise UsageError(
+            f"--engine vllm cannot run the adapter {loaded.identity.name}: merge it into its base "
+            "model and save that, or use --engine transformers"
+        )
+    source = loaded.model.config.name_or_path
+    if not source:
+        raise UsageError(
+            f"--engine vllm cannot run {loaded.identity.name}, which was made in memory: save it, "
+            "and load it from its folder"
+        )
+    return source
+
+
+def import_vllm() -> Any:
+    """The module. Raises PersonavecError if vLLM or the vllm-lens plugin is missing."""
+    try:
+        import vllm  # pyright: ignore[reportMissingImports]
+        import vllm_lens  # noqa: F401
+    except ImportError as error:
+        if sys.version_info < (3, 12):
+            raise PersonavecError(
+                "--engine vllm needs vLLM and its plugin vllm-lens, which asks for Python 3.12 or "
+                f"later; this is Python {sys.version_info.major}.{sys.version_info.minor}: install "
+                "personavec[vllm] under a later one, or use --engine transformers"
+            ) from error
+        raise missing_extra("vllm") from error
+    return vllm
+
+
+def watch(client: Any) -> threading.Event:
+    """An event that is set once vLLM's core process has died; waiting calls then end.
+
+    vLLM's client notices the death and marks itself dead, but a call under way would wait for ever.
+    """
+    from vllm.v1.engine.core_client import SyncMPClient  # pyright: ignore[reportMissingImports]
+
+    died = threading.Event()
+    if not isinstance(client, SyncMPClient):  # vLLM runs in this process.
+        return died
+    resources, outputs, calls = client.resources, client.outputs_queue, client.utility_results
+
+    def wait() -> None:
+        while not resources.engine_dead:
+            time.sleep(0.5)
+        died.set()
+        outputs.put_nowait(dead_error()())
+        for call in list(calls.values()):
+            if not call.done():
+                call.set_exception(dead_error()())
+
+    threading.Thread(target=wait, daemon=True, name="personavec-vllm-watch").start()
+    return died
+
+
+def dead_error() -> type[Exception]:
+    """What vLLM raises once one of its processes has died."""
+    from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
+
+    return EngineDeadError
+
+
+def output_kind(name: Literal["DELTA", "FINAL_ONLY"]) -> Any:
+    """Whether tokens come as they are made, or all at the end."""
+    from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+
+    return RequestOutputKind[name]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
