@@ -121,7 +121,7 @@ def reading(loaded: LoadedModel, data: Path) -> dict[str, float]:
         content=np.array([raw.hash.encode() for raw in raws]),
     )
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(str(data), Path(folder), "parquet", verdict=True)
+        files = Files(str(data), Path(folder), "parquet", split_flagged=True)
         write_outputs(lambda: raw_rows(data), added, files)
     end = time.perf_counter()
     return {

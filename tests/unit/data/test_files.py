@@ -351,7 +351,7 @@ def test_judged_rows_of_any_values_are_kept(tmp_path: Path, llama: LoadedModel) 
                 progress=Progress(quiet=True),
             )
             assert found.scored == scored
-        assert all(row.error is None for row in raw_rows(Path(found["out"])))
+        assert all(row.error is None for row in raw_rows(Path(found.out)))
 
 
 def test_a_saved_dataset_is_screened_to_parquet(
