@@ -43,7 +43,7 @@ def main(which: str, out: Path, names: Sequence[str] = ()) -> int:
             print(f"{name}: FAILED: {error}")
             continue
         (folder / "failed.txt").unlink(missing_ok=True)
-        print(f"{name}: {'passed' if found['passed'] else 'FAILED'}, layer {found['layer']}")
+        print(f"{name}: {'passed' if found.passed else 'FAILED'}, layer {found.layer}")
     return failures
 
 

@@ -1,4 +1,4 @@
-"""Write docs/models.md from what the tests of every family say.
+"""Write docs/models.md from the test results of every family.
 
 pytest tests/unit/model/test_architectures.py --junitxml out/models.xml
 python scripts/models_page.py out/models.xml
@@ -24,14 +24,26 @@ CHECKS = {
 MARKS = {"passed": "✓", "skipped": "–", "failure": "✗", "error": "✗"}
 TEXT = """# Models
 
-personavec works with every decoder-only family that transformers ships with one regular stack of
-blocks. It looks for the stack rather than for a name: within the model's text decoder, the
-`ModuleList` as long as the config's `num_hidden_layers`. `personavec models show MODEL` prints
-what was found; a model that it cannot serve is refused in one line.
+personavec works with every decoder-only family of transformers that has one regular stack of
+blocks. This page lists the families that the tests cover. To see what is found in a model:
 
-This page is written by `make models` from the tests' own result, on tiny models with random
-weights (transformers {transformers}, torch {torch}). Each check compares with the plain route:
-one text at a time, no cache, no padding.
+    personavec models show MODEL
+
+```
+$ personavec models show smollm2
+│ name         │ smollm2                 │
+│ n_layers     │ 30                      │
+│ hidden_size  │ 576                     │
+│ block        │ LlamaDecoderLayer       │
+│ …            │                         │
+```
+
+The stack is found by its structure, not by name: it is the `ModuleList` of the text decoder whose
+length is the config's `num_hidden_layers`. A model without one is refused in one line.
+
+`make models` writes this page from the results of the tests, on tiny models with random weights
+(transformers {transformers}, torch {torch}). Each check compares with a plain implementation: one
+text at a time, no cache, no padding.
 
 | family | {head} |
 | --- | {rule} |
@@ -40,11 +52,14 @@ one text at a time, no cache, no padding.
 ✓ equal within rounding; – not comparable. Eight-bit weights round activations by the batch, so
 no two batches agree to the last token there; capture and scores agree to a tenth.
 
-What the columns say: captured means equal those of the plain loop under either padding;
-layers are the `hidden_states` of transformers, up to the last, which it returns normed;
-steering with coefficient 0 changes no logit; greedy decoding of a mixed batch on the cache,
-some rows steered, picks what full forwards over the growing text pick; means captured while
-generating equal those of the finished text; the judge's log-probabilities equal a full forward's.
+| column | what is tested |
+| --- | --- |
+| capture, padded left or right | captured means equal those of the plain loop |
+| layers | they are the `hidden_states` of transformers, except the last, which it returns normed |
+| coefficient 0 | steering with it changes no logit |
+| steered decoding | cached greedy decoding, some rows steered, equals full forwards |
+| capture while generating | the means equal those of the finished text |
+| scores | the judge's log-probabilities equal those of a full forward |
 
 ## Large models
 
@@ -55,44 +70,44 @@ read as JSON:
     personavec extract --trait evil --model meta-llama/Llama-3.1-8B-Instruct \\
       --model-arg 'quantization_config={{"quant_method": "bitsandbytes", "load_in_4bit": true}}'
 
-Hooks follow the blocks to whatever device they sit on, also where weights wait on disk until they
-run. Quantised models need `pip install 'personavec[quantise]'` (bitsandbytes); a machine that
-cannot run a kind of quantisation says so when the model is loaded. Code that a model's folder or
-repository brings is never run, of a tokenizer or an adapter neither: such a model is refused, and
-so is `trust_remote_code`.
+Hooks work on whatever device a block is, also if its weights are offloaded to disk. Quantised
+models need `pip install 'personavec[quantise]'` (bitsandbytes). If a machine cannot run a kind of
+quantisation, loading the model says so. Code from a model's folder or repository is never run,
+including code of its tokenizer or adapter: such a model is refused, and so is `trust_remote_code`.
 
 A folder that holds a LoRA adapter is loaded onto its base model (`pip install
-'personavec[finetune]'`), with its own tokenizer and chat template where it holds them. Its vectors
-and those of its base fit each other.
+'personavec[finetune]'`), with the adapter's tokenizer and chat template if it has its own. Its
+vectors and those of its base fit each other.
 
-Image-text checkpoints (LLaVA, Qwen2.5-VL, Mistral 3, SmolVLM, Gemma 3) are loaded with their text
-decoder's layers and read text alone.
+Of image-text checkpoints (LLaVA, Qwen2.5-VL, Mistral 3, SmolVLM, Gemma 3) the layers of the text
+decoder are used, and they read text only.
 
 ## Chat templates
 
-Messages are written by the model's own chat template. What it cannot write is mended where the
-meaning is plain, and counted in the result: a system prompt is merged into the first question,
-neighbouring messages of one role are joined with a blank line, tool calls and their results become
-text (`[call NAME(ARGUMENTS)]`, `Tool result: …`). Every message's text must then stand in the
-prompt, in order; a conversation of which the template would lose a part is refused.
+Messages are written by the model's own chat template. If it cannot write them and the meaning is
+clear, they are changed, and the result counts the changes: a system prompt is merged into the first
+question, neighbouring messages of one role are joined with a blank line, tool calls and their
+results become text (`[call NAME(ARGUMENTS)]`, `Tool result: …`). The prompt must then contain every
+message's text, in order; a conversation of which the template would lose a part is refused.
 
-Text is text: a message that holds strings of the tokenizer's control tokens (`<|im_end|>`,
-`<|endoftext|>`, `<tool_call>`) is read as those characters, and noted. Control tokens come from
-the template alone; a prompt that is templated already, and `/v1/completions`, are read as they
-stand. Added tokens that stand for ordinary text (runs of white space, HTML tags, words) are none.
+Messages are always text: strings of the tokenizer's control tokens in a message (`<|im_end|>`,
+`<|endoftext|>`, `<tool_call>`) are read as those characters, and noted. Control tokens come from
+the template alone. Prompts that are templated already, and those of `/v1/completions`, are
+tokenised as they are. Added tokens that are ordinary text (runs of white space, HTML tags, words)
+are not control tokens.
 
-A response ends with the token that the template writes behind it, beside the model's own end of
-text, in generation and in finetuning. A template that writes the day's date gets one date for a
-whole run, which the result names; a run that is continued on another day wants it again:
+A response ends with the token that the template writes after it, or with the model's own end of
+text, in generation and in finetuning. If a template writes today's date, a whole run uses one date,
+which the result names. To continue such a run on another day, give that date again:
 `--template-arg today=2026-01-31`.
 
 ## Models that think
 
 For templates with `<think>`, `[THINK]` or channels, the response is the final answer: thinking is
 cut off before judging and never part of the response mean (`extract --include-thinking` takes it
-in). A response that ends before its thought does is *unfinished*: it is counted and shown, and has
-no scores. Give such models more room (`--max-tokens 2000`), or turn thinking off where the
-template knows how (`--template-arg enable_thinking=false`).
+in). A response that ends before its thinking does is *unfinished*: it is counted and shown, and has
+no scores. Give such models more room (`--max-tokens 2000`), or turn thinking off if the template
+can (`--template-arg enable_thinking=false`).
 """
 
 

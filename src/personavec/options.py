@@ -23,6 +23,9 @@ def panel(title: str, order: int = 1) -> Parameter:
     return Parameter(group=Group.create_ordered(title, sort_key=order))
 
 
+#: A field that is set in Python alone.
+NO_OPTION = Parameter(parse=False)
+
 #: The options that matter, about six; shared groups come after the verb's own panels.
 MAIN = panel("Options", 0)
 MODEL = panel("Model and engine", 2)

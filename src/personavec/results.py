@@ -46,7 +46,12 @@ class Estimate:
         """The record of an interval; without one, of nothing measured."""
         if interval is None:
             return cls()
-        return cls(interval.value, interval.low, interval.high)
+        return cls(*(finite(end) for end in (interval.value, interval.low, interval.high)))
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity."""
+    return value if math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:
@@ -71,12 +76,12 @@ def write(path: Path, result: DataclassInstance) -> None:
     atomic_write(path, json.dumps(dump(result), ensure_ascii=False, indent=1) + "\n")
 
 
-def read(kind: type[R], path: Path) -> R:
+def read(kind: type[R], path: Path, remedy: str = "write it again with the same command") -> R:
     """The results in a file that `write` wrote.
 
-    Raises DataError for a missing or damaged file, and for another format than `kind` has.
+    Raises DataError, with the remedy, for a missing or damaged file, and for another format than
+    `kind` has.
     """
-    remedy = "write it again with the same command"
     found = read_json(path, remedy)
     expected = next(f.default for f in dataclasses.fields(cast("Any", kind)) if f.name == "format")
     number = found.get("format") if isinstance(found, dict) else None

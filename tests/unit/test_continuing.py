@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from personavec import LoadedModel, PersonaVector, load_model, runs
 from personavec.cli.main import main
-from personavec.finetune.probes import Drift, Probes
+from personavec.finetune.probes import DriftLog, Probes
 from personavec.rollouts import Naturals
 from personavec.runs import lock, lock_file, read_records, remove_leftovers
 
@@ -191,8 +191,9 @@ def test_a_kill_while_the_drift_log_is_rewritten_loses_none_of_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def log() -> Drift:
-        return Drift(Probes(llama, [random_vector(llama)], n=2), tmp_path / "drift.jsonl", every=1)
+    def log() -> DriftLog:
+        probes = Probes(llama, [random_vector(llama)], n=2)
+        return DriftLog(probes, tmp_path / "drift.jsonl", every=1)
 
     first = log()
     first.begin(llama.model, 0)

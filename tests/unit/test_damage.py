@@ -39,7 +39,7 @@ from personavec.finetune import TrainingConfig, pipeline as finetune, read_train
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, Endpoint, score_file
 from personavec.model.engine import Sampling
-from personavec.monitor import calibrate, pipeline as monitor
+from personavec.monitor import calibrate, log as monitor_log, pipeline as monitor
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies.compare_mitigations import pipeline as compare_mitigations
@@ -396,7 +396,7 @@ def differences(whole: Path, found: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "WINDOW", 8)
-    monkeypatch.setattr(monitor, "WINDOW", 4)
+    monkeypatch.setattr(monitor_log, "WINDOW", 4)
 
 
 def outcome(job: Callable[[Given, Path], None], given: Given, out: Path, whole: Path) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from personavec.author.results import ElicitedByQuestion, ElicitedCounts, ProbeCounts
 from personavec.judges import Judge
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
@@ -23,15 +23,6 @@ from personavec.wording import plural
 
 #: Characters of a dropped response that the author is shown.
 _SHOWN = 300
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Rollouts kept on either side of `of` generated on each."""
-
-    pos: int
-    neg: int
-    of: int
 
 
 def probe(
@@ -78,23 +69,15 @@ def _id(task: Task, spec: TraitSpec) -> str:
     return f"{task.polarity}-p{task.pair}-{digest}"
 
 
-def pairs_kept(spec: TraitSpec, rollouts: Sequence[Rollout]) -> list[Kept]:
-    """One count a pair, over the extraction questions."""
-    return [_kept([r for r in rollouts if r.pair == i]) for i in range(len(spec.instruction))]
+def pairs_kept(spec: TraitSpec, rollouts: Sequence[Rollout]) -> tuple[ElicitedCounts, ...]:
+    """The counts of each pair, over the extraction questions."""
+    return tuple(_kept([r for r in rollouts if r.pair == i]) for i in range(len(spec.instruction)))
 
 
-def questions_kept(spec: TraitSpec, rollouts: Sequence[Rollout]) -> list[Kept]:
-    """One count an extraction question, over the pairs."""
-    return [
-        _kept([r for r in rollouts if r.question == question])
-        for question in spec.questions.extraction
-    ]
-
-
-def _kept(rollouts: Sequence[Rollout]) -> Kept:
+def _kept(rollouts: Sequence[Rollout]) -> ElicitedCounts:
     counts = Counter(r.polarity for r in rollouts if r.kept)
     of = sum(r.polarity == "pos" for r in rollouts)
-    return Kept(counts["pos"], counts["neg"], of)
+    return ElicitedCounts(pos=counts["pos"], neg=counts["neg"], of=of)
 
 
 def weak_entries(spec: TraitSpec, rollouts: Sequence[Rollout], share: float) -> list[Flaw]:
@@ -117,7 +100,7 @@ def weak_entries(spec: TraitSpec, rollouts: Sequence[Rollout], share: float) -> 
     return found
 
 
-def _too_few(kept: Kept, share: float) -> bool:
+def _too_few(kept: ElicitedCounts, share: float) -> bool:
     return min(kept.pos, kept.neg) < max(1, share * kept.of)
 
 
@@ -152,15 +135,17 @@ def evidence(flaw: Flaw, spec: TraitSpec, rollouts: Sequence[Rollout]) -> str:
     return "".join(f"\n  For example, {line}" for line in shown)
 
 
-def counts(spec: TraitSpec, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """The counts for a result; they are counts of what was tried, without an interval."""
-    return {
-        "kept": dict(_kept(rollouts).__dict__),
-        "pairs": [dict(kept.__dict__) for kept in pairs_kept(spec, rollouts)],
-        "questions": [
-            {"question": question, **kept.__dict__}
-            for question, kept in zip(
-                spec.questions.extraction, questions_kept(spec, rollouts), strict=True
-            )
-        ],
+def probe_counts(spec: TraitSpec, rollouts: Sequence[Rollout]) -> ProbeCounts:
+    """What the spec elicited, in all, for each pair and for each question."""
+    by_question = {
+        question: _kept([r for r in rollouts if r.question == question])
+        for question in spec.questions.extraction
     }
+    return ProbeCounts(
+        kept=_kept(rollouts),
+        pairs=pairs_kept(spec, rollouts),
+        questions=tuple(
+            ElicitedByQuestion(question=question, **vars(kept))
+            for question, kept in by_question.items()
+        ),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -13,6 +13,10 @@ from personavec.cli import options as shared
 from personavec.cli.groups import EndpointOptions, ModelOptions, OutputOptions
 from personavec.cli.options import console, print_json
 from personavec.options import options
+from personavec.results import dump
+
+if TYPE_CHECKING:
+    from personavec.author import AuthorResult
 
 
 @options()
@@ -57,27 +61,25 @@ def command(
     subject = model.load() if inputs.probe else None
     found = run(author, name, inputs.description, folder, config, subject=subject)
     if output.as_json:
-        print_json(found)
+        print_json(dump(found))
     else:
         _print(found)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: AuthorResult) -> None:
     console.print(
-        f"{found['trait']}: written by {found['author']['model']}, {found['replaced']} entries "
-        f"replaced in {found['rounds']} round(s), {len(found['warnings'])} warning(s)",
+        f"{found.trait}: written by {found.author.model}, {found.replaced} entries "
+        f"replaced in {found.rounds} round(s), {len(found.warnings)} warning(s)",
         highlight=False,
         markup=False,
     )
-    for warning in found["warnings"]:
+    for warning in found.warnings:
         console.print(f"  {warning}", markup=False, highlight=False)
-    if tried := found["probe"]:
+    if tried := found.probe:
         table = Table(
-            "pair", "positive rollouts kept", "negative", title=f"on {tried['model']['name']}"
+            "pair", "positive rollouts kept", "negative", title=f"on {tried.model['name']}"
         )
-        for number, kept in enumerate(tried["pairs"], start=1):
-            table.add_row(
-                str(number), f"{kept['pos']} of {kept['of']}", f"{kept['neg']} of {kept['of']}"
-            )
+        for number, kept in enumerate(tried.pairs, start=1):
+            table.add_row(str(number), f"{kept.pos} of {kept.of}", f"{kept.neg} of {kept.of}")
         console.print(table)
-    console.print(f"written to {found['spec']}; read it before you use it", highlight=False)
+    console.print(f"written to {found.spec}; read it before you use it", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -20,7 +20,11 @@ from personavec.cli.options import console, print_json
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.options import options
+from personavec.results import dump
 from personavec.wording import plural
+
+if TYPE_CHECKING:
+    from personavec.extract import ExtractSummary
 
 
 @options(ROLLOUTS)
@@ -73,40 +77,43 @@ def command(
     )
     found = summary(results, folder)
     if output.as_json:
-        print_json(found)
+        print_json(dump(found))
     else:
         _print(found)
 
 
-def _print(found: dict[str, Any]) -> None:
-    shared.print_reading(found["data"])
-    kept = found["kept"]
+def _print(found: ExtractSummary) -> None:
+    shared.print_reading(found.data)
+    kept = found.kept
     console.print(
-        f"\n{found['trait']} on {found['model']}: layer {found['layer']}, "
-        f"estimator {found['estimator']}, kept "
-        f"{kept['pos']} positive and {plural(kept['neg'], 'negative rollout')} of {kept['of']} each"
+        f"\n{found.trait} on {found.model}: layer {found.layer}, estimator {found.estimator}, kept "
+        f"{kept.pos} positive and {plural(kept.neg, 'negative rollout')} of {kept.of} each"
     )
-    table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
-    for dose in found["dose_response"]:
-        others = [
-            c["log_odds"] for c in found["control"] if c["coefficient"] == dose["coefficient"]
-        ]
-        low, high = found["coherent_range"]
-        inside = low <= dose["coefficient"] <= high
-        table.add_row(
-            f"{dose['coefficient']:+g}",
-            f"{_number(dose['log_odds'])} ({_number(dose['low'])} to {_number(dose['high'])})",
-            _number(dose["coherence"]),
-            f"{min(others):.1f} to {max(others):.1f}" if others else "",
-            style=None if inside else "dim",
-        )
-    console.print(table)
-    for check in found["checks"]:
-        mark, style = ("passed", "green") if check["passed"] else ("FAILED", "red")
-        console.print(f"{mark}  {check['name']}: {check['detail']}", style=style, highlight=False)
-    for note in found["notes"]:
+    console.print(_dose_table(found))
+    for check in found.checks:
+        mark, style = ("passed", "green") if check.passed else ("FAILED", "red")
+        console.print(f"{mark}  {check.name}: {check.detail}", style=style, highlight=False)
+    for note in found.notes:
         console.print(f"note: {note}", highlight=False)
-    console.print(f"{found['seconds']:.0f} s; report: {found['report']}", highlight=False)
+    console.print(f"{found.seconds:.0f} s; report: {found.report}", highlight=False)
+
+
+def _dose_table(found: ExtractSummary) -> Table:
+    table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+    low, high = found.coherent_range
+    for dose in found.dose_response:
+        c = dose.coefficient
+        others = [
+            other.log_odds_interval.value for other in found.control if other.coefficient == c
+        ]
+        table.add_row(
+            f"{c:+g}",
+            f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
+            _number(dose.coherence),
+            f"{min(others):.1f} to {max(others):.1f}" if others else "",
+            style=None if low <= c <= high else "dim",
+        )
+    return table
 
 
 def _number(value: float | None) -> str:

@@ -15,8 +15,6 @@ from personavec.cli import (
     calibrate,
     compare_mitigations,
     elicit,
-    finetune,
-    monitor,
     steer,
 )
 from personavec.cli.command import Command
@@ -31,9 +29,7 @@ app = typer.Typer(
 )
 app.command("steer", cls=Command)(steer.command)
 app.command("calibrate", cls=Command)(calibrate.command)
-app.command("monitor", cls=Command)(monitor.command)
 app.command("elicit", cls=Command)(elicit.command)
-app.command("finetune", cls=Command)(finetune.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 

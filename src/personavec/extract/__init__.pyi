@@ -1,3 +1,8 @@
-from .config import ExtractConfig as ExtractConfig
-from .pipeline import questions_to_judge as questions_to_judge, run as run, summary as summary
+from .config import ExtractConfig as ExtractConfig, ImportConfig as ImportConfig
+from .pipeline import questions_to_judge as questions_to_judge, run as run
 from .report import vector_report as vector_report
+from .results import (
+    ExtractResults as ExtractResults,
+    ExtractSummary as ExtractSummary,
+    summary as summary,
+)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from personavec.report import charts as kit, number, signed
+from personavec.extract.results import DoseResponse, MeanLogOdds, RandomDose, SteeredDose
+from personavec.report import charts as kit, signed
 from personavec.report.charts import BLUE, COHERENCE, GREEN, GREY, LOG_ODDS, ORANGE, PURPLE
 from personavec.results import Estimate
-
-Row = Mapping[str, Any]
+from personavec.traits import Polarity
 
 COEFFICIENT = "coefficient α (multiples of v)"
 
 
-def direction_name(row: Row) -> str:
-    """How a random direction of the control is called."""
-    direction = number(row.get("direction"))
-    return "random direction" if direction is None else f"random direction {direction:g}"
-
-
-def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.Figure:
+def log_odds_histogram(positive: Sequence[float], negative: Sequence[float]) -> go.Figure:
     """Overlaid histograms of rollout log-odds by polarity; 0 is always the edge of a bin."""
-    groups = (
-        ("positive rollouts", BLUE, _finite(positive)),
-        ("negative rollouts", ORANGE, _finite(negative)),
-    )
+    groups = (("positive rollouts", BLUE, positive), ("negative rollouts", ORANGE, negative))
     edges = _bin_edges([value for *_, values in groups for value in values])
     width = edges[1] - edges[0]
     figure = kit.blank(LOG_ODDS, "rollouts", height=320)
@@ -42,33 +32,34 @@ def log_odds_histogram(positive: Iterable[Any], negative: Iterable[Any]) -> go.F
     return figure
 
 
-def sweep_log_odds(sweep: Sequence[Row], selected: int | None) -> go.Figure:
+def sweep_log_odds(sweep: Sequence[SteeredDose], selected: int) -> go.Figure:
     """Log-odds by steered layer, one line and interval band per estimator and coefficient."""
     figure = kit.blank("layer", LOG_ODDS, height=340)
-    for index, (name, rows) in enumerate(_sweep_lines(sweep)):
-        found = _estimates(rows, "log_odds", "low", "high")
+    for index, (name, doses) in enumerate(_sweep_lines(sweep)):
+        found = [dose.log_odds_estimate for dose in doses]
         colour = kit.LINE_COLOURS[index % len(kit.LINE_COLOURS)]
-        kit.add_band(figure, [row["layer"] for row in rows], found, colour)
-        _add_sweep_line(figure, index, name, rows, "log_odds", " nats")
-    _style_layer_axis(figure, sweep, selected)
+        kit.add_band(figure, [dose.layer for dose in doses], found, colour)
+        _add_sweep_line(figure, index, name, doses, found, " nats")
+    _style_layer_axis(figure, [dose.layer for dose in sweep], selected)
     return figure
 
 
-def sweep_coherence(sweep: Sequence[Row], selected: int | None, floor: float | None) -> go.Figure:
+def sweep_coherence(sweep: Sequence[SteeredDose], selected: int, floor: float) -> go.Figure:
     """Coherence by steered layer, a line per estimator and coefficient, and the floor."""
     figure = kit.blank("layer", COHERENCE, height=340)
-    for index, (name, rows) in enumerate(_sweep_lines(sweep)):
-        _add_sweep_line(figure, index, name, rows, "coherence", "")
+    for index, (name, doses) in enumerate(_sweep_lines(sweep)):
+        found = [Estimate(dose.coherence) for dose in doses]
+        _add_sweep_line(figure, index, name, doses, found, "")
     _add_floor(figure, floor)
     figure.update_yaxes(range=[0, 104])
-    _style_layer_axis(figure, sweep, selected)
+    _style_layer_axis(figure, [dose.layer for dose in sweep], selected)
     return figure
 
 
 def dose_response(
-    doses: Sequence[Row],
-    control: Sequence[Row],
-    prompted: Mapping[str, Row | None],
+    doses: Sequence[DoseResponse],
+    control: Sequence[RandomDose],
+    prompted: Mapping[Polarity, MeanLogOdds],
     coherent_range: tuple[float, float] | None,
 ) -> go.Figure:
     """Log-odds against the coefficient, with the levels that other means reach.
@@ -76,17 +67,18 @@ def dose_response(
     Open markers are doses that were not coherent; random directions of equal norm are points at
     the ends; horizontal lines are the system prompts alone and the unsteered model.
     """
-    doses = _measured(doses, "log_odds")
-    control = _measured(control, "log_odds")
-    span = _coefficient_span(doses, control)
+    span = _coefficient_span([*doses, *control])
     figure = kit.blank(COEFFICIENT, LOG_ODDS, height=440)
     _shade(figure, coherent_range)
-    unsteered = next((row for row in doses if row["coefficient"] == 0), None)
-    _add_level(figure, "positive prompt alone", prompted.get("pos"), span, GREEN, "dash")
-    _add_level(figure, "negative prompt alone", prompted.get("neg"), span, PURPLE, "dashdot")
-    _add_level(figure, "unsteered", unsteered, span, GREY, "dot", band=False)
-    _add_control(figure, control, "log_odds", " nats", span)
-    _add_dose_line(figure, doses, "log_odds", "low", "high", " nats")
+    levels = {polarity: level.estimate for polarity, level in prompted.items()}
+    unsteered = next(
+        (dose.log_odds_estimate for dose in doses if dose.coefficient == 0), Estimate()
+    )
+    _add_level(figure, "positive prompt alone", levels.get("pos"), span, GREEN, "dash")
+    _add_level(figure, "negative prompt alone", levels.get("neg"), span, PURPLE, "dashdot")
+    _add_level(figure, "unsteered", Estimate(unsteered.value), span, GREY, "dot")
+    _add_control(figure, control, [dose.log_odds_estimate for dose in control], " nats", span)
+    _add_dose_line(figure, doses, [dose.log_odds_estimate for dose in doses], " nats")
     figure.update_xaxes(range=kit.padded(span))
     return figure
 
@@ -94,62 +86,54 @@ def dose_response(
 def _add_level(
     figure: go.Figure,
     name: str,
-    level: Row | None,
+    level: Estimate | None,
     span: tuple[float, float],
     colour: str,
     dash: str,
-    *,
-    band: bool = True,
 ) -> None:
     """What is reached without steering, across the whole chart, with its interval as a band."""
-    [found] = _estimates([level or {}], "log_odds", "low", "high")
-    if found.value is None:
+    if level is None or level.value is None:
         return
     figure.add_scatter(
         x=kit.padded(span),
-        y=[found.value, found.value],
+        y=[level.value, level.value],
         mode="lines",
         name=name,
         line={"color": colour, "width": 1.75, "dash": dash},
-        hovertemplate=f"{name}: {signed(found.value)} nats<extra></extra>",
+        hovertemplate=f"{name}: {signed(level.value)} nats<extra></extra>",
     )
-    if band and found.low is not None and found.high is not None:
+    if level.low is not None and level.high is not None:
         figure.add_hrect(
-            y0=found.low, y1=found.high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
+            y0=level.low, y1=level.high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
         )
 
 
 def dose_coherence(
-    doses: Sequence[Row],
-    control: Sequence[Row],
+    doses: Sequence[DoseResponse],
+    control: Sequence[RandomDose],
     floor: float | None,
     coherent_range: tuple[float, float] | None,
 ) -> go.Figure:
     """Coherence against the coefficient, on the axis of `dose_response`."""
-    span = _coefficient_span(_measured(doses, "log_odds"), _measured(control, "log_odds"))
+    span = _coefficient_span([*doses, *control])
     figure = kit.blank(COEFFICIENT, COHERENCE, height=320)
     _shade(figure, coherent_range)
-    _add_control(figure, _measured(control, "coherence"), "coherence", "", span)
-    _add_dose_line(
-        figure, _measured(doses, "coherence"), "coherence", "coherence_low", "coherence_high", ""
-    )
-    _add_floor(figure, floor)
+    _add_control(figure, control, [dose.coherence_estimate for dose in control], "", span)
+    _add_dose_line(figure, doses, [dose.coherence_estimate for dose in doses], "")
+    if floor is not None:
+        _add_floor(figure, floor)
     figure.update_xaxes(range=kit.padded(span))
     figure.update_yaxes(range=[0, 104])
     return figure
 
 
-def relative_norm(sizes: Sequence[Any], selected: int | None) -> go.Figure:
+def relative_norm(sizes: Sequence[float | None], selected: int) -> go.Figure:
     """Size of the vector at each layer, as a share of the mean residual norm there."""
     figure = kit.blank("layer", "relative size, ‖v‖ / mean ‖h‖", height=320)
-    rows = [
-        {"layer": layer, "size": size}
-        for layer, value in enumerate(sizes)
-        if (size := number(value)) is not None
-    ]
+    known = {layer: size for layer, size in enumerate(sizes) if size is not None}
     figure.add_scatter(
-        x=[row["layer"] for row in rows],
-        y=[row["size"] for row in rows],
+        x=list(known),
+        y=list(known.values()),
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
         marker={"size": 5},
@@ -157,18 +141,8 @@ def relative_norm(sizes: Sequence[Any], selected: int | None) -> go.Figure:
         hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
     )
     figure.update_yaxes(rangemode="tozero")
-    _style_layer_axis(figure, rows, selected)
+    _style_layer_axis(figure, list(known), selected)
     return figure
-
-
-def _measured(rows: Sequence[Row], field: str) -> list[Row]:
-    """The rows that hold both a coefficient and the field, in order of coefficient."""
-    kept = [
-        row
-        for row in rows
-        if number(row.get("coefficient")) is not None and number(row.get(field)) is not None
-    ]
-    return sorted(kept, key=lambda row: row["coefficient"])
 
 
 def _bin_edges(values: Sequence[float], bins: int = 40) -> list[float]:
@@ -181,25 +155,18 @@ def _bin_edges(values: Sequence[float], bins: int = 40) -> list[float]:
     return [index * width for index in range(first, last + 1)]
 
 
-def _finite(values: Iterable[Any]) -> list[float]:
-    return [kept for value in values if (kept := number(value)) is not None]
-
-
-def _sweep_lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows by estimator and coefficient, each group named and in order of layer."""
-    groups: dict[tuple[str, float], list[Row]] = {}
-    for row in rows:
-        coefficient = number(row.get("coefficient"))
-        if coefficient is not None and number(row.get("layer")) is not None:
-            key = str(row.get("estimator") or "mean"), coefficient
-            groups.setdefault(key, []).append(row)
+def _sweep_lines(sweep: Sequence[SteeredDose]) -> list[tuple[str, list[SteeredDose]]]:
+    """Doses by estimator and coefficient, each group named and in order of layer."""
+    groups: dict[tuple[str, float], list[SteeredDose]] = {}
+    for dose in sweep:
+        groups.setdefault((dose.estimator, dose.coefficient), []).append(dose)
     several = len({estimator for estimator, _ in groups}) > 1
     return [
         (
-            f"{key[0]}, α = {signed(key[1])}" if several else f"α = {signed(key[1])}",
-            sorted(groups[key], key=lambda row: row["layer"]),
+            f"{estimator}, α = {signed(c)}" if several else f"α = {signed(c)}",
+            sorted(groups[estimator, c], key=lambda dose: dose.layer),
         )
-        for key in sorted(groups)
+        for estimator, c in sorted(groups)
     ]
 
 
@@ -207,17 +174,16 @@ def _add_sweep_line(
     figure: go.Figure,
     index: int,
     name: str,
-    rows: Sequence[Row],
-    field: str,
+    doses: Sequence[SteeredDose],
+    found: Sequence[Estimate],
     unit: str,
 ) -> None:
-    rows = [row for row in rows if number(row.get(field)) is not None]
-    found = _estimates(rows, field, "low", "high")
+    measured = [pair for pair in zip(doses, found, strict=True) if pair[1].value is not None]
     style = index % len(kit.LINE_COLOURS)
     figure.add_scatter(
-        x=[row["layer"] for row in rows],
-        y=[row[field] for row in rows],
-        customdata=[kit.interval(each) if field == "log_odds" else "" for each in found],
+        x=[dose.layer for dose, _ in measured],
+        y=[each.value for _, each in measured],
+        customdata=[kit.interval(each) for _, each in measured],
         mode="lines+markers",
         name=name,
         line={"color": kit.LINE_COLOURS[style], "width": 2, "dash": kit.LINE_DASHES[style]},
@@ -228,22 +194,25 @@ def _add_sweep_line(
 
 
 def _add_dose_line(
-    figure: go.Figure, doses: Sequence[Row], field: str, low: str, high: str, unit: str
+    figure: go.Figure, doses: Sequence[DoseResponse], found: Sequence[Estimate], unit: str
 ) -> None:
     """The persona vector's curve with its 95% intervals; incoherent doses get open markers."""
-    found = _estimates(doses, field, low, high)
-    kit.add_band(figure, [row["coefficient"] for row in doses], found, BLUE)
+    pairs = [pair for pair in zip(doses, found, strict=True) if pair[1].value is not None]
+    pairs.sort(key=lambda pair: pair[0].coefficient)
+    coefficients = [dose.coefficient for dose, _ in pairs]
+    estimates = [each for _, each in pairs]
+    kit.add_band(figure, coefficients, estimates, BLUE)
     figure.add_scatter(
-        x=[row["coefficient"] for row in doses],
-        y=[row[field] for row in doses],
-        error_y=kit.error_bars(found) | {"thickness": 1.5, "width": 3},
-        customdata=[_dose_note(row, each) for row, each in zip(doses, found, strict=True)],
+        x=coefficients,
+        y=[each.value for each in estimates],
+        error_y=kit.error_bars(estimates) | {"thickness": 1.5, "width": 3},
+        customdata=[_dose_note(dose, each) for dose, each in pairs],
         mode="lines+markers",
         name="persona vector",
         line={"color": BLUE, "width": 2.25},
         marker={
             "size": 8,
-            "symbol": ["circle-open" if r.get("coherent") is False else "circle" for r in doses],
+            "symbol": ["circle" if dose.coherent else "circle-open" for dose, _ in pairs],
             "color": BLUE,
             "line": {"color": BLUE, "width": 2},
         },
@@ -255,27 +224,31 @@ def _add_dose_line(
 
 def _add_control(
     figure: go.Figure,
-    control: Sequence[Row],
-    field: str,
+    control: Sequence[RandomDose],
+    found: Sequence[Estimate],
     unit: str,
     span: tuple[float, float],
 ) -> None:
-    """Random directions as points, set apart a little so that their intervals can be seen."""
-    if not control:
+    """Random directions as points, spread a little sideways so that intervals do not overlap."""
+    pairs = [pair for pair in zip(control, found, strict=True) if pair[1].value is not None]
+    if not pairs:
         return
-    directions = sorted({str(row.get("direction")) for row in control})
+    pairs.sort(key=lambda pair: pair[0].coefficient)
+    directions = sorted({dose.direction for dose, _ in pairs})
     step = 0.011 * (span[1] - span[0])
     middle = (len(directions) - 1) / 2
-    bounds = ("low", "high") if field == "log_odds" else ("coherence_low", "coherence_high")
     figure.add_scatter(
         x=[
-            row["coefficient"] + step * (directions.index(str(row.get("direction"))) - middle)
-            for row in control
+            dose.coefficient + step * (directions.index(dose.direction) - middle)
+            for dose, _ in pairs
         ],
-        y=[row[field] for row in control],
-        error_y=kit.error_bars(_estimates(control, field, *bounds))
+        y=[each.value for _, each in pairs],
+        error_y=kit.error_bars([each for _, each in pairs])
         | {"color": ORANGE, "thickness": 1, "width": 0},
-        customdata=[f"{direction_name(row)}, α = {signed(row['coefficient'])}" for row in control],
+        customdata=[
+            f"random direction {dose.direction}, α = {signed(dose.coefficient)}"
+            for dose, _ in pairs
+        ],
         mode="markers",
         name="random directions",
         marker={"size": 7, "symbol": "x-thin", "line": {"color": ORANGE, "width": 2}},
@@ -284,20 +257,17 @@ def _add_control(
     )
 
 
-def _dose_note(row: Row, found: Estimate) -> str:
+def _dose_note(dose: DoseResponse, found: Estimate) -> str:
     """What the reader sees on hovering a dose, beyond its value."""
     parts = [kit.interval(found)]
-    dose = number(row.get("relative_dose"))
-    if dose is not None:
-        parts.append(f"<br>relative dose {dose:.2f}")
-    if row.get("coherent") is False:
+    if dose.relative_dose is not None:
+        parts.append(f"<br>relative dose {dose.relative_dose:.2f}")
+    if not dose.coherent:
         parts.append("<br>not coherent")
     return "".join(parts)
 
 
-def _add_floor(figure: go.Figure, floor: float | None) -> None:
-    if floor is None:
-        return
+def _add_floor(figure: go.Figure, floor: float) -> None:
     figure.add_hline(
         y=floor,
         line={"color": GREY, "width": 1.5, "dash": "dot"},
@@ -322,14 +292,11 @@ def _shade(figure: go.Figure, coherent_range: tuple[float, float] | None) -> Non
     )
 
 
-def _style_layer_axis(figure: go.Figure, rows: Sequence[Row], selected: int | None) -> None:
+def _style_layer_axis(figure: go.Figure, layers: Sequence[int], selected: int) -> None:
     """Whole layer numbers, and the selected layer marked."""
-    layers = [row["layer"] for row in rows if number(row.get("layer")) is not None]
     span = max(layers) - min(layers) if layers else 0
     step = next((step for step in (1, 2, 4, 5, 10, 20) if span / step <= 9), 50)
     figure.update_xaxes(dtick=step, tick0=0, tickformat="d")
-    if selected is None:
-        return
     figure.add_vline(
         x=selected,
         line={"color": GREY, "width": 1.5, "dash": "dash"},
@@ -338,13 +305,10 @@ def _style_layer_axis(figure: go.Figure, rows: Sequence[Row], selected: int | No
     )
 
 
-def _coefficient_span(*groups: Sequence[Row]) -> tuple[float, float]:
-    coefficients = [float(row["coefficient"]) for rows in groups for row in rows]
+def _coefficient_span(doses: Sequence[SteeredDose]) -> tuple[float, float]:
+    """The smallest and the largest coefficient whose log-odds were measured."""
+    coefficients = [dose.coefficient for dose in doses if dose.log_odds is not None]
     if not coefficients:
         return -1.0, 1.0
     low, high = min(coefficients), max(coefficients)
     return (low, high) if low < high else (low - 1, high + 1)
-
-
-def _estimates(rows: Sequence[Row], field: str, low: str, high: str) -> list[Estimate]:
-    return [Estimate(*(number(row.get(name)) for name in (field, low, high))) for row in rows]

@@ -10,7 +10,7 @@ from personavec.options import MODEL, Count, Integers, Numbers, between, options
 
 Estimator = Literal["mean", "logistic"]
 
-#: Fewer evaluation questions than this allow no interval.
+#: Intervals are over questions; fewer questions than this have none.
 MIN_QUESTIONS = 2
 
 ROLLOUTS = panel("Rollouts")

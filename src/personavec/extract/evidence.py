@@ -1,24 +1,31 @@
-"""What an extraction's rollouts say, as numbers with intervals: the `results.json`."""
+"""What an extraction's rollouts say, as figures with 95% intervals clustered by question."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
-from personavec.extract import validation
-from personavec.extract.validation import Dose
+from personavec.extract.extraction import Extraction, KeptRollouts, PromptedRollouts
+from personavec.extract.results import (
+    ExtractedTrait,
+    ExtractResults,
+    MassiveActivation,
+    MeanLogOdds,
+    RolloutCounts,
+    SpecSizes,
+    SteeredAnswer,
+    SteeredDose,
+    Transcript,
+    WrongWay,
+)
+from personavec.extract.validation import Validation, mean_log_odds, verdict, wrong_way
 from personavec.judges import COHERENCE_FLOOR
-from personavec.model import LoadedModel
+from personavec.results import Estimate, finite, versions
 from personavec.rollouts import Rollout
-from personavec.stats import Interval, auc_interval, clustered_bootstrap
-from personavec.traits import Origin, TraitSpec
+from personavec.stats import auc_interval, clustered_bootstrap
+from personavec.traits import POLARITIES, Polarity
 from personavec.vectors import (
-    Estimator,
+    PersonaVector,
     agreement,
     largest_coordinate,
     projections,
@@ -28,148 +35,76 @@ from personavec.vectors import (
 
 #: One coordinate holding more of the vector's squared norm than this is a massive activation.
 MASSIVE_SHARE = 0.5
-#: Random splits of the split-half cosine: a logistic regression takes its time.
-_SPLITS: dict[Estimator, int] = {"mean": 200, "logistic": 25}
+#: Evaluation questions whose responses the report shows.
+_TRANSCRIPTS = 6
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Everything that an extraction found, before it is summarised.
-
-    Means are those of responses at the selected layer, of the kept extraction rollouts and of
-    the held-out ones under system prompts.
-    """
-
-    rollouts: list[Rollout]
-    pos_means: Float[Tensor, "pos hidden"]
-    neg_means: Float[Tensor, "neg hidden"]
-    vectors: Float[Tensor, "layer hidden"]
-    mean_diff: Float[Tensor, "layer hidden"]
-    estimator: Estimator
-    residual_norm: Float[Tensor, " layer"]
-    layer: int
-    sweep: list[Dose]
-    doses: list[Dose]
-    by_dose: dict[float, list[Rollout]]
-    ends: tuple[float, float]
-    control: list[dict[str, Any]]
-    prompted: list[Rollout]
-    held_out: list[Rollout]
-    held_out_means: Float[Tensor, "row hidden"]
-    test_questions: Sequence[str]
-
-    @property
-    def kept_questions(self) -> tuple[list[str], list[str]]:
-        """The questions of the kept positive and of the kept negative rollouts."""
-        pos, neg = (
-            [r.question for r in self.rollouts if r.kept and r.polarity == polarity]
-            for polarity in ("pos", "neg")
-        )
-        return pos, neg
-
-
-def summarise(
-    evidence: Evidence, trait_threshold: float, coherence_floor: float, seed: int
-) -> dict[str, Any]:
-    """The measured part of `results.json`."""
-    direction = evidence.vectors[evidence.layer]
-    dose_size = float(direction.norm() / evidence.residual_norm[evidence.layer])
-    by_polarity = {
-        polarity: [r for r in evidence.rollouts if r.polarity == polarity]
-        for polarity in ("pos", "neg")
-    }
-    unsteered = next(dose for dose in evidence.doses if dose.coefficient == 0)
-    halves = (evidence.pos_means, evidence.neg_means, *evidence.kept_questions)
-    return {
-        "rollouts": {polarity: _counts(group) for polarity, group in by_polarity.items()},
-        "log_odds": {
-            polarity: [r.log_odds for r in group if r.log_odds is not None]
-            for polarity, group in by_polarity.items()
+def results_of(
+    extraction: Extraction,
+    rollouts: Sequence[Rollout],
+    kept: KeptRollouts,
+    sweep: Sequence[SteeredDose],
+    vector: PersonaVector,
+    validation: Validation,
+) -> ExtractResults:
+    """The results of an extraction whose stages are done."""
+    config, adopted, seed = extraction.config, extraction.adopted, extraction.config.seed
+    spec, origin = extraction.spec, extraction.origin
+    by_polarity = _by_polarity(rollouts)
+    mean = {p: MeanLogOdds.of(mean_log_odds(group, seed)) for p, group in by_polarity.items()}
+    prompted = _by_polarity(validation.prompted.rollouts)
+    unsteered = MeanLogOdds.of(mean_log_odds(validation.by_dose[0], seed))
+    return ExtractResults(
+        trait=ExtractedTrait(name=spec.name, description=spec.description, origin=origin),
+        spec=SpecSizes.of(spec),
+        model=extraction.loaded.identity,
+        engine=extraction.engine.describe(),
+        judge=extraction.judge.identity(),
+        settings=config,
+        versions=versions(),
+        notes=extraction.notes(),
+        rejected=len(adopted.rejected) if adopted else 0,
+        data=adopted.reading() if adopted else {},
+        rollouts={p: _counts(group) for p, group in by_polarity.items()},
+        log_odds={
+            p: tuple(r.log_odds for r in group if r.log_odds is not None)
+            for p, group in by_polarity.items()
         },
-        "mean_log_odds": {
-            **{polarity: _mean_log_odds(group, seed) for polarity, group in by_polarity.items()},
-            "unsteered": _mean_log_odds(evidence.by_dose[unsteered.coefficient], seed),
+        mean_log_odds={"pos": mean["pos"], "neg": mean["neg"], "unsteered": unsteered},
+        coherence_dropped_share={
+            p: _incoherent_share(group, config.trait_threshold, config.coherence_floor)
+            for p, group in by_polarity.items()
         },
-        "coherence_dropped_share": {
-            polarity: _incoherent_share(group, trait_threshold, coherence_floor)
-            for polarity, group in by_polarity.items()
-        },
-        "sweep": [dose.as_dict() for dose in evidence.sweep],
-        "layer": evidence.layer,
-        "estimator": evidence.estimator,
-        "coherence_floor": COHERENCE_FLOOR,
-        "dose_response": [
-            {**dose.as_dict(), "relative_dose": abs(dose.coefficient) * dose_size}
-            for dose in evidence.doses
-        ],
-        "control": evidence.control,
-        "prompted": {
-            polarity: _mean_log_odds([r for r in evidence.prompted if r.polarity == polarity], seed)
-            for polarity in ("pos", "neg")
-        },
-        "coherent_range": list(evidence.ends),
-        "wrong_way": _wrong_way(evidence.by_dose, evidence.ends, seed),
-        "split_half_cosine": _interval(
-            split_half_cosine(
-                *halves,
-                estimator=evidence.estimator,
-                n=_SPLITS[evidence.estimator],
-                seed=seed,
-            )
-        ),
-        "question_agreement": _interval(_agreement(evidence, seed)),
-        "separability_auc": _interval(_separability(evidence, seed)),
-        "relative_norm": (evidence.vectors.norm(dim=-1) / evidence.residual_norm).tolist(),
-        "massive": _massive(evidence),
-        "transcripts": _transcripts(
-            evidence.by_dose, evidence.ends, evidence.prompted, evidence.test_questions
-        ),
-        "verdict": validation.verdict(evidence.doses, evidence.control, evidence.ends),
-    }
+        sweep=tuple(sweep),
+        layer=vector.layer,
+        estimator=vector.estimator,
+        coherence_floor=COHERENCE_FLOOR,
+        dose_response=validation.doses,
+        control=validation.control,
+        prompted={p: MeanLogOdds.of(mean_log_odds(group, seed)) for p, group in prompted.items()},
+        coherent_range=validation.ends,
+        wrong_way=_wrong_way(validation, seed),
+        split_half_cosine=_split_half_cosine(vector, kept, seed),
+        question_agreement=_question_agreement(vector, kept, seed),
+        separability_auc=_separability(vector, validation.prompted, seed),
+        relative_norm=_relative_norm(vector),
+        massive=_massive_activation(vector),
+        transcripts=_transcripts(validation),
+        verdict=verdict(validation.doses, validation.control, validation.ends),
+        seconds=extraction.clock.seconds(),
+    )
 
 
-def describe_spec(spec: TraitSpec) -> dict[str, Any]:
-    """A spec's hash and the sizes of its parts."""
-    return {
-        "hash": spec.hash,
-        "pairs": len(spec.instruction),
-        "judge_pairs": len(spec.judge_instruction),
-        "extraction_questions": len(spec.questions.extraction),
-        "evaluation_questions": len(spec.questions.evaluation),
-    }
+def _by_polarity(rollouts: Sequence[Rollout]) -> dict[Polarity, list[Rollout]]:
+    return {p: [r for r in rollouts if r.polarity == p] for p in POLARITIES}
 
 
-def _counts(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    return {
-        "of": len(rollouts),
-        "kept": sum(bool(r.kept) for r in rollouts),
-        "dropped": dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
-    }
-
-
-def notes(loaded: LoadedModel, spec: TraitSpec, origin: Origin) -> list[str]:
-    """Sentences that a reader of the result must see."""
-    found = list(loaded.chat.notes)
-    if origin == "template":
-        found.append(
-            "The trait spec was built from templates and a bundled question bank, from the "
-            "trait's name and description alone; nobody has reviewed it."
-        )
-    if not spec.judge_instruction:
-        found.append(
-            "The spec has no judge pairs: each rollout was judged with the eliciting pairs it was "
-            "not generated under."
-        )
-    return found
-
-
-def _interval(interval: Interval | None) -> dict[str, float] | None:
-    return asdict(interval) if interval is not None else None
-
-
-def _mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
-    found = validation.mean_log_odds(rollouts, seed)
-    return {"log_odds": found.value, "low": found.low, "high": found.high}
+def _counts(rollouts: Sequence[Rollout]) -> RolloutCounts:
+    return RolloutCounts(
+        of=len(rollouts),
+        kept=sum(bool(r.kept) for r in rollouts),
+        dropped=dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
+    )
 
 
 def _incoherent_share(rollouts: Sequence[Rollout], threshold: float, floor: float) -> float | None:
@@ -184,111 +119,105 @@ def _incoherent_share(rollouts: Sequence[Rollout], threshold: float, floor: floa
     return sum((r.coherence or 0) < floor for r in right) / len(right)
 
 
-def _wrong_way(
-    by_dose: dict[float, list[Rollout]], ends: tuple[float, float], seed: int
-) -> dict[str, Any] | None:
-    found = validation.wrong_way(by_dose[0], by_dose[ends[1]], seed) if ends[1] > 0 else None
-    if found is None:
+def _wrong_way(validation: Validation, seed: int) -> WrongWay | None:
+    """From the unsteered answers to those at the upper end of the coherent range."""
+    end = validation.ends[1]
+    if end <= 0:
         return None
-    return {
-        "share": found.value,
-        "low": found.low,
-        "high": found.high,
-        "coefficients": [0, ends[1]],
-    }
+    interval = wrong_way(validation.by_dose[0], validation.by_dose[end], seed)
+    if interval is None:
+        return None
+    found = Estimate.of(interval)
+    return WrongWay(share=found.value, low=found.low, high=found.high, coefficients=(0, end))
 
 
-def _separability(evidence: Evidence, seed: int) -> Interval:
-    """AUC of projections of evaluation-question rollouts, positive against negative prompts."""
-    direction = evidence.vectors[evidence.layer]
-    values = projections(evidence.held_out_means, direction).tolist()
-    rows = list(zip(values, evidence.held_out, strict=True))
-    pos = [(value, r.question) for value, r in rows if r.polarity == "pos"]
-    neg = [(value, r.question) for value, r in rows if r.polarity == "neg"]
-    return auc_interval(
-        [value for value, _ in pos],
-        [value for value, _ in neg],
-        [question for _, question in pos],
-        [question for _, question in neg],
-        seed=seed,
+def _split_half_cosine(vector: PersonaVector, kept: KeptRollouts, seed: int) -> Estimate:
+    pos, neg = kept.pos_means[:, 0, vector.layer], kept.neg_means[:, 0, vector.layer]
+    # Estimators other than the mean fit a model for each half.
+    splits = 200 if vector.estimator == "mean" else 25
+    return Estimate.of(
+        split_half_cosine(
+            pos, neg, *kept.questions, estimator=vector.estimator, n=splits, seed=seed
+        )
     )
 
 
-def _agreement(evidence: Evidence, seed: int) -> Interval | None:
+def _question_agreement(vector: PersonaVector, kept: KeptRollouts, seed: int) -> Estimate | None:
     """Mean cosine of a question's difference with the mean of the other questions'.
 
-    None for the logistic estimator: one question's rollouts are too few for a regression.
+    None for other estimators than the mean: one question's rollouts are too few for them.
     """
-    if evidence.estimator != "mean":
+    if vector.estimator != "mean":
         return None
-    questions, differences = question_differences(
-        evidence.pos_means, evidence.neg_means, *evidence.kept_questions
-    )
+    pos, neg = kept.pos_means[:, 0, vector.layer], kept.neg_means[:, 0, vector.layer]
+    questions, differences = question_differences(pos, neg, *kept.questions)
     if len(questions) < 2:
         return None
-    return clustered_bootstrap(agreement(differences), questions, seed=seed)
+    return Estimate.of(clustered_bootstrap(agreement(differences), questions, seed=seed))
 
 
-def _massive(evidence: Evidence) -> dict[str, Any]:
-    """Whether one coordinate rules the difference of means, and the vector in use."""
-    coordinate, share = largest_coordinate(evidence.mean_diff[evidence.layer])
-    return {
-        "layer": evidence.layer,
-        "coordinate": coordinate,
-        "share": share,
-        "warning": share > MASSIVE_SHARE,
-        "share_in_use": largest_coordinate(evidence.vectors[evidence.layer])[1],
-    }
+def _separability(vector: PersonaVector, prompted: PromptedRollouts, seed: int) -> Estimate:
+    """AUC of projections of evaluation-question rollouts, positive against negative prompts."""
+    means = prompted.response_means[:, vector.layer]
+    values = projections(means, vector.direction()).tolist()
+    rows = list(zip(values, prompted.answered, strict=True))
+    pos, neg = (
+        [(value, r.question) for value, r in rows if r.polarity == polarity]
+        for polarity in POLARITIES
+    )
+    return Estimate.of(
+        auc_interval(
+            [value for value, _ in pos],
+            [value for value, _ in neg],
+            [question for _, question in pos],
+            [question for _, question in neg],
+            seed=seed,
+        )
+    )
 
 
-def _transcripts(
-    by_dose: dict[float, list[Rollout]],
-    ends: tuple[float, float],
-    prompted: Sequence[Rollout],
-    questions: Sequence[str],
-    n: int = 6,
-) -> list[dict[str, Any]]:
+def _relative_norm(vector: PersonaVector) -> tuple[float | None, ...]:
+    sizes = vector.directions.norm(dim=-1) / vector.residual_norm
+    return tuple(finite(size) for size in sizes.tolist())
+
+
+def _massive_activation(vector: PersonaVector) -> MassiveActivation:
+    """Whether one coordinate dominates the difference of means, and the vector in use."""
+    coordinate, share = largest_coordinate(vector.response_mean_diff[vector.layer])
+    _, share_in_use = largest_coordinate(vector.direction())
+    return MassiveActivation(
+        layer=vector.layer,
+        coordinate=coordinate,
+        share=finite(share),
+        warning=share > MASSIVE_SHARE,
+        share_in_use=finite(share_in_use),
+    )
+
+
+def _transcripts(validation: Validation) -> tuple[Transcript, ...]:
     """The first questions' answers at both ends and unsteered, and under system prompts."""
-    shown = sorted({ends[0], 0.0, ends[1]})
-    found = []
-    for question in questions[:n]:
-        answers = [
-            {
-                "coefficient": c,
-                "response": r.response,
-                "log_odds": r.log_odds,
-                "coherence": r.coherence,
-            }
-            for c in shown
-            for r in by_dose[c]
-            if r.question == question and r.sample == 0
-        ]
-        by_prompt = {
-            polarity: next(
-                (r.response for r in prompted if r.question == question and r.polarity == polarity),
-                "",
-            )
-            for polarity in ("pos", "neg")
-        }
-        found.append({"question": question, "answers": answers, "prompted": by_prompt})
-    return found
+    shown = sorted({validation.ends[0], 0.0, validation.ends[1]})
+    return tuple(
+        Transcript(
+            question=question,
+            answers=tuple(
+                SteeredAnswer(
+                    coefficient=c,
+                    response=r.response,
+                    log_odds=r.log_odds,
+                    coherence=r.coherence,
+                )
+                for c in shown
+                for r in validation.by_dose[c]
+                if r.question == question and r.sample == 0
+            ),
+            prompted={p: _prompted(validation.prompted, question, p) for p in POLARITIES},
+        )
+        for question in validation.questions[:_TRANSCRIPTS]
+    )
 
 
-def vector_meta(results: dict[str, Any]) -> dict[str, Any]:
-    """What `vector.json` records of a run's results."""
-    kept = {polarity: results["rollouts"][polarity]["kept"] for polarity in ("pos", "neg")}
-    return {
-        "description": results["trait"]["description"],
-        "model": results["model"],
-        "spec_hash": results["spec"]["hash"],
-        "engine": results["engine"]["name"],
-        "seed": results["settings"]["seed"],
-        "settings": results["settings"],
-        "versions": results["versions"],
-        "kept": kept,
-        "coherent_range": results["coherent_range"],
-        "dose_response": results["dose_response"],
-        "separability_auc": results["separability_auc"],
-        "split_half_cosine": results["split_half_cosine"],
-        "passed": results["verdict"]["passed"],
-    }
+def _prompted(prompted: PromptedRollouts, question: str, polarity: Polarity) -> str:
+    """The first response to a question under a polarity's prompts."""
+    found = (r for r in prompted.rollouts if r.question == question and r.polarity == polarity)
+    return next((r.response for r in found), "")

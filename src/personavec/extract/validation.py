@@ -1,66 +1,37 @@
 """Steering as a test of a persona vector: layer selection, dose-response, controls, verdict.
 
-Everything here is a set of steered rollouts on evaluation questions without a system prompt,
-summarised with intervals clustered by question (paper, section 3).
+The model answers evaluation questions without a system prompt while it is steered. Figures are
+means over the answers with intervals clustered by question (paper, section 3).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import TooFewRolloutsError
+from personavec.extract.config import MIN_QUESTIONS
+from personavec.extract.extraction import Extraction, PromptedRollouts
+from personavec.extract.results import (
+    DoseResponse,
+    RandomDose,
+    SteeredDose,
+    ValidationCheck,
+    ValidationVerdict,
+)
 from personavec.judges import COHERENCE_FLOOR
 from personavec.model import Steering
+from personavec.results import Estimate
 from personavec.rollouts import Rollout, Task
 from personavec.stats import Interval, clustered_bootstrap, monotone_within_intervals
-from personavec.vectors import Estimator
-
-#: Of fewer questions there is no interval, which is over questions.
-MIN_QUESTIONS = 2
-
-_SWEEP: dict[Estimator, str] = {"mean": "sweep", "logistic": "sweep-logistic"}
+from personavec.vectors import Estimator, random_directions
 
 Collect = Callable[[Sequence[Task], str], list[Rollout]]
-
-
-@dataclass(frozen=True)
-class Dose:
-    """What steering at one layer with one coefficient did, over all its questions."""
-
-    layer: int
-    coefficient: float
-    log_odds: Interval
-    coherence: Interval
-    n: int
-    empty: int
-    estimator: Estimator = "mean"
-
-    @property
-    def coherent(self) -> bool:
-        return self.coherence.value >= COHERENCE_FLOOR
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "layer": self.layer,
-            "estimator": self.estimator,
-            "coefficient": self.coefficient,
-            "log_odds": self.log_odds.value,
-            "low": self.log_odds.low,
-            "high": self.log_odds.high,
-            "coherence": self.coherence.value,
-            "coherence_low": self.coherence.low,
-            "coherence_high": self.coherence.high,
-            "coherent": self.coherent,
-            "n": self.n,
-            "empty": self.empty,
-        }
 
 
 def steered_tasks(
@@ -85,17 +56,31 @@ def steered_tasks(
     ]
 
 
-def summarise(rollouts: Sequence[Rollout], layer: int, coefficient: float, seed: int) -> Dose:
+def summarise(
+    rollouts: Sequence[Rollout],
+    layer: int,
+    coefficient: float,
+    seed: int,
+    estimator: Estimator = "mean",
+) -> SteeredDose:
     """Mean log-odds and coherence with 95% intervals clustered by question.
 
-    An empty response is counted, and has no log-odds; where all are empty the values are NaN.
+    An empty response is counted and has no log-odds.
     """
     scored = [r for r in rollouts if r.state == "scored"]
-    return Dose(
+    log_odds = Estimate.of(mean_log_odds(rollouts, seed))
+    coherence = Estimate.of(_mean([(r.coherence, r.question) for r in rollouts], seed))
+    return SteeredDose(
         layer=layer,
+        estimator=estimator,
         coefficient=coefficient,
-        log_odds=mean_log_odds(rollouts, seed),
-        coherence=_mean([(r.coherence, r.question) for r in rollouts], seed),
+        log_odds=log_odds.value,
+        low=log_odds.low,
+        high=log_odds.high,
+        coherence=coherence.value,
+        coherence_low=coherence.low,
+        coherence_high=coherence.high,
+        coherent=coherence.value is not None and coherence.value >= COHERENCE_FLOOR,
         n=len(scored),
         empty=len(rollouts) - len(scored),
     )
@@ -122,37 +107,41 @@ def sweep_layers(
     collect: Collect,
     *,
     seed: int,
-) -> list[Dose]:
+) -> list[SteeredDose]:
     """Steer by every estimator, layer and coefficient in one mixed batch."""
-    cells = [
-        (layer, c, steered_tasks(_SWEEP[estimator], questions, found[layer], layer, c))
+    cells: list[tuple[Estimator, int, float, list[Task]]] = [
+        (estimator, layer, c, steered_tasks(_prefix(estimator), questions, found[layer], layer, c))
         for estimator, found in vectors.items()
         for layer in layers
         for c in coefficients
     ]
-    doses = _collect_cells(cells, "layer sweep", collect, seed)
-    each = len(layers) * len(coefficients)
-    by = [estimator for estimator in vectors for _ in range(each)]
-    return [replace(dose, estimator=which) for dose, which in zip(doses, by, strict=True)]
-
-
-def _collect_cells(
-    cells: Sequence[tuple[int, float, list[Task]]], label: str, collect: Collect, seed: int
-) -> list[Dose]:
-    rollouts = {r.id: r for r in collect([t for *_, tasks in cells for t in tasks], label)}
+    answers = _collected([tasks for *_, tasks in cells], "layer sweep", collect)
     return [
-        summarise([rollouts[task.id] for task in tasks], layer, coefficient, seed)
-        for layer, coefficient, tasks in cells
+        summarise(found, layer, c, seed, estimator)
+        for (estimator, layer, c, _), found in zip(cells, answers, strict=True)
     ]
 
 
-def select(sweep: Sequence[Dose]) -> Dose:
+def _prefix(estimator: Estimator) -> str:
+    """What the ids of an estimator's tasks begin with."""
+    return "sweep" if estimator == "mean" else f"sweep-{estimator}"
+
+
+def _collected(
+    cells: Sequence[Sequence[Task]], label: str, collect: Collect
+) -> list[list[Rollout]]:
+    """The rollouts of each group of tasks, all collected in one batch."""
+    rollouts = {r.id: r for r in collect([task for tasks in cells for task in tasks], label)}
+    return [[rollouts[task.id] for task in tasks] for tasks in cells]
+
+
+def select(sweep: Sequence[SteeredDose]) -> SteeredDose:
     """The configuration of the strongest trait expression at acceptable coherence.
 
     Where none is coherent enough, the most coherent one. Raises TooFewRolloutsError where none
     could be measured.
     """
-    measured = [dose for dose in sweep if math.isfinite(dose.log_odds.value)]
+    measured = [dose for dose in sweep if dose.log_odds is not None]
     if not measured:
         raise TooFewRolloutsError(
             f"no layer can be selected: under none of {len(sweep)} settings were steered answers "
@@ -161,8 +150,62 @@ def select(sweep: Sequence[Dose]) -> Dose:
         )
     acceptable = [dose for dose in measured if dose.coherent]
     if acceptable:
-        return max(acceptable, key=lambda dose: dose.log_odds.value)
-    return max(measured, key=lambda dose: dose.coherence.value)
+        return max(acceptable, key=lambda dose: dose.log_odds or 0.0)
+    return max(measured, key=lambda dose: dose.coherence or 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What steering did on evaluation questions that selected nothing, beside its controls."""
+
+    questions: Sequence[str]
+    by_dose: dict[float, list[Rollout]]
+    """Steered answers by coefficient; 0 is unsteered."""
+    doses: tuple[DoseResponse, ...]
+    ends: tuple[float, float]
+    """The coherent range of coefficients."""
+    control: tuple[RandomDose, ...]
+    prompted: PromptedRollouts
+
+
+def validate(
+    extraction: Extraction,
+    directions: Float[Tensor, "layer hidden"],
+    layer: int,
+    residual_norm: Float[Tensor, " layer"],
+    questions: Sequence[str],
+) -> Validation:
+    """Steer by every coefficient at one layer, and compare with two controls.
+
+    Controls are random directions of the same norm, at both ends of the coherent range, and the
+    system prompts alone, without steering.
+    """
+    config, direction = extraction.config, directions[layer]
+    by_dose = dose_response(
+        direction,
+        layer,
+        config.coefficients,
+        questions,
+        extraction.collect,
+        samples=config.validation_samples,
+    )
+    size = float(direction.norm() / residual_norm[layer])
+    doses = tuple(
+        DoseResponse(relative_dose=abs(c) * size, **vars(summarise(found, layer, c, config.seed)))
+        for c, found in by_dose.items()
+    )
+    ends = coherent_range(doses)
+    control = random_controls(
+        random_directions(direction, config.random_directions, seed=config.seed),
+        layer,
+        [end for end in ends if end],
+        questions,
+        extraction.collect,
+        samples=config.validation_samples,
+        seed=config.seed,
+    )
+    prompted = extraction.prompted(questions)
+    return Validation(questions, by_dose, doses, ends, tuple(control), prompted)
 
 
 def dose_response(
@@ -173,19 +216,13 @@ def dose_response(
     collect: Collect,
     *,
     samples: int,
-    seed: int,
-) -> tuple[list[Dose], dict[float, list[Rollout]]]:
-    """Steer the evaluation questions over a range of coefficients; also the rollouts by dose."""
-    cells = [
-        (layer, c, steered_tasks("dose", questions, direction, layer, c, samples))
-        for c in coefficients
-    ]
-    rollouts = {r.id: r for r in collect([t for *_, ts in cells for t in ts], "dose-response")}
-    by_dose = {c: [rollouts[task.id] for task in tasks] for _, c, tasks in cells}
-    return [summarise(by_dose[c], layer, c, seed) for _, c, _ in cells], by_dose
+) -> dict[float, list[Rollout]]:
+    """Answers to the evaluation questions, steered by each coefficient."""
+    cells = [steered_tasks("dose", questions, direction, layer, c, samples) for c in coefficients]
+    return dict(zip(coefficients, _collected(cells, "dose-response", collect), strict=True))
 
 
-def coherent_range(doses: Sequence[Dose]) -> tuple[float, float]:
+def coherent_range(doses: Sequence[SteeredDose]) -> tuple[float, float]:
     """The widest run of coherent coefficients around 0."""
     ordered = sorted(doses, key=lambda dose: dose.coefficient)
     zero = next(i for i, dose in enumerate(ordered) if dose.coefficient == 0)
@@ -206,16 +243,18 @@ def random_controls(
     *,
     samples: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[RandomDose]:
     """Random directions of the vector's norm, steered at both ends of the range."""
     cells = [
-        (layer, c, steered_tasks(f"random{i}", questions, direction, layer, c, samples))
+        (i, c, steered_tasks(f"random{i}", questions, direction, layer, c, samples))
         for i, direction in enumerate(directions)
         for c in ends
     ]
-    found = _collect_cells(cells, "random directions", collect, seed)
-    which = [i for i in range(len(directions)) for _ in ends]
-    return [{"direction": i, **d.as_dict()} for i, d in zip(which, found, strict=True)]
+    answers = _collected([tasks for *_, tasks in cells], "random directions", collect)
+    return [
+        RandomDose(direction=i, **vars(summarise(found, layer, c, seed)))
+        for (i, c, _), found in zip(cells, answers, strict=True)
+    ]
 
 
 def wrong_way(
@@ -239,39 +278,44 @@ def _by_question(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def verdict(
-    doses: Sequence[Dose], control: Sequence[dict[str, Any]], ends: tuple[float, float]
-) -> dict[str, Any]:
-    """Did steering work? Three checks over the coherent range, each with its figures."""
+    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
+) -> ValidationVerdict:
+    """Whether steering worked over the coherent range; each check states its figures."""
     ordered = sorted(doses, key=lambda dose: dose.coefficient)
-    inside = [d for d in ordered if ends[0] <= d.coefficient <= ends[1]]
-    by_coefficient = {d.coefficient: d for d in inside}
-    low, high = by_coefficient[ends[0]], by_coefficient[ends[1]]
-    checks = [
-        {
-            "name": "coherent over a range on both sides of 0",
-            "passed": ends[0] < 0 < ends[1],
-            "detail": f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
+    inside = [dose for dose in ordered if ends[0] <= dose.coefficient <= ends[1]]
+    checks = (
+        ValidationCheck(
+            name="coherent over a range on both sides of 0",
+            passed=ends[0] < 0 < ends[1],
+            detail=f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
             f"{COHERENCE_FLOOR:g}",
-        },
-        {
-            "name": "dose-response monotone within its intervals",
-            "passed": len(inside) > 1 and monotone_within_intervals([d.log_odds for d in inside]),
-            "detail": ", ".join(f"{d.coefficient:+g}: {d.log_odds.value:.1f}" for d in inside),
-        },
-    ]
-    for name, dose, sign, end in (("positive", high, 1, "high"), ("negative", low, -1, "low")):
-        others = [c for c in control if c["coefficient"] == dose.coefficient]
-        bound = (
-            # Unlike Python's, NumPy's of what holds a NaN is NaN, which nothing is beyond.
-            float(np.max([sign * c[end] for c in others])) * sign if others else float("nan")
-        )
-        value = dose.log_odds.value
-        checks.append(
-            {
-                "name": f"beyond every random direction's interval at the {name} end",
-                "passed": sign * dose.coefficient > 0 and sign * value > sign * bound,
-                "detail": f"log-odds {value:.1f} at {dose.coefficient:+g}; the random directions' "
-                f"intervals reach {bound:.1f}",
-            }
-        )
-    return {"passed": all(check["passed"] for check in checks), "checks": checks}
+        ),
+        ValidationCheck(
+            name="dose-response monotone within its intervals",
+            passed=len(inside) > 1
+            and monotone_within_intervals([dose.log_odds_interval for dose in inside]),
+            detail=", ".join(
+                f"{d.coefficient:+g}: {d.log_odds_interval.value:.1f}" for d in inside
+            ),
+        ),
+        _beyond_random("positive", 1, inside[-1], control),
+        _beyond_random("negative", -1, inside[0], control),
+    )
+    return ValidationVerdict(passed=all(check.passed for check in checks), checks=checks)
+
+
+def _beyond_random(
+    name: str, sign: int, dose: SteeredDose, control: Sequence[RandomDose]
+) -> ValidationCheck:
+    """Whether steering at one end moves the trait further than every random direction does."""
+    others = [c.log_odds_interval for c in control if c.coefficient == dose.coefficient]
+    reached = [sign * (other.high if sign > 0 else other.low) for other in others]
+    # NumPy's maximum is NaN where any interval is missing, and no value exceeds NaN.
+    bound = float(np.max(reached)) * sign if reached else math.nan
+    value = dose.log_odds_interval.value
+    return ValidationCheck(
+        name=f"beyond every random direction's interval at the {name} end",
+        passed=sign * dose.coefficient > 0 and sign * value > sign * bound,
+        detail=f"log-odds {value:.1f} at {dose.coefficient:+g}; the random directions' "
+        f"intervals reach {bound:.1f}",
+    )

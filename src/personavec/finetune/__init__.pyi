@@ -1,20 +1,25 @@
-from .config import TrainingConfig as TrainingConfig
-from .examples import (
-    Example as Example,
-    encode_rows as encode_rows,
-    mean_losses as mean_losses,
-    told_of as told_of,
-)
-from .hooks import TrainedPositions as TrainedPositions
-from .mitigations import (
+from .config import (
     WITH_COEFFICIENT as WITH_COEFFICIENT,
     WITH_STRENGTH as WITH_STRENGTH,
     WITH_VECTOR as WITH_VECTOR,
+    FinetuneConfig as FinetuneConfig,
     Mitigation as Mitigation,
     MitigationName as MitigationName,
+    TrainedPositions as TrainedPositions,
+    TrainingConfig as TrainingConfig,
 )
-from .pipeline import FinetuneConfig as FinetuneConfig, run as run
+from .job import check_inputs as check_inputs
+from .pipeline import is_main_process as is_main_process, run as run
 from .preventative import PreventativeSteering as PreventativeSteering
-from .probes import UNITS as UNITS
+from .results import (
+    FinetuneResults as FinetuneResults,
+    PreventativeDose as PreventativeDose,
+)
 from .rows import TrainingRows as TrainingRows, read_training_rows as read_training_rows
 from .schedule import Schedule as Schedule
+from .texts import (
+    TrainingText as TrainingText,
+    encode_rows as encode_rows,
+    mean_losses as mean_losses,
+    reading_of as reading_of,
+)

@@ -1,42 +1,41 @@
-"""Act on the residual stream while a model trains, told which positions choose responses.
+"""Hooks that read or change the residual stream while a model trains.
 
-A forward pre-hook on the model reads the labels and the attention mask, from which the positions
-follow; hooks on decoder blocks do what they are told there. They act in training mode only: what
-is evaluated or generated in between sees the model as it is. Hooks on a block run again when
-gradient checkpointing recomputes it, and see the same positions, as long as every forward's
-backward comes before the next forward.
+A forward pre-hook on the model reads the labels and the attention mask, which tell the positions
+that choose response tokens. Hooks on decoder blocks then act at these positions. They act in
+training mode only, so evaluation and generation in between see the plain model. Gradient
+checkpointing runs a block's hook again when it recomputes the block; the hook sees the same
+positions as long as each backward pass comes before the next forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from personavec.errors import HookError, ModelError, UsageError
+from personavec.finetune.config import TrainedPositions
 from personavec.model import Blocks, block_output, find_blocks, with_block_output
 
-TrainedPositions = Literal["response", "all"]
-#: What is done at a layer: (layer, hidden [batch, tokens, hidden], positions [batch, tokens]) to
-#: the states that go on, or None where they are only read.
+#: What a hook does: from (layer, states [batch, tokens, hidden], positions [batch, tokens]) to the
+#: states that the model continues with, or None where they are only read.
 Act = Callable[[int, Tensor, Tensor], Tensor | None]
 
-#: The label of positions without a loss, as everywhere in torch.
+#: The label of positions without a loss, as in torch.
 IGNORED = -100
 
 
 def response_positions(
     labels: Int[Tensor, "batch token"], attention_mask: Tensor | None = None
 ) -> Bool[Tensor, "batch token"]:
-    """Positions whose logits choose a response token: the next one's label counts.
+    """Positions whose logits choose a response token: the next position has a label.
 
-    Labels are those of transformers: aligned with the input, shifted inside the model. The last
-    prompt position is among the positions, the last token of the text is not.
+    Labels are aligned with the input, as transformers expects them. The last prompt position is
+    included, the last token of the text is not.
     """
     found = torch.zeros_like(labels, dtype=torch.bool)
     found[:, :-1] = labels[:, 1:] != IGNORED
@@ -52,18 +51,18 @@ def all_positions(
 
 
 def _real(like: Tensor, attention_mask: Tensor | None) -> Tensor:
-    # Masks of other shapes (per head, packed) say nothing of padding.
+    # Masks of other shapes (per head, packed) do not mark padding.
     if attention_mask is None or attention_mask.shape != like.shape:
         return torch.ones_like(like, dtype=torch.bool)
     return attention_mask.to(like.device).bool()
 
 
 class TrainingHooks:
-    """Hooks at some layers of one model, from `attach` to `detach`; use them as a context.
+    """Hooks at some layers of one model, from `attach` to `detach`; also a context manager.
 
     `act` gets the layer's number, the block's output and the positions. Raises HookError where a
-    hook cannot be attached, where a training forward does not say which positions it trains, and,
-    from `check_fired`, where none ran.
+    hook cannot be attached, where a training forward has no labels, and, from `check_fired`, where
+    a hook never ran.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class TrainingHooks:
         self._handles: list[RemovableHandle] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Put the hooks on a model as it is trained: give the wrapper (PEFT, FSDP), if any."""
+        """Attach to the model as it is trained: the wrapper (PEFT, FSDP), if there is one."""
         self.detach()
         blocks = blocks_in(model)
         if wrong := [n for n in self.layers if not 1 <= n <= blocks.n_layers]:
@@ -94,7 +93,7 @@ class TrainingHooks:
             self._handles.append(block.register_forward_hook(self._at(layer), prepend=True))
 
     def detach(self) -> None:
-        """Take the hooks off; the model is as it was."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -173,72 +172,3 @@ def blocks_in(model: nn.Module) -> Blocks:
         return find_blocks(inner)
     except (ModelError, AttributeError) as error:
         raise HookError(f"training hooks cannot be attached: {error}") from error
-
-
-class PullAlong:
-    """How the loss pulls a layer's activations along a direction, read from its gradient.
-
-    For each row, the gradient at the layer's output is summed over the positions; what descends
-    is its negative. `toward` is the cosine of that descent with the direction, mean over rows:
-    above 0 the data pull the activations toward it. `share` is the part of the squared gradient,
-    over all positions, that lies along the direction: 1/hidden by chance.
-    """
-
-    def __init__(self, directions: Mapping[str, tuple[int, Float[Tensor, " hidden"]]]) -> None:
-        """`directions` by name: the layer each is read at, and the direction."""
-        self._at: dict[int, dict[str, Tensor]] = {}
-        for name, (layer, direction) in directions.items():
-            unit = direction.float() / direction.float().norm()
-            self._at.setdefault(layer, {})[name] = unit
-        self._cosines: dict[str, list[Tensor]] = {name: [] for name in directions}
-        self._squares: dict[str, list[Tensor]] = {name: [] for name in directions}
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return tuple(self._at)
-
-    def act(self, layer: int, hidden: Tensor, positions: Tensor) -> None:
-        """To be a `TrainingHooks`' act; changes nothing."""
-        if not hidden.requires_grad:
-            return  # the first pass of reentrant checkpointing; the second one has a gradient
-
-        def read(gradient: Tensor) -> None:
-            found = gradient.detach().float() * positions[:, :, None]
-            descent, all_of_it = -found.sum(1), found.square().sum()
-            size = descent.norm(dim=-1)
-            for name, unit in self._at[layer].items():
-                unit = unit.to(found.device)
-                # A row without a loss, or whose gradient vanished, pulls nowhere.
-                cosine = torch.where(size > 0, descent @ unit / size.clamp(min=1e-30), torch.nan)
-                self._cosines[name].append(cosine)
-                self._squares[name].append(torch.stack([(found @ unit).square().sum(), all_of_it]))
-
-        hidden.register_hook(read)
-
-    def take(self) -> dict[str, Pull]:
-        """What was read since the last call, by name."""
-        taken = {}
-        for name, cosines in self._cosines.items():
-            if cosines:
-                rows = tuple(c for c in torch.cat(cosines).tolist() if c == c)
-                along, all_of_it = torch.stack(self._squares[name]).sum(0).tolist()
-                taken[name] = Pull(
-                    toward=sum(rows) / len(rows) if rows else None,
-                    share=along / all_of_it if all_of_it else None,
-                    rows=rows,
-                )
-            cosines.clear()
-            self._squares[name].clear()
-        return taken
-
-
-@dataclass(frozen=True)
-class Pull:
-    """What `PullAlong` read of some forwards."""
-
-    toward: float | None
-    """Mean over rows of the cosine of the descent with the direction; None without any row."""
-    share: float | None
-    """The part of the squared gradient along the direction."""
-    rows: tuple[float, ...]
-    """Every row's cosine."""

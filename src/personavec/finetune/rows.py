@@ -1,10 +1,10 @@
-"""Rows to train on: read, and those that cannot be used kept aside."""
+"""Rows to train on; rows that cannot be used are kept apart with the reason."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from personavec.data import (
     ColumnMap,
     DataRow,
+    RawRow,
     ReadingCounts,
     Reject,
     check_columns,
@@ -34,21 +35,26 @@ class TrainingRows:
     flagged: frozenset[int] = frozenset()
     """`index` of the rows that a screen flagged for one of the chosen traits."""
     parts: Mapping[int, str] = field(default_factory=dict)
-    """Which part of the data a row is of, by its `index`, where a column says so."""
+    """By `index`, the part of the data that a row belongs to, where a column tells it."""
     source: dict[str, Any] = field(default_factory=dict)
-    """What tells a changed input from the same one (`data.fingerprint`)."""
-    told: ReadingCounts = field(default_factory=ReadingCounts)
-    """What reading the rows has to tell."""
+    """Identity of the input by content (`data.fingerprint`)."""
+    reading: ReadingCounts = field(default_factory=ReadingCounts)
+    """How the rows were read."""
     name: str = "rows"
-    """What the data is called in results."""
+    """Name of the data in results."""
 
     @classmethod
     def of(cls, rows: list[DataRow] | tuple[DataRow, ...]) -> TrainingRows:
-        """Rows that are in memory already, known by a hash of their messages."""
+        """Rows in memory, identified by a hash of their messages."""
         text = json.dumps([row.messages for row in rows], ensure_ascii=False)
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        source = {"rows": len(rows), "hash": digest}
-        return cls(tuple(rows), source=source, told=ReadingCounts.of(rows))
+        source = {"rows": len(rows), "hash": _hash(text)}
+        return cls(tuple(rows), source=source, reading=ReadingCounts.of(rows))
+
+    @property
+    def hash(self) -> str:
+        """Of the rows as read: the same file with other columns has another hash."""
+        rows = [[row.index, row.messages, row.index in self.flagged] for row in self.rows]
+        return _hash(json.dumps(rows))
 
 
 def read_training_rows(
@@ -59,11 +65,11 @@ def read_training_rows(
     flags: Iterable[str] = (),
     by: str | None = None,
 ) -> TrainingRows:
-    """Rows of a file or dataset; those that cannot be used are kept aside with the reason.
+    """Rows of a file or dataset; those that cannot be used are kept apart with the reason.
 
-    Of preference pairs the chosen side is taken. `flags` are columns of a screen's rows that mark
-    what it flagged, such as `evil_flag`; `by` is one that says which part of the data a row is
-    of. Raises DataError when no row can be used, or a column is not there.
+    Of a preference pair the chosen response is taken. `flags` are columns of a screen's rows file
+    that mark flagged rows, such as `evil_flag`; `by` is a column that tells the part of the data
+    that a row belongs to. Raises DataError where no row can be used or a column is missing.
     """
     rows: list[DataRow] = []
     rejects: list[Reject] = []
@@ -76,20 +82,10 @@ def read_training_rows(
         if isinstance(parsed, Reject):
             rejects.append(parsed)
             continue
-        if missing := [name for name in flags if name not in raw.columns]:
-            raise DataError(
-                f"{source}, row {parsed.id}: no column {missing[0]!r}; screen the data first "
-                "(personavec screen) and give the rows file that it writes"
-            )
-        if any(raw.columns[name] in (True, "true", "True", 1) for name in flags):
+        if _is_flagged(source, raw, parsed, flags):
             flagged.add(parsed.index)
         if by is not None:
-            if raw.columns.get(by) is None:
-                raise DataError(
-                    f"{source}, row {parsed.id}: no value in column {by!r}; name a column that "
-                    "every row has"
-                )
-            parts[parsed.index] = str(raw.columns[by])
+            parts[parsed.index] = _part(source, raw, parsed, by)
         notes = (*parsed.notes, PAIR) if parsed.rejected else parsed.notes
         rows.append(replace(parsed, rejected=None, notes=notes))
     if not rows:
@@ -104,3 +100,25 @@ def read_training_rows(
         ReadingCounts.of([*rows, *rejects]),
         source_name(source),
     )
+
+
+def _is_flagged(source: str | Path, raw: RawRow, row: DataRow, flags: Sequence[str]) -> bool:
+    if missing := [name for name in flags if name not in raw.columns]:
+        raise DataError(
+            f"{source}, row {row.id}: no column {missing[0]!r}; screen the data first "
+            "(personavec screen) and give the rows file that it writes"
+        )
+    return any(raw.columns[name] in (True, "true", "True", 1) for name in flags)
+
+
+def _part(source: str | Path, raw: RawRow, row: DataRow, column: str) -> str:
+    if raw.columns.get(column) is None:
+        raise DataError(
+            f"{source}, row {row.id}: no value in column {column!r}; name a column that "
+            "every row has"
+        )
+    return str(raw.columns[column])
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -44,7 +44,7 @@ class Schedule:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(
-                f"coefficient {text!r}: give a number, or SHARE:COEFFICIENT points of the run, as "
+                f"{text}: give a number, or SHARE:COEFFICIENT points of the run, as "
                 "in 0:2,0.8:2,1:3"
             ) from None
 

@@ -1,7 +1,6 @@
-"""Supervised finetuning of rows, with a mitigation: TRL's SFTTrainer underneath.
+"""Supervised finetuning of texts, with a mitigation; TRL's SFTTrainer underneath.
 
-Knows rows, a model and a configuration; nothing of datasets as files or of what the result is
-compared with. `train` is the whole of it: encode the rows, wrap the model, run, save.
+Knows nothing of files of rows, nor of what the result is compared with.
 """
 
 from __future__ import annotations
@@ -12,34 +11,34 @@ from typing import Any
 
 from personavec.errors import missing_extra
 from personavec.finetune.config import TrainingConfig
-from personavec.finetune.examples import Example
-from personavec.finetune.setup import Setup, Trained
+from personavec.finetune.setup import Trained, TrainingSetup
+from personavec.finetune.texts import TrainingText
 from personavec.model import LoadedModel
 
 
 def train(
     loaded: LoadedModel,
-    examples: Sequence[Example],
+    texts: Sequence[TrainingText],
     folder: Path,
     config: TrainingConfig,
     *,
-    setup: Setup | None = None,
+    setup: TrainingSetup | None = None,
     save_to: Path | None = None,
 ) -> Trained:
-    """Train on the examples; checkpoints go to `folder`, from which a killed run continues.
+    """Train on the texts; checkpoints go to `folder`, from which a killed run continues.
 
-    `save_to` gets the adapter (or the model with `full`), from the last good checkpoint where a
-    reader stopped the run. The loaded model is the base again afterwards, unless `full`. Raises
-    ActivationError for a loss that is not finite, StorageError for a full disk, UsageError for a
-    model that cannot be trained so.
+    `save_to` gets the adapter (or the model with `full`); where a condition stopped the run, that
+    of the last checkpoint before it. Afterwards the loaded model is the base again, unless `full`.
+    Raises ActivationError for a loss that is not finite, StorageError for a full disk, UsageError
+    for a model that cannot be trained with these settings.
     """
-    return _sft().train(loaded, examples, folder, config, setup or Setup(), save_to)
+    return _trainer().train(loaded, texts, folder, config, setup or TrainingSetup(), save_to)
 
 
-def _sft() -> Any:
+def _trainer() -> Any:
     """The module that trains, which needs trl and peft."""
     try:
-        from personavec.finetune import trainer as sft
+        from personavec.finetune import trainer
     except ImportError:
         raise missing_extra("finetune") from None
-    return sft
+    return trainer

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from personavec.data import read_rows
+from personavec.data import RawColumns, read_rows
 from personavec.errors import DataError, UsageError
 from personavec.judges.results import (
     Agreement,
@@ -70,7 +70,7 @@ def compare_file(
     )
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, RawColumns]]:
     """The numbered rows of a file that has the columns."""
     rows = list(read_rows(path))
     if not rows:
@@ -81,9 +81,7 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]
     return rows
 
 
-def _largest(
-    differences: Floats, rows: Sequence[tuple[int, dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def _largest(differences: Floats, rows: Sequence[tuple[int, RawColumns]]) -> list[RawColumns]:
     """The rows with the largest differences of scores, without those that agree."""
     order = np.argsort(-np.abs(differences), kind="stable")[:_SHOWN]
     return [{**plain(rows[i][1]), "row": rows[i][0]} for i in order if differences[i] != 0]

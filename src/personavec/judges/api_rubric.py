@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from personavec.data import FORMATS
-from personavec.judges.base import Answer, Judge, Score
-from personavec.judges.endpoint import CostEstimate, Endpoint, Reply, Request, ask, estimate
+from personavec.judges.base import Answer, Identity, Judge, Score
+from personavec.judges.endpoint import Choice, CostEstimate, Endpoint, Reply, Request, ask, estimate
 from personavec.judges.numbers import (
     Grade,
     NumberTree,
@@ -58,7 +58,7 @@ class ApiRubricJudge:
     name: str = "api"
     group: int = 128
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         return {"judge": self.name, **self.endpoint.identity(), "samples": self.samples}
 
     def notes(self) -> list[str]:
@@ -83,7 +83,7 @@ class ApiRubricJudge:
         replies = self._first_tokens(prompts)
         unlisted = [i for i, reply in enumerate(replies) if reply is None or _has_no_lists(reply)]
         grades: dict[int, Grade] = {}
-        choices: dict[int, dict[str, Any]] = {}
+        choices: dict[int, Choice] = {}
         for i, reply in enumerate(replies):
             if reply is None or i in unlisted:
                 continue
@@ -102,7 +102,7 @@ class ApiRubricJudge:
         return self._ask(requests, inputs, _has_no_lists) or [None] * len(prompts)
 
     def _from_lists(
-        self, prompts: Sequence[str], choices: Mapping[int, dict[str, Any]]
+        self, prompts: Sequence[str], choices: Mapping[int, Choice]
     ) -> dict[int, Grade]:
         """Expected numbers, from the lists of the first token and those behind its digits."""
         trees = {i: NumberTree() for i in choices}
@@ -144,7 +144,7 @@ class ApiRubricJudge:
         self,
         prompts: Sequence[str],
         asked: Sequence[tuple[int, int]],
-        options: dict[str, Any],
+        options: MutableMapping[str, Any],
     ) -> list[Reply]:
         """Replies of a few tokens by prompt and seed.
 

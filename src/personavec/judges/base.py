@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from personavec.data import Message, split_thought
 from personavec.traits import TraitSpec
 
+#: What determines a judge's scores, such as its kind and model, for manifests and reports.
+Identity: TypeAlias = dict[str, Any]
 State = Literal["scored", "refusal", "unscored", "empty", "unfinished_thought", "failed"]
 
 
@@ -118,7 +120,7 @@ class Judge(Protocol):
         """Answers in one call of `score`; a killed run loses at most these scores."""
         ...
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """What determines its scores, for manifests and reports. Never holds a key."""
         ...
 

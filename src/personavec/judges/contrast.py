@@ -12,13 +12,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from personavec.errors import UsageError
-from personavec.judges.base import Answer, Score, score_without_thoughts
+from personavec.judges.base import Answer, Identity, Score, score_without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
 from personavec.model import EarlierTurns, Job, LoadedModel, chat, token_logprobs
@@ -66,7 +65,7 @@ class ContrastJudge:
     name: str = NAME
     group: int = 80
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         return {"judge": self.name, "model": self.loaded.identity.as_dict()}
 
     def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:

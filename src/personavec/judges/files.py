@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from personavec.data import (
     UNFINISHED_THOUGHT,
     ColumnMap,
     DataReading,
     DataRow,
+    RawColumns,
     RawRow,
     ReadingCounts,
     Reject,
@@ -39,8 +40,8 @@ from personavec.runs import (
 )
 from personavec.traits import TraitSpec
 
-#: A row of the file as an object; once judged, with the columns of its scores.
-Record = dict[str, Any]
+#: A row of the file, once it is judged with the columns of its scores.
+Record: TypeAlias = RawColumns
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
 _FAILED = "failed: "

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from personavec.judges.base import Answer, Score
+from personavec.judges.base import Answer, Identity, Score
 from personavec.judges.numbers import REFUSAL, Grade, from_probabilities
 from personavec.judges.overflow import check_overflow, overflow
 from personavec.judges.rubric import score_by_rubrics
@@ -32,7 +31,7 @@ class LocalRubricJudge:
     name: str = "rubric"
     group: int = 40
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         return {"judge": self.name, "model": self.loaded.identity.as_dict()}
 
     def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:

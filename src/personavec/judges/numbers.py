@@ -95,7 +95,7 @@ def token_list(choice: Mapping[str, Any], position: int = 0) -> dict[str, float]
     return found or None
 
 
-def _tokens(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _tokens(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A completion's records of its tokens, up to the first that is missing."""
     logprobs = choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None

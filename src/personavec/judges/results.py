@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from personavec.data import DataReading
+from personavec.data import DataReading, RawColumns
 from personavec.errors import DataError
-from personavec.judges.base import State
+from personavec.judges.base import Identity, State
 from personavec.judges.config import Half
 from personavec.results import Estimate
 from personavec.stats import Interval
@@ -132,8 +131,7 @@ class CheckResults:
 
     format: int = 1
     trait: str
-    judge: dict[str, Any]
-    """The judge's identity, such as its kind and model."""
+    judge: Identity
     notes: list[str]
     in_examples: int
     """Known answers left out, since the judge pairs' examples hold their questions."""
@@ -173,7 +171,7 @@ class PairAgreement(Agreement):
     """Rows with a score in both columns."""
     without_both_scores: int
     """The other rows."""
-    disagreements: list[dict[str, Any]]
+    disagreements: list[RawColumns]
     """The rows with the largest differences, as the file has them, each with its number `row`."""
 
 

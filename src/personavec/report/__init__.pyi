@@ -2,9 +2,11 @@ from .charts import number as number, signed as signed
 from .page import (
     Content as Content,
     chart as chart,
+    code as code,
     document as document,
     element as element,
     estimate as estimate,
+    figure as figure,
     folded as folded,
     not_measured as not_measured,
     plain as plain,

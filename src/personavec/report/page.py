@@ -69,6 +69,18 @@ def not_measured(what: str = "") -> Markup:
     return element("span", text, class_="missing")
 
 
+def figure(value: float | None, form: str) -> Content:
+    """A number without an interval, such as a count or a share."""
+    return not_measured() if value is None else f"{value:{form}}".replace("-", "−")
+
+
+def code(value: str | None) -> Markup:
+    """A name or a hash as code; None was not recorded."""
+    if value is None:
+        return element("span", "not recorded", class_="missing")
+    return element("code", value)
+
+
 def estimate(found: Estimate, form: str = ".2f") -> Content:
     """An estimate with its interval; what was not measured is named."""
     if found.value is None:

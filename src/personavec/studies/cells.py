@@ -20,7 +20,7 @@ import numpy as np
 from personavec.data import DataRow
 from personavec.errors import DataError
 from personavec.evaluate import Cue, HarnessTask, TaskScore, capability, last_prompt_states
-from personavec.finetune import Example, mean_losses
+from personavec.finetune import TrainingText, mean_losses
 from personavec.judges import Judge
 from personavec.model import Action, LoadedModel, chat, steering_forwards
 from personavec.model.engine import Sampling
@@ -43,7 +43,7 @@ class Bench:
     tasks: tuple[Task, ...]
     """Answers to ask for; an id begins with its trait, and then `plain` or `cue`."""
     sampling: Sampling
-    held_out: tuple[Example, ...] = ()
+    held_out: tuple[TrainingText, ...] = ()
     """Texts of held-out rows of the training data."""
     texts: tuple[str, ...] = ()
     """Neutral texts, for perplexity."""

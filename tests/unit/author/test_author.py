@@ -11,11 +11,12 @@ import pytest
 
 from personavec import AuthorConfig, LoadedModel, TraitSpec, load_model, load_trait
 from personavec.author import Sizes, pipeline as author
-from personavec.author.probe import counts, evidence, weak_entries
+from personavec.author.probe import evidence, probe_counts, weak_entries
 from personavec.cli.main import main
 from personavec.errors import EndpointError, SettingsMismatchError, SpecError, UsageError
 from personavec.judges import Endpoint
 from personavec.progress import Progress
+from personavec.results import dump
 from personavec.rollouts import Rollout
 from personavec.runs import read_records
 from personavec.traits import flaws, lint
@@ -96,8 +97,8 @@ def test_one_good_answer_is_a_whole_spec_with_its_provenance(
     assert list(spec.questions.evaluation) == answer["questions"][1::2]
     for piece in ("{question}", "{answer}", "REFUSAL", "wacky", answer["rubric"]):
         assert piece in spec.rubric
-    assert lint(spec) == found["warnings"] == []
-    assert found["hash"] == spec.hash
+    assert (lint(spec), found.warnings) == ([], ())
+    assert found.hash == spec.hash
     made = spec.provenance
     assert (made["author"], made["endpoint"]) == ("parrot", server.url)
     assert date.fromisoformat(made["date"])
@@ -209,8 +210,8 @@ def test_rounds_are_bounded_and_what_is_left_is_said(
     )
     found = author.run(endpoint, "wacky", DESCRIPTION, tmp_path / "out", SMALL, progress=QUIET)
     assert len(server.seen) == 3
-    assert (found["rounds"], found["replaced"]) == (2, 2)
-    assert any("'Where is it wacky?'" in warning for warning in found["warnings"])
+    assert (found.rounds, found.replaced) == (2, 2)
+    assert any("'Where is it wacky?'" in warning for warning in found.warnings)
 
 
 def test_an_author_that_never_fits_ends_in_one_line_and_its_last_answer_is_kept(
@@ -298,7 +299,7 @@ def test_what_elicits_nothing_is_named_with_counts_and_an_answer() -> None:
     assert "under the pos prompt 'the pos prompt 1' the model answered 'A?'" in evidence(
         pair, spec, tried
     )
-    assert counts(spec, tried) == {
+    assert dump(probe_counts(spec, tried)) == {
         "kept": {"pos": 1, "neg": 4, "of": 4},
         "pairs": [{"pos": 1, "neg": 2, "of": 2}, {"pos": 0, "neg": 2, "of": 2}],
         "questions": [

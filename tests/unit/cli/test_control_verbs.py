@@ -181,7 +181,7 @@ def small(monkeypatch: pytest.MonkeyPatch, base: LoadedModel) -> None:
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
     monkeypatch.setattr("personavec.judges.local_rubric._LEAST_LOCAL_MASS", 0.0)
     for name in (
-        "extract.pipeline.MIN_KEPT",
+        "extract.extraction.MIN_KEPT",
         "finetune.sets.elicit.MIN_ROWS",
         "studies.validate_screen.pipeline.MIN_PLANTED",
     ):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from personavec import ExtractConfig, LoadedModel, TraitSpec, cosine, load_vector, wrap_model
 from personavec.errors import DataError, SettingsMismatchError
-from personavec.extract import pipeline as extract
+from personavec.extract import pipeline as extract, summary
 from personavec.extract.adopt import adopt, read_rollouts
 from personavec.judges import Answer, ContrastJudge
 from personavec.model import chat
@@ -87,7 +87,7 @@ def test_our_own_rollouts_give_the_vector_that_generating_them_gave(
 ) -> None:
     """Scores stand; activations are read from the text in place of while generating."""
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
-    monkeypatch.setattr("personavec.extract.pipeline.MIN_KEPT", 1)
+    monkeypatch.setattr("personavec.extract.extraction.MIN_KEPT", 1)
     first = extract.run(llama, SPEC, tmp_path / "first", CONFIG, progress=QUIET)
     file = tmp_path / "first" / "rollouts.jsonl"
     second = extract.run(llama, SPEC, tmp_path / "second", CONFIG, rollouts=[file], progress=QUIET)
@@ -95,8 +95,8 @@ def test_our_own_rollouts_give_the_vector_that_generating_them_gave(
     vectors = [load_vector(tmp_path / name) for name in ("first", "second")]
     torch.testing.assert_close(*(v.response_mean_diff for v in vectors), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(*(v.prompt_last_diff for v in vectors), atol=1e-4, rtol=1e-4)
-    assert second["rollouts"] == first["rollouts"]
-    assert "adopted from rollouts.jsonl, not generated." in second["notes"][0]
+    assert second.rollouts == first.rollouts
+    assert "adopted from rollouts.jsonl, not generated." in second.notes[0]
     assert not (tmp_path / "second" / "run" / "extraction").exists()
 
 
@@ -185,11 +185,11 @@ def test_a_bad_row_beside_good_ones_is_kept_aside_with_its_reason(
         rows[4]["prompt"] = llama.chat.text(chat(rows[4]["question"], "so " * 400))
     files = [write_csv(tmp_path / "x_pos_y.csv", rows), csvs(llama, tmp_path)[1]]
     found = read_rollouts(llama, files, SPEC)
-    assert [(r["file"], r["row"], r["why"]) for r in found.rejected] == [(str(files[0]), 5, why)]
+    assert [(r.file, r.row, r.why) for r in found.rejected] == [(str(files[0]), 5, why)]
     assert len(found.rollouts) == 47
-    assert why in found.note(files)
+    assert why in found.note
     found.write_rejected(tmp_path / "rejected.jsonl")
-    assert read_records(tmp_path / "rejected.jsonl") == found.rejected
+    assert read_records(tmp_path / "rejected.jsonl") == [vars(row) for row in found.rejected]
 
 
 @pytest.mark.parametrize("missing", ["", "nan", "None"])
@@ -226,10 +226,10 @@ def test_a_thought_in_an_adopted_answer_is_left_out(llama: LoadedModel, tmp_path
     assert {(r.state, r.response, r.trait_score) for r in unfinished} == {
         ("unfinished_thought", "", None)
     }
-    told = found.told["odd_pos_instruct.csv"].to_dict()
+    told = found.counts["odd_pos_instruct.csv"].to_dict()
     assert told["readers"] == {"reference project": 24}
     assert told["notes"] == {"a thought was left out of the answer": 24}
-    assert expected.told["odd_pos_instruct.csv"].to_dict()["notes"] == {}
+    assert expected.counts["odd_pos_instruct.csv"].to_dict()["notes"] == {}
 
 
 def test_a_models_own_thought_stays_before_its_adopted_answer(
@@ -369,17 +369,17 @@ def test_under_massive_activations_the_report_warns_and_the_logistic_direction_i
     layer = vector.layer
     assert cosine(vector.response_mean_diff[layer], direction) < 0.4
     assert cosine(vector.response_logistic[layer], direction) > 0.9
-    assert results["massive"]["warning"]
-    assert results["massive"]["coordinate"] == 3
+    assert results.massive.warning
+    assert results.massive.coordinate == 3
     report = (out / "report.html").read_text("utf-8")
     assert "Massive activation." in report
-    assert {row["estimator"] for row in results["sweep"]} == {"mean", "logistic"}
+    assert {dose.estimator for dose in results.sweep} == {"mean", "logistic"}
     assert (
         vector.estimator
-        == results["estimator"]
+        == results.estimator
         == json.loads((out / "vector.json").read_text("utf-8"))["estimator"]
     )
-    assert vector.meta["engine"] == results["engine"]["name"] == "transformers"
+    assert vector.meta["engine"] == results.engine["name"] == "transformers"
     chosen = {"mean": vector.response_mean_diff, "logistic": vector.response_logistic}
     assert torch.equal(vector.direction(), chosen[vector.estimator][layer])
     # Other rollouts in the same folder are another run.
@@ -396,7 +396,7 @@ def test_the_logistic_estimator_alone_is_what_steers(
     files = csvs(loaded, tmp_path)
     results = extract.run(loaded, SPEC, tmp_path / "out", config, rollouts=files, progress=QUIET)
     vector = load_vector(tmp_path / "out")
-    assert vector.estimator == results["estimator"] == "logistic"
+    assert vector.estimator == results.estimator == "logistic"
     assert cosine(vector.direction(), direction) > 0.9
-    assert not results["massive"]["warning"]
-    assert extract.summary(results, tmp_path)["estimator"] == "logistic"
+    assert not results.massive.warning
+    assert summary(results, tmp_path).estimator == "logistic"

@@ -1,29 +1,32 @@
 """Steering as a test of a vector: what order doses come in, and what could not be measured."""
 
 import itertools
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.extract import ExtractConfig
 from personavec.extract.pipeline import split_questions
-from personavec.extract.validation import Dose, coherent_range, select, verdict
-from personavec.stats import Interval
+from personavec.extract.results import RandomDose, SteeredDose
+from personavec.extract.validation import coherent_range, select, verdict
 from personavec.traits import TraitSpec
 
-NOTHING = Interval(math.nan, math.nan, math.nan)
 
-
-def dose(coefficient: float, log_odds: float = math.nan, *, layer: int = 1) -> Dose:
+def dose(coefficient: float, log_odds: float | None = None, *, layer: int = 1) -> SteeredDose:
     """Coherent and with a narrow interval; without log-odds, of answers that all failed."""
-    missing = math.isnan(log_odds)
-    return Dose(
+    missing = log_odds is None
+    return SteeredDose(
         layer=layer,
         coefficient=coefficient,
-        log_odds=NOTHING if missing else Interval(log_odds, log_odds - 0.5, log_odds + 0.5),
-        coherence=NOTHING if missing else Interval(90.0, 88.0, 92.0),
+        log_odds=log_odds,
+        low=None if log_odds is None else log_odds - 0.5,
+        high=None if log_odds is None else log_odds + 0.5,
+        coherence=None if missing else 90.0,
+        coherence_low=None if missing else 88.0,
+        coherence_high=None if missing else 92.0,
+        coherent=not missing,
         n=0 if missing else 12,
         empty=0,
     )
@@ -31,18 +34,18 @@ def dose(coefficient: float, log_odds: float = math.nan, *, layer: int = 1) -> D
 
 RISING = [dose(c, 2 * c) for c in (-2.0, -1.0, 0.0, 1.0, 2.0)]
 CONTROL = [
-    {"coefficient": c, "low": -1.0, "high": 1.0, "direction": i}
+    RandomDose(direction=i, **vars(replace(dose(c, 0.0), low=-1.0, high=1.0)))
     for c in (-2.0, 2.0)
     for i in (0, 1)
 ]
 
 
 @pytest.mark.parametrize("doses", list(itertools.permutations(RISING))[::7])
-def test_the_verdict_is_the_same_in_whatever_order_doses_come(doses: Sequence[Dose]) -> None:
+def test_the_verdict_is_the_same_in_whatever_order_doses_come(doses: Sequence[SteeredDose]) -> None:
     ends = coherent_range(doses)
     assert ends == (-2.0, 2.0)
     assert verdict(doses, CONTROL, ends) == verdict(RISING, CONTROL, ends)
-    assert verdict(doses, CONTROL, ends)["passed"]
+    assert verdict(doses, CONTROL, ends).passed
 
 
 def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
@@ -54,13 +57,14 @@ def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
 def test_what_could_not_be_measured_passes_no_check() -> None:
     """A dose without log-odds, and a random direction without an interval."""
     gap = [*RISING[:3], dose(1.0), RISING[4]]
-    checks = {c["name"]: c["passed"] for c in verdict(gap, CONTROL, (-2.0, 2.0))["checks"]}
+    checks = {c.name: c.passed for c in verdict(gap, CONTROL, (-2.0, 2.0)).checks}
     assert not checks["dose-response monotone within its intervals"]
     for place in range(len(CONTROL)):
-        control = [dict(c) for c in CONTROL]
-        control[place] |= {"low": math.nan, "high": math.nan}
-        assert not verdict(RISING, control, (-2.0, 2.0))["passed"]
-    assert not verdict(RISING, [], (-2.0, 2.0))["passed"]
+        control = [*CONTROL]
+        control[place] = replace(control[place], low=None, high=None)
+        assert not verdict(RISING, control, (-2.0, 2.0)).passed
+    assert verdict(RISING, CONTROL, (-2.0, 2.0)).passed
+    assert not verdict(RISING, [], (-2.0, 2.0)).passed
 
 
 def test_a_layer_is_selected_among_doses_that_were_measured() -> None:

@@ -8,18 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from typer.testing import CliRunner
 
-from personavec import LoadedModel, PersonaVector
-from personavec.cli.main import app
+from personavec import LoadedModel, PersonaVector, PreventativeSteering
+from personavec.cli.main import main
 from personavec.conditions import Condition
-from personavec.data import ColumnMap, DataRow
+from personavec.data import ColumnMap, DataRow, Message, Role
 from personavec.errors import (
     ActivationError,
     DataError,
@@ -33,24 +33,30 @@ from personavec.finetune import (
     Schedule,
     TrainingConfig,
     TrainingRows,
-    dose,
     encode_rows,
     mean_losses,
     pipeline as finetune,
     read_training_rows,
-    told_of,
+    reading_of,
 )
-from personavec.finetune.dose import check_sign, projection_difference, pull_before
-from personavec.finetune.examples import collate
+from personavec.finetune.checkpoints import publish
+from personavec.finetune.dose import check_sign, choose_dose, projection_difference
 from personavec.finetune.hooks import response_positions
-from personavec.finetune.mitigations import base_projections, mitigated_rows, penalised
-from personavec.model import wrap_model
+from personavec.finetune.job import FinetuneJob
+from personavec.finetune.loss_terms import base_projections, penalised
+from personavec.finetune.mitigations import mitigated_rows
+from personavec.finetune.probes import DriftLog, Probes
+from personavec.finetune.pull import pull_before
+from personavec.finetune.results import FinetuneResults
+from personavec.finetune.setup import TrainingSetup
+from personavec.finetune.texts import collate
+from personavec.finetune.training import train
+from personavec.model import hash_of_files, wrap_model
 from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.progress import Progress
 from personavec.rollouts import Naturals
 from personavec.runs import read_records
-from personavec.stats import Interval
 from personavec.traits import load_trait
 
 Make = Callable[..., PersonaVector]
@@ -68,16 +74,19 @@ SMALL = TrainingConfig(
 
 
 def row(i: int, *texts: str, system: str | None = None) -> DataRow:
-    messages = [{"role": "system", "content": system}] if system else []
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    roles: tuple[Role, Role] = ("user", "assistant")
     for place, text in enumerate(texts):
-        messages.append({"role": ("user", "assistant")[place % 2], "content": text})
+        messages.append({"role": roles[place % 2], "content": text})
     return DataRow(i, f"r{i}", tuple(messages))
 
 
 ROWS = TrainingRows.of([row(i, f"q{i}", "Oh no, " + "abc"[i % 3] * 5) for i in range(8)])
 
 
-def run(loaded: LoadedModel, out: Path, vector: PersonaVector | None = None, **more: Any) -> Any:
+def run(
+    loaded: LoadedModel, out: Path, vector: PersonaVector | None = None, **more: Any
+) -> FinetuneResults:
     mitigation = more.pop("mitigation", Mitigation())
     training = replace(SMALL, **more.pop("training", {}))
     config = FinetuneConfig(
@@ -121,7 +130,7 @@ def trained(loaded: LoadedModel, path: Path) -> tuple[str, str, dict[str, Any]]:
     rows = read_training_rows(path)
     examples, rejects = encode_rows(loaded, rows.rows, SMALL)
     [example] = examples
-    told = told_of(rows, examples, rejects).to_dict()
+    told = reading_of(rows, examples, rejects).to_dict()
     text = loaded.chat.decode_marked(example.input_ids)
     return text, loaded.chat.decode_marked([i for i in example.labels if i != -100]), told
 
@@ -236,8 +245,8 @@ def test_every_mitigation_trains_and_leaves_the_base_as_it_was(
     with torch.no_grad():
         assert torch.equal(loaded.model(inputs).logits, logits)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in loaded.model.modules())
-    assert found["steps"] == 4
-    assert found["losses"][-1] < found["losses"][0]
+    assert found.steps == 4
+    assert found.losses[-1] < found.losses[0]
     # The adapter holds LoRA weights and nothing else, and its card says what was done.
     from safetensors.torch import load_file
 
@@ -267,17 +276,17 @@ def test_the_loss_is_that_of_trl(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss made where logits count, against TRL's own, on whole runs."""
-    from personavec.finetune import trainer as sft
+    from personavec.finetune import trainer
 
-    ours = run(fresh(), tmp_path / "ours")["losses"]
-    taken = sft.Trainer.__init__
+    ours = run(fresh(), tmp_path / "ours").losses
+    taken = trainer.FinetuneTrainer.__init__
 
     def theirs(self: Any, *args: Any, **kwargs: Any) -> None:
         taken(self, *args, **kwargs)
         self._takes_kept = False
 
-    monkeypatch.setattr(sft.Trainer, "__init__", theirs)
-    assert run(fresh(), tmp_path / "theirs")["losses"] == pytest.approx(ours, abs=1e-4)
+    monkeypatch.setattr(trainer.FinetuneTrainer, "__init__", theirs)
+    assert run(fresh(), tmp_path / "theirs").losses == pytest.approx(ours, abs=1e-4)
 
 
 def test_a_strong_penalty_holds_the_projection_and_kl_the_distribution(
@@ -310,7 +319,7 @@ def test_a_strong_penalty_holds_the_projection_and_kl_the_distribution(
         "penalty": Mitigation("penalty", strength=100.0),
         "kl": Mitigation("kl", strength=100.0),
     }.items():
-        more = {"learning_rate": 1e-2, "epochs": 3}
+        more: dict[str, Any] = {"learning_rate": 1e-2, "epochs": 3}
         run(loaded, tmp_path / name, vector, mitigation=mitigation, training=more)
         model = PeftModel.from_pretrained(fresh().model, tmp_path / name / "model")
         after, tuned = read(wrap_model(model, loaded.tokenizer))
@@ -340,12 +349,13 @@ def test_mitigations_on_the_rows(llama: LoadedModel, tmp_path: Path) -> None:
             llama,
             tmp_path,
         )
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"name": "none", "coefficient": 1.0},
         {"name": "preventative"},
         {"name": "kl"},
         {"name": "interleave", "strength": 1.5},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(UsageError):
             Mitigation(**wrong)
 
@@ -400,99 +410,188 @@ def test_auto_starts_where_the_difference_is_cancelled(
     vector = replace(vector, response_mean_diff=sign * vector.response_mean_diff)
     auto = Mitigation("preventative", coefficient="auto")
     found = run(loaded, tmp_path / "auto", vector, mitigation=auto)
-    chosen = found["dose"]
+    chosen = found.dose
+    assert chosen is not None
+    assert isinstance(found.coefficient, float)
     norm = float(vector.direction(2).norm())
-    assert chosen["start"] == pytest.approx(abs(difference.value) / norm, rel=0.05)
-    assert 0.5 * chosen["start"] <= found["coefficient"] + 1e-3
-    assert found["coefficient"] <= 3 * chosen["start"] + 1e-3
-    assert any(chosen["why"] in note for note in found["notes"])
-    begins = f"the dose begins at {chosen['start']:.2f}"
-    assert any(begins in note for note in found["notes"])
+    assert chosen.start == pytest.approx(abs(difference.value) / norm, rel=0.05)
+    assert 0.5 * chosen.start <= found.coefficient + 1e-3
+    assert found.coefficient <= 3 * chosen.start + 1e-3
+    assert any(chosen.why in note for note in found.notes)
+    begins = f"the dose begins at {chosen.start:.2f}"
+    assert any(begins in note for note in found.notes)
     away = replace(vector, response_mean_diff=-vector.response_mean_diff)
     with pytest.raises(UsageError, match="pull"):
         run(loaded, tmp_path / "away", away, mitigation=auto)
 
 
-@pytest.mark.parametrize("moved", [0.5, -0.5])
+def _along(vector: PersonaVector, direction: torch.Tensor, trait: str = "testing") -> PersonaVector:
+    """The vector with this direction at every layer."""
+    rows = direction.float().repeat(len(vector.response_mean_diff), 1)
+    return replace(vector, response_mean_diff=rows, trait=trait)
+
+
+def _axes(vector: PersonaVector) -> list[PersonaVector]:
+    """A vector along each axis of the residual stream: their readings make up the whole state."""
+    eye = torch.eye(vector.response_mean_diff.shape[1])
+    return [_along(vector, axis, f"axis {i}") for i, axis in enumerate(eye)]
+
+
+def _probe_states(log: Path, axes: list[PersonaVector]) -> list[torch.Tensor]:
+    """The probes' mean state at every reading of a drift log over all axes."""
+    return [
+        torch.tensor([record["traits"][axis.trait]["projection"] for axis in axes])
+        for record in read_records(log)
+    ]
+
+
+def _mean_difference(loaded: LoadedModel, layer: int, folder: Path) -> torch.Tensor:
+    """Mean state of the rows' responses minus that of the natural ones, by a naive loop."""
+    natural = Sampling(64, temperature=0.0)
+    found = []
+    for each in ROWS.rows:
+        prompt = loaded.chat.prompt_ids(each.messages[:1])
+        own = loaded.chat.response_ids(each.messages[1]["content"])
+        (batch,) = generate(loaded, [Request("r", tuple(prompt))], natural)
+        means = []
+        for ids in (own, batch[0].response_ids):
+            with torch.no_grad():
+                states = loaded.model(torch.tensor([[*prompt, *ids]]), output_hidden_states=True)
+            means.append(states.hidden_states[layer][0, len(prompt) :].mean(0))
+        found.append(means[0] - means[1])
+    return torch.stack(found).mean(0)
+
+
+@pytest.mark.parametrize("side", [1, -1], ids=["toward", "away"])
 def test_the_trial_runs_decide_where_the_difference_tells_nothing(
-    fresh: Callable[..., LoadedModel],
-    random_vector: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    moved: float,
+    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path, side: int
 ) -> None:
-    """A mean just below 0 begins at its upper limit; probes that move away are refused."""
+    """A mean just below 0 begins at its upper limit; data that move the probes away are refused.
+
+    The direction is chosen from what the data do: hardly any projection difference along it, and
+    the probes moved to one side by a plain run of the trial's length.
+    """
     loaded = fresh()
-    vector = _pulled_along(loaded, random_vector(loaded, layer=2))
-    nothing = Interval(-0.02, -3.0, 2.0)
-    monkeypatch.setattr(dose, "projection_difference", lambda *_: nothing)
-    changes = iter((moved, moved / 2))
-    monkeypatch.setattr(dose, "_trial", lambda *_: next(changes))
+    some = random_vector(loaded, layer=2)
     examples, _ = encode_rows(loaded, ROWS.rows, SMALL)
+    axes = _axes(some)
+    training = replace(SMALL, learning_rate=3e-3)
+    short = replace(training, checkpoint_every=1 << 30, warmup_steps=1)
 
-    def choose() -> dose.Dose:
-        return dose.choose_dose(loaded, ROWS.rows, examples, vector, tmp_path, SMALL, layer=2)
+    def trial(vectors: list[PersonaVector], folder: Path, *steering: PreventativeSteering) -> Path:
+        log = DriftLog(Probes(loaded, vectors, layer=2), folder / "drift.jsonl", every=12)
+        setup = TrainingSetup(steering=steering, drift=log, max_steps=12)
+        train(loaded, examples, folder / "run", short, setup=setup)
+        return folder / "drift.jsonl"
 
-    if moved < 0:
+    before, after = _probe_states(trial(axes, tmp_path / "plain"), axes)
+    lies = _mean_difference(loaded, 2, tmp_path)
+    lies = lies / lies.norm()
+    moves = side * (after - before)
+    across = moves - (moves @ lies) * lies
+    vector = _along(some, 3 * (across / across.norm() - 0.002 * lies))
+    config = FinetuneConfig(training, Mitigation("preventative", coefficient="auto"), layer=2)
+    job = FinetuneJob(loaded, ROWS, tmp_path / "auto", config, (vector,), progress=QUIET)
+    if side < 0:
         with pytest.raises(RefusedError, match="do not pull toward testing"):
-            choose()
+            choose_dose(job, ROWS.rows, examples)
         return
-    found = choose()
-    start = 2.0 / float(vector.direction(2).norm())
-    assert found.start == pytest.approx(start)
-    assert found.coefficient == pytest.approx(2 * start, abs=1e-3)
+    found = choose_dose(job, ROWS.rows, examples)
+    assert found.low < found.difference < 0 < found.high
+    assert found.start == pytest.approx(found.high / 3, rel=0.01)
+    # Both trial runs, measured again by themselves.
+    unit = vector.direction(2) / vector.direction(2).norm()
+    without = float((after - before) @ unit)
+    steering = PreventativeSteering(loaded.model, vector, found.start, 2)
+    first, last = read_records(trial([vector], tmp_path / "steered", steering))
+    with_it = last["traits"]["testing"]["projection"] - first["traits"]["testing"]["projection"]
+    assert found.change_without == pytest.approx(without, abs=1e-3)
+    assert found.change_with == pytest.approx(with_it, abs=1e-3)
+    assert with_it < without
+    wanted = found.start * without / (without - with_it)
+    limited = min(max(wanted, 0.5 * found.start), 3 * found.start)
+    assert found.coefficient == pytest.approx(limited, rel=0.01)
     assert "cancels the upper limit of the projection difference" in found.why
+    # What was chosen is kept.
+    assert choose_dose(job, ROWS.rows, examples) == found
 
 
 def test_a_condition_stops_the_run_and_keeps_the_last_good_checkpoint(
     fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
 ) -> None:
     loaded = fresh()
-    vector = random_vector(loaded, layer=2)
-    plain = run(loaded, tmp_path / "plain", vector, training={"epochs": 4})
-    drift = read_records(tmp_path / "plain" / "drift.jsonl")
-    first, second, third = (record["traits"]["testing"]["sigma"] for record in drift[:3])
-    side = ">" if third > second else "<"
-    if (third > second) != (second > first):
-        pytest.skip("the drift of this model turns, so no line lies between its readings")
-    line = Condition("testing", side, (second + third) / 2, "sigma")
-    stopping = {"stop_if": (line,)}
-    more = {"training": {"epochs": 4}, "config": stopping}
-    found = run(loaded, tmp_path / "stopped", vector, **more)
-    assert found["stopped"] == str(line)
-    assert (found["steps"], plain["steps"]) == (4, 8)
+    some = random_vector(loaded, layer=2)
+    axes = _axes(some)
+    more: dict[str, Any] = {"training": {"epochs": 4}}
+    plain = run(loaded, tmp_path / "plain", watch=axes, **more)
+    states = _probe_states(tmp_path / "plain" / "drift.jsonl", axes)
+    # Along both steps' movements together the drift rises at each.
+    steps = [after - before for before, after in pairwise(states[:3])]
+    vector = _along(some, sum((step / step.norm() for step in steps), torch.zeros(32)))
+    unit = vector.direction(2) / vector.direction(2).norm()
+    first, second, third = (float(state @ unit) for state in states[:3])
+    assert first < second < third
+    line = Condition("testing", ">", (second + third) / 2, "sigma")
+    found = run(loaded, tmp_path / "stopped", vector, config={"stop_if": (line,)}, **more)
+    drift = read_records(tmp_path / "stopped" / "drift.jsonl")
+    read = [record["traits"]["testing"]["sigma"] for record in drift]
+    assert read == pytest.approx([first, second, third], abs=1e-4)
+    assert found.stopped == str(line)
+    assert (found.steps, plain.steps) == (4, 8)
     # Step 4 met it: what is kept is step 2.
     assert [p.name for p in (tmp_path / "stopped" / "run").glob("checkpoint-*")] == ["checkpoint-2"]
     assert (tmp_path / "stopped" / "model" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "stopped" / "run" / "checkpoint-2" / "adapter_model.safetensors"
     ).read_bytes()
-    met = {"stop_if": (Condition("testing", side, first - (1 if side == ">" else -1)),)}
+    met = {"stop_if": (Condition("testing", ">", first - 1),)}
     with pytest.raises(UsageError, match="met before training"):
         run(loaded, tmp_path / "met", vector, config=met)
-    with pytest.raises(UsageError, match="conditions on a run"):
+    with pytest.raises(UsageError, match="no vector for trait 'evil'"):
         run(loaded, tmp_path / "other", vector, config={"stop_if": (Condition("evil", ">", 1),)})
+    wrong = Condition("testing", ">", 1, "projection")
+    with pytest.raises(UsageError, match="unit must be sigma or norm"):
+        run(loaded, tmp_path / "unit", vector, config={"stop_if": (wrong,)})
     vector.neutral_prompt_last[2, 1] = 0.0
     with pytest.raises(UsageError, match="so it has no sigma"):
         run(loaded, tmp_path / "flat", vector, config={"stop_if": (Condition("testing", ">", 9),)})
 
 
+def test_an_adapters_configuration_has_the_same_bytes_in_every_process(
+    fresh: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    """peft makes its list of modules of a set, whose order differs between processes."""
+    found = run(fresh(), tmp_path / "run")
+    assert found.model is not None
+    config = found.model / "adapter_config.json"
+    modules = json.loads(config.read_text())["target_modules"]
+    assert len(modules) == 7
+    assert modules == sorted(modules)
+    for i, order in enumerate(([2, 0, 1], [1, 2, 0])):
+        folder = tmp_path / f"aside-{i}"
+        folder.mkdir()
+        made = json.dumps({"target_modules": [modules[place] for place in order]})
+        (folder / "adapter_config.json").write_text(made)
+        publish(folder, tmp_path / f"saved-{i}", "base")
+    assert len({hash_of_files(tmp_path / f"saved-{i}") for i in range(2)}) == 1
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_trained(
     fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personavec.finetune import trainer as sft
+    from personavec.finetune import trainer
 
-    loss = sft.Trainer._loss
+    loss = trainer.FinetuneTrainer._loss
 
     def breaking(self: Any, *args: Any) -> Any:
         total, logits = loss(self, *args)
         return (total * torch.nan if self.state.global_step == 3 else total), logits
 
-    monkeypatch.setattr(sft.Trainer, "_loss", breaking)
+    monkeypatch.setattr(trainer.FinetuneTrainer, "_loss", breaking)
     with pytest.raises(ActivationError, match=r"nan at step 4.*checkpoint"):
         run(fresh(), tmp_path)
     assert (tmp_path / "run" / "checkpoint-2" / "complete.json").exists()
-    monkeypatch.setattr(sft.Trainer, "_loss", loss)
-    assert run(fresh(), tmp_path)["steps"] == 4
+    monkeypatch.setattr(trainer.FinetuneTrainer, "_loss", loss)
+    assert run(fresh(), tmp_path).steps == 4
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_torn_checkpoint(
@@ -512,7 +611,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_torn_checkpoint(
         run(fresh(), tmp_path)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
     monkeypatch.setattr(torch, "save", saved)
-    assert run(fresh(), tmp_path)["steps"] == 4
+    assert run(fresh(), tmp_path).steps == 4
 
 
 def test_full_finetuning_trains_every_weight(
@@ -521,7 +620,7 @@ def test_full_finetuning_trains_every_weight(
     loaded = fresh()
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     found = run(loaded, tmp_path, training={"full": True})
-    assert found["losses"][-1] < found["losses"][0]
+    assert found.losses[-1] < found.losses[0]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -567,20 +666,21 @@ def test_rows_of_every_form_and_bad_ones(tmp_path: Path) -> None:
         (["--mitigation", "caft"], "--vectors"),
         (["--stop-if", "evil>3"], "no vector for trait"),
         (["--vectors", "evil", "--stop-if", "evil>3score"], "unit"),
-        (["--mitigation", "preventative", "--coefficient", "x"], "coefficient 'x'"),
+        (["--mitigation", "preventative", "--coefficient", "x"], "--coefficient x: give a number"),
         (["--dose", "much"], "auto"),
         (["--vectors", "nowhere"], "no persona vector"),
     ],
 )
 def test_bad_usage_is_told_before_a_model_is_loaded(
-    tmp_path: Path, arguments: list[str], message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "q", "completion": "a"}))
     given = ["finetune", str(path), "--model", str(tmp_path / "nothing"), *arguments]
-    ended = CliRunner().invoke(app, given)
-    assert ended.exit_code != 0
-    assert message in str(ended.exception)
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 # In processes of their own: a kill, and two of them at work
@@ -615,8 +715,8 @@ def _losses(out: Path) -> list[float]:
 def test_killed_and_continued_it_ends_at_the_same_loss(
     fresh: Callable[..., LoadedModel], tmp_path: Path
 ) -> None:
-    more = {"training": {"epochs": 6, "checkpoint_every": 3}}
-    undisturbed = run(fresh(), tmp_path / "whole", **more)["losses"]
+    more: dict[str, Any] = {"training": {"epochs": 6, "checkpoint_every": 3}}
+    undisturbed = run(fresh(), tmp_path / "whole", **more).losses
     out = tmp_path / "killed"
     command = [sys.executable, *_program(tmp_path), str(out), "2"]
     with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
@@ -628,7 +728,7 @@ def test_killed_and_continued_it_ends_at_the_same_loss(
     assert not (out / "results.json").exists()
     # What a kill leaves of a checkpoint that was being written.
     (out / "run" / "checkpoint-11").mkdir()
-    continued = run(fresh(), out, **more)["losses"]
+    continued = run(fresh(), out, **more).losses
     assert continued == pytest.approx(undisturbed, abs=1e-6)
     # Checkpoints fall on readings, or a continued log would lack the steps between the two.
     kept = (tmp_path / "whole" / "run").glob("checkpoint-*")
@@ -654,4 +754,4 @@ def test_two_processes_have_the_loss_curve_of_one(
     launch += ["--main_process_port", "0"]
     command = [*launch, *_program(tmp_path), str(out), "1"]
     subprocess.run(command, env=_environment(), check=True, timeout=300, capture_output=True)
-    assert _losses(out) == pytest.approx(alone["losses"], abs=1e-4)
+    assert _losses(out) == pytest.approx(alone.losses, abs=1e-4)

@@ -14,8 +14,9 @@ from transformers import Trainer, TrainingArguments
 from personavec import LoadedModel, PersonaVector, PreventativeSteering
 from personavec.errors import HookError, UsageError, VectorMismatchError
 from personavec.finetune import Schedule
-from personavec.finetune.hooks import PullAlong, TrainingHooks, all_positions, response_positions
+from personavec.finetune.hooks import TrainingHooks, all_positions, response_positions
 from personavec.finetune.preventative import Ablation, randomly_rotated
+from personavec.finetune.pull import LossPull
 
 Make = Callable[..., PersonaVector]
 
@@ -289,7 +290,7 @@ def test_random_rotation_keeps_norms_and_angles(llama: LoadedModel, random_vecto
 def test_the_pull_is_that_of_the_gradient(llama: LoadedModel, random_vector: Make) -> None:
     """Against the gradient that autograd gives for an addition to the layer's output."""
     model, inputs, vector = llama.model, batch(), random_vector(llama, layer=2)
-    pull = PullAlong({"testing": (2, vector.direction(2))})
+    pull = LossPull({"testing": (2, vector.direction(2))})
     model.train()
     offset = torch.zeros(2, 9, 32, requires_grad=True)
     try:

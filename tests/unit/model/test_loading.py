@@ -15,7 +15,7 @@ from torch import nn
 from personavec import LoadedModel, load_model, wrap_model
 from personavec.data import DataRow
 from personavec.errors import ModelError, UsageError
-from personavec.extract.adopt import _system as system_of
+from personavec.extract.adopt_rows import _system as system_of
 from personavec.finetune import TrainingConfig, encode_rows
 from personavec.model import Message, chat, tuned_model
 from personavec.model.engine import Request, Sampling

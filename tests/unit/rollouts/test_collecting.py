@@ -14,12 +14,13 @@ from hypothesis import given, settings, strategies as st
 
 from personavec import ExtractConfig, LoadedModel, TraitSpec, load_vector
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
-from personavec.extract import pipeline as extract
+from personavec.extract import ExtractResults, pipeline as extract, summary
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.model import Steering
 from personavec.model.engine import Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.progress import Progress
+from personavec.results import dump, read
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
 from personavec.rollouts.rollout import iter_rollouts
 from personavec.runs import read_records
@@ -314,13 +315,16 @@ def test_an_extraction_on_a_model_that_means_nothing(
     monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: level)
     out = tmp_path / "out"
     results = extract.run(loaded, SPEC, out, config, progress=QUIET)
-    assert json.loads((out / "results.json").read_text("utf-8")) == results
-    assert finite(results)
+    assert json.loads((out / "results.json").read_text("utf-8")) == dump(results)
+    assert finite(dump(results))
+    assert read(ExtractResults, out / "results.json") == results
     assert "<html" in (out / "report.html").read_text("utf-8")
-    assert results["coherent_range"] == ([-1, 1] if coherent else [0, 0])
-    assert len(results["control"]) == (4 if coherent else 0)
-    assert results["verdict"]["passed"] in ((True, False) if coherent else (False,))
-    assert finite(extract.summary(results, out))
+    assert results.coherent_range == ((-1, 1) if coherent else (0, 0))
+    assert len(results.control) == (4 if coherent else 0)
+    assert results.verdict.passed == all(check.passed for check in results.verdict.checks)
+    if not coherent:
+        assert not results.verdict.passed
+    assert finite(dump(summary(results, out)))
 
     rollouts = list(iter_rollouts(out / "rollouts.jsonl"))
     assert len({r.id for r in rollouts}) == len(rollouts) == 2 * 3 * 6 * 2
@@ -337,7 +341,7 @@ def test_an_extraction_on_a_model_that_means_nothing(
 
     # Run again, everything is read back and comes out the same.
     again = extract.run(loaded, SPEC, out, config, progress=QUIET)
-    assert {**again, "seconds": None} == {**results, "seconds": None}
+    assert replace(again, seconds={}) == replace(results, seconds={})
 
 
 def test_too_few_rollouts_are_counted_explained_and_kept(
@@ -409,13 +413,13 @@ def test_a_judge_without_log_odds_keeps_and_the_contrast_judge_measures(
 ) -> None:
     """Its scores decide what makes the vector; the curve is in nats all the same, and says so."""
     results = extract.run(llama, SPEC, tmp_path, SMALL, judge=ByInstruction(), progress=QUIET)
-    counts = results["rollouts"]
-    assert counts["pos"]["kept"] + counts["neg"]["kept"] == sum(
+    counts = results.rollouts
+    assert counts["pos"].kept + counts["neg"].kept == sum(
         rollout.n_tokens > 0 for rollout in iter_rollouts(tmp_path / "rollouts.jsonl")
     )
-    assert results["mean_log_odds"]["pos"]["log_odds"] is None
-    assert all(dose["log_odds"] is not None for dose in results["dose_response"])
-    assert any("by instruction judge" in note for note in results["notes"])
+    assert results.mean_log_odds["pos"].log_odds is None
+    assert all(dose.log_odds is not None for dose in results.dose_response)
+    assert any("by instruction judge" in note for note in results.notes)
 
 
 def test_activations_of_no_rollouts_are_a_clear_error(tmp_path: Path) -> None:

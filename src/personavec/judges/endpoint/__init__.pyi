@@ -6,5 +6,5 @@ from .cost import (
     total as total,
     unwritten as unwritten,
 )
-from .reply import Reply as Reply
+from .reply import Choice as Choice, Reply as Reply
 from .structured import ask_json as ask_json

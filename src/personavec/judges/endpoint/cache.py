@@ -8,11 +8,10 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from personavec.errors import StorageError
 from personavec.judges.endpoint.config import OPTIONAL_FIELDS, Endpoint, Request
-from personavec.judges.endpoint.reply import is_completion
+from personavec.judges.endpoint.reply import Completion, is_completion
 
 #: The name under which an answer on disk lists the fields that its request left out.
 _LEFT_OUT = "personavec_left_out"
@@ -27,7 +26,7 @@ def path_of(endpoint: Endpoint, request: Request) -> Path:
     return endpoint.answers_folder() / name[:2] / f"{name}.json"
 
 
-def recall(endpoint: Endpoint, request: Request) -> dict[str, Any] | None:
+def recall(endpoint: Endpoint, request: Request) -> Completion | None:
     """The answer on disk; None if there is none or a power cut has damaged it."""
     try:
         found = json.loads(path_of(endpoint, request).read_bytes())
@@ -40,8 +39,8 @@ def recall(endpoint: Endpoint, request: Request) -> dict[str, Any] | None:
 
 
 def remember(
-    endpoint: Endpoint, request: Request, completion: dict[str, Any], left_out: set[str]
-) -> dict[str, Any]:
+    endpoint: Endpoint, request: Request, completion: Completion, left_out: set[str]
+) -> Completion:
     """Write an answer with the fields that its request left out; returns what was written.
 
     A temporary file is renamed, so that a kill or another process leaves a whole file or none. The

@@ -29,7 +29,7 @@ from personavec.judges.endpoint.failures import (
     shortened,
     status_in,
 )
-from personavec.judges.endpoint.reply import Reply, is_completion
+from personavec.judges.endpoint.reply import Completion, Reply, is_completion
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, AsyncOpenAI
@@ -130,7 +130,7 @@ class Client:
             raise EndpointError(cause.message)
         return True
 
-    async def _try(self, request: Request, left_out: set[str]) -> dict[str, Any]:
+    async def _try(self, request: Request, left_out: set[str]) -> Completion:
         """One call. Raises FailedTry; adds the fields that are rejected to `left_out`."""
         body = {"model": self.endpoint.model, **request}
         for name in left_out:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from personavec.errors import UsageError
@@ -16,8 +16,8 @@ from personavec.runs import cache_folder
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 
-#: A request: the body of a chat completion, without `model`.
-Request = Mapping[str, Any]
+#: The body of a request for a chat completion, without `model`.
+Request: TypeAlias = Mapping[str, Any]
 
 #: Fields that a request can do without.
 OPTIONAL_FIELDS = ("seed", "temperature")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from personavec.data import split_thought
 from personavec.judges.endpoint.failures import is_filtered, shortened
+
+#: A chat completion and its choices, as JSON.
+Completion: TypeAlias = dict[str, Any]
+Choice: TypeAlias = dict[str, Any]
 
 #: Fields of a message that hold a thought beside its text.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -16,7 +20,7 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 class Reply:
     """The outcome of one request: a chat completion, or the reason why there is none."""
 
-    completion: dict[str, Any] | None
+    completion: Completion | None
     """The response as the endpoint wrote it."""
     why: str | None = None
     """The reason of a failure, in one line."""
@@ -27,7 +31,7 @@ class Reply:
     """The cause of the failure may affect all requests."""
 
     @property
-    def choice(self) -> dict[str, Any]:
+    def choice(self) -> Choice:
         """The first choice; only of a request that was answered."""
         assert self.completion is not None
         return self.completion["choices"][0]

@@ -80,9 +80,7 @@ def _in_words(schema: type[BaseModel]) -> dict[str, str]:
     return {"role": "user", "content": text + definition}
 
 
-def _request(
-    turns: Turns, options: Mapping[str, Any], schema: type[BaseModel] | None
-) -> dict[str, Any]:
+def _request(turns: Turns, options: Mapping[str, Any], schema: type[BaseModel] | None) -> Request:
     """A request; with a schema, for an endpoint with structured outputs."""
     request = {"messages": [dict(m) for m in turns], **options}
     if schema is None:

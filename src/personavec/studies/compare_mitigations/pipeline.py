@@ -31,13 +31,13 @@ from personavec.finetune import (
     TrainingRows,
     encode_rows,
     pipeline as finetune,
-    told_of,
+    reading_of,
 )
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
 from personavec.model import Layers, LoadedModel, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import versions, without_nan
+from personavec.results import dump, versions, without_nan
 from personavec.runs import atomic_write, claim, lock
 from personavec.studies import (
     Bench,
@@ -321,7 +321,7 @@ def _job(
     parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
     # The finetunes encode their rows themselves; here only what that has to tell.
     trained = encode_rows(loaded, trained_on, config.training)
-    told = told_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
+    told = reading_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
     return _Job(bench, vector, spec, train, told, config, out, parts)
 
 
@@ -374,8 +374,8 @@ def _finetuned(job: _Job, arm: Arm, seed: int) -> str:
         spec=job.spec,
         progress=job.bench.progress,
     )
-    job.finetunes[_cell(arm, seed)] = found
-    return str(found["model"])
+    job.finetunes[_cell(arm, seed)] = dump(found)
+    return str(found.model)
 
 
 def _cell(arm: Arm, seed: int | None) -> str:

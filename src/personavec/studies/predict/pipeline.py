@@ -277,7 +277,7 @@ def _trained(job: _Job, dataset: Dataset) -> Measured:
     cell = folder / "cell"
     if is_measured(cell, job.bench):
         return measure(job.bench, job.bench.base, cell)
-    with tuned_model(job.bench.base, str(found["model"])) as tuned:
+    with tuned_model(job.bench.base, str(found.model)) as tuned:
         return measure(job.bench, tuned, cell)
 
 

@@ -1,0 +1,293 @@
+"""Rows of files as rollouts, for each kind of file that an extraction adopts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from personavec.data import (
+    THOUGHT,
+    DataRow,
+    Message,
+    RawColumns,
+    RawRow,
+    Reject,
+    parse_row,
+    split_thought,
+)
+from personavec.errors import DataError
+from personavec.judges import last_answer
+from personavec.model import EarlierTurns, LoadedModel, chat
+from personavec.plain import parse_json
+from personavec.rollouts import Rollout, from_record, prompt_ids
+from personavec.traits import POLARITIES, Polarity, TraitSpec
+
+_POLARITY = re.compile(r"(?:^|_)(pos|neg)(?=_|$)")
+_MARKER = "personavec-system-marker"
+
+
+class Rejection(Exception):
+    """Why a row cannot be used."""
+
+
+@dataclass(frozen=True)
+class AdoptedRow:
+    """A row as a rollout, and what reading it has to tell."""
+
+    rollout: Rollout
+    prompt: tuple[int, ...]
+    reader: str
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[Message]:
+        """What of it is read as text; a prompt of the reference project is templated already."""
+        own, templated = self.rollout, self.reader == _REFERENCE_READER
+        asked = [] if templated else chat(own.question, own.system, own.earlier)
+        reply: Message = {"role": "assistant", "content": (own.thinking or "") + own.response}
+        return [*asked, reply]
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    """What a file says of all of its rows."""
+
+    path: Path
+    side: str | None
+    """The polarity in the file's name."""
+    trait: str | None
+    """The column of trait scores."""
+
+
+def row_reader(
+    path: Path, rows: Sequence[RawColumns], loaded: LoadedModel, spec: TraitSpec
+) -> Callable[[RawColumns, str], AdoptedRow]:
+    """The function that reads this file's rows, given a row and a key for its id.
+
+    Raises DataError where a column is missing.
+    """
+    columns = set().union(*rows) if rows else set()
+    if {"response", "polarity"} <= columns:
+        _same_model(path, loaded)
+        _require(path, columns, "question")
+        return lambda row, _: _ours(row, loaded)
+    match = _POLARITY.search(path.stem)
+    trait = next((c for c in sorted(columns) if _plain(c) == _plain(spec.name)), None)
+    file = _FileFacts(path, match[1] if match else None, trait)
+    is_reference = "question_id" in columns or {"question", "prompt", "answer"} <= columns
+    raws = (_raw(path, number, row) for number, row in enumerate(rows, start=1))
+    is_conversation = any(isinstance(parse_row(raw, kind="row"), DataRow) for raw in raws)
+    if is_reference or not is_conversation:
+        needed = ("question", "polarity") if "response" in columns else _REFERENCE
+        _require(path, columns, *needed)
+    if (trait is None) != ("coherence" not in columns):
+        _require(path, columns, trait or spec.name, "coherence")
+    read = _reference if is_reference else _conversation
+    return lambda row, key: read(row, key, file, loaded)
+
+
+_REFERENCE = ("question", "prompt", "answer")
+_REFERENCE_READER = "reference project"
+
+
+def _raw(path: Path, number: int, row: RawColumns) -> RawRow:
+    return RawRow(number, path.name, number, dict(row), error=row.get("_error"))
+
+
+def _require(path: Path, columns: set[str], *names: str) -> None:
+    if missing := [name for name in names if name not in columns]:
+        raise DataError(
+            f"{path} has no column '{missing[0]}' (found: {', '.join(sorted(columns)) or 'none'}); "
+            "give a rollouts.jsonl of personavec, or a CSV with the columns question, prompt, "
+            "answer, question_id and, with scores, coherence and the trait's name"
+        )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("-", "_")
+
+
+def _same_model(path: Path, loaded: LoadedModel) -> None:
+    """Refuse rollouts whose run, by the manifest beside them, was another model's."""
+    manifest = path.parent / "manifest.json"
+    if not manifest.is_file():
+        return
+    try:
+        writer = parse_json(manifest.read_bytes())["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if writer != loaded.identity.name:
+        raise DataError(
+            f"{path} holds rollouts of {writer}, not of {loaded.identity.name}: a vector is made "
+            f"from what its own model writes; use --model {writer}, or generate them anew"
+        )
+
+
+def _text(row: RawColumns, name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise Rejection(row.get("_error") or f"no text in '{name}'")
+    return value
+
+
+def _ours(row: RawColumns, loaded: LoadedModel) -> AdoptedRow:
+    """A line of our rollouts.jsonl; ids, where it has them, are read as they are."""
+    _text(row, "question")
+    response = row.get("response")
+    if not isinstance(response, str):
+        raise Rejection(row.get("_error") or "no text in 'response'")
+    kept = {name: value for name, value in row.items() if name in _FIELDS}
+    notes: tuple[str, ...] = ()
+    if "response_ids" not in row:
+        said = _answered(response, loaded)
+        # What the row says of itself stands, unless there is no answer behind its thought.
+        own = kept.get("state", "unscored") if said.answer or not response else None
+        response, notes = said.answer, said.notes
+        kept |= said.fields | ({"state": own} if own else {})
+    defaults = {"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"}
+    try:
+        rollout = from_record({"n_tokens": 0, **defaults, **kept})
+    except DataError as error:
+        raise Rejection(f"not a rollout of this version: {error}") from error
+    if loaded.chat.decode(rollout.response_ids) != response:
+        raise Rejection("its token ids are another model's")
+    scores = {name: _score(row, name) for name in ("trait_score", "coherence")}
+    if not rollout.response_ids:
+        scores = dict.fromkeys(scores)
+    if not rollout.response_ids and rollout.state != "unfinished_thought":
+        rollout = replace(rollout, state="empty", judge=None)
+    if rollout.state == "unscored" and None not in scores.values():
+        rollout = replace(rollout, state="scored", judge=rollout.judge or "file")
+    rollout = replace(rollout, n_tokens=len(rollout.response_ids), **scores)
+    ignored = tuple(name for name in row if name not in _FIELDS)
+    return AdoptedRow(rollout, prompt_ids(loaded, rollout), "rollouts.jsonl", ignored, notes)
+
+
+_FIELDS = frozenset(field.name for field in fields(Rollout))
+
+
+def _reference(row: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel) -> AdoptedRow:
+    """A row of the reference project; its question_id ends in polarity and pair, as `_pos_2`."""
+    question, prompt, answer = (_text(row, name) for name in _REFERENCE)
+    named = re.search(r"_(pos|neg)_(\d+)$", str(row.get("question_id") or ""))
+    polarity: Polarity | None = named[1] if named else file.side  # pyright: ignore[reportAssignmentType]
+    said = _answered(answer, loaded)
+    rollout = Rollout(
+        id=f"{polarity}-{key}",
+        question=question,
+        pair=int(named[2]) if named else None,
+        polarity=polarity,
+        sample=0,
+        system=_system(prompt, question, loaded),
+        seed=0,
+        **{**said.fields, **_scores(row, file.trait, said)},
+    )
+    used = {*_REFERENCE, "question_id", "coherence", file.trait}
+    ignored = tuple(str(name) for name in row if name not in used)
+    prompt_tokens = tuple(loaded.chat.templated_ids(prompt))
+    return AdoptedRow(rollout, prompt_tokens, _REFERENCE_READER, ignored, said.notes)
+
+
+def _conversation(
+    columns: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel
+) -> AdoptedRow:
+    """A row in a format of the other verbs: its last answer, to the question before it."""
+    row = parse_row(_raw(file.path, 0, columns), kind="row")
+    if isinstance(row, Reject):
+        raise Rejection(row.reason)
+    polarity = columns.get("polarity", file.side)
+    asked = last_answer(row.messages)
+    said = _answered(asked.response, loaded)
+    rollout = Rollout(
+        id=f"{polarity}-{key}",
+        question=asked.question,
+        pair=None,
+        polarity=polarity if polarity in POLARITIES else None,
+        sample=0,
+        system=asked.system,
+        seed=0,
+        earlier=_earlier(row.messages),
+        **{**said.fields, **_scores(columns, file.trait, said)},
+    )
+    used = {"polarity", "coherence", file.trait}
+    ignored = tuple(name for name in row.ignored if name not in used)
+    notes = (*row.notes, *said.notes)
+    return AdoptedRow(rollout, prompt_ids(loaded, rollout), row.reader, ignored, notes)
+
+
+def _earlier(messages: Sequence[Message]) -> EarlierTurns:
+    """The turns before the last question, which must be questions and answers in turn."""
+    turns = [m for m in messages if m["role"] != "system"][:-2]
+    roles = [message["role"] for message in turns]
+    if roles != ["user", "assistant"] * (len(turns) // 2):
+        raise Rejection("its turns are not questions and answers in turn")
+    texts = [message["content"] for message in turns]
+    return tuple(zip(texts[0::2], texts[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a file's text of an answer holds."""
+
+    answer: str
+    fields: dict[str, Any]
+    """Of the rollout."""
+    notes: tuple[str, ...] = ()
+
+
+def _answered(text: str, loaded: LoadedModel) -> _Said:
+    """The answer without its thought, which is kept before it where the model thinks."""
+    thought, answer = split_thought(text)
+    ids = tuple(loaded.chat.response_ids(answer or ""))
+    state = "unfinished_thought" if answer is None else "unscored" if ids else "empty"
+    found = {"response": answer or "", "response_ids": ids, "n_tokens": len(ids), "state": state}
+    if thought is None:
+        return _Said(answer or "", found)
+    if loaded.chat.thinking is None:
+        return _Said(answer or "", found, (THOUGHT,))
+    before = text[: text.rfind(answer)] if answer else text
+    thinking_ids = tuple(loaded.chat.marked_ids(before))
+    return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
+
+
+def _scores(row: RawColumns, trait: str | None, said: _Said) -> dict[str, Any]:
+    """The file's scores of an answer, where there is an answer."""
+    if trait is None:
+        return {}
+    if not said.fields["response_ids"]:
+        return {"judge": "file"}
+    score, coherence = _score(row, trait), _score(row, "coherence")
+    state = "unscored" if score is None or coherence is None else "scored"
+    return {"judge": "file", "trait_score": score, "coherence": coherence, "state": state}
+
+
+def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
+    """The system prompt in a templated prompt, of whatever day; refused where the template is
+    not this model's. None where it has none but the template's own.
+    """
+    if loaded.chat.text_with_any_date(chat(question)).fullmatch(prompt):
+        return None
+    form = loaded.chat.text_with_any_date(chat(question, _MARKER)).pattern
+    found = re.fullmatch(form.replace(re.escape(_MARKER), "(?P<system>.*)"), prompt, re.DOTALL)
+    if found is None:
+        raise Rejection("its prompt is not in this model's chat template")
+    return found["system"]
+
+
+def _score(row: RawColumns, name: str) -> float | None:
+    """A score from 0 to 100; None where the cell is empty, as a judge leaves it that gave none."""
+    value = row.get(name)
+    if value is None or str(value).strip().lower() in ("", "nan", "none"):
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        raise Rejection(f"'{name}' is no number") from None
+    if not (math.isfinite(score) and 0 <= score <= 100):
+        raise Rejection(f"'{name}' is not between 0 and 100")
+    return score

@@ -1,0 +1,117 @@
+"""The manifest: a run's folder remembers the settings that it was begun with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from personavec.errors import DataError, SettingsMismatchError, UsageError
+from personavec.plain import parse_json
+from personavec.runs.artifacts import atomic_write
+from personavec.runs.records import Record, encode
+from personavec.runs.storage import storage_errors
+
+MANIFEST = "manifest.json"
+#: The format of the files of all runs. A run of another format is not continued.
+FORMAT = 2
+#: The manifest's key for the format and the version that began the run.
+_BEGUN = "personavec"
+_UNSET = object()
+
+
+def claim(folder: Path, settings: Mapping[str, Any], *, beside: str | None = None) -> None:
+    """Tie a folder to the settings of its run, which are kept in `manifest.json`.
+
+    The first call writes them. It raises UsageError if the folder holds anything but hidden files
+    and the file named `beside`, which would be overwritten or taken for a part of the run. Later
+    calls raise SettingsMismatchError unless the settings are the same as JSON (a tuple equals a
+    list). If another version of this package began the run, a warning goes to stderr; if the
+    format of its files has changed since, SettingsMismatchError is raised. Hold `lock` around the
+    call if two processes may come first.
+    """
+    path = folder / MANIFEST
+    begun = {"format": FORMAT, "version": metadata.version("personavec")}
+    encoded = encode({_BEGUN: begun, **settings}, path, indent=2)
+    try:
+        with storage_errors(path):
+            found = path.read_bytes()
+    except FileNotFoundError:
+        _refuse_files_in(folder, beside)
+        atomic_write(path, encoded + b"\n")
+        return
+    old = _manifest(found, path)
+    earlier = old.pop(_BEGUN, None)
+    if not isinstance(earlier, dict) or earlier.get("format") != FORMAT:
+        raise SettingsMismatchError(
+            f"{folder} holds a run of another version of personavec, whose files this one cannot "
+            "continue; use another --out, or delete this folder"
+        )
+    new = json.loads(encoded)
+    del new[_BEGUN]
+    _check_same(folder, old, new)
+    if earlier.get("version") != begun["version"]:
+        print(
+            f"warning: {folder} was begun by personavec {_shown(earlier.get('version'))} and goes "
+            f"on with {begun['version']}; results may differ between the two",
+            file=sys.stderr,
+        )
+
+
+def _manifest(found: bytes, path: Path) -> Record:
+    try:
+        old = parse_json(found)
+    except ValueError:
+        old = None
+    if not isinstance(old, dict):
+        raise DataError(f"{path}: not a JSON object; use another --out, or delete this folder")
+    return old
+
+
+def _check_same(folder: Path, old: Record, new: Record) -> None:
+    differences = _differences(_flat(old), _flat(new))
+    if differences:
+        raise SettingsMismatchError(
+            f"{folder} holds a run with other settings: {'; '.join(differences)}; "
+            "use another --out, or the same settings to continue that run"
+        )
+
+
+def _refuse_files_in(folder: Path, known: str | None) -> None:
+    with storage_errors(folder):
+        names = sorted(at.name for at in folder.iterdir()) if folder.is_dir() else []
+    if own := [name for name in names if not name.startswith(".") and name != known]:
+        raise UsageError(
+            f"{folder} holds {own[0]!r} but no {MANIFEST}, so it is no run's folder; use another "
+            "--out, or an empty folder"
+        )
+
+
+def _flat(value: Any, name: str = "") -> Record:
+    """Nested settings by dotted name."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    flat: Record = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{name}.{key}" if name else key)
+    return flat
+
+
+def _differences(old: Record, new: Record) -> list[str]:
+    names = [name for name in old | new if name]
+    pairs = [(name, old.get(name, _UNSET), new.get(name, _UNSET)) for name in names]
+    return [
+        f"{name} was {_shown(before)}, now {_shown(now)}"
+        for name, before, now in pairs
+        if before != now
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is _UNSET:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

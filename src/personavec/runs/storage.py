@@ -1,0 +1,76 @@
+"""The file system: its errors as StorageError, and folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from personavec.errors import StorageError
+
+
+def cache_folder() -> Path:
+    """The folder for converted models and endpoints' answers.
+
+    It is $PERSONAVEC_CACHE, or `personavec` in the user's cache folder.
+    """
+    if own := os.environ.get("PERSONAVEC_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personavec"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents. Raises StorageError."""
+    with storage_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a folder in which none can be made, such as /proc
+            raise PermissionError(error.errno, error.strerror) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk, so that a new file survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError for `path`.
+
+    FileNotFoundError and BlockingIOError pass through: the caller knows what they mean.
+    """
+    try:
+        yield
+    except (StorageError, FileNotFoundError, BlockingIOError):
+        raise
+    except OSError as error:
+        if _is_disk_full(error):
+            raise _disk_full(path) from error
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; "
+            "check its rights, or use another --out"
+        ) from error
+
+
+def disk_full_error(path: Path, error: Exception) -> StorageError | None:
+    """The error to raise if `error` says that the disk is full; None for any other error."""
+    return _disk_full(path) if _is_disk_full(error) else None
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors raises an error of its own, with the system's number in its text.
+    return f"(os error {errno.ENOSPC})" in str(error)
+
+
+def _disk_full(path: Path) -> StorageError:
+    return StorageError(
+        f"disk full while writing {path}; free space and run the same command again"
+    )
