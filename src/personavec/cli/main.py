@@ -12,7 +12,6 @@ import typer
 
 from personavec import terminal
 from personavec.cli import (
-    calibrate,
     compare_mitigations,
     elicit,
     steer,
@@ -28,7 +27,6 @@ app = typer.Typer(
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
 app.command("steer", cls=Command)(steer.command)
-app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
