@@ -14,7 +14,6 @@ from personavec import terminal
 from personavec.cli import (
     compare_mitigations,
     elicit,
-    steer,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -26,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("steer", cls=Command)(steer.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
