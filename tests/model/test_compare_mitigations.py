@@ -11,8 +11,7 @@ from personavec.finetune import read_training_rows
 from personavec.finetune.sets import FlawedConfig
 from personavec.finetune.sets.flawed_sums import run as run_flawed
 from personavec.progress import Progress
-from personavec.studies.compare_mitigations import SMALL
-from personavec.studies.compare_mitigations.pipeline import CompareConfig, parse_arms, run
+from personavec.studies.compare_mitigations import SMALL, CompareConfig, parse_arms, run
 
 pytestmark = pytest.mark.model
 
