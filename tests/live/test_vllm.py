@@ -359,8 +359,8 @@ def test_a_log_is_read_as_transformers_reads_it(
     for source in (engine, TransformersEngine(exact)):
         out = tmp_path / source.name
         found = monitor.run(exact, [vector], log, out, engine=source, progress=QUIET)
-        assert found["engine"]["name"] == source.name
-        lines = Path(found["files"]["readings"]).read_text("utf-8").splitlines()
+        assert found.engine["name"] == source.name
+        lines = Path(found.files.readings).read_text("utf-8").splitlines()
         readings.append([json.loads(line) for line in lines])
     assert len(readings[0]) == len(QUESTIONS)
     for ours, theirs in zip(*readings, strict=True):

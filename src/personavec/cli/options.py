@@ -17,6 +17,7 @@ from personavec.errors import UsageError
 from personavec.wording import plural
 
 if TYPE_CHECKING:
+    from personavec.data import DataReading
     from personavec.judges import Answer, CostEstimate, Judge as JudgeOf
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine as EngineOf
@@ -292,7 +293,7 @@ def log(message: str) -> None:
     terminal.say(message)
 
 
-def print_reading(data: Mapping[str, Mapping[str, Any]]) -> None:
+def print_reading(data: Mapping[str, DataReading] | Mapping[str, Mapping[str, Any]]) -> None:
     """How every dataset was read, and what was left out, on stderr."""
     from personavec.report import reading_lines
 

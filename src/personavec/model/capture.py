@@ -1,19 +1,21 @@
-"""Read the residual stream while a forward runs, reduced where it is born.
+"""Capture: read the residual stream during a forward, reduced to span sums inside the hooks.
 
-Nothing here keeps a [layers, batch, tokens, hidden] stack: every hook multiplies one block's
-output by the masks of the spans that are asked for and adds the result to that layer's float32
-[batch, spans, hidden] buffer.
+`capture_means` gives the mean activation of spans of texts; `recording` attaches the hooks.
+No [layers, batch, tokens, hidden] stack is kept: a hook multiplies one block's output by the
+spans' weights and adds the result to that layer's float32 [batch, spans, hidden] buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from personavec.errors import ActivationError, HookError
 from personavec.model.blocks import block_output, find_blocks, input_device
@@ -25,12 +27,12 @@ class _DeepestLayerReached(Exception):
 
 @runtime_checkable
 class Recorder(Protocol):
-    """What a forward is read into: the layers wanted, and what to do with each one's states."""
+    """What a forward is read into: the layers to read, and what to do with their states."""
 
     layers: tuple[int, ...]
 
     def add(self, slot: int, hidden: Tensor) -> None:
-        """Take in layer `layers[slot]`'s hidden states [batch, tokens, hidden]."""
+        """Take the hidden states [batch, tokens, hidden] of layer `layers[slot]`."""
 
 
 class SpanSums:
@@ -38,8 +40,8 @@ class SpanSums:
 
     `weigh` sets the weights before each forward: [spans, batch, tokens], aligned with that
     forward's tokens (during cached decoding: with the new tokens only). Each layer's sums stay
-    where the layer is, so that no forward waits for a copy. Divide `sums` by the summed weights
-    to get means.
+    on the layer's device, so that no forward waits for a copy. Divide `sums` by the summed
+    weights to get means.
     """
 
     def __init__(self, layers: Sequence[int], spans: int, batch: int, hidden_size: int):
@@ -49,7 +51,7 @@ class SpanSums:
         self._weights: dict[torch.device, Tensor] = {}
 
     def weigh(self, weights: Float[Tensor, "span batch token"]) -> None:
-        """Set what the next forward's tokens count in every span."""
+        """Set the weights of the next forward's tokens in every span."""
         by_row = weights.transpose(0, 1).float().contiguous()
         self._weights = {by_row.device: by_row}
 
@@ -65,7 +67,7 @@ class SpanSums:
         self._by_slot[slot].baddbmm_(self._weights[device], hidden.float())
 
     def forget(self, span: int, row: int) -> None:
-        """Start one row's sums over one span again at every layer."""
+        """Reset one row's sums over one span at every layer."""
         for sums in self._by_slot.values():
             sums[row, span] = 0
 
@@ -82,32 +84,24 @@ class SpanSums:
 def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False) -> Iterator[None]:
     """Within this context every forward of `model` is read into `recorder`.
 
-    With `stop_early` the forward ends after the deepest layer asked for; run it through
-    `run_to_deepest_layer`. Hooks are removed on the way out, whatever happens.
-    Raises HookError when a layer's hook never fired.
+    With `stop_early` the forward ends after the deepest layer in `recorder.layers`; run it with
+    `run_to_deepest_layer`. The hooks are removed when the context ends, also by an error.
+    Raises HookError if a layer's hook never fired.
     """
     blocks = find_blocks(model).stack
     deepest = max(recorder.layers)
     fired: set[int] = set()
-    handles = []
-    for slot, layer in enumerate(recorder.layers):
 
-        def read_input(module, args, kwargs, slot=slot):
-            fired.add(0)
-            recorder.add(slot, args[0] if args else kwargs["hidden_states"])
-            if stop_early and deepest == 0:
-                raise _DeepestLayerReached
+    def read(slot: int, layer: int, hidden: Tensor) -> None:
+        fired.add(layer)
+        recorder.add(slot, hidden)
+        if stop_early and layer == deepest:
+            raise _DeepestLayerReached
 
-        def read_output(module, args, output, slot=slot, layer=layer):
-            fired.add(layer)
-            recorder.add(slot, block_output(output))
-            if stop_early and layer == deepest:
-                raise _DeepestLayerReached
-
-        if layer == 0:
-            handles.append(blocks[0].register_forward_pre_hook(read_input, with_kwargs=True))
-        else:
-            handles.append(blocks[layer - 1].register_forward_hook(read_output))
+    handles = [
+        _read_layer(blocks, layer, partial(read, slot, layer))
+        for slot, layer in enumerate(recorder.layers)
+    ]
     try:
         yield
     finally:
@@ -117,12 +111,26 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
         raise HookError(f"capture did not fire at layer(s) {sorted(missed)}: no forward ran there")
 
 
+def _read_layer(blocks: Any, layer: int, read: Callable[[Tensor], None]) -> RemovableHandle:
+    """Hook `read` to one layer: the output of block `layer`, or the first block's input for 0."""
+
+    def read_input(module, args, kwargs):
+        read(args[0] if args else kwargs["hidden_states"])
+
+    def read_output(module, args, output):
+        read(block_output(output))
+
+    if layer == 0:
+        return blocks[0].register_forward_pre_hook(read_input, with_kwargs=True)
+    return blocks[layer - 1].register_forward_hook(read_output)
+
+
 def run_to_deepest_layer(model: Any, past: Any = None, **inputs: Tensor) -> None:
     """Run the decoder (no vocabulary logits) until the deepest recorded layer.
 
-    `past` is a cache that the forward continues and adds to. Rows padded on the right need no
-    mask and no positions: a causal model's tokens see nothing of what comes after them, and
-    without a mask attention takes its fast causal path.
+    `past` is a key-value cache that the forward continues and extends. Rows padded on the right
+    need no mask and no positions: a causal model's tokens do not attend to later ones, and without
+    a mask attention takes its fast causal path.
     """
     cached = {} if past is None else {"past_key_values": past}
     try:
@@ -147,7 +155,7 @@ def padded(
 
 
 def batches_under_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped, longest first, so that rows x longest row stays within `budget` tokens.
+    """Indices in batches, longest first, with rows x longest row of at most `budget` tokens.
 
     A row longer than the budget gets a batch of its own.
     """
@@ -172,12 +180,12 @@ def capture_means(
 ) -> Float[Tensor, "row span layer hidden"]:
     """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
 
-    `rows` are token ids; `spans[i]` lists half-open (start, stop) spans of row i, the same
-    number for every row. A span of one token reads that token; spans of every single token read
-    them all. `layers` defaults to all, the embedding (0) included. The forward stops after the
-    deepest layer needed.
+    `rows` are token ids. `spans[i]` lists half-open (start, stop) spans of row i, the same number
+    for every row; a span of one token reads that token. `layers` defaults to all, the embedding
+    (0) included. The forward stops after the deepest of them. `batch_tokens` is the most tokens of
+    a batch, padding included.
 
-    Raises ActivationError on NaN or infinite activations, ValueError on an empty span.
+    Raises ActivationError for NaN or infinite activations, ValueError for an empty span.
     """
     blocks = find_blocks(model)
     layers = range(blocks.n_layers + 1) if layers is None else layers
@@ -188,17 +196,24 @@ def capture_means(
     out = torch.empty(len(rows), n_spans, len(layers), blocks.hidden_size)
     for batch in batches_under_budget([len(row) for row in rows], batch_tokens):
         ids, _, _ = padded([rows[i] for i in batch], pad_id=0, side="right", device=device)
-        weights = torch.zeros(n_spans, len(batch), ids.shape[1])
-        for b, i in enumerate(batch):
-            for s, (start, stop) in enumerate(spans[i]):
-                weights[s, b, start:stop] = 1 / (stop - start)
         sums = SpanSums(layers, n_spans, len(batch), blocks.hidden_size)
-        sums.weigh(weights)
+        sums.weigh(_mean_weights([spans[i] for i in batch], ids.shape[1]))
         with recording(model, sums, stop_early=True):
             run_to_deepest_layer(model, input_ids=ids)
         out[batch] = sums.sums.transpose(0, 1)
     check_finite(out)
     return out
+
+
+def _mean_weights(
+    spans: Sequence[Sequence[tuple[int, int]]], tokens: int
+) -> Float[Tensor, "span batch token"]:
+    """The weights with which sums over spans are means."""
+    weights = torch.zeros(len(spans[0]), len(spans), tokens)
+    for row, of_row in enumerate(spans):
+        for span, (start, stop) in enumerate(of_row):
+            weights[span, row, start:stop] = 1 / (stop - start)
+    return weights
 
 
 def check_finite(activations: Tensor) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from personavec.errors import ModelError
 from personavec.model.blocks import Blocks, find_blocks, input_device
-from personavec.model.chat_format import ChatFormat, stop_ids
+from personavec.model.chat_format import ChatFormat
 from personavec.model.memory import bound_kernel_caches
 from personavec.model.weights import combined, hash_in_memory, hash_of_files
 
@@ -115,3 +116,23 @@ def wrap_model(
         weights=weights or hash_in_memory(model),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, chat=chat_format, identity=identity)
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids of the tokens that end a turn, from the generation config and the tokenizer.
+
+    Raises ModelError.
+    """
+    named: list[Any] = []
+    for found in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            named.extend(found if isinstance(found, (list, tuple)) else [found])
+    if not named:
+        raise ModelError("neither the model nor its tokenizer names an end-of-turn token")
+    for token in named:
+        if type(token) is not int or abs(token) >= 2**31:
+            raise ModelError(
+                f"the model's generation_config.json names {str(token)[:40]!r} as its end-of-turn "
+                "token, which is no token id; correct eos_token_id there"
+            )
+    return frozenset(named)

@@ -1,7 +1,10 @@
-"""Act on the residual stream per row, layer and position: add a vector, or cap a projection.
+"""Steering: change the residual stream, by row, layer and position.
 
 An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|:
 it acts only where the projection exceeds its ceiling. At one layer additions come first.
+
+`steer` acts on any forward of a transformers model; `SteeringBatch` with `steering_rows` is the
+engine's way, in which every row of a batch has its own actions.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ Layers = int | Literal["all"] | None
 class Steering:
     """One addition to the residual stream at the output of one layer.
 
-    `direction` is the full steering direction [hidden] as extracted (not normalised);
-    `coefficient` its multiple; `positions` where it acts: `response` is every position whose
-    logits choose a response token, from the last prompt position on.
+    `direction` is the vector's row as extracted (not normalised), `coefficient` its multiple.
+    `positions` says where it acts: `response` is every position whose logits choose a response
+    token, from the last prompt position on.
     """
 
     layer: int
@@ -51,8 +54,8 @@ class Steering:
 class Cap:
     """An upper bound on the projection at the output of one layer.
 
-    h <- h - max(0, h.u - ceiling) u, with u = direction / |direction|; `ceiling` is in units of
-    the residual stream, like any projection. Negate direction and ceiling to bound from below.
+    h <- h - max(0, h.u - ceiling) u, with u = direction / |direction|. `ceiling` has the unit of
+    projections, that of the residual stream. Negate direction and ceiling for a lower bound.
     """
 
     layer: int
@@ -68,10 +71,11 @@ class Cap:
 
     @property
     def unit(self) -> Float[Tensor, " hidden"]:
+        """The direction with norm 1."""
         return self.direction.float() / self.direction.float().norm()
 
 
-#: What may act on a row's residual stream.
+#: A change of a row's residual stream.
 Action = Steering | Cap
 
 
@@ -83,7 +87,7 @@ class _CapRows:
     ceilings: Float[Tensor, " row"]
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
-        """How far every token's projection exceeds its ceiling, [row, token], or 0."""
+        """By how much every token's projection exceeds its ceiling, at least 0: [row, token]."""
         units = self.units.to(hidden.device)
         projected = torch.einsum("rth,rh->rt", hidden.float(), units)
         return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
@@ -92,8 +96,8 @@ class _CapRows:
 class SteeringBatch:
     """Steering for the rows of one batch; row i gets exactly the actions `rows[i]`.
 
-    Before each forward, `token_masks` is set by the caller: for every kind of position, a
-    [batch, tokens] mask over the forward's tokens, padding excluded.
+    Before each forward the caller sets `token_masks`: for every kind of positions a [batch,
+    tokens] mask over the forward's tokens, 0 at padding.
     """
 
     def __init__(self, rows: Sequence[Sequence[Action]], hidden_size: int, n_layers: int):
@@ -107,17 +111,21 @@ class SteeringBatch:
             for action in row:
                 _check_layer(action, n_layers)
                 if isinstance(action, Cap):
-                    slots = self.caps.setdefault(action.layer, {}).setdefault(action.positions, [])
-                    slot = placed[action.layer, action.positions]
-                    placed[action.layer, action.positions] += 1
-                    if slot == len(slots):
-                        slots.append(_CapRows(torch.zeros(shape), torch.full(shape[:1], math.inf)))
-                    slots[slot].units[i] = action.unit
-                    slots[slot].ceilings[i] = action.ceiling
+                    place = action.layer, action.positions
+                    self._add_cap(i, action, placed[place], shape)
+                    placed[place] += 1
                 elif action.coefficient:
                     by_kind = self.additions.setdefault(action.layer, {})
                     rows_of_kind = by_kind.setdefault(action.positions, torch.zeros(shape))
                     rows_of_kind[i] += action.coefficient * action.direction.float()
+
+    def _add_cap(self, row: int, cap: Cap, slot: int, shape: tuple[int, int]) -> None:
+        """Add a row's cap; `slot` counts the row's earlier caps at the same layer and positions."""
+        slots = self.caps.setdefault(cap.layer, {}).setdefault(cap.positions, [])
+        if slot == len(slots):
+            slots.append(_CapRows(torch.zeros(shape), torch.full(shape[:1], math.inf)))
+        slots[slot].units[row] = cap.unit
+        slots[slot].ceilings[row] = cap.ceiling
 
     @property
     def layers(self) -> set[int]:
@@ -144,7 +152,7 @@ class SteeringBatch:
 def steering_rows(model: nn.Module, batch: SteeringBatch) -> Iterator[SteeringBatch]:
     """Within this context every forward of `model` is steered row by row.
 
-    Raises HookError if a layer to be steered was never reached: a run must not be silently
+    Raises HookError if a layer to be steered was never reached, so that no run is silently
     unsteered.
     """
     blocks = find_blocks(model).stack
@@ -179,12 +187,12 @@ def vector_steering(
     layer: Layers = None,
     positions: Positions = "response",
 ) -> tuple[Steering, ...]:
-    """The steerings that a vector and a coefficient mean.
+    """The additions for a vector and a coefficient.
 
-    At one layer (default: the vector's selected one), h <- h + coefficient * v. With `"all"`, at
-    every layer the increment v_l - v_(l-1) from the layer below: what is added at the layers
-    below has already travelled up, so that the whole vector is added once, not once a layer
-    (paper, multi-layer steering).
+    At one layer (default: the vector's selected one), h <- h + coefficient * v. With `"all"` every
+    layer gets the increment v_l - v_(l-1): what is added at lower layers is carried up by the
+    residual stream, so that the whole vector is added once, not once per layer (paper,
+    multi-layer steering).
     """
     if layer != "all":
         chosen = vector.layer if layer is None else layer
@@ -196,11 +204,11 @@ def vector_steering(
 
 
 def vector_cap(vector: PersonaVector, percentile: float, positions: Positions = "response") -> Cap:
-    """The cap that keeps tokens under a percentile of ordinary ones, at the selected layer.
+    """The cap at a percentile of ordinary tokens' projections, at the selected layer.
 
-    Ordinary tokens are the model's own response tokens on neutral prompts, which the vector's
-    calibration has measured: they spread about twice as far as the response means of the neutral
-    baseline do. Raises UsageError for a vector without a calibration.
+    Ordinary tokens are the model's own response tokens on neutral prompts, as the vector's
+    calibration measured them; they spread about twice as far as response means do. Raises
+    UsageError for a vector without a calibration.
     """
     if vector.calibration is None:
         raise UsageError(
@@ -233,8 +241,8 @@ def steer(
     which is what `generate` needs with left-padded prompts. To score given texts, use
     `positions="all"`. `cap`, a percentile, also caps the projection there (see `vector_cap`).
 
-    Raises VectorMismatchError when the vector is for a model of another shape, HookError when
-    nothing was steered.
+    Raises VectorMismatchError if the vector is for a model of another shape, HookError if nothing
+    was steered.
     """
     blocks = find_blocks(model)
     vector.check_fits(blocks.n_layers, blocks.hidden_size)
@@ -249,8 +257,8 @@ def steer(
 def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[None]:
     """Within this context the same actions act on every row of every forward of `model`.
 
-    Positions are told from the forward's length alone, as `steer` says. Raises HookError if
-    nothing acted; with no actions there is nothing to do.
+    The forward's length alone decides which positions are steered, as `steer` says. Raises
+    HookError if an action never acted.
     """
     blocks = find_blocks(model)
     fired: set[int] = set()
@@ -258,28 +266,14 @@ def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[N
     def hook_for(number: int, action: Action):
         def hook(module, args, output):
             fired.add(number)
-            hidden = block_output(output)
-            tokens = hidden.shape[1]
-            mask = torch.ones(tokens, device=hidden.device)
-            if action.positions == "response":
-                mask[:-1] = 0
-            elif action.positions == "prompt" and tokens == 1:
-                mask[:] = 0
-            if isinstance(action, Cap):
-                unit = action.unit.to(hidden.device)
-                size = -(hidden.float() @ unit - action.ceiling).clamp(min=0)
-            else:
-                unit = (action.coefficient * action.direction).float().to(hidden.device)
-                size = torch.ones_like(mask)
-            changed = (mask * size)[..., None] * unit
-            return with_block_output(output, hidden + changed.to(hidden.dtype))
+            return with_block_output(output, _acted(action, block_output(output)))
 
         return hook
 
     for action in actions:
         _check_layer(action, blocks.n_layers)
-    # Prepended, so that capture at the same layer reads the steered state. What is prepended last
-    # acts first: additions in their order, then caps in theirs.
+    # Prepended, so that capture at the same layer reads the steered state. The hook that is
+    # prepended last acts first: additions in their order, then caps in theirs.
     ordered = sorted(actions, key=lambda action: isinstance(action, Cap))
     handles = [
         blocks.stack[action.layer - 1].register_forward_hook(hook_for(number, action), prepend=True)
@@ -292,3 +286,21 @@ def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[N
             handle.remove()
     if len(fired) < len(actions):
         raise HookError("steering did not act: no forward of the model ran inside the context")
+
+
+def _acted(action: Action, hidden: Tensor) -> Tensor:
+    """The hidden states [row, token, hidden] after one action on all rows."""
+    tokens = hidden.shape[1]
+    mask = torch.ones(tokens, device=hidden.device)
+    if action.positions == "response":
+        mask[:-1] = 0
+    elif action.positions == "prompt" and tokens == 1:
+        mask[:] = 0
+    if isinstance(action, Cap):
+        direction = action.unit.to(hidden.device)
+        size = -(hidden.float() @ direction - action.ceiling).clamp(min=0)
+    else:
+        direction = (action.coefficient * action.direction).float().to(hidden.device)
+        size = torch.ones_like(mask)
+    change = (mask * size)[..., None] * direction
+    return hidden + change.to(hidden.dtype)

@@ -1,6 +1,7 @@
 from . import calibrate as calibrate
+from .config import CalibrateConfig as CalibrateConfig, MonitorConfig as MonitorConfig
 from .ordinary import survey as survey
-from .pipeline import MonitorConfig as MonitorConfig, run as run
+from .pipeline import run as run, summarised as summarised
 from .readings import (
     Gauge as Gauge,
     TurnReading as TurnReading,
@@ -9,3 +10,4 @@ from .readings import (
     read_conversation as read_conversation,
     read_turn as read_turn,
 )
+from .results import MonitorResults as MonitorResults

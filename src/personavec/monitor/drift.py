@@ -8,20 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from personavec.monitor.results import ConversationShare, FittedLimits
 from personavec.monitor.turns import Floats, LogTurns
-from personavec.rollouts import bounds
+from personavec.results import dump
 from personavec.runs import atomic_write
-from personavec.stats import share_interval
 from personavec.vectors import DRIFT_FILE, Ordinary, PersonaVector, limits
 
 
 @dataclass(frozen=True, eq=False)
-class TraitDrift:
+class TraitCharts:
     """One trait's charts over all turns: standardised readings, levels, and where they alarmed.
 
     The server's are in the order in which it would have met the turns; `met` holds their places.
@@ -35,102 +34,117 @@ class TraitDrift:
     server_alarms: npt.NDArray[np.bool_]
 
 
-def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitDrift:
+def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitCharts:
     """A trait's chart for every conversation, and one for the log as a server would have met it.
 
     A log holds one conversation after the other. A server holds several at a time, and so did the
     one whose limit was fitted: the log's conversations are interleaved in the same way, begun in
     the order of the log.
     """
-    sigmas = turns.response_mean[trait].tolist()
     readings = [
         ordinary.standardise(sigma, turn)
-        for sigma, turn in zip(sigmas, turns.turn.tolist(), strict=True)
+        for sigma, turn in zip(
+            turns.response_mean[trait].tolist(), turns.turn.tolist(), strict=True
+        )
     ]
-    levels, alarms = [], []
-    chart = ordinary.chart()
-    for reading, turn in zip(readings, turns.turn.tolist(), strict=True):
-        if turn == 0:
-            chart = ordinary.chart()
-        # Nothing was said, or all of it was thinking: the charts stay where they are.
-        said = math.isfinite(reading)
-        alarms.append(said and chart.update(reading) is not None)
-        levels.append(chart.level)
+    levels, alarms = _by_conversation(readings, turns.turn.tolist(), ordinary)
     places = turns.by_conversation(np.arange(len(turns.index)))
-    met, server_levels, server_alarms = [], [], []
-    server = ordinary.stream()
-    for number, place in limits.interleaved(places, shuffled=False):
-        reading = readings[place]
-        said = math.isfinite(reading)
-        met.append(place)
-        server_alarms.append(said and server.update(number, reading) is not None)
-        server_levels.append(server.level)
-    return TraitDrift(
+    met = list(limits.interleaved(places, shuffled=False))
+    server_levels, server_alarms = _by_server(readings, met, ordinary)
+    return TraitCharts(
         np.array(readings),
         np.array(levels),
         np.array(alarms, bool),
-        np.array(met),
+        np.array([place for _, place in met]),
         np.array(server_levels),
         np.array(server_alarms, bool),
     )
 
 
+def _by_conversation(
+    readings: Sequence[float], turns: Sequence[int], ordinary: Ordinary
+) -> tuple[list[float], list[bool]]:
+    """Levels and alarms of a chart that starts anew with every conversation."""
+    levels, alarms = [], []
+    chart = ordinary.chart()
+    for reading, turn in zip(readings, turns, strict=True):
+        if turn == 0:
+            chart = ordinary.chart()
+        # An empty response, or one that is all thinking, leaves the chart as it is.
+        alarms.append(math.isfinite(reading) and chart.update(reading) is not None)
+        levels.append(chart.level)
+    return levels, alarms
+
+
+def _by_server(
+    readings: Sequence[float], met: Sequence[tuple[int, int]], ordinary: Ordinary
+) -> tuple[list[float], list[bool]]:
+    """Levels and alarms of one chart over all replies, met as (conversation, place)."""
+    levels, alarms = [], []
+    server = ordinary.stream()
+    for conversation, place in met:
+        reading = readings[place]
+        alarms.append(math.isfinite(reading) and server.update(conversation, reading) is not None)
+        levels.append(server.level)
+    return levels, alarms
+
+
 def fit_on_log(
     turns: LogTurns, vectors: Sequence[PersonaVector], folder: Path
-) -> tuple[dict[str, Ordinary], dict[str, Any]]:
-    """Limits from the conversations of even rows, and their false alarms on those of odd ones.
+) -> tuple[dict[str, Ordinary], FittedLimits]:
+    """Limits from the conversations of even rows, and their false alarms on those of odd rows.
 
     Writes the limits to `TRAIT/drift.json` in `folder`. Raises DataError as `limits.fit` does.
     """
     even = [int(own[0]) % 2 == 0 for own in turns.by_conversation(turns.index.astype(float))]
-    found: dict[str, Ordinary] = {}
+    ordinary: dict[str, Ordinary] = {}
     alarmed: dict[str, list[bool]] = {}
     server: dict[str, int] = {}
     for vector in vectors:
+        trait = vector.trait
+        # A conversation ends here at its first turn without a reading.
         talks = [
             list(itertools.takewhile(math.isfinite, talk))
-            for talk in turns.by_conversation(turns.response_mean[vector.trait])
+            for talk in turns.by_conversation(turns.response_mean[trait])
         ]
-        ordinary = found[vector.trait] = limits.fit(
-            [talk for talk, fits in zip(talks, even, strict=True) if fits]
-        )
-        others = [
-            [ordinary.standardise(s, t) for t, s in enumerate(talk)]
-            for talk, fits in zip(talks, even, strict=True)
-            if not fits
-        ]
-        alarmed[vector.trait] = [
-            max(limits.levels(talk, ordinary.conversation), default=0.0)
-            > ordinary.conversation.limit
-            for talk in others
-        ]
-        stream = ordinary.stream()
-        server[vector.trait] = sum(
-            stream.update(number, value) is not None
-            for number, value in limits.interleaved(others, seed=1)
-        )
-        record = {
-            "format": 1,
-            "trait": vector.trait,
-            "vector": vector.hash,
-            "reading": limits.READING,
-            "ordinary": ordinary.as_dict(),
-            "false_alarms": share(alarmed[vector.trait]),
-        }
-        target = folder / vector.trait / DRIFT_FILE
-        atomic_write(target, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        own = [talk for talk, fits in zip(talks, even, strict=True) if fits]
+        others = [talk for talk, fits in zip(talks, even, strict=True) if not fits]
+        ordinary[trait] = limits.fit(own)
+        alarmed[trait], server[trait] = _false_alarms(ordinary[trait], others)
+        _write_limits(folder, vector, ordinary[trait], alarmed[trait])
     any_trait = [any(own) for own in zip(*alarmed.values(), strict=True)]
-    return found, {
-        "fitted_on": found[vectors[0].trait].n,
-        "tested_on": len(any_trait),
-        "any": share(any_trait),
-        "traits": {trait: share(own) for trait, own in alarmed.items()},
-        "server_alarms": server,
-        "server_turns": int((turns.index % 2).sum()),
-        "folder": str(folder),
+    return ordinary, FittedLimits(
+        fitted_on=ordinary[vectors[0].trait].n,
+        tested_on=len(any_trait),
+        any=ConversationShare.counted(any_trait),
+        traits={trait: ConversationShare.counted(own) for trait, own in alarmed.items()},
+        server_alarms=server,
+        server_turns=int((turns.index % 2).sum()),
+        folder=str(folder),
+    )
+
+
+def _false_alarms(ordinary: Ordinary, talks: Sequence[Sequence[float]]) -> tuple[list[bool], int]:
+    """Which ordinary conversations raise an alarm, and how many the server's chart raises."""
+    readings = [[ordinary.standardise(s, t) for t, s in enumerate(talk)] for talk in talks]
+    rule = ordinary.conversation
+    alarmed = [max(limits.levels(own, rule), default=0.0) > rule.limit for own in readings]
+    server = ordinary.stream()
+    met = limits.interleaved(readings, seed=1)
+    return alarmed, sum(server.update(number, value) is not None for number, value in met)
+
+
+def _write_limits(
+    folder: Path, vector: PersonaVector, ordinary: Ordinary, alarmed: list[bool]
+) -> None:
+    """The file that belongs into the vector's folder."""
+    record = {
+        "format": 1,
+        "trait": vector.trait,
+        "vector": vector.hash,
+        "reading": limits.READING,
+        "ordinary": ordinary.as_dict(),
+        "false_alarms": dump(ConversationShare.counted(alarmed)),
     }
-
-
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """A share of conversations with its exact interval."""
-    return {**bounds(share_interval(sum(hits), len(hits))), "hits": sum(hits), "of": len(hits)}
+    target = folder / vector.trait / DRIFT_FILE
+    atomic_write(target, json.dumps(record, ensure_ascii=False, indent=1) + "\n")

@@ -1,85 +1,127 @@
-"""The texts of the turns that a person should read, in pieces with their readings."""
+"""The turns that stand highest along a trait: their texts are kept as the log is read.
+
+A turn's text is kept if the turn is among the highest of the log so far. The turns that are highest
+in the end are among these, in whatever order the log is read. So no row is parsed or projected a
+second time, and what is kept stays small.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import heapq
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from personavec.data import ColumnMap, RawRow, Reject, parse_row, raw_rows
-from personavec.errors import DataError
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from personavec.data import parts
 from personavec.judges import last_answer
-from personavec.model import LoadedModel, encode, project_tokens
+from personavec.model import Encoded, LoadedModel
 from personavec.monitor.readings import Gauge
+from personavec.monitor.results import Piece
+
+#: The column of the texts, in a run's tables.
+TEXTS = "shown"
+#: A turn of the log: its row, and the message in it.
+Place = tuple[int, int]
 
 
-def show_extremes(
+class Extremes:
+    """Which turns stand highest so far, `most` for each trait. Of equal ones the first count."""
+
+    def __init__(self, traits: Sequence[str], most: int):
+        self._most = most
+        # By the column of a trait a heap, whose first entry is the lowest: (sigma, −row, −message).
+        self._heaps: dict[str, list[tuple[float, int, int]]] = {
+            f"{trait}_response_mean_sigma": [] for trait in traits
+        }
+
+    @property
+    def columns(self) -> list[str]:
+        """What `add` reads of a table."""
+        return ["index", "message", *self._heaps]
+
+    def add(self, turns: pa.Table) -> None:
+        """Take in a table of turns."""
+        rows, messages = (turns.column(name).to_pylist() for name in ("index", "message"))
+        for column, heap in self._heaps.items():
+            sigmas = turns.column(column).to_pylist()
+            for sigma, row, message in zip(sigmas, rows, messages, strict=True):
+                if sigma is not None:
+                    heapq.heappush(heap, (sigma, -row, -message))
+                if len(heap) > self._most:
+                    heapq.heappop(heap)
+
+    def places(self) -> set[Place]:
+        """Where the highest turns are."""
+        return {(-row, -message) for heap in self._heaps.values() for _, row, message in heap}
+
+
+@dataclass(frozen=True)
+class TurnText:
+    """What was asked, and the response in pieces: each a text with its sigma for every trait."""
+
+    question: str
+    pieces: tuple[tuple[str, tuple[float, ...]], ...]
+
+    def to_json(self) -> str:
+        """As the tables of a run keep it."""
+        return json.dumps([self.question, self.pieces])
+
+    @classmethod
+    def from_json(cls, text: str) -> TurnText:
+        question, pieces = json.loads(text)
+        return cls(question, tuple((piece, tuple(sigmas)) for piece, sigmas in pieces))
+
+    def along(self, direction: int) -> tuple[Piece, ...]:
+        """The response with its sigmas along one of the gauge's directions."""
+        return tuple(Piece(text=text, sigma=sigmas[direction]) for text, sigmas in self.pieces)
+
+
+def turn_texts(
     loaded: LoadedModel,
-    reading: Gauge,
-    log: str | Path,
-    results: dict[str, Any],
-    *,
-    columns: ColumnMap,
-    split: str | None,
-) -> None:
-    """Put the texts of each trait's most extreme turns into the results, token by token.
-
-    Raises DataError when the log's rows have changed since they were read.
-    """
-    shown = {name: record["extremes"] for name, record in results["traits"].items()}
-    wanted = {(r["index"], r["message"]) for rows in shown.values() for r in rows}
-    texts: dict[tuple[int, int], dict[str, Any]] = {}
-    last = max((index for index, _ in wanted), default=-1)
-    for raw in raw_rows(log, split=split):
-        if raw.index > last:
-            break
-        for message in [m for index, m in wanted if index == raw.index]:
-            texts[raw.index, message] = _text(loaded, reading, raw, message, columns)
-    for name, rows in shown.items():
-        place = reading.traits.index(name)
-        results["traits"][name]["extremes"] = [
-            {
-                **row,
-                "question": texts[row["index"], row["message"]]["question"],
-                "pieces": texts[row["index"], row["message"]]["pieces"][place],
-            }
-            for row in rows
-        ]
+    gauge: Gauge,
+    row: Encoded,
+    values: Sequence[Tensor],
+    messages: set[int],
+) -> dict[Place, TurnText]:
+    """The texts of some of a row's turns, from the [token, direction] of the row's texts."""
+    found = {}
+    for text, own in zip(row.texts, values, strict=True):
+        for turn in text.turns:
+            if turn.message not in messages:
+                continue
+            ids = text.ids[turn.start : turn.stop].tolist()
+            sigmas = gauge.response_sigmas(own[turn.start : turn.stop])
+            pieces = tuple(
+                (piece, tuple(round(value, 2) for value in sigmas[start:stop].mean(0).tolist()))
+                for piece, start, stop in _characters(loaded, ids)
+            )
+            question = last_answer(row.row.messages[: turn.message + 1]).question
+            found[row.row.index, turn.message] = TurnText(question, pieces)
+    return found
 
 
-def _text(
-    loaded: LoadedModel, reading: Gauge, raw: RawRow, message: int, columns: ColumnMap
-) -> dict[str, Any]:
-    """What was asked, and for every trait the response in pieces with their readings in sigma."""
-    row = parse_row(raw, columns, "row")
-    if isinstance(row, Reject):  # it was read before, so the log has changed since
-        raise DataError(f"row {raw.index} of the log is not what it was: {row.reason}")
-    messages = row.messages[: message + 1]
-    encoded = encode(
-        loaded.chat,
-        type(row)(row.index, row.id, messages),
-        context=loaded.context,
-        last_turn=True,
-        thinking=True,
-    )
-    if isinstance(encoded, Reject):
-        raise DataError(f"row {raw.index} of the log is not what it was: {encoded.reason}")
-    text, turn = encoded.texts[-1], encoded.texts[-1].turns[-1]
-    [values] = project_tokens(loaded.model, [text.ids], reading.directions)
-    ids = text.ids[turn.start : turn.stop].tolist()
-    spans = list(_characters(loaded, ids))
-    baseline = reading.response_mean
-    sigmas = (values[turn.start : turn.stop] - baseline[:, 0]) / baseline[:, 1]
-    return {
-        "question": last_answer(messages).question,
-        "pieces": [
-            [
-                {"text": piece, "sigma": round(float(sigmas[start:stop, place].mean()), 2)}
-                for piece, start, stop in spans
-            ]
-            for place in range(len(reading.traits))
-        ],
-    }
+def with_texts(turns: pa.Table, texts: Mapping[Place, TurnText]) -> pa.Table:
+    """A table of turns with the texts of some of them."""
+    places = zip(*(turns.column(name).to_pylist() for name in ("index", "message")), strict=True)
+    kept = [texts[place].to_json() if place in texts else None for place in places]
+    return turns.append_column(TEXTS, pa.array(kept, pa.string()))
+
+
+def load_texts(folder: Path, wanted: Collection[Place]) -> dict[Place, TurnText]:
+    """The texts that are kept of these turns, from the tables in a folder."""
+    found = {}
+    for path in parts.written(folder):
+        table = pq.read_table(path, columns=["index", "message", TEXTS])
+        table = table.filter(table.column(TEXTS).is_valid())
+        for index, message, text in zip(*table.to_pydict().values(), strict=True):
+            if (index, message) in wanted:
+                found[index, message] = TurnText.from_json(text)
+    return found
 
 
 def _characters(loaded: LoadedModel, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:

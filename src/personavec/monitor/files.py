@@ -1,56 +1,70 @@
-"""The readings as one file to take away."""
+"""The readings as one file, a line for each assistant turn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import parts
-from personavec.monitor.drift import TraitDrift
+from personavec.monitor.config import Format
+from personavec.monitor.drift import TraitCharts
+from personavec.monitor.extremes import TEXTS
 from personavec.plain import json_text
 from personavec.runs import atomic_path
 from personavec.vectors import PersonaVector
 
-Format = Literal["jsonl", "parquet"]
-
 
 def write_readings(
     vectors: Sequence[PersonaVector],
-    drifts: Mapping[str, TraitDrift],
+    charts: Mapping[str, TraitCharts],
     out: Path,
     format: Format,
 ) -> Path:
     """All readings in one file, with forecasts and drift beside them."""
     path = out / f"readings.{format}"
-    start = 0
+    tables = _tables(vectors, charts, out / "run")
     with atomic_path(path) as aside:
-        writer: pq.ParquetWriter | None = None
-        lines = aside.open("w", encoding="utf-8") if format == "jsonl" else None
-        try:
-            for part in parts.written(out / "run"):
-                table = pq.read_table(part).drop_columns(["told"]).replace_schema_metadata(None)
-                own = slice(start, start + len(table))
-                for vector in vectors:
-                    table = _extended(table, vector, drifts[vector.trait], own)
-                start = own.stop
-                if lines is not None:
-                    for record in table.to_pylist():
-                        lines.write(json_text(record) + "\n")
-                else:
-                    writer = writer or pq.ParquetWriter(aside, table.schema)
-                    writer.write_table(table)
-        finally:
-            for each in (lines, writer):
-                if each is not None:
-                    each.close()
+        if format == "jsonl":
+            _write_lines(tables, aside)
+        else:
+            _write_parquet(tables, aside)
     return path
 
 
-def _extended(table: pa.Table, vector: PersonaVector, own: TraitDrift, place: slice) -> pa.Table:
+def _tables(
+    vectors: Sequence[PersonaVector], charts: Mapping[str, TraitCharts], folder: Path
+) -> Iterator[pa.Table]:
+    """The readings window by window, with forecasts and drift."""
+    start = 0
+    for part in parts.written(folder):
+        table = pq.read_table(part).drop_columns(["told", TEXTS]).replace_schema_metadata(None)
+        own = slice(start, start + len(table))
+        for vector in vectors:
+            table = _extended(table, vector, charts[vector.trait], own)
+        start = own.stop
+        yield table
+
+
+def _write_lines(tables: Iterable[pa.Table], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        for table in tables:
+            for record in table.to_pylist():
+                lines.write(json_text(record) + "\n")
+
+
+def _write_parquet(tables: Iterator[pa.Table], path: Path) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def _extended(table: pa.Table, vector: PersonaVector, charts: TraitCharts, own: slice) -> pa.Table:
+    """A window's table with a trait's forecast, where the vector is calibrated, and its drift."""
     trait = vector.trait
     if vector.calibration is not None:
         last = table.column(f"{trait}_prompt_last").to_pylist()
@@ -58,5 +72,5 @@ def _extended(table: pa.Table, vector: PersonaVector, own: TraitDrift, place: sl
         for name in ("value", "low", "high"):
             values = pa.array([getattr(interval, name) for interval in found], pa.float64())
             table = table.append_column(f"{trait}_forecast_{name}", values)
-    table = table.append_column(f"{trait}_drift", pa.array(own.levels[place]))
-    return table.append_column(f"{trait}_alarm", pa.array(own.alarms[place]))
+    table = table.append_column(f"{trait}_drift", pa.array(charts.levels[own]))
+    return table.append_column(f"{trait}_alarm", pa.array(charts.alarms[own]))

@@ -35,6 +35,12 @@ class Gauge:
     prompt_last: Float[Tensor, "direction statistic"]
     response_mean: Float[Tensor, "direction statistic"]
 
+    def response_sigmas(
+        self, values: Float[Tensor, "token direction"]
+    ) -> Float[Tensor, "token direction"]:
+        """Projections of response tokens, in standard deviations of the neutral baseline."""
+        return (values - self.response_mean[:, 0]) / self.response_mean[:, 1]
+
 
 @dataclass(frozen=True)
 class TurnReading:
@@ -144,17 +150,38 @@ def read_encoded(
 
     Raises ActivationError on NaN or infinite activations.
     """
-    texts = [text for row in rows for text in row.texts]
     engine = engine or TransformersEngine(loaded)
-    ids = [text.ids for text in texts]
-    found = iter(engine.project(ids, gauge.directions, batch_tokens=batch_tokens))
+    found = project_encoded(engine, rows, gauge, batch_tokens=batch_tokens)
     return [
-        [
-            reading
-            for text in row.texts
-            for reading in _read_text(gauge, text, next(found), tokens=tokens)
-        ]
-        for row in rows
+        read_projected(gauge, row, values, tokens=tokens)
+        for row, values in zip(rows, found, strict=True)
+    ]
+
+
+def project_encoded(
+    engine: Engine, rows: Sequence[Encoded], gauge: Gauge, *, batch_tokens: int | None = None
+) -> list[list[Tensor]]:
+    """Every token's projections, for each row and its texts: each [token, direction].
+
+    Raises ActivationError on NaN or infinite activations.
+    """
+    ids = [text.ids for row in rows for text in row.texts]
+    found = iter(engine.project(ids, gauge.directions, batch_tokens=batch_tokens))
+    return [[next(found) for _ in row.texts] for row in rows]
+
+
+def read_projected(
+    gauge: Gauge,
+    row: Encoded,
+    values: Sequence[Tensor],
+    *,
+    tokens: bool = False,
+) -> list[TurnReading]:
+    """A row's readings, by turn and then by trait, from its texts' [token, direction]."""
+    return [
+        reading
+        for text, own in zip(row.texts, values, strict=True)
+        for reading in _read_text(gauge, text, own, tokens=tokens)
     ]
 
 

@@ -1,19 +1,27 @@
-"""What a log's readings say of one trait: means, turn by turn, alarms, and the extremes.
-
-Numbers in, a record of numbers out, which the report draws and `--json` prints.
-"""
+"""What a log's readings say of one trait: means, turn by turn, alarms, and the highest turns."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from personavec.monitor.drift import TraitDrift, share
+from personavec.monitor.drift import TraitCharts
+from personavec.monitor.extremes import TurnText
+from personavec.monitor.results import (
+    AlarmedTurn,
+    ConversationShare,
+    ExtremeTurn,
+    ServerAlarm,
+    ServerLevel,
+    TraitDrift,
+    TraitReadings,
+    TurnMeans,
+)
 from personavec.monitor.turns import Floats, LogTurns
-from personavec.rollouts import bounds
-from personavec.stats import Interval, cluster_mean
+from personavec.results import Estimate
+from personavec.stats import cluster_mean
 from personavec.vectors import Ordinary, PersonaVector
 
 #: Turns of a conversation that the trajectory shows, and how many must reach one.
@@ -23,86 +31,106 @@ _POINTS, _LISTED = 400, 20
 
 
 def summarise(
-    turns: LogTurns, vector: PersonaVector, ordinary: Ordinary, own: TraitDrift, *, extremes: int
-) -> dict[str, Any]:
-    """The record of one trait over all turns, with its `extremes` highest ones."""
+    turns: LogTurns,
+    vector: PersonaVector,
+    ordinary: Ordinary,
+    charts: TraitCharts,
+    extremes: Sequence[ExtremeTurn],
+) -> TraitReadings:
+    """One trait over all turns, with its highest ones."""
     sigmas = turns.response_mean[vector.trait]
-    last = turns.prompt_last[vector.trait]
     mean = _mean(sigmas, turns.index)
-    conversations = [any(alarms) for alarms in turns.by_conversation(own.alarms.astype(float))]
-    ranked = np.argsort(np.where(np.isnan(sigmas), -np.inf, sigmas))[::-1]
-    places = np.flatnonzero(own.alarms)
-    places = places[np.argsort(-own.levels[places])][:_LISTED]
-    step = max(1, len(own.server_levels) // _POINTS)
-    return {
-        "layer": vector.layer,
-        "mean": mean["value"],
-        "low": mean["low"],
-        "high": mean["high"],
-        "forecast": _mean(last, turns.index),
-        "max": float(np.nanmax(sigmas)) if np.isfinite(sigmas).any() else None,
-        "alarms": int(own.alarms.sum()),
-        "by_turn": _by_turn(turns, vector.trait),
-        "drift": {
-            "fitted_on": ordinary.n,
-            "limit": ordinary.conversation.limit,
-            "server_limit": ordinary.server.limit,
-            "conversations": share(conversations),
-            "alarmed": [
-                {
-                    "conversation": turns.conversation[i],
-                    "message": int(turns.message[i]),
-                    "turn": int(turns.turn[i]),
-                    "reading": float(own.readings[i]),
-                    "level": float(own.levels[i]),
-                }
-                for i in places.tolist()
-            ],
-            "server_alarms": np.flatnonzero(own.server_alarms).tolist(),
-            "server_alarmed": [
-                {"conversation": turns.conversation[i], "message": int(turns.message[i])}
-                for i in own.met[own.server_alarms].tolist()
-            ][:_LISTED],
-            "server": [
-                {"reply": i, "level": float(own.server_levels[i])}
-                for i in range(0, len(own.server_levels), step)
-            ],
-        },
-        "extremes": [
-            {
-                "index": int(turns.index[i]),
-                "conversation": turns.conversation[i],
-                "message": int(turns.message[i]),
-                "turn": int(turns.turn[i]),
-                "n_tokens": int(turns.n_tokens[i]),
-                "response_mean": float(sigmas[i]),
-                "prompt_last": float(last[i]),
-            }
-            for i in ranked.tolist()
-            if np.isfinite(sigmas[i])
-        ][:extremes],
-    }
+    return TraitReadings(
+        layer=vector.layer,
+        mean=mean.value,
+        low=mean.low,
+        high=mean.high,
+        forecast=_mean(turns.prompt_last[vector.trait], turns.index),
+        max=float(np.nanmax(sigmas)) if np.isfinite(sigmas).any() else None,
+        alarms=int(charts.alarms.sum()),
+        by_turn=_by_turn(turns, vector.trait),
+        drift=_drift(turns, ordinary, charts),
+        extremes=tuple(extremes),
+    )
 
 
-def _by_turn(turns: LogTurns, trait: str) -> list[dict[str, Any]]:
-    rows = []
+def highest_turns(turns: LogTurns, trait: str, most: int) -> list[int]:
+    """The turns whose answers stand highest, the highest first; of equal ones the first counts."""
+    sigmas = turns.response_mean[trait]
+    ranked = np.argsort(-sigmas, kind="stable").tolist()
+    return [i for i in ranked if np.isfinite(sigmas[i])][:most]
+
+
+def extreme_turn(
+    turns: LogTurns, trait: str, turn: int, text: TurnText, direction: int
+) -> ExtremeTurn:
+    """A turn's record with its text, coloured along one of the gauge's directions."""
+    index, message = turns.place(turn)
+    return ExtremeTurn(
+        index=index,
+        conversation=turns.conversation[turn],
+        message=message,
+        turn=int(turns.turn[turn]),
+        n_tokens=int(turns.n_tokens[turn]),
+        response_mean=float(turns.response_mean[trait][turn]),
+        prompt_last=float(turns.prompt_last[trait][turn]),
+        question=text.question,
+        pieces=text.along(direction),
+    )
+
+
+def _drift(turns: LogTurns, ordinary: Ordinary, charts: TraitCharts) -> TraitDrift:
+    conversations = turns.by_conversation(charts.alarms)
+    places = np.flatnonzero(charts.alarms)
+    places = places[np.argsort(-charts.levels[places])][:_LISTED]
+    step = max(1, len(charts.server_levels) // _POINTS)
+    return TraitDrift(
+        fitted_on=ordinary.n,
+        limit=ordinary.conversation.limit,
+        server_limit=ordinary.server.limit,
+        conversations=ConversationShare.counted([any(alarms) for alarms in conversations]),
+        alarmed=tuple(
+            AlarmedTurn(
+                conversation=turns.conversation[i],
+                message=int(turns.message[i]),
+                turn=int(turns.turn[i]),
+                reading=float(charts.readings[i]),
+                level=float(charts.levels[i]),
+            )
+            for i in places.tolist()
+        ),
+        server_alarms=tuple(np.flatnonzero(charts.server_alarms).tolist()),
+        server_alarmed=tuple(
+            ServerAlarm(conversation=turns.conversation[i], message=int(turns.message[i]))
+            for i in charts.met[charts.server_alarms].tolist()[:_LISTED]
+        ),
+        server=tuple(
+            ServerLevel(reply=i, level=float(charts.server_levels[i]))
+            for i in range(0, len(charts.server_levels), step)
+        ),
+    )
+
+
+def _by_turn(turns: LogTurns, trait: str) -> tuple[TurnMeans, ...]:
+    found = []
     for turn in range(min(_TURNS, int(turns.turn.max()) + 1)):
         own = turns.turn == turn
         if own.sum() >= _REACHED or turn == 0:
-            values = {
-                "prompt_last": turns.prompt_last[trait][own],
-                "response_mean": turns.response_mean[trait][own],
-            }
-            found = {name: _mean(v, turns.index[own]) for name, v in values.items()}
-            rows.append({"turn": turn + 1, "n": int(own.sum()), **found})
-    return rows
+            last, mean = (
+                _mean(values[trait][own], turns.index[own])
+                for values in (turns.prompt_last, turns.response_mean)
+            )
+            found.append(
+                TurnMeans(turn=turn + 1, n=int(own.sum()), prompt_last=last, response_mean=mean)
+            )
+    return tuple(found)
 
 
-def _mean(values: Floats, clusters: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """With an interval over conversations, or null ends where there are fewer than two."""
+def _mean(values: Floats, clusters: npt.NDArray[np.int64]) -> Estimate:
+    """With an interval over conversations, where there are two at least."""
     known = np.isfinite(values)
     if not known.any():
-        return bounds(None)
+        return Estimate()
     if len(np.unique(clusters[known])) < 2:
-        return bounds(Interval(float(values[known].mean()), np.nan, np.nan))
-    return bounds(cluster_mean(values[known], clusters[known]))
+        return Estimate(float(values[known].mean()))
+    return Estimate.of(cluster_mean(values[known], clusters[known]))

@@ -101,6 +101,10 @@ class LogTurns:
             response_mean={t: column(f"{t}_response_mean_sigma") for t in traits},
         )
 
+    def place(self, turn: int) -> tuple[int, int]:
+        """A turn's row in the log, and its message there."""
+        return int(self.index[turn]), int(self.message[turn])
+
     def by_conversation(self, values: npt.NDArray[Any]) -> list[list[Any]]:
         """A value for every turn, by conversation."""
         edges = np.flatnonzero(np.diff(self.index)) + 1

@@ -7,7 +7,7 @@ import pytest
 from personavec import LoadedModel
 from personavec.errors import ModelError, UsageError
 from personavec.model import chat
-from personavec.model.chat_format import stop_ids
+from personavec.model.loaded import stop_ids
 
 Fresh = Callable[..., LoadedModel]
 

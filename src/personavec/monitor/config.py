@@ -1,0 +1,85 @@
+"""What decides a monitored log and a calibration; the fields are the commands' options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from personavec.data.conversations import ColumnMap
+from personavec.errors import UsageError
+from personavec.options import MODEL, Count, Integers, between, options, panel, parsed
+
+Format = Literal["jsonl", "parquet"]
+
+#: With fewer questions than these no line is fitted, and no interval given.
+MIN_FIT_QUESTIONS, MIN_TEST_QUESTIONS = 3, 2
+
+DATA = panel("Data")
+FILES = panel("Files and report")
+ANSWERS = panel("Answers")
+
+
+@options()
+@dataclass(frozen=True)
+class MonitorConfig:
+    """Everything that decides the readings of a log, beside the model, the vectors and the log."""
+
+    columns: Annotated[ColumnMap, DATA, parsed(ColumnMap.parse, "NAME=COLUMN,…")] = field(
+        default_factory=ColumnMap
+    )
+    """Other column names, e.g. messages=turns,id=key."""
+    split: Annotated[str | None, DATA] = None
+    """A dataset's split."""
+    tokens: bool = False
+    """Keep every response token's projection."""
+    extremes: Annotated[int, between(0)] = 6
+    """Turns of each trait that the report shows token by token: those with the highest answers."""
+    format: Annotated[Format, FILES] = "jsonl"
+    """Format of the readings."""
+    batch_tokens: Annotated[int | None, MODEL, between(1)] = None
+    """Tokens in a batch; default: as the memory allows."""
+    max_rejects: Annotated[int | None, DATA, between(0)] = None
+    """Stop at more unusable rows than this; default: any number may be unusable."""
+
+    def __post_init__(self) -> None:
+        if self.extremes < 0:
+            raise UsageError("extremes is 0 or more")
+
+
+@options()
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Everything that decides a calibration, beside the model, the spec and the vector."""
+
+    fit_questions: Annotated[int, between(MIN_FIT_QUESTIONS)] = 10
+    """Extraction questions that the forecast is fitted on."""
+    test_questions: Annotated[int, between(MIN_TEST_QUESTIONS)] = 12
+    """Evaluation questions that it is reported on: the last ones, since an extraction selects the
+    layer on the first ones."""
+    shots: Annotated[Integers, ANSWERS] = (0, 5, 10, 15, 20)
+    """Numbers of earlier turns that show the trait."""
+    example_questions: Annotated[Count, ANSWERS] = 40
+    """Questions whose answers are candidates for these turns; those that show the trait best are
+    taken."""
+    neutral_prompts: Annotated[int, ANSWERS, between(2)] = 48
+    """Neutral prompts; the tokens of their answers are what caps count as ordinary."""
+    max_tokens: Annotated[Count, ANSWERS] = 64
+    """Longest response, in tokens."""
+    temperature: Annotated[float, ANSWERS, between(0)] = 0.7
+    """0 is greedy."""
+    seed: Annotated[int, MODEL] = 0
+    """Keys all sampling."""
+    batch_tokens: Annotated[Count, MODEL] = 16384
+    """Tokens in a batch; bounds memory."""
+
+    def __post_init__(self) -> None:
+        from personavec.traits import neutral_prompts
+
+        if self.fit_questions < MIN_FIT_QUESTIONS or self.test_questions < MIN_TEST_QUESTIONS:
+            raise UsageError("fitting needs at least 3 questions, an interval at least 2")
+        if not self.shots or min(self.shots) < 0:
+            raise UsageError("the numbers of examples are 0 or more")
+        if self.max_tokens < 1 or self.batch_tokens < 1 or self.neutral_prompts < 2:
+            raise UsageError("max_tokens and batch_tokens are at least 1, neutral_prompts 2")
+        if self.neutral_prompts > (there := len(neutral_prompts())):
+            raise UsageError(f"{self.neutral_prompts} neutral prompts: the package has {there}")
