@@ -24,7 +24,7 @@ from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, score_file
 from personavec.monitor import calibrate, pipeline as monitor
 from personavec.progress import Progress
-from personavec.screen import Rule, pipeline as screen
+from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies.compare_mitigations import pipeline as compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
@@ -116,7 +116,7 @@ def _monitor(given: Inputs, out: Path) -> None:
 
 
 def _screen(given: Inputs, out: Path) -> None:
-    config = screen.ScreenConfig(natural="last-prompt", rule=Rule(top=100), seed=SEED)
+    config = screen.ScreenConfig(natural="last-prompt", rule=FlagRule(top=100), seed=SEED)
     screen.run(
         given.loaded, [given.vector], [given.folder / "rows.jsonl"], out, config, progress=QUIET
     )
@@ -124,7 +124,7 @@ def _screen(given: Inputs, out: Path) -> None:
 
 def _naturals(given: Inputs, out: Path) -> None:
     config = screen.ScreenConfig(
-        natural="generate", natural_tokens=8, rule=Rule(top=100), seed=SEED
+        natural="generate", natural_tokens=8, rule=FlagRule(top=100), seed=SEED
     )
     screen.run(
         given.loaded,

@@ -25,16 +25,18 @@ from personavec.serve.config import ServeConfig
 from personavec.serve.events import ReplyEvents
 from personavec.serve.limits import Gate
 from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorReply, parsed
+from personavec.serve.reply_format import ModelCard, ModelCards
 from personavec.serve.requests import ReplyRequest
 from personavec.serve.service import Service
+from personavec.serve.watch import AlarmList
 from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
-_WRONG: dict[int | str, dict[str, Any]] = {
+_WRONG: dict[int | str, Any] = {
     status: {"model": ErrorReply}
     for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 504)
 }
-_STREAM: dict[int | str, dict[str, Any]] = {
+_STREAM: dict[int | str, Any] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}}
 }
 
@@ -86,21 +88,16 @@ def create_app(
 
 
 def _routes(app: FastAPI, service: Service) -> None:
-    model = {
-        "id": service.served.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "personavec",
-    }
+    model = ModelCard(id=service.served.name)
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> ModelCards:
         """The one model that is served."""
-        return {"object": "list", "data": [model]}
+        return ModelCards(data=[model])
 
     @app.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> dict[str, Any]:
-        """The model, if it has this name."""
+    async def one_model(name: str) -> ModelCard:
+        """The model of this name."""
         if name != service.served.name:
             raise ApiError(404, f"there is no model '{name}' here", code="model_not_found")
         return model
@@ -120,9 +117,9 @@ def _routes(app: FastAPI, service: Service) -> None:
         return await _reply(service, asked, request)
 
     @app.get("/v1/personavec/alarms")
-    async def alarms() -> dict[str, Any]:
+    async def alarms() -> AlarmList:
         """The latest drift alarms, and the levels of the server's charts."""
-        return {"alarms": list(service.watch.alarms), "levels": service.watch.levels()}
+        return AlarmList(alarms=list(service.watch.alarms), levels=service.watch.levels())
 
     @app.get("/healthz")
     async def health() -> JSONResponse:

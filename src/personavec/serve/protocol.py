@@ -104,7 +104,7 @@ class Function(_Body):
     arguments: Text = ""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """The arguments."""
         return from_json(self.arguments) if self.arguments.strip() else {}
 
@@ -265,7 +265,7 @@ class _Common(_Body):
     service_tier: Literal["auto", "default"] | None = None
     frequency_penalty: Number | None = None
     presence_penalty: Number | None = None
-    logit_bias: dict[str, Any] | None = None
+    logit_bias: dict[str, object] | None = None
     personavec: Personavec = Personavec()
 
     @field_validator("frequency_penalty", "presence_penalty", "logit_bias")
@@ -293,7 +293,7 @@ class ChatRequest(_Common):
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     store: Literal[False] | None = None
-    metadata: Annotated[dict[str, Any], Field(max_length=_METADATA)] | None = None
+    metadata: Annotated[dict[str, object], Field(max_length=_METADATA)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NotRequired, TypedDict
 
+from pydantic import BaseModel
+
 from personavec.serve.requests import PersonavecField, ReplyChoice, ReplyRequest, ReplyToken
 from personavec.serve.served import ServedModel
 from personavec.serve.text import Vocabulary
@@ -96,6 +98,22 @@ class Chunk(_Head):
     usage: NotRequired[Usage | None]
     """None in every chunk but the last, where usage was asked for."""
     personavec: NotRequired[PersonavecField]
+
+
+class ModelCard(BaseModel):
+    """A model, as OpenAI's API lists it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "personavec"
+
+
+class ModelCards(BaseModel):
+    """The reply of `/v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
 
 
 def whole_reply(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> Reply:

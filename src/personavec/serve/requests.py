@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -69,7 +69,7 @@ class ChoiceReadings(TypedDict):
     """What `personavec` says of one reply."""
 
     index: int
-    readings: list[dict[str, Any]]
+    readings: list[dict[str, object]]
     """`TurnReading.as_dict` of each trait that was asked for."""
     guards: list[GuardRecord]
     alarms: list[AlarmRecord]

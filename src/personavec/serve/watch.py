@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel
+from typing_extensions import TypedDict  # Pydantic takes no other before Python 3.12.
 
 from personavec.data import Message
 from personavec.monitor import TurnReading
@@ -46,6 +49,15 @@ class AlarmRecord(TypedDict):
     limit: float
     time: str
     """UTC, ISO 8601."""
+
+
+class AlarmList(BaseModel):
+    """The reply of `/v1/personavec/alarms`."""
+
+    alarms: list[AlarmRecord]
+    """The latest ones, oldest first."""
+    levels: dict[str, float]
+    """Each trait's level on the server's chart, in the chart's standard deviations."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,6 @@ def vectors(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) -> 
         below=-3.0,
         above=4.0,
         tokens=tuple(map(float, PERCENTILES)),
-        results={},
     )
     rule = ChartRule(0.5, 0.2)
     ordinary = Ordinary(((0.5, 2.0), (1.0, 1.0)), rule, rule, n=80)

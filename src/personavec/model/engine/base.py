@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -64,6 +64,16 @@ class Generation:
     failed: bool = False
 
 
+class EngineRecord(TypedDict):
+    """What a result says about the engine it came from."""
+
+    name: str
+    version: str
+    """Of transformers or vLLM."""
+    arguments: NotRequired[dict[str, object]]
+    """Given with `--engine-arg`."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Runs one model: generates responses, and reads the residual stream of given texts."""
@@ -73,7 +83,7 @@ class Engine(Protocol):
         """What the command line calls it."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineRecord:
         """What a result says about the engine it came from."""
         ...
 

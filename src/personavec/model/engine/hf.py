@@ -34,6 +34,7 @@ from personavec.model import (
 )
 from personavec.model.engine.base import (
     SPANS,
+    EngineRecord,
     Generation,
     Request,
     Sampling,
@@ -55,7 +56,7 @@ class TransformersEngine:
     batch_tokens: int = 16384
     name: str = "transformers"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineRecord:
         return {"name": self.name, "version": transformers.__version__}
 
     def generate(

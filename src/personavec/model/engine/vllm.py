@@ -20,6 +20,7 @@ from torch import Tensor
 from personavec.errors import HookError, ModelError, UsageError
 from personavec.model import Directions, LoadedModel, Thought, TokenIds, check_finite
 from personavec.model.engine.base import (
+    EngineRecord,
     Generation,
     Request,
     Sampling,
@@ -108,7 +109,7 @@ class VllmEngine:
         """False once one of vLLM's processes has died."""
         return not self._died.is_set()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineRecord:
         return {"name": self.name, "version": self._version, "arguments": self._arguments}
 
     def close(self) -> None:

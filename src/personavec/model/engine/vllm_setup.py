@@ -84,7 +84,7 @@ def set_environment(device: torch.device) -> None:
         os.environ.setdefault(key, value)
 
 
-def _whole_prompts(context: int) -> dict[str, Any]:
+def _whole_prompts(context: int) -> dict[str, int]:
     """Settings under which a step takes a prompt whole or not at all.
 
     After a part of a sampled request's prompt vLLM sets its random generator back, which CPU

@@ -149,7 +149,7 @@ class Residual:
 
     # A forward
 
-    def _before_first(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_first(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Plan the forward that begins, and read the embedding, the input of the first block."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
