@@ -32,13 +32,12 @@ from personavec.evaluate import (
     Subject,
     run as evaluate,
     shift,
-    steer as steering_study,
+    steer,
 )
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, Endpoint, score_file
-from personavec.model.engine import Sampling
 from personavec.monitor import calibrate, log as monitor_log, pipeline as monitor
 from personavec.progress import Progress
 from personavec.screen import Rule, pipeline as screen
@@ -226,11 +225,10 @@ def _score(given: Given, out: Path) -> None:
 
 
 def _steer(given: Given, out: Path) -> None:
-    sampling = Sampling(max_tokens=3)
+    config = steer.SteerConfig(coefficients=(0.0, 1.0), max_tokens=3)
     out.mkdir(exist_ok=True)
-    steering_study.steered_answers(
-        given.loaded, given.vector, ["Hi?", "Why?"], [0.0, 1.0], sampling, out=out / "answers.jsonl"
-    )
+    answers = out / "answers.jsonl"
+    steer.run(given.loaded, given.vector, ["Hi?", "Why?"], config, out=answers)
 
 
 SIZES = Sizes(pairs=2, judge_pairs=1, examples=0, questions=4)

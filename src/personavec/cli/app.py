@@ -29,7 +29,7 @@ from personavec.errors import UsageError
 COMMANDS: dict[str, tuple[str | None, str]] = {
     "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
-    "steer": (None, "Answer questions at several coefficients, side by side."),
+    "steer": ("steer:command", "Answer questions at several coefficients, side by side."),
     "evaluate": (
         "evaluate:command",
         "Measure traits of a model, and what it can still do.",
