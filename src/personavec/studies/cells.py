@@ -12,7 +12,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from personavec.judges import Judge
 from personavec.model import Action, LoadedModel, steering_forwards
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import OPTIONAL, dump
 from personavec.rollouts import Rollout, Task, collect, judged
 from personavec.runs import atomic_write, read_as, read_records
 from personavec.traits import TraitSpec
@@ -94,7 +93,7 @@ class CellFigures:
     """Loss of every held-out text, in nats a token."""
     surprise: list[list[float]]
     """For every neutral text, negative log-probabilities of its tokens, in nats."""
-    capability: TaskScore | None = field(default=None, metadata=OPTIONAL)
+    capability: TaskScore | None = None
 
 
 def measure(
@@ -115,7 +114,7 @@ def measure(
     )
     path = folder / "measured.json"
     if not path.exists():
-        atomic_write(path, json.dumps(dump(_figures(bench, loaded, steering))))
+        atomic_write(path, json.dumps(asdict(_figures(bench, loaded, steering))))
     found = read_as(path, CellFigures, "delete it, and the model is measured again")
     return Measured(
         answers=tuple(answers),
