@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str | None, str]] = {
         "evaluate:command",
         "Measure traits of a model, and what it can still do.",
     ),
-    "calibrate": (None, "Forecast a trait from the prompt's projection."),
+    "calibrate": ("calibrate:command", "Forecast a trait from the prompt's projection."),
     "monitor": ("monitor:command", "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),

@@ -12,7 +12,6 @@ import typer
 
 from personavec import terminal
 from personavec.cli import (
-    calibrate,
     compare_mitigations,
     elicit,
 )
@@ -26,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 

@@ -768,7 +768,7 @@ def test_guards_act_on_the_forecast_and_say_so(
 def test_guards_that_cannot_be_meant(text: str, vectors: dict[str, PersonaVector]) -> None:
     """A calibration ends at 99.5: what it cannot give is told at the start."""
     tokens = tuple(map(float, range(len(PERCENTILES))))
-    calibration = Calibration("calm", "", 2, "log_odds", 1.0, 0.0, -1.0, 1.0, tokens, {})
+    calibration = Calibration("calm", "", 2, "log_odds", 1.0, 0.0, -1.0, 1.0, tokens)
     calm = replace(vectors["bold"], trait="calm", calibration=calibration)
     assert parse_guard("calm>3sigma: cap 99.5", {"calm": calm}).action is not None
     with pytest.raises(UsageError):
