@@ -32,16 +32,15 @@ from personavec.evaluate import (
     Subject,
     run as evaluate,
     shift,
-    steer as steering_study,
+    steer,
 )
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, Endpoint, score_file
-from personavec.model.engine import Sampling
 from personavec.monitor import calibrate, log as monitor_log, pipeline as monitor
 from personavec.progress import Progress
-from personavec.screen import Rule, pipeline as screen
+from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies.compare_mitigations import pipeline as compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
@@ -157,14 +156,14 @@ def _monitor(given: Given, out: Path) -> None:
 
 
 def _screen(given: Given, out: Path) -> None:
-    config = screen.ScreenConfig(natural="last-prompt", rule=Rule(top=5), random_directions=1)
+    config = screen.ScreenConfig(natural="last-prompt", rule=FlagRule(top=5), random_directions=1)
     rows = [given.folder / "rows.jsonl"]
     screen.run(given.loaded, [given.vector], rows, out, config, progress=QUIET)
 
 
 def _naturals(given: Given, out: Path) -> None:
     config = screen.ScreenConfig(
-        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=Rule(top=5),
+        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=FlagRule(top=5),
         random_directions=1, subsets=3,
     )  # fmt: skip
     rows = [given.folder / "rows.jsonl"]
@@ -226,11 +225,10 @@ def _score(given: Given, out: Path) -> None:
 
 
 def _steer(given: Given, out: Path) -> None:
-    sampling = Sampling(max_tokens=3)
+    config = steer.SteerConfig(coefficients=(0.0, 1.0), max_tokens=3)
     out.mkdir(exist_ok=True)
-    steering_study.steered_answers(
-        given.loaded, given.vector, ["Hi?", "Why?"], [0.0, 1.0], sampling, out=out / "answers.jsonl"
-    )
+    answers = out / "answers.jsonl"
+    steer.run(given.loaded, given.vector, ["Hi?", "Why?"], config, out=answers)
 
 
 SIZES = Sizes(pairs=2, judge_pairs=1, examples=0, questions=4)

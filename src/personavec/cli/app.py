@@ -29,12 +29,12 @@ from personavec.errors import UsageError
 COMMANDS: dict[str, tuple[str | None, str]] = {
     "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
-    "steer": (None, "Answer questions at several coefficients, side by side."),
+    "steer": ("steer:command", "Answer questions at several coefficients, side by side."),
     "evaluate": (
         "evaluate:command",
         "Measure traits of a model, and what it can still do.",
     ),
-    "calibrate": (None, "Forecast a trait from the prompt's projection."),
+    "calibrate": ("calibrate:command", "Forecast a trait from the prompt's projection."),
     "monitor": ("monitor:command", "Read logged conversations along traits; raise drift alarms."),
     "screen": ("screen:command", "How far datasets would push a model along each trait."),
     "validate-screen": ("validate_screen:command", "Test what screening finds, on planted rows."),

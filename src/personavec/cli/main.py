@@ -12,10 +12,8 @@ import typer
 
 from personavec import terminal
 from personavec.cli import (
-    calibrate,
     compare_mitigations,
     elicit,
-    steer,
 )
 from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
@@ -27,8 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Persona vectors: extract, validate and use directions of character traits.",
 )
-app.command("steer", cls=Command)(steer.command)
-app.command("calibrate", cls=Command)(calibrate.command)
 app.command("elicit", cls=Command)(elicit.command)
 app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 

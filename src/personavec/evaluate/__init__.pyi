@@ -18,7 +18,6 @@ from .results import (
     EvaluateResults as EvaluateResults,
 )
 from .shift import last_prompt_states as last_prompt_states
-from .steer import steered_answers as steered_answers
 from .subject import (
     SteeredBy as SteeredBy,
     Subject as Subject,

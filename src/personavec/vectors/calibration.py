@@ -1,13 +1,12 @@
-"""What a projection means: the forecast of trait expression, and where ordinary tokens lie.
+"""What a projection means: the forecast of trait expression, and the range of ordinary tokens.
 
-`calibrate` measures it and keeps it beside the vector, in `calibration.json`.
+`calibrate` measures both and keeps them beside the vector, in `calibration.json`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,16 +14,68 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from personavec.errors import DataError, UsageError
 from personavec.plain import parse_json
+from personavec.results import Estimate, dump
 from personavec.runs import why_invalid
 from personavec.stats import Interval
 
 #: The file's name, in the vector's folder.
 FILE = "calibration.json"
 FORMAT = 1
-#: Share of new answers that a forecast's interval is meant to hold.
+#: Share of new answers that a forecast's interval should contain.
 COVERAGE = 0.9
 #: Percentiles of ordinary tokens' projections that are kept.
 PERCENTILES = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correlation:
+    """Pearson's r of the prompt's projection with the answer's expression, on test questions."""
+
+    overall: Estimate
+    within: Estimate
+    """Within conditions, so that differences between prompts do not count."""
+    n: int
+    """Answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionMeans:
+    """The test answers under one system prompt, or after one number of examples."""
+
+    condition: str
+    n: int
+    projection: float
+    """Mean projection of the last prompt token, in units of the residual stream."""
+    expression: float
+    """Mean expression, in the calibration's unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCounts:
+    answers: int
+    questions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationResults:
+    """How well the forecast does, and what it was measured on and with."""
+
+    correlations: dict[str, Correlation]
+    """Over `all` conditions, over `prompts` alone, and over `examples` alone."""
+    coverage: Estimate
+    """Share of test answers within the forecast's interval, 0 to 1."""
+    conditions: tuple[ConditionMeans, ...]
+    fitted_on: AnswerCounts
+    tested_on: AnswerCounts
+    unscored: int
+    """Answers without a score, which were left out."""
+    notes: tuple[str, ...]
+    judge: dict[str, Any]
+    model: dict[str, Any]
+    spec: str
+    """Hash of the trait spec."""
+    settings: dict[str, Any]
+    versions: dict[str, str]
 
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -32,8 +83,9 @@ PERCENTILES = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.
 class Calibration:
     """A vector's calibration at one layer.
 
-    The forecast is a line in the last prompt token's projection (in units of the residual
-    stream), with the 5th and 95th percentile of what it missed by on questions left out of it.
+    The forecast is linear in the last prompt token's projection, which is in units of the residual
+    stream. Its interval is between the 5th and the 95th percentile of leave-one-question-out
+    residuals.
     """
 
     trait: str
@@ -45,16 +97,16 @@ class Calibration:
     slope: float
     intercept: float
     below: float
-    """Added to the forecast: the lower end of its interval …"""
+    """Added to the forecast, this is the lower end of its interval."""
     above: float
-    """… and the upper one."""
+    """Added to the forecast, this is the upper end."""
     tokens: tuple[float, ...]
     """Projections at `PERCENTILES` of the model's own response tokens on neutral prompts."""
-    results: Mapping[str, Any]
-    """Correlations, coverage, counts and where all of it came from, for people."""
+    results: CalibrationResults | None = None
+    """What was measured of the forecast; None where that is not known."""
 
     def forecast(self, prompt_last: float) -> Interval:
-        """Expected expression of the answer that follows, with its prediction interval.
+        """Expected expression of the answer that follows, with its 90% prediction interval.
 
         In `unit`; scores stay within 0 and 100.
         """
@@ -65,20 +117,20 @@ class Calibration:
         return Interval(*values)
 
     def ceiling(self, percentile: float) -> float:
-        """The projection that this percentage of ordinary response tokens stays under.
+        """This percentile of ordinary response tokens' projections.
 
-        Interpolated between the percentiles that are kept; raises UsageError beyond them.
+        Interpolated between the percentiles that are kept. Raises UsageError beyond them.
         """
         if not PERCENTILES[0] <= percentile <= PERCENTILES[-1]:
             raise UsageError(
                 f"percentile {percentile:g}: use {PERCENTILES[0]:g} to {PERCENTILES[-1]:g}, "
-                "between which ordinary tokens were measured"
+                "the range that was measured"
             )
         return float(np.interp(percentile, PERCENTILES, self.tokens))
 
     def to_json(self) -> str:
         """The file's text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **dump(self)}, ensure_ascii=False, indent=1) + "\n"
 
 
 def from_json(text: str | bytes, where: str) -> Calibration:
@@ -89,7 +141,7 @@ def from_json(text: str | bytes, where: str) -> Calibration:
             raise ValueError(f"no calibration of format {FORMAT}")
         found = _SCHEMA.validate_python(record)
         if len(found.tokens) != len(PERCENTILES) or list(found.tokens) != sorted(found.tokens):
-            raise ValueError(f"tokens: {len(PERCENTILES)} percentiles that rise are needed")
+            raise ValueError(f"tokens: {len(PERCENTILES)} rising percentiles are needed")
         if found.below > found.above:
             raise ValueError("below: the interval's lower end is above its upper one")
     except ValueError as error:

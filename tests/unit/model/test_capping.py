@@ -121,7 +121,6 @@ def calibrated(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) 
         below=-1.0,
         above=1.0,
         tokens=tuple(float(p) / 100 - 0.9 for p in PERCENTILES),
-        results={},
     )
     return replace(vector, calibration=found)
 

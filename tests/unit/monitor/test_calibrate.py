@@ -12,7 +12,9 @@ from personavec import LoadedModel, PersonaVector, load_trait, load_vector
 from personavec.errors import DataError, UsageError
 from personavec.judges import Answer, Score
 from personavec.model import capture_means, chat
-from personavec.monitor.calibrate import CalibrateConfig, best_examples, run
+from personavec.monitor import CalibrateConfig
+from personavec.monitor.calibrate import run
+from personavec.monitor.calibration_tasks import best_examples
 from personavec.progress import Progress
 from personavec.rollouts.rollout import iter_rollouts
 from personavec.stats import correlation_interval
@@ -79,10 +81,12 @@ def test_it_is_fitted_and_reported_as_it_says(
     assert found.slope == pytest.approx(slope, rel=1e-2, abs=1e-3)
     assert found.intercept == pytest.approx(intercept, rel=1e-2, abs=1e-2)
     r = np.corrcoef([last(a) for a in testing], [len(a.system or "") / 10 for a in testing])[0, 1]
-    overall = found.results["correlations"]["all"]["overall"]
-    assert overall["value"] == pytest.approx(r, abs=1e-2)
+    results = found.results
+    assert results is not None
+    overall = results.correlations["all"].overall
+    assert overall.value == pytest.approx(r, abs=1e-2)
     # Within a condition this judge's scores do not vary at all.
-    assert found.results["correlations"]["all"]["within"]["value"] is None
+    assert results.correlations["all"].within.value is None
     assert len(found.tokens) == len(PERCENTILES)
     assert list(found.tokens) == sorted(found.tokens)
     # It lies beside the vector and is loaded with it.
@@ -165,7 +169,7 @@ def test_a_forecast_is_a_line_with_its_interval() -> None:
     from personavec.vectors import Calibration
 
     common = dict(trait="t", vector="v", layer=1, slope=20.0, intercept=50.0, below=-9.0, above=9.0)
-    line = Calibration(unit="score", tokens=tuple(map(float, PERCENTILES)), results={}, **common)
+    line = Calibration(unit="score", tokens=tuple(map(float, PERCENTILES)), **common)
     found = line.forecast(1.0)
     assert (found.value, found.low, found.high) == (70.0, 61.0, 79.0)
     assert line.forecast(10.0).high == 100.0

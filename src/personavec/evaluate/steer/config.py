@@ -1,0 +1,31 @@
+"""What decides steered answers; its fields are the options of `personavec steer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from personavec.options import MODEL, Count, Numbers, between, options, panel
+
+ANSWERS = panel("Answers")
+
+
+@options()
+@dataclass(frozen=True)
+class SteerConfig:
+    """Everything that decides the answers, beside the model, the vector and the questions."""
+
+    coefficients: Annotated[Numbers, Parameter(name="--coefficient")] = (-1.0, 0.0, 1.0)
+    """Coefficients, e.g. -1,0,1."""
+    layer: int | None = None
+    """Layer that is steered. Default: the selected one."""
+    max_tokens: Annotated[Count, ANSWERS] = 64
+    """Longest response, in tokens."""
+    temperature: Annotated[float, ANSWERS, between(0)] = 0.7
+    """0 is greedy."""
+    seed: Annotated[int, MODEL] = 0
+    """Keys all sampling."""
+    batch_tokens: Annotated[Count, MODEL] = 16384
+    """Tokens in a batch; bounds memory."""

@@ -1,0 +1,38 @@
+"""Steered answers as `--json` prints them, and as the lines of `--out`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from personavec.data import DataReading
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeredAnswer:
+    """One question's answer under one condition; a line of the file that `steer` writes."""
+
+    id: str
+    question: str
+    condition: str
+    """The coefficient as text, or `system prompt`."""
+    coefficient: float
+    layer: int
+    system: str | None
+    """The eliciting system prompt, under the condition of that name."""
+    response: str
+    n_tokens: int
+    state: Literal["answered", "empty", "failed"]
+    """`failed` where the numbers overflowed under that coefficient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerResults:
+    """All answers: for every question, one under each condition."""
+
+    format: int = 1
+    trait: str
+    layer: int
+    answers: tuple[SteeredAnswer, ...]
+    data: dict[str, DataReading] = field(default_factory=dict)
+    """How the questions were read, by their source."""

@@ -1,0 +1,171 @@
+"""The forecast: expression as a line in the prompt's projection, fitted and tested on questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from personavec.errors import DataError
+from personavec.model.engine import SPANS
+from personavec.monitor.calibration_tasks import CalibrationTask
+from personavec.results import Estimate
+from personavec.rollouts import Rollout, load_activations
+from personavec.stats import clustered_bootstrap, correlation_interval
+from personavec.vectors import COVERAGE, PersonaVector
+from personavec.vectors.calibration import AnswerCounts, ConditionMeans, Correlation
+from personavec.wording import plural
+
+Floats = npt.NDArray[np.float64]
+
+#: With fewer scored answers than this nothing is calibrated.
+_MIN_ANSWERS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredAnswers:
+    """Answers that could be scored: one entry an answer in every array."""
+
+    projection: Floats
+    """Of the last prompt token, in units of the residual stream."""
+    expression: Floats
+    """In `unit`."""
+    question: npt.NDArray[Any]
+    condition: npt.NDArray[Any]
+    fits: npt.NDArray[np.bool_]
+    """Whether the forecast is fitted on it, or tested."""
+    unit: Literal["log_odds", "score"]
+    unscored: int
+    """Answers that could not be scored, and are not among these."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> ScoredAnswers:
+        """Some of them."""
+        return ScoredAnswers(
+            self.projection[chosen],
+            self.expression[chosen],
+            self.question[chosen],
+            self.condition[chosen],
+            self.fits[chosen],
+            self.unit,
+            0,
+        )
+
+    def counts(self) -> AnswerCounts:
+        return AnswerCounts(answers=len(self.expression), questions=len({*self.question}))
+
+
+def scored_answers(
+    vector: PersonaVector,
+    asked: Sequence[CalibrationTask],
+    answers: Sequence[Rollout],
+    activations: Path,
+) -> ScoredAnswers:
+    """The answers that could be scored, with their prompts' projections.
+
+    Raises DataError for fewer than ten.
+    """
+    unit = "log_odds" if any(answer.log_odds is not None for answer in answers) else "score"
+    rows = []
+    for task, answer in zip(asked, answers, strict=True):
+        value = answer.log_odds if unit == "log_odds" else answer.trait_score
+        if value is not None:
+            rows.append((answer, task, value))
+    if len(rows) < _MIN_ANSWERS:
+        raise DataError(
+            f"{len(rows)} of {plural(len(answers), 'answer')} for '{vector.trait}' could be "
+            "scored, too few to calibrate with"
+        )
+    states = load_activations(activations, [answer.id for answer, *_ in rows])
+    last = states[:, SPANS.index("prompt_last"), vector.layer]
+    return ScoredAnswers(
+        projection=vector.project(last).double().numpy(),
+        expression=np.array([value for *_, value in rows], np.float64),
+        question=np.array([answer.question for answer, *_ in rows]),
+        condition=np.array([task.condition for _, task, _ in rows]),
+        fits=np.array([task.fits for _, task, _ in rows]),
+        unit=unit,
+        unscored=len(answers) - len(rows),
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A forecast of expression: a line in the projection, with what bounds its interval."""
+
+    slope: float
+    intercept: float
+    below: float
+    above: float
+
+    @classmethod
+    def fitted(cls, answers: ScoredAnswers) -> Line:
+        """By least squares; the interval comes from leave-one-question-out residuals."""
+        slope, intercept = _least_squares(answers.projection, answers.expression)
+        tails = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
+        below, above = np.quantile(_residuals(answers), tails).tolist()
+        return cls(slope, intercept, below, above)
+
+    def coverage(self, answers: ScoredAnswers, seed: int) -> Estimate:
+        """The share of other answers within the forecast's interval."""
+        residuals = answers.expression - (self.intercept + self.slope * answers.projection)
+        held = ((residuals >= self.below) & (residuals <= self.above)).astype(np.float64)
+        return Estimate.of(clustered_bootstrap(held, answers.question.tolist(), seed=seed))
+
+
+def correlations(answers: ScoredAnswers, seed: int) -> dict[str, Correlation]:
+    """Over all conditions, over the prompts and over the examples, where there are several."""
+    families = {
+        "all": np.ones(len(answers.expression), bool),
+        "prompts": np.char.startswith(answers.condition, "prompt"),
+        "examples": np.char.endswith(answers.condition, "examples"),
+    }
+    return {
+        name: _correlation(answers.of(chosen), seed)
+        for name, chosen in families.items()
+        if len(set(answers.condition[chosen])) > 1
+    }
+
+
+def condition_means(answers: ScoredAnswers) -> tuple[ConditionMeans, ...]:
+    """Mean projection and expression under every condition."""
+    return tuple(
+        ConditionMeans(
+            condition=name,
+            n=int((answers.condition == name).sum()),
+            projection=float(answers.projection[answers.condition == name].mean()),
+            expression=float(answers.expression[answers.condition == name].mean()),
+        )
+        for name in dict.fromkeys(answers.condition.tolist())
+    )
+
+
+def _least_squares(x: Floats, y: Floats) -> tuple[float, float]:
+    """Slope and intercept; a flat line where x does not vary."""
+    spread = float(np.square(x - x.mean()).sum())
+    slope = float(((x - x.mean()) * y).sum()) / spread if spread > 0 else 0.0
+    return slope, float(y.mean()) - slope * float(x.mean())
+
+
+def _residuals(answers: ScoredAnswers) -> Floats:
+    """Leave-one-question-out residuals."""
+    residuals = np.empty_like(answers.expression)
+    for question in set(answers.question.tolist()):
+        own = answers.question == question
+        slope, intercept = _least_squares(answers.projection[~own], answers.expression[~own])
+        residuals[own] = answers.expression[own] - (intercept + slope * answers.projection[own])
+    return residuals
+
+
+def _correlation(answers: ScoredAnswers, seed: int) -> Correlation:
+    """With intervals over questions."""
+    values = (answers.projection, answers.expression, answers.question.tolist())
+    within = correlation_interval(*values, within=answers.condition.tolist(), seed=seed)
+    return Correlation(
+        overall=Estimate.of(correlation_interval(*values, seed=seed)),
+        within=Estimate.of(within),
+        n=len(answers.expression),
+    )
