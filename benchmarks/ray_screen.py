@@ -67,7 +67,7 @@ def one_process(loaded: LoadedModel, wanted: Probe, data: Path, folder: Path) ->
     return tokens
 
 
-def on_cluster(work: on_ray.Setup, data: Path, folder: Path) -> int:
+def on_cluster(work: on_ray.WorkerSetup, data: Path, folder: Path) -> int:
     todo, _ = stretches(data, split=None, size=WINDOW)
     scored = on_ray.score_stretches(work, todo, folder, "rows")
     return sum(window.tokens for window in scored)
@@ -121,7 +121,7 @@ def reading(loaded: LoadedModel, data: Path) -> dict[str, float]:
         content=np.array([raw.hash.encode() for raw in raws]),
     )
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(str(data), Path(folder), "parquet", verdict=True)
+        files = Files(str(data), Path(folder), "parquet", split_flagged=True)
         write_outputs(lambda: raw_rows(data), added, files)
     end = time.perf_counter()
     return {
@@ -144,7 +144,7 @@ def main() -> None:
     loaded = load_model("smollm2")
     layer = loaded.identity.n_layers // 2
     wanted = probe([load_vector(trait) for trait in TRAITS], loaded, layer=layer)
-    work = on_ray.setup(loaded, wanted, Plan())
+    work = on_ray.worker_setup(loaded, wanted, Plan())
     alone: list[dict[str, float]] = []
     cluster: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name, on_ray.connected("local"):

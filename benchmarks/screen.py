@@ -112,7 +112,7 @@ def _short_child(rows: int) -> None:
             progress=Progress(quiet=True),
         )
         seconds = time.perf_counter() - start
-    assert results["rows"] == rows
+    assert results.rows == rows
     print(json.dumps({"rows": rows, "ms_per_row": 1000 * seconds / rows, "peak_mib": peak_mib()}))
 
 

@@ -16,7 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -553,10 +553,12 @@ def _activations(pv: Any, loaded: Any, vector: Any, second: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Results as JSON has them: of dictionaries, dataclasses and models alike."""
+    from personavec.results import dump
+
     if isinstance(value, BaseModel):
         return plain(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return plain(dump(value))
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

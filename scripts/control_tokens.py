@@ -26,8 +26,8 @@ from personavec.model.engine import TransformersEngine
 from personavec.monitor import gauge
 from personavec.rollouts import bounds
 from personavec.runs import atomic_write
-from personavec.screen import Plan, Prepared, Rule, prepare, probe, score_prepared
-from personavec.screen.verdicts import judge_trait
+from personavec.screen import FlagRule, Plan, Prepared, prepare, probe, score_prepared
+from personavec.screen.flagging import flag_trait
 from personavec.stats import clustered_bootstrap
 from personavec.traits import Check
 
@@ -69,7 +69,7 @@ def screened(loaded: LoadedModel, vector: PersonaVector) -> list[dict[str, Any]]
     reference = values(prepare(loaded, raw_rows(others, ""), plan))[1]
 
     def flags(ranked: np.ndarray) -> np.ndarray:
-        return judge_trait(Rule(PERCENTILE), vector.trait, ranked, reference, {}).flagged
+        return flag_trait(FlagRule(PERCENTILE), vector.trait, ranked, reference, {}).flagged
 
     plain = prepare(loaded, raw_rows(shown, ""), plan)
     before = flags(values(plain)[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -18,13 +17,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 import torch
 
 from personavec import LoadedModel, PersonaVector, load_model
 from personavec.data import parts
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.progress import Progress
-from personavec.screen import pipeline as screen
+from personavec.results import read
+from personavec.screen import ScreenResults, pipeline as screen
 
 pytestmark = pytest.mark.cluster
 
@@ -102,16 +103,8 @@ def workers(cluster: Any) -> Callable[[int], list[Any]]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny Llama of the unit tests, in a folder that every node can load."""
-    where = Path(__file__).parents[1] / "unit" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_models", where)
-    assert spec is not None
-    assert spec.loader is not None
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     folder = tmp_path_factory.mktemp("model")
-    loaded = tiny.build("llama")
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    tiny_models.save(tiny_models.build("llama"), folder)
     return str(folder)
 
 
@@ -299,11 +292,12 @@ def test_a_cluster_gives_what_one_process_gives(
     written = sorted((tmp_path / "out" / "rows").iterdir())
     assert [path.name for path in written] == [f"{n:06d}.parquet" for n in range(5)]
     assert len({pq.read_schema(path) for path in written}) == 1
-    [files] = [found for name, found in results["files"].items() if name.startswith(data.name)]
+    [files] = [found for name, found in results.files.items() if name.startswith(data.name)]
+    assert isinstance(files, dict)
     assert files["rows"] == str(tmp_path / "out" / "rows")
-    expected = json.loads((alone / "results.json").read_text())
-    assert results["rows"] == expected["rows"]
-    assert results["rejected"] == expected["rejected"] > 0
+    expected = read(ScreenResults, alone / "results.json")
+    assert results.rows == expected.rows
+    assert results.rejected == expected.rejected > 0
     # A folder that a cluster writes is not one process's to go on with.
     with pytest.raises(SettingsMismatchError, match="ray was true, now false"):
         screen.run(loaded, [vector], [data], tmp_path / "out", progress=QUIET)
@@ -330,7 +324,7 @@ def test_natural_responses_are_the_same_from_a_cluster(
     )
     monkeypatch.setattr(on_ray, "ROWS_PER_FILE", 8)
 
-    def run(name: str, ray: str | None) -> dict[str, Any]:
+    def run(name: str, ray: str | None) -> ScreenResults:
         inputs, reference = [tmp_path / "rows.jsonl"], tmp_path / "clean.jsonl"
         return screen.run(
             loaded,
@@ -343,13 +337,14 @@ def test_natural_responses_are_the_same_from_a_cluster(
             progress=QUIET,
         )
 
-    expected = run("alone", None)["traits"]["testing"]
+    expected = run("alone", None).traits["testing"]
     with on_ray.connected(cluster.address):
-        found = run("cluster", cluster.address)["traits"]["testing"]
+        found = run("cluster", cluster.address).traits["testing"]
+    assert found.two_stage is not None
     for name in ("mean", "low", "high", "threshold"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-4)
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-4)
     exact = [row["testing_exact_difference"] for row in _rows(tmp_path / "alone")]
-    assert sum(value is not None for value in exact) == 4 + found["two_stage"]["top"]
+    assert sum(value is not None for value in exact) == 4 + found.two_stage.top
     assert [row["testing_exact_difference"] for row in _rows(tmp_path / "cluster")] == [
         value if value is None else pytest.approx(value, abs=1e-4) for value in exact
     ]
@@ -375,7 +370,7 @@ def test_rows_of_changed_data_keep_their_own_scores_on_a_cluster(
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(lines) + "\n")
 
-    def run(name: str, ray: str | None) -> dict[str, Any]:
+    def run(name: str, ray: str | None) -> ScreenResults:
         return screen.run(loaded, [vector], [rows], tmp_path / name, ray=ray, progress=QUIET)
 
     run("cluster", cluster.address)
@@ -389,7 +384,7 @@ def test_rows_of_changed_data_keep_their_own_scores_on_a_cluster(
     assert [row["id"] for row in _rows(tmp_path / "cluster")] == [
         json.loads(line)["id"] for line in changed
     ]
-    assert any("22 of its 24 rows are the same" in note for note in found["notes"])
+    assert any("22 of its 24 rows are the same" in note for note in found.notes)
     rows.write_text(json.dumps({"prompt": "Other?", "completion": "Other."}) + "\n")
     with pytest.raises(SettingsMismatchError, match="none of the rows"):
         run("cluster", cluster.address)

@@ -13,7 +13,7 @@ import pytest
 
 from personavec import LoadedModel, load_vector
 from personavec.progress import Progress
-from personavec.screen import Rule, pipeline as screen
+from personavec.screen import FlagRule, pipeline as screen
 from personavec.traits import load_trait
 
 GLOOMY = "Nothing will ever get better. It is hopeless, and everything only gets worse from here."
@@ -88,7 +88,7 @@ def test_hopeful_rows_project_higher_than_gloomy_ones(tmp_path: Path, smollm2: L
         [load_vector("optimistic")],
         [_write(tmp_path / "data.jsonl", rows)],
         tmp_path / "out",
-        screen.ScreenConfig(natural="generate", natural_tokens=16, rule=Rule(top=6)),
+        screen.ScreenConfig(natural="generate", natural_tokens=16, rule=FlagRule(top=6)),
         naturals=tmp_path / "naturals",
         progress=Progress(quiet=True),
     )
@@ -96,9 +96,9 @@ def test_hopeful_rows_project_higher_than_gloomy_ones(tmp_path: Path, smollm2: L
     differences = np.array([row["optimistic_difference"] for row in scored])
     assert (differences[::2] > differences[1::2]).all()
     assert [row["optimistic_flag"] for row in scored] == [True, False] * 6
-    ranked = results["traits"]["optimistic"]["ranked"]
-    assert {row["messages"][-1]["content"] for row in ranked["high"][:6]} == {HOPEFUL}
-    assert all(row["natural"] for row in ranked["high"])
+    ranked = results.traits["optimistic"].ranked
+    assert {row.messages[-1]["content"] for row in ranked.high[:6]} == {HOPEFUL}
+    assert all(row.natural for row in ranked.high)
 
 
 def test_bf16_batches_agree_with_single_rows(tmp_path: Path, smollm2: LoadedModel) -> None:

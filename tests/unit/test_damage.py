@@ -40,7 +40,7 @@ from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, Endpoint, score_file
 from personavec.monitor import calibrate, log as monitor_log
 from personavec.progress import Progress
-from personavec.screen import Rule, pipeline as screen
+from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies.compare_mitigations import pipeline as compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
@@ -156,14 +156,14 @@ def _monitor(given: Given, out: Path) -> None:
 
 
 def _screen(given: Given, out: Path) -> None:
-    config = screen.ScreenConfig(natural="last-prompt", rule=Rule(top=5), random_directions=1)
+    config = screen.ScreenConfig(natural="last-prompt", rule=FlagRule(top=5), random_directions=1)
     rows = [given.folder / "rows.jsonl"]
     screen.run(given.loaded, [given.vector], rows, out, config, progress=QUIET)
 
 
 def _naturals(given: Given, out: Path) -> None:
     config = screen.ScreenConfig(
-        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=Rule(top=5),
+        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=FlagRule(top=5),
         random_directions=1, subsets=3,
     )  # fmt: skip
     rows = [given.folder / "rows.jsonl"]

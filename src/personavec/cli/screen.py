@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -17,7 +17,10 @@ from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
 from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
 from personavec.screen.config import NATURAL, ScreenConfig
-from personavec.wording import plural
+from personavec.wording import estimated, plural
+
+if TYPE_CHECKING:
+    from personavec.screen.results import ScreenedTrait, ScreenResults
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -118,50 +121,41 @@ def command(
         _print(results)
 
 
-def _print(results: dict[str, Any]) -> None:
-    shared.print_reading(results["data"])
-    for note in results["notes"]:
+def _print(results: ScreenResults) -> None:
+    shared.print_reading({name: asdict(found) for name, found in results.data.items()})
+    for note in results.notes:
         log(f"note: {note}")
     table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
-    for name, record in results["traits"].items():
+    for name, trait in results.traits.items():
         table.add_row(
             name,
-            str(record["layer"]),
-            _estimate(record),
-            _number(record["mean"], record["sigma"]),
-            _number(record["threshold"]),
-            "–" if record["flagged"] is None else str(record["flagged"]),
+            str(trait.layer),
+            estimated(trait.estimate, "+.3f"),
+            _number(trait.mean, trait.sigma),
+            _number(trait.threshold),
+            "–" if trait.flagged is None else str(trait.flagged),
         )
     console.print(table)
-    for column in next(iter(results["traits"].values()))["groups"]:
-        _print_groups(column, results["traits"])
-    flagged = results["flagged_any"]
+    for column in next(iter(results.traits.values())).groups:
+        _print_groups(column, results.traits)
+    flagged = results.flagged_any
     console.print(
-        f"{plural(results['rows'], 'row')}, {results['rejected']} rejected"
+        f"{plural(results.rows, 'row')}, {results.rejected} rejected"
         + ("" if flagged is None else f", {flagged} flagged")
-        + f"; written to {results['out']}",
+        + f"; written to {results.out}",
         highlight=False,
         markup=False,
     )
 
 
-def _print_groups(column: str, traits: dict[str, Any]) -> None:
+def _print_groups(column: str, traits: dict[str, ScreenedTrait]) -> None:
     """Every group's mean for every trait, in σ of neutral prompts."""
     table = Table(column, "rows", *traits, title="mean in σ of neutral prompts")
-    found = {
-        name: {row["group"]: row for row in record["groups"][column]}
-        for name, record in traits.items()
-    }
+    found = {name: {row.group: row for row in t.groups[column]} for name, t in traits.items()}
     for group, row in next(iter(found.values())).items():
-        cells = [_number(found[name][group]["mean"], traits[name]["sigma"]) for name in traits]
-        table.add_row(group, str(row["n"]), *cells)
+        cells = [_number(found[name][group].mean, t.sigma) for name, t in traits.items()]
+        table.add_row(group, str(row.n), *cells)
     console.print(table)
-
-
-def _estimate(record: dict[str, Any]) -> str:
-    if record["low"] is None:
-        return _number(record["mean"])
-    return f"{record['mean']:+.3f} [{record['low']:+.3f}, {record['high']:+.3f}]"
 
 
 def _number(value: float | None, unit: float = 1.0) -> str:

@@ -1,16 +1,19 @@
-from .config import Cut as Cut, Rule as Rule, ScreenConfig as ScreenConfig
+from .arrow_types import (
+    Types as Types,
+    column_types as column_types,
+    united_types as united_types,
+)
+from .config import Cut as Cut, FlagRule as FlagRule, ScreenConfig as ScreenConfig
 from .kept import Known as Known
 from .outputs import (
     Added as Added,
     Files as Files,
-    Types as Types,
     Unfit as Unfit,
     changed as changed,
-    column_types as column_types,
-    united_types as united_types,
     write_outputs as write_outputs,
 )
-from .pipeline import run as run, summarised as summarised
+from .pipeline import run as run
+from .results import ScreenResults as ScreenResults, summarised as summarised
 from .score import (
     Columns as Columns,
     FloatColumns as FloatColumns,
@@ -24,3 +27,4 @@ from .score import (
     score_prepared as score_prepared,
     score_rows as score_rows,
 )
+from .table import part_table as part_table

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import plotly.graph_objects as go
+from plotly.graph_objects import Figure
 
-from personavec.report import charts as kit, number, signed
-from personavec.results import Estimate
+from personavec.report import charts as kit, signed
+from personavec.screen.results import GroupMean, ValueHistogram
 from personavec.wording import plural
 
-Row = Mapping[str, Any]
 
-
-def difference_histogram(histogram: Row, threshold: float | None, unit: str) -> go.Figure:
+def difference_histogram(histogram: ValueHistogram, threshold: float | None, unit: str) -> Figure:
     """Rows by projection difference, beside the reference set as shares, with the line drawn."""
     figure = kit.blank(unit, "share of rows", height=320)
-    sides = [("rows", kit.BLUE, histogram["counts"])]
-    if histogram.get("reference"):
-        sides.append(("reference", kit.ORANGE, histogram["reference"]))
+    sides = [("rows", kit.BLUE, histogram.counts)]
+    if histogram.reference:
+        sides.append(("reference", kit.ORANGE, histogram.reference))
     for name, colour, counts in sides:
         total = max(1, sum(counts))
         kit.add_histogram(
             figure,
             name,
             colour,
-            [float(edge) for edge in histogram["edges"]],
+            list(histogram.edges),
             [count / total for count in counts],
             hover=f"%{{y:.1%}} of the {name} near %{{x:.2f}}<extra></extra>",
             showlegend=True,
@@ -42,17 +39,17 @@ def difference_histogram(histogram: Row, threshold: float | None, unit: str) -> 
     return figure
 
 
-def group_means(rows: Sequence[Row], unit: str) -> go.Figure:
+def group_means(rows: Sequence[GroupMean], unit: str) -> Figure:
     """One dot with its interval for each group, highest on top."""
-    rows = [row for row in rows if number(row.get("mean")) is not None][::-1]
-    found = [Estimate(row["mean"], row["low"], row["high"]) for row in rows]
+    rows = [row for row in rows if row.mean is not None][::-1]
+    found = [row.estimate for row in rows]
     figure = kit.blank(unit, "", height=90 + 26 * len(rows))
     figure.add_scatter(
-        x=[row["mean"] for row in rows],
-        y=[kit.shortened(str(row["group"])) for row in rows],
+        x=[row.mean for row in rows],
+        y=[kit.shortened(row.group) for row in rows],
         error_x=kit.error_bars(found) | {"thickness": 1.5, "width": 3, "color": kit.BLUE},
         customdata=[
-            f"{kit.interval(each)}<br>{plural(row['n'], 'row')}"
+            f"{kit.interval(each)}<br>{plural(row.n, 'row')}"
             for row, each in zip(rows, found, strict=True)
         ],
         mode="markers",
@@ -67,10 +64,10 @@ def group_means(rows: Sequence[Row], unit: str) -> go.Figure:
 
 
 def group_map(
-    groups: Sequence[str], traits: Sequence[str], means: Sequence[Sequence[Any]]
-) -> go.Figure:
+    groups: Sequence[str], traits: Sequence[str], means: Sequence[Sequence[float | None]]
+) -> Figure:
     """Every group's mean for every trait as a field of colour, with the number in it."""
-    known = [abs(value) for row in means for value in row if number(value) is not None]
+    known = [abs(value) for row in means for value in row if value is not None]
     reach = max([*known, 1e-6])
     away, none, toward = (
         kit.faint(kit.BLUE, 0.85),

@@ -11,7 +11,7 @@ from personavec.errors import UsageError
 from personavec.options import MODEL, Count, between, options, panel, parsed
 
 NaturalSide = Literal["generate", "last-prompt", "none", "two-stage"]
-Turns = Literal["all", "last"]
+ScoredTurns = Literal["all", "last"]
 Format = Literal["jsonl", "parquet"]
 
 #: Units of a fixed cut.
@@ -45,7 +45,7 @@ CUTS = parsed(lambda text: [Cut.parse(text)], "TRAIT>NUMBER[UNIT]", many=True, n
 
 @options(LINE)
 @dataclass(frozen=True)
-class Rule:
+class FlagRule:
     """How the line is drawn. One of the four, or none: then no row is flagged."""
 
     percentile: Annotated[float | None, between(0, 100)] = None
@@ -81,7 +81,7 @@ class ScreenConfig:
     """Longest natural response, in tokens."""
     natural_samples: Annotated[Count, NATURAL] = 1
     """Natural responses to a prompt; more than one are sampled, and their means averaged."""
-    turns: Annotated[Turns, DATA] = "all"
+    turns: Annotated[ScoredTurns, DATA] = "all"
     """Assistant turns that are scored."""
     layer: Annotated[int | None, MODEL] = None
     """Default: each vector's selected layer."""
@@ -93,7 +93,7 @@ class ScreenConfig:
     """A dataset's split."""
     by: Annotated[tuple[str, ...], DATA] = ()
     """Totals and ranks by this column; repeat it."""
-    rule: Rule = field(default_factory=Rule)
+    rule: FlagRule = field(default_factory=FlagRule)
     remedy: Annotated[Literal["drop", "swap"], FILES] = "drop"
     """For flagged preference pairs, in the clean file."""
     subsets: Annotated[int, FILES, between(0)] = 0

@@ -20,7 +20,7 @@ from personavec.runs import atomic_write, read_as
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class EngineChoice:
     """The engine that scores, and the tokens a second that each engine managed."""
 
     engine: Engine
@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Measured:
     engine: str
     tokens_per_second: dict[str, float]
     texts: int
@@ -56,7 +56,7 @@ def faster(
     kept: Path,
     *,
     batch_tokens: int | None = None,
-) -> Choice:
+) -> EngineChoice:
     """The engine that projects `texts` faster; each runs a few of them before it is timed.
 
     What was found is kept in the file `kept`, so that a continued run goes on with the same one.
@@ -64,10 +64,10 @@ def faster(
     by_name = {engine.name: engine for engine in engines}
     if kept.exists():
         again = "delete it, and the engines are timed again"
-        found = read_as(kept, _Kept, again)
+        found = read_as(kept, _Measured, again)
         if found.engine not in by_name:
             raise DataError(f"{kept} names no engine of this run; {again}")
-        return Choice(by_name[found.engine], found.tokens_per_second, found.texts)
+        return EngineChoice(by_name[found.engine], found.tokens_per_second, found.texts)
     tokens = sum(map(len, texts))
     rates: dict[str, float] = {}
     for engine in engines:
@@ -78,4 +78,4 @@ def faster(
     best = max(engines, key=lambda engine: rates[engine.name])
     choice = {"engine": best.name, "tokens_per_second": rates, "texts": len(texts)}
     atomic_write(kept, json.dumps(choice))
-    return Choice(best, rates, len(texts))
+    return EngineChoice(best, rates, len(texts))

@@ -1,10 +1,9 @@
-"""Which words carry a trait: the stretches of a response that project highest."""
+"""Which words carry a trait: the spans of a response that project highest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from personavec.model import (
     Turn,
     project_tokens,
 )
+from personavec.screen.results import Piece
 
 #: Tokens of a span, and spans of a response.
 SPAN_TOKENS, SPANS = 6, 3
@@ -30,11 +30,10 @@ def explain(
     directions: Directions,
     *,
     batch_tokens: int | None = None,
-) -> list[dict[str, list[dict[str, Any]]]]:
-    """For every row and trait, its response in pieces: spans, and the text between them.
+) -> list[dict[str, tuple[Piece, ...]]]:
+    """For every row, by trait: its response in pieces, spans and the text between them.
 
-    A piece has `text`, `projection` (mean over its tokens), `span` (one of the highest) and
-    `message`. Of several responses, the last is explained.
+    Of several responses, the last is explained.
     """
     texts = [row.texts[-1] for row in rows]
     values = project_tokens(
@@ -50,9 +49,9 @@ def explain(
 
 
 def top_spans(values: Tensor, width: int = SPAN_TOKENS, n: int = SPANS) -> list[tuple[int, int]]:
-    """The `n` stretches of `width` tokens with the highest mean, apart from each other, in order.
+    """The `n` spans of `width` tokens with the highest means, without overlap, in order.
 
-    `values` is [token]; a response shorter than two stretches has one.
+    `values` is [token]; a response shorter than two spans has one.
     """
     width = min(width, len(values))
     n = min(n, max(1, len(values) // (2 * width)))
@@ -67,16 +66,16 @@ def top_spans(values: Tensor, width: int = SPAN_TOKENS, n: int = SPANS) -> list[
     return sorted(found)
 
 
-def _pieces(chat: ChatFormat, text: Text, turn: Turn, values: Tensor) -> list[dict[str, Any]]:
+def _pieces(chat: ChatFormat, text: Text, turn: Turn, values: Tensor) -> tuple[Piece, ...]:
     ids, values = text.ids[turn.start : turn.stop].tolist(), values[turn.start : turn.stop]
     spans = top_spans(values)
     edges = sorted({0, len(ids), *(edge for span in spans for edge in span)})
-    return [
-        {
-            "text": chat.decode(ids[start:stop]),
-            "projection": round(float(values[start:stop].mean()), 4),
-            "span": (start, stop) in spans,
-            "message": turn.message,
-        }
+    return tuple(
+        Piece(
+            text=chat.decode(ids[start:stop]),
+            projection=round(float(values[start:stop].mean()), 4),
+            span=(start, stop) in spans,
+            message=turn.message,
+        )
         for start, stop in pairwise(edges)
-    ]
+    )

@@ -1,7 +1,7 @@
-"""What an earlier run's scores are still worth: rows are known by their content, not their place.
+"""Which scores of an earlier run still hold: rows are identified by content, not by place.
 
-A part stays where it is if its window holds the rows that it was made of. Others are set aside,
-and from them the rows that are still in the dataset take their scores.
+A part stays where it is if its window still holds the rows that it was made of. Other parts are
+set aside, and rows that are still in the dataset take their scores from them.
 """
 
 from __future__ import annotations
@@ -19,71 +19,94 @@ import pyarrow as pa
 from personavec.data import ColumnMap, RawRow, parts, row_id
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.runs import atomic_write, read_as
-from personavec.screen.score import Columns
+from personavec.screen.score import TURN_PROMPTS, Columns
 
 _ASIDE = "before"
 _KEPT = "kept.json"
 _TYPES = {"index": pa.int64(), "hash": pa.string(), "id": pa.string(), "reason": pa.string()}
-_NEEDED = {f.name: _TYPES.get(f.name) for f in fields(Columns) if f.name != "groups"}
+_COLUMNS = {f.name: _TYPES.get(f.name) for f in fields(Columns) if f.name != "groups"}
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What there is of a dataset's scores before the rest is scored."""
+    """Which of a dataset's windows are scored already."""
 
     done: frozenset[int]
     """Windows that have their part."""
     rejects: int
     """Bad rows in them."""
     damaged: int
-    """Parts that could not be read, or had lost their rejects."""
+    """Parts that could not be read, or whose rejects are lost."""
     missing: int
-    """Windows before the last of them that have no part, which a kill alone does not leave."""
+    """Windows without a part before the last one that has one. A kill alone leaves none."""
 
 
-def settle(folder: Path, content: Sequence[str], name: str) -> Settled:
+def settle(
+    folder: Path, content: Sequence[str], name: str, *, with_prompts: bool = False
+) -> Settled:
     """Keep the parts that fit a dataset whose rows have these hashes; set the others aside.
 
-    Raises SettingsMismatchError where scores are there and none is of a row of the dataset.
+    `with_prompts`: a part without its rows' prompts is made again. Raises SettingsMismatchError if
+    there are scores, but none of a row of the dataset.
     """
-    size = parts.WINDOW
-    done: dict[int, int] = {}
-    changed: list[tuple[Path, pa.Table]] = []
-    incomplete: list[Path] = []
-    damaged: list[Path] = []
-    for path in parts.written(folder):
-        number = int(path.stem)
-        table = parts.read_part(path, _NEEDED)
-        if table is None:
-            damaged.append(path)
-        elif not _fits(table, content, number * size, size):
-            changed.append((path, table))
-        elif parts.count_rejects(folder, number) == _bad(table):
-            done[number] = _bad(table)
-        else:
-            incomplete.append(path)
-    if changed or ((folder / _KEPT).exists() and (folder / _ASIDE).exists()):
-        _note_change(folder, content, list(done), [table for _, table in changed], name)
-    for path in (*(path for path, _ in changed), *incomplete):
+    found = _sorted_parts(folder, content, with_prompts=with_prompts)
+    if found.changed or ((folder / _KEPT).exists() and (folder / _ASIDE).exists()):
+        moved = [table for _, table in found.changed]
+        _note_change(folder, content, list(found.done), moved, name)
+    for path in (*(path for path, _ in found.changed), *found.incomplete):
         (folder / _ASIDE).mkdir(exist_ok=True)
         path.rename(folder / _ASIDE / f"{secrets.token_hex(8)}.parquet")
-    for path in damaged:
+    for path in found.damaged:
         path.unlink()
     for path in folder.glob("*.rejects.jsonl"):
-        if int(path.name.partition(".")[0]) not in done:
+        if int(path.name.partition(".")[0]) not in found.done:
             path.unlink()
     aside = (folder / _ASIDE).exists()
-    missing = 0 if aside else sum(n not in done for n in range(max(done, default=0)))
+    last = max(found.done, default=0)
+    missing = 0 if aside else sum(number not in found.done for number in range(last))
     return Settled(
-        frozenset(done),
-        sum(done.values()),
-        len(damaged) + len(incomplete),
-        max(0, missing - len(damaged)),
+        frozenset(found.done),
+        sum(found.done.values()),
+        len(found.damaged) + len(found.incomplete),
+        max(0, missing - len(found.damaged)),
     )
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A dataset's parts, by what becomes of them."""
+
+    done: dict[int, int]
+    """Windows whose part holds, with their number of bad rows."""
+    changed: list[tuple[Path, pa.Table]]
+    """Parts of other rows than their windows hold now."""
+    incomplete: list[Path]
+    """Parts whose rejects are lost."""
+    damaged: list[Path]
+
+
+def _sorted_parts(folder: Path, content: Sequence[str], *, with_prompts: bool) -> _Parts:
+    found = _Parts({}, [], [], [])
+    for path in parts.written(folder):
+        number = int(path.stem)
+        table = parts.read_part(path, _needed(with_prompts=with_prompts))
+        if table is None:
+            found.damaged.append(path)
+        elif not _fits(table, content, number * parts.WINDOW, parts.WINDOW):
+            found.changed.append((path, table))
+        elif parts.count_rejects(folder, number) == _bad(table):
+            found.done[number] = _bad(table)
+        else:
+            found.incomplete.append(path)
+    return found
+
+
+def _needed(*, with_prompts: bool) -> dict[str, pa.DataType | None]:
+    return _COLUMNS | ({TURN_PROMPTS: pa.string()} if with_prompts else {})
+
+
 def _fits(table: pa.Table, content: Sequence[str], start: int, size: int) -> bool:
-    """Are these the rows of the window, in its order?"""
+    """Whether these are the rows of the window, in its order."""
     own = content[start : start + size]
     index = table.column("index").to_numpy()
     return table.column("hash").to_pylist() == list(own) and np.array_equal(
@@ -113,7 +136,7 @@ def _note_change(
 
 
 def kept_scores(folder: Path) -> tuple[int, int] | None:
-    """How many rows kept their scores, of how many, when the data had changed; None if never."""
+    """How many rows kept their scores, of how many; None if the data never changed."""
     path = folder / _KEPT
     if not path.exists():
         return None
@@ -123,17 +146,18 @@ def kept_scores(folder: Path) -> tuple[int, int] | None:
     return record["kept"], record["rows"]
 
 
-def _aside(folder: Path) -> list[pa.Table]:
-    found = (parts.read_part(path, _NEEDED) for path in sorted((folder / _ASIDE).glob("*.parquet")))
-    return [table for table in found if table is not None]
+def _aside(folder: Path, *, with_prompts: bool = False) -> list[pa.Table]:
+    paths = sorted((folder / _ASIDE).glob("*.parquet"))
+    tables = (parts.read_part(path, _needed(with_prompts=with_prompts)) for path in paths)
+    return [table for table in tables if table is not None]
 
 
 class Known:
     """Scores of rows that stood elsewhere before the data changed, by the rows' content."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, with_prompts: bool = False):
         self._folder = folder
-        tables = _aside(folder)
+        tables = _aside(folder, with_prompts=with_prompts)
         self._table = pa.concat_tables(tables) if tables else None
         hashes = self._table.column("hash").to_pylist() if self._table is not None else []
         self._places = {own: place for place, own in enumerate(hashes)}
@@ -160,5 +184,5 @@ class Known:
         return whole.take(np.argsort(whole.column("index").to_numpy(), kind="stable"))
 
     def forget(self) -> None:
-        """Delete what was set aside, once every row has a part that fits."""
+        """Delete the parts that were set aside, once every row has a part that fits."""
         shutil.rmtree(self._folder / _ASIDE, ignore_errors=True)

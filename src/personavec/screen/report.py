@@ -1,17 +1,19 @@
-"""The report of a screen: one HTML file, drawn from its saved results alone."""
+"""The report of a screen: one HTML file, drawn from its results alone."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from personavec.report import (
     Content,
     element,
+    estimate,
     folded,
     not_measured,
-    number,
     page,
     reading_section,
     section,
@@ -20,9 +22,16 @@ from personavec.report import (
 )
 from personavec.runs import atomic_write
 from personavec.screen import charts
+from personavec.screen.report_controls import control_panels
+from personavec.screen.report_rows import row_panel
+from personavec.screen.results import (
+    DatasetCounts,
+    GroupMean,
+    ScreenedTrait,
+    ScreenResults,
+    TwoStageMean,
+)
 from personavec.wording import plural
-
-Record = Mapping[str, Any]
 
 _NATURAL = {
     "generate": "the model’s own greedy response to the same prompt",
@@ -36,346 +45,198 @@ _NATURAL = {
 _CHARTED_GROUPS = 30
 
 
-def write_screening_report(results: dict[str, Any], path: Path) -> None:
-    """Write the report of one screen; a value that is missing is shown as not measured."""
-    title = ", ".join(dataset["name"] for dataset in results["datasets"])
+def write_screening_report(results: ScreenResults, path: Path) -> None:
+    """Write the report of one screen; a missing value is shown as not measured."""
+    title = ", ".join(dataset.name for dataset in results.datasets)
     text = page.document(
         f"Screen of {title}",
         _heading(results, title),
         _overview(results),
         _comparison(results),
-        *(_trait(name, record, results) for name, record in results["traits"].items()),
+        *(_trait(name, trait, results) for name, trait in results.traits.items()),
         _unseen(),
-        reading_section(results["data"]),
+        reading_section({name: asdict(found) for name, found in results.data.items()}),
         _what_was_done(results),
     )
     # A row can hold half of a surrogate pair; it is shown as "?".
     atomic_write(path, text.encode("utf-8", "replace"))
 
 
-def _heading(results: Record, title: str) -> Markup:
-    rejected = results["rejected"]
-    bad = f", {rejected} could not be used" if rejected else ""
-    flagged = results["flagged_any"]
+def _heading(results: ScreenResults, title: str) -> Markup:
+    bad = f", {results.rejected} could not be used" if results.rejected else ""
+    flagged = results.flagged_any
     return element(
         "header",
         element("p", "Screen of training data", class_="eyebrow"),
         element("h1", title),
         element(
             "p",
-            f"{results['rows']} {'pairs' if results['kind'] == 'pair' else 'rows'} scored{bad}. "
-            + (f"{flagged} flagged for at least one trait." if flagged is not None else ""),
+            f"{results.rows} {'pairs' if results.kind == 'pair' else 'rows'} scored{bad}. "
+            + ("" if flagged is None else f"{flagged} flagged for at least one trait."),
             class_="description",
         ),
-        element("p", f"for {results['model']['name']}", class_="model"),
-        *(element("div", element("p", note), class_="note") for note in results["notes"]),
+        element("p", f"for {results.model['name']}", class_="model"),
+        *(element("div", element("p", note), class_="note") for note in results.notes),
     )
 
 
-def _overview(results: Record) -> Markup:
-    rows = []
-    for name, record in results["traits"].items():
-        sigma = number(record["sigma"])
-        mean = number(record["mean"])
-        against = record.get("against_reference")
-        rows.append(
-            (
-                element("a", name, href=f"#{_anchor(name)}"),
-                str(record["layer"]),
-                _estimate(record),
-                signed(mean / sigma, 3) if mean is not None and sigma else not_measured(),
-                _estimate(against) if against else "–",
-                signed(record["threshold"]) if record["threshold"] is not None else "–",
-                _flagged(record),
-            )
-        )
+def _overview(results: ScreenResults) -> Markup:
+    head = (
+        *("trait", "layer", "mean difference", "in σ of neutral prompts", "minus reference"),
+        *("line", "flagged"),
+    )
+    compared = (
+        "Raw projections, compared with nothing. Intervals are 95%."
+        if results.natural == "none"
+        else "Each figure is the mean of a row’s projection on the trait’s vector, minus that of "
+        f"{_NATURAL[results.natural]}. Above 0, training on the data would push "
+        "the model toward the trait. Intervals are 95%, over prompts."
+    )
     return section(
         "How far the data would push",
         "overview",
-        element(
-            "p",
-            f"Each figure is the mean of a row’s projection on the trait’s vector, minus that of "
-            f"{_NATURAL[results['natural']]}. Above 0, training on the data would push "
-            "the model toward the trait. Intervals are 95%, over prompts.",
-        )
-        if results["natural"] != "none"
-        else element("p", "Raw projections, compared with nothing. Intervals are 95%."),
-        table(
-            (
-                "trait",
-                "layer",
-                "mean difference",
-                "in σ of neutral prompts",
-                "minus reference",
-                "line",
-                "flagged",
-            ),
-            rows,
-            "numbers",
-        ),
+        element("p", compared),
+        table(head, [_overview_row(*item) for item in results.traits.items()], "numbers"),
         _two_stages(results),
     )
 
 
-def _flagged(record: Record) -> Content:
-    if record["flagged"] is None:
-        return "–"
-    share = record["share_flagged"]
-    return f"{record['flagged']} ({share['mean']:.1%})" if share["mean"] is not None else "–"
+def _overview_row(name: str, trait: ScreenedTrait) -> tuple[Content, ...]:
+    in_sigma = _in_sigma(trait.mean, trait.sigma)
+    against = trait.against_reference
+    return (
+        element("a", name, href=f"#{_anchor(name)}"),
+        str(trait.layer),
+        estimate(trait.estimate, "+.3f"),
+        not_measured() if in_sigma is None else signed(in_sigma, 3),
+        "–" if against is None else estimate(against.estimate, "+.3f"),
+        "–" if trait.threshold is None else signed(trait.threshold),
+        _flagged(trait),
+    )
 
 
-def _two_stages(results: Record) -> Markup | None:
-    found = {n: r for n, r in results["traits"].items() if r.get("two_stage")}
-    if not found:
+def _flagged(trait: ScreenedTrait) -> str:
+    share = None if trait.share_flagged is None else trait.share_flagged.mean
+    return "–" if trait.flagged is None or share is None else f"{trait.flagged} ({share:.1%})"
+
+
+def _two_stages(results: ScreenResults) -> Markup | None:
+    staged = [(n, t, t.two_stage) for n, t in results.traits.items() if t.two_stage is not None]
+    if not staged:
         return None
-    stage = next(iter(found.values()))["two_stage"]
     rows = [
         (
             name,
-            signed(record["two_stage"]["cheap_mean"]),
-            _estimate(record),
-            _estimate(record["two_stage"]["recall"], percent=True),
+            signed(stage.cheap_mean),
+            estimate(trait.estimate, "+.3f"),
+            estimate(stage.recall.estimate, ".1%"),
         )
-        for name, record in found.items()
+        for name, trait, stage in staged
     ]
     return element(
         "div",
         element("h3", "Two stages"),
-        element(
-            "p",
-            f"{plural(stage['top'], 'row')}, the highest of every trait by the cheap score, and "
-            f"{plural(stage['sample'], 'random other')} got the exact score. The corrected "
-            "mean is the regression estimator of survey sampling, with the top slice as a "
-            "stratum taken whole. Recall is the share of rows over the line, by their exact "
-            "score, that the top slice holds; the random sample tells how many it misses.",
-        ),
+        element("p", _what_two_stages_mean(staged[0][2])),
         table(("trait", "cheap mean", "corrected mean", "recall"), rows, "numbers"),
     )
 
 
-def _comparison(results: Record) -> Markup | None:
+def _what_two_stages_mean(stage: TwoStageMean) -> str:
+    return (
+        f"{plural(stage.top, 'row')}, the highest of every trait by the cheap score, and "
+        f"{plural(stage.sample, 'random other')} got the exact score. The corrected "
+        "mean is the regression estimator of survey sampling, with the top slice as a "
+        "stratum taken whole. Recall is the share of rows over the line, by their exact "
+        "score, that the top slice holds; it is estimated from the random sample."
+    )
+
+
+def _comparison(results: ScreenResults) -> Markup | None:
     """All groups and traits in one chart, for every column that rows were grouped by."""
-    traits = results["traits"]
-    columns = next(iter(traits.values()))["groups"]
+    columns = next(iter(results.traits.values())).groups
     if not columns:
         return None
-    drawn = []
-    for column in columns:
-        by_trait = {
-            name: {row["group"]: row for row in record["groups"][column]}
-            for name, record in traits.items()
-        }
-        groups = list(next(iter(by_trait.values())))[:_CHARTED_GROUPS]
-        means = [
-            [_in_sigma(by_trait[name].get(group), traits[name]["sigma"]) for name in traits]
-            for group in groups
-        ]
-        drawn.append(
-            page.chart(
-                charts.group_map(groups, list(traits), means),
-                f"Mean difference by {column}, in σ of neutral prompts",
-                "Orange pushes toward the trait, blue away from it. Intervals stand in the tables "
-                "below.",
-            )
+    drawn = [
+        page.chart(
+            _group_map(results, column),
+            f"Mean difference by {column}, in σ of neutral prompts",
+            "Orange pushes toward the trait, blue away from it. Intervals stand in the tables "
+            "below.",
         )
+        for column in columns
+    ]
     return section("Comparison", "comparison", *drawn)
 
 
-def _in_sigma(row: Record | None, sigma: float | None) -> float | None:
-    mean = None if row is None else number(row["mean"])
+def _group_map(results: ScreenResults, column: str) -> charts.Figure:
+    by_trait = {
+        name: {row.group: row.mean for row in trait.groups[column]}
+        for name, trait in results.traits.items()
+    }
+    groups = list(next(iter(by_trait.values())))[:_CHARTED_GROUPS]
+    means = [
+        [
+            _in_sigma(by_trait[name].get(group), trait.sigma)
+            for name, trait in results.traits.items()
+        ]
+        for group in groups
+    ]
+    return charts.group_map(groups, list(results.traits), means)
+
+
+def _in_sigma(mean: float | None, sigma: float) -> float | None:
     return None if mean is None or not sigma else mean / sigma
 
 
-def _trait(name: str, record: Record, results: Record) -> Markup:
-    unit = "projection" if results["natural"] == "none" else "projection difference"
-    histogram = record["histogram"]
+def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
+    unit = "projection" if results.natural == "none" else "projection difference"
     return section(
         name,
         _anchor(name),
-        element("p", f"Rows without a natural response to compare with: {record['missing']}.")
-        if record["missing"]
+        element("p", f"Rows without a natural response to compare with: {trait.missing}.")
+        if trait.missing
         else None,
         page.chart(
-            charts.difference_histogram(histogram, number(record["threshold"]), unit),
+            charts.difference_histogram(trait.histogram, trait.threshold, unit),
             f"Rows by {unit}",
             "The outermost bins hold what lies beyond.",
         )
-        if histogram["edges"]
+        if trait.histogram.edges
         else element("p", not_measured()),
-        *(_groups(column, rows, unit) for column, rows in record["groups"].items()),
+        *(_groups(column, rows, unit) for column, rows in trait.groups.items()),
         element("h3", "Is it only length, or any direction?"),
-        *_controls(record),
+        *control_panels(trait),
         element("h3", "Rows that push toward it most"),
-        *(_row(row, open_=i < 2) for i, row in enumerate(record["ranked"]["high"])),
+        *(row_panel(row, open_=i < 2) for i, row in enumerate(trait.ranked.high)),
         folded(
             "Rows that push away from it most",
-            *(_row(row, open_=False) for row in record["ranked"]["low"]),
+            *(row_panel(row, open_=False) for row in trait.ranked.low),
         ),
     )
 
 
-def _groups(column: str, rows: Sequence[Record], unit: str) -> Markup:
-    cells = [
-        (
-            row["group"],
-            str(row["rank"]),
-            str(row["n"]),
-            _estimate(row),
-            "–"
-            if row["flagged"] is None
-            else f"{row['flagged']} ({row['flagged'] / row['n']:.1%})"
-            if row["n"]
-            else "–",
-            not_measured() if row["mean_without"] is None else signed(row["mean_without"]),
-        )
-        for row in rows
-    ]
+def _groups(column: str, rows: Sequence[GroupMean], unit: str) -> Markup:
+    head = (column, "rank", "rows", "mean", "flagged", "mean without this group")
+    numbers = table(head, [_group_row(row) for row in rows], "numbers")
     return element(
         "div",
         page.chart(charts.group_means(rows[:_CHARTED_GROUPS], unit), f"Mean by {column}")
         if len(rows) > 1
         else None,
-        folded(
-            f"The numbers by {column}",
-            table(
-                (column, "rank", "rows", "mean", "flagged", "mean without this group"),
-                cells,
-                "numbers",
-            ),
-        ),
+        folded(f"The numbers by {column}", numbers),
     )
 
 
-def _controls(record: Record) -> list[Markup]:
-    length, random = record["controls"]["length"], record["controls"]["random"]
-    found: list[Markup] = []
-    if "why" in length:
-        found.append(element("p", f"Length: not measured, {length['why']}."))
-    else:
-        found.append(
-            element(
-                "p",
-                "Rank correlation of the value with the response’s length: ",
-                _estimate(length["spearman"], value="value"),
-                ".",
-            )
-        )
-        if length.get("flags_by_length"):
-            found.append(
-                table(
-                    ("response tokens", "rows", "flagged"),
-                    [
-                        (f"{r['from']} to {r['to']}", str(r["n"]), _estimate(r, percent=True))
-                        for r in length["flags_by_length"]
-                    ],
-                    "numbers",
-                )
-            )
-        matched = length.get("matched")
-        if matched and "why" not in matched:
-            found.append(
-                element(
-                    "p",
-                    "Mean minus reference: ",
-                    _estimate(record["against_reference"]),
-                    "; against reference rows of like length: ",
-                    _estimate(matched),
-                    f" (rows without a counterpart of their length: {matched['without_match']}).",
-                )
-            )
-    if "why" in random:
-        found.append(element("p", f"Random directions: not measured, {random['why']}."))
-        return found
-    rows = [("the vector", *_effect(random["trait"]))]
-    rows += [
-        (f"random direction {i}", *_effect(direction))
-        for i, direction in enumerate(random["directions"], start=1)
-    ]
-    found.append(
-        table(
-            ("direction", "mean shift in σ of the rows", "over the reference’s 95th percentile"),
-            rows,
-            "numbers",
-        )
-    )
-    found.append(
-        element(
-            "p",
-            "A vector that shifts no further than random directions at its layer says only that "
-            "the texts differ. No intervals here: the spread of the random directions is the "
-            "measure.",
-        )
-    )
-    return found
-
-
-def _effect(record: Record) -> tuple[Content, Content]:
-    effect, over = number(record["effect"]), number(record["share_over"])
+def _group_row(row: GroupMean) -> tuple[Content, ...]:
+    shown = row.flagged is not None and row.n
     return (
-        not_measured() if effect is None else signed(effect),
-        "–" if over is None else f"{over:.1%}",
+        row.group,
+        str(row.rank),
+        str(row.n),
+        estimate(row.estimate, "+.3f"),
+        f"{row.flagged} ({row.flagged / row.n:.1%})" if row.flagged is not None and shown else "–",
+        not_measured() if row.mean_without is None else signed(row.mean_without),
     )
-
-
-def _row(row: Record, *, open_: bool) -> Markup:
-    question = next(
-        (m["content"] for m in reversed(row["messages"]) if m["role"] == "user"), "(no question)"
-    )
-    response = row["messages"][-1]["content"]
-    where = ", ".join(str(value) for value in row["groups"].values() if value is not None)
-    scores = [
-        f"{signed(row['value'])}" if number(row["value"]) is not None else "not measured",
-        f", {plural(row['n_tokens'], 'token')}",
-        f", log-odds {signed(row['log_odds'])}" if number(row["log_odds"]) is not None else "",
-        ", flagged" if row["flagged"] else "",
-    ]
-    others = [
-        (title, row[key])
-        for title, key in (("natural response", "natural"), ("rejected", "rejected"))
-        if row[key] is not None
-    ]
-    return element(
-        "details",
-        element("summary", f"{signed(row['value'])}  {_clipped(question, 100)}"),
-        element("p", " · ".join(filter(None, (row["dataset"], where, row["id"]))), class_="scores"),
-        element("p", _clipped(question, 1500), class_="response", dir="auto")
-        if len(question) > 100
-        else None,
-        element(
-            "div",
-            _answer("response", scores, _marked(row, response), "below"),
-            *(_answer(title, None, _clipped(text, 3000), "") for title, text in others),
-            class_="answers",
-        ),
-        class_="transcript",
-        open=open_,
-    )
-
-
-def _marked(row: Record, response: str) -> Content:
-    """The response with the spans that project highest marked, where it was explained."""
-    if not row.get("pieces"):
-        return _clipped(response, 3000)
-    return [
-        element("mark", piece["text"], title=signed(piece["projection"]))
-        if piece["span"]
-        else _clipped(piece["text"], 1500)
-        for piece in row["pieces"]
-    ]
-
-
-def _answer(title: str, scores: Content, text: Content, side: str) -> Markup:
-    return element(
-        "div",
-        element("h3", title),
-        element("p", scores, class_="scores") if scores else None,
-        element("p", text, class_="response", dir="auto"),
-        class_=f"answer {side}".strip(),
-    )
-
-
-def _clipped(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[:limit] + " …"
 
 
 def _unseen() -> Markup:
@@ -410,26 +271,23 @@ def _unseen() -> Markup:
     )
 
 
-def _what_was_done(results: Record) -> Markup:
-    model, reference = results["model"], results["reference"]
-    speed = results["tokens_per_second"]
+def _what_was_done(results: ScreenResults) -> Markup:
+    model, reference, speed = results.model, results.reference, results.tokens_per_second
     facts: list[tuple[Content, Content]] = [
         ("model", element("code", str(model["name"]))),
         ("precision", element("code", str(model["dtype"]))),
-        ("natural side", _NATURAL[results["natural"]]),
-        ("turns", results["turns"]),
+        ("natural side", _NATURAL[results.natural]),
+        ("turns", results.turns),
         (
             "reference",
-            "none"
-            if reference is None
-            else f"{reference['name']}, {plural(reference['rows'], 'row')}",
+            "none" if reference is None else f"{reference.name}, {plural(reference.rows, 'row')}",
         ),
-        ("judge", page.plain(results["judge"]["judge"]) if results["judge"] else "none"),
+        ("judge", page.plain(results.judge["judge"]) if results.judge else "none"),
         ("tokens per second", not_measured() if speed is None else f"{speed:.0f}"),
-        *((f"rows of {d['name']}", _counted(d)) for d in results["datasets"]),
+        *((f"rows of {d.name}", _counted(d)) for d in results.datasets),
     ]
-    settings = [(n, element("code", page.plain(v))) for n, v in results["settings"].items()]
-    versions = [(n, element("code", str(v))) for n, v in results["versions"].items()]
+    settings = [(n, element("code", page.plain(v))) for n, v in results.settings.items()]
+    versions = [(n, element("code", v)) for n, v in results.versions.items()]
     return section(
         "What was done",
         "what-was-done",
@@ -439,25 +297,10 @@ def _what_was_done(results: Record) -> Markup:
     )
 
 
-def _counted(dataset: Record) -> str:
-    bad = f", {dataset['rejected']} rejected" if dataset["rejected"] else ""
-    return f"{dataset['rows']}{bad}"
+def _counted(dataset: DatasetCounts) -> str:
+    bad = f", {dataset.rejected} rejected" if dataset.rejected else ""
+    return f"{dataset.rows}{bad}"
 
 
 def _anchor(name: str) -> str:
     return "trait-" + "".join(c if c.isalnum() else "-" for c in name)
-
-
-def _estimate(record: Record | None, *, value: str = "mean", percent: bool = False) -> Content:
-    """A value with its interval."""
-    found = None if record is None else number(record.get(value))
-    if record is None or found is None:
-        return not_measured()
-
-    def shown(x: float) -> str:
-        return f"{x:.1%}" if percent else signed(x, 3)
-
-    low, high = number(record.get("low")), number(record.get("high"))
-    if low is None or high is None:
-        return [shown(found), " ", not_measured("interval")]
-    return f"{shown(found)} [{shown(low)}, {shown(high)}]"

@@ -1,8 +1,10 @@
-"""Score rows: one forward a text for all traits and layers, and the natural side.
+"""Score rows: one forward pass a text reads all traits at all their layers.
 
-The whole of it is `score_rows`: parsed rows, a loaded model and a plan in, columns out. It knows no
-files but the folder of natural responses, so that the same code runs in one process or in many.
-`prepare`, its first half, needs no model and runs beside one.
+`score_rows` takes rows as they were read, a loaded model and a plan, and returns columns of
+scores. It reads and writes no files except the folder of natural responses, so the same code runs
+in one process and on a cluster. It has two halves: `prepare` tokenises, which needs no model;
+`score_prepared` runs the model. A row's score is computed in `_project`, its natural side in
+`natural_values`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,11 @@ from torch import Tensor
 
 from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row, reading_text
 from personavec.judges import Judge, last_answer
-from personavec.model import Directions, Encoded, LoadedModel, Text, TokenIds, Turn, encode
+from personavec.model import Directions, Encoded, LoadedModel, Text, TokenIds, encode
 from personavec.model.engine import Engine, TransformersEngine
 from personavec.plain import json_text, plain
-from personavec.progress import Bar
 from personavec.rollouts import Naturals, prompt_key
-from personavec.screen.config import Turns
+from personavec.screen.config import ScoredTurns
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector, random_directions
 
@@ -81,7 +82,7 @@ class Plan:
 
     kind: Kind = "row"
     columns: ColumnMap = field(default_factory=ColumnMap)
-    turns: Turns = "all"
+    turns: ScoredTurns = "all"
     by: tuple[str, ...] = ()
     """Columns whose values are kept beside the scores, to group by."""
     batch_tokens: int | None = None
@@ -118,7 +119,7 @@ class Columns:
     judged: FloatColumns
     """Log-odds [row, trait] by the judge, in nats."""
     told: list[str | None]
-    """What reading a row has to tell (`tell`); None for a row that could not be used."""
+    """How a row was read (`reading_text`); None for a row that could not be used."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -182,21 +183,11 @@ def score_prepared(
     specs: Sequence[TraitSpec] = (),
     engine: Engine | None = None,
 ) -> Columns:
-    """`score_rows` for rows that are tokenised already; `engine`, if it is given, projects."""
-    engine = engine or TransformersEngine(loaded)
-    texts = text_ids(prepared)
-    values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
-    shape = (len(prepared.rows), len(probe.directions.layers))
-    projection, minus_prompt, minus_natural, rejected = (
-        np.full(shape, np.nan, np.float32) for _ in range(4)
-    )
-    for place, row in enumerate(prepared.rows):
-        if isinstance(row, Encoded):
-            projection[place], minus_prompt[place] = _row(row.texts, values)
-            if row.rejected:
-                rejected[place], _ = _row(row.rejected, values)
+    """`score_rows` for rows that are tokenised already; `engine`, if given, projects."""
+    projected = _project(engine or TransformersEngine(loaded), prepared, probe, plan)
+    minus_natural = np.full_like(projected.response, np.nan)
     if naturals is not None:
-        minus_natural = projection - natural_projections(prepared, probe, naturals)
+        minus_natural = projected.response - natural_projections(prepared, probe, naturals)
     judged = np.full((len(prepared.rows), len(probe.traits)), np.nan, np.float32)
     if judge is not None:
         judged = judge_rows(judge, specs, prepared)
@@ -210,13 +201,35 @@ def score_prepared(
         n_tokens=_counts(prepared, lambda text: sum(turn.n_tokens for turn in text.turns)),
         sequence_tokens=_counts(prepared, lambda text: len(text.ids), both=True),
         groups={name: [_group(raw, name) for raw in prepared.raws] for name in plan.by},
-        projection=projection,
-        minus_prompt=minus_prompt,
+        projection=projected.response,
+        minus_prompt=projected.minus_prompt,
         minus_natural=minus_natural,
-        rejected=rejected,
+        rejected=projected.rejected,
         judged=judged,
         told=[reading_text(row.row) if isinstance(row, Encoded) else None for row in prepared.rows],
     )
+
+
+class _Projected(NamedTuple):
+    """Projections of rows, each [row, direction]; NaN where there is none."""
+
+    response: FloatColumns
+    minus_prompt: FloatColumns
+    rejected: FloatColumns
+
+
+def _project(engine: Engine, prepared: Prepared, probe: Probe, plan: Plan) -> _Projected:
+    """Where a row is scored: the mean projection of its response tokens on every direction."""
+    texts = text_ids(prepared)
+    values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
+    shape = (len(prepared.rows), len(probe.directions.layers))
+    out = _Projected(*(np.full(shape, np.nan, np.float32) for _ in range(3)))
+    for place, row in enumerate(prepared.rows):
+        if isinstance(row, Encoded):
+            out.response[place], out.minus_prompt[place] = _row(row.texts, values)
+            if row.rejected:
+                out.rejected[place], _ = _row(row.rejected, values)
+    return out
 
 
 def text_ids(prepared: Prepared) -> list[TokenIds]:
@@ -224,33 +237,65 @@ def text_ids(prepared: Prepared) -> list[TokenIds]:
     return [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
 
 
-def natural_projections(
-    prepared: Prepared, probe: Probe, naturals: Naturals, bar: Bar | None = None
+class TurnPrompt(NamedTuple):
+    """What stands before one scored response: all that its natural response depends on."""
+
+    ids: tuple[int, ...]
+    n_tokens: int
+    """Of the response: its weight in the row's mean."""
+
+
+#: The column of a part that holds every row's prompts, where a second stage needs them.
+TURN_PROMPTS = "turn_prompts"
+
+
+def turn_prompts(row: Encoded) -> list[TurnPrompt]:
+    """The prompts of a row's scored responses."""
+    return [
+        TurnPrompt(tuple(text.ids[: turn.prompt_last + 1].tolist()), turn.n_tokens)
+        for text in row.texts
+        for turn in text.turns
+    ]
+
+
+def turn_prompts_text(row: Encoded | Reject) -> str | None:
+    """A row's prompts as a text to be kept beside its scores."""
+    return None if isinstance(row, Reject) else json.dumps(turn_prompts(row))
+
+
+def parse_turn_prompts(text: str) -> list[TurnPrompt]:
+    """The prompts in such a text."""
+    return [TurnPrompt(tuple(ids), n_tokens) for ids, n_tokens in json.loads(text)]
+
+
+def natural_projections(prepared: Prepared, probe: Probe, naturals: Naturals) -> FloatColumns:
+    """[row, direction]: `natural_values` of tokenised rows; NaN for a reject."""
+    rows = [turn_prompts(r) if isinstance(r, Encoded) else [] for r in prepared.rows]
+    return natural_values(rows, probe, naturals)
+
+
+def natural_values(
+    rows: Sequence[Sequence[TurnPrompt]], probe: Probe, naturals: Naturals
 ) -> FloatColumns:
     """[row, direction]: the natural responses' projections, turns weighted as the row's own.
 
-    NaN for a reject, and for a row one of whose prompts has no natural response. What is not
-    kept yet is generated.
+    NaN for a row without prompts, or with a prompt that has no natural response. Responses that
+    are not kept yet are generated.
     """
     directions = probe.directions
     layers = sorted(set(directions.layers))
     slot = torch.tensor([layers.index(layer) for layer in directions.layers])
-    prompts = [_prompt(t, turn) for r in prepared.encoded for t in r.texts for turn in t.turns]
-    means = naturals.means(prompts, layers, bar)
+    means = naturals.means([prompt.ids for row in rows for prompt in row], layers)
     found = {
         key: None if mean is None else (mean[slot] * directions.unit).sum(-1).double()
         for key, mean in means.items()
     }
-    out = np.full((len(prepared.rows), len(directions.layers)), np.nan, np.float32)
-    for place, row in enumerate(prepared.rows):
-        if isinstance(row, Reject):
-            continue
-        turns = [(text, turn) for text in row.texts for turn in text.turns]
-        own = [found[prompt_key(_prompt(text, turn))] for text, turn in turns]
-        known = [value for value in own if value is not None]
-        if len(known) == len(turns):
-            weights = [turn.n_tokens for _, turn in turns]
-            out[place] = _weighted(known, weights)
+    out = np.full((len(rows), len(directions.layers)), np.nan, np.float32)
+    for place, row in enumerate(rows):
+        values = [found[prompt_key(prompt.ids)] for prompt in row]
+        known = [value for value in values if value is not None]
+        if row and len(known) == len(row):
+            out[place] = _weighted(known, [prompt.n_tokens for prompt in row])
     return out
 
 
@@ -282,10 +327,6 @@ def _row(texts: Sequence[Text], values: Iterator[Tensor]) -> tuple[Tensor, Tenso
 def _weighted(values: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     return (torch.stack(list(values)) * share[:, None]).sum(0)
-
-
-def _prompt(text: Text, turn: Turn) -> tuple[int, ...]:
-    return tuple(text.ids[: turn.prompt_last + 1].tolist())
 
 
 def _counts(prepared: Prepared, count: Callable[[Text], int], *, both: bool = False) -> Any:

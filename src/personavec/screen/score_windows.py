@@ -1,6 +1,6 @@
-"""Score datasets window by window, here or on a cluster, each window into a part of its own.
+"""Score a dataset window by window, here or on a cluster, each window into a part of its own.
 
-What has a part that fits the data is not scored again.
+A window whose part fits the data is not scored again.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+import pyarrow as pa
+
 from personavec.data import RawRow, in_windows, parts, stretches
 from personavec.errors import DataError
 from personavec.screen.cluster import cluster
-from personavec.screen.datasets import Dataset
-from personavec.screen.job import Job
+from personavec.screen.datasets import ScreenDataset
+from personavec.screen.job import ScreenJob
 from personavec.screen.kept import Known, Settled, kept_scores, settle
 from personavec.screen.score import Prepared, prepare, score_prepared
+from personavec.screen.table import part_table
 from personavec.wording import plural
 
 
 class Clock:
-    """Seconds in all, and how fast tokens were scored."""
+    """Measures the seconds of the run and the speed of scoring."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -43,26 +46,27 @@ class Clock:
 
 
 def score_dataset(
-    job: Job,
-    dataset: Dataset,
+    job: ScreenJob,
+    dataset: ScreenDataset,
     clock: Clock,
     *,
     total: int,
     content: Sequence[str],
     max_rejects: int | None,
 ) -> list[str]:
-    """Score what has no scores yet, window by window; tokenising runs ahead in a thread.
+    """Score what has no scores yet; tokenising runs ahead in a thread. Returns notes.
 
-    The dataset has `total` rows; `content` are their hashes, where there are scores to hold them
-    against. A cluster finds both itself. Returns what is to be told.
+    The dataset has `total` rows; `content` are their hashes, if there are scores to compare them
+    with. A cluster finds both itself.
 
-    Raises DataError for more bad rows than `max_rejects`, SettingsMismatchError where there are
+    Raises DataError for more bad rows than `max_rejects`, SettingsMismatchError if there are
     scores, but none of this dataset's rows.
     """
     if job.workers is not None:
         content = cluster().content(dataset.source, split=dataset.split, folder=dataset.folder)
-    settled = settle(dataset.folder, content, dataset.name)
-    known = Known(dataset.folder)
+    prompts = job.keeps_prompts(dataset)
+    settled = settle(dataset.folder, content, dataset.name, with_prompts=prompts)
+    known = Known(dataset.folder, with_prompts=prompts)
     try:
         scored = _on_ray if job.workers is not None else _here
         rejects = settled.rejects
@@ -78,10 +82,14 @@ def score_dataset(
 
 
 def _here(
-    job: Job, dataset: Dataset, clock: Clock, done: frozenset[int], known: Known, total: int
+    job: ScreenJob,
+    dataset: ScreenDataset,
+    clock: Clock,
+    done: frozenset[int],
+    known: Known,
+    total: int,
 ) -> Generator[int, None, None]:
     """Score the windows that are not done; yields each one's number of bad rows."""
-    exact = _is_exact(job, dataset)
     n_windows = -(-total // parts.WINDOW)
 
     def prepared() -> Iterator[tuple[int, list[RawRow], Prepared]]:
@@ -95,32 +103,44 @@ def _here(
     with job.progress.bar(f"scoring {dataset.name}", total) as bar:
         bar.advance(min(total, len(done) * parts.WINDOW))
         for number, raws, fresh in parts.ahead(prepared()):
-            table = None
-            if fresh.raws:
-                start = time.monotonic()
-                columns = score_prepared(
-                    job.loaded,
-                    fresh,
-                    job.probe,
-                    job.plan,
-                    naturals=job.naturals if exact else None,
-                    judge=job.judge,
-                    specs=job.specs,
-                    engine=job.scoring.engine if job.scoring else None,
-                )
-                clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
-                table = parts.to_table(columns)
+            table = _scored_table(job, dataset, clock, fresh) if fresh.raws else None
             table = known.complete(raws, table, job.plan.columns)
             yield parts.write_window(dataset.folder, number, raws, table, dataset.name)
             bar.advance(len(raws))
 
 
+def _scored_table(
+    job: ScreenJob, dataset: ScreenDataset, clock: Clock, fresh: Prepared
+) -> pa.Table:
+    """The scores of a window's new rows."""
+    start = time.monotonic()
+    columns = score_prepared(
+        job.loaded,
+        fresh,
+        job.probe,
+        job.plan,
+        naturals=job.naturals if job.is_exact(dataset) else None,
+        judge=job.judge,
+        specs=job.specs,
+        engine=job.scoring.engine if job.scoring else None,
+    )
+    clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
+    return part_table(columns, fresh, with_prompts=job.keeps_prompts(dataset))
+
+
 def _on_ray(
-    job: Job, dataset: Dataset, clock: Clock, done: frozenset[int], known: Known, total: int
+    job: ScreenJob,
+    dataset: ScreenDataset,
+    clock: Clock,
+    done: frozenset[int],
+    known: Known,
+    total: int,
 ) -> Generator[int, None, None]:
     """The same on a cluster, whose workers finish windows in any order."""
     on_ray = cluster()
-    work = job.workers if _is_exact(job, dataset) else replace(job.workers, natural_folder=None)
+    work = replace(job.workers, keeps_prompts=job.keeps_prompts(dataset))
+    if not job.is_exact(dataset):
+        work = replace(work, natural_folder=None)
     todo, total = stretches(dataset.source, split=dataset.split, size=parts.WINDOW, done=done)
     left = sum(min(s.size, total - n * s.size) for s in todo for n in s.numbers)
     with job.progress.bar(f"scoring {dataset.name}", total) as bar:
@@ -134,8 +154,8 @@ def _on_ray(
             yield scored.rejects
 
 
-def _told(dataset: Dataset, settled: Settled, *, on_cluster: bool) -> list[str]:
-    """What became of scores that an earlier run had left."""
+def _told(dataset: ScreenDataset, settled: Settled, *, on_cluster: bool) -> list[str]:
+    """Notes on the scores that an earlier run had left."""
     told = []
     if kept := kept_scores(dataset.folder):
         told.append(
@@ -151,16 +171,9 @@ def _told(dataset: Dataset, settled: Settled, *, on_cluster: bool) -> list[str]:
     return told
 
 
-def _is_exact(job: Job, dataset: Dataset) -> bool:
-    """Is every row held against its natural response, and not against its prompt?
-
-    In two stages, the line that exact differences are held against needs exact ones too.
-    """
-    two = job.natural == "two-stage"
-    return job.natural == "generate" or (two and dataset is job.reference)
-
-
-def _check_rejects(job: Job, dataset: Dataset, rejects: int, max_rejects: int | None) -> None:
+def _check_rejects(
+    job: ScreenJob, dataset: ScreenDataset, rejects: int, max_rejects: int | None
+) -> None:
     if max_rejects is not None and rejects > max_rejects:
         raise DataError(
             f"{plural(rejects, 'row')} of {dataset.name} cannot be used, more than --max-rejects "

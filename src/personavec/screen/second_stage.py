@@ -1,60 +1,85 @@
 """The second of two stages: exact differences, from natural responses, for some of the rows.
 
-Which rows, and what follows for all of them, is `two_stage.py`'s.
+Which rows they are, and what follows for all rows, is computed in `two_stage.py`. The rows'
+prompts were kept with their scores, so the data are not read again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from personavec.screen import two_stage
 from personavec.screen.cluster import cluster
-from personavec.screen.job import Job
-from personavec.screen.score import natural_projections, prepare
-from personavec.screen.table import Scores
+from personavec.screen.job import ScreenJob
+from personavec.screen.score import TurnPrompt, natural_values
+from personavec.screen.table import Scores, read_turn_prompts
+
+#: Rows whose natural responses are generated together.
+_GROUP = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """The second stage: which rows, and their exact differences [row, direction], NaN elsewhere."""
+class SecondStage:
+    """The rows that got an exact difference."""
 
     chosen: two_stage.Chosen
     exact: np.ndarray
+    """[row, direction]: the exact differences, NaN for the other rows."""
+
+    @property
+    def without_natural(self) -> np.ndarray:
+        """[direction]: how many of the chosen rows have no natural response."""
+        return np.isnan(self.exact[_places(self.chosen)]).sum(0)
 
 
 def second_stage(
-    job: Job, scores: Scores, *, top_share: float, sample: int, seed: int
-) -> Stage | None:
+    job: ScreenJob, scores: Scores, *, top_share: float, sample: int, seed: int
+) -> SecondStage | None:
     """Score every trait's `top_share` of rows and `sample` random others; None for one stage."""
-    if job.natural != "two-stage" or job.plan.kind == "pair":
+    if not job.two_stage:
         return None
-    traits = len(job.probe.traits)
-    cheap = scores.value[:, :traits].astype(np.float64)
-    chosen = two_stage.choose(
-        cheap,
-        top=max(1, round(top_share * len(scores))),
-        sample=sample,
-        seed=seed,
-    )
-    places = np.sort(np.concatenate([chosen.top, chosen.sample]))
+    cheap = scores.value[:, : len(job.probe.traits)].astype(np.float64)
+    top = max(1, round(top_share * len(scores)))
+    chosen = two_stage.choose(cheap, top=top, sample=sample, seed=seed)
+    places = _places(chosen)
     exact = np.full(scores.value.shape, np.nan)
     with job.progress.bar("natural responses", len(places)) as bar:
-        for number, dataset in enumerate(job.datasets):
+        for number in range(len(job.datasets)):
             own = places[scores.dataset[places] == number]
-            if job.workers is not None:
-                # What the cluster has generated is only read below.
-                filled = cluster().fill_naturals(
-                    job.workers, dataset.source, scores.index[own], split=dataset.split
-                )
-                with job.progress.bar("generating on the cluster", len(own)) as generated:
-                    for n in filled:
-                        generated.advance(n)
-            for group, raws in dataset.rows_at(scores.index[own], own, scores.content[number]):
-                window = prepare(job.loaded, raws, job.plan)
+            _generate_on_cluster(job, number, scores.index[own])
+            for group, prompts in _groups(job, number, scores, own):
                 assert job.naturals is not None
-                natural = natural_projections(window, job.probe, job.naturals)
+                natural = natural_values(prompts, job.probe, job.naturals)
                 exact[group] = scores.projection[group] - natural
-                bar.advance(len(raws))
-    return Stage(chosen, exact)
+                bar.advance(len(group))
+    return SecondStage(chosen, exact)
+
+
+def _places(chosen: two_stage.Chosen) -> np.ndarray:
+    return np.sort(np.concatenate([chosen.top, chosen.sample]))
+
+
+def _groups(
+    job: ScreenJob, number: int, scores: Scores, places: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[list[TurnPrompt]]]]:
+    """Places of one dataset's rows in groups, with the rows' prompts."""
+    index = scores.index[places]
+    place_of = dict(zip(index.tolist(), places.tolist(), strict=True))
+    found = read_turn_prompts(job.datasets[number].folder, index)
+    while group := list(islice(found, _GROUP)):
+        yield np.array([place_of[row] for row, _ in group]), [prompts for _, prompts in group]
+
+
+def _generate_on_cluster(job: ScreenJob, number: int, index: np.ndarray) -> None:
+    """Let a cluster's workers generate the natural responses, which are then only read."""
+    if job.workers is None:
+        return
+    dataset = job.datasets[number]
+    filled = cluster().fill_naturals(job.workers, dataset.source, index, split=dataset.split)
+    with job.progress.bar("generating on the cluster", len(index)) as bar:
+        for n in filled:
+            bar.advance(n)

@@ -1,294 +1,245 @@
-"""What the scores say of a dataset: means against references, groups, and controls.
-
-Numbers in, a record of numbers out, which the report draws and `--json` prints.
-"""
+"""What the scores of all rows say: every trait's means, groups and controls, and the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from personavec.errors import DataError
-from personavec.screen.score import Probe
-from personavec.screen.table import Scores
-from personavec.screen.trait_scores import TraitScores
-from personavec.stats import (
-    Interval,
-    cluster_mean,
-    clustered_share,
-    mean_difference_interval,
-    rank_correlation_interval,
+from personavec.data import parts, reading_counts_in
+from personavec.judges import judge_notes, readers, spec_notes
+from personavec.model.engine import TransformersEngine
+from personavec.results import versions
+from personavec.screen import intervals, two_stage
+from personavec.screen.config import ScreenConfig
+from personavec.screen.controls import controls
+from personavec.screen.flagging import rule_record
+from personavec.screen.job import ScreenJob
+from personavec.screen.ranked import Ranks, RowTexts, ranked_rows
+from personavec.screen.results import (
+    DatasetCounts,
+    GroupMean,
+    Mean,
+    ReferenceMean,
+    ScreenedTrait,
+    ScreenResults,
+    TwoStageMean,
+    ValueHistogram,
+    finite,
+    mean_fields,
 )
+from personavec.screen.second_stage import SecondStage
+from personavec.screen.table import Scores
+from personavec.screen.trait_scores import TraitScores, any_flagged
+from personavec.stats import Interval
 
 _BINS = 40
-_LENGTH_STRATA = 10
-_LENGTH_FIFTHS = 5
 
 
-def summarise(
-    scores: Scores,
-    reference: Scores | None,
-    own: TraitScores,
-    probe: Probe,
-    names: Sequence[str],
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """All that the summary of a screen is computed from."""
+
+    scores: Scores
+    reference: Scores | None
+    traits: Sequence[TraitScores]
+    stage: SecondStage | None
+    ranks: Sequence[Ranks]
+    texts: Mapping[int, RowTexts]
+    """The ranked rows' texts, by place in the scores."""
+
+
+def results_of(
+    job: ScreenJob,
+    found: Scored,
+    config: ScreenConfig,
     *,
-    ranked: int,
-    comparable: bool,
+    files: dict[str, dict[str, str] | str | None],
+    notes: Sequence[str],
+    seconds: float,
+    tokens_per_second: float | None,
+) -> ScreenResults:
+    """The results of a screen; `notes` are what scoring and writing had to say."""
+    scores, reference = found.scores, found.reference
+    return ScreenResults(
+        model=job.loaded.identity.as_dict(),
+        engine=_engines(job),
+        kind=job.plan.kind,
+        natural="rejected" if job.plan.kind == "pair" else job.natural,
+        turns=job.plan.turns,
+        rows=len(scores),
+        rejected=sum(scores.rejects),
+        datasets=tuple(
+            DatasetCounts(name=dataset.name, rows=len(scores.of(i)), rejected=scores.rejects[i])
+            for i, dataset in enumerate(job.datasets)
+        ),
+        reference=None
+        if reference is None or job.reference is None
+        else DatasetCounts(
+            name=job.reference.name, rows=len(reference), rejected=sum(reference.rejects)
+        ),
+        data={d.name: reading_counts_in(parts.written(d.folder)).record() for d in job.inputs},
+        judge=None if job.judge is None else job.judge.identity(),
+        rule=rule_record(job.rule) if job.rule else None,
+        flagged_any=int(any_flagged(found.traits).sum()) if job.rule else None,
+        traits={trait: summarise_trait(job, found, i) for i, trait in enumerate(job.probe.traits)},
+        notes=(*_notes(job), *notes),
+        settings={**asdict(config), "rule": rule_record(config.rule)},
+        versions=versions(),
+        out=str(job.out),
+        files=files,
+        seconds=seconds,
+        tokens_per_second=tokens_per_second,
+    )
+
+
+def summarise_trait(job: ScreenJob, found: Scored, trait: int) -> ScreenedTrait:
+    """One trait's figures over all datasets of a run."""
+    scores, reference, own = found.scores, found.reference, found.traits[trait]
+    known, flags = np.isfinite(own.value), own.flags
+    mean, staged = intervals.mean(own.value, scores.prompt), None
+    if found.stage is not None:
+        mean, staged = _two_stages(own, found.stage, len(scores))
+    return ScreenedTrait(
+        **mean_fields(mean),
+        layer=job.probe.layer(trait),
+        n=int(known.sum()),
+        missing=int((~known).sum()),
+        sigma=own.sigma,
+        sd=float(own.value[known].std()) if known.any() else None,
+        projection=Mean.of(intervals.mean(scores.projection[:, trait], scores.prompt)),
+        threshold=finite(flags.threshold),
+        threshold_low=finite(flags.low),
+        threshold_high=finite(flags.high),
+        flagged=flags.n_flagged,
+        share_flagged=None
+        if flags.threshold is None
+        else Mean.of(intervals.share(flags.flagged[known], scores.prompt[known])),
+        histogram=_histogram(own.value, own.reference),
+        ranked=ranked_rows(own, job.probe.traits[trait], scores, found.ranks[trait], found.texts),
+        groups=_all_groups(job, scores, own),
+        **_against_reference(scores, reference, own),
+        controls=controls(scores, reference, own, job.probe, comparable=job.side != "projection"),
+        two_stage=staged,
+    )
+
+
+def _against_reference(
+    scores: Scores, reference: Scores | None, own: TraitScores
 ) -> dict[str, Any]:
-    """The record of one trait over all datasets of a run.
-
-    `names` are the datasets'. `comparable` says that a value is a difference, so that 0 means
-    like the natural side.
-    """
-    known = np.isfinite(own.value)
-    record: dict[str, Any] = {
-        "layer": probe.layer(own.trait),
-        "n": int(known.sum()),
-        "missing": int((~known).sum()),
-        "sigma": own.sigma,
-        **interval(_mean(own.value, scores.prompt)),
-        "sd": float(own.value[known].std()) if known.any() else None,
-        "projection": interval(_mean(scores.projection[:, own.trait], scores.prompt)),
-        "threshold": own.verdict.threshold,
-        "threshold_low": own.verdict.low,
-        "threshold_high": own.verdict.high,
-        "flagged": int(own.verdict.flagged.sum()) if own.verdict.threshold is not None else None,
-        "share_flagged": interval(_share(own.verdict.flagged[known], scores.prompt[known]))
-        if own.verdict.threshold is not None
-        else None,
-        "histogram": _histogram(own.value, own.reference),
-        "ranked": {
-            "high": _ranks(own.ranking, ranked),
-            "low": _ranks(-own.ranking, max(1, ranked // 2)),
-        },
-        "groups": {},
+    """The fields of a trait that need a reference set."""
+    if reference is None or own.reference is None:
+        return {}
+    return {
+        "reference": ReferenceMean(
+            **mean_fields(intervals.mean(own.reference, reference.prompt)),
+            n=int(np.isfinite(own.reference).sum()),
+        ),
+        "against_reference": Mean.of(
+            intervals.mean_difference(own.value, scores.prompt, own.reference, reference.prompt)
+        ),
     }
-    if reference is not None and own.reference is not None:
-        record["reference"] = {
-            "n": int(np.isfinite(own.reference).sum()),
-            **interval(_mean(own.reference, reference.prompt)),
-        }
-        record["against_reference"] = interval(
-            _difference(own.value, scores.prompt, own.reference, reference.prompt)
-        )
-    if len(names) > 1:
-        labels = np.array([names[d] for d in scores.dataset], dtype=object)
-        record["groups"]["dataset"] = _groups(labels, own, scores)
-    for column, labels in scores.groups.items():
-        record["groups"][column] = _groups(labels, own, scores)
-    record["controls"] = {
-        "length": _length_control(scores, reference, own),
-        "random": _random_control(scores, reference, own, probe, comparable=comparable),
-    }
-    return record
 
 
-def _groups(labels: np.ndarray, own: TraitScores, scores: Scores) -> list[dict[str, Any]]:
-    """Means, flags and ranks by a column, highest mean first.
+def _two_stages(
+    own: TraitScores, stage: SecondStage, n: int
+) -> tuple[Interval | None, TwoStageMean]:
+    """The mean corrected by the exact differences, and what the top slice misses."""
+    exact, threshold = stage.exact[:, own.trait], own.flags.threshold
+    n_rest = int(np.isfinite(own.value).sum()) - len(stage.chosen.top)
+    recall = None
+    if threshold is not None:
+        recall = two_stage.recall(own.ranking, stage.chosen, n_rest, threshold)
+    record = TwoStageMean(
+        cheap_mean=float(np.nanmean(own.value)),
+        top=len(stage.chosen.top),
+        sample=len(stage.chosen.sample),
+        without_natural=int(stage.without_natural[own.trait]),
+        recall=Mean.of(recall),
+        of=n,
+    )
+    return two_stage.corrected_mean(own.value, exact, stage.chosen), record
 
-    `mean_without` is the mean of all other rows: what dropping the whole group would do.
-    """
+
+def _all_groups(
+    job: ScreenJob, scores: Scores, own: TraitScores
+) -> dict[str, tuple[GroupMean, ...]]:
+    """Groups by dataset, if there are several, and by every column asked for."""
+    columns = dict(scores.groups)
+    if len(job.datasets) > 1:
+        names = np.array([dataset.name for dataset in job.datasets], dtype=object)
+        columns = {"dataset": names[scores.dataset], **columns}
+    return {column: _groups(labels, own, scores) for column, labels in columns.items()}
+
+
+def _groups(labels: np.ndarray, own: TraitScores, scores: Scores) -> tuple[GroupMean, ...]:
+    """Means, flags and ranks by a column, highest mean first."""
     known = np.isfinite(own.value)
     total, n_total = float(own.value[known].sum()), int(known.sum())
-    rows = []
     numbers: dict[Any, int] = {}
     codes = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+    found = []
     for label, code in numbers.items():
         mine = (codes == code) & known
-        n = int(mine.sum())
-        left = n_total - n
-        inside = float(own.value[mine].sum())
-        rows.append(
+        left = n_total - int(mine.sum())
+        found.append(
             {
+                **mean_fields(intervals.mean(own.value[mine], scores.prompt[mine])),
                 "group": "(none)" if label is None else str(label),
-                "n": n,
-                **interval(_mean(own.value[mine], scores.prompt[mine])),
-                "flagged": int(own.verdict.flagged[mine].sum())
-                if own.verdict.threshold is not None
-                else None,
-                "mean_without": (total - inside) / left if left else None,
+                "n": int(mine.sum()),
+                "flagged": None
+                if own.flags.threshold is None
+                else int(own.flags.flagged[mine].sum()),
+                "mean_without": (total - float(own.value[mine].sum())) / left if left else None,
             }
         )
-    rows.sort(key=lambda row: -np.inf if row["mean"] is None else row["mean"], reverse=True)
-    return [{**row, "rank": rank} for rank, row in enumerate(rows, start=1)]
+    found.sort(key=lambda row: -np.inf if row["mean"] is None else row["mean"], reverse=True)
+    return tuple(GroupMean(**row, rank=rank) for rank, row in enumerate(found, start=1))
 
 
-def _length_control(scores: Scores, reference: Scores | None, own: TraitScores) -> dict[str, Any]:
-    """Is it only length? Correlation, flags by length, and the means at equal lengths."""
-    known = np.isfinite(own.value)
-    value, length, prompts = own.value[known], scores.n_tokens[known], scores.prompt[known]
-    if len(value) < 10 or len(set(length.tolist())) < 2:
-        return {"why": "too few rows, or all of one length"}
-    found: dict[str, Any] = {"spearman": _correlation(value, length, prompts)}
-    if own.verdict.threshold is not None:
-        flagged = own.verdict.flagged[known]
-        edges = np.quantile(length, np.linspace(0, 1, _LENGTH_FIFTHS + 1))
-        fifth = np.clip(np.searchsorted(edges, length, side="left") - 1, 0, _LENGTH_FIFTHS - 1)
-        found["flags_by_length"] = [
-            {
-                "from": int(length[fifth == i].min()),
-                "to": int(length[fifth == i].max()),
-                "n": int((fifth == i).sum()),
-                **interval(_share(flagged[fifth == i], prompts[fifth == i])),
-            }
-            for i in range(_LENGTH_FIFTHS)
-            if (fifth == i).any()
-        ]
-    if reference is not None and own.reference is not None:
-        found["matched"] = _matched(scores, reference, own)
-    return found
-
-
-def _matched(scores: Scores, reference: Scores, own: TraitScores) -> dict[str, Any]:
-    """Mean of the rows minus that of reference rows of like length (post-stratified).
-
-    Strata are tenths of the rows' lengths; each counts with its share of the rows. Rows of
-    lengths that the reference lacks are left out, and counted. The interval is over prompts, of
-    which one may have rows in several strata.
-    """
-    assert own.reference is not None
-    mine, theirs = np.isfinite(own.value), np.isfinite(own.reference)
-    lengths, others = scores.n_tokens[mine], reference.n_tokens[theirs]
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _LENGTH_STRATA + 1)[1:-1]))
-    a, b = np.searchsorted(edges, lengths), np.searchsorted(edges, others)
-    strata = len(edges) + 1
-    counts = (np.bincount(a, minlength=strata), np.bincount(b, minlength=strata))
-    matched = (counts[0] > 1) & (counts[1] > 1)
-    used = int(counts[0][matched].sum())
-    if not used:
-        return {"why": "the reference has no rows of these lengths"}
-    share = np.where(matched, counts[0] / used, 0.0)
-    sides = (
-        _stratified(own.value[mine], a, scores.prompt[mine], share),
-        _stratified(own.reference[theirs], b, reference.prompt[theirs], share),
-    )
-    mean = sides[0][0] - sides[1][0]
-    reach = 1.959964 * float(np.hypot(sides[0][1], sides[1][1]))
-    return {
-        **interval(Interval(mean, mean - reach, mean + reach)),
-        "n": used,
-        "without_match": int(len(lengths) - used),
-    }
-
-
-def _stratified(
-    values: np.ndarray, stratum: np.ndarray, prompts: np.ndarray, share: np.ndarray
-) -> tuple[float, float]:
-    """The mean of strata by their shares, and its cluster-robust error; NaN for one prompt."""
-    n = np.maximum(np.bincount(stratum, minlength=len(share)), 1)
-    means = np.bincount(stratum, values, minlength=len(share)) / n
-    residuals = (values - means[stratum]) * (share / n)[stratum]
-    _, codes = np.unique(prompts[share[stratum] > 0], return_inverse=True)
-    by_prompt = np.bincount(codes, residuals[share[stratum] > 0])
-    k = len(by_prompt)
-    error = float(np.sqrt(k / (k - 1) * np.square(by_prompt).sum())) if k > 1 else np.nan
-    return float((means * share).sum()), error
-
-
-def _random_control(
-    scores: Scores,
-    reference: Scores | None,
-    own: TraitScores,
-    probe: Probe,
-    *,
-    comparable: bool,
-) -> dict[str, Any]:
-    """The same figures for random directions at the trait's layer.
-
-    `effect` is the mean, against the reference or else against the natural side, in standard
-    deviations of the rows; `share_over` the share of rows over the reference's 95th percentile.
-    """
-    if reference is None and not comparable:
-        return {"why": "raw projections have no zero: compare with --reference"}
-    own_values = _effect(
-        scores.value[:, own.trait], None if reference is None else reference.value[:, own.trait]
-    )
-    return {
-        "trait": own_values,
-        "directions": [
-            _effect(scores.value[:, i], None if reference is None else reference.value[:, i])
-            for i in probe.controls[own.trait]
-        ],
-    }
-
-
-def _effect(values: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
-    known = values[np.isfinite(values)].astype(np.float64)
-    base = np.zeros(1) if reference is None else reference[np.isfinite(reference)]
-    if len(known) < 2 or known.std() == 0 or not len(base):
-        return {"effect": None, "share_over": None}
-    over = None if reference is None else float((known > np.quantile(base, 0.95)).mean())
-    return {"effect": float((known.mean() - base.mean()) / known.std()), "share_over": over}
-
-
-def _correlation(value: np.ndarray, length: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Spearman's rank correlation, with its interval over prompts."""
-    found = _attempt(lambda: rank_correlation_interval(value, length, prompts))
-    if found is None or not np.isfinite(found.value):
-        return {"value": None, "low": None, "high": None}
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def _histogram(values: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
+def _histogram(values: np.ndarray, reference: np.ndarray | None) -> ValueHistogram:
     """Counts in bins that both share; the outermost hold what lies beyond the 0.1% ends."""
     known = values[np.isfinite(values)]
     other = np.zeros(0) if reference is None else reference[np.isfinite(reference)]
     both = np.concatenate([known, other])
     if not len(both):
-        return {"edges": [], "counts": [], "reference": None}
+        return ValueHistogram(edges=(), counts=(), reference=None)
     low, high = np.quantile(both, [0.001, 0.999])
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    return {
-        "edges": edges.tolist(),
-        "counts": np.histogram(np.clip(known, edges[0], edges[-1]), edges)[0].tolist(),
-        "reference": None
-        if reference is None
-        else np.histogram(np.clip(other, edges[0], edges[-1]), edges)[0].tolist(),
-    }
 
+    def counts(side: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.histogram(np.clip(side, edges[0], edges[-1]), edges)[0].tolist())
 
-def _ranks(values: np.ndarray, n: int) -> list[int]:
-    """Places of the `n` highest values; missing ones are never among them."""
-    known = np.flatnonzero(np.isfinite(values))
-    return known[np.argsort(-values[known], kind="stable")[:n]].tolist()
-
-
-def _mean(values: np.ndarray, prompts: np.ndarray) -> Interval | None:
-    known = np.isfinite(values)
-    found = _attempt(lambda: cluster_mean(values[known], prompts[known]))
-    if found is None and known.any():  # one prompt: a mean, and nothing to say of its spread
-        return Interval(float(values[known].mean()), np.nan, np.nan)
-    return found
-
-
-def _difference(
-    values: np.ndarray, prompts: np.ndarray, reference: np.ndarray, reference_prompts: np.ndarray
-) -> Interval | None:
-    mine, theirs = np.isfinite(values), np.isfinite(reference)
-    return _attempt(
-        lambda: mean_difference_interval(
-            values[mine], prompts[mine], reference[theirs], reference_prompts[theirs]
-        )
+    return ValueHistogram(
+        edges=tuple(edges.tolist()),
+        counts=counts(known),
+        reference=None if reference is None else counts(other),
     )
 
 
-def _share(flags: np.ndarray, prompts: np.ndarray) -> Interval | None:
-    return _attempt(lambda: clustered_share(flags, prompts))
+def _engines(job: ScreenJob) -> dict[str, Any]:
+    """The engine that generated natural responses, and the one that scored."""
+    own = TransformersEngine(job.loaded)
+    scoring = job.scoring or own
+    return {"generating": (job.engine or own).describe(), "scoring": scoring.describe()}
 
 
-def _attempt(call: Callable[[], Interval]) -> Interval | None:
-    """None where too few values are left for an interval."""
-    try:
-        return call()
-    except DataError:
-        return None
-
-
-def interval(found: Interval | None) -> dict[str, float | None]:
-    """An estimate as a record; null where it is missing."""
-    if found is None:
-        return {"mean": None, "low": None, "high": None}
-    ends = {"low": found.low, "high": found.high}
-    return {"mean": found.value, **{k: v if np.isfinite(v) else None for k, v in ends.items()}}
+def _notes(job: ScreenJob) -> list[str]:
+    """What holds of the screen whatever its rows are."""
+    found = list(job.loaded.chat.notes)
+    if job.judge is not None:
+        found += [*judge_notes(job.judge), *spec_notes(job.specs, readers(job.judge))]
+    if job.scoring is not None:
+        found.append(job.scoring.note())
+    identity = job.loaded.identity
+    for vector in job.vectors:
+        if warning := vector.other_model_warning(*identity.lineage):
+            found.append(f"{warning[0].upper()}{warning[1:]}.")
+    if not job.rule:
+        found.append(
+            "No line was drawn, so no row is flagged: give a clean --reference, or --top, "
+            "--bottom or --cut."
+        )
+    return found

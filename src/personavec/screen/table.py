@@ -1,18 +1,31 @@
-"""The scores of all datasets of a run as arrays, read back from their parts."""
+"""Scores as tables in parts, one for each window of rows, and read back as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personavec.data import group_values, matrix, parts
 from personavec.errors import DataError
-from personavec.screen.verdicts import Side
+from personavec.screen.score import (
+    TURN_PROMPTS,
+    Columns,
+    Prepared,
+    TurnPrompt,
+    parse_turn_prompts,
+    turn_prompts_text,
+)
+
+#: What a row's value is: the raw projection, the difference from its prompt's last token or from
+#: its natural response, or from a pair's rejected response.
+Side = Literal["projection", "minus_prompt", "minus_natural", "pair"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,15 @@ class Scores:
         return np.flatnonzero(self.dataset == dataset)
 
 
+def part_table(columns: Columns, prepared: Prepared, *, with_prompts: bool) -> pa.Table:
+    """A window's scores as the table of its part, with its prompts if a second stage needs them."""
+    table = parts.to_table(columns)
+    if not with_prompts:
+        return table
+    texts = [turn_prompts_text(row) for row in prepared.rows]
+    return table.append_column(TURN_PROMPTS, parts.strings(texts))
+
+
 def load_scores(folders: Sequence[Path], side: Side, by: Sequence[str]) -> Scores:
     """Everything but the ids, which stay on disk; about 4 bytes a row and direction.
 
@@ -57,33 +79,12 @@ def load_scores(folders: Sequence[Path], side: Side, by: Sequence[str]) -> Score
         bad, seen, hashes = 0, 0, []
         for path in parts.written(folder):
             table = pq.read_table(path)
-            index = table.column("index").to_numpy()
-            if not np.array_equal(index, np.arange(seen, seen + len(index))):
-                raise DataError(
-                    f"{path} is not the part that follows the one before it; "
-                    "run the same command again to score what is missing"
-                )
-            seen += len(index)
+            _check_follows(path, table.column("index").to_numpy(), seen)
+            seen += len(table)
             hashes.append(np.array(table.column("hash").to_pylist(), dtype="S32"))
             good = np.array([reason is None for reason in table.column("reason").to_pylist()], bool)
             bad += int((~good).sum())
-            projection, rejected = matrix(table, "projection"), matrix(table, "rejected")
-            found = {
-                "dataset": np.full(len(good), number, np.int32),
-                "index": index,
-                "prompt": table.column("prompt").to_numpy(),
-                "n_tokens": table.column("n_tokens").to_numpy().astype(np.int64),
-                "projection": projection,
-                "value": {
-                    "projection": projection,
-                    "minus_prompt": matrix(table, "minus_prompt"),
-                    "minus_natural": matrix(table, "minus_natural"),
-                    "pair": projection - rejected,
-                }[side],
-                "rejected_projection": rejected,
-                "judged": matrix(table, "judged"),
-            }
-            for name, values in found.items():
+            for name, values in _columns_of(table, number, side).items():
                 columns.setdefault(name, []).append(values[good])
             for name in by:
                 values = np.array(group_values(table, name), dtype=object)
@@ -96,3 +97,44 @@ def load_scores(folders: Sequence[Path], side: Side, by: Sequence[str]) -> Score
         rejects=tuple(rejects),
         content=tuple(content),
     )
+
+
+def _check_follows(path: Path, index: np.ndarray, start: int) -> None:
+    if not np.array_equal(index, np.arange(start, start + len(index))):
+        raise DataError(
+            f"{path} is not the part that follows the one before it; "
+            "run the same command again to score what is missing"
+        )
+
+
+def _columns_of(table: pa.Table, dataset: int, side: Side) -> dict[str, np.ndarray]:
+    """A part's columns by the fields of `Scores`."""
+    projection, rejected = matrix(table, "projection"), matrix(table, "rejected")
+    value = {
+        "projection": projection,
+        "minus_prompt": matrix(table, "minus_prompt"),
+        "minus_natural": matrix(table, "minus_natural"),
+        "pair": projection - rejected,
+    }[side]
+    return {
+        "dataset": np.full(len(table), dataset, np.int32),
+        "index": table.column("index").to_numpy(),
+        "prompt": table.column("prompt").to_numpy(),
+        "n_tokens": table.column("n_tokens").to_numpy().astype(np.int64),
+        "projection": projection,
+        "value": value,
+        "rejected_projection": rejected,
+        "judged": matrix(table, "judged"),
+    }
+
+
+def read_turn_prompts(folder: Path, index: np.ndarray) -> Iterator[tuple[int, list[TurnPrompt]]]:
+    """The prompts of some rows of a dataset, by the rows' indices, as they were scored."""
+    wanted = set(index.tolist())
+    for path in parts.written(folder):
+        table = pq.read_table(path, columns=["index", TURN_PROMPTS])
+        for own, text in zip(
+            *(table.column(n).to_pylist() for n in table.column_names), strict=True
+        ):
+            if own in wanted:
+                yield own, parse_turn_prompts(text)

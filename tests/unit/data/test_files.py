@@ -206,7 +206,7 @@ def _written(folder: Path, source: Path, rows: list[RawRow], format: Format) -> 
         {},
         np.array([row.hash for row in rows], "S32"),
     )
-    files = Files(str(source), folder / "out", format, verdict=True)
+    files = Files(str(source), folder / "out", format, split_flagged=True)
     write_outputs(lambda: iter(rows), added, files)
     ids = [f"{row.index}" for row in rows]
     assert parts.write_rejects(folder / "out", 0, rows, ids, ["bad"] * n, "a") == n
@@ -321,12 +321,12 @@ def test_a_screen_of_hostile_rows(
         config = screen.ScreenConfig(by=("by",), format=format, random_directions=1)
         vector = random_vector(llama, 1, "one")
         results = screen.run(llama, [vector], [data], out, config, progress=Progress(quiet=True))
-        assert (results["rows"], results["rejected"]) == (3, 4)
+        assert (results.rows, results.rejected) == (3, 4)
         for path in (out / "rejects.jsonl", out / f"rows.{format}"):
             assert all(row.error is None for row in raw_rows(path))
         for path in out.rglob("*.json*"):
             assert "NaN" not in path.read_text("utf-8")
-        told = any("surrogate" in note for note in results["notes"])
+        told = any("surrogate" in note for note in results.notes)
         assert told == (format == "parquet")
 
 

@@ -11,7 +11,7 @@ from personavec import LoadedModel, PersonaVector
 from personavec.data import parts
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.progress import Progress
-from personavec.screen import Rule, files, pipeline as screen, score_windows
+from personavec.screen import FlagRule, ScreenResults, files, pipeline as screen, score_windows
 
 SIZE = 10
 
@@ -55,8 +55,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def _screen(
     llama: LoadedModel, vector: PersonaVector, data: Path, out: Path, **config: Any
-) -> dict[str, Any]:
-    settings = screen.ScreenConfig(rule=Rule(top=5), ranked=2, random_directions=1, **config)
+) -> ScreenResults:
+    settings = screen.ScreenConfig(rule=FlagRule(top=5), ranked=2, random_directions=1, **config)
     return screen.run(llama, [vector], [data], out, settings, progress=Progress(quiet=True))
 
 
@@ -99,10 +99,10 @@ def test_rows_of_changed_data_keep_their_own_scores(
     new = [row["completion"] for row in now if row not in rows]
     assert scored == new
     said = f"{len(now) - len(new)} of its {len(now)} rows are the same"
-    assert any(said in note for note in found["notes"])
+    assert any(said in note for note in found.notes)
     whole = _screen(llama, vector, data, tmp_path / "whole")
     _compare(tmp_path / "out", tmp_path / "whole")
-    assert found["traits"]["one"]["mean"] == pytest.approx(whole["traits"]["one"]["mean"], abs=1e-4)
+    assert found.traits["one"].mean == pytest.approx(whole.traits["one"].mean, abs=1e-4)
     assert not list((tmp_path / "out").rglob("before"))
 
 
@@ -139,7 +139,7 @@ def test_data_that_change_after_a_kill(
     found = _screen(llama, vector, data, out)
     # 30 rows had scores, and ten with the new one among them after the second kill.
     assert set(scored) == {row["completion"] for row in rows[30:]}
-    assert any("30 of its 45 rows are the same" in note for note in found["notes"])
+    assert any("30 of its 45 rows are the same" in note for note in found.notes)
     _screen(llama, vector, data, tmp_path / "whole")
     _compare(out, tmp_path / "whole")
 
@@ -210,11 +210,11 @@ def test_lost_and_damaged_parts_are_made_again(
             path.unlink()
     found = _screen(llama, vector, data, out)
     assert {path.name: path.read_bytes() for path in out.glob("*.jsonl")} == expected
-    assert found["traits"] == whole["traits"]
+    assert found.traits == whole.traits
     assert len(scored) == {"rejects": 0, "all": 45}.get(harm, SIZE)
-    said = any("missing or damaged" in note for note in found["notes"])
+    said = any("missing or damaged" in note for note in found.notes)
     assert said == (harm != "all")
-    assert not any("has changed" in note for note in found["notes"])
+    assert not any("has changed" in note for note in found.notes)
 
 
 def test_a_column_that_would_be_added_is_refused_wherever_it_comes(
@@ -261,6 +261,6 @@ def test_names_that_are_added_are_those_that_were_checked(
         if name == "pairs":
             kept = [row["one_flag_original"] for row in _read(tmp_path / name / "rows.jsonl")]
             assert kept == list(range(6))
-            assert any("'one_flag_original'" in note for note in found["notes"])
+            assert any("'one_flag_original'" in note for note in found.notes)
             clean = _read(tmp_path / name / "clean.jsonl")
             assert all(row in pairs for row in clean)

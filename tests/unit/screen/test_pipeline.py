@@ -19,8 +19,16 @@ from personavec.data import ColumnMap, parts
 from personavec.errors import DataError, SettingsMismatchError, StorageError, UsageError
 from personavec.judges import ContrastJudge
 from personavec.progress import Progress
+from personavec.results import dump, read
 from personavec.runs import lock
-from personavec.screen import Cut, Rule, pipeline as screen, report
+from personavec.screen import Cut, FlagRule, pipeline as screen, report
+from personavec.screen.results import (
+    LengthControl,
+    MatchedMean,
+    RandomControl,
+    ScreenResults,
+    summarised,
+)
 from personavec.traits import load_trait
 
 QUIET = Progress(quiet=True)
@@ -72,7 +80,7 @@ def _screen(
     data: Path | list[Path],
     out: Path,
     **settings: Any,
-) -> dict[str, Any]:
+) -> ScreenResults:
     apart = {
         k: settings.pop(k) for k in ("reference", "naturals", "judge", "specs") if k in settings
     }
@@ -95,27 +103,33 @@ def test_rows_keep_their_order_identity_and_columns(
     keep = {row["id"] for row in rows} - {row["id"] for row in flagged}
     assert _read(tmp_path / "out" / "clean.jsonl") == [r for r in original if r["id"] in keep]
     for trait in (ONE, TWO):
-        record = results["traits"][trait]
+        record = results.traits[trait]
         differences = np.array([row[f"{trait}_difference"] for row in rows])
-        assert record["mean"] == pytest.approx(differences.mean(), abs=1e-4)
-        assert record["low"] < record["mean"] < record["high"]
+        assert record.mean == pytest.approx(differences.mean(), abs=1e-4)
+        assert record.low is not None
+        assert record.mean is not None
+        assert record.high is not None
+        assert record.low < record.mean < record.high
         flags = [row[f"{trait}_flag"] for row in rows]
-        assert flags == (differences > record["threshold"]).tolist()
-        assert record["flagged"] == sum(flags)
-        for group in record["groups"]["source"]:
-            own = [r[f"{trait}_difference"] for r in rows if r["source"] == group["group"]]
-            others = [r[f"{trait}_difference"] for r in rows if r["source"] != group["group"]]
-            assert group["mean"] == pytest.approx(np.mean(own), abs=1e-4)
-            assert group["mean_without"] == pytest.approx(np.mean(others), abs=1e-4)
-        top = record["ranked"]["high"][0]
-        assert top["id"] == rows[int(differences.argmax())]["id"]
-        assert top["messages"][-1]["content"] == rows[int(differences.argmax())]["completion"]
-        assert len(record["controls"]["random"]["directions"]) == 5
-        matched = record["controls"]["length"]["matched"]
-        assert matched["n"] + matched["without_match"] == len(rows)
+        assert flags == (differences > record.threshold).tolist()
+        assert record.flagged == sum(flags)
+        for group in record.groups["source"]:
+            own = [r[f"{trait}_difference"] for r in rows if r["source"] == group.group]
+            others = [r[f"{trait}_difference"] for r in rows if r["source"] != group.group]
+            assert group.mean == pytest.approx(np.mean(own), abs=1e-4)
+            assert group.mean_without == pytest.approx(np.mean(others), abs=1e-4)
+        top = record.ranked.high[0]
+        assert top.id == rows[int(differences.argmax())]["id"]
+        assert top.messages[-1]["content"] == rows[int(differences.argmax())]["completion"]
+        assert isinstance(record.controls.random, RandomControl)
+        assert len(record.controls.random.directions) == 5
+        assert isinstance(record.controls.length, LengthControl)
+        matched = record.controls.length.matched
+        assert isinstance(matched, MatchedMean)
+        assert matched.n + matched.without_match == len(rows)
     promised = {"rows", "rejected", "natural", "traits", "out", "tokens_per_second"}
-    assert promised <= screen.summarised(results).keys()
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    assert promised <= summarised(results).keys()
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == dump(results)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -160,7 +174,7 @@ def test_parquet_from_rows_of_mixed_schemas(
     results = _screen(
         llama, vectors, _write(tmp_path / "d.jsonl", rows), tmp_path / "out", format="parquet"
     )
-    assert results["rows"] == 6
+    assert results.rows == 6
     found = pq.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
     assert [json.loads(r["extra"]) if r["extra"] else None for r in found][:2] == [
         {"kept": [0, None]},
@@ -180,7 +194,7 @@ def test_bad_rows_are_kept_aside_and_the_run_goes_on(
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"\n".join(lines))
     results = _screen(llama, vectors, path, tmp_path / "out")
-    assert (results["rows"], results["rejected"]) == (4, 4)
+    assert (results.rows, results.rejected) == (4, 4)
     rejects = _read(tmp_path / "out" / "rejects.jsonl")
     assert [(r["index"], r["number"]) for r in rejects] == [(1, 2), (3, 4), (4, 5), (5, 6)]
     for reject, reason in zip(rejects, ("not JSON", "UTF-8", "empty", "context"), strict=True):
@@ -243,14 +257,14 @@ def test_a_run_that_dies_continues_with_each_row_once(
     for name in ("rows.jsonl", "rejects.jsonl"):
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
         assert resumed.read_bytes() == whole.read_bytes()
-    assert found["traits"] == expected["traits"]
+    assert found.traits == expected.traits
     # What is told is counted over both runs.
-    assert found["data"] == expected["data"]
-    told = found["data"]["data"]
-    assert list(told["readers"].values()) == [41]
-    assert told["ignored_columns"]["hint"] == 3
-    assert told["notes"] == {"a thought was left out of the answer": 4}
-    assert sum(told["rejected"].values()) == 4
+    assert found.data == expected.data
+    told = found.data["data"]
+    assert list(told.readers.values()) == [41]
+    assert told.ignored_columns["hint"] == 3
+    assert told.notes == {"a thought was left out of the answer": 4}
+    assert sum(told.rejected.values()) == 4
     assert "hint (3)" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
@@ -279,7 +293,7 @@ def test_a_full_disk_loses_no_row_and_the_same_command_goes_on(
         with pytest.raises(StorageError, match=f"disk full while writing .*{name}; free space"):
             _screen(llama, vectors, data, out)
     assert not list(out.rglob(f"*{name}"))
-    assert _screen(llama, vectors, data, out)["traits"] == expected["traits"]
+    assert _screen(llama, vectors, data, out).traits == expected.traits
     assert _read(out / "rows.jsonl") == _read(tmp_path / "whole" / "rows.jsonl")
 
 
@@ -368,15 +382,15 @@ def test_other_settings_inputs_and_a_busy_folder_are_refused(
 def test_several_datasets_are_compared_and_written_apart(
     tmp_path: Path, llama: LoadedModel, vectors: list[PersonaVector], data: Path, clean: Path
 ) -> None:
-    results = _screen(llama, vectors, [data, clean], tmp_path / "out", rule=Rule(top=5))
-    assert [d["rows"] for d in results["datasets"]] == [60, 40]
-    groups = {g["group"]: g for g in results["traits"][ONE]["groups"]["dataset"]}
+    results = _screen(llama, vectors, [data, clean], tmp_path / "out", rule=FlagRule(top=5))
+    assert [d.rows for d in results.datasets] == [60, 40]
+    groups = {g.group: g for g in results.traits[ONE].groups["dataset"]}
     assert set(groups) == {"data", "clean"}
     written = {n: _read(tmp_path / "out" / n / "rows.jsonl") for n in ("data", "clean")}
     assert [row["id"] for row in written["clean"]] == [row["id"] for row in _read(clean)]
     flags = [row["one_flag"] for rows in written.values() for row in rows]
     assert sum(flags) == 5
-    assert groups["data"]["flagged"] == sum(row["one_flag"] for row in written["data"])
+    assert groups["data"].flagged == sum(row["one_flag"] for row in written["data"])
 
 
 def test_preference_pairs_are_dropped_or_swapped(
@@ -387,9 +401,9 @@ def test_preference_pairs_are_dropped_or_swapped(
         for row, other in zip(_texts(20, 0), _texts(20, 5), strict=True)
     ]
     path = _write(tmp_path / "pairs.jsonl", rows)
-    rule = Rule(cuts=(Cut.parse("one>0.05projection"),))
+    rule = FlagRule(cuts=(Cut.parse("one>0.05projection"),))
     results = _screen(llama, vectors, path, tmp_path / "drop", rule=rule)
-    assert (results["kind"], results["natural"]) == ("pair", "rejected")
+    assert (results.kind, results.natural) == ("pair", "rejected")
     scored = _read(tmp_path / "drop" / "rows.jsonl")
     for row in scored:
         difference = row["one_projection"] - row["one_rejected_projection"]
@@ -426,18 +440,22 @@ def test_two_stages_score_exactly_what_was_chosen(
     exact = _read(tmp_path / "exact" / "rows.jsonl")
     rows = _read(tmp_path / "out" / "rows.jsonl")
     chosen = [i for i, row in enumerate(rows) if row["one_exact_difference"] is not None]
-    record = found["traits"][ONE]
-    stage = record["two_stage"]
-    assert len(chosen) == stage["top"] + stage["sample"]
-    assert 6 <= stage["top"] <= 12
-    assert stage["sample"] == 20
+    record = found.traits[ONE]
+    stage = record.two_stage
+    assert stage is not None
+    assert len(chosen) == stage.top + stage.sample
+    assert 6 <= stage.top <= 12
+    assert stage.sample == 20
     for i in chosen:
         assert rows[i]["one_exact_difference"] == pytest.approx(
             exact[i]["one_difference"], abs=1e-4
         )
         assert rows[i]["one_flag"] == exact[i]["one_flag"]
     assert not any(row["one_flag"] for i, row in enumerate(rows) if i not in chosen)
-    assert record["low"] <= record["mean"] <= record["high"]
+    assert record.low is not None
+    assert record.mean is not None
+    assert record.high is not None
+    assert record.low <= record.mean <= record.high
     highest = np.argsort([-row["one_difference"] for row in rows])[:6]
     assert set(highest.tolist()) <= set(chosen)
 
@@ -453,7 +471,7 @@ def test_subsets_explanations_and_the_judge(
         vectors,
         rows,
         tmp_path / "out",
-        rule=Rule(top=3),
+        rule=FlagRule(top=3),
         subsets=4,
         explain=True,
         judge=ContrastJudge(llama),
@@ -473,11 +491,12 @@ def test_subsets_explanations_and_the_judge(
     assert flagged == {scored[i]["id"] for i in np.argsort(combined)[-3:]}
     explained = {row["id"]: row for row in _read(tmp_path / "out" / "explained.jsonl")}
     assert flagged <= explained.keys()
-    for record in results["traits"]["optimistic"]["ranked"]["high"]:
-        text = "".join(piece["text"] for piece in record["pieces"])
-        assert text == record["messages"][-1]["content"]
-        spans = [piece for piece in record["pieces"] if piece["span"]]
-        assert max(p["projection"] for p in record["pieces"]) in [p["projection"] for p in spans]
+    for record in results.traits["optimistic"].ranked.high:
+        assert record.pieces is not None
+        text = "".join(piece.text for piece in record.pieces)
+        assert text == record.messages[-1]["content"]
+        spans = [piece for piece in record.pieces if piece.span]
+        assert max(p.projection for p in record.pieces) in [p.projection for p in spans]
 
 
 def test_the_report_stands_without_lines_intervals_or_texts_that_break_it(
@@ -494,7 +513,7 @@ def test_the_report_stands_without_lines_intervals_or_texts_that_break_it(
     for said in ("No line was drawn", "interval: not measured", "subliminal", "not measured"):
         assert said in page
     assert _read(tmp_path / "out" / "rows.jsonl")[0]["one_difference"] is None
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = read(ScreenResults, tmp_path / "out" / "results.json")
     report.write_screening_report(results, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text() == page
 
@@ -503,7 +522,7 @@ def test_what_cannot_be_meant_is_refused(
     tmp_path: Path, llama: LoadedModel, vectors: list[PersonaVector], data: Path
 ) -> None:
     with pytest.raises(UsageError, match="the traits are one, two"):
-        _screen(llama, vectors, data, tmp_path / "a", rule=Rule(cuts=(Cut.parse("evil>1"),)))
+        _screen(llama, vectors, data, tmp_path / "a", rule=FlagRule(cuts=(Cut.parse("evil>1"),)))
     with pytest.raises(UsageError, match="labels to swap"):
         _screen(llama, vectors, data, tmp_path / "b", remedy="swap")
     with pytest.raises(UsageError, match="same trait"):

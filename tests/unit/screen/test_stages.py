@@ -16,13 +16,14 @@ from personavec.model import chat, encode
 from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.rollouts import Naturals, prompt_key
-from personavec.screen import Columns, Cut, Plan, Probe, Rule, prepare, probe, two_stage
+from personavec.screen import Columns, Cut, FlagRule, Plan, Probe, prepare, probe, two_stage
+from personavec.screen.controls import matched_mean
 from personavec.screen.explain import top_spans
+from personavec.screen.flagging import TraitFlags, combined, flag_trait
+from personavec.screen.results import MatchedMean
 from personavec.screen.score import score_rows
-from personavec.screen.summary import _matched
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores
-from personavec.screen.verdicts import Verdict, combined, judge_trait
 from personavec.stats import cluster_mean, clustered_bootstrap, quantile_interval, share_interval
 
 SCALE = {"sigma": 2.0, "norm": 10.0, "projection": 1.0}
@@ -230,31 +231,31 @@ def test_a_damaged_file_of_natural_responses_is_named(tmp_path: Path, llama: Loa
         Naturals(llama, tmp_path, max_tokens=2)
 
 
-# Verdicts
+# Lines
 
 
 def test_each_rule_flags_what_it_says() -> None:
     values = np.array([0.0, 5.0, np.nan, 3.0, 4.0])
     reference = np.arange(101.0) / 25  # its 95th percentile is 3.8
-    found = judge_trait(Rule(percentile=95), "t", values, reference, SCALE)
+    found = flag_trait(FlagRule(percentile=95), "t", values, reference, SCALE)
     assert found.threshold == pytest.approx(3.8)
     assert found.flagged.tolist() == [False, True, False, False, True]
     assert found.low is not None
     assert found.high is not None
     assert found.low <= 3.8 <= found.high
-    lowest = judge_trait(Rule(percentile=0), "t", values, reference, SCALE)
+    lowest = flag_trait(FlagRule(percentile=0), "t", values, reference, SCALE)
     assert (lowest.threshold, lowest.flagged.sum()) == (0.0, 3)
-    top = judge_trait(Rule(top=2), "t", values, None, SCALE)
+    top = flag_trait(FlagRule(top=2), "t", values, None, SCALE)
     assert top.flagged.tolist() == [False, True, False, False, True]
     assert top.threshold == 4.0
-    bottom = judge_trait(Rule(bottom=10), "t", values, None, SCALE)
+    bottom = flag_trait(FlagRule(bottom=10), "t", values, None, SCALE)
     assert bottom.flagged.tolist() == [True, True, False, True, True]
-    cut = judge_trait(Rule(cuts=(Cut.parse("t>1.5"),)), "t", values, None, SCALE)
+    cut = flag_trait(FlagRule(cuts=(Cut.parse("t>1.5"),)), "t", values, None, SCALE)
     assert (cut.threshold, cut.flagged.tolist()) == (3.0, [False, True, False, False, True])
-    other = judge_trait(Rule(cuts=(Cut.parse("u>1"),)), "t", values, None, SCALE)
+    other = flag_trait(FlagRule(cuts=(Cut.parse("u>1"),)), "t", values, None, SCALE)
     assert (other.threshold, other.flagged.any()) == (None, False)
-    assert Rule(percentile=0)
-    assert not Rule()
+    assert FlagRule(percentile=0)
+    assert not FlagRule()
 
 
 def test_cuts_are_read_and_wrong_ones_refused() -> None:
@@ -273,18 +274,20 @@ def test_cuts_are_read_and_wrong_ones_refused() -> None:
         with pytest.raises(UsageError, match=re.escape(text)):
             Cut.parse(text)
     with pytest.raises(UsageError, match="choose one"):
-        Rule(top=1, bottom=1)
+        FlagRule(top=1, bottom=1)
     with pytest.raises(UsageError, match="two --cut are of the trait 'evil'"):
-        Rule(cuts=(Cut.parse("evil>3"), Cut.parse("evil>1norm")))
+        FlagRule(cuts=(Cut.parse("evil>3"), Cut.parse("evil>1norm")))
 
 
-@pytest.mark.parametrize("rule", [Rule(cuts=(Cut.parse("t>1"),)), Rule(top=1), Rule(bottom=1)])
-def test_a_rule_with_nothing_to_apply_it_to_is_no_clean_bill(rule: Rule) -> None:
+@pytest.mark.parametrize(
+    "rule", [FlagRule(cuts=(Cut.parse("t>1"),)), FlagRule(top=1), FlagRule(bottom=1)]
+)
+def test_a_rule_with_nothing_to_apply_it_to_is_no_clean_bill(rule: FlagRule) -> None:
     with pytest.raises(DataError, match="no row has a value for 't'"):
-        judge_trait(rule, "t", np.full(3, np.nan), None, SCALE)
-    cut = Rule(cuts=(Cut.parse("t>1"),))
+        flag_trait(rule, "t", np.full(3, np.nan), None, SCALE)
+    cut = FlagRule(cuts=(Cut.parse("t>1"),))
     with pytest.raises(DataError, match="no sigma to measure in"):
-        judge_trait(cut, "t", np.zeros(3), None, {**SCALE, "sigma": 0.0})
+        flag_trait(cut, "t", np.zeros(3), None, {**SCALE, "sigma": 0.0})
 
 
 def test_judge_and_projection_count_alike_when_combined() -> None:
@@ -401,11 +404,14 @@ def test_the_difference_at_equal_lengths_holds_the_truth() -> None:
     held = 0
     for _ in range(200):
         (scores, value), (reference, other) = side(30), side(40)
-        verdict = Verdict(np.zeros(len(value), bool), None)
-        own = TraitScores(0, value, value, other, verdict, 1.0)
-        found = _matched(scores, reference, own)
-        assert found["n"] == len(value)
-        held += found["low"] <= 0 <= found["high"]
+        flags = TraitFlags(np.zeros(len(value), bool), None)
+        own = TraitScores(0, value, value, other, flags, 1.0)
+        found = matched_mean(scores, reference, own)
+        assert isinstance(found, MatchedMean)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.n == len(value)
+        held += found.low <= 0 <= found.high
     assert held >= 184
 
 

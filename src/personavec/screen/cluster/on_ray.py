@@ -1,25 +1,20 @@
-"""The same screen on a Ray cluster: windows of rows are read, scored and written by its workers.
+"""A screen on a Ray cluster: its workers read, score and write windows of rows.
 
-A pipeline of Ray Data. Tasks read stretches of the input and stream their windows; actors, each
-with a model of its own, score them with the code of a single process and write the same parts,
-under the same names. What goes through the object store is a few windows at a time, and what
-comes back to the driver is a count. A part is written whole and is known by its window's number,
-so that work done twice, after a node or the driver died, leaves one part as if done once.
+It is a pipeline of Ray Data. Tasks read stretches of the input and stream their windows; actors,
+each with its own model, score them with the code of a single process and write the same parts,
+under the same names. The object store holds a few windows at a time; a count comes back to the
+driver. A part is written whole and is identified by its window's number, so work that is done
+twice, after a node or the driver died, leaves one part.
 
 All nodes see the data, the output folder and a local model under the same paths.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,160 +22,41 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
-from ray.exceptions import RayError
 
 from personavec.data import STRETCH, RawRow, Stretch, parts, stretches
-from personavec.errors import ModelError, PersonavecError, UsageError
-from personavec.judges import ContrastJudge, Judge
-from personavec.model import LoadedModel, ModelIdentity, load_model
-from personavec.rollouts import Naturals
 from personavec.screen import (
     Added,
     Files,
-    Known,
-    Plan,
-    Probe,
     Types,
     Unfit,
     changed,
     column_types,
-    natural_projections,
-    prepare,
-    score_prepared,
     united_types,
     write_outputs,
 )
+from personavec.screen.cluster.connecting import connected, devices, own_errors
 from personavec.screen.cluster.windows import Windows
-from personavec.traits import TraitSpec
+from personavec.screen.cluster.workers import Generator, Scorer, WorkerSetup, worker_setup
 from personavec.wording import plural
+
+__all__ = [
+    "WorkerSetup",
+    "connected",
+    "content",
+    "devices",
+    "fill_naturals",
+    "pipeline",
+    "score_stretches",
+    "worker_setup",
+    "write_parts",
+]
 
 #: Bytes of the object store that reading may fill, for each device.
 STORE_PER_DEVICE = 128 << 20
-#: Rows of the input that one of the files to take away holds at most.
+#: Most rows of the input that one of the written files holds.
 ROWS_PER_FILE = 1 << 16
-#: The share of a processor core that reading for one core's model takes, where both share it.
+#: The share of a processor core that reading takes, where one core reads and scores.
 _READER = 0.05
-
-
-# The cluster
-
-
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Connect to a cluster for as long as the context lasts.
-
-    `address` is that of a cluster's head node, `local` for one of this machine's own, or `auto`
-    for the cluster that this machine is part of, and one of its own where it is part of none. A
-    connection that the caller has opened is used and left open. Raises UsageError when there is
-    no cluster at the address.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        _connect(address)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(
-            f"--ray {address}: no cluster answers there ({reason}); give the HOST:PORT that "
-            "`ray start --head` printed, or --ray alone for one on this machine"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _connect(address: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == "auto":
-        try:
-            ray.init(address=address, **quiet)
-            return
-        except ConnectionError:
-            address = "local"
-    if address == "local":
-        ray.init(address=address, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        return
-    host, _, port = address.rpartition(":")
-    # Ray itself takes minutes to find that nobody is there.
-    socket.create_connection((host, int(port)), timeout=10).close()
-    ray.init(address=address, **quiet)
-
-
-def devices() -> tuple[int, bool]:
-    """How many devices the cluster has now, and whether they are accelerators."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    return (gpus, True) if gpus else (max(1, int(resources.get("CPU", 1))), False)
-
-
-# What workers are told
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What every worker needs to score as the driver would."""
-
-    model: str
-    """What `load_model` takes; a path is absolute."""
-    identity: ModelIdentity
-    """The driver's model; a worker that finds another one is refused."""
-    probe: Probe
-    plan: Plan
-    natural_folder: Path | None = None
-    natural_tokens: int = 0
-    natural_samples: int = 1
-    judged: tuple[TraitSpec, ...] = ()
-    """Traits that the contrast judge scores."""
-
-    def load(self) -> LoadedModel:
-        """The driver's model once more, on this worker's device.
-
-        Raises ModelError when it is not the same.
-        """
-        date = {"today": self.identity.today} if self.identity.today else {}
-        loaded = load_model(self.model, dtype=self.identity.dtype, template_args=date)
-        own = replace(loaded.identity, name=self.identity.name)
-        if own != self.identity:
-            raise ModelError(
-                f"a worker's model '{self.model}' is not the driver's: {own.as_dict()} there, "
-                f"{self.identity.as_dict()} here; give all nodes the same files and versions"
-            )
-        return replace(loaded, identity=own)
-
-
-def setup(
-    loaded: LoadedModel,
-    probe: Probe,
-    plan: Plan,
-    *,
-    natural_folder: Path | None = None,
-    natural_tokens: int = 0,
-    natural_samples: int = 1,
-    judge: Judge | None = None,
-    specs: Sequence[TraitSpec] = (),
-) -> Setup:
-    """What workers need, from what the driver works with.
-
-    Raises UsageError for a model or a judge that workers cannot make again by name.
-    """
-    if loaded.identity.arguments:
-        raise UsageError("--ray loads the model by its name alone, without arguments")
-    if judge is not None and not isinstance(judge, ContrastJudge):
-        raise UsageError("--ray knows the contrast judge alone; judge the rows in one process")
-    name = loaded.identity.name
-    return Setup(
-        model=str(Path(name).resolve()) if Path(name).exists() else name,
-        identity=loaded.identity,
-        probe=probe,
-        plan=plan,
-        natural_folder=None if natural_folder is None else natural_folder.resolve(),
-        natural_tokens=natural_tokens,
-        natural_samples=natural_samples,
-        judged=tuple(specs) if judge is not None else (),
-    )
 
 
 @dataclass(frozen=True)
@@ -193,18 +69,15 @@ class Scored:
     """That went through the model."""
 
 
-# Scoring
-
-
 def score_stretches(
-    work: Setup, todo: Sequence[Stretch], folder: Path, name: str
+    work: WorkerSetup, todo: Sequence[Stretch], folder: Path, name: str
 ) -> Iterator[Scored]:
     """Score the windows of some stretches into `folder`; yields as they finish, in any order.
 
     `name` is what the dataset is called in the records of its rejects. Call it while `connected`.
     Raises what scoring raises, from whichever worker did first.
     """
-    for report in pipeline(todo, _Scorer, (work, folder.resolve(), name)):
+    for report in pipeline(todo, Scorer, (work, folder.resolve(), name)):
         yield Scored(report["rows"], report["rejects"], report["tokens"])
 
 
@@ -222,7 +95,7 @@ def _hashes(number: int, stretch: Stretch) -> tuple[int, list[str]]:
 
 
 def fill_naturals(
-    work: Setup,
+    work: WorkerSetup,
     source: str | Path,
     rows: npt.NDArray[np.int64],
     *,
@@ -236,7 +109,7 @@ def fill_naturals(
     todo, _ = stretches(source, split=split, size=size)
     windows = set((rows // size).tolist())
     left = [replace(s, numbers=s.numbers & windows) for s in todo if s.numbers & windows]
-    for report in pipeline(left, _Generator, (work, frozenset(rows.tolist()))):
+    for report in pipeline(left, Generator, (work, frozenset(rows.tolist()))):
         yield report["rows"]
 
 
@@ -294,7 +167,7 @@ def _each(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Ite
     """What a function returns for all of its arguments, from tasks on the cluster, in any order."""
     remote = ray.remote(num_cpus=1)(work)
     waiting: list[Any] = []
-    with _own_errors():
+    with own_errors():
         for own in arguments:
             if len(waiting) >= 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):
                 [done], waiting = ray.wait(waiting)
@@ -303,82 +176,6 @@ def _each(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Ite
         while waiting:
             [done], waiting = ray.wait(waiting)
             yield ray.get(done)
-
-
-class _Scorer:
-    """An actor: one model on one device, scoring windows and writing their parts."""
-
-    def __init__(self, work: Setup, folder: Path, dataset: str):
-        self._work, self._folder, self._dataset = work, folder, dataset
-        self._loaded = work.load()
-        self._naturals = _kept_naturals(work, self._loaded)
-        self._judge = ContrastJudge(self._loaded) if work.judged else None
-        self._known = Known(folder)
-        self._device = Lock()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return _reports(batch, self._window)
-
-    def _window(self, number: int, raws: list[RawRow]) -> dict[str, int]:
-        # Two calls run at a time: one reads and tokenises while the other has the device.
-        fresh = [raw for raw in raws if raw not in self._known]
-        window = prepare(self._loaded, fresh, self._work.plan)
-        table, tokens = None, 0
-        if fresh:
-            with self._device:
-                columns = score_prepared(
-                    self._loaded,
-                    window,
-                    self._work.probe,
-                    self._work.plan,
-                    naturals=self._naturals,
-                    judge=self._judge,
-                    specs=self._work.judged,
-                )
-            table, tokens = parts.to_table(columns), int(columns.sequence_tokens.sum())
-        table = self._known.complete(raws, table, self._work.plan.columns)
-        bad = parts.write_window(self._folder, number, raws, table, self._dataset)
-        return {"rows": len(raws), "rejects": bad, "tokens": tokens}
-
-
-class _Generator:
-    """An actor that generates the natural responses of chosen rows."""
-
-    def __init__(self, work: Setup, rows: frozenset[int]):
-        self._work, self._rows = work, rows
-        self._loaded = work.load()
-        self._naturals = _kept_naturals(work, self._loaded)
-        self._device = Lock()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return _reports(batch, self._window)
-
-    def _window(self, number: int, raws: list[RawRow]) -> dict[str, int]:
-        chosen = [raw for raw in raws if raw.index in self._rows]
-        window = prepare(self._loaded, chosen, self._work.plan)
-        with self._device:
-            if self._naturals is not None:
-                natural_projections(window, self._work.probe, self._naturals)
-        return {"rows": len(chosen)}
-
-
-def _kept_naturals(work: Setup, loaded: LoadedModel) -> Naturals | None:
-    if work.natural_folder is None:
-        return None
-    return Naturals(
-        loaded,
-        work.natural_folder,
-        max_tokens=work.natural_tokens,
-        samples=work.natural_samples,
-    )
-
-
-# The pipeline
-
-
-def _reports(batch: pa.Table, work: Callable[[int, list[RawRow]], dict[str, int]]) -> pa.Table:
-    found = zip(batch["number"].to_pylist(), batch["rows"].to_pylist(), strict=True)
-    return pa.Table.from_pylist([work(number, pickle.loads(rows)) for number, rows in found])
 
 
 def pipeline(
@@ -419,24 +216,6 @@ def pipeline(
                 enable_true_multi_threading=True,
             ),
         )
-        with _own_errors():
+        with own_errors():
             for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield from pa.table(batch).to_pylist()
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """Raise a worker's error for the user as it was raised there."""
-    try:
-        yield
-    except RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PersonavecError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from error
-        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise PersonavecError(
-            f"the Ray cluster could not go on ({last}); mend that, and run the same command again: "
-            "what is finished is kept"
-        ) from error

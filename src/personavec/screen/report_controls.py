@@ -1,0 +1,101 @@
+"""The controls of a trait on a screen's page: length, and random directions."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from personavec.report import Content, element, estimate, not_measured, signed, table
+from personavec.results import Estimate
+from personavec.screen.results import (
+    DirectionEffect,
+    FlaggedByLength,
+    LengthControl,
+    MatchedMean,
+    NotMeasured,
+    RandomControl,
+    ScreenedTrait,
+)
+
+_WHAT_RANDOM_MEANS = (
+    "A vector that shifts no further than random directions at its layer says only that the texts "
+    "differ. No intervals here: the spread of the random directions is the measure."
+)
+
+
+def control_panels(trait: ScreenedTrait) -> list[Markup]:
+    """What the controls found, or why they were not measured."""
+    length, random = trait.controls.length, trait.controls.random
+    return [
+        *([_why("Length", length)] if isinstance(length, NotMeasured) else _length(trait, length)),
+        *(
+            [_why("Random directions", random)]
+            if isinstance(random, NotMeasured)
+            else _random(random)
+        ),
+    ]
+
+
+def _why(what: str, control: NotMeasured) -> Markup:
+    return element("p", f"{what}: not measured, {control.why}.")
+
+
+def _length(trait: ScreenedTrait, control: LengthControl) -> list[Markup]:
+    found = [
+        element(
+            "p",
+            "Rank correlation of the value with the response’s length: ",
+            estimate(control.spearman, "+.3f"),
+            ".",
+        )
+    ]
+    if control.flags_by_length:
+        found.append(_flags_by_length(control.flags_by_length))
+    if isinstance(control.matched, MatchedMean):
+        found.append(_matched(trait, control.matched))
+    return found
+
+
+def _flags_by_length(flags: tuple[FlaggedByLength, ...]) -> Markup:
+    return table(
+        ("response tokens", "rows", "flagged"),
+        [
+            (
+                f"{row['from']} to {row['to']}",
+                str(row["n"]),
+                estimate(Estimate(row["mean"], row["low"], row["high"]), ".1%"),
+            )
+            for row in flags
+        ],
+        "numbers",
+    )
+
+
+def _matched(trait: ScreenedTrait, matched: MatchedMean) -> Markup:
+    against = trait.against_reference
+    return element(
+        "p",
+        "Mean minus reference: ",
+        not_measured() if against is None else estimate(against.estimate, "+.3f"),
+        "; against reference rows of like length: ",
+        estimate(matched.estimate, "+.3f"),
+        f" (rows without a counterpart of their length: {matched.without_match}).",
+    )
+
+
+def _random(control: RandomControl) -> list[Markup]:
+    rows = [
+        ("the vector", *_effect(control.trait)),
+        *(
+            (f"random direction {i}", *_effect(direction))
+            for i, direction in enumerate(control.directions, start=1)
+        ),
+    ]
+    head = ("direction", "mean shift in σ of the rows", "over the reference’s 95th percentile")
+    return [table(head, rows, "numbers"), element("p", _WHAT_RANDOM_MEANS)]
+
+
+def _effect(found: DirectionEffect) -> tuple[Content, Content]:
+    return (
+        not_measured() if found.effect is None else signed(found.effect),
+        "–" if found.share_over is None else f"{found.share_over:.1%}",
+    )
