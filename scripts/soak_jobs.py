@@ -17,12 +17,13 @@ import tiny_models
 import torch
 
 import personavec as pv
+from personavec import monitor
 from personavec.evaluate import EvaluateConfig, Subject, run as evaluate, shift
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, score_file
-from personavec.monitor import calibrate, pipeline as monitor
+from personavec.monitor import calibrate
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies import compare_mitigations
