@@ -5,21 +5,29 @@
 A SET is a folder that `personavec elicit` wrote; each of its level files is one finetune. Prints
 Pearson's r with intervals, as Markdown, from the results that it writes to `--out`. With `--parts
 MIXED.jsonl --trait NAME` it finetunes on the high, random and low part of one mixed set instead, by
-projection difference, before and after rows that the judge flags were removed.
+projection difference: once of all rows, once without those that the judge flags.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from personavec import load_model, load_trait, load_vector
 from personavec.finetune import read_training_rows
 from personavec.finetune.sets.writing import LEVELS
-from personavec.studies.predict.pipeline import Dataset, PredictionConfig, run, run_parts
+from personavec.studies.predict import (
+    Correlation,
+    PartsResults,
+    PredictionConfig,
+    PredictionDataset,
+    run,
+    run_parts,
+)
 from personavec.vectors import bundled_vectors
+from personavec.wording import estimated
 
 
 def main() -> None:
@@ -44,41 +52,37 @@ def main() -> None:
     vectors, specs = [load_vector(n) for n in names], [load_trait(n)[0] for n in names]
     datasets = [dataset(folder, level) for folder in given.sets for level in LEVELS]
     found = run(loaded, [d for d in datasets if d], vectors, specs, given.out, config)
-    print(correlations_table(found["correlations"]))
+    print(correlations_table(found.correlations))
 
 
-def dataset(folder: Path, level: str) -> Dataset | None:
+def dataset(folder: Path, level: str) -> PredictionDataset | None:
     path = folder / f"{level}.jsonl"
     if not path.exists():
         return None
     trait = json.loads((folder / "results.json").read_text("utf-8")).get("trait")
-    return Dataset(f"{folder.name}-{level}", read_training_rows(path), trait)
+    return PredictionDataset(f"{folder.name}-{level}", read_training_rows(path), trait)
 
 
-def correlations_table(found: list[dict[str, Any]]) -> str:
+def correlations_table(found: Sequence[Correlation]) -> str:
     lines = ["| traits | of | with | Pearson r | finetunes |", "| --- | --- | --- | --- | --- |"]
     for each in found:
         r = "not measured"
         if each["r"] is not None:
             r = f"{each['r']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"
-        names = (each[key].replace("_", " ") for key in ("over", "of", "with"))
+        names = (name.replace("_", " ") for name in (each["over"], each["of"], each["with"]))
         lines.append(f"| {' | '.join(names)} | {r} | {each['datasets']} |")
     return "\n".join(lines)
 
 
-def parts_table(found: dict[str, Any]) -> str:
+def parts_table(found: PartsResults) -> str:
     lines = [
         "| rows | part | projection difference | expression (log-odds) |",
         "| --- | --- | --- | --- |",
     ]
-    for each in found["parts"]:
-        shown = each["expression"]
-        lines.append(
-            f"| {each['rows']} | {each['part']} | {each['projection_difference']:.2f} | "
-            f"{shown['log_odds']:.2f} [{shown['log_odds_low']:.2f}, "
-            f"{shown['log_odds_high']:.2f}] |"
-        )
-    return "\n".join([*lines, "", *found["notes"]])
+    for each in found.parts:
+        shown = estimated(each.expression.estimate("log_odds"))
+        lines.append(f"| {each.rows} | {each.part} | {each.projection_difference:.2f} | {shown} |")
+    return "\n".join([*lines, "", *found.notes])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tiny_models
 import torch
 
 import personavec as pv
@@ -34,34 +35,20 @@ QUIET = Progress(quiet=True)
 
 def write_inputs(folder: Path) -> None:
     """A tiny Llama, a tuned one, a vector that means nothing, a spec, rows and a log."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.unit.conftest import build
-
     rng = random.Random(SEED)
 
     def said(most: int = 20) -> str:
         return " ".join(rng.choices(WORDS, k=rng.randint(3, most)))
 
     for name in ("model", "tuned"):
-        made = build("llama")
+        made = tiny_models.build("llama")
         if name == "tuned":
             with torch.no_grad():
                 for weights in made.model.parameters():
                     weights.mul_(1.01)
-        made.model.save_pretrained(folder / name)
-        made.tokenizer.save_pretrained(folder / name)
+        tiny_models.save(made, folder / name)
     loaded = pv.load_model(str(folder / "model"), dtype="float32")
-    n, hidden = loaded.identity.n_layers + 1, loaded.identity.hidden_size
-    baseline = torch.tensor([[0.0, 1.0]]).repeat(n, 1)
-    pv.PersonaVector(
-        *torch.randn(3, n, hidden, generator=torch.Generator().manual_seed(SEED)),
-        residual_norm=torch.ones(n),
-        neutral_response_mean=baseline,
-        neutral_prompt_last=baseline.clone(),
-        trait="testing",
-        layer=2,
-        meta={"model": loaded.identity.as_dict(), "coherent_range": [-1.0, 1.5]},
-    ).save(folder / "vector")
+    tiny_models.random_vector(loaded, layer=2).save(folder / "vector")
     spec = {
         "name": "testing",
         "description": "Being tested.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 import torch
 
 from personavec import LoadedModel, PersonaVector, load_model
@@ -103,16 +103,8 @@ def workers(cluster: Any) -> Callable[[int], list[Any]]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny Llama of the unit tests, in a folder that every node can load."""
-    where = Path(__file__).parents[1] / "unit" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_models", where)
-    assert spec is not None
-    assert spec.loader is not None
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     folder = tmp_path_factory.mktemp("model")
-    loaded = tiny.build("llama")
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    tiny_models.save(tiny_models.build("llama"), folder)
     return str(folder)
 
 

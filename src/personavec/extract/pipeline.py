@@ -91,9 +91,7 @@ def run(
 
         # 4. Vector: at every layer, from the mean activations of both sides over the response.
         pos, neg = kept.pos_means[:, _RESPONSE], kept.neg_means[:, _RESPONSE]
-        directions: dict[Estimator, Tensor] = {
-            name: estimate(name, pos, neg) for name in config.estimators
-        }
+        directions = {name: estimate(name, pos, neg) for name in config.estimators}
 
         # 5. Layer: selected by steering on evaluation questions set aside for it.
         sweep = sweep_layers(
@@ -139,9 +137,9 @@ def _persona_vector(
     """
     pos, neg = kept.pos_means, kept.neg_means
     spans = [mean_difference(pos[:, span], neg[:, span]) for span in range(len(SPANS))]
-    logistic = directions.get("logistic")
-    if logistic is None:
-        logistic = estimate("logistic", pos[:, _RESPONSE], neg[:, _RESPONSE])
+    others = {name: found for name, found in directions.items() if name != "mean"}
+    if "logistic" not in others:
+        others["logistic"] = estimate("logistic", pos[:, _RESPONSE], neg[:, _RESPONSE])
     in_use = directions[selected.estimator]
     return PersonaVector(
         response_mean_diff=spans[_RESPONSE],
@@ -152,10 +150,13 @@ def _persona_vector(
         neutral_prompt_last=mean_and_spread(neutral[:, _PROMPT_LAST], in_use),
         trait=spec.name,
         layer=selected.layer,
-        response_logistic=logistic,
-        logistic_neutral=torch.stack(
-            [mean_and_spread(neutral[:, span], logistic) for span in (_RESPONSE, _PROMPT_LAST)]
-        ),
+        estimated=others,
+        estimated_neutral={
+            name: torch.stack(
+                [mean_and_spread(neutral[:, span], found) for span in (_RESPONSE, _PROMPT_LAST)]
+            )
+            for name, found in others.items()
+        },
         estimator=selected.estimator,
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -24,13 +25,12 @@ from personavec.runs import atomic_write, why_invalid
 from personavec.traits import TraitName, check_trait_name
 from personavec.vectors import calibration, limits
 from personavec.vectors.calibration import Calibration
+from personavec.vectors.estimators import ESTIMATORS, Estimator
 from personavec.vectors.limits import Ordinary
 
 FORMAT = 1
 #: What is ordinary in conversations, for drift alarms, in the vector's folder.
 DRIFT_FILE = "drift.json"
-#: How a direction is estimated: the difference of means, or a logistic regression.
-Estimator = Literal["mean", "logistic"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,10 @@ class PersonaVector:
     neutral statistics are the mean and spread of projections on neutral prompts. The prompt's
     differences are None where an imported vector came without them.
 
-    Where `estimator` is `logistic`, the vector in use is `response_logistic` in place of
-    `response_mean_diff`, which stays beside it. `logistic_neutral` has the neutral statistics of
-    projections onto `response_logistic`: of responses, then of prompts' last tokens. `calibration`
+    `estimated` holds the directions of other estimators than the difference of means, by name.
+    Where `estimator` names one of them, that is the vector in use, and `response_mean_diff` stays
+    beside it. `estimated_neutral` has the neutral statistics of projections onto them: of
+    responses, then of prompts' last tokens. `calibration`
     is what `calibrate` has measured of it, `ordinary` what `monitor --fit-limits` has, if any.
     """
 
@@ -58,8 +59,10 @@ class PersonaVector:
     trait: str
     layer: int
     meta: dict[str, Any] = field(default_factory=dict)
-    response_logistic: Float[Tensor, "layer hidden"] | None = None
-    logistic_neutral: Float[Tensor, "span layer statistic"] | None = None
+    estimated: Mapping[Estimator, Float[Tensor, "layer hidden"]] = field(default_factory=dict)
+    estimated_neutral: Mapping[Estimator, Float[Tensor, "span layer statistic"]] = field(
+        default_factory=dict
+    )
     estimator: Estimator = "mean"
     calibration: Calibration | None = None
     ordinary: Ordinary | None = None
@@ -102,9 +105,9 @@ class PersonaVector:
     @property
     def directions(self) -> Float[Tensor, "layer hidden"]:
         """The vector in use at every layer, by the estimator that was selected."""
-        if self.estimator == "mean" or self.response_logistic is None:
+        if self.estimator == "mean":
             return self.response_mean_diff
-        return self.response_logistic
+        return self.estimated[self.estimator]
 
     def direction(self, layer: int | None = None) -> Float[Tensor, " hidden"]:
         """The vector at a layer (default: the selected one), as extracted."""
@@ -126,12 +129,12 @@ class PersonaVector:
         """
         if estimator == self.estimator:
             return self
-        if estimator == "mean" or self.response_logistic is None or self.logistic_neutral is None:
+        if estimator not in self.estimated or estimator not in self.estimated_neutral:
             raise UsageError(
                 f"vector '{self.trait}' holds no neutral statistics of the {estimator} estimator; "
                 "extract it again"
             )
-        responses, prompts = self.logistic_neutral
+        responses, prompts = self.estimated_neutral[estimator]
         return replace(
             self,
             estimator=estimator,
@@ -185,6 +188,8 @@ class PersonaVector:
         """Write `vector.safetensors` and `vector.json` atomically; the JSON comes last."""
         folder.mkdir(parents=True, exist_ok=True)
         found = {name: getattr(self, name) for name in _TENSORS}
+        found |= {f"response_{name}": tensor for name, tensor in self.estimated.items()}
+        found |= {f"{name}_neutral": tensor for name, tensor in self.estimated_neutral.items()}
         tensors = {name: tensor.clone() for name, tensor in found.items() if tensor is not None}
         atomic_write(folder / "vector.safetensors", save(tensors))
         record = {
@@ -259,10 +264,8 @@ _TENSORS = (
     "residual_norm",
     "neutral_response_mean",
     "neutral_prompt_last",
-    "response_logistic",
-    "logistic_neutral",
 )
-_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff", "response_logistic", "logistic_neutral")
+_OPTIONAL = ("prompt_mean_diff", "prompt_last_diff")
 
 
 def bundled_vectors() -> list[str]:
@@ -302,38 +305,62 @@ def _read_vector(folder: Path) -> PersonaVector:
     """What `vector.json` and the tensors hold. Raises KeyError or ValueError, among others."""
     meta = parse_json((folder / "vector.json").read_bytes())
     record = _Record.model_validate(meta)
-    tensors = load_file(folder / "vector.safetensors")
-    parts = {name: tensors[name] for name in _TENSORS if name in tensors or name not in _OPTIONAL}
-    if odd := [name for name, part in parts.items() if not part.is_floating_point()]:
-        raise ValueError(f"its tensor {odd[0]} is of {parts[odd[0]].dtype}")
-    parts = {name: part.float() for name, part in parts.items()}
-    shape = parts["response_mean_diff"].shape
-    statistics = (*shape[:1], 2)
-    shapes = [shape, shape, shape, shape[:1], statistics, statistics, shape, (2, *statistics)]
-    expected: dict[str, tuple[int, ...]] = dict(zip(_TENSORS, shapes, strict=True))
-    if len(shape) != 2 or any(part.shape != expected[name] for name, part in parts.items()):
-        raise ValueError("its tensors differ in shape")
-    if record.layer >= shape[0]:
-        raise ValueError(f"layer {record.layer} of {shape[0] - 1}")
-    if not all(torch.isfinite(part).all() for part in parts.values()):
-        raise ValueError("it holds NaN or infinite values")
-    if record.estimator == "logistic" and "response_logistic" not in parts:
+    tensors = _read_tensors(folder / "vector.safetensors")
+    if record.layer >= len(tensors["residual_norm"]):
+        raise ValueError(f"layer {record.layer} of {len(tensors['residual_norm']) - 1}")
+    estimated = {n: tensors[f"response_{n}"] for n in _others() if f"response_{n}" in tensors}
+    neutral = {n: tensors[f"{n}_neutral"] for n in _others() if f"{n}_neutral" in tensors}
+    if record.estimator not in ("mean", *estimated):
         raise ValueError(f"no tensor of estimator '{record.estimator}'")
-    spreads = [parts[name][:, 1] for name in ("neutral_response_mean", "neutral_prompt_last")]
-    # At the embedding a template's last token is always the same, so that its spread is 0.
-    measured = (parts["residual_norm"], *spreads)
-    if any((part < 0).any() or not part[1:].all() for part in measured):
-        raise ValueError("a norm or a spread on neutral prompts is not above 0")
     vector = PersonaVector(
-        **{**dict.fromkeys(_OPTIONAL), **parts},  # pyright: ignore[reportArgumentType]
+        **{name: tensors.get(name) for name in _TENSORS},  # pyright: ignore[reportArgumentType]
         trait=record.trait,
         layer=record.layer,
         meta=meta,
+        estimated=estimated,
+        estimated_neutral=neutral,
         estimator=record.estimator,
     )
     if not _points(vector.directions[record.layer]):
         raise ValueError(f"its direction at layer {record.layer} is zero, or too long for a number")
     return vector
+
+
+def _others() -> list[Estimator]:
+    """Estimators whose directions are stored beside the difference of means."""
+    return [name for name in ESTIMATORS if name != "mean"]
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a vector, float32 and of the right shapes. Raises KeyError or ValueError."""
+    stored = load_file(path)
+    directions = stored["response_mean_diff"].shape
+    statistics = (*directions[:1], 2)
+    expected: dict[str, tuple[int, ...]] = {
+        "response_mean_diff": directions,
+        "prompt_mean_diff": directions,
+        "prompt_last_diff": directions,
+        "residual_norm": directions[:1],
+        "neutral_response_mean": statistics,
+        "neutral_prompt_last": statistics,
+        **{f"response_{name}": directions for name in _others()},
+        **{f"{name}_neutral": (2, *statistics) for name in _others()},
+    }
+    required = set(_TENSORS) - set(_OPTIONAL)
+    found = {name: stored[name] for name in expected if name in stored or name in required}
+    if odd := [name for name, tensor in found.items() if not tensor.is_floating_point()]:
+        raise ValueError(f"its tensor {odd[0]} is of {found[odd[0]].dtype}")
+    found = {name: tensor.float() for name, tensor in found.items()}
+    if len(directions) != 2 or any(t.shape != expected[name] for name, t in found.items()):
+        raise ValueError("its tensors differ in shape")
+    if not all(torch.isfinite(tensor).all() for tensor in found.values()):
+        raise ValueError("it holds NaN or infinite values")
+    # A template's last token is always the same, so its spread at the embedding is 0.
+    spreads = [found[name][:, 1] for name in ("neutral_response_mean", "neutral_prompt_last")]
+    measured = (found["residual_norm"], *spreads)
+    if any((part < 0).any() or not part[1:].all() for part in measured):
+        raise ValueError("a norm or a spread on neutral prompts is not above 0")
+    return found
 
 
 def _points(direction: Float[Tensor, " hidden"]) -> bool:

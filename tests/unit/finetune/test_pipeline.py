@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 from peft import PeftModel
 
@@ -688,19 +689,24 @@ def test_bad_usage_is_told_before_a_model_is_loaded(
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{here!r}, {tests!r}]
-import conftest
+sys.path[:0] = [{here!r}, {tests!r}, {scripts!r}]
+import tiny_models
 import torch
 torch.set_num_threads(1)
 import test_pipeline as t
 out, accumulation = Path(sys.argv[1]), int(sys.argv[2])
-t.run(conftest.build(), out, training=dict(accumulation=accumulation, epochs=6, checkpoint_every=3))
+model = tiny_models.build()
+t.run(model, out, training=dict(accumulation=accumulation, epochs=6, checkpoint_every=3))
 """
 
 
 def _program(tmp_path: Path) -> list[str]:
     path, here = tmp_path / "program.py", Path(__file__).parent
-    path.write_text(PROGRAM.format(here=str(here), tests=str(here.parent)))
+    path.write_text(
+        PROGRAM.format(
+            here=str(here), tests=str(here.parent), scripts=str(Path(tiny_models.__file__).parent)
+        )
+    )
     return [str(path)]
 
 

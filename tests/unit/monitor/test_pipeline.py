@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 
 from personavec import LoadedModel, PersonaVector, load_vector, project_conversation
 from personavec.data import ColumnMap
@@ -294,7 +295,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     script = tmp_path / "run.py"
     script.write_text(
         _SCRIPT.format(
-            conftest=str(Path(__file__).parents[1] / "conftest.py"),
+            scripts=str(Path(tiny_models.__file__).parent),
             vector=str(tmp_path / "one"),
             log=str(log),
             out=str(out),
@@ -326,15 +327,14 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
 
 
 _SCRIPT = """
-import importlib.util, time
+import sys, time
 from pathlib import Path
 from personavec import load_vector, monitor
 from personavec.monitor import log
 from personavec.progress import Progress
 from personavec.data import parts
-spec = importlib.util.spec_from_file_location("helpers", {conftest!r})
-helpers = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(helpers)
+sys.path.append({scripts!r})
+import tiny_models
 write = parts.write_part
 def then_wait(path, table):
     write(path, table)
@@ -343,5 +343,6 @@ def then_wait(path, table):
 parts.write_part = then_wait
 log.WINDOW = 3
 vector = load_vector({vector!r})
-monitor.run(helpers.build("llama"), [vector], {log!r}, Path({out!r}), progress=Progress(quiet=True))
+model, quiet = tiny_models.build("llama"), Progress(quiet=True)
+monitor.run(model, [vector], {log!r}, Path({out!r}), progress=quiet)
 """

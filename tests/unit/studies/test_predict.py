@@ -1,8 +1,9 @@
 """What data say against what training does: correlations, parts, and one tiny study."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +14,21 @@ from personavec.errors import DataError, UsageError
 from personavec.finetune import TrainingConfig, TrainingRows
 from personavec.model import chat
 from personavec.progress import Progress
+from personavec.results import dump
 from personavec.rollouts import Rollout
 from personavec.studies import Measured
-from personavec.studies.predict.pipeline import (
-    Dataset,
+from personavec.studies.predict import (
     PredictionConfig,
-    _record,
-    correlation,
-    correlations,
-    parts,
+    PredictionDataset,
+    PredictionRecord,
+    PredictionResults,
     run,
     run_parts,
 )
+from personavec.studies.predict.correlations import correlation, correlations
+from personavec.studies.predict.parts import parts
+from personavec.studies.predict.pipeline import prediction_record
+from personavec.studies.predict.row_scores import RowPredictors, RowScores
 
 QUIET = Progress(quiet=True)
 CONFIG = PredictionConfig(
@@ -52,32 +56,55 @@ def row(number: int, answer: str) -> DataRow:
     return DataRow(number, str(number), messages)
 
 
-def said(difference: float | None, judge: float = 0.0) -> dict[str, Any]:
-    return {"traits": {"testing": {"projection_difference": difference, "judge": judge}}}
+def scores(number: int, difference: float | None, judge: float = 0.0) -> RowScores:
+    own = RowPredictors(projection_difference=difference, projection=0.0, judge=judge, length=1.0)
+    return RowScores(row=str(number), reason=None, traits={"testing": own})
+
+
+def record(
+    dataset: str, shift: float, expression: float, trait: str = "testing", own: bool = True
+) -> PredictionRecord:
+    """Of rows that are all alike."""
+    return PredictionRecord(
+        dataset=dataset,
+        trait=trait,
+        own=own,
+        projection_difference=1.0,
+        projection=1.0,
+        judge=1.0,
+        length=1.0,
+        rows=1,
+        shift=shift,
+        shift_low=shift,
+        shift_high=shift,
+        expression=expression,
+        expression_low=expression,
+        expression_high=expression,
+    )
 
 
 def test_correlations_are_pearsons_over_datasets() -> None:
     rng = np.random.default_rng(0)
     records = [
-        {"dataset": f"d{n}", "shift": x, "expression": 2 * x + noise}
-        for n, (x, noise) in enumerate(rng.normal(size=(12, 2)))
+        record(f"d{n}", x, 2 * x + noise) for n, (x, noise) in enumerate(rng.normal(size=(12, 2)))
     ]
     found = correlation(records, "shift", "expression")
-    x, y = (np.array([r[k] for r in records]) for k in ("shift", "expression"))
+    x, y = np.array([(r.shift, r.expression) for r in records]).T
     by_hand = ((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std())
     assert found["r"] == pytest.approx(by_hand)
-    assert found["low"] < found["r"] < found["high"]
+    assert found["low"] is not None
+    assert found["high"] is not None
+    assert found["low"] < by_hand < found["high"]
     assert found["datasets"] == 12
     # Two finetunes, or none that differ, say nothing.
     assert correlation(records[:2], "shift", "expression")["r"] is None
-    same = [{**r, "shift": 1.0} for r in records]
+    same = [replace(r, shift=1.0) for r in records]
     assert correlation(same, "shift", "expression")["r"] is None
 
 
 def test_own_and_other_traits_are_apart() -> None:
-    values = {"projection_difference": 1.0, "projection": 1.0, "judge": 1.0, "length": 1.0}
     records = [
-        {"dataset": f"d{n}", "trait": trait, "own": own, "shift": n, "expression": n, **values}
+        record(f"d{n}", n, n, trait, own)
         for n in range(4)
         for trait, own in (("a", True), ("b", False))
     ]
@@ -90,7 +117,8 @@ def test_own_and_other_traits_are_apart() -> None:
 
 def test_parts_are_the_ends_of_a_mixed_set() -> None:
     rows = [row(n, "So.") for n in range(12)]
-    differences = [said(float(n), judge=float(n % 2)) for n in range(11)] + [said(None)]
+    differences = [scores(n, float(n), judge=float(n % 2)) for n in range(11)]
+    differences.append(scores(11, None))
     found = parts(rows, differences, "testing", 3, seed=1)
     assert [r.id for r in found["high"]] == ["8", "9", "10"]
     assert [r.id for r in found["low"]] == ["0", "1", "2"]
@@ -116,14 +144,17 @@ def test_a_study_runs_from_rows_to_correlations(
     base = saved(fresh("llama"), tmp_path)
     vector = random_vector(base, layer=2)
     datasets = [
-        Dataset(name, TrainingRows.of([row(n, f"{name} {n}") for n in range(4)]), trait)
+        PredictionDataset(name, TrainingRows.of([row(n, f"{name} {n}") for n in range(4)]), trait)
         for name, trait in (("yes", "testing"), ("maybe", "testing"), ("other", None))
     ]
     found = run(base, datasets, [vector], [SPEC], tmp_path / "out", CONFIG, progress=QUIET)
-    assert [r["dataset"] for r in found["records"]] == ["yes", "maybe", "other"]
-    assert all(r["shift"] != 0 and r["rows"] == 4 for r in found["records"])
+    assert [r.dataset for r in found.records] == ["yes", "maybe", "other"]
+    assert all(r.shift != 0 and r.rows == 4 for r in found.records)
+    kept = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert kept == json.loads(json.dumps(dump(found)))
+    assert kept["format"] == PredictionResults.format
     again = run(base, datasets, [vector], [SPEC], tmp_path / "out", CONFIG, progress=QUIET)
-    assert again["records"] == found["records"]
+    assert again.records == found.records
     with pytest.raises(UsageError, match="at least 3"):
         run(base, datasets[:2], [vector], [SPEC], tmp_path / "no", CONFIG, progress=QUIET)
 
@@ -159,18 +190,20 @@ def test_the_base_is_a_sample_too(
     rng = np.random.default_rng(0)
     vector = random_vector(llama)
     base, other, place = rng.normal(0, 3, 40), rng.normal(0, 3, 40), rng.normal(size=40)
-    dataset = Dataset("some", TrainingRows.of([]), "testing")
+    dataset = PredictionDataset("some", TrainingRows.of([]), "testing")
 
-    def record(after: np.ndarray, moved: np.ndarray) -> dict[str, Any]:
+    def measured(after: np.ndarray, moved: np.ndarray) -> PredictionRecord:
         cells = _measured(after, moved), _measured(base, place)
-        return _record(dataset, [], *cells, vector, 0)
+        return prediction_record(dataset, [], *cells, vector, 0)
 
-    same = record(base + 1, place + 2)
+    same = measured(base + 1, place + 2)
     for name, by in (("expression", 1.0), ("shift", 2.0)):
-        bounds = [same[name], same[f"{name}_low"], same[f"{name}_high"]]
+        bounds = [getattr(same, f"{name}{end}") for end in ("", "_low", "_high")]
         assert bounds == pytest.approx([by] * 3)
-    found = record(other, place)
-    width = found["expression_high"] - found["expression_low"]
+    found = measured(other, place)
+    assert found.expression_high is not None
+    assert found.expression_low is not None
+    width = found.expression_high - found.expression_low
     assert width == pytest.approx(2 * 1.96 * np.std(other - base) / 40**0.5, rel=0.1)
     assert width > 1.25 * 2 * 1.96 * np.std(other) / 40**0.5
 
@@ -185,12 +218,12 @@ def test_the_parts_of_a_set_are_finetuned_on_apart(
     data = TrainingRows.of([row(n, f"{n} is {n * n}.") for n in range(36)])
     vector = random_vector(base, layer=2)
     found = run_parts(base, data, vector, SPEC, tmp_path / "out", CONFIG, progress=QUIET)
-    whole = {each["part"]: each for each in found["parts"] if each["rows"] == "all"}
-    assert [whole[part]["n"] for part in ("high", "random", "low")] == [12, 12, 12]
-    high, drawn, low = (whole[p]["projection_difference"] for p in ("high", "random", "low"))
+    whole = {each.part: each for each in found.parts if each.rows == "all"}
+    assert [whole[part].n for part in ("high", "random", "low")] == [12, 12, 12]
+    high, drawn, low = (whole[p].projection_difference for p in ("high", "random", "low"))
     assert high > drawn > low
-    assert all(each["expression"]["log_odds"] is not None for each in found["parts"])
-    left = len(found["parts"]) - 3
-    assert (left == 3) == (not found["notes"])
+    assert all(each.expression.log_odds is not None for each in found.parts)
+    left = len(found.parts) - 3
+    assert (left == 3) == (not found.notes)
     again = run_parts(base, data, vector, SPEC, tmp_path / "out", CONFIG, progress=QUIET)
-    assert again["parts"] == found["parts"]
+    assert again.parts == found.parts

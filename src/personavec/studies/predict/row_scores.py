@@ -1,0 +1,98 @@
+"""What is read of every row of a dataset before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from personavec.data import DataRow, RawRow
+from personavec.judges import ContrastJudge
+from personavec.results import dump
+from personavec.rollouts import Naturals
+from personavec.runs import append_records, read_scores
+from personavec.screen import Plan, judge_rows, prepare, probe, score_prepared
+from personavec.studies import Bench
+from personavec.traits import TraitSpec
+
+#: Rows scored between two writes to disk.
+_GROUP = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowPredictors:
+    """What is read of a row's last turn along one trait; None where there is nothing to read."""
+
+    projection_difference: float | None
+    projection: float | None
+    judge: float | None
+    """Log-odds, in nats."""
+    length: float | None
+    """Tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowScores:
+    """One row's predictors by trait; a line of `scores.jsonl`."""
+
+    row: str
+    reason: str | None
+    """Why the row could not be scored."""
+    traits: dict[str, RowPredictors]
+
+
+_SCORES = TypeAdapter(list[RowScores])
+
+
+def scored_rows(
+    bench: Bench,
+    specs: Sequence[TraitSpec],
+    judge: ContrastJudge,
+    naturals: Naturals,
+    rows: Sequence[DataRow],
+    path: Path,
+    *,
+    label: str,
+) -> list[RowScores]:
+    """Every row's predictors; those in the file at `path` stand."""
+    own = probe(list(bench.vectors), bench.base, random=1)
+    ids = [row.id for row in rows]
+
+    def kept() -> list[RowScores]:
+        found = read_scores(path, ids, id_key="row", by="traits", traits=own.traits)
+        return _SCORES.validate_python(found)
+
+    done = len(kept())
+    plan = Plan(turns="last")
+    with bench.progress.bar(f"scoring {label}", len(rows)) as bar:
+        bar.advance(done)
+        for start in range(done, len(rows), _GROUP):
+            group = rows[start : start + _GROUP]
+            raws = [
+                RawRow(start + i, label, start + i + 1, {"messages": list(row.messages)})
+                for i, row in enumerate(group)
+            ]
+            prepared = prepare(bench.base, raws, plan)
+            columns = score_prepared(bench.base, prepared, own, plan, naturals=naturals)
+            judged = judge_rows(judge, list(specs), prepared)
+            scores = [
+                RowScores(
+                    row=row.id,
+                    reason=columns.reason[i],
+                    traits={
+                        trait: RowPredictors(
+                            projection_difference=float(columns.minus_natural[i, t]),
+                            projection=float(columns.projection[i, t]),
+                            judge=float(judged[i, t]),
+                            length=float(columns.n_tokens[i]),
+                        )
+                        for t, trait in enumerate(own.traits)
+                    },
+                )
+                for i, row in enumerate(group)
+            ]
+            append_records(path, map(dump, scores))
+            bar.advance(len(group))
+    return kept()
