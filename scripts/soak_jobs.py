@@ -17,15 +17,16 @@ import tiny_models
 import torch
 
 import personavec as pv
+from personavec import monitor
 from personavec.evaluate import EvaluateConfig, Subject, run as evaluate, shift
 from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, score_file
-from personavec.monitor import calibrate, pipeline as monitor
+from personavec.monitor import calibrate
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
-from personavec.studies.compare_mitigations import pipeline as compare_mitigations
+from personavec.studies import compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
 SEED = 7

@@ -32,7 +32,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from personavec import LoadedModel, PersonaVector, load_model, load_trait, load_vector, steer
+from personavec import (
+    LoadedModel,
+    PersonaVector,
+    load_model,
+    load_trait,
+    load_vector,
+    monitor,
+    steer,
+)
 from personavec.errors import ModelError
 from personavec.model import (
     Action,
@@ -48,7 +56,7 @@ from personavec.model.engine import Generation, Request, Sampling, TransformersE
 from personavec.model.engine.vllm import GROUP
 from personavec.model.snapshots import snapshot_of_gguf
 from personavec.model.thinking import ThinkingFormat
-from personavec.monitor import gauge, pipeline as monitor
+from personavec.monitor import gauge
 from personavec.progress import Progress
 from personavec.rollouts import Task, collect, load_activations
 from personavec.serve import ServeConfig, server as run

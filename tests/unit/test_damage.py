@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save
 
 import personavec as pv
-from personavec import LoadedModel, PersonaVector, TraitSpec
+from personavec import LoadedModel, PersonaVector, TraitSpec, monitor
 from personavec.author import Sizes, pipeline as author
 from personavec.data import parts
 from personavec.errors import PersonavecError
@@ -38,10 +38,10 @@ from personavec.extract import pipeline as extract
 from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
 from personavec.finetune.sets import elicit
 from personavec.judges import ContrastJudge, Endpoint, score_file
-from personavec.monitor import calibrate, log as monitor_log, pipeline as monitor
+from personavec.monitor import calibrate, log as monitor_log
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
-from personavec.studies.compare_mitigations import pipeline as compare_mitigations
+from personavec.studies import compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
 QUIET = Progress(quiet=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, Integers, Numbers, between, options, panel, parsed
-
-Estimator = Literal["mean", "logistic"]
 
 #: Intervals are over questions; fewer questions than this have none.
 MIN_QUESTIONS = 2
@@ -18,13 +16,14 @@ VALIDATION = panel("Layer and validation")
 BASELINE = panel("Baseline")
 
 
-def _estimators(text: str) -> tuple[Estimator, ...]:
-    match text:
-        case "mean" | "logistic":
-            return (text,)
-        case "both":
-            return ("mean", "logistic")
-    raise UsageError(f"{text}: use mean, logistic or both")
+def _estimators(text: str) -> tuple[str, ...]:
+    from personavec.vectors import ESTIMATORS
+
+    if text == "both":
+        return ("mean", "logistic")
+    if text not in ESTIMATORS:
+        raise UsageError(f"{text}: use {', '.join(ESTIMATORS)} or both")
+    return (text,)
 
 
 ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_choices=False)
@@ -63,7 +62,7 @@ class ExtractConfig:
     """Random directions that the vector is compared with."""
     neutral_prompts: Annotated[Count, VALIDATION] = 48
     """Neutral prompts whose projections standardise later readings."""
-    estimators: Annotated[tuple[Estimator, ...], ESTIMATORS, VALIDATION] = ("mean",)
+    estimators: Annotated[tuple[str, ...], ESTIMATORS, VALIDATION] = ("mean",)
     """How the direction is estimated: mean, logistic, or both: the layer sweep then picks."""
     include_thinking: Annotated[bool, ROLLOUTS] = False
     """Take what a reasoning model thought into the response mean."""

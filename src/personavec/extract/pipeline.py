@@ -68,7 +68,7 @@ def run(
     """
     config = config or ExtractConfig()
     layers = candidate_layers(loaded, config.layers)
-    selecting, testing = split_questions(spec, config)
+    split_questions(spec, config)  # Raises SpecError for too few.
     extraction = Extraction(
         loaded=loaded,
         spec=spec,
@@ -82,48 +82,53 @@ def run(
     )
     with lock(out):
         claim(out, extraction.settings())
+        return _extract(extraction, layers)
 
-        # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
-        answers = extraction.elicit()
 
-        # 3. Filter: keep the rollouts that show what their prompt asked for.
-        answers, kept = keep_contrasting(answers, out, config)
+def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
+    """The method, step by step as in `docs/extract.md`."""
+    spec, config, out = extraction.spec, extraction.config, extraction.out
+    selecting, testing = split_questions(spec, config)
 
-        # 4. Vector: at every layer, from the mean activations of both sides over the response.
-        pos, neg = kept.pos_means[:, _RESPONSE], kept.neg_means[:, _RESPONSE]
-        directions: dict[Estimator, Tensor] = {
-            name: estimate(name, pos, neg) for name in config.estimators
-        }
+    # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
+    answers = extraction.elicit()
 
-        # 5. Layer: selected by steering on evaluation questions set aside for it.
-        sweep = sweep_layers(
-            directions,
-            layers,
-            config.sweep_coefficients,
-            selecting,
-            extraction.collect,
-            seed=config.seed,
-        )
-        selected = select(sweep)
+    # 3. Filter: keep the rollouts that show what their prompt asked for.
+    answers, kept = keep_contrasting(answers, out, config)
 
-        # 6. Validation: a dose-response curve on the other evaluation questions, with controls.
-        validation = validate(
-            extraction,
-            directions[selected.estimator],
-            selected.layer,
-            kept.residual_norms(),
-            testing,
-        )
+    # 4. Vector: at every layer, from the mean activations of both sides over the response.
+    pos, neg = kept.pos_means[:, _RESPONSE], kept.neg_means[:, _RESPONSE]
+    directions = {name: estimate(name, pos, neg) for name in config.estimators}
 
-        # 7. Baseline: projections of answers to neutral prompts standardise later readings.
-        neutral = extraction.neutral_means()
+    # 5. Layer: selected by steering on evaluation questions set aside for it.
+    sweep = sweep_layers(
+        directions,
+        layers,
+        config.sweep_coefficients,
+        selecting,
+        extraction.collect,
+        seed=config.seed,
+    )
+    selected = select(sweep)
 
-        vector = _persona_vector(spec, selected, directions, kept, neutral)
-        results = results_of(extraction, answers, kept, sweep, vector, validation)
-        replace(vector, meta=results.vector_meta()).save(out)
-        write(out / "results.json", results)
-        write_extraction_report(results, out / "report.html")
-        return results
+    # 6. Validation: a dose-response curve on the other evaluation questions, with controls.
+    validation = validate(
+        extraction,
+        directions[selected.estimator],
+        selected.layer,
+        kept.residual_norms(),
+        testing,
+    )
+
+    # 7. Baseline: projections of answers to neutral prompts standardise later readings.
+    neutral = extraction.neutral_means()
+
+    vector = _persona_vector(spec, selected, directions, kept, neutral)
+    results = results_of(extraction, answers, kept, sweep, vector, validation)
+    replace(vector, meta=results.vector_meta()).save(out)
+    write(out / "results.json", results)
+    write_extraction_report(results, out / "report.html")
+    return results
 
 
 def _persona_vector(
@@ -139,9 +144,9 @@ def _persona_vector(
     """
     pos, neg = kept.pos_means, kept.neg_means
     spans = [mean_difference(pos[:, span], neg[:, span]) for span in range(len(SPANS))]
-    logistic = directions.get("logistic")
-    if logistic is None:
-        logistic = estimate("logistic", pos[:, _RESPONSE], neg[:, _RESPONSE])
+    others = {name: found for name, found in directions.items() if name != "mean"}
+    if "logistic" not in others:
+        others["logistic"] = estimate("logistic", pos[:, _RESPONSE], neg[:, _RESPONSE])
     in_use = directions[selected.estimator]
     return PersonaVector(
         response_mean_diff=spans[_RESPONSE],
@@ -152,10 +157,13 @@ def _persona_vector(
         neutral_prompt_last=mean_and_spread(neutral[:, _PROMPT_LAST], in_use),
         trait=spec.name,
         layer=selected.layer,
-        response_logistic=logistic,
-        logistic_neutral=torch.stack(
-            [mean_and_spread(neutral[:, span], logistic) for span in (_RESPONSE, _PROMPT_LAST)]
-        ),
+        estimated=others,
+        estimated_neutral={
+            name: torch.stack(
+                [mean_and_spread(neutral[:, span], found) for span in (_RESPONSE, _PROMPT_LAST)]
+            )
+            for name, found in others.items()
+        },
         estimator=selected.estimator,
     )
 

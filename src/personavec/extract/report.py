@@ -11,7 +11,6 @@ from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 
 from personavec.extract import charts, report_run, report_steering
-from personavec.extract.config import Estimator
 from personavec.extract.results import (
     DoseResponse,
     ExtractResults,
@@ -34,6 +33,7 @@ from personavec.report import (
 from personavec.results import Estimate
 from personavec.runs import atomic_write
 from personavec.traits import Polarity
+from personavec.vectors import Estimator
 from personavec.wording import plural
 
 T = TypeVar("T")

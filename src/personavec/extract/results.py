@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from personavec.extract.config import Estimator, ExtractConfig
+from personavec.extract.config import ExtractConfig
 from personavec.model import ModelIdentity
 from personavec.results import Estimate, dump
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
+from personavec.vectors import Estimator
 
 
 @dataclass(frozen=True, kw_only=True)

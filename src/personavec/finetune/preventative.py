@@ -199,8 +199,8 @@ def randomly_rotated(vector: PersonaVector, *, seed: int) -> PersonaVector:
     return replace(
         vector,
         response_mean_diff=turned,
-        response_logistic=None,
-        logistic_neutral=None,
+        estimated={},
+        estimated_neutral={},
         estimator="mean",
         trait=f"random-{vector.trait}",
     )

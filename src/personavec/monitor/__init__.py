@@ -1,6 +1,6 @@
 """Readings of conversations along persona vectors, from logs and from live turns.
 
-`calibrate` makes forecasts of them; drift charts raise alarms.
+Control charts raise drift alarms; `calibrate` turns readings into forecasts of expression.
 """
 
 import lazy_loader

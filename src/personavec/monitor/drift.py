@@ -1,4 +1,4 @@
-"""Drift over a whole log: where its charts alarm, and the limits that it gives as ordinary talk."""
+"""Drift over a whole log: where its charts alarm, and limits fitted on it as ordinary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from personavec.vectors import DRIFT_FILE, Ordinary, PersonaVector, limits
 class TraitCharts:
     """One trait's charts over all turns: standardised readings, levels, and where they alarmed.
 
-    The server's are in the order in which it would have met the turns; `met` holds their places.
+    The server's levels and alarms are in the order in which it would have met the turns; `met`
+    holds the turns in this order.
     """
 
     readings: Floats
@@ -37,9 +38,9 @@ class TraitCharts:
 def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitCharts:
     """A trait's chart for every conversation, and one for the log as a server would have met it.
 
-    A log holds one conversation after the other. A server holds several at a time, and so did the
-    one whose limit was fitted: the log's conversations are interleaved in the same way, begun in
-    the order of the log.
+    A log holds one conversation after the other; a server holds several at a time. So the log's
+    conversations are interleaved as they were when the server's limit was fitted. They begin in the
+    order of the log.
     """
     readings = [
         ordinary.standardise(sigma, turn)

@@ -1,9 +1,9 @@
-"""Ordinary talk, and what a guard or an alarm would make of it.
+"""How many ordinary dialogues a guard or a drift alarm would act on.
 
-A condition's σ is that of first answers to neutral prompts, which tells little of the tenth turn of
-a booking. So 109 ordinary dialogues of several turns come with the package. They are read along the
-vectors in use, and what a guard or an alarm would have stopped of them is counted. Nothing is ever
-fitted on them.
+A guard's σ is that of first answers to neutral prompts, and later turns of ordinary conversations
+differ from these. So 109 ordinary dialogues of several turns come with the package. They are read
+along the vectors in use, and those that a guard or an alarm would act on are counted. Nothing is
+ever fitted on them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from personavec.vectors import Ordinary, PersonaVector
 
 #: The file's name, beside a bundled vector.
 FILE = "ordinary.json"
-#: A guard or an alarm that stops a larger share of ordinary talk than this is warned of.
+#: Warn of a guard or an alarm that acts on a larger share of ordinary dialogues than this.
 MOST = 0.01
 _FORMAT = 1
 #: Dialogues read between two advances of the bar.
@@ -40,8 +40,8 @@ _GROUP = 16
 class Talk:
     """The bundled dialogues along one vector, in units of the residual stream.
 
-    Values are by dialogue and then by assistant turn: of the token before the reply, and the mean
-    over the reply. A dialogue that the model cannot read, for its length or its template, has none.
+    Values are by dialogue and then by assistant turn: the token before the reply, and the mean over
+    the reply. A dialogue that is too long, or that the chat template refuses, has no values.
     """
 
     prompt_last: tuple[tuple[float, ...], ...]
@@ -50,17 +50,17 @@ class Talk:
 
 @dataclass(frozen=True)
 class Stopped:
-    """How much of ordinary talk something would have stopped."""
+    """The ordinary dialogues that a guard or an alarm would have acted on."""
 
     what: str
     dialogues: tuple[str, ...]
-    """The ids of those that it would have."""
+    """Their ids."""
     of: int
     """Dialogues that could be read."""
 
     @property
     def too_many(self) -> bool:
-        """More than one in a hundred, or nothing to tell it by."""
+        """More than one in a hundred, or none could be read."""
         return not self.of or len(self.dialogues) / self.of > MOST
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def dialogues() -> tuple[DataRow, ...]:
 
 @cache
 def dialogues_hash() -> str:
-    """What the readings of the dialogues are known by."""
+    """Identifies the dialogues that readings are of."""
     data = (BUNDLED / "dialogues.jsonl").read_bytes()
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
@@ -99,8 +99,8 @@ def read(
 ) -> dict[str, Talk]:
     """The dialogues along every vector, by trait.
 
-    Readings that come with the package or lie in the cache folder are taken; what is missing is
-    read, in one pass over the dialogues, and kept there.
+    Readings that come with the package or are in the cache folder are used. Missing ones are made
+    in one pass over the dialogues, and cached.
     """
     found = {
         vector.trait: _shipped(loaded, vector) or _cached(loaded, vector) for vector in vectors
@@ -111,7 +111,7 @@ def read(
         for vector in missing:
             found[vector.trait] = new[vector.trait]
             record = as_record(loaded, vector, new[vector.trait])
-            # Where nothing can be kept, the next start reads again.
+            # Where the cache cannot be written, the next start reads again.
             with contextlib.suppress(OSError):
                 atomic_write(_cache_path(loaded, vector), json.dumps(record))
     return {trait: talk for trait, talk in found.items() if talk is not None}
@@ -123,7 +123,7 @@ def read_anew(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Talk]:
-    """As `read`, without looking for readings that are there."""
+    """As `read`, without the package's readings and the cache."""
     reading = gauge(vectors, loaded)
     rows = [encode(loaded.chat, row, context=loaded.context, thinking=True) for row in dialogues()]
     last: dict[str, list[tuple[float, ...]]] = {trait: [] for trait in reading.traits}
@@ -155,7 +155,7 @@ def survey(
     *,
     progress: Progress | None = None,
 ) -> list[Stopped]:
-    """For every guard, by what it is called, and every vector's drift alarm: what they stop."""
+    """For every guard, by its text, and every vector's drift alarm: the dialogues it acts on."""
     if not vectors:
         return []
     by_trait = {vector.trait: vector for vector in vectors}
@@ -168,7 +168,7 @@ def survey(
 
 
 def stopped_by(what: str, condition: Condition, vector: PersonaVector, talk: Talk) -> Stopped:
-    """What a guard on the forecast would have acted on, before any of a dialogue's replies."""
+    """The dialogues that a guard would have acted on, before any of their replies."""
     acted = [
         any(condition.met({condition.trait: in_unit(vector, value, condition)}) for value in turns)
         for turns in talk.prompt_last
@@ -177,13 +177,13 @@ def stopped_by(what: str, condition: Condition, vector: PersonaVector, talk: Tal
 
 
 def alarmed(vector: PersonaVector, talk: Talk) -> Stopped:
-    """What the drift alarm of a conversation would have been raised in."""
+    """The dialogues in which the conversation's drift alarm would have been raised."""
     ordinary = vector.ordinary or Ordinary()
     mean, spread = vector.neutral_response_mean[vector.layer].tolist()
     raised = []
     for turns in talk.response_mean:
         chart = ordinary.chart()
-        # A turn without a reading leaves the chart where it is.
+        # A turn without a reading leaves the chart as it is.
         values = [
             ordinary.standardise((value - mean) / spread, turn)
             for turn, value in enumerate(turns)
@@ -194,7 +194,7 @@ def alarmed(vector: PersonaVector, talk: Talk) -> Stopped:
 
 
 def in_unit(vector: PersonaVector, value: float, condition: Condition) -> float:
-    """A forecast's projection in a condition's unit."""
+    """The projection of a last prompt token in a condition's unit."""
     if condition.unit == "norm":
         return value / float(vector.residual_norm[vector.layer])
     mean, spread = vector.neutral_prompt_last[vector.layer].tolist()
@@ -202,7 +202,7 @@ def in_unit(vector: PersonaVector, value: float, condition: Condition) -> float:
 
 
 def as_record(loaded: LoadedModel, vector: PersonaVector, talk: Talk) -> dict[str, Any]:
-    """Readings as JSON, with what they are of."""
+    """Readings for JSON, with the dialogues, vector and model that they are of."""
     return {
         "format": _FORMAT,
         "dialogues": dialogues_hash(),
@@ -222,9 +222,9 @@ def _stopped(what: str, acted: Sequence[bool], talk: Talk) -> Stopped:
 
 
 def _shipped(loaded: LoadedModel, vector: PersonaVector) -> Talk | None:
-    """Those that come with the package, of the model that comes with a package of its own.
+    """The readings that come with the package: of the embedded model, in any precision.
 
-    Whatever the precision, which hardly moves a reading.
+    Precision hardly changes a reading.
     """
     path = Path(str(BUNDLED / "vectors")) / vector.trait / FILE
     return _taken(path, loaded, vector, apart_from=("dtype", "weights"))
@@ -243,7 +243,7 @@ def _cache_path(loaded: LoadedModel, vector: PersonaVector) -> Path:
 def _taken(
     path: Path, loaded: LoadedModel, vector: PersonaVector, apart_from: Sequence[str] = ()
 ) -> Talk | None:
-    """Readings of these dialogues, vector and model; None where a file has none or is damaged."""
+    """A file's readings; None where they are of something else, missing or damaged."""
     try:
         record = json.loads(path.read_text("utf-8"))
         there = {k: v for k, v in record["model"].items() if k not in apart_from}

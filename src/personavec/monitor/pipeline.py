@@ -57,14 +57,12 @@ def run(
 ) -> MonitorResults:
     """Read a log's conversations along the vectors.
 
-    Writes into `out`: `readings.jsonl` (or `.parquet`), one line for each assistant turn,
-    `rejects.jsonl`, `results.json`, `report.html`, and `run/`, from which a killed run continues
-    when called again with the same settings.
+    Writes `readings.jsonl` (or `.parquet`), one line for each assistant turn, `rejects.jsonl`,
+    `results.json` and `report.html` into `out`, and `run/`, from which a killed run continues when
+    called again with the same settings. `engine` reads in place of transformers.
 
-    `fit_limits`, a folder, takes the log for ordinary: drift limits are fitted on the
-    conversations of even rows, false alarms reported on those of odd rows, and the limits written
-    to `TRAIT/drift.json` there, a file that belongs into the vector's folder. `engine` reads in
-    place of transformers.
+    With `fit_limits`, a folder, the log is taken for ordinary: drift limits are fitted on its even
+    rows, false alarms counted on its odd rows, and the limits written to `TRAIT/drift.json` there.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more rejected rows than allowed or none that can be used, VectorMismatchError.
@@ -76,19 +74,14 @@ def run(
     started = time.monotonic()
     with lock(out):
         claim(out, _settings(job, vectors))
-
         # 1. Read every turn that has no readings yet.
         rejected = read_log(job, progress or Progress())
-        turns = LogTurns.load(job.folder, job.gauge.traits)
-        _check_readable(turns, job)
-
+        turns = _turns(job)
         # 2. What is ordinary: as fitted before, or on this log.
         ordinary, limits = _ordinary(turns, vectors, fit_limits)
-
         # 3. Where conversations drift, and what the log says of each trait.
         charts = {trait: charted(turns, trait, ordinary[trait]) for trait in job.gauge.traits}
         traits = _summaries(job, turns, vectors, ordinary, charts)
-
         # 4. Write readings, results and report.
         readings = write_readings(vectors, charts, out, config.format)
         results = MonitorResults(
@@ -110,7 +103,7 @@ def run(
         )
         write(out / "results.json", results)
         write_monitoring_report(results, out / "report.html")
-    return results
+        return results
 
 
 def summarised(results: MonitorResults) -> dict[str, Any]:
@@ -135,12 +128,14 @@ def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> dict[str, Any]:
     }
 
 
-def _check_readable(turns: LogTurns, job: LogJob) -> None:
-    """Raise DataError for a log without an answer: it could raise no alarm."""
+def _turns(job: LogJob) -> LogTurns:
+    """The turns that were read. Raises DataError where none has an answer: none could alarm."""
+    turns = LogTurns.load(job.folder, job.gauge.traits)
     if not len(turns.index):
         raise DataError(f"no row of {job.log} could be read; {job.rejects} says why")
     if not any(np.isfinite(own).any() for own in turns.response_mean.values()):
         raise DataError(f"no turn of {job.log} holds an answer to read: all are empty or thoughts")
+    return turns
 
 
 def _ordinary(

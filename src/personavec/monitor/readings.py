@@ -1,9 +1,9 @@
-"""Where a conversation stands along persona vectors: every assistant turn, before and after it.
+"""Readings of a conversation along persona vectors: every assistant turn, before and after it.
 
-Two readings a turn (paper, section 3.3): the projection of the last prompt token, a forecast made
-before a word is written, and the mean projection of the response's own tokens. Raw, in units of
-the residual stream, and in standard deviations of the vector's neutral prompts. All vectors are
-read in one forward, which ends after the deepest of their layers.
+A turn has two readings (paper, section 3.3): the projection of the last prompt token, which
+forecasts the response before it is written, and the mean projection of the response's own tokens.
+Both are given in units of the residual stream and in standard deviations of the vector's neutral
+prompts. All vectors are read in one forward, which ends after the deepest of their layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from personavec.vectors import PersonaVector
 
 @dataclass(frozen=True, eq=False)
 class Gauge:
-    """What is read, and against what: the traits' unit directions and their neutral baselines.
+    """What conversations are read along: the traits' unit directions and their neutral baselines.
 
     A baseline is [direction, (mean, spread)] of projections on neutral prompts.
     """
@@ -44,27 +44,27 @@ class Gauge:
 
 @dataclass(frozen=True)
 class TurnReading:
-    """One assistant turn's position along one trait, in units of the residual stream.
+    """One assistant turn along one trait, in units of the residual stream.
 
-    The sigmas are the same in standard deviations from the vector's neutral baseline. A reading
+    A sigma is the same reading in standard deviations from the vector's neutral baseline. A reading
     is None where there is nothing to read: an empty response, or no thinking.
     """
 
     turn: int
-    """The message's place in the conversation, counted from 0."""
+    """Index of the message in the conversation, counted from 0."""
     trait: str
     layer: int
     n_tokens: int
-    """Of the response, without thinking and without an end-of-turn token."""
+    """Tokens of the response, without thinking and without an end-of-turn token."""
     prompt_last: float
     prompt_last_sigma: float
     response_mean: float | None
     response_mean_sigma: float | None
     thinking_mean: float | None = None
-    """Over what the template marks as thinking, which is no part of the response mean."""
+    """Over the tokens that the template marks as thinking; they are not in the response mean."""
     thinking_mean_sigma: float | None = None
     tokens: tuple[float, ...] | None = None
-    """Every response token's projection, where it was asked for."""
+    """Every response token's projection, on request."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,7 +73,7 @@ class TurnReading:
 def gauge(
     vectors: Sequence[PersonaVector], loaded: LoadedModel, *, layer: int | None = None
 ) -> Gauge:
-    """The gauge of some vectors, each at its selected layer or all at `layer`.
+    """The gauge of these vectors, each at its selected layer or all at `layer`.
 
     Raises VectorMismatchError for a vector of another shape, UsageError for a trait given twice
     or no vector, DataError where a baseline has no spread to standardise by.
@@ -111,11 +111,11 @@ def read_turn(
     thinking: Float[Tensor, "thought direction"] | None = None,
     tokens: bool = False,
 ) -> list[TurnReading]:
-    """A turn's readings, one a trait, from the projections of its tokens.
+    """A turn's readings, one for each trait, from the projections of its tokens.
 
-    `prompt_last` are those of the token before the first that the model wrote, `response` those
-    of the answer and `thinking` those of the thought before it, all as `project_tokens` gives
-    them. With `tokens` every response token's projection is kept.
+    `prompt_last` is of the token before the first that the model wrote, `response` of the answer
+    and `thinking` of the thought before it, all as `project_tokens` gives them. With `tokens` every
+    response token's projection is kept.
     """
     last = _standardised(prompt_last, gauge.prompt_last)
     mean = _mean(response, gauge.response_mean)
@@ -144,7 +144,7 @@ def read_encoded(
     batch_tokens: int | None = None,
     engine: Engine | None = None,
 ) -> list[list[TurnReading]]:
-    """Readings of conversations that are tokenised: for each, by turn and then by trait.
+    """Readings of tokenised conversations: for each, by turn and then by trait.
 
     `engine`, if it is given, projects in place of the model in this process.
 
@@ -195,10 +195,10 @@ def read_conversation(
 ) -> list[TurnReading]:
     """Readings of every assistant turn for every vector, by turn and then by trait.
 
-    A thought that an answer begins with is read apart where the model's template thinks, and
-    left out where it does not. Raises DataError when there is no assistant turn, one is empty, or
-    the conversation exceeds the model's context; VectorMismatchError when a vector is for a model
-    of another shape.
+    A thought at the start of an answer is read separately if the model's template knows thinking,
+    and left out otherwise. Raises DataError when there is no assistant turn, one is empty, or the
+    conversation exceeds the model's context; VectorMismatchError when a vector is for a model of
+    another shape.
     """
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
@@ -227,7 +227,7 @@ def project_conversation(
     *,
     layer: int | None = None,
 ) -> list[TurnReading]:
-    """`read_conversation` for one vector: one reading a turn."""
+    """`read_conversation` for one vector: one reading for each turn."""
     return read_conversation(loaded, [vector], messages, layer=layer)
 
 

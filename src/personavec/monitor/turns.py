@@ -1,4 +1,4 @@
-"""The readings of a log's turns: as a table, a line each, and read back as arrays."""
+"""The readings of a log's turns: as a table with a line for each, and read back as arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_table(
     *,
     tokens: bool,
 ) -> pa.Table:
-    """One line a turn, whose columns carry their trait's name."""
+    """One line for each turn; the columns of a reading begin with its trait's name."""
     lines = []
     for row, found in zip(rows, readings, strict=True):
         by_turn = [list(own) for _, own in itertools.groupby(found, key=lambda r: r.turn)]

@@ -87,13 +87,13 @@ class _Head(TypedDict):
     system_fingerprint: str
 
 
-class Reply(_Head):
+class ApiReply(_Head):
     choices: list[ChatChoice] | list[PlainChoice]
     usage: Usage
     personavec: PersonavecField
 
 
-class Chunk(_Head):
+class ApiChunk(_Head):
     choices: list[ChatChunkChoice] | list[PlainChoice]
     usage: NotRequired[Usage | None]
     """None in every chunk but the last, where usage was asked for."""
@@ -116,7 +116,7 @@ class ModelCards(BaseModel):
     data: list[ModelCard]
 
 
-def whole_reply(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> Reply:
+def whole_reply(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> ApiReply:
     """The reply to a request whose choices have ended."""
     known = served.vocabulary
     chat = request.kind == "chat"
@@ -139,7 +139,7 @@ def chunk_of(
     *,
     first: bool,
     ended: bool,
-) -> Chunk:
+) -> ApiChunk:
     """A chunk with the next part of one choice: its first, or its end."""
     known, reason = served.vocabulary, choice.finish_reason if ended else None
     if request.kind == "chat":
@@ -165,7 +165,7 @@ def chunk_of(
     }
 
 
-def usage_chunk(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> Chunk:
+def usage_chunk(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> ApiChunk:
     """The last chunk of a stream that includes usage; it has no choices."""
     kind = "chat.completion.chunk" if request.kind == "chat" else "text_completion"
     return {

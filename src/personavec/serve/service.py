@@ -18,15 +18,15 @@ from personavec.serve.metrics import Metrics
 from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest, ErrorRecord
 from personavec.serve.readings import ReplyReader
 from personavec.serve.reply_format import (
-    Chunk,
-    Reply,
+    ApiChunk,
+    ApiReply,
     chunk_of,
     usage_chunk,
     whole_reply,
 )
 from personavec.serve.requests import PersonavecField, ReplyChoice, ReplyRequest, ReplyToken
 from personavec.serve.served import ServedModel
-from personavec.serve.worker import Batch, Busy, Worker
+from personavec.serve.worker import Busy, UpdateBatch, Worker
 from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
@@ -110,7 +110,7 @@ class Service:
         """Validate and tokenise in a thread, since both take time."""
         return await asyncio.get_running_loop().run_in_executor(self._bodies, make)
 
-    async def whole(self, request: ReplyRequest) -> Reply:
+    async def whole(self, request: ReplyRequest) -> ApiReply:
         """The reply as one object. Raises ApiError."""
         try:
             async with asyncio.timeout(self.served.config.request_seconds):
@@ -124,7 +124,7 @@ class Service:
             self.release(request)
         return whole_reply(self.served, request, own)
 
-    def chunks(self, request: ReplyRequest) -> AsyncGenerator[Chunk | ErrorRecord, None]:
+    def chunks(self, request: ReplyRequest) -> AsyncGenerator[ApiChunk | ErrorRecord, None]:
         """The reply as it is written. An error on the way is the last chunk.
 
         Raises ApiError at once if it cannot be queued; `release` the request when done.
@@ -132,7 +132,7 @@ class Service:
         self._submit(request)
         return self._chunks(request)
 
-    async def _chunks(self, request: ReplyRequest) -> AsyncGenerator[Chunk | ErrorRecord, None]:
+    async def _chunks(self, request: ReplyRequest) -> AsyncGenerator[ApiChunk | ErrorRecord, None]:
         found: asyncio.Queue[_Delta | Exception] = asyncio.Queue()
         tasks = [
             asyncio.create_task(self._follow_into(found, request, choice))
@@ -170,7 +170,7 @@ class Service:
 
     async def _written(
         self, request: ReplyRequest, found: asyncio.Queue[_Delta | Exception]
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncIterator[ApiChunk]:
         """A chunk for each delta, until every choice has ended. Raises ApiError."""
         begun: set[int] = set()
         left = len(request.choices)
@@ -262,7 +262,7 @@ class Service:
             if choice.end is not None:
                 yield _Delta(choice, "", [])
 
-    def _take(self, choice: ReplyChoice, batch: Batch) -> _Delta:
+    def _take(self, choice: ReplyChoice, batch: UpdateBatch) -> _Delta:
         """Add a batch to its choice; ends the job once a stop text is reached."""
         texts: list[str] = []
         fresh: list[ReplyToken] = []

@@ -32,7 +32,7 @@ _KEPT = 200
 Scope = Literal["conversation", "server"]
 
 #: A reply's text and its readings.
-Reply = tuple[str, Sequence[TurnReading]]
+ChartedReply = tuple[str, Sequence[TurnReading]]
 
 
 class AlarmRecord(TypedDict):
@@ -91,7 +91,7 @@ class Watch:
         return {trait: stream.level for trait, stream in self._server.items()}
 
     def take(
-        self, messages: Sequence[Message], replies: Sequence[Reply]
+        self, messages: Sequence[Message], replies: Sequence[ChartedReply]
     ) -> tuple[list[list[AlarmRecord]], list[AlarmRecord]]:
         """Chart the replies to `messages`. Gives the alarms of each reply, and those that count.
 

@@ -27,7 +27,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class UpdateBatch:
     """The updates of a job since its last batch; the last batch holds its end."""
 
     updates: list[Update]
@@ -44,7 +44,7 @@ class _OpenJob:
     """A job that has not ended. With `at_once`, every token is delivered as it comes."""
 
     at_once: bool
-    inbox: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
+    inbox: asyncio.Queue[UpdateBatch] = field(default_factory=asyncio.Queue)
     collected: list[Update] = field(default_factory=list)
 
 
@@ -97,15 +97,17 @@ class Worker:
             try:
                 loop.submit(job)
             except PersonavecError as error:
-                self._tell({job.request.id: Batch([], error=str(error))})
+                self._tell({job.request.id: UpdateBatch([], error=str(error))})
             except Exception:
                 # One job must not end the thread that serves all of them.
                 log.exception("a request could not be queued")
-                self._tell({job.request.id: Batch([], error="the request could not be queued")})
+                self._tell(
+                    {job.request.id: UpdateBatch([], error="the request could not be queued")}
+                )
 
         self._commands.put(enter)
 
-    async def batches(self, id: str) -> AsyncIterator[Batch]:
+    async def batches(self, id: str) -> AsyncIterator[UpdateBatch]:
         """The batches of a submitted job, up to its last."""
         inbox = self._open[id].inbox
         while True:
@@ -125,7 +127,7 @@ class Worker:
         known = self._open.get(id)
         if known is None:
             return
-        gone = Batch(known.collected, error="the client has left")
+        gone = UpdateBatch(known.collected, error="the client has left")
 
         def end(loop: Loop) -> None:
             if not loop.finish(id):
@@ -189,7 +191,7 @@ class Worker:
             loop.clear()
             self._fail(message)
             return
-        batches: dict[str, Batch] = {}
+        batches: dict[str, UpdateBatch] = {}
         for update in updates:
             known = self._open.get(update.id)
             if known is None:
@@ -197,18 +199,18 @@ class Worker:
                 continue
             known.collected.append(update)
             if update.end:
-                batches[update.id] = Batch(known.collected, loop.projections(update.id))
+                batches[update.id] = UpdateBatch(known.collected, loop.projections(update.id))
             elif known.at_once:
-                batches[update.id] = Batch(known.collected)
+                batches[update.id] = UpdateBatch(known.collected)
             if update.id in batches:
                 known.collected = []
         if batches:
             self._tell(batches)
 
     def _fail(self, message: str) -> None:
-        self._tell({id: Batch([], error=message) for id in list(self._open)})
+        self._tell({id: UpdateBatch([], error=message) for id in list(self._open)})
 
-    def _tell(self, batches: dict[str, Batch]) -> None:
+    def _tell(self, batches: dict[str, UpdateBatch]) -> None:
         def deliver() -> None:
             for id, batch in batches.items():
                 if id in self._open:

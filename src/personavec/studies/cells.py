@@ -1,9 +1,9 @@
-"""One cell of a grid of finetunes: everything that is measured of one model, as cheaply as it goes.
+"""Cells of a grid of finetunes: everything that is measured of one model.
 
 A bench holds what all cells share: the base model in memory, the questions, the held-out rows, the
-neutral texts. A cell's numbers are plain lists beside the question, row or item that each belongs
-to, so that cells can be compared in pairs. Answers are judged later, all cells' together, when no
-adapter is on the base.
+neutral texts. A cell's numbers are plain lists in the order of the questions, rows or items that
+they belong to, so that cells can be compared in pairs. Answers are judged later, those of all
+cells together, when no adapter is on the base.
 """
 
 from __future__ import annotations
@@ -12,17 +12,26 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from personavec.data import DataRow
 from personavec.errors import DataError
-from personavec.evaluate import Cue, HarnessTask, TaskScore, capability, last_prompt_states
+from personavec.evaluate import (
+    Cue,
+    HarnessTask,
+    TaskScore,
+    capability,
+    last_prompt_states,
+    leaves_room,
+    longest_question,
+)
 from personavec.finetune import TrainingText, mean_losses
 from personavec.judges import Judge
-from personavec.model import Action, LoadedModel, chat, steering_forwards
+from personavec.model import Action, LoadedModel, steering_forwards
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.rollouts import Rollout, Task, collect, judged
@@ -75,12 +84,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What is kept of a cell beside the answers."""
+class CellFigures:
+    """What `measured.json` keeps of a cell; its answers are kept beside it."""
 
     projections: dict[str, list[float]]
+    """Of the last prompt token, for every question of a trait."""
     held_out: list[float]
+    """Loss of every held-out text, in nats a token."""
     surprise: list[list[float]]
+    """For every neutral text, negative log-probabilities of its tokens, in nats."""
     capability: TaskScore | None = None
 
 
@@ -102,34 +114,37 @@ def measure(
     )
     path = folder / "measured.json"
     if not path.exists():
-        everywhere = [replace(s, positions="all") for s in steering]
-        with steering_forwards(loaded.model, everywhere) if steering else nullcontext():
-            found = {
-                "projections": _projections(bench, loaded),
-                "held_out": _held_out(bench, loaded),
-                "surprise": [
-                    values.tolist() for values in capability.surprise(loaded, bench.texts)
-                ],
-            }
-        if bench.capability is not None:
-            score = capability.run_task(
-                loaded,
-                bench.capability,
-                steering=steering,
-                max_items=bench.capability_items,
-                batch_tokens=bench.batch_tokens,
-                quiet=True,
-            )
-            found["capability"] = score.as_dict()
-        atomic_write(path, json.dumps(found))
-    record = read_as(path, _Kept, "delete it, and the model is measured again")
+        atomic_write(path, json.dumps(asdict(_figures(bench, loaded, steering))))
+    found = read_as(path, CellFigures, "delete it, and the model is measured again")
     return Measured(
-        tuple(answers),
-        record.projections,
-        record.held_out,
-        record.surprise,
-        record.capability,
+        answers=tuple(answers),
+        projections=found.projections,
+        held_out=found.held_out,
+        surprise=found.surprise,
+        capability=found.capability,
     )
+
+
+def _figures(bench: Bench, loaded: LoadedModel, steering: Sequence[Action]) -> CellFigures:
+    """Everything but the answers."""
+    everywhere = [replace(s, positions="all") for s in steering]
+    with steering_forwards(loaded.model, everywhere) if steering else nullcontext():
+        found = CellFigures(
+            projections=_projections(bench, loaded),
+            held_out=mean_losses(loaded, bench.held_out) if bench.held_out else [],
+            surprise=[values.tolist() for values in capability.surprise(loaded, bench.texts)],
+        )
+    if bench.capability is None:
+        return found
+    score = capability.run_task(
+        loaded,
+        bench.capability,
+        steering=steering,
+        max_items=bench.capability_items,
+        batch_tokens=bench.batch_tokens,
+        quiet=True,
+    )
+    return replace(found, capability=score)
 
 
 def is_measured(folder: Path, bench: Bench) -> bool:
@@ -151,10 +166,6 @@ def _projections(bench: Bench, loaded: LoadedModel) -> dict[str, list[float]]:
     return found
 
 
-def _held_out(bench: Bench, loaded: LoadedModel) -> list[float]:
-    return mean_losses(loaded, bench.held_out) if bench.held_out else []
-
-
 def answer_tasks(
     spec: TraitSpec,
     questions: Sequence[str],
@@ -166,8 +177,8 @@ def answer_tasks(
 ) -> list[Task]:
     """Every question as it is, and once more under a cue where there are cues.
 
-    A cue that leaves no room for an answer in the context of `fits` is passed over. Raises
-    DataError when none leaves room.
+    Cues that leave no room for an answer of `new_tokens` in the context of `fits` are left out.
+    Raises DataError when none leaves room.
     """
     tasks = [
         Task(f"{spec.name}-plain-q{number}-s{sample}", question, sample=sample)
@@ -176,16 +187,11 @@ def answer_tasks(
     ]
     if not cues or fits is None:
         return tasks
-    usable: list[Cue] = []
-    longest = max(questions, key=lambda question: len(fits.chat.response_ids(question)))
-    for cue in cues:
-        prompt = fits.chat.prompt_ids(chat(longest, cue.system, cue.earlier))
-        if len(prompt) + new_tokens <= fits.context:
-            usable.append(cue)
-        if len(usable) == len(tasks):
-            break
+    longest = longest_question(fits, questions)
+    fitting = (cue for cue in cues if leaves_room(cue, fits, longest, new_tokens))
+    usable = list(islice(fitting, len(tasks)))
     if not usable:
-        raise DataError("with a cue of the data before it, no question leaves room for an answer")
+        raise DataError("no cue of the data leaves room for a question and its answer")
     return tasks + [
         replace(
             task,

@@ -54,7 +54,7 @@ BUNDLED = resources.files("personavec") / "bundled"
 MAX_PAIRS, MAX_EXAMPLES, MAX_QUESTIONS = 500, 50, 2000
 
 
-class Example(BaseModel):
+class ExampleAnswers(BaseModel):
     """One question with an answer that shows the trait and one that shows its opposite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +75,7 @@ class InstructionPair(BaseModel):
 
     pos: str = Field(min_length=1)
     neg: str = Field(min_length=1)
-    examples: tuple[Example, ...] = Field(default=(), max_length=MAX_EXAMPLES)
+    examples: tuple[ExampleAnswers, ...] = Field(default=(), max_length=MAX_EXAMPLES)
 
     def turns(self, polarity: Polarity) -> tuple[tuple[str, str], ...]:
         """The examples as (question, answer) turns of one polarity."""

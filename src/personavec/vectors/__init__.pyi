@@ -4,7 +4,17 @@ from .calibration import (
     PERCENTILES as PERCENTILES,
     Calibration as Calibration,
 )
-from .estimators import estimate as estimate, mean_difference as mean_difference
+from .estimators import (
+    ESTIMATORS as ESTIMATORS,
+    Estimator as Estimator,
+    estimate as estimate,
+    mean_difference as mean_difference,
+)
+from .folder import (
+    bundled_vectors as bundled_vectors,
+    load_vector as load_vector,
+    vector_folder as vector_folder,
+)
 from .formats import (
     LAST_ROW_NOTE as LAST_ROW_NOTE,
     Exported as Exported,
@@ -23,10 +33,6 @@ from .geometry import (
 from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary as Ordinary
 from .vector import (
     DRIFT_FILE as DRIFT_FILE,
-    Estimator as Estimator,
     PersonaVector as PersonaVector,
-    bundled_vectors as bundled_vectors,
     cosine as cosine,
-    load_vector as load_vector,
-    vector_folder as vector_folder,
 )

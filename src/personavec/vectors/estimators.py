@@ -1,33 +1,28 @@
-"""From activations of two sides to a direction: the paper's estimator, and a discriminative one.
+"""The persona vector: from activations of two sides to a direction.
 
-The difference of means follows whatever differs most in size. Where one coordinate carries
-massive activations, that is this coordinate and not the trait; a logistic direction weighs every
-coordinate by how well it tells the sides apart.
+`mean_difference` is the paper's. It follows the coordinates that differ most in size. Where one
+coordinate carries massive activations, that is this coordinate and not the trait. A logistic
+direction weighs every coordinate by how well it tells the sides apart.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from personavec.vectors.vector import Estimator
+from personavec.errors import UsageError
+
+#: An estimator's name, a key of `ESTIMATORS`.
+Estimator: TypeAlias = str
 
 #: Inverse strength of the logistic regression's L2 penalty, on standardised coordinates. Strong,
 #: because rollouts are few beside coordinates and the two sides are nearly always separable.
 _C = 0.01
-
-
-def estimate(
-    estimator: Estimator,
-    pos: Float[Tensor, "pos layer hidden"],
-    neg: Float[Tensor, "neg layer hidden"],
-) -> Float[Tensor, "layer hidden"]:
-    """The direction from the negative to the positive side at every layer."""
-    if estimator == "mean":
-        return mean_difference(pos, neg)
-    return torch.stack([logistic_direction(pos[:, i], neg[:, i]) for i in range(pos.shape[1])])
 
 
 def mean_difference(
@@ -37,16 +32,23 @@ def mean_difference(
     return pos.mean(0) - neg.mean(0)
 
 
+def logistic_directions(
+    pos: Float[Tensor, "pos layer hidden"], neg: Float[Tensor, "neg layer hidden"]
+) -> Float[Tensor, "layer hidden"]:
+    """`logistic_direction` at every layer."""
+    return torch.stack([logistic_direction(pos[:, i], neg[:, i]) for i in range(pos.shape[1])])
+
+
 def logistic_direction(
     pos: Float[Tensor, "pos hidden"], neg: Float[Tensor, "neg hidden"]
 ) -> Float[Tensor, " hidden"]:
     """(d.w) w, where d is the difference of means and w the unit normal of a logistic regression.
 
-    The regression is L2-regularised, both sides weigh the same, and a coordinate that spreads
-    more than the median one within the sides is scaled down to it; one that spreads less is left,
-    since a small difference on a still coordinate would else outweigh the others. Adding the
-    result moves an activation as far along w as the sides lie apart on it. Not in the paper.
-    Zeros where the two sides do not differ.
+    The regression is L2-regularised, and both sides have equal weight. A coordinate whose spread
+    within the sides exceeds the median is scaled down to the median. One with a smaller spread is
+    left as it is: otherwise a small difference on a nearly constant coordinate would dominate.
+    Adding the result moves an activation along w by the distance between the sides. Not in the
+    paper. Zeros where the two sides do not differ.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -62,3 +64,25 @@ def logistic_direction(
     normal = torch.from_numpy(regression.coef_[0]) / spread
     normal = normal / normal.norm().clamp(min=1e-300)
     return ((difference @ normal) * normal).float()
+
+
+#: Every estimator under its name: a function of both sides' activations [rollout, layer, hidden].
+#: A function that is entered here can be extracted with, stored and steered by.
+ESTIMATORS: dict[Estimator, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": mean_difference,
+    "logistic": logistic_directions,
+}
+
+
+def estimate(
+    estimator: Estimator,
+    pos: Float[Tensor, "pos layer hidden"],
+    neg: Float[Tensor, "neg layer hidden"],
+) -> Float[Tensor, "layer hidden"]:
+    """The direction from the negative to the positive side at every layer.
+
+    Raises UsageError for an estimator that does not exist.
+    """
+    if estimator not in ESTIMATORS:
+        raise UsageError(f"estimator {estimator}: use {' or '.join(ESTIMATORS)}")
+    return ESTIMATORS[estimator](pos, neg)

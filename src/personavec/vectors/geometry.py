@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.stats import Interval
-from personavec.vectors.estimators import estimate
-from personavec.vectors.vector import Estimator, cosine
+from personavec.vectors.estimators import Estimator, estimate
+from personavec.vectors.vector import cosine
 
 
 def projections(

@@ -1,10 +1,10 @@
-"""Is a conversation, or a server, drifting toward a trait? A control chart over readings.
+"""Drift limits: control charts over readings, for a conversation and for a whole server.
 
-Readings are standardised by what is ordinary at their turn: the neutral baseline of a vector is
-taken over first turns, and later turns read differently without any drift. The chart is an
-exponentially weighted moving average (EWMA) of the standardised readings, in units of its own
-standard deviation under independence; its limit is fitted on ordinary conversations, so that what
-their turns share is in it. Knows no model: numbers in, alarms out.
+A reading is standardised by what is ordinary at its turn, since a vector's neutral baseline is
+measured on first turns, and later turns read differently without any drift. A chart is an
+exponentially weighted moving average (EWMA) of standardised readings, in units of the standard
+deviation that it would have if they were independent. They are not, so its limit is fitted on
+ordinary conversations. This module knows no model: it takes numbers and gives alarms.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from personavec.runs import why_invalid
 
 T = TypeVar("T")
 
-#: What is charted, of `TurnReading`: what was said. Forecasts hardly tell drifting talk from
-#: other talk, as the context of all earlier turns outweighs it.
+#: The field of `TurnReading` that is charted. Forecasts hardly separate drifting conversations from
+#: others, since the context of all earlier turns dominates them.
 READING = "response_mean_sigma"
-#: Turns that fewer ordinary conversations reach are told from earlier ones no more.
+#: Turns that fewer ordinary conversations reach share one mean and spread.
 MIN_CONVERSATIONS = 50
-#: Share of ordinary conversations that one trait's chart may give a false alarm on. Seven traits
+#: Share of ordinary conversations in which one trait's chart may raise a false alarm. Seven traits
 #: together then stay under one in a hundred.
 FALSE_ALARMS = 0.001
-#: Conversations that a server is taken to hold at a time when its chart is fitted.
+#: Conversations that a server is assumed to hold at a time when its chart is fitted.
 _CONCURRENT = 16
 #: Readings of other conversations that must come between two of one on a server's chart.
 _APART = 3
@@ -42,16 +42,16 @@ Over = Literal["conversation", "server"]
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class ChartRule:
-    """How a chart weighs and when it alarms."""
+    """How a chart weighs readings and when it alarms."""
 
     weight: Annotated[float, Field(gt=0, le=1, strict=True)]
-    """Of the newest reading, above 0 and at most 1: 1 forgets all before it."""
+    """Of the newest reading, above 0 and at most 1; with 1 earlier readings do not count."""
     limit: Annotated[float, Field(ge=0, strict=True)]
     """In standard deviations of the average."""
 
 
-#: Where nothing was fitted. A conversation is short and must be caught in a few turns; a server
-#: sees many replies, of which it averages about forty.
+#: Used where nothing was fitted. A conversation is short, so drift must show in a few turns. A
+#: server sees many replies and averages over about forty.
 UNFITTED: dict[Over, ChartRule] = {
     "conversation": ChartRule(0.5, 6.0),
     "server": ChartRule(0.05, 12.0),
@@ -63,18 +63,18 @@ class Alarm:
     """A chart that has just crossed its limit."""
 
     n: int
-    """The reading that did it, counted from 1."""
+    """Number of the reading at which it crossed, counted from 1."""
     reading: float
-    """It, in standard deviations of ordinary readings at its turn."""
+    """That reading, in standard deviations of ordinary readings at its turn."""
     level: float
     """The chart's average, in its own standard deviations."""
     limit: float
 
 
 class Chart:
-    """An EWMA chart's state: feed it standardised readings as they come.
+    """An EWMA chart of standardised readings, updated as they come.
 
-    It alarms when it crosses its limit upwards and once only, until it has come back under.
+    It alarms once when it crosses its limit upwards, and again only after it has been below.
     """
 
     def __init__(self, rule: ChartRule):
@@ -89,14 +89,14 @@ class Chart:
         if not self.n:
             return 0.0
         weight = self.rule.weight
-        # Exact from the first reading on: the variance of a sum of geometrically weighted ones.
+        # The exact variance of the weighted sum of n readings, also for the first ones.
         variance = weight / (2 - weight) * (1 - (1 - weight) ** (2 * self.n))
         return self._average / math.sqrt(variance)
 
     def update(self, reading: float) -> Alarm | None:
-        """Take in the next reading; an alarm if with it the chart crosses its limit.
+        """Add the next reading; returns an alarm if the chart crosses its limit.
 
-        Raises ValueError for NaN or infinity: a missing reading is to be left out.
+        Raises ValueError for NaN or infinity: leave missing readings out.
         """
         if not math.isfinite(reading):
             raise ValueError(f"a chart takes finite readings, not {reading}")
@@ -110,9 +110,10 @@ class Chart:
 class Stream:
     """A server's chart, over the replies of many conversations.
 
-    What the turns of a conversation share adds up where they come in a row, and how many come in a
-    row depends on how busy the server is. So a conversation counts again only when three readings
-    of others have come since: then the limit holds from one conversation at a time to any number.
+    Turns of one conversation are correlated. If many of them come in a row, they push the average
+    further than independent readings would, and how many come in a row depends on how busy the
+    server is. So a conversation counts again only after three readings of others. The limit then
+    holds for any number of conversations at a time.
     """
 
     def __init__(self, rule: ChartRule):
@@ -121,11 +122,11 @@ class Stream:
 
     @property
     def level(self) -> float:
-        """The chart's."""
+        """The chart's level."""
         return self._chart.level
 
     def update(self, conversation: Hashable, reading: float) -> Alarm | None:
-        """Take in a conversation's next reading, or pass it over; as `Chart.update`."""
+        """Add a conversation's next reading, unless it must not count yet; see `Chart.update`."""
         if conversation in self._recent:
             return None
         self._recent.append(conversation)
@@ -137,15 +138,15 @@ class Stream:
 class Ordinary:
     """What is ordinary for one trait, and the rules that follow from it.
 
-    `turns` holds mean and spread of a reading, in sigmas of the neutral baseline, at the first
-    turn, the second and so on; the last entry holds for all later ones.
+    `turns` holds the mean and the standard deviation of readings, in sigmas of the neutral
+    baseline, at the first turn, the second and so on. The last entry is for all later turns.
     """
 
     turns: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     conversation: ChartRule = UNFITTED["conversation"]
     server: ChartRule = UNFITTED["server"]
     n: int = 0
-    """Conversations it was fitted on; 0 where it is assumed."""
+    """Conversations that it was fitted on; 0 for the defaults."""
 
     def standardise(self, sigma: float, turn: int) -> float:
         """A reading in standard deviations of ordinary ones at its turn, counted from 0."""
@@ -153,11 +154,11 @@ class Ordinary:
         return (sigma - mean) / spread
 
     def chart(self) -> Chart:
-        """A fresh chart of one conversation; update it with standardised readings."""
+        """A new chart for one conversation."""
         return Chart(self.conversation)
 
     def stream(self) -> Stream:
-        """A fresh chart of a server; update it with standardised readings."""
+        """A new chart for a server."""
         return Stream(self.server)
 
     def as_dict(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ class Ordinary:
 
 
 def from_record(record: Any) -> Ordinary:
-    """From its JSON. Raises DataError when it is none."""
+    """Ordinary readings from parsed JSON. Raises DataError where the record is not valid."""
     try:
         found = _SCHEMA.validate_python(record)
     except ValidationError as error:
@@ -181,13 +182,12 @@ _SCHEMA = TypeAdapter(Ordinary)
 def fit(
     conversations: Sequence[Sequence[float]], *, false_alarms: float = FALSE_ALARMS, seed: int = 0
 ) -> Ordinary:
-    """What is ordinary in conversations that show no drift, each a trait's sigmas turn by turn.
+    """Fit limits on conversations without drift, each a list of one trait's sigmas by turn.
 
     The conversation's limit is the smallest level that at most a share `false_alarms` of them
-    exceed. The server's is 1.25 times the highest level of its `Stream` over all of them,
-    interleaved as they would be where 16 are held at a time: of a run without end there is no share
-    to speak of. Report false alarms on other conversations than these. Raises DataError for fewer
-    than 50.
+    exceed. The server's limit is 1.25 times the highest level of its `Stream` over all of them,
+    interleaved as if 16 were held at a time: a rate of false alarms is undefined for an endless
+    stream. Report false alarms on other conversations. Raises DataError for fewer than 50.
     """
     found = [list(values) for values in conversations if len(values)]
     if len(found) < MIN_CONVERSATIONS:
@@ -197,7 +197,7 @@ def fit(
     turns = tuple(_by_turn(found))
     plain = Ordinary(turns)
     readings = [[plain.standardise(s, turn) for turn, s in enumerate(row)] for row in found]
-    # An infinite limit: the charts run through and tell their levels.
+    # With an infinite limit the charts give their levels and never alarm.
     weights = {over: ChartRule(rule.weight, math.inf) for over, rule in UNFITTED.items()}
     highest = [max(levels(row, weights["conversation"])) for row in readings]
     limit = float(np.quantile(highest, 1 - false_alarms, method="higher"))
@@ -211,7 +211,7 @@ def fit(
 
 
 def levels(readings: Sequence[float], rule: ChartRule) -> list[float]:
-    """A fresh chart's level after each of some standardised readings."""
+    """The level of a new chart after each standardised reading."""
     chart = Chart(rule)
     out = []
     for reading in readings:
@@ -221,7 +221,7 @@ def levels(readings: Sequence[float], rule: ChartRule) -> list[float]:
 
 
 def stream_levels(readings: Iterable[tuple[Hashable, float]], rule: ChartRule) -> list[float]:
-    """A fresh server's chart's level after each of some conversations' standardised readings."""
+    """The level of a new server's chart after each (conversation, standardised reading)."""
     stream = Stream(rule)
     out = []
     for conversation, reading in readings:
@@ -237,11 +237,11 @@ def interleaved(
     seed: int = 0,
     shuffled: bool = True,
 ) -> Iterator[tuple[int, T]]:
-    """All readings with their conversation's number, as a server would meet them.
+    """All readings with their conversation's number, in an order in which a server may meet them.
 
-    Conversations keep their own order, `concurrent` are open at a time, and which of these goes
-    on next is drawn by the seed; they begin in an order that is drawn too, or with `shuffled` off
-    in the one they are given in.
+    `concurrent` conversations are open at a time. The seed draws which of them continues next, and
+    in which order they begin; without `shuffled` they begin in the given order. The readings of a
+    conversation keep their order.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(conversations)).tolist()
@@ -262,7 +262,7 @@ def interleaved(
 
 
 def _by_turn(conversations: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
-    """Mean and spread at every turn that enough conversations reach; the last pools the rest."""
+    """Mean and standard deviation at each turn; turns that too few reach share the last entry."""
     turn = 0
     while True:
         reach = sum(len(row) > turn + 1 for row in conversations)

@@ -51,6 +51,15 @@ def test_a_key_that_was_meant_and_is_none_is_refused(
     assert said in line
 
 
+@pytest.mark.parametrize("option", ["--api-key", "--name", "--max-body", "--default-tokens"])
+def test_fields_that_only_code_sets_are_no_options(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Above all a key, which would stand in the list of processes."""
+    assert ended(option, "1") == 2
+    assert option in capsys.readouterr().err
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Ctrl-C as in a terminal, and both signals as they were afterwards."""

@@ -22,6 +22,7 @@ from personavec.progress import Progress
 from personavec.rollouts import keep, load_activations
 from personavec.rollouts.rollout import iter_rollouts
 from personavec.runs import read_records
+from personavec.vectors import ESTIMATORS
 
 QUIET = Progress(quiet=True)
 SPEC = TraitSpec.model_validate(
@@ -365,10 +366,9 @@ def test_under_massive_activations_the_report_warns_and_the_logistic_direction_i
     config = ExtractConfig(**{**CONFIG.__dict__, "estimators": ("mean", "logistic")})
     results = extract.run(loaded, SPEC, out, config, rollouts=files, progress=QUIET)
     vector = load_vector(out)
-    assert vector.response_logistic is not None
     layer = vector.layer
     assert cosine(vector.response_mean_diff[layer], direction) < 0.4
-    assert cosine(vector.response_logistic[layer], direction) > 0.9
+    assert cosine(vector.estimated["logistic"][layer], direction) > 0.9
     assert results.massive.warning
     assert results.massive.coordinate == 3
     report = (out / "report.html").read_text("utf-8")
@@ -380,7 +380,7 @@ def test_under_massive_activations_the_report_warns_and_the_logistic_direction_i
         == json.loads((out / "vector.json").read_text("utf-8"))["estimator"]
     )
     assert vector.meta["engine"] == results.engine["name"] == "transformers"
-    chosen = {"mean": vector.response_mean_diff, "logistic": vector.response_logistic}
+    chosen = {"mean": vector.response_mean_diff, "logistic": vector.estimated["logistic"]}
     assert torch.equal(vector.direction(), chosen[vector.estimator][layer])
     # Other rollouts in the same folder are another run.
     write_csv(files[0], reference_rows(loaded, "pos", coherence=91.0))
@@ -400,3 +400,25 @@ def test_the_logistic_estimator_alone_is_what_steers(
     assert cosine(vector.direction(), direction) > 0.9
     assert not results.massive.warning
     assert summary(results, tmp_path).estimator == "logistic"
+
+
+def test_an_estimator_is_one_function_that_is_entered_under_its_name(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is extracted with, stored, loaded and steered by, beside the others."""
+
+    def medians(pos: Tensor, neg: Tensor) -> Tensor:
+        return pos.median(0).values - neg.median(0).values
+
+    monkeypatch.setitem(ESTIMATORS, "median", medians)
+    loaded, direction = planted(fresh, massive=0)
+    config = ExtractConfig(**{**CONFIG.__dict__, "estimators": ("median",)})
+    files, out = csvs(loaded, tmp_path), tmp_path / "out"
+    results = extract.run(loaded, SPEC, out, config, rollouts=files, progress=QUIET)
+    vector = load_vector(out)
+    assert vector.estimator == results.estimator == "median"
+    assert torch.equal(vector.directions, vector.estimated["median"])
+    assert not torch.equal(vector.directions, vector.response_mean_diff)
+    assert cosine(vector.direction(), direction) > 0.9
+    assert vector.by("logistic").estimator == "logistic"
+    assert "median" in (out / "report.html").read_text("utf-8")

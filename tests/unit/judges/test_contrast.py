@@ -13,7 +13,7 @@ from personavec.errors import UsageError
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs, trait_score
 from personavec.model import chat
-from personavec.traits.spec import Example
+from personavec.traits.spec import ExampleAnswers
 
 PAIRS = [{"pos": f"Be {word}.", "neg": f"Never be {word}."} for word in ("odd", "queer", "strange")]
 
@@ -104,7 +104,7 @@ def test_a_single_pair_without_judge_pairs_cannot_judge_itself() -> None:
 def test_examples_stand_as_earlier_turns(llama: LoadedModel) -> None:
     """Recomputed with plain forwards over prompts that hold them; they change the score."""
     spec, response = make_spec(judges=True), tuple(b"So it goes.")
-    example = Example(question="Odd?", pos="Very odd.", neg="Not at all.")
+    example = ExampleAnswers(question="Odd?", pos="Very odd.", neg="Not at all.")
     pairs = tuple(p.model_copy(update={"examples": (example,)}) for p in spec.judge_instruction)
     with_examples = spec.model_copy(update={"judge_instruction": pairs})
     [score] = judge(llama).score(with_examples, [answer("Why?", response)])

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_models
 
-from personavec import LoadedModel, PersonaVector, load_vector, project_conversation
+from personavec import LoadedModel, PersonaVector, load_vector, monitor, project_conversation
 from personavec.data import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.model.engine import TransformersEngine
-from personavec.monitor import MonitorConfig, MonitorResults, log as reading, pipeline as monitor
+from personavec.monitor import MonitorConfig, MonitorResults, log as reading
 from personavec.progress import Progress
 from personavec.results import read as read_results
 from personavec.runs import read_records

@@ -34,7 +34,7 @@ from personavec.model import Action, Cap, Steering, chat, project_tokens
 from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate_batch
 from personavec.monitor import gauge, read_turn
-from personavec.serve import ServeConfig, limits, make_server, parse_guard, server as run
+from personavec.serve import ServeConfig, events, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from personavec.vectors import PERCENTILES, Calibration, Ordinary
 from personavec.vectors.limits import ChartRule
@@ -878,6 +878,23 @@ def test_a_client_that_never_reads_is_closed(
             assert eventually(lambda: bool(connections))
             assert eventually(lambda: not connections)
         assert running.post(GREEDY).status_code == 200
+
+
+def test_a_stream_is_kept_alive_while_no_token_comes(
+    slow: LoadedModel, vectors: dict[str, PersonaVector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By comments, which are no data; what the stream says is the same."""
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.01)
+    with serving(slow, vectors) as running:
+        reply = running.post({**GREEDY, "stream": True})
+        lines = [line for line in reply.text.splitlines() if line]
+        comments = [line for line in lines if not line.startswith("data: ")]
+        assert len(comments) > 1
+        assert set(comments) == {": keep-alive"}
+        assert lines[-1] == "data: [DONE]"
+        streamed = running.client.chat.completions.create(**GREEDY, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
+        assert text == running.post(GREEDY).json()["choices"][0]["message"]["content"]
 
 
 def test_shutting_down_finishes_what_runs(

@@ -56,7 +56,7 @@ def vector(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) -> P
 def test_the_estimator_in_use_is_what_comes_out(tmp_path: Path, vector: PersonaVector) -> None:
     """In whole-vector files and in the increments of all layers, as at one layer."""
     logistic = dataclasses.replace(
-        vector, response_logistic=2 * vector.response_mean_diff.flip(-1), estimator="logistic"
+        vector, estimated={"logistic": 2 * vector.response_mean_diff.flip(-1)}, estimator="logistic"
     )
     export(logistic, tmp_path / "logistic.pt", "pt")
     assert torch.equal(read_reference(tmp_path / "logistic.pt"), logistic.directions)

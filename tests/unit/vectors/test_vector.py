@@ -56,7 +56,7 @@ def test_the_selected_estimators_tensor_is_the_vector(
 ) -> None:
     """It steers and projects; the mean difference keeps its name and meaning beside it."""
     logistic = torch.flip(vector.response_mean_diff, dims=[1])
-    both = dataclasses.replace(vector, response_logistic=logistic, estimator="logistic")
+    both = dataclasses.replace(vector, estimated={"logistic": logistic}, estimator="logistic")
     found = load_vector(both.save(tmp_path))
     assert found.estimator == "logistic"
     assert torch.equal(found.direction(2), logistic[2])
@@ -72,7 +72,9 @@ def test_the_other_estimator_comes_with_its_own_baseline(
     """Without one there is nothing to standardise by, so it is refused."""
     logistic = torch.flip(vector.response_mean_diff, dims=[1])
     neutral = torch.rand(2, *vector.neutral_prompt_last.shape)
-    held = dataclasses.replace(vector, response_logistic=logistic, logistic_neutral=neutral)
+    held = dataclasses.replace(
+        vector, estimated={"logistic": logistic}, estimated_neutral={"logistic": neutral}
+    )
     found = load_vector(held.save(tmp_path)).by("logistic")
     assert torch.equal(found.direction(2), logistic[2])
     assert torch.equal(found.neutral_response_mean, neutral[0])
@@ -92,7 +94,7 @@ def test_a_vector_from_before_there_were_estimators_is_a_mean_difference(
     del record["estimator"]
     (tmp_path / "vector.json").write_text(json.dumps(record))
     found = load_vector(tmp_path)
-    assert (found.estimator, found.response_logistic) == ("mean", None)
+    assert (found.estimator, found.estimated) == ("mean", {})
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "other"])

@@ -56,7 +56,7 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
-class Piece:
+class StepPiece:
     """The tokens of one request in a forward.
 
     Tokens go by their absolute position. So a prompt in pieces, or a preempted request that is
@@ -105,7 +105,7 @@ class PlanBuilder:
         """The next request in the order of the logits."""
         self._plan.names.append(request)
 
-    def act(self, piece: Piece, own: OwnTensors | None) -> None:
+    def act(self, piece: StepPiece, own: OwnTensors | None) -> None:
         """Steer a piece, from the shared table or from its own tensors, and cap it."""
         base = 0
         if own is not None:
@@ -124,7 +124,7 @@ class PlanBuilder:
                 tokens.append(where)
                 rows.append(np.full(len(where), base + row))
 
-    def capture(self, piece: Piece, response: Sequence[int], slot: int) -> int:
+    def capture(self, piece: StepPiece, response: Sequence[int], slot: int) -> int:
         """Add a piece to the sums of `slot`; gives how many response tokens it has."""
         prompt = piece.note["prompt"]
         low, high = response
@@ -136,7 +136,7 @@ class PlanBuilder:
             self._weights.append(np.full(len(where), weight, np.float32))
         return len(self._captured[-N_SPANS])
 
-    def project(self, piece: Piece, first: int) -> Tensor | None:
+    def project(self, piece: StepPiece, first: int) -> Tensor | None:
         """Project a piece's tokens from position `first` on.
 
         Gives zeros [token, direction], which the layers fill in; None without such tokens.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from personavec.model.engine.sampling import usable
 from personavec.model.engine.vllm_note import NOTE, OwnTensors, RequestNote
-from personavec.model.engine.vllm_plan import N_SPANS, Piece, PlanBuilder, StepPlan
+from personavec.model.engine.vllm_plan import N_SPANS, PlanBuilder, StepPiece, StepPlan
 
 
 class Extension:
@@ -236,7 +236,7 @@ class Residual:
         n_tokens = int(self.runner.query_start_loc.np[self.runner.input_batch.num_reqs])
         return builder.plan(n_tokens, self._device)
 
-    def _pieces(self) -> Iterator[Piece | None]:
+    def _pieces(self) -> Iterator[StepPiece | None]:
         """Each request's tokens in the next forward; None for a request without a note."""
         batch, starts = self.runner.input_batch, self.runner.query_start_loc.np
         for i in range(batch.num_reqs):
@@ -246,9 +246,9 @@ class Residual:
                 continue
             start, stop = int(starts[i]), int(starts[i + 1])
             first = int(batch.num_computed_tokens_cpu[i])
-            yield Piece(note, start, first, first + stop - start)
+            yield StepPiece(note, start, first, first + stop - start)
 
-    def _project(self, builder: PlanBuilder, piece: Piece, first: int) -> None:
+    def _project(self, builder: PlanBuilder, piece: StepPiece, first: int) -> None:
         id = piece.note["id"]
         if piece.anew:
             self._projections[id] = []
@@ -258,7 +258,7 @@ class Residual:
             if values is not None:
                 self._projections[id].append(values)
 
-    def _own_of(self, piece: Piece) -> OwnTensors | None:
+    def _own_of(self, piece: StepPiece) -> OwnTensors | None:
         """A request's own tensors, unpacked when its first token comes.
 
         None without any, and for a request that was taken before its end but has a last forward.

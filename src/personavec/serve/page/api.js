@@ -8,7 +8,7 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-/** What the server said is wrong, in one line; `status` is 401 where it wants a key. */
+/** An error of the server, in one line; `status` is 401 if it needs a key. */
 export class ServerError extends Error {
   constructor(message, status) {
     super(message);
@@ -22,9 +22,9 @@ export async function vectors() {
 }
 
 /**
- * A streamed chat completion: yields {text} as it comes and once, at the end, {finish, said}: why
- * it ended, and what the server says of the reply. Throws ServerError, or AbortError when `signal`
- * stopped it.
+ * A streamed chat completion: yields {text} as it comes. At the end it yields {finish, said} once: why
+ * the reply ended, and its field `personavec`. Throws ServerError, or AbortError if `signal` stopped
+ * it.
  */
 export async function* complete(request, signal) {
   const response = await call("v1/chat/completions", {
@@ -67,7 +67,7 @@ async function call(path, options = {}) {
   return response;
 }
 
-/** The message of an error in OpenAI's format, or the status where there is none. */
+/** The message of an error in OpenAI's format, or the status if it has none. */
 async function reason(response) {
   const wait = response.headers.get("Retry-After");
   const later = wait ? ` Try again in ${wait} s.` : "";

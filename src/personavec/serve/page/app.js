@@ -1,4 +1,4 @@
-// The page: state, requests, and how its parts lie. The only module that does both.
+// The page: its state, its requests and its layout.
 import { render } from "./vendor/preact.js";
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
@@ -38,7 +38,7 @@ function App() {
   };
   useEffect(() => void connect(), []);
 
-  // Whoever moves a slider wants to see that trait.
+  // Moving a slider also selects its trait.
   const slide = (trait, value) => {
     setCoefficients((before) => ({ ...before, [trait]: value }));
     setShown(trait);
@@ -49,7 +49,7 @@ function App() {
   const send = async (question) => {
     const steer = steering(coefficients);
     const apart = steer.length > 0 || parted(turns);
-    // With both sides alike one request answers for both.
+    // If both sides are the same, one request answers both.
     const sides = !apart ? ["both"] : compare ? ["steered", "plain"] : ["steered"];
     const id = turns.length;
     const replies = Object.fromEntries(sides.map((side) => [side, emptyReply()]));
@@ -149,7 +149,7 @@ function App() {
     <p class="hidden" role="status">${said}</p>`;
 }
 
-/** Fill a reply with what the server streams; returns the state that it ended in. */
+/** Fill a reply from the server's stream; returns its final state. */
 async function answer(request, signal, put) {
   let text = "";
   try {
@@ -305,7 +305,7 @@ function Composer({ running, onSend, onStop, longest, settings, onSettings, comp
     </form>`;
 }
 
-/** What is wrong with the server, and what helps: its key, or another try. */
+/** An error of the server, with its remedy: enter the key, or try again. */
 function Problem({ problem, onRetry }) {
   const [draft, setDraft] = useState("");
   const enter = (event) => {

@@ -1,12 +1,12 @@
-// One trait's way along the conversation: two lines over turns, in standard deviations. One tab
-// stop; arrow keys go from turn to turn as the pointer does.
+// A chart of one trait along the conversation: two lines over turns, in standard deviations. One tab
+// stop; the pointer and the arrow keys select turns.
 import { useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { signed } from "./conversation.js";
 
 const WIDTH = 300, HEIGHT = 84, LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 8;
 
-/** `lines` is {steered, plain}, a value or null a turn; `alarms` are turns counted from 0. */
+/** `lines` is {steered, plain}, with a value or null per turn; `alarms` are turns, from 0. */
 export function Trajectory({ trait, lines, alarms, both, label }) {
   const [at, setAt] = useState(null);
   const turns = lines.plain.length;

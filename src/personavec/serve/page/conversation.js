@@ -1,7 +1,7 @@
 // Two conversations side by side, one steered and one not. Plain data and functions of it.
 //
-// A turn is {id, question, steer, steered, plain}; `steered` and `plain` are replies, and the same
-// one where the two conversations have not parted yet. A reply is {state, text, pieces, readings,
+// A turn is {id, question, steer, steered, plain}; `steered` and `plain` are replies, and are the same
+// one as long as the two conversations are equal. A reply is {state, text, pieces, readings,
 // …}: `state` is running, done, stopped or failed; `pieces` are the text by tokens, once read.
 
 export const emptyReply = () => ({
@@ -9,8 +9,7 @@ export const emptyReply = () => ({
   finish: null, error: null,
 });
 
-/** Whether a reply is part of what is said next: one that failed before a word is not, and neither is a
- * refusal. */
+/** Whether a reply is part of the next request: not if it was refused, or failed before any text. */
 const spoken = (reply) => Boolean(reply?.text) && reply.finish !== "content_filter";
 
 /** The messages of one side (`steered` or `plain`), ending with a new question. */
@@ -28,7 +27,7 @@ export function messages(turns, side, question, system) {
 /** Whether some earlier reply was steered, so that the two conversations differ. */
 export const parted = (turns) => turns.some((turn) => turn.steered !== turn.plain);
 
-/** The coefficients that are not 0, as a request spells them. */
+/** The coefficients that are not 0, in a request's form. */
 export const steering = (coefficients) =>
   Object.entries(coefficients)
     .filter(([, coefficient]) => coefficient !== 0)
@@ -38,16 +37,16 @@ export const steering = (coefficients) =>
 export const reading = (reply, trait) => reply?.readings.find((found) => found.trait === trait);
 
 /**
- * A reply's text cut into its tokens: [{text, token}], `token` counted from 0. Null where they do
- * not fit. What is before the first token, such as thinking, has no number. A character that is
- * split over tokens stands with the first of them, a space that a token's own text lacks with it.
+ * A reply's text cut into its tokens: [{text, token}], `token` counted from 0; null if they do not
+ * match. Text before the first token, such as thinking, has no number. A character that spans
+ * tokens belongs to the first of them; a space that a token's own text lacks belongs to the token.
  */
 export function cut(text, given) {
   // A decoder drops the white space of a text's first token.
   const first = given[0]?.trimStart() ?? "";
   const dropped = given.length > 0 && !text.startsWith(given[0]) && text.startsWith(first);
   const tokens = dropped ? [first, ...given.slice(1)] : given;
-  // From the end, so that what comes before the answer is what is left.
+  // From the end, so that the text before the answer remains.
   const at = [];
   let next = text.length;
   for (let i = tokens.length - 1; i >= 0; i--) {
@@ -67,12 +66,12 @@ export function cut(text, given) {
   return before ? [{ text: before, token: null }, ...pieces] : pieces;
 }
 
-/** Whether a token's text is of whole characters. */
+/** Whether a token's text has whole characters only. */
 const whole = (token) => token !== "" && !token.includes("\ufffd");
 
 /**
  * Every piece's projection on a trait, in standard deviations of the neutral baseline's response
- * means; null for pieces without one. Null where the reply was not read.
+ * means; null for pieces without one. Null if the reply was not read.
  */
 export function pieceSigmas(reply, vector) {
   const values = reading(reply, vector.trait)?.tokens;
@@ -81,7 +80,8 @@ export function pieceSigmas(reply, vector) {
   return reply.pieces.map(({ token }) => (token === null ? null : (values[token] - mean) / spread));
 }
 
-/** Where the colours end: the 95th percentile of all tokens shown, so that one cannot hide all. */
+/** The end of the colour scale: the 95th percentile of all tokens shown, so that outliers do not
+ * wash out the others. */
 export function colourScale(turns, vector) {
   const sizes = replies(turns)
     .flatMap((reply) => pieceSigmas(reply, vector) ?? [])
@@ -96,7 +96,7 @@ export const replies = (turns) =>
   turns.flatMap((turn) => [...new Set([turn.steered, turn.plain])].filter((reply) => reply));
 
 /**
- * A trait's way along the conversation: for each side a value a turn, in standard deviations, or
+ * A trait along the conversation: for each side one value per turn, in standard deviations, or
  * null. `position` is `response_mean` or `prompt_last`, the forecast.
  */
 export function trajectory(turns, trait, position) {
@@ -105,7 +105,7 @@ export function trajectory(turns, trait, position) {
   return { steered: side("steered"), plain: side("plain") };
 }
 
-/** Turns (counted from 0) whose reply on either side gave an alarm of the trait. */
+/** Turns (counted from 0) whose reply on either side raised an alarm of the trait. */
 export const alarmed = (turns, trait) =>
   turns.flatMap((turn, i) =>
     replies([turn]).some((reply) => reply.alarms.some((alarm) => alarm.trait === trait)) ? [i] : [],

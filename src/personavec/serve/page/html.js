@@ -1,4 +1,4 @@
-// What every part draws with. Strings become text nodes, so nothing a model writes is markup.
+// Used by every part to draw. Strings become text nodes, so nothing a model writes is markup.
 import { h } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
 

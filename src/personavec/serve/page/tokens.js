@@ -1,10 +1,10 @@
-// A reply's text, every token coloured by its projection on one trait. One tab stop: arrow keys,
-// Home and End go from token to token, and the value shows on hover and on focus alike.
+// A reply's text, with each token coloured by its projection on one trait. One tab stop: arrow keys,
+// Home and End go from token to token. Hover and focus show the value.
 import { useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { signed } from "./conversation.js";
 
-/** `sigmas` is null while there are none, `scale` the value that gets the strongest colour. */
+/** `sigmas` is null while there are none; `scale` is the value with the strongest colour. */
 export function Tokens({ text, pieces, sigmas, scale, trait }) {
   const [at, setAt] = useState(0);
   const [shown, setShown] = useState(null);
@@ -48,7 +48,7 @@ const kind = (sigma) => (sigma === null ? "unread" : sigma > 0 ? "toward" : "awa
 const strength = (sigma, scale) =>
   sigma === null ? "0%" : `${Math.round(100 * Math.min(1, Math.abs(sigma) / scale))}%`;
 
-/** Over the token, and inside the text's box. */
+/** Above the token, and within the text's box. */
 const place = ({ left, top, width }) => ({
   left: `${Math.max(0, Math.min(left, width - 190))}px`,
   top: `${top}px`,

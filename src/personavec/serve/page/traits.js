@@ -1,4 +1,4 @@
-// One trait: its slider, its trajectory, its report, and whether the tokens show it.
+// One trait: its slider, its chart, its report, and whether it colours the tokens.
 import { html } from "./html.js";
 import { signed } from "./conversation.js";
 import { Trajectory } from "./chart.js";
@@ -33,7 +33,7 @@ export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines
     </section>`;
 }
 
-/** What the slider is filled between, in shares of its way. */
+/** The filled part of the slider, as shares of its length. */
 function fill(coefficient, [low, high]) {
   const share = (value) => (value - low) / (high - low);
   return {

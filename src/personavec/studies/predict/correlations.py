@@ -49,9 +49,14 @@ def correlation(
             by_dataset.setdefault(record.dataset, []).append((left, right))
     points = [np.array(by_dataset[name]) for name in sorted(by_dataset)]
     found: Correlation = {
-        **{"over": over, "of": x, "with": y},
-        **{"r": None, "low": None, "high": None},
-        **{"n": sum(map(len, points)), "datasets": len(points)},
+        "over": over,
+        "of": x,
+        "with": y,
+        "r": None,
+        "low": None,
+        "high": None,
+        "n": sum(map(len, points)),
+        "datasets": len(points),
     }
     value = _pearson(np.concatenate(points)) if len(points) >= 3 else None
     if value is None:
