@@ -64,7 +64,7 @@ class LoadedModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The tokens that end a response: those that end a turn, and the one that the template writes."""
+        """The tokens that end a response: those that end a turn, and that of the template."""
         found = stop_ids(self.model, self.tokenizer)
         return found if self.chat.turn_end is None else found | {self.chat.turn_end}
 
