@@ -105,19 +105,7 @@ def run(
         claim(out, _settings(loaded, data, vector, spec, config, judge))
         job = _job(loaded, data, vector, spec, out, config, progress)
         cells = judge_cells(_cells(job), [spec], judge, out / "run" / "judged", progress)
-        by_arm = {
-            arm.name: [found for name, found in cells.items() if _arm_of(name) == arm.name]
-            for arm in config.all_arms
-        }
-        by_arm = {name: found for name, found in by_arm.items() if found}
-        arms = {
-            arm.name: ArmResults(
-                **vars(arm_figures(arm.name, by_arm, vector, job.parts, config.seed)),
-                **_used(job, arm),
-            )
-            for arm in config.all_arms
-            if arm.name in by_arm
-        }
+        by_arm = _by_arm(job, cells)
         results = CompareResults(
             trait={"name": spec.name, "description": spec.description},
             model=loaded.identity.as_dict(),
@@ -132,7 +120,7 @@ def run(
             data={data.name: job.reading.to_dict()},
             seeds=config.seeds,
             questions=tuple(job.bench.questions[spec.name]),
-            arms=arms,
+            arms=_arms(job, by_arm),
             transcripts=arm_transcripts(by_arm, vector.trait),
             notes=(
                 *_notes(job, judge),
@@ -257,6 +245,26 @@ def _arm_of(cell: str) -> str:
 def _folder(job: CompareJob, arm: Arm, seed: int | None) -> Path:
     name = arm.name.replace(" ", "_")
     return job.out / "cells" / (name if seed is None else f"{name}-seed{seed}")
+
+
+def _by_arm(job: CompareJob, cells: dict[str, Measured]) -> dict[str, list[Measured]]:
+    """The cells of every arm that has any, one for each seed."""
+    found = {
+        arm.name: [cell for name, cell in cells.items() if _arm_of(name) == arm.name]
+        for arm in job.config.all_arms
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def _arms(job: CompareJob, by_arm: dict[str, list[Measured]]) -> dict[str, ArmResults]:
+    seed = job.config.seed
+    return {
+        arm.name: ArmResults(
+            **vars(arm_figures(arm.name, by_arm, job.vector, job.parts, seed)), **_used(job, arm)
+        )
+        for arm in job.config.all_arms
+        if arm.name in by_arm
+    }
 
 
 def _used(job: CompareJob, arm: Arm) -> dict[str, Any]:
