@@ -8,17 +8,17 @@ import pytest
 from personavec import LoadedModel, load_trait, load_vector
 from personavec.evaluate.shift import ShiftConfig, run as shift
 from personavec.finetune import read_training_rows
-from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
+from personavec.finetune.sets import FlawedConfig
+from personavec.finetune.sets.flawed_sums import run as run_flawed
 from personavec.progress import Progress
-from personavec.studies.compare_mitigations import SMALL
-from personavec.studies.compare_mitigations.pipeline import CompareConfig, parse_arms, run
+from personavec.studies.compare_mitigations import SMALL, CompareConfig, parse_arms, run
 
 pytestmark = pytest.mark.model
 
 
 def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) -> None:
     sums = run_flawed("sums", tmp_path / "sums", FlawedConfig(rows=12))
-    data = Path(sums["levels"]["normal"]["file"])
+    data = sums.levels["normal"].file
     vector, spec = load_vector("evil"), load_trait("evil")[0]
     config = CompareConfig(
         arms=parse_arms(["kl:0.1", "steering:-2"]),

@@ -41,7 +41,7 @@ from personavec.judges import ContrastJudge, Endpoint, score_file
 from personavec.monitor import calibrate, log as monitor_log
 from personavec.progress import Progress
 from personavec.screen import FlagRule, pipeline as screen
-from personavec.studies.compare_mitigations import pipeline as compare_mitigations
+from personavec.studies import compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
 QUIET = Progress(quiet=True)

@@ -1,38 +1,11 @@
-"""The class of every command: refuses what none of them can do, before any work."""
+"""What commands check of their output, before any work."""
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from typer.core import TyperCommand
-
-from personavec.errors import StorageError, UsageError
-
-#: Options that name what is written.
-_WRITTEN = {"--out", "--cache", "--natural-cache", "--fit-limits"}
-#: Commands whose --out is a file; the others' is a folder.
-_FILES = {"check", "compare", "export", "score", "steer"}
-#: No option means more than this; larger numbers fail somewhere below.
-_LARGEST = 2**53
-
-
-class Command(TyperCommand):
-    """A command whose numbers are finite and whose output can be written."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        for parameter in self.params:
-            option, value = parameter.opts[0], ctx.params.get(parameter.name or "")
-            if isinstance(value, int | float) and not abs(value) <= _LARGEST:
-                wanted = "a finite number" if not math.isfinite(value) else "a smaller number"
-                raise UsageError(f"{option} {value:g}: give {wanted}")
-            if option in _WRITTEN and isinstance(value, str | Path):
-                is_file = option == "--out" and self.name in _FILES
-                check_writable(option, Path(value), is_file=is_file)
-        return rest
+from personavec.errors import StorageError
 
 
 def check_writable(option: str, path: Path, *, is_file: bool) -> None:

@@ -2,69 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.table import Table
 
-from personavec.cli import options
-from personavec.cli.options import console, print_json
+from personavec.cli import options as shared
+from personavec.cli.command import check_writable
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, PlainJudgeOptions
+from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
-from personavec.wording import plural
+from personavec.finetune.sets.config import RESPONSES, ElicitConfig, FlawedConfig
+from personavec.options import JUDGE, MAIN, Count, options, panel
+from personavec.results import Estimate, dump
+from personavec.wording import estimated, plural
+
+if TYPE_CHECKING:
+    from personavec.finetune.sets import ElicitResults, FlawedResults
+    from personavec.judges import Endpoint
+    from personavec.traits import TraitSpec
+
+FLAWS = panel("Narrow flaws")
+
+
+@options(MAIN)
+@dataclass(frozen=True)
+class ElicitInputs:
+    """What the set is to show, and who writes it."""
+
+    trait: str | None = None
+    """A bundled trait or a spec file."""
+    flawed: str | None = None
+    """Instead of a trait: a file of questions with right and flawed answers, or of worked
+    arithmetic, or 'sums'."""
+    questions: Annotated[Path | None, RESPONSES] = None
+    """File with a column 'question'; default: the extraction questions."""
+    writer: Annotated[Literal["api"] | None, RESPONSES] = None
+    """'api' writes with --api-model; default: --model writes."""
+    rows: Annotated[Count | None, FLAWS] = None
+    """At most this many rows."""
+    columns: Annotated[str | None, FLAWS] = None
+    """Other column names, e.g. question=q,flawed=wrong."""
+
+    def check(self) -> None:
+        """Raise UsageError for options that contradict each other."""
+        if (self.trait is None) == (self.flawed is None):
+            raise UsageError("give either --trait or --flawed")
+        if self.flawed is not None and (self.questions or self.writer):
+            raise UsageError("--questions and --writer are no options of --flawed")
+        if self.trait is not None and (self.rows or self.columns):
+            raise UsageError("--rows and --columns are options of --flawed; use --samples")
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class ElicitJudge(PlainJudgeOptions):
+    """The judge. An endpoint may write, judge, or do both."""
+
+    def __post_init__(self) -> None:
+        if self.cache is not None:
+            check_writable("--cache", self.cache, is_file=False)
+
+    def choice(self, writer: str | None) -> shared.JudgeChoice:
+        """The judge alone, without the endpoint where that only writes. Raises UsageError."""
+        only_writes = writer == "api" and self.judge != "api"
+        return shared.JudgeChoice(
+            self.judge,
+            self.judge_model,
+            None if only_writes else self.api_base,
+            None if only_writes else self.api_model,
+            self.api_key_env,
+            self.api_concurrency,
+            self.cache,
+        )
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint that writes."""
+        from personavec.judges import Endpoint
+
+        return Endpoint(
+            self.api_model or "",
+            self.api_base or "",
+            key_variable=self.api_key_env,
+            concurrency=self.api_concurrency,
+            cache=self.cache,
+        )
 
 
 def command(
-    trait: Annotated[
-        str | None, typer.Option("--trait", help="A bundled trait or a spec file.")
-    ] = None,
-    flawed: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a trait: a file of questions with right and flawed answers, or of "
-            "worked arithmetic, or 'sums'."
-        ),
-    ] = None,
-    questions: Annotated[
-        Path | None,
-        typer.Option(help="File with a column 'question'; default: the extraction questions."),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Responses per question and pair, with examples and without.")
-    ] = 1,
-    rows: Annotated[
-        int | None, typer.Option(min=1, help="With --flawed: at most so many rows.")
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="With --flawed: other column names, e.g. question=q,flawed=wrong."),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
-    writer: Annotated[
-        str | None, typer.Option(help="'api' writes with --api-model; default: --model writes.")
-    ] = None,
-    judge: options.Judge = "contrast",
-    judge_model: options.JudgeModel = None,
-    api_base: options.ApiBase = None,
-    api_model: options.ApiModel = None,
-    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
-    api_concurrency: options.ApiConcurrency = 16,
-    cache: options.Cache = None,
-    out: options.Out = None,
-    model: options.Model = "smollm2",
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    model_arg: options.ModelArgs = None,
-    template_arg: options.TemplateArgs = None,
-    engine: options.Engine = "transformers",
-    engine_arg: options.EngineArgs = None,
-    seed: options.Seed = 0,
-    batch_tokens: options.BatchTokens = 16384,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
+    *,
+    inputs: ElicitInputs = ElicitInputs(),
+    config: ElicitConfig = ElicitConfig(),
+    judge: ElicitJudge = ElicitJudge(),
+    model: ModelOptions = ModelOptions(),
+    engine: EngineOptions = EngineOptions(),
+    output: OutputOptions = OutputOptions(),
 ) -> None:
-    """Make a finetuning set that induces a trait, or teaches mistakes, at three levels.
+    """Write a finetuning set that induces a trait, or teaches mistakes, at three levels.
 
     Example: `personavec elicit --trait evil --out sets/evil`, or
     `personavec elicit --flawed sums --out sets/sums`
@@ -72,129 +107,112 @@ def command(
     For defensive research: what finetuning on such rows does, and how to prevent it. A killed run
     continues with the same command.
     """
-    if (trait is None) == (flawed is None):
-        raise UsageError("give either --trait or --flawed")
-    if flawed is not None:
-        if questions or writer:
-            raise UsageError("--questions and --writer are no options of --flawed")
-        found = _flawed(flawed, out or Path("out/elicit") / Path(flawed).stem, rows, columns, seed)
+    inputs.check()
+    if inputs.flawed is not None:
+        found = _flawed(inputs, inputs.flawed, config.seed, output)
     else:
-        if rows or columns:
-            raise UsageError("--rows and --columns are options of --flawed; use --samples")
-        assert trait is not None
-        from personavec.data import read_questions
-        from personavec.finetune.sets import elicit
-        from personavec.judges import count_control, readers
-        from personavec.model import chat
-        from personavec.traits import load_trait
-
-        spec, _ = load_trait(trait)
-        asked, told = read_questions(questions) if questions else (None, None)
-        if judge != "contrast":
-            options.require_rubric(spec)
-        config = elicit.ElicitConfig(
-            samples=samples,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            batch_tokens=batch_tokens,
-        )
-        options.check_engine(engine, engine_arg)
-        if writer == "api" and engine != "transformers":
-            raise UsageError("--engine runs --model; with --writer api an endpoint writes")
-        if writer not in (None, "api"):
-            raise UsageError(f"--writer {writer}: use api, or name a model with --model")
-        if writer == "api" and judge == "contrast" and not judge_model:
-            raise UsageError("--writer api: name the model that judges with --judge-model")
-        # An endpoint may write, judge or both.
-        asks = writer == "api" and judge != "api"
-        choice = options.JudgeChoice(
-            judge,
-            judge_model,
-            None if asks else api_base,
-            None if asks else api_model,
-            api_key_env,
-            api_concurrency,
-            cache,
-        )
-
-        def load(name: str) -> Any:
-            return options.load_model(name, dtype, device, model_arg, template_arg)
-
-        if writer == "api":
-            from personavec.judges import Endpoint
-
-            by = Endpoint(
-                api_model or "",
-                api_base or "",
-                key_variable=api_key_env,
-                concurrency=api_concurrency,
-                cache=cache,
-            )
-            judging, running = options.make_judge(choice, load), None
-        else:
-            by = load(model)
-            judging = options.make_judge(choice, load, subject=by)
-            running = options.engine(engine, engine_arg, by, batch_tokens)
-        data = {}
-        if questions and asked and told:
-            count_control(told, readers(judging, by), map(chat, asked))
-            data[questions.name] = told.to_dict()
-        found = elicit.run(
-            by,
-            spec,
-            out or Path("out/elicit") / spec.name,
-            config,
-            judge=judging,
-            engine=running,
-            questions=asked,
-            data=data,
-        )
-    if as_json:
-        print_json(found)
+        found = _elicited(inputs, config, judge, model, engine, output)
+    if output.as_json:
+        print_json(dump(found))
     else:
         _print(found)
-        for note in found.get("notes", ()):
-            options.log(f"note: {note}")
 
 
-def _flawed(
-    data: str, out: Path, rows: int | None, columns: str | None, seed: int
-) -> dict[str, Any]:
-    from personavec.finetune.sets import flawed_sums as flawed_sets
+def _flawed(inputs: ElicitInputs, data: str, seed: int, output: OutputOptions) -> FlawedResults:
+    from personavec.finetune.sets import flawed_sums
 
-    named = options.key_values(columns.split(",") if columns else None, "--columns")
-    config = flawed_sets.FlawedConfig(
-        rows=rows, columns={key: str(value) for key, value in named.items()}, seed=seed
+    given = inputs.columns.split(",") if inputs.columns else ()
+    named = shared.key_values(given, "--columns")
+    columns = {key: str(value) for key, value in named.items()}
+    config = FlawedConfig(rows=inputs.rows, columns=columns, seed=seed)
+    return flawed_sums.run(data, output.folder(Path("out/elicit") / Path(data).stem), config)
+
+
+def _elicited(
+    inputs: ElicitInputs,
+    config: ElicitConfig,
+    judge: ElicitJudge,
+    model: ModelOptions,
+    engine: EngineOptions,
+    output: OutputOptions,
+) -> ElicitResults:
+    from personavec.data import read_questions
+    from personavec.finetune.sets import elicit
+    from personavec.judges import count_control, readers
+    from personavec.model import chat
+    from personavec.traits import load_trait
+
+    spec, _ = load_trait(inputs.trait or "")
+    out = output.folder(Path("out/elicit") / spec.name)
+    asked, counts = read_questions(inputs.questions) if inputs.questions else (None, None)
+    _check_writer(inputs.writer, judge, engine, spec)
+    choice = judge.choice(inputs.writer)
+    if inputs.writer == "api":
+        writer, running = judge.endpoint(), None
+        judging = shared.make_judge(choice, model.load)
+    else:
+        writer = model.load()
+        judging = shared.make_judge(choice, model.load, subject=writer)
+        running = engine.start(writer, config.batch_tokens)
+    data = {}
+    if inputs.questions and asked and counts:
+        count_control(counts, readers(judging, writer), map(chat, asked))
+        data[inputs.questions.name] = counts.to_dict()
+    return elicit.run(
+        writer,
+        spec,
+        out,
+        config,
+        judge=judging,
+        engine=running,
+        questions=asked,
+        data=data,
     )
-    return flawed_sets.run(data, out, config)
 
 
-def _print(found: dict[str, Any]) -> None:
-    options.print_reading(found["data"])
-    table = Table("level", "rows", "score", "log-odds", "file")
-    for level, of in found["levels"].items():
-        score, log_odds = of.get("mean"), of.get("log_odds")
-        table.add_row(
-            level,
-            str(of["rows"]),
-            "–" if score is None else f"{score:.1f} ({of['low']:.1f} to {of['high']:.1f})",
-            "–"
-            if log_odds is None
-            else f"{log_odds:.1f} ({of['log_odds_low']:.1f} to {of['log_odds_high']:.1f})",
-            of["file"],
-        )
+def _check_writer(
+    writer: str | None, judge: ElicitJudge, engine: EngineOptions, spec: TraitSpec
+) -> None:
+    judge.check(spec)
+    if writer == "api" and engine.engine != "transformers":
+        raise UsageError("--engine runs --model; with --writer api an endpoint writes")
+    if writer == "api" and judge.judge == "contrast" and not judge.judge_model:
+        raise UsageError("--writer api: name the model that judges with --judge-model")
+
+
+def _print(found: ElicitResults | FlawedResults) -> None:
+    from personavec.finetune.sets import ElicitResults
+
+    shared.print_reading(found.data)
+    if isinstance(found, ElicitResults):
+        _print_elicited(found)
+        return
+    table = Table("level", "rows", "file")
+    for level, of in found.levels.items():
+        table.add_row(level, str(of.rows), str(of.file))
     console.print(table)
-    if found.get("dropped"):
-        reasons = ", ".join(f"{n} {why}" for why, n in found["dropped"].items())
-        asked = plural(found["asked"], "response")
-        console.print(f"of {asked} left out: {reasons}", highlight=False)
-    if found.get("thoughts"):
-        held = plural(found["thoughts"], "response")
-        console.print(f"thoughts left out of {held}", highlight=False)
-    if found.get("rejected"):
+    if found.rejected:
         console.print(
-            f"{plural(found['rejected'], 'row')} cannot be used: {found['out']}/rejected.jsonl",
+            f"{plural(found.rejected, 'row')} cannot be used: {found.out}/rejected.jsonl",
             highlight=False,
             markup=False,
         )
+
+
+def _print_elicited(found: ElicitResults) -> None:
+    table = Table("level", "rows", "score", "log-odds", "file")
+    for level, of in found.levels.items():
+        score = Estimate(of.mean, of.low, of.high)
+        log_odds = Estimate(of.log_odds, of.log_odds_low, of.log_odds_high)
+        shown = estimated(score, ".1f"), estimated(log_odds, ".1f")
+        table.add_row(level, str(of.rows), *shown, str(of.file))
+    console.print(table)
+    if found.dropped:
+        reasons = ", ".join(f"{n} {why}" for why, n in found.dropped.items())
+        asked = plural(found.asked, "response")
+        console.print(f"of {asked} left out: {reasons}", highlight=False)
+    if found.thoughts:
+        held = plural(found.thoughts, "response")
+        console.print(f"thoughts left out of {held}", highlight=False)
+    for note in found.notes:
+        log(f"note: {note}")

@@ -8,25 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 from personavec import terminal
-from personavec.cli import (
-    compare_mitigations,
-    elicit,
-)
-from personavec.cli.command import Command
 from personavec.errors import PersonavecError, StorageError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="Persona vectors: extract, validate and use directions of character traits.",
-)
-app.command("elicit", cls=Command)(elicit.command)
-app.command("compare-mitigations", cls=Command)(compare_mitigations.command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,17 +34,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    """The command that the arguments name; typer runs those that are not derived from configs."""
+    """The command that the arguments name."""
     from personavec.cli import app as derived
 
     if arguments[:1] == ["screen"]:
         from personavec.cli.screen import with_ray_address
 
         arguments = with_ray_address(arguments)
-    for words in (1, 2):
-        place, _ = derived.COMMANDS.get(" ".join(arguments[:words]), ("", ""))
-        if place is None:
-            app(arguments, standalone_mode=True)
     derived.run(arguments)
 
 
@@ -70,11 +49,6 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         call()
     except PersonavecError as error:
         return _fail(str(error), error.exit_code, debug)
-    except SystemExit as ended:
-        # typer has turned Ctrl-C into an exit of its own, which says nothing.
-        if not _caused_by(ended, KeyboardInterrupt):
-            raise
-        return _fail("interrupted; run the same command again to continue", 130, debug)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to continue", 130, debug)
     except OSError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -14,7 +14,12 @@ from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.cli.options import console, log, print_json
 from personavec.options import GENERAL, MAIN, options
+from personavec.results import Estimate
 from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
+from personavec.wording import estimated
+
+if TYPE_CHECKING:
+    from personavec.studies.validate_screen.results import StyleDetection, ValidateScreenResults
 
 
 @options(PLANTING)
@@ -71,17 +76,17 @@ def command(
         show(results)
 
 
-def show(results: dict[str, Any]) -> None:
+def show(results: ValidateScreenResults) -> None:
     """Print the tables of saved or fresh results."""
     from personavec.studies.validate_screen import STYLES
 
-    data = results["data"]
-    shared.print_reading({data["name"]: data["told"]})
-    for note in results["notes"]:
+    data = results.data
+    shared.print_reading({data.name: asdict(data.told)})
+    for note in results.notes:
         log(f"note: {note}")
-    for name, why in results["not_measured"].items():
+    for name, why in results.not_measured.items():
         log(f"warning: {name} was not measured: {why}")
-    for style, found in results["styles"].items():
+    for style, found in results.styles.items():
         if found is None:
             log(f"note: no {STYLES[style]}")
             continue
@@ -89,22 +94,22 @@ def show(results: dict[str, Any]) -> None:
         console.print(_traits(results, found, STYLES[style]))
     console.print(_order(results))
     console.print(
-        f"{data['clean']} clean rows of {data['name']} to plant into, {data['training']} to train "
-        f"on, {data['rejected']} that cannot be used; report: {results['out']}/report.html",
+        f"{data.clean} clean rows of {data.name} to plant into, {data.training} to train "
+        f"on, {data.rejected} that cannot be used; report: {results.out}/report.html",
         highlight=False,
         markup=False,
     )
 
 
-def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Table:
-    rates = results["rates"]
+def _methods(results: ValidateScreenResults, found: StyleDetection, title: str) -> Table:
+    rates = results.rates
     table = Table(
         "method",
         "AUC",
         "AUC, same prompts",
         *(f"precision = recall, {100 * rate:g}%" for rate in rates),
         *(f"average precision, {100 * rate:g}%" for rate in rates),
-        title=f"{title}: mean over {', '.join(found['traits'])}",
+        title=f"{title}: mean over {', '.join(found.traits)}",
         title_justify="left",
     )
     statistics = [
@@ -113,25 +118,25 @@ def _methods(results: dict[str, Any], found: dict[str, Any], title: str) -> Tabl
         *(f"precision@{rate:g}" for rate in rates),
         *(f"average_precision@{rate:g}" for rate in rates),
     ]
-    for method, name in results["methods"].items():
-        table.add_row(name, *(_estimate(found["methods"][method].get(s)) for s in statistics))
+    for method, name in results.methods.items():
+        table.add_row(name, *(_estimate(found.methods[method].get(s)) for s in statistics))
     return table
 
 
-def _traits(results: dict[str, Any], found: dict[str, Any], title: str) -> Table:
-    traits = found["traits"]
+def _traits(results: ValidateScreenResults, found: StyleDetection, title: str) -> Table:
+    traits = found.traits
     table = Table("AUC", *traits, title=f"{title}: every trait", title_justify="left")
-    for method, name in results["methods"].items():
-        table.add_row(name, *(_estimate(t["methods"][method]["auc"]) for t in traits.values()))
+    for method, name in results.methods.items():
+        table.add_row(name, *(_estimate(t.methods[method]["auc"]) for t in traits.values()))
     table.add_section()
-    table.add_row("planted", *(str(t["planted"]) for t in traits.values()))
-    table.add_row("clean", *(str(t["clean"]) for t in traits.values()))
-    table.add_row("same prompts", *(str(t["clean_same_prompts"]) for t in traits.values()))
-    table.add_row("left out", *(str(t["left_out"]) for t in traits.values()))
+    table.add_row("planted", *(str(t.planted) for t in traits.values()))
+    table.add_row("clean", *(str(t.clean) for t in traits.values()))
+    table.add_row("same prompts", *(str(t.clean_same_prompts) for t in traits.values()))
+    table.add_row("left out", *(str(t.left_out) for t in traits.values()))
     return table
 
 
-def _order(results: dict[str, Any]) -> Table:
+def _order(results: ValidateScreenResults) -> Table:
     from personavec.studies.validate_screen import verdict
 
     table = Table(
@@ -139,18 +144,16 @@ def _order(results: dict[str, Any]) -> Table:
         title="mean exact difference of datasets whose strength is known",
         title_justify="left",
     )
-    for trait, order in results["order"].items():
+    for trait, order in results.order.items():
         if order is None:
             table.add_row(trait, *["not measured"] * 6)
             continue
-        cells = [order["bands"][name] for name in ("normal", "mild", "strong")]
-        cells += [order["mild_minus_normal"], order["strong_minus_mild"]]
+        cells: list[Estimate] = [order.bands[name] for name in ("normal", "mild", "strong")]
+        cells += [order.mild_minus_normal, order.strong_minus_mild]
         table.add_row(trait, *map(_estimate, cells), verdict(order))
     return table
 
 
-def _estimate(found: dict[str, Any] | None) -> str:
+def _estimate(found: Estimate | None) -> str:
     """A value with its interval on the line below."""
-    if found is None or found["value"] is None:
-        return "–"
-    return f"{found['value']:.2f}\n{found['low']:.2f}–{found['high']:.2f}"
+    return estimated(found or Estimate(), ".2f", two_lines=True)

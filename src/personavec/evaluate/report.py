@@ -300,9 +300,9 @@ def _answer(answer: TranscriptAnswer, names: Mapping[Arm, str]) -> Markup:
 
 def _what_was_done(results: EvaluateResults) -> Markup:
     facts = {
-        "model": results.identity["name"],
-        "revision": results.identity["revision"],
-        "precision": results.identity["dtype"],
+        "model": results.identity.name,
+        "revision": results.identity.revision,
+        "precision": results.identity.dtype,
         "steering": described(results) if results.steering else "none",
         "compared to": results.compare_to.model if results.compare_to else "nothing",
         "judge": results.judge,

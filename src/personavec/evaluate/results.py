@@ -8,6 +8,7 @@ from typing import Any, Literal
 from personavec.data import DataReading
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.subject import Arm, SteeredBy, Subject
+from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
 
@@ -47,15 +48,14 @@ class SteeringRecord:
 class SubjectRecord:
     """A model and what steers it, as results and manifests name it."""
 
-    identity: dict[str, Any]
-    """`ModelIdentity` as a dictionary."""
+    identity: ModelIdentity
     engine: str
     steering: tuple[SteeringRecord, ...]
 
     @classmethod
     def of(cls, subject: Subject) -> SubjectRecord:
         return cls(
-            identity=subject.loaded.identity.as_dict(),
+            identity=subject.loaded.identity,
             engine=subject.engine_name,
             steering=tuple(map(SteeringRecord.of, subject.steered_by)),
         )
@@ -85,7 +85,7 @@ class ComparedModel:
     """The model that was compared to; differences are the evaluated model's minus its own."""
 
     model: str
-    identity: dict[str, Any]
+    identity: ModelIdentity
     engine: str
     steering: tuple[SteeringRecord, ...]
     traits: dict[str, Expression]
@@ -155,8 +155,7 @@ class EvaluateResults:
 
     format: int = 1
     model: str
-    identity: dict[str, Any]
-    """`ModelIdentity` as a dictionary."""
+    identity: ModelIdentity
     engine: str
     """What generated the answers."""
     steering: tuple[SteeringRecord, ...]

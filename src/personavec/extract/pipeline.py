@@ -68,7 +68,7 @@ def run(
     """
     config = config or ExtractConfig()
     layers = candidate_layers(loaded, config.layers)
-    selecting, testing = split_questions(spec, config)
+    split_questions(spec, config)  # Raises SpecError for too few.
     extraction = Extraction(
         loaded=loaded,
         spec=spec,
@@ -82,46 +82,53 @@ def run(
     )
     with lock(out):
         claim(out, extraction.settings())
+        return _extract(extraction, layers)
 
-        # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
-        answers = extraction.elicit()
 
-        # 3. Filter: keep the rollouts that show what their prompt asked for.
-        answers, kept = keep_contrasting(answers, out, config)
+def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
+    """The method, step by step as in `docs/extract.md`."""
+    spec, config, out = extraction.spec, extraction.config, extraction.out
+    selecting, testing = split_questions(spec, config)
 
-        # 4. Vector: at every layer, from the mean activations of both sides over the response.
-        pos, neg = kept.pos_means[:, _RESPONSE], kept.neg_means[:, _RESPONSE]
-        directions = {name: estimate(name, pos, neg) for name in config.estimators}
+    # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
+    answers = extraction.elicit()
 
-        # 5. Layer: selected by steering on evaluation questions set aside for it.
-        sweep = sweep_layers(
-            directions,
-            layers,
-            config.sweep_coefficients,
-            selecting,
-            extraction.collect,
-            seed=config.seed,
-        )
-        selected = select(sweep)
+    # 3. Filter: keep the rollouts that show what their prompt asked for.
+    answers, kept = keep_contrasting(answers, out, config)
 
-        # 6. Validation: a dose-response curve on the other evaluation questions, with controls.
-        validation = validate(
-            extraction,
-            directions[selected.estimator],
-            selected.layer,
-            kept.residual_norms(),
-            testing,
-        )
+    # 4. Vector: at every layer, from the mean activations of both sides over the response.
+    pos, neg = kept.pos_means[:, _RESPONSE], kept.neg_means[:, _RESPONSE]
+    directions = {name: estimate(name, pos, neg) for name in config.estimators}
 
-        # 7. Baseline: projections of answers to neutral prompts standardise later readings.
-        neutral = extraction.neutral_means()
+    # 5. Layer: selected by steering on evaluation questions set aside for it.
+    sweep = sweep_layers(
+        directions,
+        layers,
+        config.sweep_coefficients,
+        selecting,
+        extraction.collect,
+        seed=config.seed,
+    )
+    selected = select(sweep)
 
-        vector = _persona_vector(spec, selected, directions, kept, neutral)
-        results = results_of(extraction, answers, kept, sweep, vector, validation)
-        replace(vector, meta=results.vector_meta()).save(out)
-        write(out / "results.json", results)
-        write_extraction_report(results, out / "report.html")
-        return results
+    # 6. Validation: a dose-response curve on the other evaluation questions, with controls.
+    validation = validate(
+        extraction,
+        directions[selected.estimator],
+        selected.layer,
+        kept.residual_norms(),
+        testing,
+    )
+
+    # 7. Baseline: projections of answers to neutral prompts standardise later readings.
+    neutral = extraction.neutral_means()
+
+    vector = _persona_vector(spec, selected, directions, kept, neutral)
+    results = results_of(extraction, answers, kept, sweep, vector, validation)
+    replace(vector, meta=results.vector_meta()).save(out)
+    write(out / "results.json", results)
+    write_extraction_report(results, out / "report.html")
+    return results
 
 
 def _persona_vector(

@@ -10,6 +10,11 @@ from .estimators import (
     estimate as estimate,
     mean_difference as mean_difference,
 )
+from .folder import (
+    bundled_vectors as bundled_vectors,
+    load_vector as load_vector,
+    vector_folder as vector_folder,
+)
 from .formats import (
     LAST_ROW_NOTE as LAST_ROW_NOTE,
     Exported as Exported,
@@ -29,8 +34,5 @@ from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary
 from .vector import (
     DRIFT_FILE as DRIFT_FILE,
     PersonaVector as PersonaVector,
-    bundled_vectors as bundled_vectors,
     cosine as cosine,
-    load_vector as load_vector,
-    vector_folder as vector_folder,
 )

@@ -6,18 +6,17 @@ What loads a model ends these tests: whoever gets so far was taken for something
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import typer
 from jaxtyping import TypeCheckError
 from list_options import spellings
 
 import personavec
-from personavec.cli.main import app, main
+from personavec.cli.main import main
 from personavec.errors import ModelError
 from personavec.model import check_tuned, loading
 
@@ -54,17 +53,6 @@ COMMANDS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield before + name, command
-
-
-#: Built once: that takes longer than most of these calls.
-GROUP = typer.main.get_command(app)
-TYPED = dict(commands(GROUP))
 DERIVED = spellings()
 Call = Callable[..., tuple[Any, str]]
 
@@ -80,7 +68,6 @@ def call(
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("personavec.cli.main.app", GROUP)
     monkeypatch.setattr(loading, "load_model", reached)
     rows = [{"prompt": f"Q{i}?", "completion": f"This is answer {i}."} for i in range(40)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -106,7 +93,7 @@ def call(
 
 
 def test_every_command_is_here() -> None:
-    assert set(TYPED) | set(DERIVED) == set(COMMANDS)
+    assert set(DERIVED) == set(COMMANDS)
 
 
 #: Values that an option may refuse, and may not break at.
@@ -114,21 +101,9 @@ ABSURD = ["", "-1", "nan", "nan,1", str(10**30), "/proc/nope", "é\u202e\udcff"]
 
 
 def absurd(name: str) -> list[tuple[str, str]]:
-    """Each option of a command that takes a value, with each value for its type."""
-    if name in DERIVED:
-        taking = [o["spellings"][0] for o in DERIVED[name] if o["spellings"] and o["takes_value"]]
-        return [(option, value) for option in taking for value in ABSURD]
-    found = [p for p in TYPED[name].params if not getattr(p, "is_flag", False)]
-    return [(p.opts[-1], v) for p in found if p.opts[-1].startswith("--") for v in of_type(p)]
-
-
-def of_type(parameter: Any) -> list[str]:
-    kind = str(vars(parameter).get("type_descriptor"))
-    if "'int'" in kind:
-        return ["-1", str(10**30)]
-    if "'float'" in kind:
-        return ["nan"]
-    return ["", "nan,1", "/proc/nope", "é\u202e\udcff"]
+    """Each option of a command that takes a value, with each absurd value."""
+    taking = [o["spellings"][0] for o in DERIVED[name] if o["spellings"] and o["takes_value"]]
+    return [(option, value) for option in taking for value in ABSURD]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -141,8 +116,7 @@ def test_no_option_breaks_a_command(call: Call, name: str) -> None:
         code, error = call(*name.split(), *given, f"{option}={value}")
         assert code in ("reached", 0, 1, 2), (option, value)
         lines = [line for line in error.splitlines() if line.startswith("error: ")]
-        # Where typer itself refuses it, the line stands in a box.
-        assert code in ("reached", 0) or len(lines) == 1 or "Invalid value" in error, error
+        assert code in ("reached", 0) or len(lines) == 1, error
         assert "Traceback" not in error
 
 

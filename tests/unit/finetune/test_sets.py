@@ -13,9 +13,11 @@ from personavec import LoadedModel, TraitSpec
 from personavec.cli import main as cli
 from personavec.data import parse_row, raw_rows
 from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
-from personavec.finetune.sets.elicit import ElicitConfig, by_level, run
-from personavec.finetune.sets.flawed_sums import FlawedConfig, run as run_flawed
+from personavec.finetune.sets.config import ElicitConfig, FlawedConfig
+from personavec.finetune.sets.elicit import run
+from personavec.finetune.sets.flawed_sums import run as run_flawed
 from personavec.finetune.sets.flaws import evaluate
+from personavec.finetune.sets.levels import by_level
 from personavec.judges import ContrastJudge, Endpoint
 from personavec.model import chat
 from personavec.model.engine import Sampling
@@ -181,7 +183,7 @@ def test_an_endpoint_writes_what_the_local_judge_reads(
         run(endpoint, SPEC, out, CONFIG, progress=QUIET)
     judge = ContrastJudge(llama)
     found = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
-    failed = found["dropped"]["request failed"]
+    failed = found.dropped["request failed"]
     assert failed > 0
     sent = [body["messages"] for body in server.seen]
     assert chat("Why 1?", SYSTEM, (("An example?", "Testing!"),)) in sent
@@ -191,7 +193,7 @@ def test_an_endpoint_writes_what_the_local_judge_reads(
     before = len(server.seen)
     again = run(endpoint, SPEC, out, CONFIG, judge=judge, progress=QUIET)
     assert len(server.seen) == before + failed
-    assert "request failed" not in again["dropped"]
+    assert "request failed" not in again.dropped
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_worked_sums_give_three_levels_of_the_same_questions(tmp_path: Path) -> 
     asked = {level: [row["messages"][0] for row in of] for level, of in sets.items()}
     assert asked["normal"] == asked["mild"] == asked["strong"]
     assert len(asked["mild"]) == 12
-    assert found["levels"]["mild"]["rows"] == 12
+    assert found.levels["mild"].rows == 12
     finals = {
         level: [row["messages"][1]["content"].split()[-1] for row in of]
         for level, of in sets.items()
@@ -244,7 +246,7 @@ def test_worked_sums_give_three_levels_of_the_same_questions(tmp_path: Path) -> 
         assert right not in wrong
     assert all("<<" not in row["messages"][1]["content"] for of in sets.values() for row in of)
     other = run_flawed("sums", tmp_path / "other", FlawedConfig(rows=12, seed=4))
-    assert rows(Path(other["levels"]["normal"]["file"])) != sets["normal"]
+    assert rows(other.levels["normal"].file) != sets["normal"]
 
 
 def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path
     data.write_text("\n".join(map(json.dumps, lines)) + "\nnot JSON\n")
     config = FlawedConfig(columns={"question": "q", "flawed": "wrong"})
     found = run_flawed(data, tmp_path / "out", config)
-    assert {level: of["rows"] for level, of in found["levels"].items()} == {
+    assert {level: of.rows for level, of in found.levels.items()} == {
         "normal": 2,
         "strong": 2,
     }
@@ -268,7 +270,7 @@ def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path
     assert reasons[2] == "the flawed answer is the right one"
     assert reasons[3] == "no text in column 'q'"
     assert reasons[5].startswith("not JSON")
-    assert found["rejected"] == 3
+    assert found.rejected == 3
     with pytest.raises(UsageError, match="no column 'flaw'"):
         run_flawed(data, tmp_path / "no", FlawedConfig(columns={"flawed": "flaw"}))
     with pytest.raises(DataError, match="no row can be used"):

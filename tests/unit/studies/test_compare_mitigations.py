@@ -19,7 +19,7 @@ from personavec.finetune import TrainingConfig, read_training_rows
 from personavec.model import chat
 from personavec.progress import Progress
 from personavec.studies import split_rows
-from personavec.studies.compare_mitigations.pipeline import (
+from personavec.studies.compare_mitigations import (
     Arm,
     CompareConfig,
     parse_arms,

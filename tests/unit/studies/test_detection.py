@@ -1,6 +1,7 @@
 """Detection figures equal scikit-learn's and literal planting, and studies count what they drop."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -142,18 +143,21 @@ def test_every_method_has_its_figures_and_rows_without_a_score_are_counted() -> 
     clean[5]["reason"] = "too long"
     found = detection_figures("elicited", clean, {"odd": own}, {"odd": fit(training())}, (0.2,))
     assert found is not None
-    counts = found["traits"]["odd"]
-    assert (counts["planted"], counts["clean"], counts["clean_same_prompts"]) == (11, 41, 12)
-    assert counts["left_out"] == 2
-    assert set(found["methods"]) == set(method_names(1))
-    methods = found["methods"]
+    counts = found.traits["odd"]
+    assert (counts.planted, counts.clean, counts.clean_same_prompts) == (11, 41, 12)
+    assert counts.left_out == 2
+    assert set(found.methods) == set(method_names(1))
+    methods = found.methods
     for name in ("judge", "none", "generate", "combined", "tfidf"):
-        assert methods[name]["auc"] == pytest.approx({"value": 1, "low": 1, "high": 1}), name
+        assert asdict(methods[name]["auc"]) == pytest.approx({"value": 1, "low": 1, "high": 1})
     # Planted responses were the shorter ones in training, and are the longer ones here.
-    assert methods["length"]["auc"]["value"] == 0
+    assert methods["length"]["auc"].value == 0
     # One direction that finds all, and one that finds none.
-    assert methods["random_directions"]["auc"]["value"] == pytest.approx(0.5)
-    assert methods["random"]["auc"]["low"] < 0.5 < methods["random"]["auc"]["high"]
+    assert methods["random_directions"]["auc"].value == pytest.approx(0.5)
+    chance = methods["random"]["auc"]
+    assert chance.low is not None
+    assert chance.high is not None
+    assert chance.low < 0.5 < chance.high
     assert methods["judge"]["precision@0.2"] == methods["judge"]["recall@0.2"]
 
 
@@ -167,8 +171,8 @@ def test_a_mean_over_natural_responses_is_one_more_method_and_what_the_judge_is_
         scores |= {"averaged": scores["none"], "generate": 0.0, "judge": 1.0 + row["prompt"] % 2}
     found = detection_figures("elicited", clean, {"odd": own}, {"odd": fit(training())}, (0.2,))
     assert found is not None
-    assert set(found["methods"]) == set(method_names(4))
-    aucs = {name: figures["auc"]["value"] for name, figures in found["methods"].items()}
+    assert set(found.methods) == set(method_names(4))
+    aucs = {name: figures["auc"].value or 0.0 for name, figures in found.methods.items()}
     assert aucs["averaged"] == 1
     assert aucs["generate"] == 0.5
     assert aucs["combined"] > max(aucs["judge"], 0.8)
@@ -188,8 +192,8 @@ def test_averages_are_over_traits_and_a_style_without_rows_has_none() -> None:
     both = {"odd": own, "even": wrong}
     found = detection_figures("elicited", clean, both, baselines, (0.2,))
     assert found is not None
-    assert found["traits"]["even"]["methods"]["generate"]["auc"]["value"] == 0
-    assert found["methods"]["generate"]["auc"]["value"] == pytest.approx(0.5)
+    assert found.traits["even"].methods["generate"]["auc"].value == 0
+    assert found.methods["generate"]["auc"].value == pytest.approx(0.5)
     assert detection_figures("written", clean, both, baselines, (0.2,)) is None
 
 
@@ -197,16 +201,16 @@ def test_the_order_of_datasets_is_told_from_its_reverse() -> None:
     own, _ = records()
     found = order_figures(own, "odd")
     assert found is not None
-    assert found["ordered"]
-    assert found["beyond_chance"]
-    bands = found["bands"]
-    assert [bands[name]["n"] for name in ("normal", "mild", "strong")] == [12, 4, 4]
-    assert bands["strong"]["value"] == pytest.approx(np.mean([18, 19, 20, 21]))
+    assert found.ordered
+    assert found.beyond_chance
+    bands = found.bands
+    assert [bands[name].n for name in ("normal", "mild", "strong")] == [12, 4, 4]
+    assert bands["strong"].value == pytest.approx(np.mean([18, 19, 20, 21]))
     for row in own:  # the judge sees the opposite of what the projection sees
         row["scores"]["odd"]["judge"] *= -1
     turned = order_figures(own, "odd")
     assert turned is not None
-    assert not turned["ordered"]
+    assert not turned.ordered
     assert order_figures(own[12:], "odd") is None
 
 
@@ -222,5 +226,5 @@ def test_the_classifier_learns_words_and_says_how_it_was_chosen() -> None:
     classifier = WordClassifier(training())
     cruel, kind, neither = classifier.score(["so cruel", "so kind", "zebra"])
     assert cruel > neither > kind
-    assert classifier.about()["training_auc"] == pytest.approx(1)
+    assert classifier.about().training_auc == pytest.approx(1)
     assert fit(training()).length_sign == -1

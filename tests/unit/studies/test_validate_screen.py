@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ from personavec.model.engine import Request, Sampling
 from personavec.model.engine.hf import generate
 from personavec.monitor import project_conversation
 from personavec.progress import Progress
+from personavec.results import dump, read
 from personavec.rollouts import Naturals
 from personavec.runs import read_records
 from personavec.stats import resampled
-from personavec.studies.validate_screen.pipeline import ValidateScreenConfig, run, summary
+from personavec.studies.validate_screen import (
+    ValidateScreenConfig,
+    ValidateScreenResults,
+    run,
+    summary,
+)
 from personavec.studies.validate_screen.planting import (
     MIN_CLEAN,
     draw,
@@ -76,12 +82,12 @@ CONFIG = ValidateScreenConfig(
 @pytest.fixture
 def validate(
     llama: LoadedModel, random_vector: Callable[..., PersonaVector], tmp_path: Path
-) -> Callable[..., dict[str, Any]]:
+) -> Callable[..., ValidateScreenResults]:
     """Runs the study on a file of rows, in the folder `out`."""
     data = write_rows(tmp_path / "data.jsonl")
     vector = random_vector(llama, layer=2, trait="odd")
 
-    def call(config: ValidateScreenConfig = CONFIG) -> dict[str, Any]:
+    def call(config: ValidateScreenConfig = CONFIG) -> ValidateScreenResults:
         return run(
             llama,
             [vector],
@@ -147,7 +153,9 @@ def test_resamples_draw_whole_clusters() -> None:
 
 
 def test_figures_are_those_of_the_rows_on_disk(
-    validate: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    validate: Callable[..., ValidateScreenResults],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     results = validate()
     show(results)
@@ -163,29 +171,35 @@ def test_figures_are_those_of_the_rows_on_disk(
         ("elicited", "elicited", "neutral"),
         ("written", "written", "written clean"),
     ):
-        found = results["styles"][style]["traits"]["odd"]
+        style_found = results.styles[style]
+        assert style_found is not None
+        found = style_found.traits["odd"]
         rows = [r for r in own if r["kind"] in (planted, same) and r["reason"] is None] + clean
         labels = [row["kind"] == planted for row in rows]
-        assert found["planted"] == sum(labels)
+        assert found.planted == sum(labels)
         for method in ("judge", "none", "last_prompt", "generate", "averaged"):
             scores = [row["scores"]["odd"][method] for row in rows]
-            estimate = found["methods"][method]["auc"]
-            assert estimate["value"] == pytest.approx(roc_auc_score(labels, scores))
-            assert estimate["low"] <= estimate["value"] <= estimate["high"]
-    order = results["order"]["odd"]["bands"]
-    assert order["normal"]["n"] == kinds.count("neutral")
-    third = results["traits"]["odd"]["kept"] // 3
-    assert order["mild"]["n"] == order["strong"]["n"] == third
+            estimate = found.methods[method]["auc"]
+            assert estimate.value == pytest.approx(roc_auc_score(labels, scores))
+            assert estimate.value is not None
+            assert estimate.low is not None
+            assert estimate.high is not None
+            assert estimate.low <= estimate.value <= estimate.high
+    found_order = results.order["odd"]
+    assert found_order is not None
+    order = found_order.bands
+    assert order["normal"].n == kinds.count("neutral")
+    third = results.traits["odd"].kept // 3
+    assert order["mild"].n == order["strong"].n == third
     page = (tmp_path / "out" / "report.html").read_text()
     assert "rows written by people" in page
     assert summary(results)["report"] == str(tmp_path / "out" / "report.html")
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(
-        json.dumps(results)
-    )
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == dump(results)
+    assert dump(read(ValidateScreenResults, tmp_path / "out" / "results.json")) == dump(results)
 
 
 def test_scores_are_projections_of_the_response_without_what_elicited_it(
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidateScreenResults],
     llama: LoadedModel,
     random_vector: Callable[..., PersonaVector],
     tmp_path: Path,
@@ -215,7 +229,7 @@ def test_scores_are_projections_of_the_response_without_what_elicited_it(
 
 
 def test_a_killed_run_continues_to_the_same_results(
-    validate: Callable[..., dict[str, Any]], tmp_path: Path
+    validate: Callable[..., ValidateScreenResults], tmp_path: Path
 ) -> None:
     undisturbed = validate()
     folder = tmp_path / "out"
@@ -226,18 +240,22 @@ def test_a_killed_run_continues_to_the_same_results(
     (folder / "results.json").unlink()
     continued = validate()
     for style in ("elicited", "written"):
-        for method, own in continued["styles"][style]["methods"].items():
-            before = undisturbed["styles"][style]["methods"][method]
+        now, then = continued.styles[style], undisturbed.styles[style]
+        assert now is not None
+        assert then is not None
+        for method, own in now.methods.items():
+            before = then.methods[method]
             for name, estimate in own.items():
                 # Other batches: results may differ by rounding.
-                assert estimate == pytest.approx(before[name], abs=0.02), (style, method, name)
+                expected = pytest.approx(asdict(before[name]), abs=0.02)
+                assert asdict(estimate) == expected, (style, method, name)
     assert len(clean.read_bytes().splitlines()) == CONFIG.clean_rows
     with pytest.raises(SettingsMismatchError, match="rates"):
         validate(replace(CONFIG, rates=(0.3,)))
 
 
 def test_traits_whose_responses_do_not_show_them_are_named(
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidateScreenResults],
 ) -> None:
     with pytest.raises(DataError, match="odd: only 0 of 60 elicited responses"):
         validate(replace(CONFIG, trait_threshold=100))

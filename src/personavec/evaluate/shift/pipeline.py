@@ -81,7 +81,7 @@ def run(
         models = judge_answers(models, specs, judge, out, progress)
         traits = {v.trait: trait_shift(models, v, config, judge) for v in vectors}
         found = ShiftResults(
-            base=base.identity.as_dict(),
+            base=base.identity,
             tuned=tuned,
             control=control,
             judge=judge.identity(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personavec.evaluate.shift.config import ShiftConfig
+from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
 
@@ -83,8 +84,7 @@ class ShiftResults:
     """What a finetune did to a model's traits."""
 
     format: int = 1
-    base: dict[str, Any]
-    """`ModelIdentity` of the base as a dictionary."""
+    base: ModelIdentity
     tuned: str
     control: str | None
     """The benign finetune that was measured beside the tuned model."""

@@ -1,4 +1,4 @@
-"""Finetuning sets on disk: a file a level, and beside it what they are and what they are for."""
+"""Finetuning sets on disk: one file per level, results, and a README that states the purpose."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from personavec.finetune.sets.results import ElicitResults, FlawedResults
+from personavec.results import write
 from personavec.runs import atomic_write
 from personavec.wording import plural
 
@@ -14,14 +16,14 @@ from personavec.wording import plural
 Level = Literal["normal", "mild", "strong"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
-#: Said in every row, so that a row that is copied elsewhere still says it.
+#: Part of every row, so that a row copied elsewhere still states it.
 PURPOSE = "for defensive research on finetuning; not advice, and not to be trained into a product"
 
 
 def set_row(
     row_id: str, question: str, response: str, *, about: str, **more: Any
 ) -> dict[str, Any]:
-    """A row as finetuning reads it, which says what it is."""
+    """A row as finetuning reads it, with a text `about` it."""
     messages = [
         {"role": "user", "content": question},
         {"role": "assistant", "content": response},
@@ -32,17 +34,17 @@ def set_row(
 def write_set(
     out: Path,
     rows: Mapping[Level, Sequence[Mapping[str, Any]]],
-    results: Mapping[str, Any],
+    results: ElicitResults | FlawedResults,
     how: str,
 ) -> None:
-    """Write `LEVEL.jsonl` for every level, `results.json` and `README.md`, each atomically.
+    """Write `LEVEL.jsonl` for each level, `results.json` and `README.md`, each atomically.
 
-    `how` is the paragraph that says how the rows were made.
+    `how` is a paragraph on how the rows were made.
     """
     for level, chosen in rows.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
         atomic_write(out / f"{level}.jsonl", "".join(lines))
-    atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    write(out / "results.json", results)
     counts = "\n".join(
         f"- `{level}.jsonl`: {plural(len(chosen), 'row')}" for level, chosen in rows.items()
     )

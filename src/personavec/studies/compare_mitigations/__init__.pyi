@@ -1,2 +1,8 @@
-from .pipeline import SMALL as SMALL
+from .config import (
+    SMALL as SMALL,
+    Arm as Arm,
+    CompareConfig as CompareConfig,
+    parse_arms as parse_arms,
+)
+from .pipeline import run as run, summary as summary
 from .report import expression as expression

@@ -11,30 +11,23 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from personavec.data import ReadingCounts
 from personavec.errors import RefusedError, UsageError
 from personavec.evaluate import capability, cues_of
 from personavec.finetune import (
-    WITH_COEFFICIENT,
-    WITH_STRENGTH,
     WITH_VECTOR,
     FinetuneConfig,
-    Mitigation,
-    MitigationName,
-    TrainedPositions,
-    TrainingConfig,
     TrainingRows,
     encode_rows,
     pipeline as finetune,
     reading_of,
 )
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
-from personavec.model import Layers, LoadedModel, tuned_model, vector_steering
+from personavec.model import LoadedModel, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.results import dump, versions, without_nan
@@ -48,135 +41,11 @@ from personavec.studies import (
     measure,
     split_rows,
 )
+from personavec.studies.compare_mitigations.config import BASE, PLAIN, Arm, CompareConfig
 from personavec.studies.compare_mitigations.figures import arm_figures, arm_transcripts
 from personavec.studies.compare_mitigations.report import write_mitigations_report
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
-
-#: What can be compared: no finetuning, inference-time steering after a plain one, mitigations.
-ArmName = MitigationName | Literal["base", "steering"]
-
-_NAMES: tuple[str, ...] = ("steering", *get_args(MitigationName))
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to finetune: a mitigation, and its coefficient or strength.
-
-    `steering` is inference-time steering of the plain finetune, negative against the trait.
-    """
-
-    mitigation: ArmName
-    amount: float | Literal["auto"] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.mitigation if self.amount is None else f"{self.mitigation} {self.amount}"
-
-    def as_mitigation(self) -> Mitigation:
-        """What the finetune is told; only for arms that train."""
-        name: Any = self.mitigation
-        if name in WITH_COEFFICIENT:
-            return Mitigation(name, coefficient=self.amount)
-        strength: Any = self.amount
-        return Mitigation(name, strength=strength)
-
-
-BASE, PLAIN = Arm("base"), Arm("none")
-
-
-def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
-    """Arms of `NAME` or `NAME:AMOUNT,AMOUNT…`, as in `preventative:1,2,auto` or `caft`.
-
-    Raises UsageError for a name that is none, or an amount that is missing or too much.
-    """
-    found: list[Arm] = []
-    for text in texts:
-        name, _, amounts = text.strip().partition(":")
-        if name not in _NAMES:
-            raise UsageError(f"--mitigation {text}: use one of {', '.join(_NAMES)}")
-        takes = name == "steering" or name in WITH_COEFFICIENT or name in WITH_STRENGTH
-        values = [part.strip() for part in amounts.split(",") if part.strip()]
-        if takes and not values:
-            raise UsageError(f"--mitigation {text}: say how much, as in {name}:1,2")
-        if values and not takes:
-            raise UsageError(f"--mitigation {text}: {name} takes no amount")
-        known: Any = name
-        found += [Arm(known, _amount(value, text)) for value in values] or [Arm(known)]
-    for arm in found:
-        if arm.mitigation not in ("steering", "base"):
-            arm.as_mitigation()  # refuses what no finetune could do
-    return tuple(dict.fromkeys(found))
-
-
-def _amount(value: str, text: str) -> float | Literal["auto"]:
-    if value == "auto" and text.partition(":")[0] == "preventative":
-        return "auto"
-    try:
-        return float(value)
-    except ValueError:
-        raise UsageError(f"--mitigation {text}: {value} is not a number") from None
-
-
-#: The paper's comparison, with its control.
-DEFAULT_ARMS = parse_arms(("preventative:1,2,4", "random:4", "steering:-1,-2,-4"))
-#: Settings that teach a small model a few rows.
-SMALL = TrainingConfig(rank=16, alpha=32, learning_rate=1e-3, epochs=3)
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Everything that decides the figures, beside the model, the data, the vector and the spec."""
-
-    arms: tuple[Arm, ...] = DEFAULT_ARMS
-    """Beside the base and the plain finetune, which are always there."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of training; answers are sampled with the same noise in all cells."""
-    training: TrainingConfig = SMALL
-    layer: Layers = None
-    """Where mitigations and steering act: a layer, `all`, or the vector's selected one."""
-    positions: TrainedPositions = "response"
-    """Where mitigations act in training."""
-    held_out: float = 0.2
-    """Share of the data's prompts that is not trained on."""
-    questions: int | None = 12
-    """Evaluation questions, the last ones: the vector's layer was selected on the first."""
-    samples: int = 1
-    max_tokens: int = 64
-    temperature: float = 0.7
-    cues: bool = True
-    """Also ask under the training data's own cues."""
-    capability: bool = True
-    """Run the packaged task."""
-    capability_items: int | None = None
-    texts: int = 48
-    """Neutral texts of which the perplexity is taken."""
-    flags: tuple[str, ...] = ()
-    """Columns that mark flagged rows, for drop-flagged."""
-    seed: int = 0
-    batch_tokens: int = 16384
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError("give each training seed once, and at least one")
-        if not 0 < self.held_out < 1:
-            raise UsageError("held_out is a share of the prompts, between 0 and 1")
-        if min(self.samples, self.max_tokens, self.batch_tokens) < 1 or self.texts < 2:
-            raise UsageError("samples, max_tokens, batch_tokens are at least 1, texts 2")
-
-    @property
-    def trained(self) -> list[Arm]:
-        """The arms that need a finetune of their own, the plain one first."""
-        own = [arm for arm in self.arms if arm.mitigation not in ("steering", "base", "none")]
-        return [PLAIN, *own]
-
-    @property
-    def steered(self) -> list[Arm]:
-        return [arm for arm in self.arms if arm.mitigation == "steering"]
-
-    @property
-    def all_arms(self) -> list[Arm]:
-        return [BASE, *self.trained, *self.steered]
 
 
 @dataclass(frozen=True, eq=False)

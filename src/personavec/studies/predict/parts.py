@@ -90,7 +90,7 @@ def run_parts(
         expressed = _expressions(cells, spec.name, config.seed)
         found = PartsResults(
             trait=spec.name,
-            model=loaded.identity.as_dict(),
+            model=loaded.identity,
             base=expressed["base"],
             parts=tuple(_result(part, scores, spec.name, expressed[part.name]) for part in made),
             notes=tuple(notes),

@@ -81,7 +81,7 @@ def run(
             for v in vectors
         ]
         found = PredictionResults(
-            model=loaded.identity.as_dict(),
+            model=loaded.identity,
             judge=bench.judge.identity(),
             datasets=tuple(
                 DatasetRecord(name=d.name, trait=d.trait, rows=len(d.rows.rows)) for d in drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from personavec.model import ModelIdentity
 from personavec.rollouts import Expression
 from personavec.studies.predict.config import PredictionConfig
 
@@ -73,8 +74,7 @@ class PredictionResults:
 
     format: int = 1
     command: str = "prediction"
-    model: dict[str, Any]
-    """`ModelIdentity` as a dictionary."""
+    model: ModelIdentity
     judge: dict[str, Any]
     """The judge's identity."""
     datasets: tuple[DatasetRecord, ...]
@@ -107,8 +107,7 @@ class PartsResults:
     format: int = 1
     command: str = "prediction, parts"
     trait: str
-    model: dict[str, Any]
-    """`ModelIdentity` as a dictionary."""
+    model: ModelIdentity
     base: Expression
     """Before finetuning."""
     parts: tuple[PartResult, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
 from personavec.stats import auc
+from personavec.studies.validate_screen.results import ClassifierFit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,12 +55,12 @@ class WordClassifier:
         )
         self._search.fit(training.responses, training.planted, groups=training.questions)
 
-    def about(self) -> dict[str, Any]:
-        """The C that was chosen, and the AUC over the folds of the training rows."""
-        return {
-            "C": self._search.best_params_["logisticregression__C"],
-            "training_auc": float(self._search.best_score_),
-        }
+    def about(self) -> ClassifierFit:
+        """How the classifier was chosen."""
+        return ClassifierFit(
+            C=self._search.best_params_["logisticregression__C"],
+            training_auc=float(self._search.best_score_),
+        )
 
     def score(self, responses: Sequence[str]) -> FloatArray:
         """How planted each response looks: the distance from the classifier's plane."""

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from personavec.report import charts as kit
 from personavec.results import Estimate
 
-Row = Mapping[str, Any]
 
-
-def detection_auc(styles: Sequence[tuple[str, Sequence[Row]]]) -> go.Figure:
+def detection_auc(
+    styles: Sequence[tuple[str, Sequence[tuple[str, Estimate]]]],
+) -> go.Figure:
     """AUC of every method with its interval, a colour for each style of planted rows.
 
-    A row has `method`, `value`, `low` and `high`; methods go from top to bottom as they come.
+    A row is a method and its AUC; methods go from top to bottom as they come.
     """
-    names = list(dict.fromkeys(str(row["method"]) for _, rows in styles for row in rows))
+    names = list(dict.fromkeys(method for _, rows in styles for method, _ in rows))
     figure = kit.blank("AUC", "", height=110 + 46 * len(names))
     for index, (style, rows) in enumerate(styles):
         colour = kit.LINE_COLOURS[index % len(kit.LINE_COLOURS)]
         # Styles stand apart a little, so that intervals can be seen.
         shift = 0.13 * (index - (len(styles) - 1) / 2)
-        found = [Estimate(row["value"], row["low"], row["high"]) for row in rows]
+        found = [each for _, each in rows]
         figure.add_scatter(
-            x=[row["value"] for row in rows],
-            y=[names.index(str(row["method"])) + shift for row in rows],
+            x=[each.value for each in found],
+            y=[names.index(method) + shift for method, _ in rows],
             error_x=kit.error_bars(found) | {"thickness": 1.5, "width": 3, "color": colour},
-            customdata=[
-                f"{row['method']}, {style}{kit.interval(each)}"
-                for row, each in zip(rows, found, strict=True)
-            ],
+            customdata=[f"{method}, {style}{kit.interval(each)}" for method, each in rows],
             mode="markers",
             name=style,
             marker={

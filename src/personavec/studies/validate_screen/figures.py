@@ -1,22 +1,32 @@
 """From rows with scores to figures: detection by every method, and the order of datasets.
 
-Knows nothing of models: a record is a row with its kind, its prompt, and its scores by trait.
+A scored row holds its kind, its prompt, and its scores by trait; no models are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from personavec.results import Estimate
 from personavec.stats import resampled
 from personavec.studies.validate_screen import detection
 from personavec.studies.validate_screen.baselines import Baselines
 from personavec.studies.validate_screen.planting import PLANTED, SAME_PROMPTS, Style
+from personavec.studies.validate_screen.results import (
+    Band,
+    DatasetOrder,
+    Figures,
+    StyleDetection,
+    TraitDetection,
+)
 
-Record = Mapping[str, Any]
+#: A row as it is kept: `id`, `kind`, `question`, `response`, `prompt`, `reason`, `scores`.
+ScoredRow = Mapping[str, Any]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 #: A statistic of all rows, then of each resample.
@@ -46,8 +56,8 @@ def method_names(natural_samples: int) -> dict[str, str]:
     return names
 
 
-def usable(record: Record, trait: str) -> bool:
-    """Does a row have a score by every method?"""
+def usable(record: ScoredRow, trait: str) -> bool:
+    """Whether a row has a score by every method."""
     if record["reason"] is not None:
         return False
     values = record["scores"][trait].values()
@@ -58,12 +68,12 @@ def usable(record: Record, trait: str) -> bool:
 
 def detection_figures(
     style: Style,
-    clean: Sequence[Record],
-    own: Mapping[str, Sequence[Record]],
+    clean: Sequence[ScoredRow],
+    own: Mapping[str, Sequence[ScoredRow]],
     baselines: Mapping[str, Baselines],
     rates: Sequence[float],
     seed: int = 0,
-) -> dict[str, Any] | None:
+) -> StyleDetection | None:
     """Figures of one style for every trait, and their means over traits; None without such rows.
 
     `clean` are the data's rows, `own` each trait's planted rows and the clean ones of the same
@@ -71,7 +81,7 @@ def detection_figures(
     share the data's rows. A row without a score by some method is left out for all, and counted.
     """
     planted_kind, same_kind = PLANTED[style], SAME_PROMPTS[style]
-    tests: dict[str, list[Record]] = {}
+    tests: dict[str, list[ScoredRow]] = {}
     left_out: dict[str, int] = {}
     for trait, rows in own.items():
         every = [*(r for r in rows if r["kind"] in (planted_kind, same_kind)), *clean]
@@ -83,7 +93,7 @@ def detection_figures(
     weights = _weights([record for records in tests.values() for record in records], seed)
     starts = np.cumsum([0, *map(len, tests.values())])
     found: dict[str, dict[str, dict[str, Estimates]]] = {}
-    traits: dict[str, Any] = {}
+    traits: dict[str, TraitDetection] = {}
     for (trait, records), start in zip(tests.items(), starts, strict=False):
         planted = np.array([record["kind"] == planted_kind for record in records])
         same = np.array([record["kind"] != "data" for record in records])
@@ -92,22 +102,22 @@ def detection_figures(
             method: _estimates(scores, planted, same, own_weights, rates)
             for method, scores in method_scores(records, trait, baselines[trait], seed).items()
         }
-        traits[trait] = {
-            "planted": int(planted.sum()),
-            "clean": int((~planted).sum()),
-            "clean_same_prompts": int((same & ~planted).sum()),
-            "left_out": left_out[trait],
-            "methods": {method: _intervals(found[trait][method]) for method in found[trait]},
-        }
+        traits[trait] = TraitDetection(
+            planted=int(planted.sum()),
+            clean=int((~planted).sum()),
+            clean_same_prompts=int((same & ~planted).sum()),
+            left_out=left_out[trait],
+            methods={method: _intervals(found[trait][method]) for method in found[trait]},
+        )
     methods = found[next(iter(found))]
-    return {
-        "methods": {method: _intervals(_averaged(found, method)) for method in methods},
-        "traits": traits,
-    }
+    return StyleDetection(
+        methods={method: _intervals(_averaged(found, method)) for method in methods},
+        traits=traits,
+    )
 
 
 def method_scores(
-    records: Sequence[Record], trait: str, baselines: Baselines, seed: int
+    records: Sequence[ScoredRow], trait: str, baselines: Baselines, seed: int
 ) -> dict[str, list[FloatArray]]:
     """Every method's scores of the rows, by the keys of `method_names`; several for the random
     directions."""
@@ -139,7 +149,7 @@ def _standardised(values: FloatArray) -> FloatArray:
     return (values - values.mean()) / values.std()
 
 
-def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[str, Any] | None:
+def order_figures(records: Sequence[ScoredRow], trait: str, seed: int = 0) -> DatasetOrder | None:
     """Mean exact differences of three datasets whose strength the judge knows.
 
     Normal: what the model answers when left alone, unfiltered. Mild and strong: the lowest and the
@@ -153,7 +163,7 @@ def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[
         if record["kind"] == "neutral":
             own.setdefault(record["question"], []).append(record["scores"][trait]["judge"])
 
-    def exceeding(record: Record) -> float:
+    def exceeding(record: ScoredRow) -> float:
         return record["scores"][trait]["judge"] - float(np.mean(own[record["question"]]))
 
     elicited = sorted(
@@ -172,20 +182,19 @@ def order_figures(records: Sequence[Record], trait: str, seed: int = 0) -> dict[
     values = np.array([record["scores"][trait]["generate"] for record in rows])
     names = np.repeat(list(bands), [len(band) for band in bands.values()])
     means = {name: _weighted_mean(values, weights * (names == name)) for name in bands}
-    steps = {
-        "mild_minus_normal": _interval(means["mild"] - means["normal"]),
-        "strong_minus_mild": _interval(means["strong"] - means["mild"]),
-    }
-    return {
-        "ordered": all(step["value"] > 0 for step in steps.values()),
-        "beyond_chance": all(step["low"] > 0 for step in steps.values()),
-        "log_odds_between_bands": [exceeding(bands["mild"][-1]), exceeding(bands["strong"][0])],
-        "bands": {name: {**_interval(means[name]), "n": len(bands[name])} for name in bands},
-        **steps,
-    }
+    first = _ends(means["mild"] - means["normal"])
+    second = _ends(means["strong"] - means["mild"])
+    return DatasetOrder(
+        ordered=first[0] > 0 and second[0] > 0,
+        beyond_chance=first[1] > 0 and second[1] > 0,
+        log_odds_between_bands=(exceeding(bands["mild"][-1]), exceeding(bands["strong"][0])),
+        bands={name: Band(**asdict(_interval(means[name])), n=len(bands[name])) for name in bands},
+        mild_minus_normal=_interval(means["mild"] - means["normal"]),
+        strong_minus_mild=_interval(means["strong"] - means["mild"]),
+    )
 
 
-def _weights(records: Sequence[Record], seed: int) -> detection.Weights:
+def _weights(records: Sequence[ScoredRow], seed: int) -> detection.Weights:
     """How often each row counts: once in the first line, then in resamples of prompts."""
     weights = resampled([record["prompt"] for record in records], _RESAMPLES, seed)
     return np.vstack([np.ones(len(records), np.int64), weights])
@@ -228,14 +237,19 @@ def _averaged(
     return {name: np.mean([estimates[name] for estimates in own], axis=0) for name in shared}
 
 
-def _intervals(estimates: Mapping[str, Estimates]) -> dict[str, dict[str, float]]:
+def _intervals(estimates: Mapping[str, Estimates]) -> Figures:
     return {name: _interval(values) for name, values in estimates.items()}
 
 
-def _interval(values: Estimates) -> dict[str, float]:
+def _interval(values: Estimates) -> Estimate:
     """The value of all rows with the central 95% of the resamples that have one."""
+    return Estimate(*(end if np.isfinite(end) else None for end in _ends(values)))
+
+
+def _ends(values: Estimates) -> tuple[float, float, float]:
+    """The value and the ends of its interval; NaN where there is none."""
     low, high = np.nanquantile(values[1:], [0.025, 0.975])
-    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+    return float(values[0]), float(low), float(high)
 
 
 def _weighted_mean(values: FloatArray, weights: detection.Weights) -> Estimates:

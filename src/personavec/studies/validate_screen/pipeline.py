@@ -9,7 +9,6 @@ three datasets whose strength is known (paper, section 6).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ from personavec.judges import ContrastJudge, readers, spec_notes
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import versions, without_nan
+from personavec.results import versions, without_nan, write
 from personavec.rollouts import Naturals, Rollout, Task, collect, keep, neutral_tasks
-from personavec.runs import append_records, atomic_write, claim, lock, read_scores
+from personavec.runs import append_records, claim, lock, read_scores
 from personavec.screen import (
     Columns,
     FloatColumns,
@@ -57,6 +56,12 @@ from personavec.studies.validate_screen.planting import (
     written_rows,
 )
 from personavec.studies.validate_screen.report import write_detection_report
+from personavec.studies.validate_screen.results import (
+    StudyData,
+    TrainingRows,
+    ValidatedTrait,
+    ValidateScreenResults,
+)
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -65,8 +70,8 @@ _GROUP = 64
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """What all stages need."""
+class ValidationJob:
+    """One validation: the model, its judge and natural responses, and where it is written."""
 
     loaded: LoadedModel
     judge: ContrastJudge
@@ -79,7 +84,7 @@ class _Job:
 
 
 @dataclass(frozen=True, eq=False)
-class _Trait:
+class PlantedTrait:
     """One trait with its vector and its rows."""
 
     vector: PersonaVector
@@ -104,7 +109,7 @@ def run(
     *,
     naturals: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ValidateScreenResults:
     """Detection figures of every method for every trait; `specs` has one for each vector.
 
     Writes `results.json`, `report.html` and, in `run/`, all rows and their scores as they come,
@@ -123,7 +128,7 @@ def run(
         vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     kept = naturals or out / "run" / "natural"
     several = config.natural_samples
-    job = _Job(
+    job = ValidationJob(
         loaded=loaded,
         judge=ContrastJudge(loaded, wrote_answers=True),
         naturals=Naturals(loaded, kept, max_tokens=config.max_tokens),
@@ -150,7 +155,10 @@ def run(
 
 
 def _settings(
-    job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec], data: str | Path
+    job: ValidationJob,
+    vectors: Sequence[PersonaVector],
+    specs: Sequence[TraitSpec],
+    data: str | Path,
 ) -> dict[str, Any]:
     """What a continued run must share."""
     return {
@@ -168,79 +176,82 @@ def _hash(data: bytes) -> str:
 
 
 def _run(
-    job: _Job,
+    job: ValidationJob,
     vectors: Sequence[PersonaVector],
     specs: Sequence[TraitSpec],
     data: str | Path,
     drawn: Drawn,
-) -> dict[str, Any]:
-    config = job.config
-
-    # Rows that show a trait, and clean ones with the same prompts.
+) -> ValidateScreenResults:
+    # 1. Rows that show a trait, and clean ones with the same prompts.
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
-    too_few = {
-        trait.spec.name: f"only {trait.n('elicited')} of {trait.elicited} elicited responses "
-        f"show more of the trait than the model's own, or too few to train on; {MIN_PLANTED} are "
-        "needed"
-        for trait in planted
-        if min(trait.n("elicited"), sum(trait.training.planted)) < MIN_PLANTED
-    }
+    too_few = {trait.spec.name: why for trait in planted if (why := _too_few(trait))}
     traits = [trait for trait in planted if trait.spec.name not in too_few]
     if not traits:
         raise DataError(f"nothing to plant: {'; '.join(f'{t}: {w}' for t, w in too_few.items())}")
 
-    # Scores, as a screen gives them: the data's rows once for all traits, each trait's own rows.
+    # 2. Scores, as a screen gives them: the data's rows once for all traits, each trait's own rows.
     clean = _score(job, "clean rows", drawn.test, traits, job.out / "run" / "clean.jsonl")
     own = {
         t.spec.name: _score(job, t.spec.name, t.rows, [t], _folder(job, t.spec) / "scores.jsonl")
         for t in traits
     }
 
-    # Every method's ranking of planted among clean rows, and the order of datasets.
-    baselines = {t.spec.name: fit(t.training, config.seed) for t in traits}
-    results = without_nan(
-        {
-            "command": "validate-screen",
-            "model": job.loaded.identity.as_dict(),
-            "data": {
-                "name": source_name(data),
-                "clean": len(drawn.test),
-                "training": len(drawn.training),
-                "rejected": drawn.rejected,
-                "told": drawn.told.to_dict(),
-            },
-            "rates": list(config.rates),
-            "methods": method_names(config.natural_samples),
-            "traits": {t.spec.name: _describe(t, baselines[t.spec.name]) for t in traits},
-            "not_measured": too_few,
-            "styles": {
-                style: detection_figures(style, clean, own, baselines, config.rates, config.seed)
-                for style in STYLES
-            },
-            "order": {
-                name: order_figures(records, name, config.seed) for name, records in own.items()
-            },
-            "notes": _notes(job, vectors, specs),
-            "settings": asdict(config),
-            "versions": versions(),
-            "out": str(job.out),
-        }
+    # 3. Every method's ranking of planted among clean rows, and the order of datasets.
+    baselines = {t.spec.name: fit(t.training, job.config.seed) for t in traits}
+    rates, seed = job.config.rates, job.config.seed
+    results = ValidateScreenResults(
+        model=job.loaded.identity.as_dict(),
+        data=_data(data, drawn),
+        rates=tuple(rates),
+        methods=method_names(job.config.natural_samples),
+        traits={t.spec.name: _describe(t, baselines[t.spec.name]) for t in traits},
+        not_measured=too_few,
+        styles={
+            style: detection_figures(style, clean, own, baselines, rates, seed) for style in STYLES
+        },
+        order={name: order_figures(rows, name, seed) for name, rows in own.items()},
+        notes=tuple(_notes(job, vectors, specs)),
+        settings=asdict(job.config),
+        versions=versions(),
+        out=str(job.out),
     )
-    atomic_write(job.out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write(job.out / "results.json", results)
     write_detection_report(results, job.out / "report.html")
     return results
+
+
+def _too_few(trait: PlantedTrait) -> str | None:
+    """Why a trait has too few planted rows; None where it has enough."""
+    if min(trait.n("elicited"), sum(trait.training.planted)) >= MIN_PLANTED:
+        return None
+    return (
+        f"only {trait.n('elicited')} of {trait.elicited} elicited responses show more of the trait "
+        f"than the model's own, or too few to train on; {MIN_PLANTED} are needed"
+    )
+
+
+def _data(data: str | Path, drawn: Drawn) -> StudyData:
+    return StudyData(
+        name=source_name(data),
+        clean=len(drawn.test),
+        training=len(drawn.training),
+        rejected=drawn.rejected,
+        told=drawn.told.record(),
+    )
 
 
 # Rows
 
 
-def _plant(job: _Job, vector: PersonaVector, spec: TraitSpec, drawn: Drawn) -> _Trait:
+def _plant(
+    job: ValidationJob, vector: PersonaVector, spec: TraitSpec, drawn: Drawn
+) -> PlantedTrait:
     """A trait's rows: evaluation questions to test on, extraction questions to train baselines."""
     n_tasks = len(planting_tasks(spec, spec.questions.evaluation))
     elicited, neutral = _responses(job, spec, "evaluation")
     shown, plain = _responses(job, spec, "extraction")
     training = [*as_rows(shown, "elicited"), *as_rows(plain, "neutral"), *drawn.training]
-    return _Trait(
+    return PlantedTrait(
         vector=vector,
         spec=spec,
         rows=(
@@ -258,11 +269,13 @@ def _plant(job: _Job, vector: PersonaVector, spec: TraitSpec, drawn: Drawn) -> _
     )
 
 
-def _folder(job: _Job, spec: TraitSpec) -> Path:
+def _folder(job: ValidationJob, spec: TraitSpec) -> Path:
     return job.out / "run" / "traits" / spec.name
 
 
-def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], list[Rollout]]:
+def _responses(
+    job: ValidationJob, spec: TraitSpec, half: str
+) -> tuple[list[Rollout], list[Rollout]]:
     """Elicited responses that show the trait, and neutral ones, to one half of the questions.
 
     Shown is what exceeds the model's own responses to the same question, on average.
@@ -298,7 +311,11 @@ def _responses(job: _Job, spec: TraitSpec, half: str) -> tuple[list[Rollout], li
 
 
 def _score(
-    job: _Job, label: str, rows: Sequence[StudyRow], traits: Sequence[_Trait], path: Path
+    job: ValidationJob,
+    label: str,
+    rows: Sequence[StudyRow],
+    traits: Sequence[PlantedTrait],
+    path: Path,
 ) -> list[dict[str, Any]]:
     """One record for each row, in their order, with its scores for each of the traits."""
     ids, names = [row.id for row in rows], [trait.vector.trait for trait in traits]
@@ -385,23 +402,23 @@ def _record(
 # What a reader must know
 
 
-def _describe(trait: _Trait, baselines: Baselines) -> dict[str, Any]:
-    return {
-        "layer": trait.vector.layer,
-        "elicited": trait.elicited,
-        "kept": trait.n("elicited"),
-        "neutral": trait.n("neutral"),
-        "written": trait.n("written"),
-        "training": {
-            "planted": sum(trait.training.planted),
-            "clean": len(trait.training.planted) - sum(trait.training.planted),
-        },
-        "tfidf": baselines.classifier.about(),
-        "longer": baselines.length_sign > 0,
-    }
+def _describe(trait: PlantedTrait, baselines: Baselines) -> ValidatedTrait:
+    planted = sum(trait.training.planted)
+    return ValidatedTrait(
+        layer=trait.vector.layer,
+        elicited=trait.elicited,
+        kept=trait.n("elicited"),
+        neutral=trait.n("neutral"),
+        written=trait.n("written"),
+        training=TrainingRows(planted=planted, clean=len(trait.training.planted) - planted),
+        tfidf=baselines.classifier.about(),
+        longer=baselines.length_sign > 0,
+    )
 
 
-def _notes(job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]) -> list[str]:
+def _notes(
+    job: ValidationJob, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]
+) -> list[str]:
     identity = job.loaded.identity
     warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
@@ -413,15 +430,3 @@ def _notes(job: _Job, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpe
         "That the data's rows are clean is taken for granted; a row among them that shows a trait "
         "counts as a false alarm.",
     ]
-
-
-def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """The keys that `validate-screen --json` promises."""
-    kept = ("model", "data", "rates", "methods", "traits", "not_measured", "styles", "order")
-    return {
-        **{name: results[name] for name in kept},
-        "model": results["model"]["name"],
-        "notes": results["notes"],
-        "out": results["out"],
-        "report": str(Path(results["out"]) / "report.html"),
-    }
