@@ -25,7 +25,7 @@ import personavec as pv
 from personavec.judges import Answer, ContrastJudge, Score, known_answers
 from personavec.judges.coherence import coherence
 from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs
-from personavec.model import Turns, chat, padded
+from personavec.model import EarlierTurns, chat, padded
 from personavec.traits import TraitSpec, bundled_traits
 
 BATCH, OTHER_BATCH = 16, 7
@@ -73,7 +73,7 @@ def plain(
     """Log-odds per token and, as the judge does, coherence from the response's own prompt."""
     responses = [loaded.chat.response_ids(a.response)[:JUDGED_TOKENS] for a in answers]
 
-    def under(system: str, examples: Turns) -> list[Tensor]:
+    def under(system: str, examples: EarlierTurns) -> list[Tensor]:
         prompts = [
             loaded.chat.answer_prompt_ids(chat(a.question, system, examples)) for a in answers
         ]

@@ -1,7 +1,7 @@
 """What a trait spec elicits: how many rollouts each pair and question keeps on a subject model.
 
-Extraction questions only. Evaluation questions are not chosen by what they elicit, so that what
-is later measured on them is not chosen either.
+Extraction questions only. Evaluation questions are not selected by what they elicit, so that the
+measurements made on them later are not biased by the selection.
 """
 
 from __future__ import annotations

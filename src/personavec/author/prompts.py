@@ -1,7 +1,7 @@
 """A trait spec written, and rewritten in places, by a model behind an endpoint.
 
 One question, one JSON answer under a schema. Its lists have exact lengths, and an answer must make
-a valid spec: what is wrong goes back to the author, who writes it again. Judges nothing.
+a valid spec: errors are sent back to the author, who writes it again. Judges nothing.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""What a model can still do: lm-evaluation-harness tasks, with the same steering switched on.
+"""What a model can still do: lm-evaluation-harness tasks, under the same steering.
 
-The harness (extra `eval`) runs its transformers backend on the model in memory, with the steering
-around it. What it scores are given texts, so steering acts at every position of a text
-(`positions="all"`): there is no response of the model's own whose beginning could be told, and
-steering the question too is the harder test. Padding cannot matter: the harness pads scored texts
-on the right, where nothing that is scored reads it, and masks the padding of prompts that it
-generates from.
+The harness (extra `eval`) runs its transformers backend on the model in memory while steering is
+on. It scores given texts, which hold no response of the model's own, so steering acts at every
+position of a text (`positions="all"`). Steering the question too is the harder test. Padding has
+no effect: the harness pads scored texts on the right, where no scored token attends to it, and
+masks the padding of prompts that it generates from.
 
-One task ships with the package, for machines that reach no data: `packaged`, everyday questions
-with four choices each, a harness task like any other.
+One task, `packaged`, ships with the package for machines without network: everyday questions with
+four choices each.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from personavec.stats import Interval, clustered_bootstrap
 
 #: The name of the task that ships with the package.
 PACKAGED = "packaged"
-#: Of the metrics that a task has an item, the first of these is reported, or else its first one.
+#: The first of these that a task has per item is reported, or else the task's first metric.
 _METRICS = ("acc_norm", "acc", "exact_match")
-#: Texts of a task are short, and the harness computes logits at all their positions.
+#: Tokens of `batch_tokens` that one item takes: the harness computes logits at all positions.
 _TOKENS_AN_ITEM = 2048
 
 
@@ -43,8 +42,8 @@ _TOKENS_AN_ITEM = 2048
 class TaskScore:
     """How a model did on one task, item by item.
 
-    `values` are the metric's values (for an accuracy 0 or 1), `items` the items' names, both in
-    the task's order; `chance` is what guessing would reach, where the task has choices.
+    `values` are the metric's values (0 or 1 for an accuracy) and `items` the items' names, both in
+    the task's order. `chance` is what guessing reaches, where the task has choices.
     """
 
     task: str
@@ -100,7 +99,7 @@ def _load_task(index: Any, name: str) -> HarnessTask:
     source = _packaged_config() if name == PACKAGED else name
     try:
         found = index.load([source])
-    # Whatever a data set's loader meets: no network, no such file, a package it lacks.
+    # A data set's loader fails in many ways: no network, a missing file, a missing package.
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
@@ -162,7 +161,7 @@ def run_task(
             task_manager=task.index,
             limit=max_items,
             bootstrap_iters=0,
-            # Nothing here draws at random but the choice of few-shot examples, which has a seed.
+            # Only the choice of few-shot examples is random, and the harness seeds it.
             random_seed=None,
             numpy_random_seed=None,
             torch_random_seed=None,
@@ -173,7 +172,7 @@ def run_task(
 
 
 def _score(task: HarnessTask, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> TaskScore:
-    """All items of a task, or of a group's tasks; of several answer filters the first counts."""
+    """All items of a task, or of a group's tasks; the first of several answer filters counts."""
     choices = {t.task_name: t.OUTPUT_TYPE == "multiple_choice" for t in task.tasks}
     items: dict[str, float] = {}
     chances: list[float] = []
@@ -235,7 +234,8 @@ def perplexity(
 ) -> Interval:
     """exp of the mean negative log-likelihood a token, with its 95% interval resampling texts.
 
-    Steering acts at every position. Raises DataError for fewer than two texts.
+    Steering acts at every position. Raises DataError for fewer than two texts, which have no
+    interval.
     """
     with steering_forwards(loaded.model, [replace(s, positions="all") for s in steering]):
         found = surprise(loaded, texts)
@@ -248,7 +248,7 @@ def perplexity(
 def surprise(loaded: LoadedModel, texts: Sequence[str]) -> list[Float[Tensor, " token"]]:
     """Negative log-likelihoods of every text's tokens, in nats.
 
-    Texts are plain, without a chat template; a first token has nothing before it and is not
+    Texts are encoded without a chat template. A text's first token has no context and is not
     scored.
     """
     ids = [tuple(loaded.chat.response_ids(text))[: loaded.context] for text in texts]
@@ -257,7 +257,7 @@ def surprise(loaded: LoadedModel, texts: Sequence[str]) -> list[Float[Tensor, " 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness warns of what every one of these runs does, the hub of every try to reach it."""
+    """Silence warnings of the harness and the hub that every run would print."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "huggingface_hub")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

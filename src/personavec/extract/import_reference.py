@@ -82,15 +82,7 @@ def run(
     layer = shape[0] // 2 if config.layer is None else config.layer
     _check_layer(vectors, layer, source)
     sampling = Sampling(config.max_tokens, temperature=0.7, seed=config.seed)
-    settings = {
-        "command": "import",
-        "trait": trait,
-        "layer": layer,
-        "source": {"name": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
-        "model": loaded.identity.as_dict(),
-        "neutral_prompts": config.neutral_prompts,
-        "sampling": asdict(sampling),
-    }
+    settings = _settings(loaded, source, trait, layer, config.neutral_prompts, sampling)
     with lock(out):
         claim(out, settings)
         neutral = neutral_means(
@@ -121,6 +113,26 @@ def run(
         notes=_NOTES,
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def _settings(
+    loaded: LoadedModel,
+    source: Path,
+    trait: str,
+    layer: int,
+    neutral_prompts: int,
+    sampling: Sampling,
+) -> dict[str, Any]:
+    """What the vector depends on, for the manifest."""
+    return {
+        "command": "import",
+        "trait": trait,
+        "layer": layer,
+        "source": {"name": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
+        "model": loaded.identity.as_dict(),
+        "neutral_prompts": neutral_prompts,
+        "sampling": asdict(sampling),
+    }
 
 
 def _meta(settings: dict[str, Any], seed: int, answered: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""How strongly an answer shows a trait, and how coherent it is.
+"""Judges score how strongly an answer shows a trait, and how coherent it is.
 
-A judge is local (`contrast`, `rubric`) or behind an endpoint; it can be tested on known answers.
+The contrast judge and one rubric judge run a transformers model, the other rubric judge asks a
+model behind an endpoint (`endpoint/`). Judges score files of answers, are tested on known answers
+and are compared with each other and with people.
 """
 
 import lazy_loader

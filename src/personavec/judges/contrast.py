@@ -20,7 +20,7 @@ from personavec.errors import UsageError
 from personavec.judges.base import Answer, Identity, Score, score_without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
-from personavec.model import EarlierTurns, Job, LoadedModel, chat, token_logprobs
+from personavec.model import EarlierTurns, LoadedModel, ScoringJob, chat, token_logprobs
 from personavec.traits import InstructionPair, TraitSpec
 
 JUDGED_TOKENS = 64
@@ -115,7 +115,7 @@ class ContrastJudge:
 
     def _jobs(
         self, spec: TraitSpec, answer: Answer, ids: tuple[int, ...], prompt_ids: _PromptIds
-    ) -> list[Job]:
+    ) -> list[ScoringJob]:
         """The response under its own prompt, then under both sides of every judge pair."""
         own = prompt_ids(answer.question, answer.system, answer.earlier)
         if answer.thinking_ids and self.wrote_answers:

@@ -22,11 +22,11 @@ def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFo
 
 
 def count_control(
-    told: ReadingCounts, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
+    counts: ReadingCounts, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
 ) -> None:
     """Count the rows that hold control tokens of one of the models that read them."""
     for messages in rows:
-        told.notes.update(control_notes(forms, messages))
+        counts.notes.update(control_notes(forms, messages))
 
 
 def spec_notes(specs: Iterable[TraitSpec], forms: Sequence[ChatFormat]) -> list[str]:

@@ -41,7 +41,7 @@ from .projecting import (
     TokenProjections as TokenProjections,
     project_tokens as project_tokens,
 )
-from .scoring import Job as Job, token_logprobs as token_logprobs
+from .scoring import ScoringJob as ScoringJob, token_logprobs as token_logprobs
 from .sequences import sequence_logprobs as sequence_logprobs
 from .snapshots import (
     EMBEDDED as EMBEDDED,

@@ -1,4 +1,4 @@
-"""A model ready to use: the network, its chat format, and who it is."""
+"""A model that is ready to use: the network, its chat format and its identity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personavec.model.weights import combined, hash_in_memory, hash_of_files
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a result says about the model it came from."""
+    """The model's identity, as results and manifests record it."""
 
     name: str
     revision: str | None
@@ -27,18 +27,18 @@ class ModelIdentity:
     hidden_size: int
     template_hash: str
     declared_base: str | None = None
-    """The model that this one descends from, where it says so: an adapter's base."""
+    """The model that this one was made from, if it says so: an adapter's base."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """What was passed on to `from_pretrained` and to the chat template."""
+    """The arguments for `from_pretrained` and for the chat template."""
     weights: str | None = None
-    """What the model's files hold, whatever their name: the hub's commit, a hash of local files, or
-    a fingerprint of parameters in memory; of an adapter, with its base's."""
+    """The content of the weights, whatever their name: the hub's commit, a hash of local files, or
+    a fingerprint of parameters in memory. An adapter's includes its base's."""
     today: str | None = None
-    """The date that stands in every prompt, where the chat template writes one."""
+    """The date in every prompt, if the chat template writes one."""
 
     @property
     def lineage(self) -> tuple[str, str | None, str | None]:
-        """Name, declared base and weights: what tells whether a vector is this model's."""
+        """Name, declared base and weights, which decide whether a vector is this model's."""
         return self.name, self.declared_base, self.weights
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class LoadedModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """What ends a response: the end-of-text tokens, and the one that the template writes."""
+        """The tokens that end a response: those that end a turn, and that of the template."""
         found = stop_ids(self.model, self.tokenizer)
         return found if self.chat.turn_end is None else found | {self.chat.turn_end}
 
@@ -92,8 +92,8 @@ def wrap_model(
 ) -> LoadedModel:
     """A LoadedModel from a transformers model and tokenizer that are already in memory.
 
-    Results and caches know it by its name and by `weights`, a fingerprint of its parameters as
-    they are now unless given: wrap it anew after training it.
+    Results and caches identify it by its name and by `weights`, by default a fingerprint of its
+    present parameters: wrap it again after training it.
     """
     bound_kernel_caches()
     model.eval()
@@ -109,7 +109,7 @@ def wrap_model(
         declared_base=declared_base,
         arguments={
             **(arguments or {}),
-            # A date given is a date written: what is resumed with it is the same run.
+            # The date is recorded as `today`, whether it was given or not.
             **{key: value for key, value in (template_args or {}).items() if key != "today"},
         },
         today=chat_format.today,

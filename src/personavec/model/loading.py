@@ -17,6 +17,7 @@ from personavec.model.weights import hash_of_files
 
 
 def choose_device(device: str | None) -> str:
+    """The device that is named, else the best of cuda, mps and cpu."""
     if device:
         return device
     if torch.cuda.is_available():
@@ -25,7 +26,7 @@ def choose_device(device: str | None) -> str:
 
 
 def choose_dtype(dtype: str | None, device: str) -> torch.dtype:
-    """bf16 where the processor has it, float32 elsewhere, unless set."""
+    """The dtype that is named, else bfloat16 if the device computes with it. Raises ModelError."""
     if dtype:
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype) or not found.is_floating_point:
@@ -52,7 +53,7 @@ def load_model(
     adapter, or a `.gguf` file. `model_args` go to transformers' `from_pretrained` (`device_map`,
     `quantization_config`, `revision` …), `template_args` to the chat template.
 
-    Raises ModelError, in one line with the remedy, when it cannot be loaded.
+    Raises ModelError with the remedy if it cannot be loaded.
     """
     model_args, template_args = dict(model_args or {}), dict(template_args or {})
     if "trust_remote_code" in model_args:
@@ -84,9 +85,9 @@ def load_model(
 
 
 def _try_out(loaded: LoadedModel) -> None:
-    """Raise ModelError where the model cannot read two tokens, as those after them are read.
+    """Run a forward over two tokens. Raises ModelError if it fails.
 
-    Much of a config.json is only looked at then: the width of a window, a scale of attention.
+    Much of a config.json is only used in a forward: the width of a window, a scale of attention.
     """
     from personavec.model.engine import try_forward
 
@@ -106,9 +107,9 @@ def _try_out(loaded: LoadedModel) -> None:
 
 
 def weights_of(name: str) -> str | None:
-    """The `weights` of a model that is not loaded, by its name; None where nothing tells them.
+    """The `weights` of a model that is not loaded, by its name; None if they are not known.
 
-    Of an adapter those of the adapter alone. Raises ModelError for files that cannot be read.
+    For an adapter those of the adapter alone. Raises ModelError for files that cannot be read.
     """
     from transformers import AutoConfig
 
@@ -123,7 +124,7 @@ def weights_of(name: str) -> str | None:
 
 
 def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None:
-    """What the files that a model was just loaded from hold; None where only memory tells."""
+    """The content of the files that a model was loaded from; None if there are no such files."""
     source = embedded_gguf() if name == EMBEDDED else Path(name)
     if source.exists():
         return hash_of_files(source, subfolder=str(model_args.get("subfolder") or ""))

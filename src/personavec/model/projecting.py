@@ -1,10 +1,9 @@
-"""Project every token of whole texts onto directions, as fast as the model runs.
+"""Project every token of whole texts onto directions.
 
-The projection happens inside the forward, so that what is kept is one number a token and
-direction. Texts of like length run together, padded on the right: causal attention never looks
-there, so that no mask is needed and attention takes its fast path. A beginning that texts share
-runs once where that saves enough. The forward ends after the deepest layer asked for; no
-vocabulary logits are computed.
+The projection happens inside the forward, so that one number per token and direction is kept.
+Texts of similar length run together, padded on the right: causal attention never looks there, so
+that no mask is needed and attention takes its fast path. A prefix that texts share runs once if
+that saves enough. The forward ends after the deepest layer read; no vocabulary logits are computed.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ TokenIds = npt.NDArray[np.int32]
 #: Tokens of a batch, padding included. On a processor a batch's activations should stay in its
 #: caches; on an accelerator, more keep it busy.
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 32768
-#: A shared beginning runs apart from this many texts on, and if it saves this share of tokens:
-#: what follows it needs an explicit mask, which is slower.
+#: A shared prefix runs once if at least this many texts have it and it saves this share of their
+#: tokens: the tokens after it need an explicit mask, which is slower.
 _MIN_SHARERS, _MIN_SAVED = 4, 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Unit directions, each with the layer whose output it is read at."""
+    """Unit directions, each with the layer at whose output it is read."""
 
     layers: tuple[int, ...]
     unit: Float[Tensor, "direction hidden"]
@@ -68,6 +67,7 @@ class TokenProjections:
         self.values = torch.empty(0)
 
     def clear(self, rows: int, width: int) -> None:
+        """Make room for a batch of so many rows and tokens."""
         self.values = torch.empty(rows, width, self._n)
 
     def add(self, slot: int, hidden: Tensor) -> None:
@@ -102,7 +102,7 @@ def project_tokens(
         for length, members in stems:
             prefix = _Prefix(model, recorder, texts[members[0]][:length], device)
             rest = [texts[i][length:] for i in members]
-            # A text is at least its stem and one token, which the grouping sees to.
+            # Every text is longer than its prefix, which the grouping ensures.
             for batch in batches_under_budget([len(r) for r in rest], budget):
                 values = prefix.run([rest[b] for b in batch])
                 for row, b in enumerate(batch):
@@ -113,7 +113,7 @@ def project_tokens(
 
 
 class _Prefix:
-    """The beginning that some texts share, run once; without one, texts run as they are."""
+    """The prefix that some texts share, run once; with an empty one, texts run as they are."""
 
     def __init__(
         self, model: Any, recorder: TokenProjections, stem: TokenIds, device: torch.device
@@ -145,15 +145,15 @@ class _Prefix:
 
 
 def _is_plain(model: Any) -> bool:
-    """Does every layer keep plain keys and values, of which a beginning's can be repeated?"""
+    """Does every layer keep plain keys and values, so that a prefix's can be repeated?"""
     return {type(layer) for layer in DynamicCache(config=model.config).layers} == {DynamicLayer}
 
 
 def _stems(texts: Sequence[TokenIds]) -> list[tuple[int, list[int]]]:
-    """Texts grouped by a shared beginning, as (its length, places), where that saves enough.
+    """Texts grouped by a shared prefix, as (its length, places), if that saves enough.
 
-    The last group has none and holds the others. Of nested beginnings, such as a system prompt
-    and whole prompts under it, those are taken that save more.
+    The last group holds the other texts, with length 0. Of nested prefixes, such as a system
+    prompt and whole prompts under it, those are taken that save more tokens.
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
     shared = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
@@ -173,23 +173,23 @@ def _best(
 ) -> tuple[int, list[_Group]]:
     """Tokens saved, and the (start, stop, stem) groups that save them, among sorted texts.
 
-    `shared[i]` is what text i has in common with the next.
+    `shared[i]` is the length of the prefix that text i shares with the next one.
     """
-    # Ranges of neighbours that share more and more, outer before inner: beginnings can be nested
-    # as deeply as there are texts, too deeply for a recursion.
+    # Ranges of neighbours that share longer and longer prefixes, outer before inner. Prefixes can
+    # be nested as deeply as there are texts, too deeply for a recursion.
     ranges: list[tuple[int, int, int, list[tuple[int, int]]]] = []
     pending = [(start, stop)]
     while pending:
         a, b = pending.pop()
         if b - a < _MIN_SHARERS:
             continue
-        common = min(shared[a : b - 1])  # what sorted neighbours all share
+        common = min(shared[a : b - 1])  # the prefix that all texts of the range share
         cuts = [a, *(i + 1 for i in range(a, b - 1) if shared[i] == common), b]
         ranges.append((a, b, common, list(pairwise(cuts))))
         pending += ranges[-1][3]
     best: dict[tuple[int, int], tuple[int, list[_Group]]] = {}
     for a, b, common, inner in reversed(ranges):
-        # A text that is itself the beginning keeps a token.
+        # A text that is itself the prefix keeps a token.
         stem = min(common, min(lengths[a:b]) - 1)
         saved = stem * (b - a - 1)
         if saved < _MIN_SAVED * sum(lengths[a:b]):
@@ -204,7 +204,7 @@ def _best(
 
 
 def _common(a: TokenIds, b: TokenIds) -> int:
-    """Length of the beginning that two texts share."""
+    """Length of the prefix that two texts share."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n

@@ -1,4 +1,4 @@
-"""Log-probabilities of given responses under given prompts; what prompts share runs once."""
+"""Log-probabilities of given responses under given prompts; a shared prefix runs once."""
 
 from __future__ import annotations
 
@@ -15,33 +15,27 @@ from personavec.errors import UsageError
 from personavec.model.capture import padded
 from personavec.model.loaded import LoadedModel
 
-Job = tuple[tuple[int, ...], tuple[int, ...]]
+#: Token ids of a prompt and of the response to score under it.
+ScoringJob = tuple[tuple[int, ...], tuple[int, ...]]
 
 #: Cache layers that hold keys and values alone, of which rows can be selected and repeated.
 _SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
-#: A beginning that prompts share is run apart from them from this many tokens on.
+#: A prefix that prompts share runs once if it has more than this many tokens.
 _MIN_STEM = 32
 
 
 @torch.inference_mode()
 def token_logprobs(
-    loaded: LoadedModel, jobs: Sequence[Job], *, batch_tokens: int = 12288
+    loaded: LoadedModel, jobs: Sequence[ScoringJob], *, batch_tokens: int = 12288
 ) -> list[Tensor]:
     """log p(token | prompt, earlier tokens) in nats, for each (prompt ids, response ids) job.
 
-    The beginning that prompts share runs once, and so does each distinct prompt of a batch.
-    A batch holds at most `batch_tokens` positions of prompts and responses in its cache, padding
-    included; logits are computed for response positions alone. Raises UsageError on an empty
-    prompt or response, or one that exceeds the model's context.
+    A prefix that prompts share runs once, and so does each distinct prompt of a batch. A batch has
+    at most `batch_tokens` positions of prompts and responses in its cache, padding included;
+    logits are computed for response positions alone. Raises UsageError for an empty prompt or
+    response, or one that exceeds the model's context.
     """
-    for prompt, response in jobs:
-        if not prompt or not response:
-            raise UsageError("cannot score an empty prompt or response")
-        if len(prompt) + len(response) > loaded.context:
-            raise UsageError(
-                f"a prompt and response of {len(prompt) + len(response)} tokens exceed the "
-                f"model's context of {loaded.context}"
-            )
+    _check_jobs(jobs, loaded.context)
     results: list[Tensor] = [torch.empty(0)] * len(jobs)
     layers = {type(layer) for layer in DynamicCache(config=loaded.model.config).layers}
     for stem, members in _stems(jobs, shared=layers == {DynamicLayer}):
@@ -59,11 +53,22 @@ def token_logprobs(
     return results
 
 
-def _stems(jobs: Sequence[Job], *, shared: bool) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Jobs grouped by the beginning that their prompts share; empty where there is none.
+def _check_jobs(jobs: Sequence[ScoringJob], context: int) -> None:
+    for prompt, response in jobs:
+        if not prompt or not response:
+            raise UsageError("cannot score an empty prompt or response")
+        if len(prompt) + len(response) > context:
+            raise UsageError(
+                f"a prompt and response of {len(prompt) + len(response)} tokens exceed the "
+                f"model's context of {context}"
+            )
 
-    Padding stands between a stem and what follows it. A sliding window counts it as distance,
-    so such models take no stems.
+
+def _stems(jobs: Sequence[ScoringJob], *, shared: bool) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Jobs grouped by the prefix (stem) that their prompts share; it may be empty.
+
+    There is padding between a stem and the rest of a prompt. A sliding window counts padding as
+    distance, so models with one share no stems.
     """
     stems: list[tuple[tuple[int, ...], list[int]]] = []
     alone: list[int] = []
@@ -71,8 +76,8 @@ def _stems(jobs: Sequence[Job], *, shared: bool) -> list[tuple[tuple[int, ...], 
 
     def close() -> None:
         if len({jobs[i][0] for i in group}) > 1:
-            # Sorted, what the first and the last share is what all share. A prompt that is
-            # itself the beginning of another keeps its last token, which predicts.
+            # The first and the last of the sorted prompts share what all share. A prompt that is
+            # itself a prefix of another keeps its last token, which predicts the response.
             first, last = jobs[group[0]][0], jobs[group[-1]][0]
             length = min(_common(first, last), len(first) - 1)
             stems.append((first[:length], list(group)))
@@ -89,7 +94,7 @@ def _stems(jobs: Sequence[Job], *, shared: bool) -> list[tuple[tuple[int, ...], 
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the beginning that two prompts share."""
+    """Length of the prefix that two prompts share."""
     return next(
         (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
@@ -104,13 +109,13 @@ def _run_stem(stem: tuple[int, ...], loaded: LoadedModel) -> DynamicCache:
 
 
 def _shared(cache: DynamicCache) -> DynamicCache:
-    """A cache of its own with the same keys and values, which are replaced and never changed."""
+    """A copy of the cache with the same tensors; a forward replaces them and leaves these as is."""
     own = copy(cache)
     own.layers = [copy(layer) for layer in cache.layers]
     return own
 
 
-def _batches(jobs: Sequence[Job], order: Sequence[int], budget: int) -> list[list[int]]:
+def _batches(jobs: Sequence[ScoringJob], order: Sequence[int], budget: int) -> list[list[int]]:
     batches: list[list[int]] = []
     prompt = response = 0
     for i in order:
@@ -125,14 +130,14 @@ def _batches(jobs: Sequence[Job], order: Sequence[int], budget: int) -> list[lis
 
 
 def _logprobs(
-    jobs: Sequence[Job], logits: list[tuple[int, Tensor]], responses: Tensor
+    jobs: Sequence[ScoringJob], logits: list[tuple[int, Tensor]], responses: Tensor
 ) -> list[Tensor]:
     logprobs = torch.cat([_gather(part, responses, at) for at, part in logits], dim=1).cpu()
     return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
 
 
 def _after_stem(
-    jobs: Sequence[Job], loaded: LoadedModel, stem: int, cache: DynamicCache
+    jobs: Sequence[ScoringJob], loaded: LoadedModel, stem: int, cache: DynamicCache
 ) -> tuple[list[tuple[int, Tensor]], Tensor]:
     """Every distinct prompt runs once; its keys and values are selected for each response.
 
@@ -158,7 +163,7 @@ def _after_stem(
         [response for _, response in jobs], pad_id=0, side="right", device=device
     )
     logits = [(0, first[which])]
-    # The last token predicts nothing that is scored, so it is never fed.
+    # The last token predicts nothing that is scored, so it is not fed.
     if responses.shape[1] > 1:
         rest = model(
             input_ids=responses[:, :-1],
@@ -171,8 +176,10 @@ def _after_stem(
     return logits, responses
 
 
-def _whole(jobs: Sequence[Job], loaded: LoadedModel) -> tuple[list[tuple[int, Tensor]], Tensor]:
-    """One forward over prompts and responses: for models with recurrent state, not only keys.
+def _whole(
+    jobs: Sequence[ScoringJob], loaded: LoadedModel
+) -> tuple[list[tuple[int, Tensor]], Tensor]:
+    """One forward over prompts and responses, for models with recurrent state.
 
     Prompts are padded on the left and responses on the right, so that all responses begin in
     one column and logits are computed from there on.

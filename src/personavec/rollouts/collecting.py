@@ -1,8 +1,8 @@
-"""Rollouts: generate responses, judge them, keep those that show what they should.
+"""Collect rollouts: generate responses to tasks, and judge them.
 
-The long part of every verb. What the engine finishes together is the unit of resume: its
-activations are written aside and renamed, then its records are appended and fsynced in one group.
-Killed at any moment and run again, what was finished is read back and only the rest is generated.
+This is the long part of every verb. Responses that the engine finishes together are written
+together: their activations aside and renamed, then their records appended and fsynced in one
+group. A run that is killed at any moment reads back what was finished and generates only the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from personavec.traits import TraitSpec
 
 
 def _generated(path: Path) -> dict[str, Rollout]:
-    """What a run's folder keeps, by id. Raises DataError with the remedy for a damaged file."""
+    """The responses that a run's folder keeps, by id. Raises DataError for a damaged file."""
     try:
         return {rollout.id: rollout for rollout in iter_rollouts(path)}
     except DataError as error:
@@ -76,9 +76,9 @@ def collect_from_endpoint(
 ) -> list[Rollout]:
     """Rollouts of all tasks in their order, written by a model behind an endpoint.
 
-    They have no token ids: judges read their texts. A request that failed leaves a rollout of
+    They have no token ids, so judges read their texts. A request that failed leaves a rollout of
     state `failed`, and the next run asks again. Writes `generated.jsonl` into `folder` as replies
-    come. Raises EndpointError for what concerns all requests, UsageError for a task that steers.
+    come. Raises EndpointError where no request can succeed, UsageError for a task that steers.
     """
     if any(task.steering for task in tasks):
         raise UsageError("a model behind an endpoint cannot be steered")
@@ -111,9 +111,9 @@ def collect_from_endpoint(
 
 
 def _written(task: Task, reply: Reply, seed: int) -> Rollout:
-    """What an endpoint wrote; how many tokens it had is the endpoint's own count.
+    """The rollout of an endpoint's reply, with the endpoint's own count of tokens.
 
-    A thought in the text, or in a field of its own, is no part of the response.
+    A thought, in the text or in a field of its own, is not part of the response.
     """
     tokens = ((reply.completion or {}).get("usage") or {}).get("completion_tokens") or 0
     state = "unscored" if reply.text else "empty"
@@ -128,7 +128,7 @@ def _written(task: Task, reply: Reply, seed: int) -> Rollout:
 
 
 def prompt_ids(loaded: LoadedModel, asked: Task | Rollout) -> tuple[int, ...]:
-    """Token ids of everything that stands before a response."""
+    """Token ids of the whole prompt of a task or a rollout."""
     return tuple(loaded.chat.prompt_ids(chat(asked.question, asked.system, asked.earlier)))
 
 
@@ -198,7 +198,7 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
 
 
 def _rollout(task: Task, response: str, seed: int, **more: Any) -> Rollout:
-    """A response with what it was asked for."""
+    """A rollout of a task; `more` holds the fields that generation fills."""
     return Rollout(
         id=task.id,
         question=task.question,

@@ -1,4 +1,4 @@
-"""Rollouts judged, and those kept that show the trait, or its opposite, coherently."""
+"""Judge rollouts, and keep those that show the trait, or its opposite, coherently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def judged(
     label: str,
     progress: Progress,
 ) -> list[Rollout]:
-    """The rollouts with their scores for `spec`; those in the folder's `scores.jsonl` stand."""
+    """The rollouts with their scores for `spec`; scores in the folder's `scores.jsonl` are kept."""
     scores = _judge(judge, rollouts, spec, folder, label, progress)
     return [_with_score(rollout, scores[rollout.id], judge.name) for rollout in rollouts]
 
@@ -82,7 +82,7 @@ def _answer(rollout: Rollout) -> Answer:
 
 
 def _with_score(rollout: Rollout, score: Score, judge: str) -> Rollout:
-    if rollout.state in _STATES:  # what the generation ended as says more than that it is empty
+    if rollout.state in _STATES:  # how generation ended tells more than the judge's "empty"
         return rollout
     return replace(
         rollout,

@@ -1,9 +1,9 @@
 """The model's own responses to a dataset's prompts, generated once and kept.
 
-A prompt's natural response is kept with its mean activation at every layer, so that a vector made
-later costs no generation: that of the greedy response, or the mean over several sampled ones,
-which tells more steadily what the model would say. Each generated batch is one file, written
-whole: processes can share a folder, and the worst that two of them can do is the same work twice.
+A prompt's natural response is kept with its mean activation at every layer, so that a new vector
+needs no generation. The response is greedy, or the mean is taken over several sampled ones, which
+is a lower-variance estimate of what the model would say. Each generated batch is one file, written
+aside and renamed, so processes can share a folder; at worst two of them do the same work.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Natural:
 
 
 def prompt_key(prompt_ids: Sequence[int]) -> str:
-    """What a prompt is known by."""
+    """The key of a prompt: a hash of its token ids."""
     data = np.asarray(prompt_ids, dtype=np.int32).tobytes()
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 class Naturals:
-    """The natural responses of one model, generated as they are asked for.
+    """The natural responses of one model, generated on demand.
 
-    `samples` above 1 are sampled at temperature 0.7, one is greedy. `folder` may hold those of
-    several models and settings; each has its own folder in it.
+    One response is greedy; several (`samples`) are sampled at temperature 0.7. `folder` may hold
+    those of several models and settings, each in a folder of its own.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Naturals:
     ) -> dict[str, Tensor | None]:
         """By prompt key: the mean activation [layer, hidden] of its natural response.
 
-        Of several responses, the mean of theirs. None where there is none: the model ended its
-        turn at once, its numbers overflowed, or the prompt leaves no room in the context. What is
-        missing is generated and kept, unless it overflowed; `bar` counts it.
+        For several responses, the mean of their means. None where there is none: the model ended
+        its turn at once, its numbers overflowed, or the prompt leaves no room in the context.
+        Missing responses are generated and kept, unless they overflowed; `bar` counts them.
         """
         wanted = {prompt_key(prompt): prompt for prompt in prompts}
         if wanted.keys() - self._found.keys():
@@ -158,7 +158,7 @@ class Naturals:
         return torch.stack(means).mean(0)
 
     def _refresh(self) -> None:
-        """Take in files that are new, another process's among them."""
+        """Index new files, those of other processes included."""
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
             if path in self._read:
                 continue

@@ -1,4 +1,4 @@
-"""The model's answers to neutral prompts: the baseline that later projections are read against."""
+"""The model's answers to neutral prompts, the baseline that standardises later projections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def neutral_means(
     engine: Engine | None = None,
     progress: Progress,
 ) -> Float[Tensor, "prompt span layer hidden"]:
-    """Mean activations over the spans of the engine, one row for each of `n` neutral prompts.
+    """Mean activations over the engine's spans, one row for each of `n` neutral prompts.
 
     The prompts are answered without a system prompt; answers and means are kept in `folder`, so
     that a killed run continues. Prompts with an empty answer are left out. Raises

@@ -26,9 +26,9 @@ REMADE = "delete it to make its records again"
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One response to ask for: the question and what stands before it, the steering if any.
+    """One response to ask for: the question, what comes before it, and the steering.
 
-    Tasks that share `noise` are sampled with the same (`engine.base.Request`).
+    Tasks that share `noise` are sampled with the same noise (`engine.base.Request`).
     """
 
     id: str
@@ -46,10 +46,10 @@ class Task:
 class Rollout:
     """One generated response with its question, instruction, polarity, seed and scores.
 
-    `state` is `scored`, `empty`, `unfinished_thought` (it ended there), `failed` (no answer came,
-    or its numbers overflowed) or `unscored` under the contrast judge; scores of other states are
-    None, never 0. `response` is the answer; `thinking`, where the model thought, is what came
-    before it. `why_dropped` says why a rollout was not kept.
+    `state` is `scored`, `refusal`, `unscored`, `empty`, `unfinished_thought` (generation ended
+    within the thought) or `failed` (no answer came, or the numbers overflowed). Scores are None
+    in states other than `scored`, never 0. `thinking` is what a reasoning model wrote before the
+    response. `why_dropped` says why a rollout was not kept.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What is to be answered: a trait's questions under its pairs, or under nothing."""
+"""Tasks: a trait's questions under its instruction pairs, or without a system prompt."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def eliciting_tasks(
 ) -> list[Task]:
     """Every question under the positive side of every pair, `samples` times.
 
-    The pair's examples stand as earlier turns; without them the system prompt alone elicits, which
-    is weaker. Tasks with and without have ids of their own, so that both can be in one run.
+    The pair's examples come before as earlier turns. Without them the system prompt alone elicits,
+    which is weaker. Tasks with and without examples have different ids, so one run can hold both.
     """
     return [
         Task(
@@ -53,9 +53,9 @@ def eliciting_tasks(
 
 
 def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
-    """Every question as it is, `samples` times: what the model answers when left alone.
+    """Every question without a system prompt, `samples` times.
 
-    Sampled, since the greedy answer is the natural response, which a screen subtracts.
+    To be sampled, since the greedy answer is the natural response, which a screen subtracts.
     """
     return [
         Task(id=f"neutral-q{number}-s{sample}", question=question, sample=sample)

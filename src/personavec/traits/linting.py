@@ -14,12 +14,12 @@ from personavec.wording import plural
 
 Part = Literal["instruction", "judge_instruction", "extraction", "evaluation"]
 
-#: Two texts that share more of their words than this nearly repeat each other; a pair's two sides
-#: share their frame and may share more.
+#: Shares of common words above which two texts are near-duplicates. The two sides of a pair have
+#: the same frame, so their limit is higher.
 _REPEATS, _HARDLY_DIFFERS = 0.7, 0.8
-#: The same for words that carry meaning, by their first letters, from this share on.
+#: The limit for content words, which are compared by their first letters.
 _REPEATS_IN_CONTENT, _STEM = 0.5, 5
-#: What may be longer than its counterpart by this factor before it is worth a warning.
+#: Factors in length from which a warning is given: for all texts together, and for one pair.
 _SKEW, _PAIR_SKEW = 1.5, 2.0
 
 
@@ -157,7 +157,7 @@ def _words_of(first: Sequence[str], second: Sequence[str]) -> tuple[int, int]:
 
 
 def _ratio(first: float, second: float) -> float:
-    """Lengths of nothing count as one word, so that nothing is as long as nothing."""
+    """The ratio of two lengths; an empty text counts as one word."""
     return max(1.0, first) / max(1.0, second)
 
 
@@ -166,7 +166,7 @@ def _skewed(ratio: float, factor: float) -> bool:
 
 
 def _names(name: str, question: str) -> bool:
-    """Whether a question holds the words of a trait's name, or words of the same stem."""
+    """Whether a question contains the words of a trait's name, or words of the same stem."""
     asked = folded(question).split()
     stems = [w if len(w) <= _STEM else w[: max(_STEM, len(w) - 3)] for w in _spoken(name)]
     return bool(stems) and all(
@@ -180,10 +180,10 @@ def _spoken(name: str) -> list[str]:
 
 
 def _candidates(texts: Sequence[set[str]], least: float) -> list[set[int]]:
-    """For every text, the earlier ones that may share as much as `least` of their words with it.
+    """For every text, the earlier texts that may share at least `least` of their words with it.
 
-    Texts that do have one word in common among the rarest of each: more than the rest of either
-    have to be shared. So few of all pairs are compared.
+    Two such texts share one of the rarest words of each, so only those are looked up. This avoids
+    comparing all pairs.
     """
     frequency = Counter(word for words in texts for word in words)
     places: dict[str, list[int]] = defaultdict(list)
@@ -216,5 +216,5 @@ def _content(text: str) -> set[str]:
 
 
 def _overlap(first: set[str], second: set[str]) -> float:
-    """Jaccard's: the share of all words that both have."""
+    """Jaccard similarity: the share of all words that both texts have."""
     return len(first & second) / max(1, len(first | second))

@@ -26,12 +26,12 @@ from pydantic import (
 from personavec.errors import UsageError
 from personavec.runs import why_invalid
 
-#: A file system takes names of 255 bytes, and what a trait names has an ending too.
+#: File names have at most 255 bytes, including the endings that are added to a trait's name.
 _NAME_LENGTH, _NAME_BYTES = 64, 192
 
 
 def _fit_for_a_file(name: str) -> str:
-    """A name in letters of any script, with nothing in it that is not seen."""
+    """A name in letters of any script, without invisible characters."""
     kinds = [unicodedata.category(c)[0] for c in name]
     known = all(kind in "LMN" or c in " _.-" for kind, c in zip(kinds, name, strict=True))
     sized = len(name) <= _NAME_LENGTH and len(name.encode(errors="replace")) <= _NAME_BYTES
@@ -67,8 +67,8 @@ class ExampleAnswers(BaseModel):
 class InstructionPair(BaseModel):
     """A positive and a negative system prompt, and examples of what they ask for.
 
-    The examples stand as earlier turns between the system prompt and the question. A small model
-    follows them where it does not follow the prompt alone.
+    The examples are inserted as earlier turns between the system prompt and the question. A small
+    model follows them better than the prompt alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

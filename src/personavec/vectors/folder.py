@@ -17,7 +17,7 @@ from personavec.errors import DataError, UsageError
 from personavec.plain import parse_json
 from personavec.runs import why_invalid
 from personavec.traits import TraitName
-from personavec.vectors import calibration
+from personavec.vectors import calibration, limits
 from personavec.vectors.estimators import ESTIMATORS, Estimator
 from personavec.vectors.vector import DRIFT_FILE, TENSORS, PersonaVector, has_direction
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from personavec import LoadedModel
 from personavec.errors import UsageError
-from personavec.model import Job, token_logprobs
+from personavec.model import ScoringJob, token_logprobs
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
 
@@ -28,7 +28,7 @@ ids = st.lists(st.integers(0, 255), min_size=1, max_size=16).map(tuple)
 
 
 @st.composite
-def jobs_with_shared_prompts(draw: st.DrawFn) -> list[Job]:
+def jobs_with_shared_prompts(draw: st.DrawFn) -> list[ScoringJob]:
     prompts = draw(st.lists(ids, min_size=1, max_size=4))
     job = st.tuples(st.sampled_from(prompts), ids)
     return draw(st.lists(job, min_size=1, max_size=8))
@@ -37,7 +37,7 @@ def jobs_with_shared_prompts(draw: st.DrawFn) -> list[Job]:
 @same_examples
 @given(jobs=jobs_with_shared_prompts(), budget=st.integers(1, 100))
 def test_token_logprobs_equal_one_plain_forward_a_text(
-    loaded: LoadedModel, jobs: list[Job], budget: int
+    loaded: LoadedModel, jobs: list[ScoringJob], budget: int
 ) -> None:
     """Shared prompts, mixed lengths, any budget: each job's own numbers in the jobs' order."""
     found = token_logprobs(loaded, jobs, batch_tokens=budget)
@@ -48,7 +48,7 @@ def test_token_logprobs_equal_one_plain_forward_a_text(
 
 
 @pytest.mark.parametrize("job", [((), (1,)), ((1,), ()), ((1,) * 1000, (1,) * 100)])
-def test_what_cannot_be_scored_is_refused(llama: LoadedModel, job: Job) -> None:
+def test_what_cannot_be_scored_is_refused(llama: LoadedModel, job: ScoringJob) -> None:
     """An empty prompt or response, and a text longer than the context of 1024."""
     with pytest.raises(UsageError, match=r"empty|context of 1024"):
         token_logprobs(llama, [((1,), (2,)), job])

@@ -101,11 +101,11 @@ class Loop(Protocol):
         ...
 
     def step(self) -> list[Update]:
-        """Let waiting jobs join, give every row a token, and say what came of it."""
+        """Let waiting jobs join, give every row a token, and report the updates."""
         ...
 
     def clear(self) -> None:
-        """Drop every job, whatever state an error left the batch in."""
+        """Drop every job; also works after an error in a step."""
         ...
 
     def close(self) -> None:

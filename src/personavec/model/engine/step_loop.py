@@ -157,7 +157,7 @@ class StepLoop:
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """Drop every request, whatever state an error left the batch in."""
+        """Drop every request; also works after an error in a step."""
         self._waiting.clear()
         self._rows.clear()
         self._ended.clear()
@@ -173,7 +173,7 @@ class StepLoop:
 
     @torch.inference_mode()
     def step(self) -> list[Update]:
-        """Let waiting requests join, feed every row one token, and report what came of it."""
+        """Let waiting requests join, feed every row one token, and report the updates."""
         failed = self._join()
         if not self._rows:
             return failed

@@ -117,7 +117,7 @@ class VllmLoop:
         self.clear()
 
     def step(self) -> list[Update]:
-        """Wait for vLLM's next tokens, and report what came of them.
+        """Wait for vLLM's next tokens, and report the updates.
 
         Raises HookError when a token was not read.
         """

@@ -1,0 +1,22 @@
+from .bootstrap import (
+    Clusters as Clusters,
+    auc as auc,
+    auc_interval as auc_interval,
+    clustered_bootstrap as clustered_bootstrap,
+    correlation_interval as correlation_interval,
+    mean as mean,
+    resampled as resampled,
+)
+from .interval import (
+    FloatArray as FloatArray,
+    Interval as Interval,
+    monotone_within_intervals as monotone_within_intervals,
+)
+from .robust import (
+    cluster_mean as cluster_mean,
+    clustered_share as clustered_share,
+    mean_difference_interval as mean_difference_interval,
+    quantile_interval as quantile_interval,
+    rank_correlation_interval as rank_correlation_interval,
+    share_interval as share_interval,
+)
