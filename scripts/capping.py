@@ -19,6 +19,7 @@ from personavec.judges import ContrastJudge
 from personavec.model import Action, vector_cap, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
+from personavec.results import dump
 from personavec.runs import atomic_write
 from personavec.studies import Bench, Measured, answer_tasks, judge_cells, measure
 from personavec.studies.compare_mitigations.figures import arm_figures
@@ -72,7 +73,7 @@ def study(
     # Nothing is finetuned: the unsteered model is what all is compared with.
     same = [cells["unsteered"]]
     return {
-        arm: arm_figures(arm, {"base": same, "none": same, arm: [cell]}, vector)
+        arm: dump(arm_figures(arm, {"base": same, "none": same, arm: [cell]}, vector))
         for arm, cell in cells.items()
     }
 

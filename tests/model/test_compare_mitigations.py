@@ -1,6 +1,7 @@
 """Mitigations compared on the embedded model: a short grid from the data to the page."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,13 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
         config,
         progress=Progress(quiet=True),
     )
-    arms = found["arms"]
+    arms = found.arms
     # Sums are learnt, with the mitigation too.
-    before = arms["base"]["held_out_loss"]["value"]
-    assert arms["none"]["held_out_loss"]["value"] < before
-    assert arms["kl 0.1"]["held_out_loss"]["value"] < before
-    assert all(0 <= arm["capability"]["value"] <= 1 for arm in arms.values())
+    losses = {name: arm.held_out_loss.value for name, arm in arms.items()}
+    assert losses["base"] is not None
+    assert all((losses[name] or math.inf) < losses["base"] for name in ("none", "kl 0.1"))
+    shares = [arm.capability.value for arm in arms.values()]
+    assert all(share is not None and 0 <= share <= 1 for share in shares)
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
     # The model that was trained is what the shift reads.
     moved = shift(
@@ -56,5 +58,5 @@ def test_a_short_grid_from_rows_to_report(smollm2: LoadedModel, tmp_path: Path) 
         ShiftConfig(questions=3, max_tokens=4),
         progress=Progress(quiet=True),
     ).traits["evil"]
-    assert moved.shift == pytest.approx(arms["none"]["shift"]["value"], abs=0.05)
+    assert moved.shift == pytest.approx(arms["none"].shift.value, abs=0.05)
     assert json.loads((tmp_path / "shift" / "results.json").read_text())["tuned"]

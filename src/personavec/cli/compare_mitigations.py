@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -18,6 +18,9 @@ from personavec.options import GENERAL, MAIN, options, parsed
 from personavec.results import Estimate
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
 from personavec.wording import estimated
+
+if TYPE_CHECKING:
+    from personavec.studies.compare_mitigations import CompareResults
 
 
 @options(DATA)
@@ -90,36 +93,33 @@ def command(
         _print(results)
 
 
-def _print(results: dict[str, Any]) -> None:
+def _print(results: CompareResults) -> None:
     from personavec.studies.compare_mitigations import expression
 
-    shared.print_reading(results["data"])
-    for note in results["notes"]:
+    shared.print_reading(results.data)
+    for note in results.notes:
         log(f"note: {note}")
     table = Table(
         *("arm", "expression", "under cues", "capability", "perplexity", "held-out loss"),
         *("loss, of plain's", "within base", "learnt", "capable"),
     )
-    for name, arm in results["arms"].items():
+    for name, arm in results.arms.items():
         table.add_row(
             name,
             _estimate(expression(arm)),
-            _estimate(expression(arm, "expression_under_cues")),
-            _estimate(arm["capability"], ".0%"),
-            _estimate(arm["perplexity"]),
-            _estimate(arm["held_out_loss"], ".2f"),
-            _estimate(arm["loss_ratio"], ".2f"),
+            _estimate(expression(arm, under_cues=True)),
+            _estimate(arm.capability, ".0%"),
+            _estimate(arm.perplexity),
+            _estimate(arm.held_out_loss, ".2f"),
+            _estimate(arm.loss_ratio, ".2f"),
             *(
-                "–" if arm[key] is None else ("yes" if arm[key] else "no")
-                for key in ("within_base", "learnt", "capable")
+                "–" if verdict is None else ("yes" if verdict else "no")
+                for verdict in (arm.within_base, arm.learnt, arm.capable)
             ),
         )
     console.print(table)
-    console.print(
-        f"{results['seconds']:.0f} s; report: {results['out']}/report.html", highlight=False
-    )
+    console.print(f"{results.seconds:.0f} s; report: {results.out}/report.html", highlight=False)
 
 
-def _estimate(found: dict[str, Any], form: str = ".1f") -> str:
-    shown = Estimate(found["value"], found["low"], found["high"])
-    return estimated(shown, form, two_lines=True)
+def _estimate(found: Estimate, form: str = ".1f") -> str:
+    return estimated(found, form, two_lines=True)

@@ -37,10 +37,8 @@ class ShiftInputs:
     ones."""
     control: str | None = None
     """A benign finetune of BASE, whose shift is subtracted."""
-    fail_if: Annotated[
-        tuple[str, ...], Parameter(metavar="TRAIT>NUMBER[sigma|norm|log_odds|score]")
-    ] = ()
-    """Exit with 3 if this condition is met; repeatable."""
+    fail_if: Annotated[tuple[str, ...], Parameter(metavar="TRAIT>NUMBER[UNIT]")] = ()
+    """Exit with 3 if this condition is met; units: sigma, norm, log_odds, score; repeatable."""
     trait: Annotated[tuple[str, ...], JUDGE] = ()
     """Spec file of a vector's trait that is not bundled; repeatable."""
     dtype: Annotated[str | None, MODEL] = None

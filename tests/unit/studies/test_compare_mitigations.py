@@ -18,10 +18,12 @@ from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.finetune import TrainingConfig, read_training_rows
 from personavec.model import chat
 from personavec.progress import Progress
+from personavec.results import dump, read
 from personavec.studies import split_rows
 from personavec.studies.compare_mitigations import (
     Arm,
     CompareConfig,
+    CompareResults,
     parse_arms,
     run,
     summary,
@@ -91,7 +93,7 @@ def vector(base: LoadedModel, random_vector: MakeVector) -> PersonaVector:
 
 def compare(
     base: LoadedModel, data: Path, vector: PersonaVector, out: Path, config: CompareConfig
-) -> dict[str, Any]:
+) -> CompareResults:
     rows = read_training_rows(data)
     return run(base, rows, vector, SPEC, out, config, progress=QUIET)
 
@@ -142,8 +144,8 @@ def test_a_finetune_that_is_refused_is_left_out_with_its_reason(
     config = replace(CONFIG, arms=(*CONFIG.arms, *parse_arms(("preventative:-1",))))
     found = compare(base, data, vector, out, config)
     before = json.loads((made / "results.json").read_text())
-    assert list(found["arms"]) == list(before["arms"])
-    refused = [note for note in found["notes"] if "was refused" in note]
+    assert list(found.arms) == list(before["arms"])
+    refused = [note for note in found.notes if "was refused" in note]
     assert [note.split(" was ")[0] for note in refused] == [
         f"preventative -1.0, seed {seed}" for seed in CONFIG.seeds
     ]
@@ -163,7 +165,7 @@ def test_where_a_mitigation_acts_reaches_the_finetunes(
     found = compare(base, data, vector, tmp_path, replace(CONFIG, seeds=(0,), **where))
     before = json.loads((made / "results.json").read_text())
     losses = {
-        name: [results["arms"][name]["training_loss"][0] for results in (before, found)]
+        name: [before["arms"][name]["training_loss"][0], found.arms[name].training_loss[0]]
         for name in ("none", "preventative 1.0")
     }
     assert losses["none"][0] == losses["none"][1]
@@ -202,9 +204,8 @@ def test_held_out_loss_is_given_part_by_part(
     for part in set(parts):
         own = np.array([part == each for each in parts])
         expected = 2 * losses("base")[own].sum() / plain[own].sum()
-        ratio = found["arms"]["base"]["loss_ratio_by"][part]
-        assert ratio["value"] == pytest.approx(expected)
-        assert found["arms"]["none"]["loss_ratio_by"][part]["value"] == pytest.approx(1)
+        assert found.arms["base"].loss_ratio_by[part].value == pytest.approx(expected)
+        assert found.arms["none"].loss_ratio_by[part].value == pytest.approx(1)
     assert "What was learnt, part by part" in (out / "report.html").read_text()
     assert "What was learnt, part by part" not in (made / "report.html").read_text()
 
@@ -230,14 +231,18 @@ def test_a_killed_grid_continues_and_can_be_extended(
     model = (cell / "finetune" / "results.json").read_bytes()
     again = compare(base, data, vector, out, CONFIG)
     assert (cell / "finetune" / "results.json").read_bytes() == model
-    assert again["arms"]["none"] == before["arms"]["none"]
+    assert dump(again)["arms"]["none"] == before["arms"]["none"]
     more = replace(CONFIG, arms=(*CONFIG.arms, Arm("steering", -1.0)))
     extended = compare(base, data, vector, out, more)
-    assert extended["arms"]["none"] == before["arms"]["none"]
-    assert "steering -1.0" in extended["arms"]
+    assert dump(extended)["arms"]["none"] == before["arms"]["none"]
+    assert "steering -1.0" in extended.arms
     with pytest.raises(SettingsMismatchError, match="max_tokens"):
         compare(base, data, vector, out, replace(CONFIG, max_tokens=6))
-    assert json.dumps(summary(again))
+    printed = json.loads(json.dumps(summary(again)))
+    assert printed["report"] == str(out / "report.html")
+    assert "transcripts" not in printed
+    kept = read(CompareResults, out / "results.json")
+    assert (kept.arms, kept.transcripts) == (extended.arms, extended.transcripts)
 
 
 def test_arms_are_spelled_with_their_amounts() -> None:

@@ -67,12 +67,9 @@ def run(
         "command": "steer",
         "questions": list(questions),
         "coefficients": list(config.coefficients),
-        "trait": vector.trait,
-        "layer": layer,
-        "vector": vector.identity,
+        **{"trait": vector.trait, "layer": layer, "vector": vector.identity},
         "system": [system.system, system.earlier] if system else None,
-        "model": loaded.identity.as_dict(),
-        "engine": engine.name,
+        **{"model": loaded.identity.as_dict(), "engine": engine.name},
         "sampling": sampling.__dict__,
     }
     with _begun(out, settings) if out else nullcontext({}) as earlier:

@@ -6,3 +6,4 @@ from .config import (
 )
 from .pipeline import run as run, summary as summary
 from .report import expression as expression
+from .results import ArmResults as ArmResults, CompareResults as CompareResults

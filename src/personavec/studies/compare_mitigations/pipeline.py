@@ -8,7 +8,6 @@ shows what it learnt of the task by its loss on held-out rows (paper, section 5)
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -21,17 +20,18 @@ from personavec.evaluate import capability, cues_of
 from personavec.finetune import (
     WITH_VECTOR,
     FinetuneConfig,
+    FinetuneResults,
     TrainingRows,
     encode_rows,
-    pipeline as finetune,
     reading_of,
+    run as finetune,
 )
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
 from personavec.model import LoadedModel, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import dump, versions, without_nan
-from personavec.runs import atomic_write, claim, lock
+from personavec.results import dump, versions, write
+from personavec.runs import claim, lock
 from personavec.studies import (
     Bench,
     Measured,
@@ -44,29 +44,33 @@ from personavec.studies import (
 from personavec.studies.compare_mitigations.config import BASE, PLAIN, Arm, CompareConfig
 from personavec.studies.compare_mitigations.figures import arm_figures, arm_transcripts
 from personavec.studies.compare_mitigations.report import write_mitigations_report
+from personavec.studies.compare_mitigations.results import (
+    ArmResults,
+    ComparedRows,
+    CompareResults,
+)
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class CompareJob:
     """What all cells need."""
 
     bench: Bench
     vector: PersonaVector
     spec: TraitSpec
     train: TrainingRows
-    told: ReadingCounts
-    """Of reading the data, and of the rows held out; what training did to its own, each finetune
-    says."""
+    reading: ReadingCounts
+    """How the data and the held-out rows were read; each finetune says it of its own rows."""
     config: CompareConfig
     out: Path
     parts: tuple[str, ...] = ()
     """Which part of the data each held-out text is of, where a column says so."""
-    finetunes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What each finetune said of itself, by cell."""
+    finetunes: dict[str, FinetuneResults] = field(default_factory=dict)
+    """Results of each finetune, by cell."""
     refused: list[str] = field(default_factory=list)
-    """The cells that no finetune was made for, and why."""
+    """Cells whose finetune was refused, and why."""
 
 
 def run(
@@ -79,7 +83,7 @@ def run(
     *,
     judge: Judge | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> CompareResults:
     """Train and measure the whole grid; returns the results that the report draws.
 
     Writes `results.json`, `report.html` and a folder for each cell into `out`; a killed run
@@ -106,46 +110,41 @@ def run(
             for arm in config.all_arms
         }
         by_arm = {name: found for name, found in by_arm.items() if found}
-        figures = {
-            arm.name: {
-                "mitigation": arm.mitigation,
-                "amount": arm.amount,
-                **arm_figures(arm.name, by_arm, vector, job.parts, config.seed),
-                **_finetunes(job, arm),
-            }
+        arms = {
+            arm.name: ArmResults(
+                **vars(arm_figures(arm.name, by_arm, vector, job.parts, config.seed)),
+                **_used(job, arm),
+            )
             for arm in config.all_arms
             if arm.name in by_arm
         }
-        results = without_nan(
-            {
-                "command": "compare-mitigations",
-                "trait": {"name": spec.name, "description": spec.description},
-                "model": loaded.identity.as_dict(),
-                "judge": judge.identity(),
-                "layer": vector.layer if config.layer is None else config.layer,
-                "rows": {
-                    "trained_on": len(job.train.rows),
-                    "held_out": len(job.bench.held_out),
-                    "rejected": len(data.rejects),
-                    "source": data.source,
-                },
-                "data": {data.name: job.told.to_dict()},
-                "seeds": list(config.seeds),
-                "questions": list(job.bench.questions[spec.name]),
-                "arms": figures,
-                "transcripts": arm_transcripts(by_arm, vector.trait),
-                "notes": [
-                    *_notes(job, judge),
-                    *judge_notes(judge),
-                    *spec_notes([spec], readers(judge, loaded)),
-                ],
-                "settings": _shown(config),
-                "versions": versions(),
-                "out": str(out),
-                "seconds": round(time.monotonic() - started, 1),
-            }
+        results = CompareResults(
+            trait={"name": spec.name, "description": spec.description},
+            model=loaded.identity.as_dict(),
+            judge=judge.identity(),
+            layer=vector.layer if config.layer is None else config.layer,
+            rows=ComparedRows(
+                trained_on=len(job.train.rows),
+                held_out=len(job.bench.held_out),
+                rejected=len(data.rejects),
+                source=data.source,
+            ),
+            data={data.name: job.reading.to_dict()},
+            seeds=config.seeds,
+            questions=tuple(job.bench.questions[spec.name]),
+            arms=arms,
+            transcripts=arm_transcripts(by_arm, vector.trait),
+            notes=(
+                *_notes(job, judge),
+                *judge_notes(judge),
+                *spec_notes([spec], readers(judge, loaded)),
+            ),
+            settings=_shown(config),
+            versions=versions(),
+            out=out,
+            seconds=round(time.monotonic() - started, 1),
         )
-        atomic_write(out / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+        write(out / "results.json", results)
         write_mitigations_report(results, out / "report.html")
     return results
 
@@ -158,7 +157,7 @@ def _job(
     out: Path,
     config: CompareConfig,
     progress: Progress,
-) -> _Job:
+) -> CompareJob:
     trained_on, held = split_rows(data.rows, config.held_out, config.seed)
     examples, rejects = encode_rows(loaded, held, config.training)
     questions = spec.questions.evaluation[-(config.questions or 0) :]
@@ -190,14 +189,14 @@ def _job(
     parts = tuple(data.parts[example.row] for example in examples) if data.parts else ()
     # The finetunes encode their rows themselves; here only what that has to tell.
     trained = encode_rows(loaded, trained_on, config.training)
-    told = reading_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
-    return _Job(bench, vector, spec, train, told, config, out, parts)
+    reading = reading_of(data, [*examples, *trained[0]], [*rejects, *trained[1]])
+    return CompareJob(bench, vector, spec, train, reading, config, out, parts)
 
 
 # The grid
 
 
-def _cells(job: _Job) -> dict[str, Measured]:
+def _cells(job: CompareJob) -> dict[str, Measured]:
     """Every cell by name, measured; the base first, then seed by seed."""
     bench, config = job.bench, job.config
     cells = {_cell(BASE, None): measure(bench, bench.base, _folder(job, BASE, None))}
@@ -224,11 +223,11 @@ def _cells(job: _Job) -> dict[str, Measured]:
     return cells
 
 
-def _finetuned(job: _Job, arm: Arm, seed: int) -> str:
+def _finetuned(job: CompareJob, arm: Arm, seed: int) -> str:
     """The folder of the finetuned model, trained if it is not there yet."""
     config = job.config
     mitigation = arm.as_mitigation()
-    found = finetune.run(
+    found = finetune(
         job.bench.base,
         job.train,
         _folder(job, arm, seed) / "finetune",
@@ -243,7 +242,7 @@ def _finetuned(job: _Job, arm: Arm, seed: int) -> str:
         spec=job.spec,
         progress=job.bench.progress,
     )
-    job.finetunes[_cell(arm, seed)] = dump(found)
+    job.finetunes[_cell(arm, seed)] = found
     return str(found.model)
 
 
@@ -255,23 +254,22 @@ def _arm_of(cell: str) -> str:
     return cell.partition(", seed ")[0]
 
 
-def _folder(job: _Job, arm: Arm, seed: int | None) -> Path:
+def _folder(job: CompareJob, arm: Arm, seed: int | None) -> Path:
     name = arm.name.replace(" ", "_")
     return job.out / "cells" / (name if seed is None else f"{name}-seed{seed}")
 
 
-def _finetunes(job: _Job, arm: Arm) -> dict[str, Any]:
-    """What the finetunes of an arm used and came to, by seed."""
-    found = [
-        job.finetunes[cell]
-        for seed in job.config.seeds
-        if (cell := _cell(arm, seed)) in job.finetunes
-    ]
+def _used(job: CompareJob, arm: Arm) -> dict[str, Any]:
+    """What an arm is, and what its finetunes used and came to, by seed."""
+    cells = [_cell(arm, seed) for seed in job.config.seeds]
+    found = [job.finetunes[cell] for cell in cells if cell in job.finetunes]
     return {
-        "coefficients": [each["coefficient"] for each in found],
-        "training_loss": [each["loss"] for each in found],
-        "training_seconds": [each["seconds"] for each in found],
-        "dose": found[0]["dose"] if found else None,
+        "mitigation": arm.mitigation,
+        "amount": arm.amount,
+        "coefficients": tuple(each.coefficient for each in found),
+        "training_loss": tuple(each.loss for each in found),
+        "training_seconds": tuple(each.seconds for each in found),
+        "dose": found[0].dose if found else None,
     }
 
 
@@ -301,7 +299,7 @@ def _shown(config: CompareConfig) -> dict[str, Any]:
     return {**asdict(config), "arms": [arm.name for arm in config.arms]}
 
 
-def _notes(job: _Job, judge: Judge) -> list[str]:
+def _notes(job: CompareJob, judge: Judge) -> list[str]:
     vector, identity = job.vector, job.bench.base.identity
     warning = vector.other_model_warning(*identity.lineage)
     notes = [*job.bench.base.chat.notes, *job.refused]
@@ -323,7 +321,7 @@ def _notes(job: _Job, judge: Judge) -> list[str]:
     return notes
 
 
-def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """The keys that `compare-mitigations --json` promises: all but the transcripts."""
-    found = {key: value for key, value in results.items() if key != "transcripts"}
-    return {**found, "report": str(Path(results["out"]) / "report.html")}
+def summary(results: CompareResults) -> dict[str, Any]:
+    """What `compare-mitigations --json` prints: all but the transcripts, and the report's path."""
+    found = {key: value for key, value in dump(results).items() if key != "transcripts"}
+    return {**found, "report": str(results.out / "report.html")}

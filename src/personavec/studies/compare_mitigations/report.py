@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,15 @@ from personavec.report import (
     table,
 )
 from personavec.report.charts import COHERENCE, LOG_ODDS
+from personavec.results import Estimate, dump
+from personavec.rollouts import ExpressionDifference
 from personavec.runs import atomic_write
 from personavec.studies.compare_mitigations import charts
+from personavec.studies.compare_mitigations.results import (
+    ArmMeasures,
+    ArmResults,
+    CompareResults,
+)
 from personavec.wording import plural
 
 #: What the lines of the charts are called.
@@ -31,88 +38,84 @@ LINES = {
     "random": "random direction in training",
     "steering": "steering at inference",
 }
-Arms = Mapping[str, Mapping[str, Any]]
+Arms = Mapping[str, ArmResults]
+#: Reads one figure of an arm.
+Reading = Callable[[ArmResults], Estimate]
 
 
-def write_mitigations_report(results: Mapping[str, Any], path: Path) -> None:
+def write_mitigations_report(results: CompareResults, path: Path) -> None:
     """Write the report; a value that is missing is shown as not measured."""
-    arms = results["arms"]
+    arms = results.arms
     text = page.document(
-        f"{results['trait']['name']}: mitigations compared",
+        f"{results.trait['name']}: mitigations compared",
         _heading(results),
         section("Trait and capability against the coefficient", "dose", *_charts(arms)),
         section("All arms", "arms", _table(arms)),
         _parts(arms),
         section("Seed by seed", "seeds", _seeds(results)),
         _transcripts(results),
-        reading_section(results["data"]),
+        reading_section(results.data),
         section("What was done", "settings", _settings(results)),
     )
     # A model can emit half of a surrogate pair; it is shown as "?".
     atomic_write(path, text.encode("utf-8", "replace"))
 
 
-def _heading(results: Mapping[str, Any]) -> Markup:
-    rows = results["rows"]
+def _heading(results: CompareResults) -> Markup:
+    rows = results.rows
     return element(
         "header",
         element("p", "Finetuning: mitigations compared", class_="eyebrow"),
-        element("h1", str(results["trait"]["name"])),
-        element("p", str(results["trait"]["description"])),
+        element("h1", str(results.trait["name"])),
+        element("p", str(results.trait["description"])),
         element(
             "p",
-            f"{results['model']['name']}, {plural(rows['trained_on'], 'row')} trained on, "
-            f"{plural(rows['held_out'], 'text')} held out, "
-            f"seeds {', '.join(map(str, results['seeds']))}",
+            f"{results.model['name']}, {plural(rows.trained_on, 'row')} trained on, "
+            f"{plural(rows.held_out, 'text')} held out, "
+            f"seeds {', '.join(map(str, results.seeds))}",
             class_="model",
         ),
-        *(element("div", element("p", note), class_="note") for note in results["notes"]),
+        *(element("div", element("p", note), class_="note") for note in results.notes),
     )
 
 
-def expression(arm: Mapping[str, Any], key: str = "expression") -> dict[str, Any]:
-    """An arm's log-odds with its bounds, or its trait score where the judge gives no log-odds."""
-    found = arm[key]
+def expression(arm: ArmMeasures, *, under_cues: bool = False) -> Estimate:
+    """An arm's log-odds, or its trait score where the judge gives no log-odds."""
+    found = arm.expression_under_cues if under_cues else arm.expression
     if found is None:
-        return {"value": None, "low": None, "high": None}
-    if found["log_odds"] is None:
-        return {"value": found["mean"], "low": found["low"], "high": found["high"]}
-    return {
-        "value": found["log_odds"],
-        "low": found["log_odds_low"],
-        "high": found["log_odds_high"],
-    }
+        return Estimate()
+    return found.estimate("mean" if found.log_odds is None else "log_odds")
 
 
 def _charts(arms: Arms) -> list[Markup]:
-    unit = "trait score (0–100)" if arms["base"]["expression"]["log_odds"] is None else None
-    under_cues = arms["base"]["expression_under_cues"] is not None
-    measures: list[tuple[str, str, Any]] = [
+    unit = "trait score (0–100)" if arms["base"].expression.log_odds is None else None
+    under_cues = arms["base"].expression_under_cues is not None
+    measures: list[tuple[str, str, Reading]] = [
         ("Trait expression on held-out questions", unit or LOG_ODDS, expression),
         *(
             [
                 (
                     "Trait expression under the training data's own cues",
                     unit or LOG_ODDS,
-                    lambda arm: expression(arm, "expression_under_cues"),
+                    lambda arm: expression(arm, under_cues=True),
                 )
             ]
             if under_cues
             else []
         ),
-        ("Capability: the packaged task", "share of right answers", lambda a: a["capability"]),
-        ("Held-out loss on the data", "nats a token", lambda arm: arm["held_out_loss"]),
-        ("Perplexity on neutral text", "perplexity", lambda arm: arm["perplexity"]),
+        ("Capability: the packaged task", "share of right answers", lambda arm: arm.capability),
+        ("Held-out loss on the data", "nats a token", lambda arm: arm.held_out_loss),
+        ("Perplexity on neutral text", "perplexity", lambda arm: arm.perplexity),
         ("Coherence", COHERENCE, _coherence),
     ]
     found = []
     for title, y_title, measure in measures:
-        if number(measure(arms["base"])["value"]) is None:
+        if number(measure(arms["base"]).value) is None:
             found.append(element("p", not_measured(title)))
             continue
         figure = charts.arms_by_dose(
             _lines(arms, measure),
-            [(name, measure(arms[arm])) for arm, name in _LEVELS],
+            [(name, dump(measure(arms[arm]))) for arm, name in _LEVELS],
             y_title,
         )
         caption = "Bars and bands are 95% intervals; lines join the coefficients of one method."
@@ -123,31 +126,26 @@ def _charts(arms: Arms) -> list[Markup]:
 _LEVELS = (("base", "before finetuning"), ("none", "plain finetuning"))
 
 
-def _coherence(arm: Mapping[str, Any]) -> dict[str, Any]:
-    found = arm["expression"]
-    return {
-        "value": found["coherence"],
-        "low": found["coherence_low"],
-        "high": found["coherence_high"],
-    }
+def _coherence(arm: ArmMeasures) -> Estimate:
+    return arm.expression.estimate("coherence")
 
 
-def dose(arm: Mapping[str, Any]) -> float | None:
-    """The size of the coefficient that an arm used: that chosen, where it was left to the data."""
-    if arm["mitigation"] not in LINES:
+def dose(arm: ArmResults) -> float | None:
+    """The size of the coefficient that an arm used; under `auto`, of the one that was chosen."""
+    if arm.mitigation not in LINES:
         return None
-    used = arm["amount"] if arm["amount"] != "auto" else next(iter(arm["coefficients"]), None)
+    used = arm.amount if arm.amount != "auto" else next(iter(arm.coefficients), None)
     value = number(used)
     return None if value is None else abs(value)
 
 
-def _lines(arms: Arms, measure: Any) -> list[tuple[str, list[dict[str, Any]]]]:
+def _lines(arms: Arms, measure: Reading) -> list[tuple[str, list[dict[str, Any]]]]:
     lines = []
     for mitigation, name in LINES.items():
         rows = [
-            {"coefficient": dose(arm), **measure(arm)}
+            {"coefficient": dose(arm), **dump(measure(arm))}
             for arm in arms.values()
-            if arm["mitigation"] == mitigation and dose(arm) is not None
+            if arm.mitigation == mitigation and dose(arm) is not None
         ]
         if rows:
             lines.append((name, sorted(rows, key=lambda row: row["coefficient"])))
@@ -163,17 +161,17 @@ def _table(arms: Arms) -> Markup:
     rows = [
         [
             name,
-            estimate(**expression(arm)),
-            _difference(arm["minus_base"]),
-            estimate(**expression(arm, "expression_under_cues")),
-            estimate(**_coherence(arm)),
-            _of(arm["capability"], percent=True),
-            _of(arm["capability_minus_plain"], percent=True),
-            _of(arm["perplexity"]),
-            _fine(arm["held_out_loss"]),
-            _fine(arm["loss_ratio"]),
-            _plain(arm["shift"]["sigma"]),
-            *(_yes(arm[key]) for key in ("within_base", "learnt", "capable")),
+            _of(expression(arm)),
+            _difference(arm.minus_base),
+            _of(expression(arm, under_cues=True)),
+            _of(_coherence(arm)),
+            _of(arm.capability, percent=True),
+            _of(arm.capability_minus_plain, percent=True),
+            _of(arm.perplexity),
+            _fine(arm.held_out_loss),
+            _fine(arm.loss_ratio),
+            _plain(arm.shift.sigma),
+            *(_yes(verdict) for verdict in (arm.within_base, arm.learnt, arm.capable)),
         ]
         for name, arm in arms.items()
     ]
@@ -188,31 +186,30 @@ def _table(arms: Arms) -> Markup:
 
 def _parts(arms: Arms) -> Markup:
     """Held-out loss of each part of the data, where a column told them apart."""
-    parts = list(arms["none"].get("loss_ratio_by", {}))
+    parts = list(arms["none"].loss_ratio_by)
     if not parts:
         return Markup("")
     rows = [
-        [name, *(_fine(arm["loss_ratio_by"][part]) for part in parts)] for name, arm in arms.items()
+        [name, *(_fine(arm.loss_ratio_by[part]) for part in parts)] for name, arm in arms.items()
     ]
     explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
     shown = explained + table(["arm", *parts], rows, class_="numbers")
     return section("What was learnt, part by part", "parts", shown)
 
 
-def _difference(found: Mapping[str, Any]) -> Markup | str:
-    chosen = found["log_odds"] if found["log_odds"]["value"] is not None else found["mean"]
-    return estimate(**chosen)
+def _difference(found: ExpressionDifference) -> Markup | str:
+    return _of(found.mean if found.log_odds.value is None else found.log_odds)
 
 
-def _of(found: Mapping[str, Any], *, percent: bool = False) -> Markup | str:
-    return estimate(found["value"], found["low"], found["high"], percent=percent)
+def _of(found: Estimate, *, percent: bool = False) -> Markup | str:
+    return estimate(found.value, found.low, found.high, percent=percent)
 
 
-def _fine(found: Mapping[str, Any]) -> Markup | str:
+def _fine(found: Estimate) -> Markup | str:
     """With two decimals."""
-    if number(found["value"]) is None:
+    if number(found.value) is None:
         return not_measured()
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _plain(value: Any) -> Markup | str:
@@ -224,36 +221,39 @@ def _yes(value: bool | None) -> Markup | str:
     return not_measured() if value is None else ("yes" if value else "no")
 
 
-def _seeds(results: Mapping[str, Any]) -> Markup:
-    seeds: Sequence[int] = results["seeds"]
+def _seeds(results: CompareResults) -> Markup:
+    seeds: Sequence[int] = results.seeds
     rows = []
-    for name, arm in results["arms"].items():
-        values = arm["by_seed"]
+    for name, arm in results.arms.items():
+        values = arm.by_seed
         shown = [_plain(value) for value in values]
         if name == "base":
             shown = [shown[0], *[""] * (len(seeds) - 1)]
-        used = ", ".join("–" if c is None else str(c) for c in arm["coefficients"])
+        used = ", ".join("–" if c is None else str(c) for c in arm.coefficients)
         rows.append([name, used, *shown])
     head = ["arm", "coefficient used", *(f"expression, seed {seed}" for seed in seeds)]
     return table(head, rows, class_="numbers")
 
 
-def _transcripts(results: Mapping[str, Any]) -> Markup:
+def _transcripts(results: CompareResults) -> Markup:
     found = []
-    for each in results["transcripts"]:
+    for each in results.transcripts:
         rows = [
             [
-                answer["arm"] + (", under a cue" if answer["variant"] == "cue" else ""),
-                answer["response"],
-                _plain(answer["trait_score"] if answer["log_odds"] is None else answer["log_odds"]),
+                answer.arm + (", under a cue" if answer.variant == "cue" else ""),
+                answer.response,
+                _plain(answer.trait_score if answer.log_odds is None else answer.log_odds),
             ]
-            for answer in each["answers"]
+            for answer in each.answers
         ]
-        found.append(folded(each["question"], table(["arm", "answer", "expression"], rows)))
+        found.append(folded(each.question, table(["arm", "answer", "expression"], rows)))
     return section("Transcripts", "transcripts", *found)
 
 
-def _settings(results: Mapping[str, Any]) -> Markup:
-    rows = [[key, page.plain(value)] for key, value in results["settings"].items()]
-    rows += [[key, page.plain(results[key])] for key in ("judge", "layer", "versions", "seconds")]
+def _settings(results: CompareResults) -> Markup:
+    rows = [[key, page.plain(value)] for key, value in results.settings.items()]
+    rows += [
+        [key, page.plain(getattr(results, key))]
+        for key in ("judge", "layer", "versions", "seconds")
+    ]
     return table([], rows)

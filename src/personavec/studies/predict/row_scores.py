@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from personavec.data import DataRow, RawRow
@@ -13,12 +14,13 @@ from personavec.judges import ContrastJudge
 from personavec.results import dump
 from personavec.rollouts import Naturals
 from personavec.runs import append_records, read_scores
-from personavec.screen import Plan, judge_rows, prepare, probe, score_prepared
+from personavec.screen import Columns, Plan, judge_rows, prepare, probe, score_prepared
 from personavec.studies import Bench
 from personavec.traits import TraitSpec
 
 #: Rows scored between two writes to disk.
 _GROUP = 64
+_LAST_TURN = Plan(turns="last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,6 @@ def scored_rows(
         return _SCORES.validate_python(found)
 
     done = len(kept())
-    plan = Plan(turns="last")
     with bench.progress.bar(f"scoring {label}", len(rows)) as bar:
         bar.advance(done)
         for start in range(done, len(rows), _GROUP):
@@ -74,25 +75,31 @@ def scored_rows(
                 RawRow(start + i, label, start + i + 1, {"messages": list(row.messages)})
                 for i, row in enumerate(group)
             ]
-            prepared = prepare(bench.base, raws, plan)
-            columns = score_prepared(bench.base, prepared, own, plan, naturals=naturals)
+            prepared = prepare(bench.base, raws, _LAST_TURN)
+            columns = score_prepared(bench.base, prepared, own, _LAST_TURN, naturals=naturals)
             judged = judge_rows(judge, list(specs), prepared)
-            scores = [
-                RowScores(
-                    row=row.id,
-                    reason=columns.reason[i],
-                    traits={
-                        trait: RowPredictors(
-                            projection_difference=float(columns.minus_natural[i, t]),
-                            projection=float(columns.projection[i, t]),
-                            judge=float(judged[i, t]),
-                            length=float(columns.n_tokens[i]),
-                        )
-                        for t, trait in enumerate(own.traits)
-                    },
-                )
-                for i, row in enumerate(group)
-            ]
-            append_records(path, map(dump, scores))
+            append_records(path, map(dump, _row_scores(group, columns, judged, own.traits)))
             bar.advance(len(group))
     return kept()
+
+
+def _row_scores(
+    rows: Sequence[DataRow], columns: Columns, judged: np.ndarray, traits: Sequence[str]
+) -> list[RowScores]:
+    """Every row's record, of the screen's scores and the judge's log-odds [row, trait]."""
+    return [
+        RowScores(
+            row=row.id,
+            reason=columns.reason[i],
+            traits={
+                trait: RowPredictors(
+                    projection_difference=float(columns.minus_natural[i, t]),
+                    projection=float(columns.projection[i, t]),
+                    judge=float(judged[i, t]),
+                    length=float(columns.n_tokens[i]),
+                )
+                for t, trait in enumerate(traits)
+            },
+        )
+        for i, row in enumerate(rows)
+    ]

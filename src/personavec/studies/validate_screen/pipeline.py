@@ -10,34 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from personavec.data import RawRow, fingerprint, source_name
+from personavec.data import fingerprint, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetune.sets import excess, usual_strengths
 from personavec.judges import ContrastJudge, readers, spec_notes
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import versions, without_nan, write
+from personavec.results import versions, write
 from personavec.rollouts import Naturals, Rollout, Task, collect, keep, neutral_tasks
-from personavec.runs import append_records, claim, lock, read_scores
-from personavec.screen import (
-    Columns,
-    FloatColumns,
-    Plan,
-    Prepared,
-    Probe,
-    judge_rows,
-    natural_projections,
-    prepare,
-    probe,
-    score_prepared,
-)
+from personavec.runs import claim, lock
 from personavec.studies.validate_screen.baselines import Baselines, Labelled, fit
 from personavec.studies.validate_screen.config import ValidateScreenConfig
 from personavec.studies.validate_screen.figures import (
@@ -46,10 +32,10 @@ from personavec.studies.validate_screen.figures import (
     method_names,
     order_figures,
 )
+from personavec.studies.validate_screen.job import PlantedTrait, ValidationJob
 from personavec.studies.validate_screen.planting import (
     STYLES,
     Drawn,
-    StudyRow,
     as_rows,
     draw,
     planting_tasks,
@@ -62,41 +48,9 @@ from personavec.studies.validate_screen.results import (
     ValidatedTrait,
     ValidateScreenResults,
 )
+from personavec.studies.validate_screen.scoring import score
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
-
-#: Rows scored between two writes to disk; a killed run loses at most these.
-_GROUP = 64
-
-
-@dataclass(frozen=True, eq=False)
-class ValidationJob:
-    """One validation: the model, its judge and natural responses, and where it is written."""
-
-    loaded: LoadedModel
-    judge: ContrastJudge
-    naturals: Naturals
-    sampled: Naturals | None
-    """Several natural responses to a prompt, where they are wanted."""
-    config: ValidateScreenConfig
-    out: Path
-    progress: Progress
-
-
-@dataclass(frozen=True, eq=False)
-class PlantedTrait:
-    """One trait with its vector and its rows."""
-
-    vector: PersonaVector
-    spec: TraitSpec
-    rows: tuple[StudyRow, ...]
-    """Planted and clean ones to test on, without those of the data."""
-    training: Labelled
-    elicited: int
-    """Responses that were elicited for `rows`, kept or not."""
-
-    def n(self, kind: str) -> int:
-        return sum(row.kind == kind for row in self.rows)
 
 
 def run(
@@ -190,9 +144,9 @@ def _run(
         raise DataError(f"nothing to plant: {'; '.join(f'{t}: {w}' for t, w in too_few.items())}")
 
     # 2. Scores, as a screen gives them: the data's rows once for all traits, each trait's own rows.
-    clean = _score(job, "clean rows", drawn.test, traits, job.out / "run" / "clean.jsonl")
+    clean = score(job, "clean rows", drawn.test, traits, job.out / "run" / "clean.jsonl")
     own = {
-        t.spec.name: _score(job, t.spec.name, t.rows, [t], _folder(job, t.spec) / "scores.jsonl")
+        t.spec.name: score(job, t.spec.name, t.rows, [t], _folder(job, t.spec) / "scores.jsonl")
         for t in traits
     }
 
@@ -305,98 +259,6 @@ def _responses(
     neutral = responses(neutral_tasks(questions, job.config.neutral_samples), "neutral")
     usual = usual_strengths(r for r in neutral if r.log_odds is not None)
     return [r for r in elicited if r.kept and excess(r, usual) > 0], neutral
-
-
-# Scores
-
-
-def _score(
-    job: ValidationJob,
-    label: str,
-    rows: Sequence[StudyRow],
-    traits: Sequence[PlantedTrait],
-    path: Path,
-) -> list[dict[str, Any]]:
-    """One record for each row, in their order, with its scores for each of the traits."""
-    ids, names = [row.id for row in rows], [trait.vector.trait for trait in traits]
-
-    def kept() -> list[dict[str, Any]]:
-        return read_scores(path, ids, id_key="id", by="scores", traits=names)
-
-    done = len(kept())
-    own = probe(
-        [trait.vector for trait in traits],
-        job.loaded,
-        random=job.config.random_directions,
-        seed=job.config.seed,
-    )
-    specs = [trait.spec for trait in traits]
-    plan = Plan(turns="last")
-    with job.progress.bar(f"scoring {label}", len(rows)) as bar:
-        bar.advance(done)
-        for start in range(done, len(rows), _GROUP):
-            group = rows[start : start + _GROUP]
-            raws = [_raw(place, row) for place, row in enumerate(group, start=start)]
-            prepared = prepare(job.loaded, raws, plan)
-            columns = score_prepared(job.loaded, prepared, own, plan, naturals=job.naturals)
-            averaged = (
-                None
-                if job.sampled is None
-                else columns.projection - natural_projections(prepared, own, job.sampled)
-            )
-            judged = _judged(job.judge, specs, prepared, group)
-            records = [_record(columns, judged, averaged, own, i, r) for i, r in enumerate(group)]
-            append_records(path, records)
-            bar.advance(len(group))
-    return kept()
-
-
-def _judged(
-    judge: ContrastJudge, specs: Sequence[TraitSpec], prepared: Prepared, rows: Sequence[StudyRow]
-) -> FloatColumns:
-    """Log-odds [row, trait]; what was judged when it was elicited is not judged again."""
-    known = [[row.log_odds] * len(specs) for row in rows]
-    out = np.array(known, np.float32).reshape(len(rows), len(specs))
-    left = [i for i, row in enumerate(rows) if row.log_odds is None]
-    unread = Prepared(tuple(prepared.raws[i] for i in left), tuple(prepared.rows[i] for i in left))
-    out[left] = judge_rows(judge, specs, unread)
-    return out
-
-
-def _raw(place: int, row: StudyRow) -> RawRow:
-    return RawRow(place, row.kind, place + 1, {"id": row.id, "messages": list(row.messages)})
-
-
-def _record(
-    columns: Columns,
-    judged: FloatColumns,
-    averaged: FloatColumns | None,
-    own: Probe,
-    i: int,
-    row: StudyRow,
-) -> dict[str, Any]:
-    return without_nan(
-        {
-            "id": row.id,
-            "kind": row.kind,
-            "question": row.question,
-            "response": row.response,
-            "prompt": int(columns.prompt[i]),
-            "reason": columns.reason[i],
-            "scores": {
-                trait: {
-                    "length": float(columns.n_tokens[i]),
-                    "judge": float(judged[i, t]),
-                    "none": float(columns.projection[i, t]),
-                    "last_prompt": float(columns.minus_prompt[i, t]),
-                    "generate": float(columns.minus_natural[i, t]),
-                    **({} if averaged is None else {"averaged": float(averaged[i, t])}),
-                    "random_directions": columns.minus_natural[i, own.controls[t]].tolist(),
-                }
-                for t, trait in enumerate(own.traits)
-            },
-        }
-    )
 
 
 # What a reader must know

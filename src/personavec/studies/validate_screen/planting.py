@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from personavec.data import (
     ColumnMap,
     DataRow,
     Message,
+    RawRow,
     ReadingCounts,
     Reject,
     kind_of,
@@ -34,6 +36,8 @@ SAME_PROMPTS: dict[Style, Kind] = {"elicited": "neutral", "written": "written cl
 
 #: Fewer rows to plant into than this tell nothing.
 MIN_CLEAN = 20
+#: Rows held for each that is drawn, before those of the highest numbers are dropped.
+_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -86,33 +90,46 @@ def draw(
     Responses longer than `max_tokens` are cut there. The dataset streams; only what is drawn is
     held. Raises UsageError for preference pairs, DataError where too few rows can be used.
     """
-    if kind_of(raw_rows(data, split=split), columns) == "pair":
+    rows, first = raw_rows(data, split=split), list[RawRow]()
+    if kind_of(_noting(rows, first), columns) == "pair":
         raise UsageError(f"{data} holds preference pairs; give data with one response a row")
     told = ReadingCounts()
-
-    def rows(side: int) -> Iterator[DataRow]:
-        nonlocal told
-        told = ReadingCounts()
-        for raw in raw_rows(data, split=split):
-            row = parse_row(raw, columns, "row")
-            told.add(row)
-            if isinstance(row, Reject):
-                continue
-            told.notes.update(control_notes([chat_format], row.messages))
-            if _number(seed, row.messages[:-1]) % 2 == side:
-                yield row
-
-    sides = []
-    for side in (0, 1):
-        drawn = nsmallest(n, rows(side), key=lambda row: _number(seed, row.index))
-        drawn.sort(key=lambda row: row.index)
-        sides.append(tuple(_cut(row, chat_format, max_tokens) for row in drawn))
-    if min(map(len, sides)) < MIN_CLEAN:
+    sides: tuple[list[DataRow], list[DataRow]] = ([], [])
+    for raw in chain(first, rows):
+        row = parse_row(raw, columns, "row")
+        told.add(row)
+        if isinstance(row, Reject):
+            continue
+        told.notes.update(control_notes([chat_format], row.messages))
+        side = sides[_number(seed, row.messages[:-1]) % 2]
+        side.append(row)
+        if len(side) > _HELD * n:
+            side[:] = _lowest(side, n, seed)
+    drawn = [
+        tuple(
+            _cut(row, chat_format, max_tokens)
+            for row in sorted(_lowest(side, n, seed), key=lambda row: row.index)
+        )
+        for side in sides
+    ]
+    if min(map(len, drawn)) < MIN_CLEAN:
         raise DataError(
-            f"{data} gives {plural(len(sides[0]), 'row')} to plant into and {len(sides[1])} to "
+            f"{data} gives {plural(len(drawn[0]), 'row')} to plant into and {len(drawn[1])} to "
             f"train the baselines on; at least {MIN_CLEAN} of each are needed"
         )
-    return Drawn(sides[0], sides[1], told)
+    return Drawn(drawn[0], drawn[1], told)
+
+
+def _noting(rows: Iterator[RawRow], seen: list[RawRow]) -> Iterator[RawRow]:
+    """The rows, each put into `seen`."""
+    for raw in rows:
+        seen.append(raw)
+        yield raw
+
+
+def _lowest(rows: Sequence[DataRow], n: int, seed: int) -> list[DataRow]:
+    """The `n` rows with the lowest random numbers."""
+    return nsmallest(n, rows, key=lambda row: _number(seed, row.index))
 
 
 def _number(*what: object) -> int:
