@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_with_nothing_else(
 
     shutil.copytree(files, own := tmp_path / "files")
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "atomic_write", killed)
+        patch.setattr("personavec.runs.manifest.atomic_write", killed)
         called(own, tmp_path, command, capsys)
     change(own)
     error = called(own, tmp_path, command, capsys)

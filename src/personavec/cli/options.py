@@ -80,29 +80,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and librar
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest response, in tokens.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
-ManyVectors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--vectors",
-        help="Vectors' folders or bundled names; repeat it, or separate by commas. "
-        "Default: all bundled ones.",
-    ),
-]
-ScreenEstimator = Annotated[
-    str | None,
-    typer.Option(
-        "--estimator",
-        help="mean or logistic: which direction of a vector. Default: the one that steers.",
-    ),
-]
-Columns = Annotated[
-    str | None, typer.Option("--columns", help="Other column names, e.g. prompt=q,response=a.")
-]
-Split = Annotated[str | None, typer.Option("--split", help="A dataset's split.")]
-NaturalCache = Annotated[
-    Path | None,
-    typer.Option("--natural-cache", help="Folder that keeps natural responses between runs."),
-]
 
 Judge = Annotated[
     str,

@@ -96,7 +96,7 @@ def run(
             notes=_notes(loaded, vectors, ordinary),
             files=MonitorFiles(readings=str(readings), rejects=str(job.rejects)),
             model=loaded.identity.as_dict(),
-            engine=engine.describe(),
+            engine={**engine.describe()},
             settings=asdict(config),
             versions=versions(),
             seconds=round(time.monotonic() - started, 1),
