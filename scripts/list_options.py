@@ -64,7 +64,8 @@ def missing(pinned: dict[str, list[dict[str, Any]]]) -> list[str]:
     now, gone = spellings(), []
     for command, options in pinned.items():
         if command not in now:
-            continue  # Typer still runs it.
+            gone.append(command)
+            continue
         there = {s: r for r in now[command] for s in (*r["spellings"], *r["negatives"])}
         for option in options:
             for spelling in (*option.get("spellings", ()), *option.get("negatives", ())):

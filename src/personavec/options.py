@@ -6,6 +6,7 @@ docstring is the help. A panel gathers options under a title, by default that of
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -107,3 +108,22 @@ LayerOrAll = Annotated[int | Literal["all"] | None, parsed(_layer, "LAYER|all", 
 Names = Annotated[tuple[str, ...], parsed(_names, "NAME,…", many=True)]
 KeyValues = Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE")]
 Count = Annotated[int, between(1)]
+
+
+def key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """KEY=VALUE options as a mapping; a VALUE that is JSON is read as JSON, any other is text.
+
+    Raises UsageError.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{option} {pair}: give KEY=VALUE")
+        if key in found:
+            raise UsageError(f"{option} {key} is given twice")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found

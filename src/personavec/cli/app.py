@@ -24,9 +24,8 @@ from cyclopts.help import DefaultFormatter, HelpPanel
 from personavec import __version__
 from personavec.errors import UsageError
 
-#: Where every command is, and what the list of commands says of it, in the paper's order. Typer
-#: runs those without a place.
-COMMANDS: dict[str, tuple[str | None, str]] = {
+#: Where every command is, and what the list of commands says of it, in the paper's order.
+COMMANDS: dict[str, tuple[str, str]] = {
     "author": ("author:command", "Write a trait spec with a strong model, check it, try it."),
     "extract": ("extract:command", "Extract a trait's persona vector, and validate it."),
     "steer": ("steer:command", "Answer questions at several coefficients, side by side."),
@@ -93,10 +92,7 @@ def build(arguments: Sequence[str] = ()) -> App:
         within = families[family[0]] if family else app
         # The one that is called says of itself what its docstring says.
         shown = None if name in arguments else text
-        if place is None:
-            within.command(App(name, help=text, sort_key=order))
-        else:
-            within.command(f"personavec.cli.{place}", name=name, help=shown, sort_key=order)
+        within.command(f"personavec.cli.{place}", name=name, help=shown, sort_key=order)
     for order, family in enumerate(families.values(), len(COMMANDS)):
         family.sort_key = order
         app.command(family)

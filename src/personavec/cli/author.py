@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from personavec.author.config import AuthorConfig
-from personavec.cli import options as shared
-from personavec.cli.groups import EndpointOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import ModelOptions, OutputOptions
+from personavec.judges.config import EndpointOptions
 from personavec.options import options
 from personavec.results import dump
 from personavec.terminal import console, print_json
@@ -51,11 +51,12 @@ def command(
         The trait's name.
     """
     from personavec.author import most_asked, run
+    from personavec.judges.terminal import show_cost
 
     author = endpoint.connect()
     if endpoint.dry_run:
         asked = most_asked(author, name, inputs.description, config)
-        shared.print_estimate(asked, endpoint.api_price, output.as_json)
+        show_cost(asked, endpoint.api_price, as_json=output.as_json)
         return
     folder = output.folder(Path("traits") / name.strip().replace(" ", "_"))
     subject = model.load() if inputs.probe else None

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from personavec.cli.command import check_writable
-from personavec.cli.groups import ModelOptions, PlainJudgeOptions, PrintOptions
+from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.errors import UsageError
+from personavec.judges.config import PlainJudgeOptions
 from personavec.monitor.config import CalibrateConfig
 from personavec.options import options
+from personavec.runs import check_writable
 from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 

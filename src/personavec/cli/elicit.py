@@ -2,93 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.command import check_writable
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, PlainJudgeOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
-from personavec.finetune.sets.config import RESPONSES, ElicitConfig, FlawedConfig
-from personavec.options import JUDGE, MAIN, Count, options, panel
+from personavec.finetune.sets.config import ElicitConfig, ElicitInputs, ElicitJudge, FlawedConfig
+from personavec.options import key_values
 from personavec.results import Estimate, dump
 from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
     from personavec.finetune.sets import ElicitResults, FlawedResults
-    from personavec.judges import Endpoint
     from personavec.traits import TraitSpec
-
-FLAWS = panel("Narrow flaws")
-
-
-@options(MAIN)
-@dataclass(frozen=True)
-class ElicitInputs:
-    """What the set is to show, and who writes it."""
-
-    trait: str | None = None
-    """A bundled trait or a spec file."""
-    flawed: str | None = None
-    """Instead of a trait: a file of questions with right and flawed answers, or of worked
-    arithmetic, or 'sums'."""
-    questions: Annotated[Path | None, RESPONSES] = None
-    """File with a column 'question'; default: the extraction questions."""
-    writer: Annotated[Literal["api"] | None, RESPONSES] = None
-    """'api' writes with --api-model; default: --model writes."""
-    rows: Annotated[Count | None, FLAWS] = None
-    """At most this many rows."""
-    columns: Annotated[str | None, FLAWS] = None
-    """Other column names, e.g. question=q,flawed=wrong."""
-
-    def check(self) -> None:
-        """Raise UsageError for options that contradict each other."""
-        if (self.trait is None) == (self.flawed is None):
-            raise UsageError("give either --trait or --flawed")
-        if self.flawed is not None and (self.questions or self.writer):
-            raise UsageError("--questions and --writer are no options of --flawed")
-        if self.trait is not None and (self.rows or self.columns):
-            raise UsageError("--rows and --columns are options of --flawed; use --samples")
-
-
-@options(JUDGE)
-@dataclass(frozen=True)
-class ElicitJudge(PlainJudgeOptions):
-    """The judge. An endpoint may write, judge, or do both."""
-
-    def __post_init__(self) -> None:
-        if self.cache is not None:
-            check_writable("--cache", self.cache, is_file=False)
-
-    def choice(self, writer: str | None) -> shared.JudgeChoice:
-        """The judge alone, without the endpoint where that only writes. Raises UsageError."""
-        only_writes = writer == "api" and self.judge != "api"
-        return shared.JudgeChoice(
-            self.judge,
-            self.judge_model,
-            None if only_writes else self.api_base,
-            None if only_writes else self.api_model,
-            self.api_key_env,
-            self.api_concurrency,
-            self.cache,
-        )
-
-    def endpoint(self) -> Endpoint:
-        """The endpoint that writes."""
-        from personavec.judges import Endpoint
-
-        return Endpoint(
-            self.api_model or "",
-            self.api_base or "",
-            key_variable=self.api_key_env,
-            concurrency=self.api_concurrency,
-            cache=self.cache,
-        )
 
 
 def command(
@@ -123,7 +53,7 @@ def _flawed(inputs: ElicitInputs, data: str, seed: int, output: OutputOptions) -
     from personavec.finetune.sets import flawed_sums
 
     given = inputs.columns.split(",") if inputs.columns else ()
-    named = shared.key_values(given, "--columns")
+    named = key_values(given, "--columns")
     columns = {key: str(value) for key, value in named.items()}
     config = FlawedConfig(rows=inputs.rows, columns=columns, seed=seed)
     return flawed_sums.run(data, output.folder(Path("out/elicit") / Path(data).stem), config)
@@ -147,13 +77,13 @@ def _elicited(
     out = output.folder(Path("out/elicit") / spec.name)
     asked, counts = read_questions(inputs.questions) if inputs.questions else (None, None)
     _check_writer(inputs.writer, judge, engine, spec)
-    choice = judge.choice(inputs.writer)
+    alone = judge.alone(inputs.writer)
     if inputs.writer == "api":
-        writer, running = judge.endpoint(), None
-        judging = shared.make_judge(choice, model.load)
+        writer, running = judge.connect(), None
+        judging = alone.make(model.load)
     else:
         writer = model.load()
-        judging = shared.make_judge(choice, model.load, subject=writer)
+        judging = alone.make(model.load, subject=writer)
         running = engine.start(writer, config.batch_tokens)
     data = {}
     if inputs.questions and asked and counts:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Column, Table
 
-from personavec.cli import options as shared
-from personavec.cli.groups import EngineOptions, JudgeOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import DataError, UsageError
 from personavec.evaluate.config import ANSWERS, EvaluateConfig
+from personavec.judges.config import JudgeOptions
 from personavec.options import LayerOrAll, Numbers, options, panel
 from personavec.results import dump
 from personavec.terminal import console, log, print_json
@@ -53,7 +53,7 @@ class EvaluateInputs:
     def steered_by(self) -> tuple[SteeredBy, ...]:
         """The vectors with their coefficients. Raises UsageError."""
         from personavec.evaluate import SteeredBy
-        from personavec.vectors import load_vector
+        from personavec.vectors import check_layer, load_vector
 
         given = (self.coefficient, self.layer, self.cap)
         if not self.vectors:
@@ -73,7 +73,7 @@ class EvaluateInputs:
                 "--vectors; give one for all, or one each"
             )
         vectors = [load_vector(name) for name in self.vectors]
-        shared.check_layer(self.layer, vectors)
+        check_layer(self.layer, vectors)
         each = coefficients * len(vectors) if len(coefficients) == 1 else coefficients
         return tuple(
             SteeredBy(v, c, self.layer, self.cap) for v, c in zip(vectors, each, strict=True)
@@ -138,12 +138,12 @@ def _estimate(
 ) -> None:
     """Print what an endpoint would be asked."""
     from personavec.evaluate import questions_to_judge
+    from personavec.judges import responses_to_come
 
     repeats = (2 if inputs.compare_to else 1) * (2 if inputs.cue else 1)
     asked = [questions_to_judge(spec, config, repeats=repeats) for spec in specs]
-    coming = [shared.responses_to_come(questions, config.max_tokens) for questions in asked]
-    expected = shared.estimate(judge, list(zip(specs, coming, strict=True)))
-    shared.print_estimate(expected, judge.api_price, output.as_json)
+    coming = [responses_to_come(questions, config.max_tokens) for questions in asked]
+    judge.show_cost(list(zip(specs, coming, strict=True)), as_json=output.as_json)
 
 
 def _judge(

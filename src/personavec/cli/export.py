@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from personavec.cli import options as shared
-from personavec.cli.command import check_writable
 from personavec.cli.groups import PrintOptions
 from personavec.options import options
 from personavec.results import dump
+from personavec.runs import check_writable
 from personavec.terminal import console, print_json
 
 
@@ -44,10 +43,10 @@ def command(*, chosen: ExportOptions, output: PrintOptions = PrintOptions()) -> 
     Example: `personavec export --vectors humorous --format gguf --out humorous.gguf`
     """
     from personavec.runs import lock_file
-    from personavec.vectors import export, load_vector
+    from personavec.vectors import check_layer, export, load_vector
 
     vector = load_vector(chosen.vectors)
-    shared.check_layer(chosen.layer, [vector])
+    check_layer(chosen.layer, [vector])
     with lock_file(chosen.out):
         found = export(
             vector,

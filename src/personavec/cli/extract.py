@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.groups import (
-    EngineOptions,
-    JudgeOptions,
-    ModelOptions,
-    OutputOptions,
-    TraitOptions,
-)
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
+from personavec.judges.config import JudgeOptions
 from personavec.options import options
 from personavec.results import dump
 from personavec.terminal import console, print_json
@@ -54,15 +48,15 @@ def command(
     every response as if it were as long as it may become.
     """
     from personavec.extract import questions_to_judge, run, summary
+    from personavec.judges import responses_to_come
 
     spec, origin = trait.load()
     judge.check(spec)
     if judge.dry_run:
         if inputs.rollouts:
             raise UsageError("--dry-run counts responses that are to come: leave --rollouts out")
-        coming = shared.responses_to_come(questions_to_judge(spec, config), config.max_tokens)
-        estimate = shared.estimate(judge, [(spec, coming)])
-        shared.print_estimate(estimate, judge.api_price, output.as_json)
+        coming = responses_to_come(questions_to_judge(spec, config), config.max_tokens)
+        judge.show_cost([(spec, coming)], as_json=output.as_json)
         return
     folder = output.folder(Path("vectors") / spec.name.replace(" ", "_"))
     loaded = model.load()

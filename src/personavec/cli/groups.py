@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from personavec.cli import options as shared
-from personavec.cli.command import check_writable
-from personavec.options import (
-    ENDPOINT,
-    GENERAL,
-    JUDGE,
-    MAIN,
-    MODEL,
-    Count,
-    KeyValues,
-    Names,
-    options,
-)
+from personavec.errors import UsageError
+from personavec.options import GENERAL, MAIN, MODEL, KeyValues, Names, key_values, options
+from personavec.runs import check_writable
 
 if TYPE_CHECKING:
-    from personavec.judges import Endpoint, Judge
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine
     from personavec.traits import Origin, TraitSpec
@@ -72,7 +62,13 @@ class ModelLoading:
 
     def load(self, name: str) -> LoadedModel:
         """The model of this name. Raises UsageError, ModelError."""
-        return shared.load_model(name, self.dtype, self.device, self.model_arg, self.template_arg)
+        given = {
+            "model_args": key_values(self.model_arg, "--model-arg"),
+            "template_args": key_values(self.template_arg, "--template-arg"),
+        }
+        from personavec.model import load_model
+
+        return load_model(name, dtype=self.dtype, device=self.device, **given)
 
 
 @options(MODEL)
@@ -101,7 +97,12 @@ class VectorsOptions:
 
     def load(self) -> list[PersonaVector]:
         """Raises UsageError."""
-        return shared.screening_vectors(self.vectors, self.estimator)
+        from personavec.vectors import bundled_vectors, load_vector
+
+        found = [load_vector(name) for name in self.vectors or bundled_vectors()]
+        if self.estimator is None:
+            return found
+        return [vector.by(self.estimator) for vector in found]
 
 
 @options(MODEL)
@@ -115,96 +116,19 @@ class EngineOptions:
     """For vLLM, e.g. tensor_parallel_size=4; repeatable."""
 
     def __post_init__(self) -> None:
-        shared.check_engine(self.engine, self.engine_arg)
+        if self.engine_arg and self.engine != "vllm":
+            raise UsageError("--engine-arg is for --engine vllm; for transformers use --model-arg")
 
     def start(self, loaded: LoadedModel, batch_tokens: int = 16384) -> Engine:
-        return shared.engine(self.engine, self.engine_arg, loaded, batch_tokens)
+        """The engine. Raises UsageError, PersonavecError."""
+        from personavec.model.engine import TransformersEngine, VllmEngine
 
-
-@options(ENDPOINT)
-@dataclass(frozen=True)
-class EndpointOptions:
-    """A model behind an endpoint that writes."""
-
-    api_model: Annotated[str | None, MAIN] = None
-    """The endpoint's model."""
-    api_base: str | None = None
-    """The endpoint's URL, up to /v1; default: OpenAI's."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key."""
-    cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
-
-    def __post_init__(self) -> None:
-        if self.cache is not None:
-            check_writable("--cache", self.cache, is_file=False)
-
-    def connect(self) -> Endpoint:
-        """The endpoint. Raises UsageError, EndpointError."""
-        from personavec.judges import Endpoint
-
-        return Endpoint(
-            self.api_model or "",
-            self.api_base or "",
-            key_variable=self.api_key_env,
-            concurrency=1,
-            cache=self.cache,
-        )
-
-
-@options(JUDGE)
-@dataclass(frozen=True)
-class PlainJudgeOptions(shared.JudgeChoice):
-    """The judge of a command that has no dry run."""
-
-    judge: Annotated[Literal["contrast", "rubric", "api"], MAIN] = "contrast"
-    """contrast; rubric, on a transformers model; or api, on a model behind an endpoint."""
-    judge_model: str | None = None
-    """Model of a contrast or rubric judge, like --model."""
-    api_base: str | None = None
-    """The endpoint's URL, up to /v1; default: OpenAI's."""
-    api_model: str | None = None
-    """The endpoint's model."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key."""
-    api_concurrency: Count = 16
-    """Requests under way at a time."""
-    cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cache is not None:
-            check_writable("--cache", self.cache, is_file=False)
-
-    def make(
-        self,
-        load: Callable[[str], LoadedModel],
-        *,
-        subject: LoadedModel | None = None,
-        default_model: str = "smollm2",
-    ) -> Judge:
-        return shared.make_judge(self, load, subject=subject, default_model=default_model)
-
-    def check(self, spec: TraitSpec) -> None:
-        """Refuse a spec that the judge could not judge, before anything is loaded."""
-        if self.judge != "contrast":
-            shared.require_rubric(spec)
-
-
-@options(JUDGE)
-@dataclass(frozen=True)
-class JudgeOptions(PlainJudgeOptions):
-    """The judge, and what an endpoint would cost."""
-
-    api_price: str | None = None
-    """Prices of a million tokens in and out, for --dry-run."""
-    dry_run: bool = False
-    """Print what an endpoint would be asked; ask nothing."""
+        if self.engine == "transformers":
+            return TransformersEngine(loaded, batch_tokens)
+        started = VllmEngine(loaded, key_values(self.engine_arg, "--engine-arg"))
+        # At exit Python waits for the processes that multiprocessing started; this comes before.
+        atexit.register(started.close)
+        return started
 
 
 @options(GENERAL)

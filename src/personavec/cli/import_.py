@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.extract.config import ImportConfig
 from personavec.options import options
 from personavec.results import dump
+from personavec.runs import check_writable
 from personavec.terminal import console, print_json
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.groups import JudgeOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.cli.judges import figure, print_rows
-from personavec.judges.config import CheckConfig
+from personavec.judges.config import CheckConfig, JudgeOptions
 from personavec.options import options
 from personavec.terminal import console, log, print_json
 from personavec.wording import plural
@@ -53,8 +52,7 @@ def command(
     judge.check(spec)
     answers = known_answers.answers(spec, config.half)
     if judge.dry_run:
-        estimate = shared.estimate(judge, [(spec, answers)])
-        shared.print_estimate(estimate, judge.api_price, output.as_json)
+        judge.show_cost([(spec, answers)], as_json=output.as_json)
         return
     default = Path("checks") / f"{spec.name.replace(' ', '_')}-{judge.judge}.json"
     target = output.file(default)

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personavec.cli import options as shared
-from personavec.cli.groups import JudgeOptions, ModelOptions, OutputOptions, TraitOptions
+from personavec.cli.groups import ModelOptions, OutputOptions, TraitOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import DataError
-from personavec.judges.config import ScoreConfig
+from personavec.judges.config import JudgeOptions, ScoreConfig
 from personavec.terminal import console, log, print_json
 from personavec.wording import plural
 
@@ -48,9 +47,7 @@ def command(
     judge.check(spec)
     if judge.dry_run:
         answers = file_answers(file, (config.question_column, config.answer_column))
-        shared.print_estimate(
-            shared.estimate(judge, [(spec, answers)]), judge.api_price, output.as_json
-        )
+        judge.show_cost([(spec, answers)], as_json=output.as_json)
         return
     found = score_file(
         lambda: judge.make(model.load, default_model=model.model),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.data.terminal import show_reading
 from personavec.monitor.config import MonitorConfig
 from personavec.options import Names, options
+from personavec.runs import check_writable
 from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 

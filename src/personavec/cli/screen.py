@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
+from personavec.runs import check_writable
 from personavec.screen.config import NATURAL, ScreenConfig
 from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
@@ -88,6 +87,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
+    from personavec.vectors import check_layer, specs_of
 
     if config.rule.percentile is not None and inputs.reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
@@ -95,8 +95,8 @@ def command(
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     out = output.folder(output.out)
     vectors = chosen.load()
-    shared.check_layer(config.layer, vectors)
-    specs = shared.specs_of(vectors, inputs.trait) if inputs.judge else []
+    check_layer(config.layer, vectors)
+    specs = specs_of(vectors, inputs.trait) if inputs.judge else []
     loaded = model.load()
     judging = None
     if inputs.judge is not None:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from personavec.cli import options as shared
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.errors import UsageError, missing_extra
-from personavec.options import between, options
+from personavec.options import between, key_values, options
 from personavec.results import dump
 from personavec.serve.config import LIMITS, ServeConfig
 from personavec.terminal import log, print_json
@@ -160,7 +159,7 @@ def _vllm(engine: EngineOptions, rows: int, loaded: LoadedModel) -> Iterator[Vll
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        given = shared.key_values(engine.engine_arg, "--engine-arg")
+        given = key_values(engine.engine_arg, "--engine-arg")
         started = VllmEngine(loaded, {"max_num_seqs": rows, **given})
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.groups import OutputOptions, PlainJudgeOptions
+from personavec.cli.groups import OutputOptions
 from personavec.conditions import parse_condition
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig
+from personavec.judges.config import PlainJudgeOptions
 from personavec.options import JUDGE, MODEL, Names, options
 from personavec.results import Estimate, dump
 from personavec.terminal import console, log, print_json
@@ -48,7 +48,9 @@ class ShiftInputs:
 
     def load(self, name: str) -> LoadedModel:
         """A model. Raises UsageError, ModelError."""
-        return shared.load_model(name, self.dtype, self.device)
+        from personavec.model import load_model
+
+        return load_model(name, dtype=self.dtype, device=self.device)
 
 
 def command(
@@ -77,14 +79,14 @@ def command(
         The model after it: a folder, an adapter's folder, an id.
     """
     from personavec.evaluate import shift
-    from personavec.vectors import bundled_vectors, load_vector
+    from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
     folder = output.folder_or_temporary()
     vectors = [load_vector(name) for name in inputs.vectors or bundled_vectors()]
-    shared.check_layer(config.layer, vectors)
+    check_layer(config.layer, vectors)
     traits, units = [vector.trait for vector in vectors], shift.units(judge.judge)
     conditions = [parse_condition(text, traits=traits, units=units) for text in inputs.fail_if]
-    specs = shared.specs_of(vectors, inputs.trait)
+    specs = specs_of(vectors, inputs.trait)
     for spec in specs:
         judge.check(spec)
     loaded = inputs.load(base)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli import options as shared
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.data.terminal import show_reading
 from personavec.errors import ActivationError, UsageError
@@ -56,14 +55,14 @@ def command(
     """
     from personavec.data import ReadingCounts, read_questions
     from personavec.evaluate import steer
-    from personavec.vectors import load_vector
+    from personavec.vectors import check_layer, load_vector
 
     found, counts = read_questions(inputs.file) if inputs.file else ([], ReadingCounts())
     if not questions and not found:
         raise UsageError("no question: give one as an argument or a file with --file")
     out = output.file(output.out) if output.out else None
     vector = load_vector(inputs.vectors)
-    shared.check_layer(config.layer, [vector])
+    check_layer(config.layer, [vector])
     loaded = model.load()
     if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options as shared
-from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.data.terminal import show_reading
 from personavec.options import GENERAL, MAIN, options
 from personavec.results import Estimate
+from personavec.runs import check_writable
 from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
 from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
@@ -66,10 +65,11 @@ def command(
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
     from personavec.studies.validate_screen import run, summary
+    from personavec.vectors import specs_of
 
     out = output.folder(output.out)
     found = vectors.load()
-    specs = shared.specs_of(found, inputs.trait)
+    specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
     if output.as_json:
         print_json(summary(results))

@@ -9,7 +9,16 @@ from typing import Any
 
 from personavec.data import FORMATS
 from personavec.judges.base import Answer, Identity, Judge, Score
-from personavec.judges.endpoint import Choice, CostEstimate, Endpoint, Reply, Request, ask, estimate
+from personavec.judges.endpoint import (
+    Choice,
+    CostEstimate,
+    Endpoint,
+    Reply,
+    Request,
+    ask,
+    estimate,
+    unwritten,
+)
 from personavec.judges.numbers import (
     Grade,
     NumberTree,
@@ -190,6 +199,11 @@ class ApiRubricJudge:
             return ask(self.endpoint, requests, on_reply=look, inputs=inputs)
         except _NotTaken:
             return None
+
+
+def responses_to_come(questions: Sequence[str], max_tokens: int) -> list[Answer]:
+    """Stand-ins for responses that a model will write, each as long as it may become."""
+    return [Answer(question, unwritten(max_tokens)) for question in questions]
 
 
 def judge_notes(judge: Judge) -> list[str]:

@@ -4,6 +4,7 @@ from .calibration import (
     PERCENTILES as PERCENTILES,
     Calibration as Calibration,
 )
+from .chosen import check_layer as check_layer, specs_of as specs_of
 from .estimators import (
     ESTIMATORS as ESTIMATORS,
     Estimator as Estimator,

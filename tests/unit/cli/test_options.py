@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from personavec import LoadedModel, load_trait, load_vector
-from personavec.cli import options
 from personavec.cli.main import main
 from personavec.errors import UsageError
+from personavec.options import key_values
+from personavec.vectors import check_layer, specs_of
 
 
 def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
@@ -18,11 +19,11 @@ def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
         *("device_map=auto", "low_cpu_mem_usage=true", "a=3", "b=x=y", "c="),
         'quantization_config={"load_in_4bit": true}',
     ]
-    assert options.key_values(given, "--model-arg") == {
+    assert key_values(given, "--model-arg") == {
         **{"device_map": "auto", "low_cpu_mem_usage": True, "a": 3, "b": "x=y", "c": ""},
         "quantization_config": {"load_in_4bit": True},
     }
-    assert options.key_values(None, "--model-arg") == {}
+    assert key_values([], "--model-arg") == {}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
 )
 def test_what_is_no_key_and_value_is_bad_usage(given: list[str], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        options.key_values(given, "--model-arg")
+        key_values(given, "--model-arg")
 
 
 API = ["--judge", "api", "--api-model", "parrot", "--api-base", "http://127.0.0.1:9/v1"]
@@ -84,22 +85,18 @@ def test_a_dry_run_that_cannot_count_is_bad_usage(
     assert said in capsys.readouterr().err
 
 
-def test_layers_and_positions_are_read_alike_by_all_commands() -> None:
-    assert [options.layers(text) for text in (None, "all", "12")] == [None, "all", 12]
-    for wrong in ("some", "1.5", ""):
-        with pytest.raises(UsageError, match="number, or 'all'"):
-            options.layers(wrong)
-    with pytest.raises(UsageError, match="layers 1 to 30"):
-        options.check_layer(options.layers("-1"), [load_vector("evil")])
-    assert options.positions_of_training("all") == "all"
-    with pytest.raises(UsageError, match="response or all"):
-        options.positions_of_training("prompt")
+def test_a_layer_that_a_vector_lacks_is_bad_usage() -> None:
+    for layer in (None, "all", 1, 30):
+        check_layer(layer, [load_vector("evil")])
+    for layer in (-1, 0, 31):
+        with pytest.raises(UsageError, match="layers 1 to 30"):
+            check_layer(layer, [load_vector("evil")])
 
 
 def test_specs_are_bundled_or_given(tmp_path: Path, llama: LoadedModel, random_vector: Any) -> None:
     evil, own = (replace(random_vector(llama, layer=2), trait=t) for t in ("evil", "formal"))
     with pytest.raises(UsageError, match="'formal' is not bundled: give its spec file"):
-        options.specs_of([evil, own], None)
+        specs_of([evil, own])
     path = tmp_path / "formal.json"
     path.write_text(load_trait("evil")[0].model_copy(update={"name": "formal"}).model_dump_json())
-    assert [spec.name for spec in options.specs_of([evil, own], [str(path)])] == ["evil", "formal"]
+    assert [spec.name for spec in specs_of([evil, own], [str(path)])] == ["evil", "formal"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Literal
 
 from personavec.errors import UsageError
-from personavec.options import MAIN, MODEL, NO_OPTION, Count, between, options, panel
+from personavec.judges.config import PlainJudgeOptions
+from personavec.options import JUDGE, MAIN, MODEL, NO_OPTION, Count, between, options, panel
 
 RESPONSES = panel("Responses to a trait's questions")
+FLAWS = panel("Narrow flaws")
 
 
 @options(RESPONSES)
@@ -61,3 +64,48 @@ class FlawedConfig:
     def name(self, column: str) -> str:
         """The name in the file of `question`, `answer` or `flawed`."""
         return self.columns.get(column, column)
+
+
+@options(MAIN)
+@dataclass(frozen=True)
+class ElicitInputs:
+    """What the set is to show, and who writes it."""
+
+    trait: str | None = None
+    """A bundled trait or a spec file."""
+    flawed: str | None = None
+    """Instead of a trait: a file of questions with right and flawed answers, or of worked
+    arithmetic, or 'sums'."""
+    questions: Annotated[Path | None, RESPONSES] = None
+    """File with a column 'question'; default: the extraction questions."""
+    writer: Annotated[Literal["api"] | None, RESPONSES] = None
+    """'api' writes with --api-model; default: --model writes."""
+    rows: Annotated[Count | None, FLAWS] = None
+    """At most this many rows."""
+    columns: Annotated[str | None, FLAWS] = None
+    """Other column names, e.g. question=q,flawed=wrong."""
+
+    def check(self) -> None:
+        """Raise UsageError for options that contradict each other."""
+        if (self.trait is None) == (self.flawed is None):
+            raise UsageError("give either --trait or --flawed")
+        if self.flawed is not None and (self.questions or self.writer):
+            raise UsageError("--questions and --writer are no options of --flawed")
+        if self.trait is not None and (self.rows or self.columns):
+            raise UsageError("--rows and --columns are options of --flawed; use --samples")
+
+
+@options(JUDGE)
+@dataclass(frozen=True)
+class ElicitJudge(PlainJudgeOptions):
+    """The judge. An endpoint may write, judge, or do both."""
+
+    def __post_init__(self) -> None:
+        """Nothing is checked before it is known who writes."""
+
+    def alone(self, writer: str | None) -> PlainJudgeOptions:
+        """The judge, without the endpoint where that only writes. Raises UsageError."""
+        options = {of.name: getattr(self, of.name) for of in fields(self)}
+        if writer == "api" and self.judge != "api":
+            options |= {"api_base": None, "api_model": None}
+        return PlainJudgeOptions(**options)
