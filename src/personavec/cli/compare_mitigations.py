@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions, PlainJudgeOptions
-from personavec.cli.options import console, log, print_json
 from personavec.data.conversations import ColumnMap
+from personavec.data.terminal import show_reading
 from personavec.finetune.config import DATA
 from personavec.options import GENERAL, MAIN, options, parsed
 from personavec.results import Estimate
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ def command(
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import run, summary
     from personavec.traits import load_trait
-    from personavec.vectors import load_vector
+    from personavec.vectors import check_layer, load_vector
 
     out = output.folder(output.out)
     spec, _ = load_trait(inputs.trait)
     judge.check(spec)
     config = replace(config, training=training.config())
     vector = load_vector(inputs.vectors or spec.name)
-    shared.check_layer(config.layer, [vector])
+    check_layer(config.layer, [vector])
     rows = read_training_rows(
         data, columns=inputs.columns, split=inputs.split, flags=config.flags, by=inputs.by
     )
@@ -96,7 +96,7 @@ def command(
 def _print(results: CompareResults) -> None:
     from personavec.studies.compare_mitigations import expression
 
-    shared.print_reading(results.data)
+    show_reading(results.data)
     for note in results.notes:
         log(f"note: {note}")
     table = Table(
