@@ -12,9 +12,9 @@ from personavec.options import MODEL, Count, LayerOrAll, Names, Numbers, between
 if TYPE_CHECKING:
     from personavec.evaluate.subject import SteeredBy
 
-STEERING = panel("Steering")
 ANSWERS = panel("Questions and answers")
 CAPABILITY = panel("Capability")
+STEERING = panel("Steering")
 
 #: Fewer questions than this allow no interval.
 MIN_QUESTIONS = 2
