@@ -22,5 +22,6 @@ def show(found: ModelDescription) -> None:
     """A table of what was found in a model."""
     table = Table("what", "value")
     for key, value in dump(found).items():
-        table.add_row(key, str(value))
+        if key != "format":
+            table.add_row(key, str(value))
     console.print(table)
