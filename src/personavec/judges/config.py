@@ -145,6 +145,19 @@ class PlainJudgeOptions:
             return LocalRubricJudge(loaded)
         return ContrastJudge(loaded, wrote_answers=loaded is subject)
 
+    def make_unless_default(
+        self, load: Callable[[str], LoadedModel], nearest: Callable[[], LoadedModel]
+    ) -> Judge | None:
+        """The judge that was asked for; None where the verb's own is to judge.
+
+        A rubric judge without a model of its own is `nearest()`, the one that nothing changed.
+        """
+        if self.judge == "contrast" and not self.judge_model:
+            return None
+        own = self.judge == "rubric" and not self.judge_model
+        # A contrast judge on a model that is named reads texts, whoever wrote them.
+        return self.make(load, subject=nearest() if own else None)
+
 
 @options(JUDGE)
 @dataclass(frozen=True)
@@ -170,6 +183,18 @@ class JudgeOptions(PlainJudgeOptions):
         judge = ApiRubricJudge(self.connect())
         found = total(judge.estimate(spec, own) for spec, own in answers)
         terminal.show_cost(found, self.api_price, as_json=as_json)
+
+    def show_estimate_to_come(
+        self, asked: Sequence[tuple[TraitSpec, Sequence[str]]], max_tokens: int, as_json: bool
+    ) -> None:
+        """Print what judging would take, of responses to each spec's questions.
+
+        Each counts as `max_tokens` long. Raises UsageError for judges that call no endpoint.
+        """
+        from personavec.judges import responses_to_come
+
+        coming = [(spec, responses_to_come(texts, max_tokens)) for spec, texts in asked]
+        self.show_cost(coming, as_json=as_json)
 
 
 def _check_cache(folder: Path | None) -> None:

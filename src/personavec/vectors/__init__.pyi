@@ -4,7 +4,7 @@ from .calibration import (
     PERCENTILES as PERCENTILES,
     Calibration as Calibration,
 )
-from .chosen import check_layer as check_layer, specs_of as specs_of
+from .chosen import specs_of as specs_of
 from .estimators import (
     ESTIMATORS as ESTIMATORS,
     Estimator as Estimator,
@@ -35,5 +35,6 @@ from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary
 from .vector import (
     DRIFT_FILE as DRIFT_FILE,
     PersonaVector as PersonaVector,
+    check_layer as check_layer,
     cosine as cosine,
 )

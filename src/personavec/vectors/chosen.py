@@ -1,22 +1,12 @@
-"""What vectors that were chosen together need: layers that they have, specs of their traits."""
+"""The trait specs of vectors that were chosen together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from personavec.errors import UsageError
 from personavec.traits import TraitSpec, bundled_traits, load_trait
 from personavec.vectors.vector import PersonaVector
-
-
-def check_layer(layer: int | Literal["all"] | None, vectors: Sequence[PersonaVector]) -> None:
-    """Refuse a layer that one of the vectors does not have. Raises UsageError."""
-    for vector in vectors:
-        if isinstance(layer, int) and not 1 <= layer <= vector.n_layers:
-            raise UsageError(
-                f"--layer {layer}: the {vector.trait} vector has layers 1 to {vector.n_layers}"
-            )
 
 
 def specs_of(vectors: Sequence[PersonaVector], files: Sequence[str] = ()) -> list[TraitSpec]:
