@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
+from personavec.errors import UsageError
 from personavec.options import (
     ENDPOINT,
     GENERAL,
@@ -23,6 +24,7 @@ from personavec.options import (
     KeyValues,
     Names,
     options,
+    parsed,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +90,14 @@ class ModelOptions(ModelLoading):
         return super().load(name or self.model)
 
 
+def _estimator(text: str) -> str:
+    from personavec.vectors import ESTIMATORS
+
+    if text not in ESTIMATORS:
+        raise UsageError(f"{text}: use {' or '.join(ESTIMATORS)}")
+    return text
+
+
 @options()
 @dataclass(frozen=True)
 class VectorsOptions:
@@ -96,8 +106,8 @@ class VectorsOptions:
     vectors: Names = ()
     """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
     ones."""
-    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
-    """Which direction of a vector. Default: the one that steers."""
+    estimator: Annotated[str | None, MODEL, parsed(_estimator, "mean|logistic")] = None
+    """Which of a vector's directions to use. Default: the one that steers."""
 
     def load(self) -> list[PersonaVector]:
         """Raises UsageError."""

@@ -130,8 +130,6 @@ def screening_vectors(chosen: Sequence[str] | None, estimator: str | None) -> li
     found = [load_vector(name) for name in names(chosen) or bundled_vectors()]
     if estimator is None:
         return found
-    if estimator not in ("mean", "logistic"):
-        raise UsageError(f"--estimator {estimator}: use mean or logistic")
     return [vector.by(estimator) for vector in found]
 
 
