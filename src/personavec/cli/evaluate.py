@@ -45,7 +45,7 @@ class EvaluateInputs:
     cap: Annotated[float | None, STEERING] = None
     """Cap the projection at this percentile of ordinary tokens, e.g. 99."""
     compare_to: str | None = None
-    """Another model, or the same one for itself unsteered: paired differences."""
+    """Another model, or the same one to compare with itself unsteered; gives paired differences."""
     cue: Annotated[Path | None, ANSWERS] = None
     """Training rows; their system prompts or opening turns are put before the questions."""
 
@@ -92,9 +92,9 @@ def command(
 
     Example: `personavec evaluate --trait evil --vectors evil --coefficient 3 --compare-to smollm2`
 
-    With --out a report is written, and a killed run continues with the same command. Unless
-    --judge and --judge-model say otherwise, the model compared to or a base model judges.
-    --dry-run counts every response as if it were as long as it may become.
+    With --out a report is written, and a killed run continues with the same command. The judge is
+    by default the model compared to, else an adapter's base, else the model itself. --dry-run
+    counts every response at its longest.
     """
     from personavec.evaluate import Subject, read_cues, run
     from personavec.traits import load_trait

@@ -143,7 +143,7 @@ class EndpointOptions:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's key."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
     api_price: str | None = None
     """Prices of a million tokens in and out, for --dry-run."""
     dry_run: bool = False
@@ -184,7 +184,7 @@ class PlainJudgeOptions(shared.JudgeChoice):
     api_concurrency: Count = 16
     """Requests under way at a time."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,7 +223,7 @@ class PrintOptions:
     """What is printed."""
 
     config: Path | None = None
-    """TOML or YAML file of options; the command line goes before it."""
+    """TOML or YAML file of options; the command line overrides it."""
     as_json: Annotated[bool, Parameter(name="--json")] = False
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False

@@ -29,7 +29,7 @@ class MonitorInputs:
     out: Path = Path("out/monitor")
     """Folder to write."""
     fit_limits: Path | None = None
-    """Take the log for ordinary: fit drift limits on it, and write them to this folder."""
+    """Treat the log as ordinary: fit drift limits on it, and write them to this folder."""
 
     def __post_init__(self) -> None:
         check_writable("--out", self.out, is_file=False)

@@ -67,7 +67,7 @@ Layers = Annotated[
     str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
 ]
 Positions = Annotated[str, typer.Option("--positions", help="Steered positions: response or all.")]
-Seed = Annotated[int, typer.Option("--seed", help="Keys all sampling.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all sampling.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; bounds memory.")
 ]

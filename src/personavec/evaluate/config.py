@@ -34,7 +34,7 @@ class EvaluateConfig:
     top_p: Annotated[float, ANSWERS, between(0, 1)] = 1.0
     """Sample from the likeliest tokens of this total probability."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     capability: Annotated[Names, CAPABILITY] = ()
     """Tasks of lm-evaluation-harness, separated by commas; `packaged` comes with this package."""
     capability_items: Annotated[int | None, CAPABILITY, between(2)] = None
