@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from personavec.data import DataReading
 from personavec.extract.config import ExtractConfig
 from personavec.model import ModelIdentity
 from personavec.results import Estimate, dump
@@ -206,7 +207,7 @@ class ExtractResults:
     notes: tuple[str, ...]
     rejected: int
     """Rows of adopted files that could not be used."""
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How adopted files were read, by file: counts of readers, columns left out, notes, reasons."""
     rollouts: dict[Polarity, RolloutCounts]
     log_odds: dict[Polarity, tuple[float, ...]]
@@ -280,7 +281,7 @@ class ExtractSummary:
     estimator: Estimator
     kept: KeptCounts
     rejected: int
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     log_odds: dict[Literal["pos", "neg", "unsteered"], MeanLogOdds]
     dose_response: tuple[DoseResponse, ...]
     control: tuple[RandomDose, ...]

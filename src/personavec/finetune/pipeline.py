@@ -91,7 +91,7 @@ def _finetune(job: FinetuneJob) -> FinetuneResults:
     started = time.monotonic()
     rows, row_notes = _mitigated_rows(job)
     texts, rejects = encode_rows(job.loaded, rows, job.config.training)
-    reading = reading_of(job.data, texts, rejects).to_dict()
+    reading = reading_of(job.data, texts, rejects).record()
     _keep_rejects(job, texts, [*job.data.rejects, *rejects])
 
     pulls = _pulls(job, texts)
@@ -320,7 +320,7 @@ def _printer(progress: Progress) -> Callable[[DriftReading], None]:
             f"{of.low:+.2f} to {of.high:+.2f})"
             for name, of in reading.traits.items()
         )
-        terminal.say(f"step {reading.step}{loss}: {drifts}")
+        terminal.log(f"step {reading.step}{loss}: {drifts}")
 
     return print_reading
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personavec.data import DataReading
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreventativeDose:
@@ -59,7 +61,7 @@ class FinetuneResults:
     """Rows trained on."""
     rejected: int
     """Rows that could not be used."""
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How the rows were read, by dataset (`data.DataReading`)."""
     seconds: float
     notes: tuple[str, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -55,7 +54,7 @@ def write_screening_report(results: ScreenResults, path: Path) -> None:
         _comparison(results),
         *(_trait(name, trait, results) for name, trait in results.traits.items()),
         _unseen(),
-        reading_section({name: asdict(found) for name, found in results.data.items()}),
+        reading_section(results.data),
         _what_was_done(results),
     )
     # A row can hold half of a surrogate pair; it is shown as "?".

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from personavec.data import DataReading
 from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.finetune.sets.config import ElicitConfig
 from personavec.finetune.sets.levels import by_level, excess, usual_strengths
@@ -67,7 +68,7 @@ def run(
     judge: Judge | None = None,
     engine: Engine | None = None,
     questions: Sequence[str] | None = None,
-    data: Mapping[str, dict[str, dict[str, int]]] | None = None,
+    data: Mapping[str, DataReading] | None = None,
     progress: Progress | None = None,
 ) -> ElicitResults:
     """Write `normal.jsonl`, `mild.jsonl` and `strong.jsonl` into `out`; returns the results.

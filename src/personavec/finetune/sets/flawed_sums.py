@@ -69,7 +69,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> Flaw
         rows = _rows(name, reading.found)
         results = FlawedResults(
             kind="ready-made flawed answers" if reading.ready_made else "worked arithmetic",
-            data={name: reading.counts.to_dict()},
+            data={name: reading.counts.record()},
             levels={
                 level: LevelFile(file=out / f"{level}.jsonl", rows=len(chosen))
                 for level, chosen in rows.items()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from personavec.data import DataReading
+
 #: The excess over the model's own answers to the same question that a level spans.
 Band = TypedDict("Band", {"unit": str, "from": float, "to": float})
 
@@ -48,7 +50,7 @@ class ElicitResults:
     notes: tuple[str, ...]
     levels: dict[str, ElicitedLevel]
     """By `normal`, `mild` and `strong`."""
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How a file of questions was read, by its name (`data.DataReading`)."""
     asked: int
     """Responses, those left out too."""
@@ -67,7 +69,7 @@ class FlawedResults:
 
     format: int = 1
     kind: str
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How the file was read, by its name (`data.DataReading`)."""
     levels: dict[str, LevelFile]
     """By `normal`, `mild` and `strong`, as far as there are."""

@@ -117,7 +117,7 @@ def run(
                 rejected=len(data.rejects),
                 source=data.source,
             ),
-            data={data.name: job.reading.to_dict()},
+            data={data.name: job.reading.record()},
             seeds=config.seeds,
             questions=tuple(job.bench.questions[spec.name]),
             arms=_arms(job, by_arm),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personavec.data import DataReading
 from personavec.finetune import PreventativeDose
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
@@ -121,7 +122,7 @@ class CompareResults:
     layer: int | str
     """Layer at which mitigations act, or `all`."""
     rows: ComparedRows
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How the rows were read, by dataset (`data.DataReading`)."""
     seeds: tuple[int, ...]
     questions: tuple[str, ...]

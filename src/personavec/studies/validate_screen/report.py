@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def detection_report(results: ValidateScreenResults) -> str:
             ],
         ),
         section("Strong, mild, normal", "order", _order(results)),
-        reading_section({data.name: asdict(data.told)}),
+        reading_section({data.name: data.told}),
         section("Setup", "setup", _setup(results)),
     )
 
