@@ -107,7 +107,8 @@ ApiPrice = Annotated[
     typer.Option("--api-price", help="Prices of a million tokens in and out, for --dry-run."),
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of an endpoint's answers; default: yours.")
+    Path | None,
+    typer.Option("--cache", help="Folder of an endpoint's answers; default: in your cache folder."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what an endpoint would be asked; ask nothing.")
