@@ -39,7 +39,7 @@ from personavec.monitor.results import FittedLimits, MonitorFiles, MonitorResult
 from personavec.monitor.summary import extreme_turn, highest_turns, summarise
 from personavec.monitor.turns import LogTurns
 from personavec.progress import Progress
-from personavec.results import dump, versions, write
+from personavec.results import versions, write
 from personavec.runs import claim, lock, read_records
 from personavec.vectors import Ordinary, PersonaVector
 
@@ -104,15 +104,6 @@ def run(
         write(out / "results.json", results)
         write_monitoring_report(results, out / "report.html")
         return results
-
-
-def summarised(results: MonitorResults) -> dict[str, Any]:
-    """What `--json` prints."""
-    found = dump(results)
-    kept = ("layer", "mean", "low", "high", "max", "alarms")
-    traits = {name: {key: own[key] for key in kept} for name, own in found["traits"].items()}
-    printed = ("format", "turns", "conversations", "rejected", "limits", "data", "out")
-    return {key: found[key] for key in printed} | {"traits": traits}
 
 
 def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from personavec.data import DataReading
-from personavec.results import Estimate
+from personavec.results import Estimate, dump
 from personavec.stats import share_interval
+from personavec.vectors import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,3 +194,24 @@ class MonitorResults:
     settings: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+
+
+def summarised(results: MonitorResults) -> dict[str, Any]:
+    """The object that `monitor --json` prints."""
+    found = dump(results)
+    kept = ("layer", "mean", "low", "high", "max", "alarms")
+    traits = {name: {key: own[key] for key in kept} for name, own in found["traits"].items()}
+    printed = ("format", "turns", "conversations", "rejected", "limits", "data", "out")
+    return {key: found[key] for key in printed} | {"traits": traits}
+
+
+def summarised_calibration(found: Calibration, folder: Path) -> dict[str, Any]:
+    """The object that `calibrate --json` prints; `folder` is where it was written."""
+    record = dump(found)
+    kept = ("correlations", "coverage", "fitted_on", "tested_on", "unscored", "notes")
+    return {
+        **{name: record[name] for name in ("trait", "layer", "unit", "slope", "intercept")},
+        "interval": [found.below, found.above],
+        **{name: record["results"][name] for name in kept},
+        "out": str(folder),
+    }
