@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from personavec.errors import UsageError
-from personavec.options import GENERAL, MAIN, MODEL, KeyValues, Names, key_values, options
+from personavec.options import GENERAL, MAIN, MODEL, KeyValues, Names, key_values, options, parsed
 from personavec.runs import check_writable
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class ModelOptions(ModelLoading):
         return super().load(name or self.model)
 
 
+def _estimator(text: str) -> str:
+    from personavec.vectors import ESTIMATORS
+
+    if text not in ESTIMATORS:
+        raise UsageError(f"{text}: use {' or '.join(ESTIMATORS)}")
+    return text
+
+
 @options()
 @dataclass(frozen=True)
 class VectorsOptions:
@@ -92,8 +100,8 @@ class VectorsOptions:
     vectors: Names = ()
     """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
     ones."""
-    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
-    """Which direction of a vector. Default: the one that steers."""
+    estimator: Annotated[str | None, MODEL, parsed(_estimator, "mean|logistic")] = None
+    """Which of a vector's directions to use. Default: the one that steers."""
 
     def load(self) -> list[PersonaVector]:
         """Raises UsageError."""
@@ -137,7 +145,7 @@ class PrintOptions:
     """What is printed."""
 
     config: Path | None = None
-    """TOML or YAML file of options; the command line goes before it."""
+    """TOML or YAML file of options; the command line overrides it."""
     as_json: Annotated[bool, Parameter(name="--json")] = False
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False

@@ -68,7 +68,7 @@ class EndpointOptions:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's key."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
     api_price: str | None = None
     """Prices of a million tokens in and out, for --dry-run."""
     dry_run: bool = False
@@ -100,7 +100,7 @@ class PlainJudgeOptions:
     api_concurrency: Count = 16
     """Requests under way at a time."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
 
     def __post_init__(self) -> None:
         if self.judge == "api" and not self.api_model:
