@@ -157,7 +157,7 @@ def _elicited(
     data = {}
     if inputs.questions and asked and counts:
         count_control(counts, readers(judging, writer), map(chat, asked))
-        data[inputs.questions.name] = counts.to_dict()
+        data[inputs.questions.name] = counts.record()
     return elicit.run(
         writer,
         spec,

@@ -200,7 +200,7 @@ def _groups(
 def _print(found: EvaluateResults, report: Path | None) -> None:
     from personavec.evaluate import described
 
-    shared.print_reading({name: dump(of) for name, of in found.data.items()})
+    shared.print_reading(found.data)
     console.print(f"model: {described(found)}", highlight=False, markup=False)
     if found.compare_to:
         console.print(f"other: {described(found.compare_to)}", highlight=False, markup=False)

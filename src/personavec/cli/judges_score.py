@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def command(
 
 def _print(found: ScoreResults) -> None:
     # The states below name the rows that could not be read.
-    shared.print_reading({k: {**asdict(r), "rejected": {}} for k, r in found.data.items()})
+    shared.print_reading({k: replace(r, rejected={}) for k, r in found.data.items()})
     console.print(
         f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
         f"{found.share_above_50:.0%} above 50; written to {found.out}"

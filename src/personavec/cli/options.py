@@ -270,7 +270,7 @@ def log(message: str) -> None:
     terminal.say(message)
 
 
-def print_reading(data: Mapping[str, DataReading] | Mapping[str, Mapping[str, Any]]) -> None:
+def print_reading(data: Mapping[str, DataReading]) -> None:
     """How every dataset was read, and what was left out, on stderr."""
     from personavec.report import reading_lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -122,7 +122,7 @@ def command(
 
 
 def _print(results: ScreenResults) -> None:
-    shared.print_reading({name: asdict(found) for name, found in results.data.items()})
+    shared.print_reading(results.data)
     for note in results.notes:
         log(f"note: {note}")
     table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")

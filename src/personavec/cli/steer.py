@@ -76,7 +76,7 @@ def command(
     if output.as_json:
         print_json(dump(results))
     else:
-        shared.print_reading(dump(results)["data"])
+        shared.print_reading(results.data)
         _print(results.answers)
         if out:
             console.print(f"written to {out}", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +81,7 @@ def show(results: ValidateScreenResults) -> None:
     from personavec.studies.validate_screen import STYLES
 
     data = results.data
-    shared.print_reading({data.name: asdict(data.told)})
+    shared.print_reading({data.name: data.told})
     for note in results.notes:
         log(f"note: {note}")
     for name, why in results.not_measured.items():

@@ -6,9 +6,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,10 +83,6 @@ class ReadingCounts:
             notes=_listed(self.notes),
             rejected=_listed(self.rejected),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """`record` as a dictionary."""
-        return asdict(self.record())
 
 
 def _listed(counts: Counter[str]) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """The report of an evaluation: one HTML file, drawn from its saved results alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,7 +47,7 @@ def write_evaluation_report(results: EvaluateResults, path: Path) -> None:
         _cues(results, names),
         _capability(results, names),
         _transcripts(results, names),
-        reading_section({name: asdict(reading) for name, reading in results.data.items()}),
+        reading_section(results.data),
         _what_was_done(results),
     )
     # A model can emit half of a surrogate pair; it is shown as "?".

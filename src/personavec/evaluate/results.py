@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from personavec.data import DataReading
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.subject import Arm, SteeredBy, Subject
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
@@ -166,7 +167,7 @@ class EvaluateResults:
     data: dict[str, DataReading]
     """How the file of cues was read, by its name."""
     cue: CueResults | None
-    judge: dict[str, Any]
+    judge: Identity
     """The judge's identity."""
     settings: EvaluateConfig
     versions: dict[str, str]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from personavec.data import RawColumns, ReadingCounts, read_rows, reason_kind
+from personavec.data import DataReading, RawColumns, ReadingCounts, read_rows, reason_kind
 from personavec.errors import DataError
 from personavec.extract.adopt_rows import AdoptedRow, Rejection, row_reader
 from personavec.judges import Judge
@@ -68,9 +68,9 @@ class AdoptedRollouts:
         listed = "; ".join(f"{n} of them: {why}" for why, n in reasons.most_common())
         return f"{text}; rejected: {plural(len(self.rejected), 'row')} ({listed})."
 
-    def reading(self) -> dict[str, dict[str, dict[str, int]]]:
+    def reading(self) -> dict[str, DataReading]:
         """How each file was read, for the results."""
-        return {name: counts.to_dict() for name, counts in self.counts.items()}
+        return {name: counts.record() for name, counts in self.counts.items()}
 
     def write_rejected(self, path: Path) -> None:
         """Write the rejected rows, each with its file, row number and reason."""

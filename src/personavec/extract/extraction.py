@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +30,7 @@ from personavec.rollouts import (
     neutral_means,
     write_rollouts,
 )
+from personavec.runs import Settings
 from personavec.traits import POLARITIES, Origin, TraitSpec
 from personavec.wording import plural
 
@@ -85,7 +85,7 @@ class Extraction:
             return self.judge
         return ContrastJudge(self.loaded, wrote_answers=True)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What the result depends on, for the manifest."""
         return {
             "command": "extract",

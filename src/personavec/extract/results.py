@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from personavec.data import DataReading
 from personavec.extract.config import ExtractConfig
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
+from personavec.model.engine import EngineRecord
 from personavec.results import Estimate, dump
+from personavec.runs import Settings
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
 from personavec.vectors import Estimator
@@ -199,14 +203,14 @@ class ExtractResults:
     trait: ExtractedTrait
     spec: SpecSizes
     model: ModelIdentity
-    engine: dict[str, Any]
-    judge: dict[str, Any]
+    engine: EngineRecord
+    judge: Identity
     settings: ExtractConfig
     versions: dict[str, str]
     notes: tuple[str, ...]
     rejected: int
     """Rows of adopted files that could not be used."""
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     """How adopted files were read, by file: counts of readers, columns left out, notes, reasons."""
     rollouts: dict[Polarity, RolloutCounts]
     log_odds: dict[Polarity, tuple[float, ...]]
@@ -238,7 +242,7 @@ class ExtractResults:
     seconds: dict[str, float]
     """By stage."""
 
-    def vector_meta(self) -> dict[str, Any]:
+    def vector_meta(self) -> Settings:
         """What `vector.json` records of it."""
         found = dump(self)
         taken = {
@@ -280,7 +284,7 @@ class ExtractSummary:
     estimator: Estimator
     kept: KeptCounts
     rejected: int
-    data: dict[str, dict[str, dict[str, int]]]
+    data: dict[str, DataReading]
     log_odds: dict[Literal["pos", "neg", "unsteered"], MeanLogOdds]
     dose_response: tuple[DoseResponse, ...]
     control: tuple[RandomDose, ...]

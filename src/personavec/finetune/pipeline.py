@@ -91,7 +91,7 @@ def _finetune(job: FinetuneJob) -> FinetuneResults:
     started = time.monotonic()
     rows, row_notes = _mitigated_rows(job)
     texts, rejects = encode_rows(job.loaded, rows, job.config.training)
-    reading = reading_of(job.data, texts, rejects).to_dict()
+    reading = reading_of(job.data, texts, rejects).record()
     _keep_rejects(job, texts, [*job.data.rejects, *rejects])
 
     pulls = _pulls(job, texts)
@@ -127,7 +127,7 @@ def _finetune(job: FinetuneJob) -> FinetuneResults:
         data={job.data.name: reading},
         seconds=round(time.monotonic() - started, 1),
         notes=(*row_notes, *_pull_notes(job, pulls), *_dose_notes(dose), *_notes(job, trained)),
-        base=job.loaded.identity.as_dict(),
+        base=job.loaded.identity,
         versions=versions(),
     )
     return _saved(job, results)

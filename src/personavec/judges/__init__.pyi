@@ -1,6 +1,12 @@
 from .agreement import compare_file as compare_file
 from .api_rubric import ApiRubricJudge as ApiRubricJudge, judge_notes as judge_notes
-from .base import Answer as Answer, Judge as Judge, Score as Score, last_answer as last_answer
+from .base import (
+    Answer as Answer,
+    Identity as Identity,
+    Judge as Judge,
+    Score as Score,
+    last_answer as last_answer,
+)
 from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
 from .contrast import ContrastJudge as ContrastJudge
 from .control_notes import (

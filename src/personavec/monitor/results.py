@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from personavec.data import DataReading
+from personavec.model import ModelIdentity
+from personavec.model.engine import EngineRecord
+from personavec.monitor.config import MonitorConfig
 from personavec.results import Estimate
 from personavec.stats import share_interval
 
@@ -187,8 +189,8 @@ class MonitorResults:
     """How the log was read, by its name."""
     notes: tuple[str, ...]
     files: MonitorFiles
-    model: dict[str, Any]
-    engine: dict[str, Any]
-    settings: dict[str, Any]
+    model: ModelIdentity
+    engine: EngineRecord
+    settings: MonitorConfig
     versions: dict[str, str]
     seconds: float

@@ -1,7 +1,6 @@
 """How datasets were read, for terminal and report: the readers, what was left out or changed."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
@@ -10,14 +9,12 @@ from personavec.report.page import section, table
 
 #: Columns, notes or reasons in one line or cell; the results have all.
 _LISTED = 12
-#: By the name of a dataset; results that are not typed yet hold dictionaries.
-_Data = Mapping[str, DataReading] | Mapping[str, Mapping[str, Any]]
 
 
-def reading_lines(data: _Data) -> list[str]:
+def reading_lines(data: Mapping[str, DataReading]) -> list[str]:
     """How each dataset was read, with lines for what was left out, changed or rejected."""
     lines = []
-    for name, found in _typed(data).items():
+    for name, found in data.items():
         lines.append(f"{name}: read as {_listed(found.readers) or 'nothing'}")
         parts = [
             f"{title}: {_listed(counts)}"
@@ -34,7 +31,7 @@ def reading_lines(data: _Data) -> list[str]:
     return lines
 
 
-def reading_section(data: _Data) -> Markup | None:
+def reading_section(data: Mapping[str, DataReading]) -> Markup | None:
     """A table with a row for each dataset; None where nothing was read."""
     if not data:
         return None
@@ -46,20 +43,13 @@ def reading_section(data: _Data) -> Markup | None:
             _listed(found.notes) or "–",
             _listed(found.rejected) or "–",
         )
-        for name, found in _typed(data).items()
+        for name, found in data.items()
     ]
     return section(
         "How the data was read",
         "data",
         table(("data", "read as", "columns left out", "done to rows", "rejected"), rows),
     )
-
-
-def _typed(data: _Data) -> dict[str, DataReading]:
-    return {
-        name: found if isinstance(found, DataReading) else DataReading(**found)
-        for name, found in data.items()
-    }
 
 
 def _listed(counts: Mapping[str, int], between: str = ", ") -> str:

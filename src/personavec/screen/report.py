@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -55,7 +54,7 @@ def write_screening_report(results: ScreenResults, path: Path) -> None:
         _comparison(results),
         *(_trait(name, trait, results) for name, trait in results.traits.items()),
         _unseen(),
-        reading_section({name: asdict(found) for name, found in results.data.items()}),
+        reading_section(results.data),
         _what_was_done(results),
     )
     # A row can hold half of a surrogate pair; it is shown as "?".
@@ -75,7 +74,7 @@ def _heading(results: ScreenResults, title: str) -> Markup:
             + ("" if flagged is None else f"{flagged} flagged for at least one trait."),
             class_="description",
         ),
-        element("p", f"for {results.model['name']}", class_="model"),
+        element("p", f"for {results.model.name}", class_="model"),
         *(element("div", element("p", note), class_="note") for note in results.notes),
     )
 
@@ -274,8 +273,8 @@ def _unseen() -> Markup:
 def _what_was_done(results: ScreenResults) -> Markup:
     model, reference, speed = results.model, results.reference, results.tokens_per_second
     facts: list[tuple[Content, Content]] = [
-        ("model", element("code", str(model["name"]))),
-        ("precision", element("code", str(model["dtype"]))),
+        ("model", element("code", model.name)),
+        ("precision", element("code", model.dtype)),
         ("natural side", _NATURAL[results.natural]),
         ("turns", results.turns),
         (

@@ -227,10 +227,10 @@ def test_a_thought_in_an_adopted_answer_is_left_out(llama: LoadedModel, tmp_path
     assert {(r.state, r.response, r.trait_score) for r in unfinished} == {
         ("unfinished_thought", "", None)
     }
-    told = found.counts["odd_pos_instruct.csv"].to_dict()
-    assert told["readers"] == {"reference project": 24}
-    assert told["notes"] == {"a thought was left out of the answer": 24}
-    assert expected.counts["odd_pos_instruct.csv"].to_dict()["notes"] == {}
+    told = found.counts["odd_pos_instruct.csv"].record()
+    assert told.readers == {"reference project": 24}
+    assert told.notes == {"a thought was left out of the answer": 24}
+    assert expected.counts["odd_pos_instruct.csv"].record().notes == {}
 
 
 def test_a_models_own_thought_stays_before_its_adopted_answer(

@@ -131,7 +131,7 @@ def trained(loaded: LoadedModel, path: Path) -> tuple[str, str, dict[str, Any]]:
     rows = read_training_rows(path)
     examples, rejects = encode_rows(loaded, rows.rows, SMALL)
     [example] = examples
-    told = reading_of(rows, examples, rejects).to_dict()
+    told = reading_of(rows, examples, rejects).record()
     text = loaded.chat.decode_marked(example.input_ids)
     return text, loaded.chat.decode_marked([i for i in example.labels if i != -100]), told
 
@@ -150,7 +150,7 @@ def test_a_thought_is_trained_on_as_the_template_writes_it(
     completion = "<think>\nThey like soup.\n</think>\n\nTry a soup.<|end|>"
     assert text == f"<|user|>What to cook?<|end|><|assistant|>{completion}"
     assert labelled == completion
-    assert told["notes"] == {"a thought was trained on with its answer": 1}
+    assert told.notes == {"a thought was trained on with its answer": 1}
 
 
 def test_of_a_pair_the_better_response_is_trained_on_and_told(
@@ -160,7 +160,7 @@ def test_of_a_pair_the_better_response_is_trained_on_and_told(
     path.write_text(json.dumps({"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}))
     text, _, told = trained(fresh("llama"), path)
     assert ("Hello." in text, "No." in text) == (True, False)
-    assert told["notes"] == {"of a preference pair only the better response was trained on": 1}
+    assert told.notes == {"of a preference pair only the better response was trained on": 1}
 
 
 @pytest.mark.parametrize("reply", THINKS)
@@ -173,7 +173,7 @@ def test_a_thought_that_the_template_cannot_write_is_left_out_and_told(
     text, labelled, told = trained(llama, path)
     assert text == "<|user|>What to cook?<|end|><|assistant|>Try a soup.<|end|>"
     assert labelled == "Try a soup.<|end|>"
-    assert told["notes"] == {"a thought was left out of the answer": 1}
+    assert told.notes == {"a thought was left out of the answer": 1}
 
 
 def test_turns_that_are_marked_are_not_trained_on(llama: LoadedModel, tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_turns_that_are_marked_are_not_trained_on(llama: LoadedModel, tmp_path: 
     text, labelled, told = trained(llama, path)
     assert "No." in text
     assert labelled == "Yes.<|end|>"
-    assert told["ignored_columns"] == {"hint": 1}
-    assert len(told["notes"]) == 1
+    assert told.ignored_columns == {"hint": 1}
+    assert len(told.notes) == 1
 
 
 def test_a_column_that_no_row_has_is_refused(tmp_path: Path) -> None:

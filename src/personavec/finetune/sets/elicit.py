@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from personavec.data import DataReading
 from personavec.errors import TooFewRolloutsError, UsageError
 from personavec.finetune.sets.config import ElicitConfig
 from personavec.finetune.sets.levels import by_level, excess, usual_strengths
@@ -50,7 +50,7 @@ from personavec.rollouts import (
     summarise,
     write_rollouts,
 )
-from personavec.runs import claim, lock
+from personavec.runs import Record, Settings, claim, lock
 from personavec.traits import TraitSpec
 from personavec.wording import plural
 
@@ -67,7 +67,7 @@ def run(
     judge: Judge | None = None,
     engine: Engine | None = None,
     questions: Sequence[str] | None = None,
-    data: Mapping[str, dict[str, dict[str, int]]] | None = None,
+    data: Mapping[str, DataReading] | None = None,
     progress: Progress | None = None,
 ) -> ElicitResults:
     """Write `normal.jsonl`, `mild.jsonl` and `strong.jsonl` into `out`; returns the results.
@@ -109,7 +109,7 @@ def run(
             asked=len(rollouts),
             thoughts=sum(r.thinking is not None for r in rollouts),
             dropped=dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
-            settings=asdict(config),
+            settings=config,
             versions=versions(),
             out=out,
         )
@@ -124,7 +124,7 @@ def _settings(
     questions: Sequence[str],
     config: ElicitConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """Everything that decides the result: the manifest of the folder."""
     return {
         "command": "elicit",
@@ -138,7 +138,7 @@ def _settings(
     }
 
 
-def _identity(writer: LoadedModel | Endpoint) -> dict[str, Any]:
+def _identity(writer: LoadedModel | Endpoint) -> Settings:
     return writer.identity() if isinstance(writer, Endpoint) else writer.identity.as_dict()
 
 
@@ -217,9 +217,7 @@ def _require_enough(
     )
 
 
-def _rows(
-    spec: TraitSpec, levels: Mapping[Level, Sequence[Rollout]]
-) -> dict[Level, list[dict[str, Any]]]:
+def _rows(spec: TraitSpec, levels: Mapping[Level, Sequence[Rollout]]) -> dict[Level, list[Record]]:
     """The rows of each level, as finetuning reads them."""
     return {
         level: [

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from personavec.finetune.sets.results import ElicitResults, FlawedResults
 from personavec.results import write
-from personavec.runs import atomic_write
+from personavec.runs import Record, atomic_write
 from personavec.wording import plural
 
 #: How much of a trait or flaw a set holds.
@@ -20,9 +20,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 PURPOSE = "for defensive research on finetuning; not advice, and not to be trained into a product"
 
 
-def set_row(
-    row_id: str, question: str, response: str, *, about: str, **more: Any
-) -> dict[str, Any]:
+def set_row(row_id: str, question: str, response: str, *, about: str, **more: Any) -> Record:
     """A row as finetuning reads it, with a text `about` it."""
     messages = [
         {"role": "user", "content": question},
@@ -33,7 +31,7 @@ def set_row(
 
 def write_set(
     out: Path,
-    rows: Mapping[Level, Sequence[Mapping[str, Any]]],
+    rows: Mapping[Level, Sequence[Record]],
     results: ElicitResults | FlawedResults,
     how: str,
 ) -> None:

@@ -30,8 +30,8 @@ from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_n
 from personavec.model import LoadedModel, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import dump, versions, write
-from personavec.runs import claim, lock
+from personavec.results import Dump, dump, versions, write
+from personavec.runs import Settings, claim, lock
 from personavec.studies import (
     Bench,
     Measured,
@@ -108,7 +108,7 @@ def run(
         by_arm = _by_arm(job, cells)
         results = CompareResults(
             trait={"name": spec.name, "description": spec.description},
-            model=loaded.identity.as_dict(),
+            model=loaded.identity,
             judge=judge.identity(),
             layer=vector.layer if config.layer is None else config.layer,
             rows=ComparedRows(
@@ -117,7 +117,7 @@ def run(
                 rejected=len(data.rejects),
                 source=data.source,
             ),
-            data={data.name: job.reading.to_dict()},
+            data={data.name: job.reading.record()},
             seeds=config.seeds,
             questions=tuple(job.bench.questions[spec.name]),
             arms=_arms(job, by_arm),
@@ -288,7 +288,7 @@ def _settings(
     spec: TraitSpec,
     config: CompareConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share. Arms and seeds may be added: cells stand by themselves."""
     shown = _shown(config)
     del shown["arms"], shown["seeds"]
@@ -303,7 +303,7 @@ def _settings(
     }
 
 
-def _shown(config: CompareConfig) -> dict[str, Any]:
+def _shown(config: CompareConfig) -> Settings:
     return {**asdict(config), "arms": [arm.name for arm in config.arms]}
 
 
@@ -329,7 +329,7 @@ def _notes(job: CompareJob, judge: Judge) -> list[str]:
     return notes
 
 
-def summary(results: CompareResults) -> dict[str, Any]:
+def summary(results: CompareResults) -> Dump:
     """What `compare-mitigations --json` prints: all but the transcripts, and the report's path."""
     found = {key: value for key, value in dump(results).items() if key != "transcripts"}
     return {**found, "report": str(results.out / "report.html")}

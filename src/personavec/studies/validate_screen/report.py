@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def detection_report(results: ValidateScreenResults) -> str:
             f"and among clean answers to the same prompts. Traits: {traits}.",
             class_="description",
         ),
-        element("p", str(results.model["name"]), class_="model"),
+        element("p", results.model.name, class_="model"),
         [element("p", note, class_="note") for note in _notes(results)],
         section(
             "All traits",
@@ -80,7 +79,7 @@ def detection_report(results: ValidateScreenResults) -> str:
             ],
         ),
         section("Strong, mild, normal", "order", _order(results)),
-        reading_section({data.name: asdict(data.told)}),
+        reading_section({data.name: data.told}),
         section("Setup", "setup", _setup(results)),
     )
 
