@@ -59,7 +59,7 @@ class _LineBar(Bar):
             spent = now - self._start
             left = spent * (self._total - self._done) / max(1, self._done)
             rate = self._done / max(spent, 1e-3)
-            terminal.say(
+            terminal.log(
                 f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s, "
                 f"{left:.0f} s left"
             )
@@ -74,7 +74,7 @@ class Progress:
     def say(self, message: str) -> None:
         """A line for people."""
         if not self.quiet:
-            terminal.say(message)
+            terminal.log(message)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Bar]:
@@ -92,5 +92,5 @@ class Progress:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
-            with RichProgress(*columns, console=terminal.console(stderr=True)) as rich:
+            with RichProgress(*columns, console=terminal.make_console(stderr=True)) as rich:
                 yield _LiveBar(rich, label, total)

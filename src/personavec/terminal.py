@@ -32,12 +32,17 @@ def shown_json(value: Any) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """A line for people, on stderr."""
     print(shown(message), file=sys.stderr)
 
 
-def console(*, stderr: bool = False) -> Console:
+def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
+    """Exactly one JSON object on stdout."""
+    print(shown_json(value), flush=flush)
+
+
+def make_console(*, stderr: bool = False) -> Console:
     """A console that prints texts as they are: no markup in them, and no control characters."""
     found = _Console(stderr=stderr, markup=False, emoji=False)
     found.push_render_hook(_Shown())
@@ -76,3 +81,7 @@ class _Cleaned:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self._inner, options):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+#: Tables for people go here; with --json everything but the object goes to stderr.
+console = make_console()

@@ -73,7 +73,7 @@ def test_json_is_escaped_and_means_the_same() -> None:
 
 
 def test_markup_in_texts_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    console = terminal.console()
+    console = terminal.make_console()
     table = Table("[red]column", "[/x]")
     table.add_row(":smile: [bold]", HOSTILE)
     console.print(table)

@@ -11,9 +11,9 @@ from rich.table import Table
 from personavec.author.config import AuthorConfig
 from personavec.cli import options as shared
 from personavec.cli.groups import EndpointOptions, ModelOptions, OutputOptions
-from personavec.cli.options import console, print_json
 from personavec.options import options
 from personavec.results import dump
+from personavec.terminal import console, print_json
 
 if TYPE_CHECKING:
     from personavec.author import AuthorResult

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, PlainJudgeOptions, PrintOptions
-from personavec.cli.options import console, log, print_json
 from personavec.errors import UsageError
 from personavec.monitor.config import CalibrateConfig
 from personavec.options import options
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions, PlainJudgeOptions
-from personavec.cli.options import console, log, print_json
 from personavec.data.conversations import ColumnMap
+from personavec.data.terminal import show_reading
 from personavec.finetune.config import DATA
 from personavec.options import GENERAL, MAIN, options, parsed
 from personavec.results import Estimate
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def command(
 def _print(results: CompareResults) -> None:
     from personavec.studies.compare_mitigations import expression
 
-    shared.print_reading(results.data)
+    show_reading(results.data)
     for note in results.notes:
         log(f"note: {note}")
     table = Table(

@@ -11,11 +11,12 @@ from rich.table import Table
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, PlainJudgeOptions
-from personavec.cli.options import console, log, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.finetune.sets.config import RESPONSES, ElicitConfig, FlawedConfig
 from personavec.options import JUDGE, MAIN, Count, options, panel
 from personavec.results import Estimate, dump
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _check_writer(
 def _print(found: ElicitResults | FlawedResults) -> None:
     from personavec.finetune.sets import ElicitResults
 
-    shared.print_reading(found.data)
+    show_reading(found.data)
     if isinstance(found, ElicitResults):
         _print_elicited(found)
         return

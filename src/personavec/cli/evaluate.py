@@ -12,11 +12,12 @@ from rich.table import Column, Table
 
 from personavec.cli import options as shared
 from personavec.cli.groups import EngineOptions, JudgeOptions, ModelOptions, OutputOptions
-from personavec.cli.options import console, log, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import DataError, UsageError
 from personavec.evaluate.config import ANSWERS, EvaluateConfig
 from personavec.options import LayerOrAll, Numbers, options, panel
 from personavec.results import dump
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _groups(
 def _print(found: EvaluateResults, report: Path | None) -> None:
     from personavec.evaluate import described
 
-    shared.print_reading(found.data)
+    show_reading(found.data)
     console.print(f"model: {described(found)}", highlight=False, markup=False)
     if found.compare_to:
         console.print(f"other: {described(found.compare_to)}", highlight=False, markup=False)

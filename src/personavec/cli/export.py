@@ -11,9 +11,9 @@ from cyclopts import Parameter
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import PrintOptions
-from personavec.cli.options import console, print_json
 from personavec.options import options
 from personavec.results import dump
+from personavec.terminal import console, print_json
 
 
 @options()

@@ -16,11 +16,12 @@ from personavec.cli.groups import (
     OutputOptions,
     TraitOptions,
 )
-from personavec.cli.options import console, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.options import options
 from personavec.results import dump
+from personavec.terminal import console, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def command(
 
 
 def _print(found: ExtractSummary) -> None:
-    shared.print_reading(found.data)
+    show_reading(found.data)
     kept = found.kept
     console.print(
         f"\n{found.trait} on {found.model}: layer {found.layer}, estimator {found.estimator}, kept "

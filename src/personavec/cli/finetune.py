@@ -11,12 +11,13 @@ from cyclopts import Parameter
 
 from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions
-from personavec.cli.options import console, log, print_json
 from personavec.data.conversations import ColumnMap
+from personavec.data.terminal import show_reading
 from personavec.errors import DataError, UsageError
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
+from personavec.terminal import console, log, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def command(
 
 
 def _print(results: FinetuneResults, as_json: bool) -> None:
-    shared.print_reading(results.data)
+    show_reading(results.data)
     for note in results.notes:
         log(f"note: {note}")
     if results.stopped:

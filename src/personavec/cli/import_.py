@@ -7,10 +7,10 @@ from pathlib import Path
 
 from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, PrintOptions
-from personavec.cli.options import console, print_json
 from personavec.extract.config import ImportConfig
 from personavec.options import options
 from personavec.results import dump
+from personavec.terminal import console, print_json
 
 
 @options()

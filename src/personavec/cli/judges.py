@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from personavec.cli.options import console
+from personavec.terminal import console
 from personavec.wording import estimated
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from rich.table import Table
 from personavec.cli import options as shared
 from personavec.cli.groups import JudgeOptions, ModelOptions, OutputOptions
 from personavec.cli.judges import figure, print_rows
-from personavec.cli.options import console, print_json
 from personavec.judges.config import CheckConfig
 from personavec.options import options
+from personavec.terminal import console, log, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _print(found: CheckResults, target: Path) -> None:
     console.print(f"{len(found.wrong)} on the wrong side of 50:", highlight=False)
     print_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
     for note in found.notes:
-        shared.log(f"note: {note}")
+        log(f"note: {note}")
     console.print(f"written to {target}", highlight=False)
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from personavec.cli.groups import PrintOptions
 from personavec.cli.judges import figure, print_rows
-from personavec.cli.options import console, print_json
 from personavec.judges.config import CompareConfig
+from personavec.terminal import console, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from personavec.cli import options as shared
 from personavec.cli.groups import JudgeOptions, ModelOptions, OutputOptions, TraitOptions
-from personavec.cli.options import console, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import DataError
 from personavec.judges.config import ScoreConfig
+from personavec.terminal import console, log, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(
 
 def _print(found: ScoreResults) -> None:
     # The states below name the rows that could not be read.
-    shared.print_reading({k: replace(r, rejected={}) for k, r in found.data.items()})
+    show_reading({name: replace(of, rejected={}) for name, of in found.data.items()})
     console.print(
         f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
         f"{found.share_above_50:.0%} above 50; written to {found.out}"
@@ -77,7 +78,7 @@ def _print(found: ScoreResults) -> None:
         highlight=False,
     )
     for note in found.notes:
-        shared.log(f"note: {note}")
+        log(f"note: {note}")
     if found.kept:
         console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
     for state, n in found.states.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from personavec.cli.groups import ModelLoading, PrintOptions
-from personavec.cli.options import console, print_json
 from personavec.results import dump
+from personavec.terminal import console, print_json
 
 
 def list_models(*, output: PrintOptions = PrintOptions()) -> None:

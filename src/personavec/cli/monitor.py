@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
-from personavec.cli.options import console, print_json
+from personavec.data.terminal import show_reading
 from personavec.monitor.config import MonitorConfig
 from personavec.options import Names, options
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def command(
 
 
 def _print(results: MonitorResults) -> None:
-    shared.print_reading(results.data)
+    show_reading(results.data)
     for note in results.notes:
-        shared.log(f"note: {note}")
+        log(f"note: {note}")
     table = Table("trait", "layer", "mean answer, σ [95%]", "highest", "alarms")
     for name, found in results.traits.items():
         table.add_row(

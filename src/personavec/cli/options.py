@@ -5,19 +5,18 @@ from __future__ import annotations
 import atexit
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from personavec import terminal
 from personavec.errors import UsageError
+from personavec.terminal import console, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
-    from personavec.data import DataReading
     from personavec.judges import Answer, CostEstimate, Judge as JudgeOf
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine as EngineOf
@@ -113,9 +112,6 @@ Cache = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what an endpoint would be asked; ask nothing.")
 ]
-
-#: Tables for people go here; with --json everything but the object goes to stderr.
-console = terminal.console()
 
 
 def names(texts: Sequence[str] | None) -> list[str]:
@@ -258,24 +254,6 @@ def engine(
     # At exit Python waits for the processes that multiprocessing started; this comes before.
     atexit.register(started.close)
     return started
-
-
-def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
-    """Exactly one JSON object on stdout."""
-    print(terminal.shown_json(value), flush=flush)
-
-
-def log(message: str) -> None:
-    """A line for people, on stderr."""
-    terminal.say(message)
-
-
-def print_reading(data: Mapping[str, DataReading]) -> None:
-    """How every dataset was read, and what was left out, on stderr."""
-    from personavec.report import reading_lines
-
-    for line in reading_lines(data):
-        log(line)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from rich.table import Table
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
-from personavec.cli.options import console, log, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
 from personavec.screen.config import NATURAL, ScreenConfig
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated, plural
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def command(
 
 
 def _print(results: ScreenResults) -> None:
-    shared.print_reading(results.data)
+    show_reading(results.data)
     for note in results.notes:
         log(f"note: {note}")
     table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from personavec.cli import options as shared
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
-from personavec.cli.options import log, print_json
 from personavec.errors import UsageError, missing_extra
 from personavec.options import between, options
 from personavec.results import dump
 from personavec.serve.config import LIMITS, ServeConfig
+from personavec.terminal import log, print_json
 
 if TYPE_CHECKING:
     import uvicorn

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.groups import OutputOptions, PlainJudgeOptions
-from personavec.cli.options import console, log, print_json
 from personavec.conditions import parse_condition
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig
 from personavec.options import JUDGE, MODEL, Names, options
 from personavec.results import Estimate, dump
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
-from personavec.cli.options import console, log, print_json
+from personavec.data.terminal import show_reading
 from personavec.errors import ActivationError, UsageError
 from personavec.evaluate.steer.config import SteerConfig
 from personavec.options import options
 from personavec.results import dump
+from personavec.terminal import console, log, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def command(
     if output.as_json:
         print_json(dump(results))
     else:
-        shared.print_reading(results.data)
+        show_reading(results.data)
         _print(results.answers)
         if out:
             console.print(f"written to {out}", highlight=False)

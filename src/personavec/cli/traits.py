@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 from personavec.cli.groups import PrintOptions
-from personavec.cli.options import console, print_json
 from personavec.options import MAIN
+from personavec.terminal import console, print_json
 
 if TYPE_CHECKING:
     from personavec.traits import TraitSpec

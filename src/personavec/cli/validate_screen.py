@@ -12,10 +12,11 @@ from rich.table import Table
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
-from personavec.cli.options import console, log, print_json
+from personavec.data.terminal import show_reading
 from personavec.options import GENERAL, MAIN, options
 from personavec.results import Estimate
 from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
+from personavec.terminal import console, log, print_json
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def show(results: ValidateScreenResults) -> None:
     from personavec.studies.validate_screen import STYLES
 
     data = results.data
-    shared.print_reading({data.name: data.told})
+    show_reading({data.name: data.told})
     for note in results.notes:
         log(f"note: {note}")
     for name, why in results.not_measured.items():

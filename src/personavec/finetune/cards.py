@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from personavec.data.terminal import reading_lines
 from personavec.finetune.results import FinetuneResults
-from personavec.report import reading_lines
 
 _DONE = {
     "none": "Plain supervised finetuning, without a mitigation.",

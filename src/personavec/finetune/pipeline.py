@@ -320,7 +320,7 @@ def _printer(progress: Progress) -> Callable[[DriftReading], None]:
             f"{of.low:+.2f} to {of.high:+.2f})"
             for name, of in reading.traits.items()
         )
-        terminal.say(f"step {reading.step}{loss}: {drifts}")
+        terminal.log(f"step {reading.step}{loss}: {drifts}")
 
     return print_reading
 

@@ -13,4 +13,4 @@ from .page import (
     section as section,
     table as table,
 )
-from .reading import reading_lines as reading_lines, reading_section as reading_section
+from .reading import reading_section as reading_section

@@ -25,10 +25,10 @@ from personavec.data import (
 from personavec.data.messages import SPEAKERS
 from personavec.data.readers.columns import MESSAGES, PROMPTS, RESPONSES, SIDES, SYSTEM, TWO
 from personavec.data.readers.table import READERS
+from personavec.data.terminal import reading_lines
 from personavec.data.texts import FORMATS
 from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode
-from personavec.report import reading_lines
 
 Columns = dict[str, Any]
 Q, A, S = "What is a good name for a cat?", "Try Pepper: it is short.", "You answer briefly."

@@ -20,7 +20,7 @@ from peft import PeftModel
 from personavec import LoadedModel, PersonaVector, PreventativeSteering
 from personavec.cli.main import main
 from personavec.conditions import Condition
-from personavec.data import ColumnMap, DataRow, Message, Role
+from personavec.data import ColumnMap, DataReading, DataRow, Message, Role
 from personavec.errors import (
     ActivationError,
     DataError,
@@ -126,7 +126,7 @@ THINKS = [
 ]
 
 
-def trained(loaded: LoadedModel, path: Path) -> tuple[str, str, dict[str, Any]]:
+def trained(loaded: LoadedModel, path: Path) -> tuple[str, str, DataReading]:
     """What of the one row is read, what is trained on, and what is told."""
     rows = read_training_rows(path)
     examples, rejects = encode_rows(loaded, rows.rows, SMALL)

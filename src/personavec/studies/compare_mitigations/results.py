@@ -125,7 +125,7 @@ class CompareResults:
     """Layer at which mitigations act, or `all`."""
     rows: ComparedRows
     data: dict[str, DataReading]
-    """How the rows were read, by dataset."""
+    """How the rows were read, by dataset (`data.DataReading`)."""
     seeds: tuple[int, ...]
     questions: tuple[str, ...]
     arms: dict[str, ArmResults]
