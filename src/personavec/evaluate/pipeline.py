@@ -124,18 +124,24 @@ def _capability(
         for task in tasks:
             path = folder / f"{arm}-{task.name.replace('/', '_')}.json"
             if not path.exists():
-                found = capability.run_task(
-                    subject.loaded,
-                    task,
-                    steering=subject.steering(),
-                    max_items=config.capability_items,
-                    batch_tokens=config.batch_tokens,
-                    quiet=progress.quiet,
-                )
+                found = _task_score(subject, task, config, progress)
                 atomic_write(path, json.dumps(asdict(found)))
             remedy = "delete it, and the task is run again"
             scores[arm][task.name] = read_as(path, TaskScore, remedy)
     return scores
+
+
+def _task_score(
+    subject: Subject, task: HarnessTask, config: EvaluateConfig, progress: Progress
+) -> TaskScore:
+    return capability.run_task(
+        subject.loaded,
+        task,
+        steering=subject.steering(),
+        max_items=config.capability_items,
+        batch_tokens=config.batch_tokens,
+        quiet=progress.quiet,
+    )
 
 
 def _results(

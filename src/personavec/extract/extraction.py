@@ -134,10 +134,14 @@ class Extraction:
             )
             activations = self.out / "activations"
             return self.collect(tasks, "extraction", judge=self.judge, activations=activations)
-        self.adopted.write_rejected(self.out / "rejected.jsonl")
+        return self._adopt(self.adopted)
+
+    def _adopt(self, adopted: AdoptedRollouts) -> list[Rollout]:
+        """The adopted rollouts, judged."""
+        adopted.write_rejected(self.out / "rejected.jsonl")
         found = adopt(
             self.loaded,
-            self.adopted,
+            adopted,
             self.spec,
             self.out / "run" / "extraction",
             judge=self.judge,
