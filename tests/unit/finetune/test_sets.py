@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 
 from personavec import LoadedModel, TraitSpec
 from personavec.cli import main as cli
@@ -58,19 +59,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def rollout(number: int, log_odds: float | None, **more: Any) -> Rollout:
     given: dict[str, Any] = {"polarity": "pos", "kept": True, "trait_score": 90.0, **more}
-    return Rollout(
-        id=f"{given['polarity']}-{number}",
-        question=f"q{number % 3}",
-        pair=None,
-        sample=0,
-        system=None,
-        response="So.",
-        response_ids=(1,),
-        n_tokens=1,
-        seed=0,
-        log_odds=log_odds,
-        **given,
-    )
+    id, question = f"{given['polarity']}-{number}", f"q{number % 3}"
+    return tiny_models.rollout(id, question, log_odds=log_odds, **given)
 
 
 @pytest.fixture(scope="module")
