@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def _setup(results: ValidateScreenResults) -> list[Markup]:
         for name, trait in results.traits.items()
     ]
     head = ["trait", "layer", "elicited rows kept", "written rows", "training rows", "TF-IDF"]
-    settings = [[name, plain(value)] for name, value in results.settings.items()]
+    settings = [[name, plain(value)] for name, value in asdict(results.settings).items()]
     return [table(head, rows), folded("All settings", table(["setting", "value"], settings))]
 
 
