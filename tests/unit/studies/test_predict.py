@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_models import rollout, saved, tiny_spec
 
-from personavec import PersonaVector
+from personavec import LoadedModel, PersonaVector
 from personavec.data import DataRow
 from personavec.errors import DataError, UsageError
 from personavec.finetune import TrainingConfig, TrainingRows

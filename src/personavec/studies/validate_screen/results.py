@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from personavec.data import DataReading
 from personavec.model import ModelIdentity
 from personavec.results import Dump, Estimate, dump
+from personavec.studies.validate_screen.config import ValidateScreenConfig
 
 #: By statistic (`auc`, `precision@0.05`, …): its value over all rows, with its interval.
 Figures = dict[str, Estimate]
