@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from personavec.author.config import AuthorConfig
 from personavec.cli import options as shared
 from personavec.cli.groups import EndpointOptions, ModelOptions, OutputOptions
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import console, print_json
-
-if TYPE_CHECKING:
-    from personavec.author import AuthorResult
+from personavec.terminal import print_json
 
 
 @options()
@@ -51,6 +45,7 @@ def command(
         The trait's name.
     """
     from personavec.author import most_asked, run
+    from personavec.author.terminal import show
 
     author = endpoint.connect()
     if endpoint.dry_run:
@@ -63,23 +58,4 @@ def command(
     if output.as_json:
         print_json(dump(found))
     else:
-        _print(found)
-
-
-def _print(found: AuthorResult) -> None:
-    console.print(
-        f"{found.trait}: written by {found.author.model}, {found.replaced} entries "
-        f"replaced in {found.rounds} round(s), {len(found.warnings)} warning(s)",
-        highlight=False,
-        markup=False,
-    )
-    for warning in found.warnings:
-        console.print(f"  {warning}", markup=False, highlight=False)
-    if tried := found.probe:
-        table = Table(
-            "pair", "positive rollouts kept", "negative", title=f"on {tried.model['name']}"
-        )
-        for number, kept in enumerate(tried.pairs, start=1):
-            table.add_row(str(number), f"{kept.pos} of {kept.of}", f"{kept.neg} of {kept.of}")
-        console.print(table)
-    console.print(f"written to {found.spec}; read it before you use it", highlight=False)
+        show(found)

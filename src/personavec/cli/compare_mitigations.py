@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions, PlainJudgeOptions
 from personavec.data.conversations import ColumnMap
 from personavec.data.terminal import show_reading
@@ -72,14 +71,14 @@ def command(
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import run, summary
     from personavec.traits import load_trait
-    from personavec.vectors import load_vector
+    from personavec.vectors import check_layer, load_vector
 
     out = output.folder(output.out)
     spec, _ = load_trait(inputs.trait)
     judge.check(spec)
     config = replace(config, training=training.config())
     vector = load_vector(inputs.vectors or spec.name)
-    shared.check_layer(config.layer, [vector])
+    check_layer(config.layer, [vector])
     rows = read_training_rows(
         data, columns=inputs.columns, split=inputs.split, flags=config.flags, by=inputs.by
     )

@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import PrintOptions
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import console, print_json
+from personavec.terminal import print_json
 
 
 @options()
@@ -44,10 +43,11 @@ def command(*, chosen: ExportOptions, output: PrintOptions = PrintOptions()) -> 
     Example: `personavec export --vectors humorous --format gguf --out humorous.gguf`
     """
     from personavec.runs import lock_file
-    from personavec.vectors import export, load_vector
+    from personavec.vectors import check_layer, export, load_vector
+    from personavec.vectors.terminal import show
 
     vector = load_vector(chosen.vectors)
-    shared.check_layer(chosen.layer, [vector])
+    check_layer(chosen.layer, [vector])
     with lock_file(chosen.out):
         found = export(
             vector,
@@ -59,12 +59,5 @@ def command(*, chosen: ExportOptions, output: PrintOptions = PrintOptions()) -> 
         )
     if output.as_json:
         print_json(dump(found))
-        return
-    layers = found.layers
-    held = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-    console.print(f"{found.trait} of {found.model}, {held}, written to {chosen.out}", markup=False)
-    for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
-    console.print("use it with:")
-    for line in found.use:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        show(found)

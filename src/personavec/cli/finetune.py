@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli import options as shared
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.data.conversations import ColumnMap
 from personavec.data.terminal import show_reading
@@ -94,13 +93,13 @@ def command(
     """
     from personavec.finetune import check_inputs, is_main_process, run
     from personavec.traits import load_trait
-    from personavec.vectors import load_vector
+    from personavec.vectors import check_layer, load_vector
 
     out = output.folder(output.out)
     vectors = [load_vector(name) for name in inputs.vectors]
     watch = [load_vector(name) for name in inputs.watch]
     spec = load_trait(inputs.trait)[0] if inputs.trait else None
-    shared.check_layer(config.layer, [*vectors, *watch])
+    check_layer(config.layer, [*vectors, *watch])
     check_inputs(config, vectors, watch, spec)
     rows = inputs.rows(data, config.mitigation.name)
     if config.training.full:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,19 @@ class PlainJudgeOptions(shared.JudgeChoice):
     ) -> Judge:
         return shared.make_judge(self, load, subject=subject, default_model=default_model)
 
+    def make_unless_default(
+        self, load: Callable[[str], LoadedModel], nearest: Callable[[], LoadedModel]
+    ) -> Judge | None:
+        """The judge that was asked for; None where the verb's own is to judge.
+
+        A rubric judge without a model of its own is `nearest()`, the one that nothing changed.
+        """
+        if self.judge == "contrast" and not self.judge_model:
+            return None
+        own = self.judge == "rubric" and not self.judge_model
+        # A contrast judge on a model that is named reads texts, whoever wrote them.
+        return self.make(load, subject=nearest() if own else None)
+
     def check(self, spec: TraitSpec) -> None:
         """Refuse a spec that the judge could not judge, before anything is loaded."""
         if self.judge != "contrast":
@@ -205,6 +218,16 @@ class JudgeOptions(PlainJudgeOptions):
     """Prices of a million tokens in and out, for --dry-run."""
     dry_run: bool = False
     """Print what an endpoint would be asked; ask nothing."""
+
+    def show_estimate_to_come(
+        self, asked: Sequence[tuple[TraitSpec, Sequence[str]]], max_tokens: int, as_json: bool
+    ) -> None:
+        """Print what judging would take, of responses to each spec's questions.
+
+        Each counts as `max_tokens` long. Raises UsageError for judges that call no endpoint.
+        """
+        coming = [(spec, shared.responses_to_come(texts, max_tokens)) for spec, texts in asked]
+        shared.print_estimate(shared.estimate(self, coming), self.api_price, as_json)
 
 
 @options(GENERAL)

@@ -10,7 +10,7 @@ from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.extract.config import ImportConfig
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import console, print_json
+from personavec.terminal import print_json
 
 
 @options()
@@ -46,16 +46,12 @@ def command(
         The reference project's .pt, [layers + 1, hidden].
     """
     from personavec.extract.import_reference import run
+    from personavec.extract.terminal import show_import
     from personavec.vectors import read_reference
 
     read_reference(file)  # Refuse a bad file before the model is loaded.
     found = run(model.load(), file, inputs.trait, inputs.out, config)
     if output.as_json:
         print_json(dump(found))
-        return
-    console.print(
-        f"{inputs.trait} on {found.model}, layer {found.layer}, written to {inputs.out}",
-        markup=False,
-    )
-    for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    else:
+        show_import(found)

@@ -171,15 +171,6 @@ def layers(text: str | None) -> int | Literal["all"] | None:
         raise UsageError(f"--layer {text}: give a number, or 'all'") from None
 
 
-def check_layer(layer: int | Literal["all"] | None, vectors: Sequence[PersonaVector]) -> None:
-    """Refuse a layer that one of the vectors does not have. Raises UsageError."""
-    for vector in vectors:
-        if isinstance(layer, int) and not 1 <= layer <= vector.n_layers:
-            raise UsageError(
-                f"--layer {layer}: the {vector.trait} vector has layers 1 to {vector.n_layers}"
-            )
-
-
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """Comma-separated whole numbers of an option. Raises UsageError."""
     found = numbers(text, option)

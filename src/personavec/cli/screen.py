@@ -88,6 +88,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
+    from personavec.vectors import check_layer
 
     if config.rule.percentile is not None and inputs.reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
@@ -95,7 +96,7 @@ def command(
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     out = output.folder(output.out)
     vectors = chosen.load()
-    shared.check_layer(config.layer, vectors)
+    check_layer(config.layer, vectors)
     specs = shared.specs_of(vectors, inputs.trait) if inputs.judge else []
     loaded = model.load()
     judging = None

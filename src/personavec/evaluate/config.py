@@ -3,16 +3,81 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from personavec.errors import UsageError
-from personavec.options import MODEL, Count, Names, between, options, panel
+from personavec.options import MODEL, Count, LayerOrAll, Names, Numbers, between, options, panel
+
+if TYPE_CHECKING:
+    from personavec.evaluate.subject import SteeredBy
 
 ANSWERS = panel("Questions and answers")
 CAPABILITY = panel("Capability")
+STEERING = panel("Steering")
 
 #: Fewer questions than this allow no interval.
 MIN_QUESTIONS = 2
+
+
+@options()
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """What is evaluated, steered by what, against what."""
+
+    trait: tuple[str, ...]
+    """A bundled trait or a spec file; repeatable."""
+    vectors: tuple[str, ...] = ()
+    """Steer with this vector; repeatable."""
+    coefficient: Numbers | None = None
+    """One for all vectors or one each, e.g. 2,-1."""
+    layer: Annotated[LayerOrAll, STEERING] = None
+    """A layer or 'all'; default: each vector's selected layer."""
+    cap: Annotated[float | None, STEERING] = None
+    """Cap the projection at this percentile of ordinary tokens, e.g. 99."""
+    compare_to: str | None = None
+    """Another model, or the same one for itself unsteered: paired differences."""
+    cue: Annotated[Path | None, ANSWERS] = None
+    """Training rows; their system prompts or opening turns are put before the questions."""
+
+    @property
+    def repeats(self) -> int:
+        """How often a question is asked of all models, with and without cues."""
+        return (2 if self.compare_to else 1) * (2 if self.cue else 1)
+
+    def steered_by(self) -> tuple[SteeredBy, ...]:
+        """The vectors with their coefficients. Raises UsageError."""
+        from personavec.evaluate.subject import SteeredBy
+        from personavec.vectors import check_layer, load_vector
+
+        coefficients = self._coefficients()
+        vectors = [load_vector(name) for name in self.vectors]
+        check_layer(self.layer, vectors)
+        return tuple(
+            SteeredBy(vector, coefficient, self.layer, self.cap)
+            for vector, coefficient in zip(vectors, coefficients, strict=True)
+        )
+
+    def _coefficients(self) -> tuple[float, ...]:
+        """One for each vector. Raises UsageError."""
+        given = (self.coefficient, self.layer, self.cap)
+        if not self.vectors:
+            if any(each is not None for each in given):
+                raise UsageError(
+                    "--coefficient, --layer and --cap need --vectors, which name what to add"
+                )
+            return ()
+        found = self.coefficient or (() if self.cap is None else (0.0,))
+        if not found:
+            raise UsageError(
+                "--vectors needs --coefficient: how much of each vector to add, or --cap"
+            )
+        if len(found) not in (1, len(self.vectors)):
+            raise UsageError(
+                f"--coefficient gives {len(found)} numbers for {len(self.vectors)} "
+                "--vectors; give one for all, or one each"
+            )
+        return found * len(self.vectors) if len(found) == 1 else found
 
 
 @options()

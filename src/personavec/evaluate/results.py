@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from personavec.data import DataReading
+from personavec.errors import DataError
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.subject import Arm, SteeredBy, Subject
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
-from personavec.results import OPTIONAL, Estimate
+from personavec.results import OPTIONAL, Estimate, dump
 from personavec.rollouts import Expression, ExpressionDifference
+from personavec.wording import plural
 
 Variant = Literal["plain", "cue"]
 
@@ -177,3 +181,40 @@ class EvaluateResults:
     transcripts: dict[str, tuple[Transcript, ...]]
     """The first questions' answers, by trait."""
     seconds: float
+
+    def summary(self, report: Path | None) -> dict[str, Any]:
+        """What `evaluate --json` prints: all but the transcripts, and the place of the report."""
+        found = dump(self)
+        del found["transcripts"]
+        return {**found, "report": str(report) if report else None}
+
+    def measured_for(
+        self, model: str, other: str, cues: str
+    ) -> list[tuple[str, Mapping[str, Expression]]]:
+        """Everyone's expression by trait, with what each is called."""
+        groups: list[tuple[str, Mapping[str, Expression]]] = [(model, self.traits)]
+        if self.compare_to:
+            groups.append((other, self.compare_to.traits))
+        if self.cue:
+            groups.append((f"{model}{cues}", self.cue.traits))
+            if self.cue.compare_to:
+                groups.append((f"{other}{cues}", self.cue.compare_to.traits))
+        return groups
+
+    def check_measured(self) -> None:
+        """Raise DataError for traits of which nothing was measured, alone or in comparison."""
+        missing = [
+            f"none of {plural(of.of, 'answer')}{whose} could be scored for {name} "
+            f"({', '.join(f'{n} {state}' for state, n in of.states.items())})"
+            for whose, traits in self.measured_for("", " of the other model", " with cues")
+            for name, of in traits.items()
+            if not of.n
+        ]
+        if self.compare_to:
+            missing += [
+                f"no question has a score on both sides for {name}"
+                for name, of in self.compare_to.differences.items()
+                if not of.questions
+            ]
+        if missing:
+            raise DataError("; ".join(missing))

@@ -34,5 +34,6 @@ from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary
 from .vector import (
     DRIFT_FILE as DRIFT_FILE,
     PersonaVector as PersonaVector,
+    check_layer as check_layer,
     cosine as cosine,
 )

@@ -6,10 +6,10 @@ import hashlib
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -232,6 +232,15 @@ TENSORS = (
 def has_direction(direction: Float[Tensor, " hidden"]) -> bool:
     """Whether a direction can be divided by its length."""
     return 0 < float(direction.norm()) < math.inf
+
+
+def check_layer(layer: int | Literal["all"] | None, vectors: Iterable[PersonaVector]) -> None:
+    """Refuse a layer that one of the vectors does not have. Raises UsageError."""
+    for vector in vectors:
+        if isinstance(layer, int) and not 1 <= layer <= vector.n_layers:
+            raise UsageError(
+                f"--layer {layer}: the {vector.trait} vector has layers 1 to {vector.n_layers}"
+            )
 
 
 def cosine(a: Float[Tensor, "*batch hidden"], b: Float[Tensor, "*batch hidden"]) -> Tensor:

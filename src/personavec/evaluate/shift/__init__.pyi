@@ -1,5 +1,5 @@
 from .config import ShiftConfig as ShiftConfig
-from .gate import units as units
+from .gate import parse_conditions as parse_conditions
 from .measure import last_prompt_states as last_prompt_states
 from .pipeline import run as run
 from .results import (

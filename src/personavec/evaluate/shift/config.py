@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from personavec.errors import UsageError
-from personavec.options import MODEL, Count, between, options, panel
+from personavec.options import JUDGE, MODEL, Count, Names, between, options, panel
+
+if TYPE_CHECKING:
+    from personavec.model import LoadedModel
 
 ANSWERS = panel("Questions and answers")
 
 #: Fewer questions than this allow no interval.
 MIN_QUESTIONS = 2
+
+
+@options()
+@dataclass(frozen=True)
+class ShiftInputs:
+    """Along what the shift is measured, beside what, and when it fails."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    control: str | None = None
+    """A benign finetune of BASE, whose shift is subtracted."""
+    fail_if: Annotated[tuple[str, ...], Parameter(metavar="TRAIT>NUMBER[UNIT]")] = ()
+    """Exit with 3 if this condition is met; units: sigma, norm, log_odds, score; repeatable."""
+    trait: Annotated[tuple[str, ...], JUDGE] = ()
+    """Spec file of a vector's trait that is not bundled; repeatable."""
+    dtype: Annotated[str | None, MODEL] = None
+    """float32, bfloat16 or float16; default: automatic."""
+    device: Annotated[str | None, MODEL] = None
+    """cpu, cuda, …; default: automatic."""
+
+    def load(self, name: str) -> LoadedModel:
+        """A model. Raises UsageError, ModelError."""
+        from personavec.model import load_model
+
+        return load_model(name, dtype=self.dtype, device=self.device)
 
 
 @options()

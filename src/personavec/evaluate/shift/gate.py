@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from personavec.conditions import Condition, Unit
+from personavec.conditions import Condition, Unit, parse_condition
 from personavec.errors import UsageError
 from personavec.evaluate.shift.results import ConditionMet, TraitShift
 from personavec.judges import contrast
@@ -24,6 +24,13 @@ def units(judge: str) -> tuple[Unit, ...]:
     """The units that a condition may have under the judge of this name."""
     shown: tuple[Unit, ...] = ("log_odds", "score") if judge == contrast.NAME else ("score",)
     return ("sigma", "norm", *shown)
+
+
+def parse_conditions(
+    texts: Sequence[str], traits: Sequence[str], judge: str
+) -> tuple[Condition, ...]:
+    """The conditions of `--fail-if`, each on one of the traits. Raises UsageError."""
+    return tuple(parse_condition(text, traits=traits, units=units(judge)) for text in texts)
 
 
 def check_conditions(conditions: Sequence[Condition], traits: Sequence[str], judge: str) -> None:

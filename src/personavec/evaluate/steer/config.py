@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +11,17 @@ from cyclopts import Parameter
 from personavec.options import MODEL, Count, Numbers, between, options, panel
 
 ANSWERS = panel("Answers")
+
+
+@options()
+@dataclass(frozen=True)
+class SteerInputs:
+    """What is asked, and what steers."""
+
+    vectors: str = "optimistic"
+    """A vector's folder or a bundled name."""
+    file: Path | None = None
+    """Rows with a `question`, or one question a line (.txt)."""
 
 
 @options()

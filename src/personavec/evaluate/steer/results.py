@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from personavec.data import DataReading
+from personavec.errors import ActivationError
+from personavec.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +38,15 @@ class SteerResults:
     answers: tuple[SteeredAnswer, ...]
     data: dict[str, DataReading] = field(default_factory=dict)
     """How the questions were read, by their source."""
+
+    def check_answered(self, dtype: str) -> None:
+        """Raise ActivationError where answers failed; `dtype` is the model's."""
+        failed = [answer for answer in self.answers if answer.state == "failed"]
+        if not failed:
+            return
+        where = ", ".join(dict.fromkeys(answer.condition for answer in failed))
+        remedy = "" if dtype == "float32" else " or --dtype float32"
+        raise ActivationError(
+            f"{len(failed)} of {plural(len(self.answers), 'answer')} failed, at coefficient "
+            f"{where}, as the model's numbers overflowed in {dtype}; use smaller ones{remedy}"
+        )

@@ -1,0 +1,38 @@
+"""What `shift` prints for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from personavec.evaluate.shift.results import ShiftResults, TraitShift
+from personavec.results import Estimate
+from personavec.terminal import console
+from personavec.wording import estimated
+
+
+def show(results: ShiftResults) -> None:
+    """Every trait's shift, and its expression before and after."""
+    control = results.control is not None
+    table = Table(
+        *("trait", "layer", "shift, sigma", "shift", "random, largest"),
+        *(("beyond control, sigma",) if control else ()),
+        *("log-odds, base", "tuned", "tuned minus base"),
+    )
+    for trait, of in results.traits.items():
+        beyond = [of.beyond_control.in_sigma] if of.beyond_control else []
+        table.add_row(
+            trait,
+            str(of.layer),
+            *(estimated(each, two_lines=True) for each in (of.in_sigma, of.projected)),
+            f"{of.random_largest:.2f}",
+            *(estimated(each, two_lines=True) for each in (*beyond, *_expression(of))),
+        )
+    console.print(table)
+
+
+def _expression(of: TraitShift) -> tuple[Estimate, Estimate, Estimate]:
+    """Base, tuned, and the difference; trait scores where the judge gives no log-odds."""
+    base, tuned, difference = of.expression_base, of.expression_tuned, of.expression_difference
+    if base.log_odds is None:
+        return base.estimate("mean"), tuned.estimate("mean"), difference.mean
+    return base.estimate("log_odds"), tuned.estimate("log_odds"), difference.log_odds
