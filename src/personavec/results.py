@@ -88,7 +88,8 @@ def read(kind: type[R], path: Path, remedy: str = "write it again with the same 
     expected = next(f.default for f in dataclasses.fields(cast("Any", kind)) if f.name == "format")
     number = found.get("format") if isinstance(found, dict) else None
     if number != expected:
-        raise DataError(f"{path} has format {number}; this version reads {expected}; {remedy}")
+        has = "no format number" if number is None else f"format {number}"
+        raise DataError(f"{path} has {has}; this version reads format {expected}; {remedy}")
     return read_as(path, kind, remedy)
 
 

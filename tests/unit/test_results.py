@@ -50,9 +50,9 @@ def test_a_file_of_results_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"format": 1}', "has format 1; this version reads 2"),
-        ("{}", "has format None; this version reads 2"),
-        ("[2]", "has format None"),
+        ('{"format": 1}', "has format 1; this version reads format 2"),
+        ("{}", "has no format number; this version reads format 2"),
+        ("[2]", "has no format number"),
         ("{", "results.json"),
         ('{"format": 2, "by_trait": {}, "share": 1}', "path"),
     ],

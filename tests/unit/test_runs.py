@@ -197,9 +197,13 @@ def test_another_version_goes_on_with_a_warning_unless_its_files_are_others(
     path.write_text(json.dumps({**record, "personavec": {**record["personavec"], "version": "0"}}))
     claim(tmp_path, {"seed": 0})
     assert 'begun by personavec "0"' in capsys.readouterr().err
-    for earlier in ({**record["personavec"], "format": 1}, None, "0.1"):
+    for earlier, has in (
+        ({**record["personavec"], "format": 1}, "format 1; this version continues format 2"),
+        (None, "no format number"),
+        ("0.1", "no format number"),
+    ):
         path.write_text(json.dumps({**record, "personavec": earlier}))
-        with pytest.raises(SettingsMismatchError, match="another version of personavec"):
+        with pytest.raises(SettingsMismatchError, match=f"another version of personavec.*{has}"):
             claim(tmp_path, {"seed": 0})
 
 

@@ -46,5 +46,6 @@ def show(
         return
     table = Table("what", "value")
     for key, value in found.items():
-        table.add_row(key, str(value))
+        if key != "format":
+            table.add_row(key, str(value))
     console.print(table)

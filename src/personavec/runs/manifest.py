@@ -46,12 +46,7 @@ def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> Non
         atomic_write(path, encoded + b"\n")
         return
     old = _manifest(found, path)
-    earlier = old.pop(_BEGUN, None)
-    if not isinstance(earlier, dict) or earlier.get("format") != FORMAT:
-        raise SettingsMismatchError(
-            f"{folder} holds a run of another version of personavec, whose files this one cannot "
-            "continue; use another --out, or delete this folder"
-        )
+    earlier = _begun_by(folder, old.pop(_BEGUN, None))
     new = json.loads(encoded)
     del new[_BEGUN]
     _check_same(folder, old, new)
@@ -71,6 +66,18 @@ def _manifest(found: bytes, path: Path) -> Settings:
     if not isinstance(old, dict):
         raise DataError(f"{path}: not a JSON object; use another --out, or delete this folder")
     return old
+
+
+def _begun_by(folder: Path, earlier: Any) -> Settings:
+    """The version that began the run. Raises SettingsMismatchError for another format."""
+    number = earlier.get("format") if isinstance(earlier, dict) else None
+    if number == FORMAT:
+        return earlier
+    has = "no format number" if number is None else f"format {_shown(number)}"
+    raise SettingsMismatchError(
+        f"{folder} holds a run of another version of personavec, whose files have {has}; this "
+        f"version continues format {FORMAT}; use another --out, or delete this folder"
+    )
 
 
 def _check_same(folder: Path, old: Settings, new: Settings) -> None:
