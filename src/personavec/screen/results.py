@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NotRequired
+from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -273,10 +273,9 @@ class MeasuredSpeed(TypedDict):
 
 
 class ScoringEngine(EngineRecord):
-    """The engine that scored."""
+    """The engine that scored, chosen as the faster of two."""
 
-    measured: NotRequired[MeasuredSpeed]
-    """Where the faster of two engines was chosen."""
+    measured: MeasuredSpeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +283,7 @@ class ScreenEngines:
     """The engine that generated natural responses, and the one that scored."""
 
     generating: EngineRecord
-    scoring: ScoringEngine
+    scoring: ScoringEngine | EngineRecord
 
 
 @dataclass(frozen=True, kw_only=True)

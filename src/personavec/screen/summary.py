@@ -224,7 +224,7 @@ def _engines(job: ScreenJob) -> ScreenEngines:
     """The engine that generated natural responses, and the one that scored."""
     own = TransformersEngine(job.loaded)
     scoring = job.scoring or own
-    return ScreenEngines(generating=(job.engine or own).describe(), scoring={**scoring.describe()})
+    return ScreenEngines(generating=(job.engine or own).describe(), scoring=scoring.describe())
 
 
 def _notes(job: ScreenJob) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ def run(
 
 def _results(
     job: CompareJob,
-    cells: Mapping[str, Measured],
+    cells: dict[str, Measured],
     data: TrainingRows,
     spec: TraitSpec,
     judge: Judge,
