@@ -17,6 +17,7 @@ from personavec import LoadedModel, PersonaVector, terminal
 from personavec.cli.main import main
 from personavec.report import page
 from personavec.screen import charts
+from personavec.screen.results import GroupMean
 
 #: Colours, a hidden link, a window's title, C1, and text that runs backwards.
 HOSTILE = "\x1b[31mred \x1b]8;;http://x\x1b\\ \x1b]0;title\x07 \x9b2J \u202etxt.exe\u2066 \x7f"
@@ -87,7 +88,16 @@ def test_markup_in_texts_is_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_chart_labels_hold_no_links_and_show_what_they_say() -> None:
     names = ['<a href="x">y</a>', "R&D <b>", "&lt;i&gt;"]
     rows = [
-        {"group": name, "mean": i, "low": None, "high": None, "n": 2}
+        GroupMean(
+            group=name,
+            mean=float(i),
+            low=None,
+            high=None,
+            n=2,
+            flagged=None,
+            mean_without=None,
+            rank=i + 1,
+        )
         for i, name in enumerate(names)
     ]
     drawn = str(page.chart(charts.group_means(rows, "σ"), "Mean"))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, PlainJudgeOptions, PrintOptions
 from personavec.errors import UsageError
 from personavec.monitor.config import CalibrateConfig
 from personavec.options import options
-from personavec.terminal import console, log, print_json
-from personavec.wording import estimated
+from personavec.terminal import log, print_json
 
 if TYPE_CHECKING:
     from personavec.traits import TraitSpec
-    from personavec.vectors import Calibration, PersonaVector
-
-_FAMILIES = {"all": "all", "prompts": "eight system prompts", "examples": "0 to 20 examples"}
+    from personavec.vectors import PersonaVector
 
 
 @options()
@@ -74,7 +69,8 @@ def command(
     Answers come from the spec's eight monitoring prompts and from 0 to 20 earlier turns that show
     the trait. A killed run continues with the same command.
     """
-    from personavec.monitor import calibrate
+    from personavec.monitor import calibrate, summarised_calibration
+    from personavec.monitor.terminal import show_calibration
 
     vector, spec = inputs.load()
     judge.check(spec)
@@ -86,49 +82,6 @@ def command(
         loaded, spec, vector, folder, config, judge=judge.make(model.load, subject=loaded)
     )
     if output.as_json:
-        print_json(_summary(found, folder))
+        print_json(summarised_calibration(found, folder))
     else:
-        _print(found, folder)
-
-
-def _summary(found: Calibration, folder: Path) -> dict[str, Any]:
-    """What `--json` prints."""
-    from personavec.results import dump
-
-    record = dump(found)
-    kept = ("correlations", "coverage", "fitted_on", "tested_on", "unscored", "notes")
-    return {
-        **{name: record[name] for name in ("trait", "layer", "unit", "slope", "intercept")},
-        "interval": [found.below, found.above],
-        **{name: record["results"][name] for name in kept},
-        "out": str(folder),
-    }
-
-
-def _print(found: Calibration, folder: Path) -> None:
-    results = found.results
-    assert results is not None
-    for note in results.notes:
-        log(f"note: {note}")
-    table = Table(
-        "settings",
-        "answers",
-        "overall",
-        "within condition",
-        title=f"{found.trait}: correlation of the prompt's projection with the answer's expression",
-        title_justify="left",
-    )
-    for name, own in results.correlations.items():
-        overall, within = (
-            estimated(each, missing="not measured") for each in (own.overall, own.within)
-        )
-        table.add_row(_FAMILIES[name], str(own.n), overall, within)
-    console.print(table)
-    unit = "nats" if found.unit == "log_odds" else "points"
-    console.print(
-        f"forecast: {found.intercept:+.2f} {found.slope:+.2f} × projection, "
-        f"{found.below:+.2f} to {found.above:+.2f} {unit}; its interval held "
-        f"{estimated(results.coverage, missing='not measured')} of held-out answers",
-        highlight=False,
-    )
-    console.print(f"written to {folder}", highlight=False, markup=False)
+        show_calibration(found, folder)

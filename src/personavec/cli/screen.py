@@ -5,23 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
-from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
 from personavec.screen.config import NATURAL, ScreenConfig
-from personavec.terminal import console, log, print_json
-from personavec.wording import estimated, plural
-
-if TYPE_CHECKING:
-    from personavec.screen.results import ScreenedTrait, ScreenResults
+from personavec.terminal import print_json
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -88,6 +82,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
+    from personavec.screen.terminal import show
     from personavec.vectors import check_layer
 
     if config.rule.percentile is not None and inputs.reference is None:
@@ -120,45 +115,4 @@ def command(
     if output.as_json:
         print_json(screen.summarised(results))
     else:
-        _print(results)
-
-
-def _print(results: ScreenResults) -> None:
-    show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
-    table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
-    for name, trait in results.traits.items():
-        table.add_row(
-            name,
-            str(trait.layer),
-            estimated(trait.estimate, "+.3f"),
-            _number(trait.mean, trait.sigma),
-            _number(trait.threshold),
-            "–" if trait.flagged is None else str(trait.flagged),
-        )
-    console.print(table)
-    for column in next(iter(results.traits.values())).groups:
-        _print_groups(column, results.traits)
-    flagged = results.flagged_any
-    console.print(
-        f"{plural(results.rows, 'row')}, {results.rejected} rejected"
-        + ("" if flagged is None else f", {flagged} flagged")
-        + f"; written to {results.out}",
-        highlight=False,
-        markup=False,
-    )
-
-
-def _print_groups(column: str, traits: dict[str, ScreenedTrait]) -> None:
-    """Every group's mean for every trait, in σ of neutral prompts."""
-    table = Table(column, "rows", *traits, title="mean in σ of neutral prompts")
-    found = {name: {row.group: row for row in t.groups[column]} for name, t in traits.items()}
-    for group, row in next(iter(found.values())).items():
-        cells = [_number(found[name][group].mean, t.sigma) for name, t in traits.items()]
-        table.add_row(group, str(row.n), *cells)
-    console.print(table)
-
-
-def _number(value: float | None, unit: float = 1.0) -> str:
-    return "–" if value is None or not unit else f"{value / unit:+.2f}"
+        show(results)

@@ -38,7 +38,7 @@ from personavec.monitor.results import FittedLimits, MonitorFiles, MonitorResult
 from personavec.monitor.summary import extreme_turn, highest_turns, summarise
 from personavec.monitor.turns import LogTurns
 from personavec.progress import Progress
-from personavec.results import Dump, dump, versions, write
+from personavec.results import versions, write
 from personavec.runs import Settings, claim, lock, read_records
 from personavec.vectors import Ordinary, PersonaVector
 
@@ -103,15 +103,6 @@ def run(
         write(out / "results.json", results)
         write_monitoring_report(results, out / "report.html")
         return results
-
-
-def summarised(results: MonitorResults) -> Dump:
-    """What `--json` prints."""
-    found = dump(results)
-    kept = ("layer", "mean", "low", "high", "max", "alarms")
-    traits = {name: {key: own[key] for key in kept} for name, own in found["traits"].items()}
-    printed = ("format", "turns", "conversations", "rejected", "limits", "data", "out")
-    return {key: found[key] for key in printed} | {"traits": traits}
 
 
 def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> Settings:

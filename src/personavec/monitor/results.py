@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from personavec.data import DataReading
 from personavec.model import ModelIdentity
 from personavec.model.engine import EngineRecord
 from personavec.monitor.config import MonitorConfig
-from personavec.results import Estimate
+from personavec.results import Dump, Estimate, dump
 from personavec.stats import share_interval
+from personavec.vectors import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,3 +196,24 @@ class MonitorResults:
     settings: MonitorConfig
     versions: dict[str, str]
     seconds: float
+
+
+def summarised(results: MonitorResults) -> Dump:
+    """The object that `monitor --json` prints."""
+    found = dump(results)
+    kept = ("layer", "mean", "low", "high", "max", "alarms")
+    traits = {name: {key: own[key] for key in kept} for name, own in found["traits"].items()}
+    printed = ("format", "turns", "conversations", "rejected", "limits", "data", "out")
+    return {key: found[key] for key in printed} | {"traits": traits}
+
+
+def summarised_calibration(found: Calibration, folder: Path) -> Dump:
+    """The object that `calibrate --json` prints; `folder` is where it was written."""
+    record = dump(found)
+    kept = ("correlations", "coverage", "fitted_on", "tested_on", "unscored", "notes")
+    return {
+        **{name: record[name] for name in ("trait", "layer", "unit", "slope", "intercept")},
+        "interval": [found.below, found.above],
+        **{name: record["results"][name] for name in kept},
+        "out": str(folder),
+    }

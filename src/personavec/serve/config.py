@@ -1,18 +1,26 @@
-"""What the operator of a server decides; its fields are options of `personavec serve`."""
+"""What the operator of a server decides; the fields are options of `personavec serve`."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from personavec.errors import UsageError
 from personavec.options import GENERAL, Count, between, options, panel
+
+if TYPE_CHECKING:
+    from personavec.vectors import PersonaVector
 
 LIMITS = panel("Limits")
 STEERING = panel("Guards and alarms")
 #: A field that only Python code sets.
 NO_OPTION = Parameter(parse=False)
+#: The environment variable of the clients' key, unless --api-key-env names another.
+_KEY = "PERSONAVEC_API_KEY"
 
 
 @options()
@@ -44,3 +52,60 @@ class ServeConfig:
     """Longest reply to a request that sets no limit, in tokens."""
     max_body: Annotated[int, NO_OPTION] = 1 << 20
     """Longest body of a request, in bytes."""
+
+
+@options()
+@dataclass(frozen=True)
+class ServeInputs:
+    """Which vectors are served, and where."""
+
+    vectors: str = "bundled"
+    """Vectors' folders or bundled names, separated by commas; `bundled` is all of these, `none` is
+    none."""
+    host: str = "127.0.0.1"
+    """Address; other than loopback needs a key."""
+    port: Annotated[int, between(0, 65535)] = 8000
+    """0 takes a free one."""
+    api_key_env: str | None = None
+    """Environment variable that holds clients' key; default: PERSONAVEC_API_KEY, if set."""
+    shutdown_seconds: Annotated[float, LIMITS, between(0)] = 30.0
+    """Time that running replies have to finish when the server is told to stop."""
+
+    def load(self) -> tuple[dict[str, PersonaVector], dict[str, Path]]:
+        """Vectors by trait, and the reports that lie beside them. Raises UsageError, DataError."""
+        from personavec.vectors import bundled_vectors, load_vector
+
+        names = [name.strip() for name in self.vectors.split(",") if name.strip()]
+        if names == ["none"]:
+            names = []
+        elif names == ["bundled"]:
+            names = bundled_vectors()
+        vectors: dict[str, PersonaVector] = {}
+        reports: dict[str, Path] = {}
+        for name in names:
+            vector = load_vector(name)
+            if vector.trait in vectors:
+                raise UsageError(f"--vectors: two vectors are of the trait '{vector.trait}'")
+            vectors[vector.trait] = vector
+            report = Path(name) / "report.html"
+            if report.is_file():
+                reports[vector.trait] = report
+        return vectors, reports
+
+    def key(self) -> str | None:
+        """The clients' key. Raises UsageError for a key that was meant and cannot be used."""
+        name = self.api_key_env or _KEY
+        key = os.environ.get(name)
+        if key is None and self.api_key_env is None:
+            return None
+        if not key:
+            raise UsageError(
+                f"--api-key-env: the variable {name} is {'empty' if key == '' else 'not set'}, so "
+                "that the server would ask for no key; set it to the clients' key"
+            )
+        if not key.isascii() or not key.isprintable() or key != key.strip():
+            raise UsageError(
+                f"--api-key-env: the key in {name} cannot be sent in a header; use printable ASCII "
+                "without spaces around it"
+            )
+        return key

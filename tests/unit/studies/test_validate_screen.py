@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.cli.main import main
-from personavec.cli.validate_screen import show
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.model import chat
 from personavec.model.engine import Request, Sampling
@@ -34,6 +33,7 @@ from personavec.studies.validate_screen.planting import (
     planting_tasks,
     written_rows,
 )
+from personavec.studies.validate_screen.terminal import show
 from personavec.traits import bundled_traits, load_trait
 from personavec.vectors import projections
 

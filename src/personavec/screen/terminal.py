@@ -1,0 +1,52 @@
+"""What `screen` prints for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from personavec.data.terminal import show_reading
+from personavec.screen.results import ScreenedTrait, ScreenResults
+from personavec.terminal import console, log
+from personavec.wording import estimated, plural
+
+
+def show(results: ScreenResults) -> None:
+    """How data were read, tables of traits and of groups, and where all was written."""
+    show_reading(results.data)
+    for note in results.notes:
+        log(f"note: {note}")
+    table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
+    for name, trait in results.traits.items():
+        table.add_row(
+            name,
+            str(trait.layer),
+            estimated(trait.estimate, "+.3f"),
+            _number(trait.mean, trait.sigma),
+            _number(trait.threshold),
+            "–" if trait.flagged is None else str(trait.flagged),
+        )
+    console.print(table)
+    for column in next(iter(results.traits.values())).groups:
+        _show_groups(column, results.traits)
+    flagged = results.flagged_any
+    console.print(
+        f"{plural(results.rows, 'row')}, {results.rejected} rejected"
+        + ("" if flagged is None else f", {flagged} flagged")
+        + f"; written to {results.out}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _show_groups(column: str, traits: dict[str, ScreenedTrait]) -> None:
+    """Every group's mean for every trait, in σ of neutral prompts."""
+    table = Table(column, "rows", *traits, title="mean in σ of neutral prompts")
+    found = {name: {row.group: row for row in t.groups[column]} for name, t in traits.items()}
+    for group, row in next(iter(found.values())).items():
+        cells = [_number(found[name][group].mean, t.sigma) for name, t in traits.items()]
+        table.add_row(group, str(row.n), *cells)
+    console.print(table)
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    return "–" if value is None or not unit else f"{value / unit:+.2f}"
