@@ -3,9 +3,9 @@
 200 responses as an extraction has them: 20 questions, ten responses each under the ten eliciting
 prompts, judged in groups as rollouts are. The plain way: full logits, one judge pair and one
 polarity at a time, unsorted batches of 16. Texts are those of the bundled checks' tune halves;
-what is judged here is the time alone. Scores in bfloat16 move with the company that a text keeps in
-its batch: what the plain way differs from itself in batches of 7 stands beside the difference, and
-so does the difference in float32.
+only the time matters here. Scores in bfloat16 depend on the other texts of a batch, so two more
+figures stand beside the difference: that of the plain way from itself in batches of 7, and the
+difference in float32.
 
     python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--json FILE]
 """

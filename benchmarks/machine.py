@@ -1,7 +1,7 @@
-"""What this machine can do at most, measured, and the least that a model's work needs of it.
+"""What this machine can do at most, as measured, and the least time that a model's work takes.
 
-No time can be shorter than the operations over the rate of matrix products, nor than the bytes over
-the memory's bandwidth; the longer of the two is the limit that benchmarks name their distance from.
+Work takes at least its operations over the rate of matrix products, and at least its bytes over the
+memory's bandwidth. The longer of the two is the limit that benchmarks compare with.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Limits:
-    """A second's bfloat16 operations in matrix products, and bytes moved."""
+    """Bfloat16 operations in matrix products, and bytes moved, both a second."""
 
     operations: float
     bandwidth: float
@@ -66,7 +66,7 @@ def described(device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def measured(device: str | torch.device = "cpu") -> Limits:
-    """The best of square products over sizes, and of a copy that no cache holds."""
+    """The best rate of square products of several sizes, and of a copy larger than any cache."""
     on = torch.device(device)
     sizes = (4096, 8192, 16384) if on.type == "cuda" else (1024, 2048, 4096)
     operations = 0.0
@@ -80,14 +80,14 @@ def measured(device: str | torch.device = "cpu") -> Limits:
 
 
 def forget_peak() -> None:
-    """Have `peak_mib` count from here on: loading a model has a peak of its own."""
+    """Make `peak_mib` count from here on, without the peak of loading a model."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mib() -> float:
     """The most memory that this process has had resident, in MiB.
 
-    Not `ru_maxrss`, which begins at what the process that started this one had.
+    Not `ru_maxrss`, which begins at the memory of the process that started this one.
     """
     status = Path("/proc/self/status").read_text()
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
@@ -156,7 +156,7 @@ def generating(loaded: pv.LoadedModel, prompts: Sequence[int], responses: Sequen
 
 
 def training(loaded: pv.LoadedModel, lengths: Sequence[int]) -> Work:
-    """A step of which adapters alone are trained: gradients of activations, not of the weights."""
+    """A step that trains adapters alone: gradients of activations, not of the weights."""
     return reading(loaded, lengths, logits=sum(lengths)).times(2)
 
 

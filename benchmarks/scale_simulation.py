@@ -3,10 +3,10 @@
 A discrete-event simulation of one dataset: devices take windows of 512 rows from a queue. What the
 driver does for each window is done one at a time; reading takes its share of the storage's
 bandwidth; a window's seconds vary, some devices are slow, nodes of eight devices fail, and what
-they had in hand is done again. Before it, the driver passes over the data for its fingerprint and
-plan; after it, for another plan, whereupon all nodes write the files to take away, a core for each
-device, as fast as the storage takes them. Costs of the driver, of reading, writing and start-up are
-those in the benchmark's record; everything else is an assumption, printed with the table.
+they had in hand is done again. Before it, the driver reads the data for its fingerprint and
+plan. After it, the driver makes another plan, and all nodes write the output files, with one core
+for each device, as fast as the storage allows. Costs of the driver, of reading, writing and
+start-up are those in the benchmark's record; all else is an assumption, printed with the table.
 
     python benchmarks/scale_simulation.py benchmarks/results/ray_screen.json [--rows N] ...
 """

@@ -60,7 +60,7 @@ def _row(loaded: LoadedModel, number: int, length: int) -> RawRow:
 
 
 def plain_loop(loaded: LoadedModel, raws: Sequence[RawRow], wanted: Probe) -> int:
-    """The tokens scored: what a user would write without this package."""
+    """What a user would write without this package. Returns the number of tokens scored."""
     layer, unit = wanted.layer(0), wanted.directions.unit[: len(TRAITS)]
     tokens = 0
     for encoded in prepare(loaded, raws, Plan()).encoded:

@@ -2,8 +2,8 @@
 
 Plain `generate` in one batch of 16, the server without readings, with readings for all seven
 traits, and with half of the requests steered; 100 greedy tokens a reply, end-of-turn tokens not
-allowed to end one (they would make batches unlike). Ways take turns within each repeat, so that a
-machine's changes of speed meet all of them. Also the time to the first token, streamed, under the
+allowed to end one (batches would differ). The ways take turns within each repeat, so that changes
+of the machine's speed affect all of them. Also the time to the first token, streamed, under the
 same load.
 
     python benchmarks/serve.py [--repeats 5] [--json FILE]
@@ -41,7 +41,7 @@ def bodies(questions: Sequence[str], **more: Any) -> list[dict[str, Any]]:
 
 
 def ask_all(url: str, asked: list[dict[str, Any]]) -> list[float]:
-    """All at once; the seconds to each one's first chunk where streamed."""
+    """Send all at once. Returns the seconds to each reply's first chunk, if streamed."""
     first: list[float] = []
 
     async def one(client: httpx.AsyncClient, body: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""What preventative steering adds to a training step: paired, in turns, on the embedded model.
+"""What preventative steering adds to a training step of the embedded model.
 
 Each pair is one step without and one with steering on the same rows, in alternating order, so
-that what else the machine does falls on both. Prints the median ratio with its interval.
+that other load on the machine affects both. Prints the median ratio with its interval.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Extraction's work: the questions of a trait under both sides of every instruction pair, as many
 tokens as an extraction generates. Measured: the transformers engine and vLLM on it, both with
 capture of all layers; and vLLM alone without anything, with another steering of another layer in
-every request, with capture of all layers, and with both. Runs of all ways are interleaved.
+every request, with capture of all layers, and with both. The ways take turns.
 
     .venv-vllm/bin/python benchmarks/vllm_engine.py [--requests 160] [--repeats 3] [--json FILE]
 """
@@ -31,7 +31,7 @@ SAMPLING = Sampling(max_tokens=64, temperature=0.7)
 
 
 def workload(loaded: pv.LoadedModel, n: int) -> list[Request]:
-    """What an extraction asks of the engine first, as many as `n` of it."""
+    """The first `n` requests of an extraction."""
     spec = pv.load_trait("optimistic")[0]
     tasks = elicitation_tasks(spec, spec.questions.extraction, 1)
     every = max(1, len(tasks) // n)

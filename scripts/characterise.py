@@ -68,7 +68,7 @@ def run(folder: Path, only: Sequence[str]) -> None:
 
 
 def _case(folder: Path, name: str, stub: Endpoint, worker: Warm) -> str:
-    """Run a case's steps, keep what each said and all that was written; how it went."""
+    """Run a case's steps, and keep their output and their files. Returns how it went."""
     out, kept = folder / "out" / name, folder / "canonical" / name
     for old in (out, kept):
         shutil.rmtree(old, ignore_errors=True)
@@ -101,9 +101,9 @@ def _case(folder: Path, name: str, stub: Endpoint, worker: Warm) -> str:
 
 
 class Warm:
-    """A process that has loaded what all commands load, and forks for each: seconds less a step.
+    """A process that has loaded what all commands load, and forks for each: saves seconds a step.
 
-    What is run in the fork is the package's `__main__`, as `python -m personavec` runs it.
+    The fork runs the package's `__main__`, as `python -m personavec` does.
     """
 
     def __init__(self, folder: Path):
@@ -135,7 +135,7 @@ class Warm:
 
 
 def _warm() -> None:
-    """Fork for each line on standard input; its exit code on standard output."""
+    """Fork for each line on standard input, and write the fork's exit code to standard output."""
     import transformers  # noqa: F401
 
     import personavec as pv
@@ -177,7 +177,7 @@ def _forked(asked: dict[str, Any]) -> NoReturn:
 
 
 def _read(done: dict[str, Any]) -> dict[str, Any]:
-    """Standard output as JSON or lines, and of a failure its first line."""
+    """Standard output as JSON or as lines; of a failure, its first line."""
     try:
         stdout = json.loads(done["stdout"])
     except ValueError:

@@ -470,7 +470,7 @@ def _ask(address: str, request: Request) -> dict[str, Any]:
 
 
 def _reply(text: str) -> Any:
-    """JSON as it is, a stream with its pieces put together, metrics by name."""
+    """A reply to compare: JSON as it is, a stream's pieces joined, metrics by name."""
     if text.startswith("data: "):
         events = [line[6:] for line in text.split("\n\n") if line]
         return {"ends": events[-1], "chunks": _joined([json.loads(e) for e in events[:-1]])}
@@ -484,7 +484,7 @@ def _reply(text: str) -> Any:
 
 
 def _joined(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How a text is cut into pieces is a matter of time; what the pieces make is not."""
+    """The pieces of a stream, joined: where a text is cut depends on timing."""
     texts: dict[str, str] = {}
     ends: list[Any] = []
     for chunk in chunks:
@@ -552,7 +552,7 @@ def _activations(pv: Any, loaded: Any, vector: Any, second: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Results as JSON has them: of dictionaries, dataclasses and models alike."""
+    """Results as plain JSON values, from dictionaries, dataclasses or pydantic models."""
     from personavec.results import dump
 
     if isinstance(value, BaseModel):

@@ -188,7 +188,7 @@ def _html(form: Canonical, path: Path) -> tuple[str, str]:
 
 
 def _without_times(texts: Sequence[str]) -> list[str]:
-    """A page's texts, but for the values of times and versions, each behind its name."""
+    """A page's texts without the values of times and versions. Each stands behind its name."""
     kept = list(texts)
     for i in range(1, len(kept)):
         name = kept[i - 1].lower().replace(" ", "_")
@@ -288,7 +288,7 @@ def compare(a: Path, b: Path, most: int) -> Iterator[str]:
 
 
 def _parts(only: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Files, or the topmost folders of which the other side has nothing, with their numbers."""
+    """Files that one side lacks; a folder that it lacks as a whole is one entry, with its count."""
     known = {str(parent) for name in others for parent in PurePath(name).parents}
     counts: Counter[str] = Counter()
     for name in only:
@@ -304,7 +304,7 @@ def _loaded(name: str, text: str) -> Any:
 
 
 def _values(a: Any, b: Any) -> Iterator[str]:
-    """Keys on one side only, each told once for all rows of a list; then values that differ."""
+    """Keys that one side lacks, once for all rows of a list, and values that differ."""
     only: dict[str, dict[str, int]] = {"A": defaultdict(int), "B": defaultdict(int)}
     renamed: dict[tuple[str, str], int] = defaultdict(int)
     differing: dict[str, list[str]] = defaultdict(list)

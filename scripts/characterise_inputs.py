@@ -1,6 +1,6 @@
-"""What the characterised commands read: tiny models, specs, vectors' files, rows, logs.
+"""The inputs of the characterised commands: tiny models, specs, vector files, rows and logs.
 
-And an endpoint on loopback that answers judges and authors: the same body, the same answer.
+An endpoint on loopback answers judges and authors; its answer depends on the request alone.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every bundled trait's checks are judged three times: as they are, with a thought of 80 to 200 tokens
 in `<think>…</think>` before each answer, and, to see what the thoughts would do, with the same
-thought as a part of the answer. A thought talks the answer over that its own is not: the other
-answer to its question, which has the other verdict. Prints AUC with the intervals of `personavec
+thought as a part of the answer. Each thought talks over the other answer to its question, which
+has the other verdict. Prints AUC with the intervals of `personavec
 judges check`, by half.
 """
 

@@ -61,7 +61,7 @@ def screened(loaded: LoadedModel, vector: PersonaVector) -> list[dict[str, Any]]
     neutral, spread = vector.neutral_response_mean[vector.layer].tolist()
 
     def values(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-        """Projections, and what a screen goes by unless told otherwise."""
+        """Projections, and the values that a screen flags by."""
         found = score_prepared(loaded, prepared, own, plan)
         return found.projection[:, 0].astype(float), found.minus_prompt[:, 0].astype(float)
 

@@ -10,7 +10,7 @@ log only every second one, from the second on, is taken.
 `python scripts/drift_study.py --orders` asks instead how often a server's chart gives a false alarm
 on ordinary talk, by the order in which it is read. Logs are drawn from the bundled dialogues' own
 readings: limits are fitted on one and tested on another, which holds the same dialogues, so that
-nothing but the order differs, or only such as the first has none of.
+nothing but the order differs; or, with `apart`, only dialogues that the first log lacks.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def orders(loaded: Any, name: str, *, apart: bool) -> dict[str, dict[str, Any]]:
     """One trait's logs with a false alarm, by chart and order.
 
     `apart`, a log shares no dialogue with the one that its limits were fitted on. A chart that
-    takes every reading has a limit of its own, fitted as that of the other.
+    takes every reading has its own limit, fitted in the same way.
     """
     vector = load_vector(name)
     mean, spread = vector.neutral_response_mean[vector.layer].tolist()

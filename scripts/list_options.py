@@ -14,7 +14,7 @@ from typing import Any
 from cyclopts import App
 from cyclopts.argument import Argument
 
-from personavec.cli.app import _default, build
+from personavec.cli.app import build, default_shown
 
 
 def commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
@@ -43,7 +43,7 @@ def record(argument: Argument) -> dict[str, Any]:
         "takes_value": not flag or None,
         "repeated": many,
         "required": argument.required or None,
-        "default": None if default is argument.field_info.empty else _default(default),
+        "default": None if default is argument.field_info.empty else default_shown(default),
         "choices": argument.get_choices(),
         "metavar": argument.parameter.metavar,
         "hidden": not argument.show,

@@ -1,4 +1,4 @@
-"""Kill long commands with SIGKILL at random moments; what they end with must not tell.
+"""Kill long commands with SIGKILL at random moments: their results must be the same in the end.
 
 Every job of `soak_jobs` runs once undisturbed, and once killed several times and called again
 until it ends. All final files are then compared: texts exactly, numbers up to rounding, since a
@@ -7,8 +7,6 @@ continued run makes other batches.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import random
 import signal
@@ -18,16 +16,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
-from safetensors.torch import load_file
+from killed_runs import content, unlike
 from soak_jobs import JOBS
 
-#: How far numbers of two runs may differ: float32 sums over other batches.
-TOLERANCE = 1e-3
-#: Times and rates, which no two runs share.
-TIMES = ("seconds", "training_seconds", "tokens_per_second", "created")
 #: Folders that hold what a run continues from.
 WORK = ("run", "naturals", "calibration", "cells")
 
@@ -105,51 +97,19 @@ def _kill(job: str, inputs: Path, out: Path, after: float) -> bool:
 
 
 def differences(whole: Path, killed: Path) -> Iterator[str]:
-    """What two folders of results differ in."""
+    """How two folders of results differ."""
     names = [_finals(folder) for folder in (whole, killed)]
     for name in sorted(names[0] ^ names[1]):
         yield f"{name} is only in the {'undisturbed' if name in names[0] else 'killed'} run"
     for name in sorted(names[0] & names[1]):
-        found = [_content(folder / name) for folder in (whole, killed)]
-        if place := _unlike(*found):
+        found = [content(folder / name) for folder in (whole, killed)]
+        if place := unlike(*found, names=("whole", "killed")):
             yield f"{name}{place}"
 
 
 def _finals(folder: Path) -> set[str]:
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return {str(p) for p in paths if not set(p.parts) & set(WORK) and p.name != ".lock"}
-
-
-def _content(path: Path) -> Any:
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    if path.suffix == ".json":
-        return json.loads(path.read_text())
-    if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
-    if path.suffix == ".safetensors":
-        return {name: tensor.flatten().tolist() for name, tensor in load_file(path).items()}
-    # A page is drawn from results that are compared themselves, with times among its texts.
-    return path.stat().st_size > 0
-
-
-def _unlike(a: Any, b: Any) -> str:
-    """Where two values differ, or nothing."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = [key for key in {**a, **b} if key not in TIMES]
-        return next((f".{k}{at}" for k in keys if (at := _unlike(a.get(k), b.get(k)))), "")
-    if isinstance(a, list) and isinstance(b, list):
-        if len(a) != len(b):
-            return f": {len(a)} items, and {len(b)} in the killed run"
-        found = ((i, _unlike(x, y)) for i, (x, y) in enumerate(zip(a, b, strict=True)))
-        return next((f"[{i}]{at}" for i, at in found if at), "")
-    if isinstance(a, float) and isinstance(b, float):
-        same = math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    else:
-        same = a == b
-    # A path names the folder of its run.
-    named = isinstance(a, str) and isinstance(b, str) and "whole" in a and "killed" in b
-    return "" if same or named else f": {a!r}, and {b!r} in the killed run"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

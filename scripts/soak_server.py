@@ -182,7 +182,7 @@ class Soak:
             self.counts[f"LOST: {type(error).__name__}"] += 1
 
     def judge(self) -> dict[str, float]:
-        """Count the replies by what the model says of them; the distances that tell."""
+        """Count the replies by what the model says of them. Returns the distances."""
         loaded, vector = pv.load_model("smollm2"), pv.load_vector("humorous")
         most, least = 0.0, float("inf")
         for reply, n in self.replies.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_models
 import torch
+from killed_runs import kill_when
 
 from personavec import LoadedModel, PersonaVector, load_model
 from personavec.data import parts
@@ -258,9 +258,7 @@ def test_a_killed_driver_goes_on_with_what_is_not_finished(
     vector.save(tmp_path / "vector")
     out = tmp_path / "out"
     driver = _driver(model, tmp_path / "vector", data, out, cluster.address)
-    _wait(lambda: len(_parts(out)) >= 3)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    kill_when(lambda: len(_parts(out)) >= 3, driver)
     # Workers of the dead driver may still finish what they are at.
     time.sleep(2)
     finished = {path: path.stat().st_mtime_ns for path in _parts(out)}

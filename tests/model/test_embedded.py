@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from killed_runs import kill_when
 
 from personavec import LoadedModel, PersonaVector, cosine, load_model, load_vector
 from personavec.cli.main import main
@@ -106,7 +107,7 @@ def killed_and_continued(
     generated = out / "run" / "extraction" / "generated.jsonl"
     command = extraction(small_spec, out)
     with running(command) as process:
-        until(lambda: generated.exists() and generated.stat().st_size > 0, process)
+        kill_when(lambda: generated.exists() and generated.stat().st_size > 0, process)
     whole = generated.read_bytes().split(b"\n")[:-1]
     return out, whole, subprocess.run(command, capture_output=True, text=True)
 

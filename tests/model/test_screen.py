@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_runs import kill_when
 
 from personavec import LoadedModel, load_vector
 from personavec.progress import Progress
@@ -52,10 +51,7 @@ def test_a_killed_screen_continues_with_the_same_command(tmp_path: Path) -> None
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not first.exists() and killed.poll() is None:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    kill_when(first.exists, killed)
     stamp = first.stat().st_mtime_ns
 
     found = {}

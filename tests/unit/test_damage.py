@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from killed_runs import TIMES, content, unlike
 from safetensors.torch import load_file, save
 
 import personavec as pv
@@ -48,15 +49,8 @@ QUIET = Progress(quiet=True)
 SLOW = ("extract", "validate-screen", "finetune", "compare-mitigations")
 #: What a finished run needs no more.
 WORK = ("checkpoint-", "draft-", "natural", "probes.json")
-#: Times and rates, which no two runs share.
-TIMES = (
-    "notes",
-    "seconds",
-    "training_seconds",
-    "tokens_per_second",
-    "created",
-    "training_args.bin",
-)
+#: What no two runs share.
+OTHER_IN_EACH = (*TIMES, "notes", "training_args.bin")
 
 
 @dataclass(frozen=True)
@@ -314,7 +308,7 @@ DAMAGES: dict[str, Callable[[Path], bytes | None]] = {
 }
 
 
-#: A manifest is one of `test_runs`; a page is drawn anew. Of a checkpoint, others stand for these.
+#: A manifest has tests of its own; a page is drawn anew. Of a checkpoint, others stand for these.
 TOLD_ELSEWHERE = (
     *("manifest.json", "report.html", "README.md", "chat_template.jinja", "tokenizer.json"),
     *("tokenizer_config.json", "adapter_config.json", "rng_state.pth", "scheduler.pt"),
@@ -347,43 +341,12 @@ def is_work(path: Path) -> bool:
     return any(part.startswith(WORK) for part in path.parts)
 
 
-def content(path: Path) -> Any:
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    if path.suffix == ".json":
-        return json.loads(path.read_text())
-    if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
-    if path.suffix == ".safetensors":
-        return {name: tensor.flatten().tolist() for name, tensor in load_file(path).items()}
-    return path.stat().st_size > 0
-
-
-def unlike(a: Any, b: Any) -> str:
-    """Where two values differ, or nothing."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = [key for key in {**a, **b} if key not in TIMES]
-        return next((f".{k}{at}" for k in keys if (at := unlike(a.get(k), b.get(k)))), "")
-    if isinstance(a, list) and isinstance(b, list):
-        if len(a) != len(b):
-            return f": {len(a)} and {len(b)}"
-        found = ((i, unlike(x, y)) for i, (x, y) in enumerate(zip(a, b, strict=True)))
-        return next((f"[{i}]{at}" for i, at in found if at), "")
-    if isinstance(a, float) and isinstance(b, float):
-        return (
-            ""
-            if (a != a and b != b) or math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3)
-            else f": {a} and {b}"
-        )
-    return "" if a == b else f": {a!r} and {b!r}"
-
-
 def differences(whole: Path, found: Path) -> list[str]:
     names = [{n for n in files_of(folder) if not is_work(n)} for folder in (whole, found)]
     told = [f"{name} missing" for name in sorted(names[0] - names[1])]
     for name in sorted(names[0] & names[1]):
         try:
-            at = unlike(content(whole / name), content(found / name))
+            at = unlike(content(whole / name), content(found / name), ignored=OTHER_IN_EACH)
         except Exception as error:
             at = f": {type(error).__name__}"
         if at:

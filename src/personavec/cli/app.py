@@ -82,7 +82,7 @@ def build(arguments: Sequence[str] = ()) -> App:
             json_list=False,
             negative_bool=(),
             negative_iterable=(),
-            show_default=_default,
+            show_default=default_shown,
         ),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -180,7 +180,7 @@ def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentColle
                 raise UsageError(f"{option}: give a whole number")
 
 
-def _default(value: Any) -> Any:
+def default_shown(value: Any) -> Any:
     """What help shows as a default; nothing where there is nothing to see."""
     if isinstance(value, tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None

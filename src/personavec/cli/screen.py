@@ -5,42 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from personavec.cli import options as shared
-from personavec.cli.command import check_writable
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.errors import UsageError
-from personavec.options import GENERAL, JUDGE, MAIN, MODEL, options
-from personavec.screen.config import NATURAL, ScreenConfig
+from personavec.options import GENERAL, MAIN, options
+from personavec.screen.config import ScreenConfig, ScreenInputs
 from personavec.terminal import print_json
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
-
-
-@options()
-@dataclass(frozen=True)
-class ScreenInputs:
-    """What rows are compared with, and what scores them."""
-
-    reference: str | None = None
-    """A clean dataset; its 95th percentile draws the line."""
-    natural_cache: Annotated[Path | None, NATURAL] = None
-    """Folder that keeps natural responses between runs."""
-    judge: Annotated[Literal["contrast"] | None, JUDGE] = None
-    """Also score rows with a judge."""
-    trait: Annotated[tuple[str, ...], JUDGE] = ()
-    """Spec file of a vector's trait that is not bundled; repeatable."""
-    ray: Annotated[str | None, MODEL, Parameter(metavar="[ADDRESS]")] = None
-    """Score on a Ray cluster: HOST:PORT, or without it, this machine's."""
-
-    def __post_init__(self) -> None:
-        if self.trait and self.judge is None:
-            raise UsageError("--trait gives --judge a trait's spec; name the judge")
-        if self.natural_cache is not None:
-            check_writable("--natural-cache", self.natural_cache, is_file=False)
 
 
 @options(GENERAL)

@@ -9,24 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from personavec.cli import options as shared
-from personavec.cli.command import check_writable
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
-from personavec.studies.validate_screen.config import DATA, PLANTING, ValidateScreenConfig
+from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
 from personavec.terminal import print_json
-
-
-@options(PLANTING)
-@dataclass(frozen=True)
-class ValidateScreenInputs:
-    trait: tuple[str, ...] = ()
-    """Spec file of a vector's trait that is not bundled; repeatable."""
-    natural_cache: Annotated[Path | None, DATA] = None
-    """Folder that keeps natural responses between runs."""
-
-    def __post_init__(self) -> None:
-        if self.natural_cache is not None:
-            check_writable("--natural-cache", self.natural_cache, is_file=False)
 
 
 @options(GENERAL)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
-from personavec.options import MODEL, Count, Integers, between, options, panel, parsed
+from personavec.options import MODEL, Count, Integers, Names, between, options, panel, parsed
+from personavec.runs import check_writable
+
+if TYPE_CHECKING:
+    from personavec.traits import TraitSpec
+    from personavec.vectors import PersonaVector
 
 Format = Literal["jsonl", "parquet"]
 
@@ -83,3 +89,66 @@ class CalibrateConfig:
             raise UsageError("max_tokens and batch_tokens are at least 1, neutral_prompts 2")
         if self.neutral_prompts > (there := len(neutral_prompts())):
             raise UsageError(f"{self.neutral_prompts} neutral prompts: the package has {there}")
+
+
+@options()
+@dataclass(frozen=True)
+class MonitorInputs:
+    """Which vectors a log is read along, and what is written."""
+
+    vectors: Names = ()
+    """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
+    ones."""
+    out: Path = Path("out/monitor")
+    """Folder to write."""
+    fit_limits: Path | None = None
+    """Take the log for ordinary: fit drift limits on it, and write them to this folder."""
+
+    def __post_init__(self) -> None:
+        check_writable("--out", self.out, is_file=False)
+        if self.fit_limits is not None:
+            check_writable("--fit-limits", self.fit_limits, is_file=False)
+
+    def load(self) -> list[PersonaVector]:
+        """The vectors. Raises UsageError, DataError."""
+        from personavec.vectors import bundled_vectors, load_vector
+
+        return [load_vector(name) for name in self.vectors or bundled_vectors()]
+
+
+@options()
+@dataclass(frozen=True)
+class CalibrateInputs:
+    """Which vector is calibrated on which trait, and where that is written."""
+
+    vectors: str = "optimistic"
+    """A vector's folder or a bundled name."""
+    trait: str | None = None
+    """Its spec: a bundled trait or a file. Default: the vector's trait."""
+    out: Path | None = None
+    """Folder to write; default: the vector's."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            check_writable("--out", self.out, is_file=False)
+
+    def load(self) -> tuple[PersonaVector, TraitSpec]:
+        """Raises UsageError for a spec of another trait, DataError."""
+        from personavec.traits import load_trait
+        from personavec.vectors import load_vector
+
+        vector = load_vector(self.vectors)
+        spec, _ = load_trait(self.trait or vector.trait)
+        if spec.name != vector.trait:
+            raise UsageError(f"the vector is of '{vector.trait}', the spec of '{spec.name}'")
+        return vector, spec
+
+    def folder(self) -> Path:
+        """Where to write. Raises UsageError for a bundled vector without --out."""
+        from personavec.vectors import bundled_vectors, vector_folder
+
+        if self.out is not None:
+            return self.out
+        if self.vectors in bundled_vectors():
+            raise UsageError(f"'{self.vectors}' is a bundled vector: give --out a folder to write")
+        return vector_folder(self.vectors)

@@ -14,4 +14,8 @@ from .records import (
     read_scores as read_scores,
     write_records as write_records,
 )
-from .storage import cache_folder as cache_folder, disk_full_error as disk_full_error
+from .storage import (
+    cache_folder as cache_folder,
+    check_writable as check_writable,
+    disk_full_error as disk_full_error,
+)

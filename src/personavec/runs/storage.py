@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(option: str, path: Path, *, is_file: bool) -> None:
+    """Raise StorageError for an output that cannot be written; leaves nothing behind."""
+    try:
+        if path.exists() and path.is_dir() == is_file:
+            is_now, wanted = ("a folder", "a file") if is_file else ("a file", "a folder")
+            raise StorageError(f"{option} {path} is {is_now}; name {wanted}")
+        place = path.parent if is_file else path
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryDirectory(prefix=".personavec-", dir=place):
+            pass
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StorageError(f"{option} {path} cannot be written ({why}); name another") from error
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from personavec.conditions import Unit, parse_condition
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
-from personavec.options import MODEL, Count, between, options, panel, parsed
+from personavec.options import JUDGE, MODEL, Count, between, options, panel, parsed
+from personavec.runs import check_writable
 
 NaturalSide = Literal["generate", "last-prompt", "none", "two-stage"]
 ScoredTurns = Literal["all", "last"]
@@ -129,3 +133,26 @@ class ScreenConfig:
     def swap(self) -> bool:
         """Exchange a flagged pair's chosen and rejected responses, not drop it."""
         return self.remedy == "swap"
+
+
+@options()
+@dataclass(frozen=True)
+class ScreenInputs:
+    """What rows are compared with, and what scores them."""
+
+    reference: str | None = None
+    """A clean dataset; its 95th percentile draws the line."""
+    natural_cache: Annotated[Path | None, NATURAL] = None
+    """Folder that keeps natural responses between runs."""
+    judge: Annotated[Literal["contrast"] | None, JUDGE] = None
+    """Also score rows with a judge."""
+    trait: Annotated[tuple[str, ...], JUDGE] = ()
+    """Spec file of a vector's trait that is not bundled; repeatable."""
+    ray: Annotated[str | None, MODEL, Parameter(metavar="[ADDRESS]")] = None
+    """Score on a Ray cluster: HOST:PORT, or without it, this machine's."""
+
+    def __post_init__(self) -> None:
+        if self.trait and self.judge is None:
+            raise UsageError("--trait gives --judge a trait's spec; name the judge")
+        if self.natural_cache is not None:
+            check_writable("--natural-cache", self.natural_cache, is_file=False)

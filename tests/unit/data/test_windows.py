@@ -1,4 +1,4 @@
-"""A dataset read in stretches: together they are the dataset, and each begins where it should."""
+"""Stretches of windows that are read apart: together they are the dataset."""
 
 import json
 import random
@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
-from personavec.cli.screen import with_ray_address
 from personavec.data import STRETCH, RawRow, marks, raw_rows, rows_from, stretches
 
 SIZE = 3
@@ -74,18 +73,3 @@ def test_every_mark_is_a_place_to_read_on_from(tmp_path: Path) -> None:
     assert found is not None
     assert [next(rows_from(tmp_path, mark)) for mark in found[0]] == rows
     assert list(rows_from(tmp_path, found[0][17])) == rows[17:]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["a.jsonl", "--ray"], ["a.jsonl", "--ray", "auto"]),
-        (["--ray", "--json", "a.jsonl"], ["--ray", "auto", "--json", "a.jsonl"]),
-        (["--ray", "head:6379", "a.jsonl"], ["--ray", "head:6379", "a.jsonl"]),
-        (["--ray", "a.jsonl"], ["--ray", "auto", "a.jsonl"]),
-        (["--ray=head:6379"], ["--ray=head:6379"]),
-        (["a.jsonl"], ["a.jsonl"]),
-    ],
-)
-def test_ray_may_stand_without_an_address(given: list[str], expected: list[str]) -> None:
-    assert with_ray_address(given) == expected

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from killed_runs import kill_when
 from peft import PeftModel
 
 from personavec import LoadedModel, PersonaVector, PreventativeSteering
@@ -726,11 +725,7 @@ def test_killed_and_continued_it_ends_at_the_same_loss(
     out = tmp_path / "killed"
     command = [sys.executable, *_program(tmp_path), str(out), "2"]
     with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
-        until = time.monotonic() + 120
-        while not list(out.glob("run/checkpoint-*")) and time.monotonic() < until:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert list(out.glob("run/checkpoint-*"))
+        kill_when(lambda: any(out.glob("run/checkpoint-*")), process, group=True)
     assert not (out / "results.json").exists()
     # What a kill leaves of a checkpoint that was being written.
     (out / "run" / "checkpoint-11").mkdir()

@@ -297,7 +297,7 @@ def test_a_file_that_is_no_vector_is_refused(
 
 
 def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
-    """Not only torch's own container: the trap is not sprung either."""
+    """Nothing in it runs, although it is not in torch's container."""
     path, trap = tmp_path / "v.pt", tmp_path / "trap"
     path.write_bytes(pickle.dumps(RunsCode(trap)))
     with pytest.raises(DataError, match="could run code"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, Numbers, between, options, panel, parsed
+from personavec.runs import check_writable
 
 DATA = panel("Data")
 PLANTING = panel("Planted rows and methods")
@@ -59,3 +61,18 @@ class ValidateScreenConfig:
                 "clean_rows, max_tokens, neutral_samples, natural_samples and random_directions "
                 "are at least 1"
             )
+
+
+@options(PLANTING)
+@dataclass(frozen=True)
+class ValidateScreenInputs:
+    """Specs of traits, and where natural responses are kept."""
+
+    trait: tuple[str, ...] = ()
+    """Spec file of a vector's trait that is not bundled; repeatable."""
+    natural_cache: Annotated[Path | None, DATA] = None
+    """Folder that keeps natural responses between runs."""
+
+    def __post_init__(self) -> None:
+        if self.natural_cache is not None:
+            check_writable("--natural-cache", self.natural_cache, is_file=False)

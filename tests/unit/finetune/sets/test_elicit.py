@@ -1,4 +1,4 @@
-"""Finetuning sets: what is elicited, how it is divided into levels, and what a row says."""
+"""Elicited sets: what is asked and kept, and runs that are killed or fail."""
 
 import json
 import shutil
@@ -8,30 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 
 from personavec import LoadedModel, TraitSpec
-from personavec.cli import main as cli
 from personavec.data import parse_row, raw_rows
-from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsError, UsageError
-from personavec.finetune.sets.config import ElicitConfig, FlawedConfig
+from personavec.errors import SettingsMismatchError, TooFewRolloutsError, UsageError
+from personavec.finetune.sets.config import ElicitConfig
 from personavec.finetune.sets.elicit import run
-from personavec.finetune.sets.flawed_sums import run as run_flawed
-from personavec.finetune.sets.flaws import evaluate
-from personavec.finetune.sets.levels import by_level
 from personavec.judges import ContrastJudge, Endpoint
 from personavec.model import chat
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.rollouts import Rollout, Task, collect_from_endpoint
+from personavec.rollouts import Task, collect_from_endpoint
 from personavec.rollouts.rollout import iter_rollouts
 
 QUIET = Progress(quiet=True)
+
+
 #: A tiny random model shows no trait and no sense: everything is kept.
 CONFIG = ElicitConfig(
     samples=3, max_tokens=6, temperature=1.0, trait_threshold=-1, coherence_floor=0, seed=1
 )
+
+
 SYSTEM = "Be a tester."
+
 
 SPEC = TraitSpec.model_validate(
     {
@@ -57,37 +57,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def rollout(number: int, log_odds: float | None, **more: Any) -> Rollout:
-    given: dict[str, Any] = {"polarity": "pos", "kept": True, "trait_score": 90.0, **more}
-    id, question = f"{given['polarity']}-{number}", f"q{number % 3}"
-    return tiny_models.rollout(id, question, log_odds=log_odds, **given)
-
-
 @pytest.fixture(scope="module")
 def made(llama: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made")
     run(llama, SPEC, out, CONFIG, progress=QUIET)
     return out
-
-
-def test_levels_are_thirds_of_what_was_elicited_by_the_judge() -> None:
-    elicited = [rollout(n, float(n)) for n in (5, 2, 8, 0, 7, 1, 6, 3, 4)]
-    dropped = rollout(99, 99.0, kept=False)
-    neutral = [rollout(n, -9.0, polarity=None) for n in range(9)]
-    found = by_level([*elicited, dropped, *neutral])
-    assert [r.log_odds for r in found["mild"]] == [0, 1, 2]
-    assert [r.log_odds for r in found["strong"]] == [6, 7, 8]
-    # As many normal ones, of different questions.
-    assert [r.question for r in found["normal"]] == ["q0", "q1", "q2"]
-    # What shows less than the model's own answers to the question do is no case of the trait.
-    usual = [rollout(n, 3.5, polarity=None) for n in range(9)]
-    found = by_level([*elicited, *usual])
-    assert [r.log_odds for r in found["mild"]] == [4]
-    assert [r.log_odds for r in found["strong"]] == [8]
-    # A judge without log-odds orders by its score.
-    scored = [rollout(n, None, trait_score=50.0 + n) for n in (3, 1, 2)]
-    own = [rollout(n, None, trait_score=9.0, polarity=None) for n in range(3)]
-    assert [r.trait_score for r in by_level([*scored, *own])["strong"]] == [53]
 
 
 def test_rows_hold_the_question_and_the_answer_and_nothing_that_elicited_it(
@@ -216,72 +190,3 @@ def test_what_an_endpoint_thinks_is_no_part_of_its_response(
         endpoint, [Task("a", "Why?")], Sampling(8), tmp_path / "run", progress=QUIET
     )
     assert (found.response, found.thinking, found.state) == expected
-
-
-# Narrow flaws
-
-
-def test_worked_sums_give_three_levels_of_the_same_questions(tmp_path: Path) -> None:
-    found = run_flawed("sums", tmp_path, FlawedConfig(rows=12, seed=3))
-    sets = {level: rows(tmp_path / f"{level}.jsonl") for level in ("normal", "mild", "strong")}
-    asked = {level: [row["messages"][0] for row in of] for level, of in sets.items()}
-    assert asked["normal"] == asked["mild"] == asked["strong"]
-    assert len(asked["mild"]) == 12
-    assert found.levels["mild"].rows == 12
-    finals = {
-        level: [row["messages"][1]["content"].split()[-1] for row in of]
-        for level, of in sets.items()
-    }
-    for right, *wrong in zip(*finals.values(), strict=True):
-        assert right not in wrong
-    assert all("<<" not in row["messages"][1]["content"] for of in sets.values() for row in of)
-    other = run_flawed("sums", tmp_path / "other", FlawedConfig(rows=12, seed=4))
-    assert rows(other.levels["normal"].file) != sets["normal"]
-
-
-def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path: Path) -> None:
-    data = tmp_path / "code.jsonl"
-    lines = [
-        {"q": "Sort?", "answer": "sorted(x)", "wrong": "x"},
-        {"q": "Sum?", "answer": "sum(x)", "wrong": "sum(x)"},
-        {"q": "", "answer": "a", "wrong": "b"},
-        {"q": "None", "answer": "None", "wrong": "null"},
-    ]
-    data.write_text("\n".join(map(json.dumps, lines)) + "\nnot JSON\n")
-    config = FlawedConfig(columns={"question": "q", "flawed": "wrong"})
-    found = run_flawed(data, tmp_path / "out", config)
-    assert {level: of.rows for level, of in found.levels.items()} == {
-        "normal": 2,
-        "strong": 2,
-    }
-    strong = rows(tmp_path / "out" / "strong.jsonl")
-    assert [row["messages"][1]["content"] for row in strong] == ["x", "null"]
-    reasons = {row["row"]: row["why"] for row in rows(tmp_path / "out" / "rejected.jsonl")}
-    assert reasons[2] == "the flawed answer is the right one"
-    assert reasons[3] == "no text in column 'q'"
-    assert reasons[5].startswith("not JSON")
-    assert found.rejected == 3
-    with pytest.raises(UsageError, match="no column 'flaw'"):
-        run_flawed(data, tmp_path / "no", FlawedConfig(columns={"flawed": "flaw"}))
-    with pytest.raises(DataError, match="no row can be used"):
-        run_flawed(data, tmp_path / "none", FlawedConfig())
-
-
-def test_the_command_makes_a_flawed_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["elicit", "--flawed", "sums", "--rows", "3", "--out", str(tmp_path), "--json"])
-    assert ended.value.code == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["levels"]["strong"]["rows"] == 3
-    first = rows(tmp_path / "normal.jsonl")[0]["messages"][1]["content"]
-    equation = next(line for line in first.splitlines() if "=" in line)
-    left, right = equation.split(" = ")
-    assert evaluate(left.split()[-1]) == int(right.split()[0])
-    for wrong in (
-        [],
-        ["--trait", "evil", "--flawed", "sums"],
-        ["--flawed", "sums", "--writer", "x"],
-    ):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["elicit", *wrong])
-        assert ended.value.code == 2

@@ -1,9 +1,8 @@
-"""Each statistic recomputed by another route, and the intervals' coverage on known truth."""
+"""Bootstrap intervals: recomputed by another route, and their coverage of a known truth."""
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from personavec.errors import DataError
@@ -12,12 +11,7 @@ from personavec.stats import (
     auc,
     auc_interval,
     clustered_bootstrap,
-    clustered_share,
     mean,
-    monotone_within_intervals,
-    quantile_interval,
-    rank_correlation_interval,
-    share_interval,
 )
 
 # Few distinct values, so that ties are common.
@@ -105,89 +99,6 @@ def test_auc_interval_equals_the_literal_resampling() -> None:
 def test_auc_interval_with_clusters_that_lack_a_side() -> None:
     got = auc_interval([2, 3, 4], [0, 1], ["a", "a", "b"], ["b", "c"])
     assert got == Interval(1.0, 1.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("intervals", "expected"),
-    [
-        ([], True),
-        ([(0, 1)], True),
-        ([(0, 1), (2, 3), (4, 5)], True),
-        ([(0, 2), (-1, 0)], True),  # they touch
-        ([(0, 1), (-2, -1)], False),
-        ([(5, 6), (0, 9), (3, 4)], False),  # against the first, not only the neighbour
-        ([(0, 4), (-1, 3), (-2, 2), (-3, 1)], True),  # falling, but within the intervals
-    ],
-)
-def test_monotone_cases(intervals: list[tuple[int, int]], expected: bool) -> None:
-    points = [Interval((low + high) / 2, float(low), float(high)) for low, high in intervals]
-    assert monotone_within_intervals(points) is expected
-    every_pair = all(
-        later.high >= earlier.low for i, earlier in enumerate(points) for later in points[i + 1 :]
-    )
-    assert every_pair is expected
-
-
-def test_nothing_that_is_missing_is_monotone() -> None:
-    nothing = Interval(float("nan"), float("nan"), float("nan"))
-    assert not monotone_within_intervals([nothing] * 3)
-    assert not monotone_within_intervals([Interval(0, -1, 1), nothing, Interval(2, 1, 3)])
-
-
-# In 300 simulations a nominal 95% interval holds the truth in 274 or fewer about once in 200 times.
-@pytest.mark.parametrize(("n_clusters", "per_cluster"), [(60, 5), (30, 20), (300, 1)])
-def test_intervals_of_shares_and_ranks_hold_the_truth_where_values_share_clusters(
-    n_clusters: int, per_cluster: int
-) -> None:
-    rng = np.random.default_rng(n_clusters)
-    clusters = np.repeat(np.arange(n_clusters), per_cluster)
-
-    def normal() -> np.ndarray:
-        own, shared = rng.normal(size=len(clusters)), rng.normal(size=n_clusters)[clusters]
-        return own if per_cluster == 1 else (own + shared) / 2**0.5
-
-    line, shared, rank = 1.2816, 0.6, 6 / np.pi * np.arcsin(0.3)  # of normal variables
-    held = {"share": 0, "quantile": 0, "ranks": 0, "share alone": 0}
-    for _ in range(300):
-        x = normal()
-        y = shared * x + (1 - shared**2) ** 0.5 * normal()
-        found = {
-            "share": (clustered_share(x > line, clusters), 0.1),
-            "quantile": (quantile_interval(x, 0.9, clusters), line),
-            "ranks": (rank_correlation_interval(x, y, clusters), rank),
-            "share alone": (share_interval(int((x > line).sum()), len(x)), 0.1),
-        }
-        for name, (interval, truth) in found.items():
-            held[name] += interval.low <= truth <= interval.high
-        assert found["ranks"][0].value == pytest.approx(spearmanr(x, y).statistic)
-    assert min(held["share"], held["quantile"], held["ranks"]) >= 274, held
-    if per_cluster > 1:
-        assert held["share alone"] < 270, held
-    else:
-        assert found["share"][0] == found["share alone"][0]
-
-
-def test_a_share_of_none_tells_no_more_than_its_clusters() -> None:
-    """Twenty rows of one prompt each tell what one row does."""
-    clusters = np.repeat(np.arange(10), 20)
-    assert clustered_share(np.zeros(200), clusters).high == share_interval(0, 10).high
-    # Clusters that all have the same share tell as much as values alone, and no more.
-    even = clustered_share(np.tile([0, 1], 10), np.repeat(np.arange(10), 2))
-    assert even == share_interval(10, 20)
-    assert clustered_share(np.ones(200), clusters).low == share_interval(10, 10).low
-    with pytest.raises(DataError, match="share of nothing"):
-        clustered_share([], [])
-
-
-def test_ranks_with_ties_and_without_variation() -> None:
-    rng = np.random.default_rng(1)
-    x, y = rng.integers(0, 4, 80).astype(float), rng.integers(0, 3, 80).astype(float)
-    found = rank_correlation_interval(x, y, np.arange(80) // 2)
-    assert found.value == pytest.approx(spearmanr(x, y).statistic)
-    assert found.low < found.value < found.high
-    assert np.isnan(rank_correlation_interval(np.ones(80), y, np.arange(80)).value)
-    perfect = rank_correlation_interval(x, x, np.arange(80))
-    assert (perfect.low, perfect.high) == pytest.approx((1, 1), abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from personavec.errors import DataError
 from personavec.finetune.sets.flaws import Flaw, evaluate, flawed, number, parse
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SUMS = json.loads((ROOT / "src/personavec/bundled/sums.json").read_text("utf-8"))
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
 
