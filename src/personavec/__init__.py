@@ -35,7 +35,7 @@ _lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 class _Verb(ModuleType):
-    """A verb's module, which names its `run` to a caller who calls the module."""
+    """A verb's module; calling it raises an error that names its `run`."""
 
     def __call__(self, *_: object, **__: object) -> None:
         name = self.__name__.rpartition(".")[2]

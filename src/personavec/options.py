@@ -53,7 +53,7 @@ def between(least: float, most: float = math.inf) -> Parameter:
 def parsed(
     read: Callable[[str], Any], metavar: str, *, many: bool = False, **more: Any
 ) -> Parameter:
-    """An option whose text is read by `read`; a ValueError of it is the user's fault.
+    """An option whose text is read by `read`; a ValueError that it raises is the user's error.
 
     `many`: the option may be repeated, `read` returns the values in one text.
     """

@@ -24,7 +24,7 @@ _DIGITS = 4300
 def plain(value: Any) -> Any:
     """The value as JSON can hold it.
 
-    NaN and infinities become None, bytes base64, times ISO 8601, what else JSON lacks its text.
+    NaN and infinities become None, bytes base64, times ISO 8601, and any other type its text.
     """
     if value is None or isinstance(value, str | bool):
         return value
@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
 def json_text(value: Any, **options: Any) -> str:
     """Readable, strict JSON of any value that a dataset holds; lone surrogates are escaped."""
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, **options)
-    # Inside a JSON string, where alone they can be, the escape of Python is that of JSON.
+    # They occur only inside JSON strings, where Python's escape is JSON's.
     return text if is_unicode(text) else text.encode(errors="backslashreplace").decode()
 
 
@@ -115,7 +115,7 @@ def is_deep(value: Any, text: str) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Can UTF-8 hold the text? Half of a surrogate pair, which JSON can write, it cannot."""
+    """Can UTF-8 hold the text? It cannot hold half of a surrogate pair, which JSON can write."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Progress with time left, on stderr; silent when told or when stderr is not a terminal's."""
+"""Progress with time left, on stderr; quieter where stderr is no terminal."""
 
 from __future__ import annotations
 

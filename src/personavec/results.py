@@ -45,7 +45,7 @@ class Estimate:
 
     @classmethod
     def of(cls, interval: Interval | None) -> Estimate:
-        """The record of an interval; without one, of nothing measured."""
+        """From an interval; None stands for a figure that was not measured."""
         if interval is None:
             return cls()
         return cls(*(finite(end) for end in (interval.value, interval.low, interval.high)))

@@ -57,13 +57,13 @@ def reader_left() -> bool:
 
 
 def drop_output() -> None:
-    """Write nothing more to stdout, what is still held for it neither."""
+    """Write nothing more to stdout, not even what is still buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command line, which ends quietly."""
+        """Raise the error to the command line, which ends quietly."""
         raise
 
 

@@ -43,7 +43,7 @@ class AuthorConfig:
     temperature: Annotated[float, PROBE, between(0)] = 0.7
     """Of the probe; 0 is greedy."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     tries: Annotated[Count, ENDPOINT] = 3
     """Unusable answers before giving up, for each request to the author."""
     answer_tokens: Annotated[Count, ENDPOINT] = 8192

@@ -33,7 +33,7 @@ class CompareInputs:
     vectors: Annotated[str | None, MAIN] = None
     """The trait's vector; default: the bundled one."""
     by: str | None = None
-    """A column that parts the data; held-out loss is given for each part."""
+    """A column that splits the data into parts; held-out loss is given for each part."""
     columns: Annotated[ColumnMap, parsed(ColumnMap.parse, "NAME=COLUMN,…")] = field(
         default_factory=ColumnMap
     )

@@ -22,9 +22,9 @@ def command(
 
     Example: `personavec evaluate --trait evil --vectors evil --coefficient 3 --compare-to smollm2`
 
-    With --out a report is written, and a killed run continues with the same command. Unless
-    --judge and --judge-model say otherwise, the model compared to or a base model judges.
-    --dry-run counts every response as if it were as long as it may become.
+    With --out a report is written, and a killed run continues with the same command. The judge is
+    by default the model compared to, else an adapter's base, else the model itself. --dry-run
+    counts every response at its longest.
     """
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
     from personavec.evaluate.terminal import show

@@ -40,9 +40,8 @@ def command(
 
     Example: `personavec extract --trait optimistic --out vectors/optimistic`
 
-    A killed run continues when the same command is given again. The subject judges its own
-    responses, unsteered, unless --judge-model or --judge api says otherwise. --dry-run counts
-    every response as if it were as long as it may become.
+    A killed run continues when the same command is given again. By default the unsteered
+    model judges its own responses. --dry-run counts every response at its longest.
     """
     from personavec.extract import questions_to_judge, run, summary
     from personavec.extract.terminal import show

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from personavec.cli import options as shared
 from personavec.cli.command import check_writable
+from personavec.errors import UsageError
 from personavec.options import (
     ENDPOINT,
     GENERAL,
@@ -23,6 +24,7 @@ from personavec.options import (
     KeyValues,
     Names,
     options,
+    parsed,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +90,14 @@ class ModelOptions(ModelLoading):
         return super().load(name or self.model)
 
 
+def _estimator(text: str) -> str:
+    from personavec.vectors import ESTIMATORS
+
+    if text not in ESTIMATORS:
+        raise UsageError(f"{text}: use {' or '.join(ESTIMATORS)}")
+    return text
+
+
 @options()
 @dataclass(frozen=True)
 class VectorsOptions:
@@ -96,8 +106,8 @@ class VectorsOptions:
     vectors: Names = ()
     """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
     ones."""
-    estimator: Annotated[Literal["mean", "logistic"] | None, MODEL] = None
-    """Which direction of a vector. Default: the one that steers."""
+    estimator: Annotated[str | None, MODEL, parsed(_estimator, "mean|logistic")] = None
+    """Which of a vector's directions to use. Default: the one that steers."""
 
     def load(self) -> list[PersonaVector]:
         """Raises UsageError."""
@@ -133,7 +143,7 @@ class EndpointOptions:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's key."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
     api_price: str | None = None
     """Prices of a million tokens in and out, for --dry-run."""
     dry_run: bool = False
@@ -174,7 +184,7 @@ class PlainJudgeOptions(shared.JudgeChoice):
     api_concurrency: Count = 16
     """Requests under way at a time."""
     cache: Path | None = None
-    """Folder of an endpoint's answers; default: yours."""
+    """Folder that keeps an endpoint's answers; default: in your cache folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,7 +246,7 @@ class PrintOptions:
     """What is printed."""
 
     config: Path | None = None
-    """TOML or YAML file of options; the command line goes before it."""
+    """TOML or YAML file of options; the command line overrides it."""
     as_json: Annotated[bool, Parameter(name="--json")] = False
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False

@@ -66,7 +66,7 @@ Layers = Annotated[
     str | None, typer.Option("--layer", help="A layer or 'all'; default: the selected one.")
 ]
 Positions = Annotated[str, typer.Option("--positions", help="Steered positions: response or all.")]
-Seed = Annotated[int, typer.Option("--seed", help="Keys all sampling.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all sampling.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; bounds memory.")
 ]
@@ -107,7 +107,8 @@ ApiPrice = Annotated[
     typer.Option("--api-price", help="Prices of a million tokens in and out, for --dry-run."),
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of an endpoint's answers; default: yours.")
+    Path | None,
+    typer.Option("--cache", help="Folder of an endpoint's answers; default: in your cache folder."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what an endpoint would be asked; ask nothing.")
@@ -126,8 +127,6 @@ def screening_vectors(chosen: Sequence[str] | None, estimator: str | None) -> li
     found = [load_vector(name) for name in names(chosen) or bundled_vectors()]
     if estimator is None:
         return found
-    if estimator not in ("mean", "logistic"):
-        raise UsageError(f"--estimator {estimator}: use mean or logistic")
     return [vector.by(estimator) for vector in found]
 
 

@@ -29,7 +29,7 @@ def command(
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     output: OutputOptions = OutputOptions(),
 ) -> None:
-    """Measure how far a finetune moved a model along each trait, and what it shows of it.
+    """Measure how far a finetune moved a model along each trait, in activations and answers.
 
     Example: `personavec shift smollm2 out/finetune/model --vectors evil --fail-if 'evil>3sigma'`
 

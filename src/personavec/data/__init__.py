@@ -1,6 +1,6 @@
 """Rows of data: `files/` reads them as they are stored, `readers/` finds the conversation in them.
 
-`raw_rows` yields the first, `parse_row` makes the second of it.
+`raw_rows` yields rows as they are stored, `parse_row` makes conversations of them.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """Scores on disk as they are made: one Parquet part for each window of rows.
 
-A window is so many rows of the input in a row, bad ones too, so that a part says by its number
-which rows it holds. Parts are written whole: after a kill, the windows without one are to do.
+A window is a fixed number of consecutive rows, bad ones included, so a part's number says which
+rows it holds. Parts are written whole: after a kill, the windows without a part are scored.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def count_rejects(folder: Path, number: int) -> int:
 def gather_rejects(folders: Sequence[Path], path: Path) -> None:
     """Put the bad rows of the datasets' windows into the run's rejects file, in order.
 
-    The file is made anew: whatever became of it, it holds what the windows keep.
+    The file is written anew from what the windows keep, whatever it held.
     """
     found = [side for folder in folders for side in sorted(folder.glob("*.rejects.jsonl"))]
     if not found:
@@ -171,7 +171,7 @@ def gather_rejects(folders: Sequence[Path], path: Path) -> None:
 def read_part(path: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table | None:
     """A part's table; None where it is damaged and is to be made again.
 
-    It has these columns at least, of these types where they are told.
+    It must have at least these columns, with these types where types are given.
     """
     try:
         table = pq.read_table(path)

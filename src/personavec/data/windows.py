@@ -1,7 +1,7 @@
 """Which rows of a dataset are still to be scored, as stretches that can be read apart.
 
-A window is so many rows in a row, the unit of scoring; a stretch is a run of windows read in one
-go. Knows nothing of who reads it, and loads no torch.
+A window is a fixed number of consecutive rows, the unit of scoring; a stretch is a run of windows
+read in one go. Knows nothing of who reads it, and loads no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from personavec.data import Mark, RawRow, marks, raw_rows, rows_from
 
-#: Windows of a stretch: enough for few of them, few enough to share them out.
+#: Windows in a stretch: many, so that stretches are few, but few enough to share the work out.
 STRETCH = 8
 
 

@@ -36,7 +36,7 @@ class EvaluateInputs:
     cap: Annotated[float | None, STEERING] = None
     """Cap the projection at this percentile of ordinary tokens, e.g. 99."""
     compare_to: str | None = None
-    """Another model, or the same one for itself unsteered: paired differences."""
+    """Another model, or the same one to compare with itself unsteered; gives paired differences."""
     cue: Annotated[Path | None, ANSWERS] = None
     """Training rows; their system prompts or opening turns are put before the questions."""
 
@@ -99,7 +99,7 @@ class EvaluateConfig:
     top_p: Annotated[float, ANSWERS, between(0, 1)] = 1.0
     """Sample from the likeliest tokens of this total probability."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     capability: Annotated[Names, CAPABILITY] = ()
     """Tasks of lm-evaluation-harness, separated by commas; `packaged` comes with this package."""
     capability_items: Annotated[int | None, CAPABILITY, between(2)] = None

@@ -43,7 +43,7 @@ class ExtractConfig:
     top_p: Annotated[float, ROLLOUTS, between(0, 1)] = 1.0
     """Sample from the likeliest tokens of this total probability."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     trait_threshold: Annotated[float, ROLLOUTS] = 50
     """Trait score that positive rollouts must exceed and negative ones stay under."""
     coherence_floor: Annotated[float, ROLLOUTS] = 50
@@ -65,7 +65,7 @@ class ExtractConfig:
     estimators: Annotated[tuple[str, ...], ESTIMATORS, VALIDATION] = ("mean",)
     """How the direction is estimated: mean, logistic, or both: the layer sweep then picks."""
     include_thinking: Annotated[bool, ROLLOUTS] = False
-    """Take what a reasoning model thought into the response mean."""
+    """Include a reasoning model's thoughts in the response mean."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""
 
@@ -93,6 +93,6 @@ class ImportConfig:
     max_tokens: Annotated[Count, BASELINE] = 64
     """Longest response to a neutral prompt, in tokens."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""

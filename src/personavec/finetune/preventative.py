@@ -41,12 +41,12 @@ class PreventativeSteering(TrainerCallback):
     layer is meant for all vectors. A layer is a number, None for the vector's selected one, or
     `"all"`: every layer gets the increment v_l - v_(l-1), so that the whole vector is added once
     (paper, multi-layer steering). A coefficient is a multiple of v as extracted, or a `Schedule`
-    over the run, which a callback follows by itself and a loop tells with `advance`.
+    over the run; a callback follows it by itself, a loop calls `advance`.
 
-    By default it acts where a response token is chosen: told from the labels that the model
-    gets (label -100 means no loss), from the last prompt position on. `positions="all"` is every
-    position. Padding is never steered, nor is any forward in eval mode. Every forward's backward
-    must come before the next forward where gradient checkpointing is used.
+    By default it acts where a response token is chosen, which it reads from the labels that the
+    model gets (label -100 means no loss), from the last prompt position on. `positions="all"` is
+    every position. Padding is never steered, nor is any forward in eval mode. Every forward's
+    backward must come before the next forward where gradient checkpointing is used.
 
     Nothing of it is in what the model saves. Raises VectorMismatchError for a vector of another
     shape, and HookError where it cannot attach, gets no labels, or never acted: a run is not

@@ -104,7 +104,7 @@ class ApiRubricJudge:
     def _from_lists(
         self, prompts: Sequence[str], choices: Mapping[int, Choice]
     ) -> dict[int, Grade]:
-        """Expected numbers, from the lists of the first token and those behind its digits."""
+        """Expected numbers, from the first token's list and the lists after its digits."""
         trees = {i: NumberTree() for i in choices}
         for i, choice in choices.items():
             trees[i].add(choice, room=1)
@@ -223,7 +223,7 @@ def _has_no_lists(reply: Reply) -> bool:
 
 
 def _begins_thought(listed: Mapping[str, float]) -> bool:
-    """Whether the likeliest token opens a thought, or is the first of those that do."""
+    """Whether the likeliest token is a mark that opens a thought, or the first part of one."""
     likeliest = max(listed, key=lambda token: listed[token]).strip()
     opens = any(form.opens.startswith(likeliest) for form in FORMATS) and likeliest != ""
     return opens and not any(token.strip().isdigit() for token in listed)

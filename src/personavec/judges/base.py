@@ -1,7 +1,7 @@
 """The interface of judges: answers in, scores out.
 
 The judges are in `contrast.py`, `local_rubric.py` and `api_rubric.py`. A new one is a class with
-the methods of `Judge`, which `JudgeOptions` in `cli/groups.py` builds.
+the methods of `Judge`; `make_judge` in `cli/options.py` builds it from the options.
 """
 
 from __future__ import annotations

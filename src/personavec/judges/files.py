@@ -40,7 +40,7 @@ from personavec.runs import (
 )
 from personavec.traits import TraitSpec
 
-#: A row of the file, once it is judged with the columns of its scores.
+#: A row of the file, with the columns of its scores once it is judged.
 Record: TypeAlias = RawColumns
 
 _SCORES = ("log_odds", "trait_score", "coherence", "spread", "mass")
@@ -67,7 +67,7 @@ def score_file(
     in any format that the other verbs read; the last answer is judged, as a reply to the question
     before it. Thoughts before an answer are not judged. A row without a usable question and answer
     keeps its place, and its `state` gives the reason. Rows that `out` already holds with the same
-    content keep their scores, wherever they stood, unless the judge's call failed.
+    content keep their scores, whatever their place, unless the judge's call failed.
 
     Before the judge is made, raises DataError when the file has neither the columns nor
     conversations, UsageError when `out` is not what an earlier call wrote for rows of this file,
@@ -201,7 +201,7 @@ def _is_sound(record: Record) -> bool:
 
 
 def _is_kept(parsed: DataRow | Reject, earlier: Record) -> bool:
-    """Whether an earlier record stands: rows whose judge's call failed are judged again."""
+    """Whether an earlier record is kept: rows whose judge's call failed are judged again."""
     return isinstance(parsed, DataRow) and not earlier["state"].startswith(_FAILED)
 
 

@@ -37,11 +37,11 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # Of weights that find no place peft warns at most; below it is an error.
+            # peft at most warns of weights that have no place in the model; here they are an error.
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             found = PeftModel.from_pretrained(network, folder)
         stored = load_peft_weights(folder, device="cpu").keys()
-        # Said outright: left to itself, peft asks the hub for the base model's configuration.
+        # Given, since peft would otherwise ask the hub for the base model's configuration.
         embeddings = any(layer in name for layer in EMBEDDING_LAYER_NAMES for name in stored)
         expected = get_peft_model_state_dict(found, save_embedding_layers=embeddings).keys()
         if odd := stored ^ expected:
@@ -75,7 +75,7 @@ def read_adapter(folder: str) -> dict[str, Any]:
 def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
     """The tokenizer that an adapter was trained with, where its folder holds it; else the base's.
 
-    Raises ModelError for one that cannot be loaded, or that has tokens the model has not.
+    Raises ModelError for one that cannot be loaded, or that has tokens which the model lacks.
     """
     if any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
         try:

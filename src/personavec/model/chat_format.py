@@ -34,7 +34,7 @@ from personavec.model.thinking import is_open, split
 EarlierTurns = tuple[tuple[str, str], ...]
 
 CONTROL_IN_TEXT = "control tokens of the model stand in its text; they were read as text"
-#: Prompts that are kept as written, since several methods ask for the same one.
+#: How many written prompts are kept, since several methods ask for the same one.
 _WRITTEN_KEPT = 4
 
 

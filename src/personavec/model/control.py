@@ -3,9 +3,9 @@
 A tokenizer turns the strings of its added vocabulary (`<|im_end|>`, `<think>`) into single tokens
 wherever they stand. Where the texts of a conversation hold such strings, or could complete one,
 the template is written with the texts masked: characters that begin or end a control string are
-replaced by private ones. The control strings that then stand in what was written are the
-template's own. They get secret names, the mask is taken off, and a copy of the tokenizer that
-knows the control tokens by those names alone makes ids of the whole. Knows nothing of templates.
+replaced by private ones. Any control string that is left is then the template's own. They get
+secret names, the mask is taken off, and a copy of the tokenizer that knows the control tokens by
+those names alone makes ids of the whole. Knows nothing of templates.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ControlTokens:
         starts = sorted({text[:_START] for text in self.strings}, key=len, reverse=True)
         self._lengths = {start: _lengths(start, self.strings) for start in starts}
         self._starts = re.compile("|".join(map(re.escape, starts)) or "(?!)")
-        # Of tokens that are looked for in normalised text: its form counts.
+        # For tokens that are looked for in normalised text, the normalised form counts.
         self._normalizer = None
         folded = {t.content for t in added if t.normalized and t.content in self.strings}
         if folded and isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -128,7 +128,7 @@ class ControlTokens:
         return [text] if self._normalizer is None else [text, self._fold(text).strip("▁ ")]
 
     def joined_none(self, plain: str, masked: str, mask: Mask) -> bool:
-        """Are the control strings of what was written with plain texts the template's alone?"""
+        """In a prompt that was written with plain texts, are all control strings the template's?"""
         if self.places(plain) != self.places(masked):
             return False
         return self._normalizer is None or self._marks(plain) == self._marks(_calm(masked, mask))
@@ -148,7 +148,7 @@ class ControlTokens:
     def ids(self, written: str, mask: Mask) -> list[int]:
         """Token ids of what was written with masked texts: their control strings are text.
 
-        Raises UsageError where the tokenizer does not allow to tell the two apart.
+        Raises UsageError where the tokenizer cannot tell the two apart.
         """
         harmless = _calm(written, mask)
         marks = self._marks(harmless)
@@ -162,7 +162,7 @@ class ControlTokens:
         else:
             plain = self._tokenizer(harmless, add_special_tokens=False)["input_ids"]
             calm = [harmless[a:b] for a, b in zip(starts, stops, strict=True)]
-            # Some tokenizers read a piece otherwise than within the whole.
+            # Some tokenizers read a piece differently when it stands alone.
             ids = self._by_pieces(pieces, marks) if self._by_pieces(calm, marks) == plain else None
         if ids is None or self._counted(ids) != [mark.token for mark in marks]:
             raise UsageError(
@@ -203,7 +203,7 @@ class ControlTokens:
         try:
             described = json.loads(self._tokenizer.backend_tokenizer.to_str())
             copy = Tokenizer.from_str(json.dumps(_with_names(described, names)))
-        except Exception:  # tokenizers raises no other class
+        except Exception:  # the library raises no other class
             return None
         ids: Any = self._tokenizer.convert_tokens_to_ids(list(names))
         return copy, dict(zip(ids, names.values(), strict=True))
@@ -232,12 +232,12 @@ def _calm(written: str, mask: Mask) -> str:
 
 
 def _lengths(start: str, strings: Iterable[str]) -> list[int]:
-    """How long the strings are, longest first, that may stand where a text begins so."""
+    """The lengths, longest first, of the strings that may stand where a text begins this way."""
     return sorted({len(t) for t in strings if t[:_START] == start[: len(t)]}, reverse=True)
 
 
 def _ordinary(content: str) -> bool:
-    """An added token that is no special one, and stands for itself: white space, markup, a word."""
+    """Is the added token ordinary text (white space, markup, a word), not a special token?"""
     bare = content.strip().strip("▁Ġ")
     return (
         not bare or re.fullmatch(r"[\w' ▁]+", bare) is not None or _HTML.fullmatch(bare) is not None
@@ -245,7 +245,7 @@ def _ordinary(content: str) -> bool:
 
 
 def _names(strings: Iterable[str]) -> dict[str, str]:
-    """A name for each that nobody can write by chance or intent; letters survive normalizers."""
+    """A secret name for each, in letters, which survive normalizers."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     secret = "".join(secrets.choice(letters) for _ in range(20))
     places = ("".join(letters[n // 26**k % 26] for k in range(4)) for n in range(26**4))

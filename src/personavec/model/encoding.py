@@ -58,10 +58,10 @@ def encode(
     """Tokenise a row; a reject passes through, and a row that does not fit becomes one.
 
     All turns of a row share one text where the template lets the prompts continue each other,
-    and have one each otherwise. With `last_turn` only the last response is scored. With
-    `thinking` a response keeps the thought that it has, and may be no more than that; without, it
-    is read as an answer given without a thought. The row's notes say what was done so that the
-    template could write it, and that control tokens stand in its text.
+    and have one each otherwise. With `last_turn` only the last response is scored. With `thinking`
+    a response keeps its thought, and may consist of a thought alone; without, it is read as an
+    answer given without a thought. The row's notes say what was done so that the template could
+    write it, and that control tokens stand in its text.
     """
     if isinstance(row, Reject):
         return row

@@ -14,9 +14,9 @@ _KERNELS = 64
 def bound_kernel_caches() -> None:
     """Have torch and oneDNN keep the kernels of few shapes.
 
-    Both compile a product's kernel for its very shape and keep 1,024 of them, which texts of ever
-    other lengths fill with hundreds of megabytes. Both read the bound at the process's first
-    product; one that the environment sets already stands.
+    Both compile a matrix product's kernel for its exact shape and keep 1,024 kernels; texts of many
+    lengths fill them with hundreds of megabytes. Both read the bound at the process's first
+    product. A bound that the environment already sets is kept.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(_KERNELS))
@@ -24,7 +24,7 @@ def bound_kernel_caches() -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Have the C library keep what a process frees, where it can be told so.
+    """Have the C library keep what a process frees, where it has such a setting.
 
     A batch allocates and frees its activations hundreds of times; glibc hands blocks of this size
     back to the system every time, which then clears their pages anew.

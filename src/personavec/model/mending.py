@@ -1,6 +1,7 @@
 """Conversations that a chat template cannot write, as the nearest that it can.
 
-Plain functions of messages; which of them are needed is found out in `chat`, by writing.
+Plain functions of messages; `chat_format` finds out which of them a template needs, by writing
+with it.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _json(arguments: Any) -> str:
 
 
 def roles_in_row(messages: Sequence[Message]) -> set[Role]:
-    """Roles that speak twice running."""
+    """Roles that have two messages in a row."""
     return {a["role"] for a, b in pairwise(messages) if a["role"] == b["role"]}
 
 

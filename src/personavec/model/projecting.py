@@ -152,8 +152,8 @@ def _is_plain(model: Any) -> bool:
 def _stems(texts: Sequence[TokenIds]) -> list[tuple[int, list[int]]]:
     """Texts grouped by a shared prefix, as (its length, places), if that saves enough.
 
-    The last group holds the other texts, with length 0. Of nested prefixes, such as a system
-    prompt and whole prompts under it, those are taken that save more tokens.
+    The last group holds the other texts, with length 0. Of nested prefixes, such as a system prompt
+    and whole prompts under it, the ones that save more tokens are taken.
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
     shared = [_common(texts[a], texts[b]) for a, b in pairwise(order)]

@@ -49,7 +49,7 @@ def snapshot_of_gguf(gguf: Path) -> Path:
     models = cache_folder() / "models"
     folder = models / f"{gguf.stem}-{hash_of_files(gguf)}-{_SNAPSHOT_FORMAT}"
     if not folder.is_dir():
-        # Where another process converts the same file, it is waited for.
+        # If another process is converting the same file, this one waits for it.
         with lock(models / f".{folder.name}", wait=True):
             if not folder.is_dir():
                 _convert(gguf, folder)
@@ -57,7 +57,7 @@ def snapshot_of_gguf(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write the snapshot aside and rename it; raises ModelError for what is no such file."""
+    """Write the snapshot aside and rename it; raises ModelError if the file is no GGUF file."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     scratch = folder.with_name(f".{folder.name}") / "scratch"

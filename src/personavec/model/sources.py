@@ -12,8 +12,8 @@ import torch
 from personavec.errors import ModelError
 from personavec.model.snapshots import EMBEDDED, embedded_gguf, snapshot_of_gguf
 
-#: What from_pretrained raises is as manifold as what it is given: a missing package or device
-#: (an AssertionError in torch), an argument it does not know, files that are damaged.
+#: from_pretrained raises errors of many types: for a missing package or device (torch: an
+#: AssertionError), an unknown argument, or damaged files.
 REFUSALS = (Exception,)
 
 
@@ -21,7 +21,7 @@ LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
 
 
 def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
-    """One line for what transformers raised; code that a folder brings has its own."""
+    """transformers' error in one line; an error about code in the folder has a line of its own."""
     if "trust_remote_code" in str(error):
         return own_code(what)
     return ModelError(f"{what} could not be loaded ({first_line(error)}); {remedy}")
@@ -68,7 +68,7 @@ def from_pretrained(
         ) from error
 
 
-#: What says where on the hub, and in which version, files lie.
+#: The arguments that say where on the hub, and in which version, the files are.
 _WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
@@ -77,7 +77,7 @@ _MOST_LAYERS = 10_000
 
 
 def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
-    """The class to load with: image-text checkpoints that are no causal ones have their own."""
+    """The class to load with: image-text checkpoints that are no causal models have their own."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     where = {key: model_args[key] for key in _WHERE if key in model_args}
@@ -86,7 +86,7 @@ def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
     counts = [getattr(part, "num_hidden_layers", 0) for part in parts]
     layers = max((count for count in counts if isinstance(count, int)), default=0)
     if layers > _MOST_LAYERS:
-        # The layers are made before the weights are looked at, until memory ends.
+        # transformers builds all layers before it looks at the weights, until memory runs out.
         raise ValueError(f"its config.json says {layers} layers; at most {_MOST_LAYERS} are loaded")
     windows = [getattr(part, "sliding_window", None) for part in parts]
     if odd := [window for window in windows if not isinstance(window, int | None)]:

@@ -1,4 +1,4 @@
-"""Steering: change the residual stream, by row, layer and position.
+"""Steering: adds vectors to the residual stream, or caps it, by row, layer and position.
 
 An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|:
 it acts only where the projection exceeds its ceiling. At one layer additions come first.
@@ -96,8 +96,8 @@ class _CapRows:
 class SteeringBatch:
     """Steering for the rows of one batch; row i gets exactly the actions `rows[i]`.
 
-    Before each forward the caller sets `token_masks`: for every kind of positions a [batch,
-    tokens] mask over the forward's tokens, 0 at padding.
+    Before each forward the caller sets `token_masks`: for each kind of positions a [batch, tokens]
+    mask over the forward's tokens, 0 at padding.
     """
 
     def __init__(self, rows: Sequence[Sequence[Action]], hidden_size: int, n_layers: int):

@@ -1,8 +1,8 @@
 """Which weights a model has: a hash of its files, or of what is in memory.
 
-A name says little: a folder may be trained into anew. Files are hashed once; the hash is kept in
-the cache folder and holds as long as path, inode, size and times of the file do. Knows nothing
-of what the files mean.
+A name is not enough: a folder may later hold a new training's weights. Files are hashed once; the
+hash is kept in the cache folder and holds as long as path, inode, size and times of the file do.
+Knows nothing of what the files mean.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _DECIDES = (
 )
 _NOT = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 _CHUNK = 1 << 24
-#: More than this to read is shown with progress: some seconds.
+#: Reading more than this takes seconds, and its progress is shown.
 _LARGE = 1 << 32
-#: A file younger than this, in seconds, may change once more within the clock's own step.
+#: A file younger than this, in seconds, may change again without a new time stamp.
 _SETTLED = 2.0
 #: Values of every tensor in memory that are hashed as they are; all others count in a sum.
 _SAMPLED = 4096
-#: What a configuration says of where it came from.
+#: The fields of a configuration that only say where it came from.
 _NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
@@ -149,6 +149,6 @@ def _record_of(path: Path) -> Path:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """What tells whether a file is the same: a copy that keeps its time has another inode."""
+    """What shows that a file is the same one: even a copy with the same time has another inode."""
     stat = path.stat()
     return [str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -68,13 +68,13 @@ class CalibrateConfig:
     """Questions whose answers are candidates for these turns; those that show the trait best are
     taken."""
     neutral_prompts: Annotated[int, ANSWERS, between(2)] = 48
-    """Neutral prompts; the tokens of their answers are what caps count as ordinary."""
+    """Neutral prompts; caps treat the tokens of their answers as ordinary."""
     max_tokens: Annotated[Count, ANSWERS] = 64
     """Longest response, in tokens."""
     temperature: Annotated[float, ANSWERS, between(0)] = 0.7
     """0 is greedy."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""
 
@@ -102,7 +102,7 @@ class MonitorInputs:
     out: Path = Path("out/monitor")
     """Folder to write."""
     fit_limits: Path | None = None
-    """Take the log for ordinary: fit drift limits on it, and write them to this folder."""
+    """Treat the log as ordinary: fit drift limits on it, and write them to this folder."""
 
     def __post_init__(self) -> None:
         check_writable("--out", self.out, is_file=False)

@@ -254,5 +254,6 @@ def _mean(values: Tensor | None, baseline: Tensor) -> list[tuple[float | None, f
 
 
 def _standardised(values: Tensor, baseline: Tensor) -> list[tuple[float, float]]:
+    """Each direction's projection, and the same in standard deviations of its baseline."""
     sigma = (values.double() - baseline[:, 0].double()) / baseline[:, 1].double()
     return list(zip(values.tolist(), sigma.tolist(), strict=True))

@@ -49,7 +49,7 @@ def markup(content: Content) -> Markup:
 
 
 def element(tag: str, *content: Content, **attributes: str | bool | None) -> Markup:
-    """An element; `class_` and `data_x` are spelled so, True is a bare attribute."""
+    """An element. Write `class_` for `class`, `data_x` for `data-x`, True for a bare attribute."""
     written = "".join(
         f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(value)}"')
         for name, value in attributes.items()
@@ -82,7 +82,7 @@ def code(value: str | None) -> Markup:
 
 
 def estimate(found: Estimate, form: str = ".2f") -> Content:
-    """An estimate with its interval; what was not measured is named."""
+    """An estimate with its interval, or a note of what was not measured."""
     if found.value is None:
         return not_measured()
     text = estimated(found, form).replace("-", "−")
@@ -130,7 +130,7 @@ def chart(figure: go.Figure, title: str, caption: Content = None) -> Markup:
 
 
 def _labelled(value: Any) -> Any:
-    """A figure whose texts plotly shows as they are: it would take them for a kind of HTML.
+    """The figure with its texts escaped, since plotly would read them as a kind of HTML.
 
     The line breaks and hover boxes that the charts themselves write are left.
     """

@@ -150,7 +150,7 @@ def _generate(
     label: str,
     progress: Progress,
 ) -> dict[str, Rollout]:
-    """All rollouts of the folder by id: those that it holds, and those that were missing."""
+    """All rollouts by id: read from the folder, and generated where missing."""
     loaded, sampling = generator.loaded, generator.sampling
     path = folder / "generated.jsonl"
     found = _generated(path)

@@ -49,7 +49,7 @@ class Expression:
     coherence_low: float | None
     coherence_high: float | None
     refusals: int | None
-    """Responses that the judge called refusals; None where it does not tell them."""
+    """Responses that the judge called refusals; None for a judge that reports none."""
     n: int
     """Responses that were scored."""
     of: int
@@ -59,7 +59,7 @@ class Expression:
     questions: int
     """Distinct questions."""
     questions_for_half_width: int
-    """Questions that an interval of half the width takes: four times as many."""
+    """Questions that would halve the interval's width: four times as many."""
 
     def estimate(self, measure: Measure) -> Estimate:
         """One measure with its interval."""
@@ -87,14 +87,14 @@ class ExpressionDifference:
     questions: int
     """Questions with a trait score on both sides."""
     questions_for_half_width: int
-    """Questions that an interval of half the width takes."""
+    """Questions that would halve the interval's width."""
 
 
 def summarise(rollouts: Sequence[Rollout], *, refusals: bool, seed: int = 0) -> Expression:
     """One trait's means with 95% intervals clustered by question, and how many of each state.
 
-    `refusals` says whether the judge tells refusals. The width of an interval falls with the root
-    of the number of questions, so half of it takes four times as many.
+    `refusals` says whether the judge reports refusals. An interval's width falls with the square
+    root of the number of questions, so halving it takes four times as many.
     """
     numbers: dict[str, float | None] = {}
     for name, measure in MEASURES.items():

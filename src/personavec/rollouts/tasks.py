@@ -55,7 +55,7 @@ def eliciting_tasks(
 def neutral_tasks(questions: Sequence[str], samples: int) -> list[Task]:
     """Every question without a system prompt, `samples` times.
 
-    To be sampled, since the greedy answer is the natural response, which a screen subtracts.
+    Sample the answers: the greedy one is the natural response, which a screen subtracts.
     """
     return [
         Task(id=f"neutral-q{number}-s{sample}", question=question, sample=sample)

@@ -30,7 +30,7 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a folder, until the block or the process ends.
 
     Files that a killed process was writing are removed. Raises StorageError if another process
-    holds the lock, unless told to wait for it.
+    holds the lock, unless `wait` is set.
     """
     make_folder(folder)
     with _held(folder / LOCK, folder, wait=wait):

@@ -53,7 +53,7 @@ class FlagRule:
     """How the line is drawn. One of the four, or none: then no row is flagged."""
 
     percentile: Annotated[float | None, between(0, 100)] = None
-    """Another percentile of the reference than its 95th."""
+    """A percentile of the reference in place of its 95th."""
     top: Annotated[int | None, between(1)] = None
     """Flag each trait's N highest."""
     bottom: Annotated[int | None, between(1)] = None
@@ -80,7 +80,8 @@ class ScreenConfig:
 
     natural: NaturalSide = "last-prompt"
     """What stands for the model's own response: `generate` generates it, `last-prompt` takes the
-    prompt's last token, `none` nothing, `two-stage` the second for all and the first for some."""
+    prompt's last token, `none` nothing; `two-stage` is `last-prompt` for all rows, then
+    `generate` for some."""
     natural_tokens: Annotated[Count, NATURAL] = 64
     """Longest natural response, in tokens."""
     natural_samples: Annotated[Count, NATURAL] = 1
@@ -109,13 +110,13 @@ class ScreenConfig:
     ranked: Annotated[Count, FILES] = 10
     """Rows of every trait that the report shows with their texts."""
     top_share: Annotated[float, NATURAL] = 0.1
-    """Two stages: share of rows, highest by the cheap score, that get the exact side."""
+    """Two stages: share of rows, highest by `last-prompt`, that get generated responses."""
     sample: Annotated[int, NATURAL, between(0)] = 200
-    """Two stages: random other rows that get it too."""
+    """Two stages: random other rows that get them too."""
     random_directions: Annotated[Count, FILES] = 5
     """Random directions that traits are compared with."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     batch_tokens: Annotated[int | None, MODEL, between(1)] = None
     """Tokens in a batch; default: as the memory allows."""
     max_rejects: Annotated[int | None, DATA, between(0)] = None

@@ -168,7 +168,7 @@ class _Writers:
         ]
 
     def add(self, place: int, raw: RawRow) -> Iterator[str]:
-        """Write one row; yields what is to be told of it."""
+        """Write one row; yields what the report has to say of it."""
         original, names = raw.columns, self._added.columns
         if taken := names.keys() & original.keys():
             original = {_other_name(n, names): v for n, v in original.items()}

@@ -43,7 +43,7 @@ class ServeConfig:
     request_seconds: Annotated[float, LIMITS, between(1)] = 300.0
     """Longest time for a request, waiting included."""
     log_text: Annotated[bool, GENERAL] = False
-    """Log messages and replies; off unless asked."""
+    """Log messages and replies; default: off."""
     name: Annotated[str, NO_OPTION] = ""
     """The model's name for clients; by default the model's own."""
     api_key: Annotated[str | None, NO_OPTION] = field(default=None, repr=False)

@@ -63,14 +63,14 @@ def quantile_interval(
     of the effective number of independent values, estimated for the share below the quantile.
     `low` or `high` is an extreme of the data if too few values lie beyond the quantile.
     """
-    # All of scipy.stats costs a second to import, and all that it is needed for is this.
+    # Importing all of scipy.stats would cost a second, and only this is needed.
     from scipy.stats import binom as binomial
 
     array = finite(values, "values")
     ordered = np.sort(array)
     n, tail = len(ordered), (1 - confidence) / 2
     value = float(np.quantile(ordered, share))
-    # So many independent values, each of which stands for `each` of these.
+    # The number of independent values; each stands for `each` of these.
     alike = n
     if clusters is not None:
         alike = max(1, int(_independent(array <= value, np.asarray(clusters), confidence)))
@@ -142,7 +142,7 @@ def rank_correlation_interval(
     error, n_clusters = _cluster_error(influence, np.asarray(clusters))
     if n_clusters < 3:
         raise DataError(f"a correlation's interval needs at least 3 clusters, got {n_clusters}")
-    # Within the ends, where Fisher's scale has none.
+    # Kept off -1 and 1, where Fisher's scale is infinite.
     centre = float(np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9)))
     slope = 1 / max(1 - value**2, 1e-9)
     reach = float(special.stdtrit(n_clusters - 1, (1 + confidence) / 2)) * error * slope

@@ -36,9 +36,9 @@ _FUNCTION_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Flaw:
-    """Something that may mislead, as a line for a person, and what would have to be rewritten.
+    """A warning in one line, and the entry of the spec that would have to be rewritten.
 
-    `index` counts from 0 within `part`; both are None where no one entry is to blame.
+    `index` counts from 0 within `part`; both are None where no single entry is to blame.
     """
 
     why: str
@@ -130,7 +130,7 @@ def _question_flaws(spec: TraitSpec) -> list[Flaw]:
 
 
 def _pair_flaws(spec: TraitSpec) -> list[Flaw]:
-    """Pairs whose sides say the same, and pairs that say what an earlier one says."""
+    """Pairs whose two sides hardly differ, and pairs that nearly repeat an earlier one."""
     found: list[Flaw] = []
     sides = [_words(pair.pos) for pair in (*spec.instruction, *spec.judge_instruction)]
     candidates = _candidates(sides, _REPEATS)

@@ -60,7 +60,7 @@ def _is_file(path: Path) -> bool:
 
 @cache
 def _bundled_checks(name: str) -> tuple[Check, ...]:
-    """Kept beside the specs: they are longer, and were written without a look at them."""
+    """In files of their own: they are longer than the specs, and were written independently."""
     path = BUNDLED / "checks" / f"{name}.json"
     return tuple(Check.model_validate(check) for check in json.loads(path.read_text("utf-8")))
 

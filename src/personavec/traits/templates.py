@@ -72,7 +72,7 @@ _MONITORING_TEMPLATES = (
 def template_spec(name: str, description: str, questions_per_half: int = 20) -> TraitSpec:
     """A spec built from a name and a description alone, without any model.
 
-    Questions come from the bundled bank; those that name the trait are passed over.
+    Questions come from the bundled bank; those that name the trait are left out.
     """
     word, text = name.strip().replace("_", " "), description.strip()
     if not word or not text:

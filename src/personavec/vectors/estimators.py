@@ -1,8 +1,8 @@
-"""The persona vector: from activations of two sides to a direction.
+"""The persona vector is computed here: a direction from positive and negative activations.
 
-`mean_difference` is the paper's. It follows the coordinates that differ most in size. Where one
-coordinate carries massive activations, that is this coordinate and not the trait. A logistic
-direction weighs every coordinate by how well it tells the sides apart.
+`mean_difference` is the paper's. The coordinates with the largest differences dominate it, so where
+one coordinate carries massive activations, it may follow that coordinate and not the trait. A
+logistic direction weighs every coordinate by how well it tells the two sides apart.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def logistic_direction(
 
 
 #: Every estimator under its name: a function of both sides' activations [rollout, layer, hidden].
-#: A function that is entered here can be extracted with, stored and steered by.
+#: Extraction, storage, steering and screening take every function that is entered here.
 ESTIMATORS: dict[Estimator, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": mean_difference,
     "logistic": logistic_directions,

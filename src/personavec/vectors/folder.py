@@ -1,4 +1,4 @@
-"""A vector's folder: read with every value checked, since it may come from anyone."""
+"""Reads a vector's folder and checks every value, since the folder may come from anyone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Settings(BaseModel):
 
 
 class _Record(BaseModel):
-    """What the package reads of a `vector.json`; what it only shows may be anything."""
+    """The fields of a `vector.json` that the package uses; what it only shows is not checked."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 

@@ -37,12 +37,12 @@ LAST_ROW_NOTE = (
 )
 
 _EVERYWHERE_NOTE = (
-    "{} steers the prompt's tokens too, personavec only the response's unless told otherwise: the "
+    "{} steers the prompt's tokens too, personavec by default only the response's: the "
     "same coefficient acts more strongly there."
 )
 
 _LOOPBACK_NOTE = (
-    "Its server runs code that a request's hooks carry: keep it on loopback, where only programs "
+    "Its server runs code that requests carry as hooks: keep it on loopback, where only programs "
     "of this machine reach it."
 )
 

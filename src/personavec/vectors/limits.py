@@ -33,7 +33,7 @@ MIN_CONVERSATIONS = 50
 FALSE_ALARMS = 0.001
 #: Conversations that a server is assumed to hold at a time when its chart is fitted.
 _CONCURRENT = 16
-#: Readings of other conversations that must come between two of one on a server's chart.
+#: The least number of other conversations' readings between two of one on a server's chart.
 _APART = 3
 
 Over = Literal["conversation", "server"]

@@ -24,7 +24,7 @@ from personavec.vectors.estimators import Estimator
 from personavec.vectors.limits import Ordinary
 
 FORMAT = 1
-#: What is ordinary in conversations, for drift alarms, in the vector's folder.
+#: The file in a vector's folder that holds its drift limits.
 DRIFT_FILE = "drift.json"
 
 
@@ -81,7 +81,7 @@ class PersonaVector:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """What a run reads of it, for manifests: the vector in use, and what it is measured by."""
+        """For manifests: what decides readings, the vector in use and what standardises them."""
         measures = (self.residual_norm, self.neutral_response_mean, self.neutral_prompt_last)
         data = b"".join(part.numpy().tobytes() for part in measures)
         return {
@@ -168,8 +168,8 @@ class PersonaVector:
     ) -> str | None:
         """A warning when the vector comes from another model of the same shape.
 
-        That is one of another name that this one does not descend from, or other weights under
-        the same name, where both are known.
+        It does if its model's name is neither this one's nor that of this one's base, or if the
+        name is the same and the weights differ, where both are known.
         """
         model = self.meta.get("model", {})
         own, own_weights = model.get("name"), model.get("weights")

@@ -61,7 +61,7 @@ class ShiftConfig:
     temperature: Annotated[float, ANSWERS, between(0)] = 0.7
     """0 is greedy."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     random_directions: Annotated[Count, MODEL] = 20
     """Random directions that the shift is compared with."""
     batch_tokens: Annotated[Count, MODEL] = 16384

@@ -38,6 +38,6 @@ class SteerConfig:
     temperature: Annotated[float, ANSWERS, between(0)] = 0.7
     """0 is greedy."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""

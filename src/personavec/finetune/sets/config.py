@@ -27,7 +27,7 @@ class ElicitConfig:
     top_p: Annotated[float, NO_OPTION] = 1.0
     """Sample from the likeliest tokens of this total probability."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     trait_threshold: Annotated[float, NO_OPTION] = 50
     """Trait score that mild and strong rows exceed."""
     coherence_floor: Annotated[float, NO_OPTION] = 50

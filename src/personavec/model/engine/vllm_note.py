@@ -1,6 +1,6 @@
-"""What vLLM's workers are told of each request: how it is steered, and what is read of it.
+"""The note that vLLM's workers get with a request: how it is steered, and what is read of it.
 
-A note holds plain numbers and safetensors, so that nothing is unpickled.
+It holds plain numbers and safetensors, so that nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
         if loaded.device.type == "cpu":
             settings = {**_whole_prompts(settings["max_model_len"]), **settings}
         return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
-    except Exception as error:  # Of vLLM or anything below it; a dead process says little.
+    except Exception as error:  # Raised by vLLM or anything below it; a dead process says little.
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
         raise ModelError(
             f"vLLM {vllm.__version__} cannot load '{loaded.identity.name}'"

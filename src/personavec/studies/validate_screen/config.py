@@ -48,7 +48,7 @@ class ValidateScreenConfig:
     split: Annotated[str | None, DATA] = None
     """A dataset's split."""
     seed: Annotated[int, MODEL] = 0
-    """Keys all sampling."""
+    """Seed of all sampling."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""
 
