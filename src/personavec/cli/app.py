@@ -15,6 +15,7 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     Parameter,
+    UnknownOptionError,
     UnusedCliTokensError,
     ValidationError,
 )
@@ -155,11 +156,19 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
         kind(path, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
     except CycloptsError as error:
         error.verbose = False
-        raise UsageError(f"--config {path}: {error.__cause__ or error}") from error
+        raise UsageError(f"--config {path}: {_wrong_in_file(error, str(path))}") from error
     debug = arguments.get("--debug", None)
     if debug is not None and any(token.source == str(path) for token in debug.tokens):
         # Library messages are silenced before the file is read.
         raise UsageError(f"--config {path}: give --debug on the command line")
+
+
+def _wrong_in_file(error: CycloptsError, path: str) -> str:
+    """The library's message, without the file's name."""
+    if isinstance(error, UnknownOptionError):
+        hint = str(error).rpartition(f" from {path}.")[2]
+        return f"unknown option {(error.token.keyword or '').strip('[]')}.{hint}".rstrip(".")
+    return str(error.__cause__ or error)
 
 
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -60,7 +60,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('trait = "evil"\nsample = 3\n', "sample"),
+        ('trait = "evil"\nsample = 3\n', "unknown option sample. Did you mean --samples?"),
         ('trait = "evil"\nsamples = 1.5\n', "give a whole number"),
         ('trait = "evil"\nsamples = "many"\n', "give a number"),
         ('trait = "evil"\njudge = "mine"\n', "contrast, rubric or api"),

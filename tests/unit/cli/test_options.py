@@ -11,6 +11,7 @@ from personavec import LoadedModel, load_trait, load_vector
 from personavec.cli import options
 from personavec.cli.main import main
 from personavec.errors import UsageError
+from personavec.vectors import check_layer
 
 
 def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
@@ -90,7 +91,7 @@ def test_layers_and_positions_are_read_alike_by_all_commands() -> None:
         with pytest.raises(UsageError, match="number, or 'all'"):
             options.layers(wrong)
     with pytest.raises(UsageError, match="layers 1 to 30"):
-        options.check_layer(options.layers("-1"), [load_vector("evil")])
+        check_layer(options.layers("-1"), [load_vector("evil")])
     assert options.positions_of_training("all") == "all"
     with pytest.raises(UsageError, match="response or all"):
         options.positions_of_training("prompt")
