@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -16,7 +17,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from personavec import LoadedModel, PersonaVector, wrap_model
+from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec.rollouts import Rollout
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2")
 CONTEXT = 1024
@@ -104,3 +106,43 @@ def save(loaded: LoadedModel, folder: Path) -> None:
     """Write a model and its tokenizer to a folder that `load_model` reads."""
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
+
+
+def saved(folder: Path) -> LoadedModel:
+    """The tiny Llama, written to a folder and named after it, so that adapters can name it too."""
+    made = build("llama")
+    save(made, folder)
+    return wrap_model(made.model, made.tokenizer, name=str(folder))
+
+
+def tiny_spec(evaluation: int) -> TraitSpec:
+    """A spec with one pair of each kind and so many evaluation questions."""
+    return TraitSpec.model_validate(
+        {
+            "name": "testing",
+            "description": "Being tested.",
+            "instruction": [{"pos": "Test.", "neg": "Rest."}],
+            "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
+            "questions": {
+                "extraction": ["Why?", "Who?"],
+                "evaluation": [f"When does {n} come?" for n in range(evaluation)],
+            },
+        }
+    )
+
+
+def rollout(id: str, question: str, **more: Any) -> Rollout:
+    """A response of one token; `more` holds its other fields."""
+    given: dict[str, Any] = {"polarity": None, **more}
+    return Rollout(
+        id=id,
+        question=question,
+        pair=None,
+        sample=0,
+        system=None,
+        response="So.",
+        response_ids=(1,),
+        n_tokens=1,
+        seed=0,
+        **given,
+    )

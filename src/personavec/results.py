@@ -18,7 +18,7 @@ import json
 import math
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from personavec.errors import DataError
 from personavec.runs import atomic_write, read_as, read_json
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from personavec.stats import Interval
 
+#: A result as JSON has it, by field.
+Dump: TypeAlias = dict[str, Any]
 R = TypeVar("R")
 #: Marks a field that the file lacks where it is None: `field(default=None, metadata=OPTIONAL)`.
 OPTIONAL = {"optional": True}
@@ -59,7 +61,7 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("personavec", "torch", "transformers")}
 
 
-def dump(result: DataclassInstance) -> dict[str, Any]:
+def dump(result: DataclassInstance) -> Dump:
     """The fields as JSON has them: paths as text, null for every number that is not finite.
 
     A field marked `OPTIONAL` that is None is left out.

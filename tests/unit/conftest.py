@@ -54,6 +54,12 @@ def fresh() -> Callable[..., LoadedModel]:
     return build
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """The tiny Llama on disk, so that adapters can name it and a second one can be loaded."""
+    return tiny_models.saved(tmp_path_factory.mktemp("base"))
+
+
 @pytest.fixture(scope="session")
 def random_vector() -> Callable[[LoadedModel], PersonaVector]:
     """A persona vector that fits a model and means nothing; norm about that of its residuals."""

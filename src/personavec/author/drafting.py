@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from personavec.author.config import AuthorConfig
 from personavec.author.probe import evidence, probe, probe_counts, weak_entries
@@ -18,7 +17,7 @@ from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.rollouts import Rollout
-from personavec.runs import atomic_write, claim
+from personavec.runs import Settings, atomic_write, claim
 from personavec.traits import Flaw, TraitSpec, flaws, load_trait
 
 UNUSABLE_FILE = "unusable-answer.txt"
@@ -36,7 +35,7 @@ class Drafting:
     subject: LoadedModel | None
     progress: Progress
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What decides the spec, for the manifest; how long and how often to try does not."""
         decides = asdict(self.config)
         for other in ("tries", "answer_tokens", "batch_tokens"):

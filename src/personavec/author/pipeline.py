@@ -16,7 +16,13 @@ from personavec import __version__
 from personavec.author.config import AuthorConfig
 from personavec.author.drafting import Drafting
 from personavec.author.prompts import draft_messages, to_replace
-from personavec.author.results import AuthorResult, Provenance, RewritingRound, SpecAuthor
+from personavec.author.results import (
+    AuthorResult,
+    Provenance,
+    Replacement,
+    RewritingRound,
+    SpecAuthor,
+)
 from personavec.judges import CostEstimate, Endpoint, estimate, total, unwritten
 from personavec.model import LoadedModel
 from personavec.progress import Progress
@@ -111,7 +117,7 @@ def most_asked(
 
 def _replaced(
     before: TraitSpec, after: TraitSpec, found: Sequence[Flaw]
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[Replacement, ...]:
     """What a round replaced, with the reasons."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for data in (old, new):
@@ -128,7 +134,7 @@ def _replaced(
     )
 
 
-def _plain_entry(entry: Any) -> Any:
+def _plain_entry(entry: Any) -> str | dict[str, str]:
     """A question, or a pair without its examples."""
     return {"pos": entry["pos"], "neg": entry["neg"]} if isinstance(entry, dict) else entry
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from personavec.errors import SpecError
-from personavec.runs import why_invalid
+from personavec.runs import Settings, why_invalid
 from personavec.traits import TraitSpec
 
 
@@ -42,7 +42,7 @@ class ProbeCounts:
 class ProbeResult(ProbeCounts):
     """The last probe, and how the subject model was asked."""
 
-    model: dict[str, Any]
+    model: Settings
     judge: str
     tokens: int
     """Longest response, in tokens."""
@@ -51,12 +51,25 @@ class ProbeResult(ProbeCounts):
     min_share: float
 
 
+#: An entry that a round replaced; its texts are a question, or a pair without its examples.
+Replacement = TypedDict(
+    "Replacement",
+    {
+        "part": str,
+        "index": int,
+        "was": str | dict[str, str],
+        "is": str | dict[str, str],
+        "why": list[str],
+    },
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewritingRound:
-    """The entries that a round replaced: `part`, `index`, `was`, `is` and `why`."""
+    """The entries that a round replaced."""
 
     round: int
-    replaced: tuple[dict[str, Any], ...]
+    replaced: tuple[Replacement, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

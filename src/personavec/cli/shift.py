@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from personavec.cli.groups import OutputOptions
 from personavec.errors import DataError
@@ -10,6 +11,9 @@ from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
 from personavec.results import dump
 from personavec.terminal import log, print_json
+
+if TYPE_CHECKING:
+    from personavec.evaluate.shift import ShiftResults
 
 #: Exit code when a condition was met.
 CONDITION_MET = 3
@@ -71,6 +75,11 @@ def command(
         print_json(dump(results))
     else:
         show(results)
+    _check(results)
+
+
+def _check(results: ShiftResults) -> None:
+    """Exit with 3 where a condition is met. Raises DataError where one could not be measured."""
     for met in results.met:
         log(f"condition met: {met.reason}")
     if results.met:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias
+
+# typing's own cannot be read back by pydantic before Python 3.12.
+from typing_extensions import TypedDict
 
 Role = Literal["system", "user", "assistant", "tool"]
 #: A message as a user's data holds it, of any form.

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from personavec import results as base
 from personavec.evaluate import capability, figures
@@ -29,7 +28,7 @@ from personavec.evaluate.subject import Arm, Subject, Subjects, check_subjects, 
 from personavec.judges import Judge
 from personavec.progress import Progress
 from personavec.results import dump, versions
-from personavec.runs import atomic_write, claim, lock, read_as
+from personavec.runs import Settings, atomic_write, claim, lock, read_as
 from personavec.traits import TraitSpec
 
 
@@ -91,7 +90,7 @@ def _settings(
     config: EvaluateConfig,
     cues: Cues | None,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share."""
     return {
         "command": "evaluate",
@@ -125,18 +124,24 @@ def _capability(
         for task in tasks:
             path = folder / f"{arm}-{task.name.replace('/', '_')}.json"
             if not path.exists():
-                found = capability.run_task(
-                    subject.loaded,
-                    task,
-                    steering=subject.steering(),
-                    max_items=config.capability_items,
-                    batch_tokens=config.batch_tokens,
-                    quiet=progress.quiet,
-                )
-                atomic_write(path, json.dumps(found.as_dict()))
+                found = _task_score(subject, task, config, progress)
+                atomic_write(path, json.dumps(asdict(found)))
             remedy = "delete it, and the task is run again"
             scores[arm][task.name] = read_as(path, TaskScore, remedy)
     return scores
+
+
+def _task_score(
+    subject: Subject, task: HarnessTask, config: EvaluateConfig, progress: Progress
+) -> TaskScore:
+    return capability.run_task(
+        subject.loaded,
+        task,
+        steering=subject.steering(),
+        max_items=config.capability_items,
+        batch_tokens=config.batch_tokens,
+        quiet=progress.quiet,
+    )
 
 
 def _results(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from personavec.data import DataReading
 from personavec.errors import DataError
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.subject import Arm, SteeredBy, Subject
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
-from personavec.results import OPTIONAL, Estimate, dump
+from personavec.results import OPTIONAL, Dump, Estimate, dump
 from personavec.rollouts import Expression, ExpressionDifference
 from personavec.wording import plural
 
@@ -170,7 +171,7 @@ class EvaluateResults:
     data: dict[str, DataReading]
     """How the file of cues was read, by its name."""
     cue: CueResults | None
-    judge: dict[str, Any]
+    judge: Identity
     """The judge's identity."""
     settings: EvaluateConfig
     versions: dict[str, str]
@@ -181,7 +182,7 @@ class EvaluateResults:
     """The first questions' answers, by trait."""
     seconds: float
 
-    def summary(self, report: Path | None) -> dict[str, Any]:
+    def summary(self, report: Path | None) -> Dump:
         """What `evaluate --json` prints: all but the transcripts, and the place of the report."""
         found = dump(self)
         del found["transcripts"]

@@ -58,7 +58,7 @@ def results_of(
         trait=ExtractedTrait(name=spec.name, description=spec.description, origin=origin),
         spec=SpecSizes.of(spec),
         model=extraction.loaded.identity,
-        engine=dict(extraction.engine.describe()),
+        engine=extraction.engine.describe(),
         judge=extraction.judge.identity(),
         settings=config,
         versions=versions(),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +30,7 @@ from personavec.rollouts import (
     neutral_means,
     write_rollouts,
 )
+from personavec.runs import Settings
 from personavec.traits import POLARITIES, Origin, TraitSpec
 from personavec.wording import plural
 
@@ -85,7 +85,7 @@ class Extraction:
             return self.judge
         return ContrastJudge(self.loaded, wrote_answers=True)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What the result depends on, for the manifest."""
         return {
             "command": "extract",
@@ -134,10 +134,14 @@ class Extraction:
             )
             activations = self.out / "activations"
             return self.collect(tasks, "extraction", judge=self.judge, activations=activations)
-        self.adopted.write_rejected(self.out / "rejected.jsonl")
+        return self._adopt(self.adopted)
+
+    def _adopt(self, adopted: AdoptedRollouts) -> list[Rollout]:
+        """The adopted rollouts, judged."""
+        adopted.write_rejected(self.out / "rejected.jsonl")
         found = adopt(
             self.loaded,
-            self.adopted,
+            adopted,
             self.spec,
             self.out / "run" / "extraction",
             judge=self.judge,

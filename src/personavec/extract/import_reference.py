@@ -10,7 +10,6 @@ import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +21,7 @@ from personavec.model.engine import Sampling, TransformersEngine
 from personavec.progress import Progress
 from personavec.results import versions
 from personavec.rollouts import neutral_means
-from personavec.runs import claim, lock
+from personavec.runs import Settings, claim, lock
 from personavec.vectors import LAST_ROW_NOTE, PersonaVector, mean_and_spread, read_reference
 
 #: Endings of the three files that the reference project writes for each trait.
@@ -122,7 +121,7 @@ def _settings(
     layer: int,
     neutral_prompts: int,
     sampling: Sampling,
-) -> dict[str, Any]:
+) -> Settings:
     """What the vector depends on, for the manifest."""
     return {
         "command": "import",
@@ -135,7 +134,7 @@ def _settings(
     }
 
 
-def _meta(settings: dict[str, Any], seed: int, answered: int) -> dict[str, Any]:
+def _meta(settings: Settings, seed: int, answered: int) -> Settings:
     """What `vector.json` records."""
     return {
         "model": settings["model"],

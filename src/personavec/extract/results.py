@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from personavec.data import DataReading
 from personavec.extract.config import ExtractConfig
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
+from personavec.model.engine import EngineRecord
 from personavec.results import Estimate, dump
+from personavec.runs import Settings
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
 from personavec.vectors import Estimator
@@ -200,8 +203,8 @@ class ExtractResults:
     trait: ExtractedTrait
     spec: SpecSizes
     model: ModelIdentity
-    engine: dict[str, Any]
-    judge: dict[str, Any]
+    engine: EngineRecord
+    judge: Identity
     settings: ExtractConfig
     versions: dict[str, str]
     notes: tuple[str, ...]
@@ -239,7 +242,7 @@ class ExtractResults:
     seconds: dict[str, float]
     """By stage."""
 
-    def vector_meta(self) -> dict[str, Any]:
+    def vector_meta(self) -> Settings:
         """What `vector.json` records of it."""
         found = dump(self)
         taken = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
@@ -23,6 +23,7 @@ from personavec.options import (
     panel,
     parsed,
 )
+from personavec.runs import Settings
 
 MitigationName = Literal[
     "none",
@@ -116,7 +117,7 @@ class Mitigation:
         if self.name == "interleave" and not 0 < (self.strength or 0) < 1:
             raise UsageError("the strength of interleave is a share of the rows: between 0 and 1")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Settings:
         """As settings list it."""
         coefficient = self.coefficient
         if isinstance(coefficient, Schedule):
@@ -179,10 +180,6 @@ class TrainingConfig:
             raise UsageError(f"{low[0]} must be at least 1")
         if not self.learning_rate > 0 or not self.epochs > 0:
             raise UsageError("learning_rate and epochs must be above 0")
-
-    def as_dict(self) -> dict[str, Any]:
-        """As settings list it."""
-        return asdict(self)
 
 
 CONDITIONS = parsed(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from personavec.finetune.config import UNITS, WITH_VECTOR, FinetuneConfig, Mitig
 from personavec.finetune.rows import TrainingRows
 from personavec.model import LoadedModel
 from personavec.progress import Progress
+from personavec.runs import Settings
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -57,7 +57,7 @@ class FinetuneJob:
             raise UsageError(f"layer {layer} cannot be steered: layers count from 1")
         check_inputs(self.config, self.vectors, self.watch, self.spec)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """Everything that decides the result: the manifest of the folder."""
         config = self.config
         return {
@@ -68,7 +68,7 @@ class FinetuneJob:
             "vectors": {v.trait: v.identity for v in self.vectors},
             "watch": {v.trait: v.identity for v in self.watch},
             "spec": self.spec.hash if self.spec else None,
-            "training": config.training.as_dict(),
+            "training": asdict(config.training),
             "mitigation": config.mitigation.as_dict(),
             "layer": config.layer,
             "positions": config.positions,

@@ -127,7 +127,7 @@ def _finetune(job: FinetuneJob) -> FinetuneResults:
         data={job.data.name: reading},
         seconds=round(time.monotonic() - started, 1),
         notes=(*row_notes, *_pull_notes(job, pulls), *_dose_notes(dose), *_notes(job, trained)),
-        base=job.loaded.identity.as_dict(),
+        base=job.loaded.identity,
         versions=versions(),
     )
     return _saved(job, results)

@@ -20,7 +20,14 @@ from personavec.errors import DataError, UsageError
 from personavec.finetune.pull import LossPull
 from personavec.model import Directions, Layers, LoadedModel, chat, project_tokens
 from personavec.results import dump
-from personavec.runs import append_records, atomic_write, read_as, read_records, write_records
+from personavec.runs import (
+    Record,
+    append_records,
+    atomic_write,
+    read_as,
+    read_records,
+    write_records,
+)
 from personavec.stats import clustered_bootstrap
 from personavec.traits import neutral_prompts
 from personavec.vectors import PersonaVector
@@ -126,7 +133,7 @@ class Probes:
         )
 
 
-def read_log(path: Path, every: int, step: int, anew: str) -> list[dict[str, Any]]:
+def read_log(path: Path, every: int, step: int, anew: str) -> list[Record]:
     """The records of a drift log up to and including a step.
 
     Raises DataError, with the remedy `anew`, where the log is damaged or lacks a reading.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from personavec.data import DataReading
+from personavec.model import ModelIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,6 @@ class FinetuneResults:
     """How the rows were read, by dataset (`data.DataReading`)."""
     seconds: float
     notes: tuple[str, ...]
-    base: dict[str, Any]
+    base: ModelIdentity
     """Identity of the model before training."""
     versions: dict[str, str]

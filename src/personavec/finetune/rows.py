@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from personavec.data import (
     ColumnMap,
@@ -22,6 +21,7 @@ from personavec.data import (
     source_name,
 )
 from personavec.errors import DataError
+from personavec.runs import Settings
 
 PAIR = "of a preference pair only the better response was trained on"
 
@@ -36,7 +36,7 @@ class TrainingRows:
     """`index` of the rows that a screen flagged for one of the chosen traits."""
     parts: Mapping[int, str] = field(default_factory=dict)
     """By `index`, the part of the data that a row belongs to, where a column tells it."""
-    source: dict[str, Any] = field(default_factory=dict)
+    source: Settings = field(default_factory=dict)
     """Identity of the input by content (`data.fingerprint`)."""
     reading: ReadingCounts = field(default_factory=ReadingCounts)
     """How the rows were read."""

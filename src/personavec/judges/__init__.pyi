@@ -4,7 +4,13 @@ from .api_rubric import (
     judge_notes as judge_notes,
     responses_to_come as responses_to_come,
 )
-from .base import Answer as Answer, Judge as Judge, Score as Score, last_answer as last_answer
+from .base import (
+    Answer as Answer,
+    Identity as Identity,
+    Judge as Judge,
+    Score as Score,
+    last_answer as last_answer,
+)
 from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
 from .contrast import ContrastJudge as ContrastJudge
 from .control_notes import (

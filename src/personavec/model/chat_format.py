@@ -11,7 +11,7 @@ from typing import Any
 
 from personavec.data import Message, Role
 from personavec.errors import UsageError
-from personavec.model.chat_template import ChatTemplate, TemplateRefusal
+from personavec.model.chat_template import ChatTemplate, TemplateRefusal, template_notes
 from personavec.model.control import NO_MASK, ControlTokens, Mask
 from personavec.model.mending import (
     JOINED,
@@ -91,7 +91,7 @@ class ChatFormat:
         self._writer = ChatTemplate(tokenizer, self.template_args)
         self.thinking = self._writer.thinking
         self.system_role = self._writer.has_system_role
-        self.notes = _notes(self._writer)
+        self.notes = template_notes(self._writer)
         self._control = ControlTokens(tokenizer)
         self._kept: tuple[tuple[tuple[str, list[Message]], Written], ...] = ()
 
@@ -383,20 +383,3 @@ class ChatFormat:
     def template_hash(self) -> str:
         """The first 16 digits of the template's SHA-256."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
-
-
-def _notes(template: ChatTemplate) -> list[str]:
-    """What every result says about the template."""
-    notes = []
-    if template.is_plain:
-        notes.append(
-            "The tokenizer has no chat template; plain 'User: … Assistant:' turns were used."
-        )
-    if template.today is not None:
-        notes.append(f"The chat template writes the date; it was given {template.today}.")
-    if not template.has_system_role:
-        notes.append(
-            "The chat template has no system role; system prompts were merged into the first "
-            "user turn."
-        )
-    return notes

@@ -199,3 +199,20 @@ def _dated(template: str, now: datetime, date: str | None) -> str:
 def _common_end(first: str, second: str) -> str:
     pairs = zip(reversed(first), reversed(second), strict=False)
     return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
+
+
+def template_notes(template: ChatTemplate) -> list[str]:
+    """What every result says about the template."""
+    notes = []
+    if template.is_plain:
+        notes.append(
+            "The tokenizer has no chat template; plain 'User: … Assistant:' turns were used."
+        )
+    if template.today is not None:
+        notes.append(f"The chat template writes the date; it was given {template.today}.")
+    if not template.has_system_role:
+        notes.append(
+            "The chat template has no system role; system prompts were merged into the first "
+            "user turn."
+        )
+    return notes

@@ -14,6 +14,7 @@ from personavec.model.blocks import Blocks, find_blocks, input_device
 from personavec.model.chat_format import ChatFormat
 from personavec.model.memory import bound_kernel_caches
 from personavec.model.weights import combined, hash_in_memory, hash_of_files
+from personavec.runs import Settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ModelIdentity:
     template_hash: str
     declared_base: str | None = None
     """The model that this one was made from, if it says so: an adapter's base."""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Settings = field(default_factory=dict)
     """The arguments for `from_pretrained` and for the chat template."""
     weights: str | None = None
     """The content of the weights, whatever their name: the hub's commit, a hash of local files, or
@@ -41,7 +42,7 @@ class ModelIdentity:
         """Name, declared base and weights, which decide whether a vector is this model's."""
         return self.name, self.declared_base, self.weights
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Settings:
         return asdict(self)
 
 

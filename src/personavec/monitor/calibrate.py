@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ from personavec.monitor.readings import gauge
 from personavec.progress import Progress
 from personavec.results import versions, without_nan
 from personavec.rollouts import Rollout, collect, prompt_ids
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import Settings, atomic_write, claim, lock
 from personavec.traits import TraitSpec
 from personavec.vectors import FILE, PERCENTILES, Calibration, PersonaVector
 from personavec.vectors.calibration import CalibrationResults
@@ -116,7 +115,7 @@ def _settings(
     vector: PersonaVector,
     config: CalibrateConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share."""
     return {
         "command": "calibrate",

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def _write_limits(
         "trait": vector.trait,
         "vector": vector.hash,
         "reading": limits.READING,
-        "ordinary": ordinary.as_dict(),
+        "ordinary": asdict(ordinary),
         "false_alarms": dump(ConversationShare.counted(alarmed)),
     }
     target = folder / vector.trait / DRIFT_FILE

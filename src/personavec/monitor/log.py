@@ -115,6 +115,21 @@ def _encode(job: LogJob, raw: RawRow) -> Encoded | Reject:
     return with_thoughts(encoded, "a thought was read apart from its answer")
 
 
+def _write_rejects(
+    job: LogJob, number: int, raws: Sequence[RawRow], rows: Sequence[Encoded | Reject]
+) -> int:
+    """Write a window's rejects; how many there are."""
+    bad = {row.index: row for row in rows if isinstance(row, Reject)}
+    return parts.write_rejects(
+        job.folder,
+        number,
+        raws,
+        [bad[raw.index].id if raw.index in bad else "" for raw in raws],
+        [bad[raw.index].reason if raw.index in bad else None for raw in raws],
+        source_name(job.log),
+    )
+
+
 def _read_window(
     job: LogJob,
     number: int,
@@ -128,15 +143,7 @@ def _read_window(
     table = _to_table(job, encoded, values)
     extremes.add(table)
     table = with_texts(table, _texts(job, encoded, values, extremes))
-    bad = {row.index: row for row in rows if isinstance(row, Reject)}
-    n_bad = parts.write_rejects(
-        job.folder,
-        number,
-        raws,
-        [bad[raw.index].id if raw.index in bad else "" for raw in raws],
-        [bad[raw.index].reason if raw.index in bad else None for raw in raws],
-        source_name(job.log),
-    )
+    n_bad = _write_rejects(job, number, raws, rows)
     counts = {"rows": str(len(raws)), "rejects": str(n_bad)}
     parts.write_part(parts.part(job.folder, number), table.replace_schema_metadata(counts))
     return n_bad

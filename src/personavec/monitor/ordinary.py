@@ -69,9 +69,6 @@ class Stopped:
         hits = len(self.dialogues)
         return f"{self.what}: would have acted in {hits} of {self.of} ordinary dialogues"
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"what": self.what, "dialogues": list(self.dialogues), "of": self.of}
-
 
 @cache
 def dialogues() -> tuple[DataRow, ...]:

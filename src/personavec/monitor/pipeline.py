@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ from personavec.monitor.summary import extreme_turn, highest_turns, summarise
 from personavec.monitor.turns import LogTurns
 from personavec.progress import Progress
 from personavec.results import versions, write
-from personavec.runs import claim, lock, read_records
+from personavec.runs import Settings, claim, lock, read_records
 from personavec.vectors import Ordinary, PersonaVector
 
 
@@ -95,9 +94,9 @@ def run(
             data={source_name(log): _how_it_was_read(job)},
             notes=_notes(loaded, vectors, ordinary),
             files=MonitorFiles(readings=str(readings), rejects=str(job.rejects)),
-            model=loaded.identity.as_dict(),
-            engine={**engine.describe()},
-            settings=asdict(config),
+            model=loaded.identity,
+            engine=engine.describe(),
+            settings=config,
             versions=versions(),
             seconds=round(time.monotonic() - started, 1),
         )
@@ -106,7 +105,7 @@ def run(
         return results
 
 
-def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> dict[str, Any]:
+def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> Settings:
     """What a continued run must share; drawing the report anew may differ in the rest."""
     return {
         "command": "monitor",

@@ -9,8 +9,7 @@ prompts. All vectors are read in one forward, which ends after the deepest of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -65,9 +64,6 @@ class TurnReading:
     thinking_mean_sigma: float | None = None
     tokens: tuple[float, ...] | None = None
     """Every response token's projection, on request."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def gauge(

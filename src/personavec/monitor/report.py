@@ -1,6 +1,7 @@
 """The report of a monitored log: one HTML file, drawn from its results alone."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -62,7 +63,7 @@ def _head(results: MonitorResults) -> Markup:
             f"{rejected}.",
             class_="description",
         ),
-        element("p", f"read by {results.model['name']}", class_="model"),
+        element("p", f"read by {results.model.name}", class_="model"),
         *(element("div", element("p", note), class_="note") for note in results.notes),
     )
 
@@ -216,13 +217,13 @@ def _heat(piece: Piece) -> Markup:
 
 def _what_was_done(results: MonitorResults) -> Markup:
     facts: list[tuple[Content, Content]] = [
-        ("model", element("code", str(results.model["name"]))),
-        ("precision", element("code", str(results.model["dtype"]))),
+        ("model", element("code", results.model.name)),
+        ("precision", element("code", results.model.dtype)),
         ("readings", element("code", results.files.readings)),
         ("rejects", element("code", results.files.rejects)),
         ("seconds", str(results.seconds)),
     ]
-    settings = [(n, element("code", page.plain(v))) for n, v in results.settings.items()]
+    settings = [(n, element("code", page.plain(v))) for n, v in asdict(results.settings).items()]
     versions = [(n, element("code", v)) for n, v in results.versions.items()]
     return section(
         "What was done",

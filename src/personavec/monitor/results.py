@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from personavec.data import DataReading
-from personavec.results import Estimate, dump
+from personavec.model import ModelIdentity
+from personavec.model.engine import EngineRecord
+from personavec.monitor.config import MonitorConfig
+from personavec.results import Dump, Estimate, dump
 from personavec.stats import share_interval
 from personavec.vectors import Calibration
 
@@ -189,14 +191,14 @@ class MonitorResults:
     """How the log was read, by its name."""
     notes: tuple[str, ...]
     files: MonitorFiles
-    model: dict[str, Any]
-    engine: dict[str, Any]
-    settings: dict[str, Any]
+    model: ModelIdentity
+    engine: EngineRecord
+    settings: MonitorConfig
     versions: dict[str, str]
     seconds: float
 
 
-def summarised(results: MonitorResults) -> dict[str, Any]:
+def summarised(results: MonitorResults) -> Dump:
     """The object that `monitor --json` prints."""
     found = dump(results)
     kept = ("layer", "mean", "low", "high", "max", "alarms")
@@ -205,7 +207,7 @@ def summarised(results: MonitorResults) -> dict[str, Any]:
     return {key: found[key] for key in printed} | {"traits": traits}
 
 
-def summarised_calibration(found: Calibration, folder: Path) -> dict[str, Any]:
+def summarised_calibration(found: Calibration, folder: Path) -> Dump:
     """The object that `calibrate --json` prints; `folder` is where it was written."""
     record = dump(found)
     kept = ("correlations", "coverage", "fitted_on", "tested_on", "unscored", "notes")

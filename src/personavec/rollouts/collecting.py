@@ -21,7 +21,7 @@ from personavec.model.engine import Engine, Generation, Request, Sampling, Trans
 from personavec.progress import Progress
 from personavec.rollouts.judging import judged
 from personavec.rollouts.rollout import REMADE, Rollout, Task, from_record, iter_rollouts
-from personavec.runs import append_records, atomic_write
+from personavec.runs import Record, append_records, atomic_write
 from personavec.traits import TraitSpec
 
 
@@ -181,7 +181,7 @@ def _generate(
     return found
 
 
-def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> dict[str, Any]:
+def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) -> Record:
     state = "unscored" if generation.response_ids else "empty"
     if generation.failed:
         state = "failed"

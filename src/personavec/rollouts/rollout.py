@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from personavec.errors import DataError
 from personavec.model import Action, EarlierTurns
-from personavec.runs import atomic_write, read_records, why_invalid
+from personavec.runs import Record, atomic_write, read_records, why_invalid
 from personavec.traits import Polarity
 
 #: What to do about a damaged file of records.
@@ -74,14 +73,14 @@ class Rollout:
     thinking_ids: tuple[int, ...] = ()
     earlier: EarlierTurns = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Record:
         return dict(self.__dict__)
 
 
 _ROLLOUT = TypeAdapter(Rollout)
 
 
-def from_record(record: Mapping[str, Any]) -> Rollout:
+def from_record(record: Record) -> Rollout:
     """A rollout from a line of JSON. Raises DataError for a record of anything else."""
     if record.get("state") == "unfinished":  # as older files have it
         record = {**record, "state": "unfinished_thought"}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.plain import parse_json
 from personavec.runs.artifacts import atomic_write
-from personavec.runs.records import Record, encode
+from personavec.runs.records import encode
 from personavec.runs.storage import storage_errors
+
+#: What decides a run's result, by name, as its manifest has it.
+Settings: TypeAlias = dict[str, Any]
 
 MANIFEST = "manifest.json"
 #: The format of the files of all runs. A run of another format is not continued.
@@ -23,7 +25,7 @@ _BEGUN = "personavec"
 _UNSET = object()
 
 
-def claim(folder: Path, settings: Mapping[str, Any], *, beside: str | None = None) -> None:
+def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> None:
     """Tie a folder to the settings of its run, which are kept in `manifest.json`.
 
     The first call writes them. It raises UsageError if the folder holds anything but hidden files
@@ -56,7 +58,7 @@ def claim(folder: Path, settings: Mapping[str, Any], *, beside: str | None = Non
         )
 
 
-def _manifest(found: bytes, path: Path) -> Record:
+def _manifest(found: bytes, path: Path) -> Settings:
     try:
         old = parse_json(found)
     except ValueError:
@@ -66,7 +68,7 @@ def _manifest(found: bytes, path: Path) -> Record:
     return old
 
 
-def _begun_by(folder: Path, earlier: Any) -> Record:
+def _begun_by(folder: Path, earlier: Any) -> Settings:
     """The version that began the run. Raises SettingsMismatchError for another format."""
     number = earlier.get("format") if isinstance(earlier, dict) else None
     if number == FORMAT:
@@ -78,7 +80,7 @@ def _begun_by(folder: Path, earlier: Any) -> Record:
     )
 
 
-def _check_same(folder: Path, old: Record, new: Record) -> None:
+def _check_same(folder: Path, old: Settings, new: Settings) -> None:
     differences = _differences(_flat(old), _flat(new))
     if differences:
         raise SettingsMismatchError(
@@ -97,17 +99,17 @@ def _refuse_files_in(folder: Path, known: str | None) -> None:
         )
 
 
-def _flat(value: Any, name: str = "") -> Record:
+def _flat(value: Any, name: str = "") -> Settings:
     """Nested settings by dotted name."""
     if not isinstance(value, dict) or not value:
         return {name: value}
-    flat: Record = {}
+    flat: Settings = {}
     for key, inner in value.items():
         flat |= _flat(inner, f"{name}.{key}" if name else key)
     return flat
 
 
-def _differences(old: Record, new: Record) -> list[str]:
+def _differences(old: Settings, new: Settings) -> list[str]:
     names = [name for name in old | new if name]
     pairs = [(name, old.get(name, _UNSET), new.get(name, _UNSET)) for name in names]
     return [

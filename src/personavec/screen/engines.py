@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from personavec.errors import DataError
 from personavec.model import Directions, TokenIds
 from personavec.model.engine import Engine
 from personavec.runs import atomic_write, read_as
+from personavec.screen.results import ScoringEngine
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,8 @@ class EngineChoice:
             f"texts of the data (tokens a second: {rates})."
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ScoringEngine:
+        """The engine, with the speeds that it was chosen by."""
         return {
             **self.engine.describe(),
             "measured": {"tokens_per_second": self.tokens_per_second, "texts": self.texts},

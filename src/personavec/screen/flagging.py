@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from personavec.errors import DataError, UsageError
+from personavec.runs import Settings
 from personavec.screen.config import FlagRule
 from personavec.stats import quantile_interval
 
@@ -128,7 +128,7 @@ def check_cuts(rule: FlagRule, traits: Sequence[str]) -> None:
             raise UsageError(f"--cut {cut.trait}>…: the traits are {', '.join(traits)}")
 
 
-def rule_record(rule: FlagRule) -> dict[str, Any]:
+def rule_record(rule: FlagRule) -> Settings:
     """The rule for manifest and results."""
     return {
         "percentile": rule.percentile,

@@ -23,7 +23,7 @@ from personavec.model.engine import Engine, TransformersEngine
 from personavec.progress import Progress
 from personavec.results import write
 from personavec.rollouts import Naturals
-from personavec.runs import claim, lock
+from personavec.runs import Settings, claim, lock
 from personavec.screen import engines
 from personavec.screen.cluster import cluster
 from personavec.screen.config import ScreenConfig
@@ -263,7 +263,7 @@ def _survey(
     )
 
 
-def _settings(job: ScreenJob, config: ScreenConfig, reference: str | Path | None) -> dict[str, Any]:
+def _settings(job: ScreenJob, config: ScreenConfig, reference: str | Path | None) -> Settings:
     """What a continued run must share. Batches change results only by rounding."""
     settings = asdict(config)
     for name in ("batch_tokens", "max_rejects"):

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from personavec.data import RawRow
+from personavec.data import Message, RawRow
 from personavec.model import Encoded
 from personavec.runs import append_records, atomic_path
 from personavec.screen.explain import explain
 from personavec.screen.job import ScreenJob
-from personavec.screen.results import Piece, RankedRow, RankedRows, Shown, finite
+from personavec.screen.results import Piece, RankedRow, RankedRows, finite
 from personavec.screen.score import prepare
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores, any_flagged
@@ -52,7 +52,7 @@ class RowTexts:
     dataset: str
     index: int
     id: str
-    messages: tuple[Shown, ...]
+    messages: tuple[Message, ...]
     rejected: str | None
     natural: str | None
     pieces: dict[str, tuple[Piece, ...]]

@@ -74,7 +74,7 @@ def _heading(results: ScreenResults, title: str) -> Markup:
             + ("" if flagged is None else f"{flagged} flagged for at least one trait."),
             class_="description",
         ),
-        element("p", f"for {results.model['name']}", class_="model"),
+        element("p", f"for {results.model.name}", class_="model"),
         *(element("div", element("p", note), class_="note") for note in results.notes),
     )
 
@@ -187,6 +187,16 @@ def _in_sigma(mean: float | None, sigma: float) -> float | None:
     return None if mean is None or not sigma else mean / sigma
 
 
+def _histogram(trait: ScreenedTrait, unit: str) -> Markup:
+    if not trait.histogram.edges:
+        return element("p", not_measured())
+    return page.chart(
+        charts.difference_histogram(trait.histogram, trait.threshold, unit),
+        f"Rows by {unit}",
+        "The outermost bins hold what lies beyond.",
+    )
+
+
 def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
     unit = "projection" if results.natural == "none" else "projection difference"
     return section(
@@ -195,13 +205,7 @@ def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
         element("p", f"Rows without a natural response to compare with: {trait.missing}.")
         if trait.missing
         else None,
-        page.chart(
-            charts.difference_histogram(trait.histogram, trait.threshold, unit),
-            f"Rows by {unit}",
-            "The outermost bins hold what lies beyond.",
-        )
-        if trait.histogram.edges
-        else element("p", not_measured()),
+        _histogram(trait, unit),
         *(_groups(column, rows, unit) for column, rows in trait.groups.items()),
         element("h3", "Is it only length, or any direction?"),
         *control_panels(trait),
@@ -273,8 +277,8 @@ def _unseen() -> Markup:
 def _what_was_done(results: ScreenResults) -> Markup:
     model, reference, speed = results.model, results.reference, results.tokens_per_second
     facts: list[tuple[Content, Content]] = [
-        ("model", element("code", str(model["name"]))),
-        ("precision", element("code", str(model["dtype"]))),
+        ("model", element("code", model.name)),
+        ("precision", element("code", model.dtype)),
         ("natural side", _NATURAL[results.natural]),
         ("turns", results.turns),
         (

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
 
-from personavec.data import DataReading, Kind
-from personavec.results import OPTIONAL, Estimate, dump
+from personavec.data import DataReading, Kind, Message
+from personavec.judges import Identity
+from personavec.model import ModelIdentity
+from personavec.model.engine import EngineRecord
+from personavec.results import OPTIONAL, Dump, Estimate, dump
+from personavec.runs import Settings
 from personavec.screen.config import ScoredTurns
 from personavec.stats import Interval
-
-#: A record that is only shown: an identity, settings, versions.
-Shown = Mapping[str, Any]
 
 
 def finite(value: float | np.floating[Any] | None) -> float | None:
@@ -195,7 +195,7 @@ class RankedRow:
     index: int
     """Place in the dataset, counted from 0."""
     id: str
-    messages: tuple[Shown, ...]
+    messages: tuple[Message, ...]
     rejected: str | None
     """A preference pair's other response."""
     natural: str | None
@@ -265,15 +265,35 @@ class DatasetCounts:
     rejected: int
 
 
+class MeasuredSpeed(TypedDict):
+    """Tokens a second of each engine that was tried, on so many texts of the data."""
+
+    tokens_per_second: dict[str, float]
+    texts: int
+
+
+class ScoringEngine(EngineRecord):
+    """The engine that scored, chosen as the faster of two."""
+
+    measured: MeasuredSpeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenEngines:
+    """The engine that generated natural responses, and the one that scored."""
+
+    generating: EngineRecord
+    scoring: ScoringEngine | EngineRecord
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScreenResults:
     """What a screen found; `results.json` is its dump."""
 
     format: int = 1
     command: str = "screen"
-    model: Shown
-    engine: Shown
-    """What generated natural responses, and what scored."""
+    model: ModelIdentity
+    engine: ScreenEngines
     kind: Kind
     natural: str
     """What responses were compared with; `rejected` in preference pairs."""
@@ -284,13 +304,13 @@ class ScreenResults:
     reference: DatasetCounts | None
     data: dict[str, DataReading]
     """By dataset: how it was read."""
-    judge: Shown | None
-    rule: Shown | None
+    judge: Identity | None
+    rule: Settings | None
     flagged_any: int | None
     """Rows flagged for at least one trait; None where no line was drawn."""
     traits: dict[str, ScreenedTrait]
     notes: tuple[str, ...]
-    settings: Shown
+    settings: Settings
     versions: dict[str, str]
     out: str
     files: dict[str, dict[str, str] | str | None]
@@ -308,7 +328,7 @@ _KEYS = (
 )
 
 
-def summarised(results: ScreenResults) -> dict[str, Any]:
+def summarised(results: ScreenResults) -> Dump:
     """The object that `screen --json` prints."""
     found = dump(results)
     found["report"] = f"{results.out}/report.html"

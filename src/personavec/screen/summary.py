@@ -24,6 +24,7 @@ from personavec.screen.results import (
     Mean,
     ReferenceMean,
     ScreenedTrait,
+    ScreenEngines,
     ScreenResults,
     TwoStageMean,
     ValueHistogram,
@@ -64,7 +65,7 @@ def results_of(
     """The results of a screen; `notes` are what scoring and writing had to say."""
     scores, reference = found.scores, found.reference
     return ScreenResults(
-        model=job.loaded.identity.as_dict(),
+        model=job.loaded.identity,
         engine=_engines(job),
         kind=job.plan.kind,
         natural="rejected" if job.plan.kind == "pair" else job.natural,
@@ -219,11 +220,11 @@ def _histogram(values: np.ndarray, reference: np.ndarray | None) -> ValueHistogr
     )
 
 
-def _engines(job: ScreenJob) -> dict[str, Any]:
+def _engines(job: ScreenJob) -> ScreenEngines:
     """The engine that generated natural responses, and the one that scored."""
     own = TransformersEngine(job.loaded)
     scoring = job.scoring or own
-    return {"generating": (job.engine or own).describe(), "scoring": scoring.describe()}
+    return ScreenEngines(generating=(job.engine or own).describe(), scoring=scoring.describe())
 
 
 def _notes(job: ScreenJob) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from personavec.monitor import TurnReading, read_turn
@@ -113,7 +114,7 @@ class ReplyReader:
     ) -> ChoiceReadings:
         found: ChoiceReadings = {
             "index": choice.index,
-            "readings": [r.as_dict() for r in read.readings if r.trait in request.traits],
+            "readings": [asdict(r) for r in read.readings if r.trait in request.traits],
             "guards": choice.guard.acted if choice.guard else [],
             "alarms": list(alarms),
         }

@@ -70,7 +70,7 @@ class ChoiceReadings(TypedDict):
 
     index: int
     readings: list[dict[str, object]]
-    """`TurnReading.as_dict` of each trait that was asked for."""
+    """The fields of `TurnReading`, for each trait that was asked for."""
     guards: list[GuardRecord]
     alarms: list[AlarmRecord]
     tokens: NotRequired[list[str]]

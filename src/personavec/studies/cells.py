@@ -203,6 +203,16 @@ def answer_tasks(
     ]
 
 
+def _all_answers(cells: Mapping[str, Measured], trait: str) -> list[Rollout]:
+    """A trait's answers of all cells, the cell's name in their ids."""
+    return [
+        replace(rollout, id=f"{name}/{rollout.id}")
+        for name, found in cells.items()
+        for variant in ("plain", "cue")
+        for rollout in found.of(trait, variant)
+    ]
+
+
 def judge_cells(
     cells: Mapping[str, Measured],
     specs: Iterable[TraitSpec],
@@ -217,14 +227,13 @@ def judge_cells(
     """
     scored: dict[str, list[Rollout]] = {name: [] for name in cells}
     for spec in specs:
-        answers = [
-            replace(rollout, id=f"{name}/{rollout.id}")
-            for name, found in cells.items()
-            for variant in ("plain", "cue")
-            for rollout in found.of(spec.name, variant)
-        ]
         for rollout in judged(
-            judge, answers, spec, folder / spec.name, label=f"{spec.name}, all", progress=progress
+            judge,
+            _all_answers(cells, spec.name),
+            spec,
+            folder / spec.name,
+            label=f"{spec.name}, all",
+            progress=progress,
         ):
             scored[rollout.id.rpartition("/")[0]].append(rollout)
     return {name: replace(found, answers=tuple(scored[name])) for name, found in cells.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from personavec.errors import DataError, UsageError
 from personavec.plain import parse_json
 from personavec.results import Estimate, dump
-from personavec.runs import why_invalid
+from personavec.runs import Settings, why_invalid
 from personavec.stats import Interval
 
 #: The file's name, in the vector's folder.
@@ -70,11 +70,11 @@ class CalibrationResults:
     unscored: int
     """Answers without a score, which were left out."""
     notes: tuple[str, ...]
-    judge: dict[str, Any]
-    model: dict[str, Any]
+    judge: Settings
+    model: Settings
     spec: str
     """Hash of the trait spec."""
-    settings: dict[str, Any]
+    settings: Settings
     versions: dict[str, str]
 
 

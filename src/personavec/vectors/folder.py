@@ -18,7 +18,9 @@ from personavec.plain import parse_json
 from personavec.runs import why_invalid
 from personavec.traits import TraitName
 from personavec.vectors import calibration, limits
+from personavec.vectors.calibration import Calibration
 from personavec.vectors.estimators import ESTIMATORS, Estimator
+from personavec.vectors.limits import Ordinary
 from personavec.vectors.vector import DRIFT_FILE, TENSORS, PersonaVector, has_direction
 
 
@@ -159,26 +161,36 @@ def with_measurements(vector: PersonaVector, folder: Path) -> PersonaVector:
 
     Raises DataError when one is damaged or was measured of another vector.
     """
-    found: dict[str, Any] = {}
-    if (path := folder / calibration.FILE).is_file():
-        found["calibration"] = calibration.from_json(_read(path), str(path))
-        if found["calibration"].layer != vector.layer:
-            raise DataError(
-                f"{path} is of another layer; delete it, and calibrate the vector again"
-            )
-        _check_owner(vector, found["calibration"].vector, path, "calibrate the vector again")
-    if (path := folder / DRIFT_FILE).is_file():
-        again = "fit the limits again with 'personavec monitor --fit-limits'"
-        try:
-            record = parse_json(_read(path))
-            owner, ordinary = record["vector"], limits.from_record(record["ordinary"])
-            if record["reading"] != limits.READING:
-                raise ValueError(f"its limits are of {record['reading']}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); delete it, and {again}") from error
-        _check_owner(vector, owner, path, again)
-        found["ordinary"] = ordinary
-    return replace(vector, **found)
+    return replace(
+        vector,
+        calibration=_calibration_in(folder, vector) or vector.calibration,
+        ordinary=_limits_in(folder, vector) or vector.ordinary,
+    )
+
+
+def _calibration_in(folder: Path, vector: PersonaVector) -> Calibration | None:
+    if not (path := folder / calibration.FILE).is_file():
+        return None
+    found = calibration.from_json(_read(path), str(path))
+    if found.layer != vector.layer:
+        raise DataError(f"{path} is of another layer; delete it, and calibrate the vector again")
+    _check_owner(vector, found.vector, path, "calibrate the vector again")
+    return found
+
+
+def _limits_in(folder: Path, vector: PersonaVector) -> Ordinary | None:
+    if not (path := folder / DRIFT_FILE).is_file():
+        return None
+    again = "fit the limits again with 'personavec monitor --fit-limits'"
+    try:
+        record = parse_json(_read(path))
+        owner, found = record["vector"], limits.from_record(record["ordinary"])
+        if record["reading"] != limits.READING:
+            raise ValueError(f"its limits are of {record['reading']}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, and {again}") from error
+    _check_owner(vector, owner, path, again)
+    return found
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -160,9 +160,6 @@ class Ordinary:
     def stream(self) -> Stream:
         """A new chart for a server."""
         return Stream(self.server)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def from_record(record: Any) -> Ordinary:

@@ -80,7 +80,7 @@ class PersonaVector:
         return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str | int]:
         """For manifests: what decides readings, the vector in use and what standardises them."""
         measures = (self.residual_norm, self.neutral_response_mean, self.neutral_prompt_last)
         data = b"".join(part.numpy().tobytes() for part in measures)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_intervals_resample_items_and_differences_are_paired() -> None:
 
 def test_a_score_is_read_back(tmp_path: Path) -> None:
     score = TaskScore("a", "acc", ("x", "y"), (1.0, 0.0), 0.25)
-    (tmp_path / "score.json").write_text(json.dumps(score.as_dict()))
+    (tmp_path / "score.json").write_text(json.dumps(asdict(score)))
     assert read_as(tmp_path / "score.json", TaskScore, "again") == score
 
 

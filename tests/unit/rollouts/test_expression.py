@@ -4,23 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_models
 
 from personavec.results import Estimate
 from personavec.rollouts import Rollout, paired, summarise
 
 
 def rollout(question: str, score: float | None, state: str = "scored") -> Rollout:
-    return Rollout(
-        id=f"{question}{score}",
-        question=question,
-        pair=None,
-        polarity=None,
-        sample=0,
-        system=None,
-        response="So.",
-        response_ids=(1,),
-        n_tokens=1,
-        seed=0,
+    return tiny_models.rollout(
+        f"{question}{score}",
+        question,
         state=state,
         trait_score=score,
         coherence=None if score is None else 90.0,

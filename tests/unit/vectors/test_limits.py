@@ -1,6 +1,7 @@
 """Control charts: what they add up, when they alarm, and that ordinary talk rarely makes them."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -191,10 +192,10 @@ def test_the_baseline_is_that_of_each_turn() -> None:
 
 def test_limits_survive_their_file_and_damage_is_named() -> None:
     ordinary = fit(_talks(60, 1), false_alarms=FALSE_ALARMS)
-    assert from_record(ordinary.as_dict()) == ordinary
+    assert from_record(asdict(ordinary)) == ordinary
     for damage in ({"turns": []}, {"turns": [[0, 0]]}, {"conversation": {"weight": 1}}):
         with pytest.raises(DataError, match="fit them again"):
-            from_record({**ordinary.as_dict(), **damage})
+            from_record({**asdict(ordinary), **damage})
 
 
 def test_what_cannot_be_fitted_says_so() -> None:

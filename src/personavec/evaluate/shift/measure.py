@@ -78,6 +78,18 @@ def measure(
     return MeasuredModel(states, answers)
 
 
+def _captured(
+    loaded: LoadedModel,
+    asked: Mapping[str, Sequence[str]],
+    layers: Mapping[str, int],
+    batch_tokens: int,
+) -> dict[str, Tensor]:
+    return {
+        trait: last_prompt_states(loaded, questions, layers[trait], batch_tokens=batch_tokens)
+        for trait, questions in asked.items()
+    }
+
+
 def _states(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
@@ -89,12 +101,7 @@ def _states(
     asked = {spec.name: questions_of(spec, config) for spec in specs}
     if not path.exists():
         layers = {vector.trait: layer_of(vector, config) for vector in vectors}
-        tokens = config.batch_tokens
-        found = {
-            trait: last_prompt_states(loaded, questions, layers[trait], batch_tokens=tokens)
-            for trait, questions in asked.items()
-        }
-        atomic_write(path, save(found))
+        atomic_write(path, save(_captured(loaded, asked, layers, config.batch_tokens)))
     try:
         states = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from personavec import results as base_results
 from personavec.conditions import Condition
@@ -35,7 +34,7 @@ from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_n
 from personavec.model import LoadedModel, check_tuned, weights_of
 from personavec.progress import Progress
 from personavec.results import versions
-from personavec.runs import claim, lock
+from personavec.runs import Settings, claim, lock
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
 
@@ -125,7 +124,7 @@ def _settings(
     specs: Sequence[TraitSpec],
     config: ShiftConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share. Conditions may change: they read what was measured."""
     return {
         "command": "shift",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from personavec.evaluate.shift.config import ShiftConfig
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
@@ -88,7 +88,7 @@ class ShiftResults:
     tuned: str
     control: str | None
     """The benign finetune that was measured beside the tuned model."""
-    judge: dict[str, Any]
+    judge: Identity
     """The judge's identity."""
     traits: dict[str, TraitShift]
     met: tuple[ConditionMet, ...]

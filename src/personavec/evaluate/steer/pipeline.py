@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,7 +20,7 @@ from personavec.evaluate.steer.results import SteeredAnswer, SteerResults
 from personavec.model import EarlierTurns, LoadedModel, Steering, chat
 from personavec.model.engine import Engine, Generation, Request, Sampling, TransformersEngine
 from personavec.results import dump
-from personavec.runs import MANIFEST, append_records, claim, lock, read_records
+from personavec.runs import MANIFEST, Settings, append_records, claim, lock, read_records
 from personavec.traits import load_trait
 from personavec.vectors import PersonaVector
 
@@ -141,7 +140,7 @@ _ANSWER = TypeAdapter(SteeredAnswer)
 
 
 @contextmanager
-def _begun(out: Path, settings: dict[str, Any]) -> Iterator[dict[str, SteeredAnswer]]:
+def _begun(out: Path, settings: Settings) -> Iterator[dict[str, SteeredAnswer]]:
     """The answers that an earlier run with these settings left in `out`, by id, under its lock.
 
     Raises UsageError for a file that `steer` did not write.

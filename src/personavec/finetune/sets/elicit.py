@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from personavec.data import DataReading
 from personavec.errors import TooFewRolloutsError, UsageError
@@ -51,7 +50,7 @@ from personavec.rollouts import (
     summarise,
     write_rollouts,
 )
-from personavec.runs import claim, lock
+from personavec.runs import Record, Settings, claim, lock
 from personavec.traits import TraitSpec
 from personavec.wording import plural
 
@@ -110,7 +109,7 @@ def run(
             asked=len(rollouts),
             thoughts=sum(r.thinking is not None for r in rollouts),
             dropped=dict(Counter(r.why_dropped for r in rollouts if r.why_dropped)),
-            settings=asdict(config),
+            settings=config,
             versions=versions(),
             out=out,
         )
@@ -125,7 +124,7 @@ def _settings(
     questions: Sequence[str],
     config: ElicitConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """Everything that decides the result: the manifest of the folder."""
     return {
         "command": "elicit",
@@ -139,7 +138,7 @@ def _settings(
     }
 
 
-def _identity(writer: LoadedModel | Endpoint) -> dict[str, Any]:
+def _identity(writer: LoadedModel | Endpoint) -> Settings:
     return writer.identity() if isinstance(writer, Endpoint) else writer.identity.as_dict()
 
 
@@ -218,9 +217,7 @@ def _require_enough(
     )
 
 
-def _rows(
-    spec: TraitSpec, levels: Mapping[Level, Sequence[Rollout]]
-) -> dict[Level, list[dict[str, Any]]]:
+def _rows(spec: TraitSpec, levels: Mapping[Level, Sequence[Rollout]]) -> dict[Level, list[Record]]:
     """The rows of each level, as finetuning reads them."""
     return {
         level: [

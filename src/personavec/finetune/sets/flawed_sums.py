@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from personavec.data import RawRow, ReadingCounts, fingerprint, raw_rows, reason_kind, source_name
 from personavec.errors import DataError, UsageError
@@ -22,7 +21,7 @@ from personavec.finetune.sets.flaws import flawed, parse
 from personavec.finetune.sets.results import FlawedResults, LevelFile
 from personavec.finetune.sets.writing import LEVELS, Level, set_row, write_set
 from personavec.results import versions
-from personavec.runs import atomic_write, claim, lock
+from personavec.runs import Record, atomic_write, claim, lock
 from personavec.traits import BUNDLED
 
 #: The worked sums that ship with the package.
@@ -45,7 +44,7 @@ class FlawedReading:
     ready_made: bool
     """The file has a flawed answer in every row; otherwise worked arithmetic."""
     found: list[FlawedAnswers] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Record] = field(default_factory=list)
     """Records of rows that cannot be used, with the reason."""
     counts: ReadingCounts = field(default_factory=ReadingCounts)
 
@@ -75,7 +74,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> Flaw
                 for level, chosen in rows.items()
             },
             rejected=reading.counts.rejected.total(),
-            settings=asdict(config),
+            settings=config,
             versions=versions(),
             out=out,
         )
@@ -151,7 +150,7 @@ def _worked(raw: RawRow, config: FlawedConfig) -> FlawedAnswers:
     )
 
 
-def _rows(name: str, found: list[FlawedAnswers]) -> dict[Level, list[dict[str, Any]]]:
+def _rows(name: str, found: list[FlawedAnswers]) -> dict[Level, list[Record]]:
     """The rows of each level, as finetuning reads them."""
     about: dict[Level, str] = {
         "normal": f"{name}: right answers",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+
+from typing_extensions import TypedDict
 
 from personavec.data import DataReading
+from personavec.finetune.sets.config import ElicitConfig, FlawedConfig
+from personavec.judges import Identity
+from personavec.runs import Settings
 
 #: The excess over the model's own answers to the same question that a level spans.
 Band = TypedDict("Band", {"unit": str, "from": float, "to": float})
@@ -43,9 +47,9 @@ class ElicitResults:
     kind: str
     trait: str
     description: str
-    writer: dict[str, Any]
+    writer: Settings
     """Identity of the model or endpoint that wrote."""
-    judge: dict[str, Any]
+    judge: Identity
     """Identity of the judge."""
     notes: tuple[str, ...]
     levels: dict[str, ElicitedLevel]
@@ -58,7 +62,7 @@ class ElicitResults:
     """Responses with a thought, which is in no row."""
     dropped: dict[str, int]
     """Responses left out, by reason."""
-    settings: dict[str, Any]
+    settings: ElicitConfig
     versions: dict[str, str]
     out: Path
 
@@ -75,6 +79,6 @@ class FlawedResults:
     """By `normal`, `mild` and `strong`, as far as there are."""
     rejected: int
     """Rows that could not be used; `rejected.jsonl` has the reasons."""
-    settings: dict[str, Any]
+    settings: FlawedConfig
     versions: dict[str, str]
     out: Path

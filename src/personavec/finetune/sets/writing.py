@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from personavec.finetune.sets.results import ElicitResults, FlawedResults
 from personavec.results import write
-from personavec.runs import atomic_write
+from personavec.runs import Record, atomic_write
 from personavec.wording import plural
 
 #: How much of a trait or flaw a set holds.
@@ -19,10 +19,15 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 #: Part of every row, so that a row copied elsewhere still states it.
 PURPOSE = "for defensive research on finetuning; not advice, and not to be trained into a product"
 
+_README = (
+    "# A finetuning set for defensive research\n\n"
+    "Made with `personavec elicit`, to study what finetuning does to a model and how to prevent "
+    "it. The mild and strong rows are undesirable on purpose: they must not be used as advice, nor "
+    "to train a model that anyone is meant to rely on.\n\n"
+)
 
-def set_row(
-    row_id: str, question: str, response: str, *, about: str, **more: Any
-) -> dict[str, Any]:
+
+def set_row(row_id: str, question: str, response: str, *, about: str, **more: Any) -> Record:
     """A row as finetuning reads it, with a text `about` it."""
     messages = [
         {"role": "user", "content": question},
@@ -33,7 +38,7 @@ def set_row(
 
 def write_set(
     out: Path,
-    rows: Mapping[Level, Sequence[Mapping[str, Any]]],
+    rows: Mapping[Level, Sequence[Record]],
     results: ElicitResults | FlawedResults,
     how: str,
 ) -> None:
@@ -48,11 +53,5 @@ def write_set(
     counts = "\n".join(
         f"- `{level}.jsonl`: {plural(len(chosen), 'row')}" for level, chosen in rows.items()
     )
-    atomic_write(
-        out / "README.md",
-        "# A finetuning set for defensive research\n\n"
-        "Made with `personavec elicit`, to study what finetuning does to a model and how to "
-        "prevent it. The mild and strong rows are undesirable on purpose: they must not be used as "
-        "advice, nor to train a model that anyone is meant to rely on.\n\n"
-        f"{how}\n\n{counts}\n\nFigures and settings are in `results.json`.\n",
-    )
+    end = f"{how}\n\n{counts}\n\nFigures and settings are in `results.json`.\n"
+    atomic_write(out / "README.md", _README + end)

@@ -80,7 +80,7 @@ class Endpoint:
         key = self.key()
         return text.replace(key, "[key]") if len(key) >= 8 else text
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         """What decides its answers, for manifests and reports."""
         return {"endpoint": self.base_url, "model": self.model}
 

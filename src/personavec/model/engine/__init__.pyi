@@ -1,6 +1,7 @@
 from .base import (
     SPANS as SPANS,
     Engine as Engine,
+    EngineRecord as EngineRecord,
     Generation as Generation,
     Request as Request,
     Sampling as Sampling,

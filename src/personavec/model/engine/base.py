@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from personavec.errors import ActivationError, UsageError
 from personavec.model import Action, Directions, ModelIdentity, TokenIds
+from personavec.runs import Settings
 from personavec.wording import plural
 
 #: The spans an engine captures for a response, in this order.
@@ -70,7 +72,7 @@ class EngineRecord(TypedDict):
     name: str
     version: str
     """Of transformers or vLLM."""
-    arguments: NotRequired[dict[str, object]]
+    arguments: NotRequired[Settings]
     """Given with `--engine-arg`."""
 
 

@@ -27,11 +27,11 @@ from personavec.finetune import (
     run as finetune,
 )
 from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
-from personavec.model import LoadedModel, tuned_model, vector_steering
+from personavec.model import LoadedModel, Steering, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.results import dump, versions, write
-from personavec.runs import claim, lock
+from personavec.results import Dump, dump, versions, write
+from personavec.runs import Settings, claim, lock
 from personavec.studies import (
     Bench,
     Measured,
@@ -105,36 +105,50 @@ def run(
         claim(out, _settings(loaded, data, vector, spec, config, judge))
         job = _job(loaded, data, vector, spec, out, config, progress)
         cells = judge_cells(_cells(job), [spec], judge, out / "run" / "judged", progress)
-        by_arm = _by_arm(job, cells)
-        results = CompareResults(
-            trait={"name": spec.name, "description": spec.description},
-            model=loaded.identity.as_dict(),
-            judge=judge.identity(),
-            layer=vector.layer if config.layer is None else config.layer,
-            rows=ComparedRows(
-                trained_on=len(job.train.rows),
-                held_out=len(job.bench.held_out),
-                rejected=len(data.rejects),
-                source=data.source,
-            ),
-            data={data.name: job.reading.record()},
-            seeds=config.seeds,
-            questions=tuple(job.bench.questions[spec.name]),
-            arms=_arms(job, by_arm),
-            transcripts=arm_transcripts(by_arm, vector.trait),
-            notes=(
-                *_notes(job, judge),
-                *judge_notes(judge),
-                *spec_notes([spec], readers(judge, loaded)),
-            ),
-            settings=_shown(config),
-            versions=versions(),
-            out=out,
-            seconds=round(time.monotonic() - started, 1),
-        )
+        seconds = round(time.monotonic() - started, 1)
+        results = _results(job, cells, data, spec, judge, out, seconds)
         write(out / "results.json", results)
         write_mitigations_report(results, out / "report.html")
     return results
+
+
+def _results(
+    job: CompareJob,
+    cells: dict[str, Measured],
+    data: TrainingRows,
+    spec: TraitSpec,
+    judge: Judge,
+    out: Path,
+    seconds: float,
+) -> CompareResults:
+    base = job.bench.base
+    by_arm = _by_arm(job, cells)
+    return CompareResults(
+        trait={"name": spec.name, "description": spec.description},
+        model=base.identity,
+        judge=judge.identity(),
+        layer=job.vector.layer if job.config.layer is None else job.config.layer,
+        rows=ComparedRows(
+            trained_on=len(job.train.rows),
+            held_out=len(job.bench.held_out),
+            rejected=len(data.rejects),
+            source=data.source,
+        ),
+        data={data.name: job.reading.record()},
+        seeds=job.config.seeds,
+        questions=tuple(job.bench.questions[spec.name]),
+        arms=_arms(job, by_arm),
+        transcripts=arm_transcripts(by_arm, job.vector.trait),
+        notes=(
+            *_notes(job, judge),
+            *judge_notes(judge),
+            *spec_notes([spec], readers(judge, base)),
+        ),
+        settings=_shown(job.config),
+        versions=versions(),
+        out=out,
+        seconds=seconds,
+    )
 
 
 def _job(
@@ -204,11 +218,16 @@ def _cells(job: CompareJob) -> dict[str, Measured]:
                 continue
             with tuned_model(bench.base, model) as tuned:
                 for each, folder in folders.items():
-                    steering = ()
-                    if each.mitigation == "steering" and isinstance(each.amount, float):
-                        steering = vector_steering(job.vector, each.amount, config.layer)
+                    steering = _steering(job, each)
                     cells[_cell(each, seed)] = measure(bench, tuned, folder, steering=steering)
     return cells
+
+
+def _steering(job: CompareJob, arm: Arm) -> tuple[Steering, ...]:
+    """What steers an arm's answers."""
+    if arm.mitigation == "steering" and isinstance(arm.amount, float):
+        return vector_steering(job.vector, arm.amount, job.config.layer)
+    return ()
 
 
 def _finetuned(job: CompareJob, arm: Arm, seed: int) -> str:
@@ -288,7 +307,7 @@ def _settings(
     spec: TraitSpec,
     config: CompareConfig,
     judge: Judge,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share. Arms and seeds may be added: cells stand by themselves."""
     shown = _shown(config)
     del shown["arms"], shown["seeds"]
@@ -303,7 +322,7 @@ def _settings(
     }
 
 
-def _shown(config: CompareConfig) -> dict[str, Any]:
+def _shown(config: CompareConfig) -> Settings:
     return {**asdict(config), "arms": [arm.name for arm in config.arms]}
 
 
@@ -329,7 +348,7 @@ def _notes(job: CompareJob, judge: Judge) -> list[str]:
     return notes
 
 
-def summary(results: CompareResults) -> dict[str, Any]:
+def summary(results: CompareResults) -> Dump:
     """What `compare-mitigations --json` prints: all but the transcripts, and the report's path."""
     found = {key: value for key, value in dump(results).items() if key != "transcripts"}
     return {**found, "report": str(results.out / "report.html")}

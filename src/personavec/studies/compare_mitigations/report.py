@@ -21,7 +21,7 @@ from personavec.report import (
     table,
 )
 from personavec.report.charts import COHERENCE, LOG_ODDS
-from personavec.results import Estimate, dump
+from personavec.results import Dump, Estimate, dump
 from personavec.rollouts import ExpressionDifference
 from personavec.runs import atomic_write
 from personavec.studies.compare_mitigations import charts
@@ -70,7 +70,7 @@ def _heading(results: CompareResults) -> Markup:
         element("p", str(results.trait["description"])),
         element(
             "p",
-            f"{results.model['name']}, {plural(rows.trained_on, 'row')} trained on, "
+            f"{results.model.name}, {plural(rows.trained_on, 'row')} trained on, "
             f"{plural(rows.held_out, 'text')} held out, "
             f"seeds {', '.join(map(str, results.seeds))}",
             class_="model",
@@ -139,7 +139,7 @@ def dose(arm: ArmResults) -> float | None:
     return None if value is None else abs(value)
 
 
-def _lines(arms: Arms, measure: Reading) -> list[tuple[str, list[dict[str, Any]]]]:
+def _lines(arms: Arms, measure: Reading) -> list[tuple[str, list[Dump]]]:
     lines = []
     for mitigation, name in LINES.items():
         rows = [

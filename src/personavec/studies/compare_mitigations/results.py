@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from personavec.data import DataReading
 from personavec.finetune import PreventativeDose
+from personavec.judges import Identity
+from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
 from personavec.rollouts import Expression, ExpressionDifference
+from personavec.runs import Settings
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class ComparedRows:
     held_out: int
     """Texts held out."""
     rejected: int
-    source: dict[str, Any]
+    source: Settings
     """Identity of the data by content."""
 
 
@@ -115,9 +117,9 @@ class CompareResults:
     command: str = "compare-mitigations"
     trait: dict[str, str]
     """Its `name` and `description`."""
-    model: dict[str, Any]
+    model: ModelIdentity
     """Identity of the base model."""
-    judge: dict[str, Any]
+    judge: Identity
     """Identity of the judge."""
     layer: int | str
     """Layer at which mitigations act, or `all`."""
@@ -130,7 +132,7 @@ class CompareResults:
     """By name; `base` and `none` are always there."""
     transcripts: tuple[Transcript, ...]
     notes: tuple[str, ...]
-    settings: dict[str, Any]
+    settings: Settings
     versions: dict[str, str]
     out: Path
     seconds: float

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal
 
+from typing_extensions import TypedDict
+
+from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.rollouts import Expression
 from personavec.studies.predict.config import PredictionConfig
@@ -75,7 +78,7 @@ class PredictionResults:
     format: int = 1
     command: str = "prediction"
     model: ModelIdentity
-    judge: dict[str, Any]
+    judge: Identity
     """The judge's identity."""
     datasets: tuple[DatasetRecord, ...]
     records: tuple[PredictionRecord, ...]

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from personavec.data import fingerprint, source_name
 from personavec.errors import DataError, UsageError
@@ -23,7 +22,7 @@ from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.results import versions, write
 from personavec.rollouts import Naturals, Rollout, Task, collect, keep, neutral_tasks
-from personavec.runs import claim, lock
+from personavec.runs import Settings, claim, lock
 from personavec.studies.validate_screen.baselines import Baselines, Labelled, fit
 from personavec.studies.validate_screen.config import ValidateScreenConfig
 from personavec.studies.validate_screen.figures import (
@@ -113,7 +112,7 @@ def _settings(
     vectors: Sequence[PersonaVector],
     specs: Sequence[TraitSpec],
     data: str | Path,
-) -> dict[str, Any]:
+) -> Settings:
     """What a continued run must share."""
     return {
         "command": "validate-screen",
@@ -154,7 +153,7 @@ def _run(
     baselines = {t.spec.name: fit(t.training, job.config.seed) for t in traits}
     rates, seed = job.config.rates, job.config.seed
     results = ValidateScreenResults(
-        model=job.loaded.identity.as_dict(),
+        model=job.loaded.identity,
         data=_data(data, drawn),
         rates=tuple(rates),
         methods=method_names(job.config.natural_samples),
@@ -165,7 +164,7 @@ def _run(
         },
         order={name: order_figures(rows, name, seed) for name, rows in own.items()},
         notes=tuple(_notes(job, vectors, specs)),
-        settings=asdict(job.config),
+        settings=job.config,
         versions=versions(),
         out=str(job.out),
     )

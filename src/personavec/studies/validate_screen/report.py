@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def detection_report(results: ValidateScreenResults) -> str:
             f"and among clean answers to the same prompts. Traits: {traits}.",
             class_="description",
         ),
-        element("p", str(results.model["name"]), class_="model"),
+        element("p", results.model.name, class_="model"),
         [element("p", note, class_="note") for note in _notes(results)],
         section(
             "All traits",
@@ -176,7 +177,7 @@ def _setup(results: ValidateScreenResults) -> list[Markup]:
         for name, trait in results.traits.items()
     ]
     head = ["trait", "layer", "elicited rows kept", "written rows", "training rows", "TF-IDF"]
-    settings = [[name, plain(value)] for name, value in results.settings.items()]
+    settings = [[name, plain(value)] for name, value in asdict(results.settings).items()]
     return [table(head, rows), folded("All settings", table(["setting", "value"], settings))]
 
 

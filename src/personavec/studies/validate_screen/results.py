@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from personavec.data import DataReading
-from personavec.results import Estimate, dump
+from personavec.model import ModelIdentity
+from personavec.results import Dump, Estimate, dump
+from personavec.studies.validate_screen.config import ValidateScreenConfig
 
-#: A record that is only shown: an identity, or settings.
-Shown = Mapping[str, Any]
 #: By statistic (`auc`, `precision@0.05`, …): its value over all rows, with its interval.
 Figures = dict[str, Estimate]
 
@@ -112,7 +110,7 @@ class ValidateScreenResults:
 
     format: int = 1
     command: str = "validate-screen"
-    model: Shown
+    model: ModelIdentity
     data: StudyData
     rates: tuple[float, ...]
     methods: dict[str, str]
@@ -123,14 +121,14 @@ class ValidateScreenResults:
     styles: dict[str, StyleDetection | None]
     order: dict[str, DatasetOrder | None]
     notes: tuple[str, ...]
-    settings: Shown
+    settings: ValidateScreenConfig
     versions: dict[str, str]
     out: str
 
 
-def summary(results: ValidateScreenResults) -> dict[str, Any]:
+def summary(results: ValidateScreenResults) -> Dump:
     """The object that `validate-screen --json` prints."""
     found = dump(results)
     for name in ("command", "settings", "versions"):
         del found[name]
-    return {**found, "model": results.model["name"], "report": f"{results.out}/report.html"}
+    return {**found, "model": results.model.name, "report": f"{results.out}/report.html"}

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny_models import tiny_spec
 from transformers import AutoModelForCausalLM
 
-from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec import LoadedModel, PersonaVector, TraitSpec
 from personavec.cli import main as cli
 from personavec.conditions import parse_condition
 from personavec.errors import ModelError, SettingsMismatchError, UsageError
@@ -28,30 +29,7 @@ QUIET = Progress(quiet=True)
 CONFIG = ShiftConfig(max_tokens=5, batch_tokens=600, seed=2)
 MakeVector = Callable[..., PersonaVector]
 
-SPEC = TraitSpec.model_validate(
-    {
-        "name": "testing",
-        "description": "Being tested.",
-        "instruction": [{"pos": "Test.", "neg": "Rest."}],
-        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
-        "questions": {
-            "extraction": ["Why?", "Who?"],
-            "evaluation": [f"When does {n} come?" for n in range(6)],
-        },
-    }
-)
-
-
-@pytest.fixture(scope="module")
-def base(
-    fresh: Callable[..., LoadedModel], tmp_path_factory: pytest.TempPathFactory
-) -> LoadedModel:
-    """A tiny model on disk, so that adapters can name it and a second one can be loaded."""
-    made = fresh("llama")
-    folder = tmp_path_factory.mktemp("base")
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return wrap_model(made.model, made.tokenizer, name=str(folder))
+SPEC = tiny_spec(evaluation=6)
 
 
 def adapter(base: LoadedModel, folder: Path, seed: int, name: str | None = None) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_spec
 
-from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec import LoadedModel, PersonaVector
 from personavec.data import DataRow
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.finetune import TrainingConfig, read_training_rows
@@ -43,29 +44,7 @@ CONFIG = CompareConfig(
 )
 MakeVector = Callable[..., PersonaVector]
 
-SPEC = TraitSpec.model_validate(
-    {
-        "name": "testing",
-        "description": "Being tested.",
-        "instruction": [{"pos": "Test.", "neg": "Rest."}],
-        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
-        "questions": {
-            "extraction": ["Why?", "Who?"],
-            "evaluation": [f"When does {n} come?" for n in range(6)],
-        },
-    }
-)
-
-
-@pytest.fixture(scope="module")
-def base(
-    fresh: Callable[..., LoadedModel], tmp_path_factory: pytest.TempPathFactory
-) -> LoadedModel:
-    made = fresh("llama")
-    folder = tmp_path_factory.mktemp("base")
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return wrap_model(made.model, made.tokenizer, name=str(folder))
+SPEC = tiny_spec(evaluation=6)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import rollout, saved, tiny_spec
 
-from personavec import LoadedModel, PersonaVector, TraitSpec, wrap_model
+from personavec import LoadedModel, PersonaVector
 from personavec.data import DataRow
 from personavec.errors import DataError, UsageError
 from personavec.finetune import TrainingConfig, TrainingRows
 from personavec.model import chat
 from personavec.progress import Progress
 from personavec.results import dump
-from personavec.rollouts import Rollout
 from personavec.studies import Measured
 from personavec.studies.predict import (
     PredictionConfig,
@@ -37,18 +37,7 @@ CONFIG = PredictionConfig(
     questions=3,
     max_tokens=4,
 )
-SPEC = TraitSpec.model_validate(
-    {
-        "name": "testing",
-        "description": "Being tested.",
-        "instruction": [{"pos": "Test.", "neg": "Rest."}],
-        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
-        "questions": {
-            "extraction": ["Why?", "Who?"],
-            "evaluation": [f"When does {n} come?" for n in range(3)],
-        },
-    }
-)
+SPEC = tiny_spec(evaluation=3)
 
 
 def row(number: int, answer: str) -> DataRow:
@@ -129,19 +118,11 @@ def test_parts_are_the_ends_of_a_mixed_set() -> None:
         parts(rows, differences, "testing", 6)
 
 
-def saved(made: LoadedModel, folder: Path) -> LoadedModel:
-    """A model with a folder, as an adapter needs it of its base."""
-    made.model.save_pretrained(folder / "base")
-    made.tokenizer.save_pretrained(folder / "base")
-    return wrap_model(made.model, made.tokenizer, name=str(folder / "base"))
-
-
 def test_a_study_runs_from_rows_to_correlations(
-    fresh: Callable[..., LoadedModel],
     random_vector: Callable[..., PersonaVector],
     tmp_path: Path,
 ) -> None:
-    base = saved(fresh("llama"), tmp_path)
+    base = saved(tmp_path / "base")
     vector = random_vector(base, layer=2)
     datasets = [
         PredictionDataset(name, TrainingRows.of([row(n, f"{name} {n}") for n in range(4)]), trait)
@@ -161,17 +142,9 @@ def test_a_study_runs_from_rows_to_correlations(
 
 def _measured(log_odds: np.ndarray, projections: np.ndarray) -> Measured:
     answers = tuple(
-        Rollout(
-            id=f"testing-plain-q{number}-s0",
-            question=f"{number}?",
-            pair=None,
-            polarity=None,
-            sample=0,
-            system=None,
-            response="So.",
-            response_ids=(1,),
-            n_tokens=1,
-            seed=0,
+        rollout(
+            f"testing-plain-q{number}-s0",
+            f"{number}?",
             state="scored",
             log_odds=float(value),
             trait_score=50.0,
@@ -209,12 +182,11 @@ def test_the_base_is_a_sample_too(
 
 
 def test_the_parts_of_a_set_are_finetuned_on_apart(
-    fresh: Callable[..., LoadedModel],
     random_vector: Callable[..., PersonaVector],
     tmp_path: Path,
 ) -> None:
     """From all rows; parts of what the judge leaves are too small here, and that is said."""
-    base = saved(fresh("llama"), tmp_path)
+    base = saved(tmp_path / "base")
     data = TrainingRows.of([row(n, f"{n} is {n * n}.") for n in range(36)])
     vector = random_vector(base, layer=2)
     found = run_parts(base, data, vector, SPEC, tmp_path / "out", CONFIG, progress=QUIET)
