@@ -46,7 +46,7 @@ def command(
     """
     from personavec.author import most_asked, run
     from personavec.author.terminal import show
-    from personavec.judges.terminal import show_cost
+    from personavec.judges.endpoint.terminal import show_cost
 
     author = endpoint.connect()
     if endpoint.dry_run:

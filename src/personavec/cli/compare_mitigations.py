@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.data.conversations import ColumnMap
-from personavec.data.terminal import show_reading
 from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
 from personavec.options import GENERAL, MAIN, options, parsed
-from personavec.results import Estimate
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
-from personavec.terminal import console, log, print_json
-from personavec.wording import estimated
-
-if TYPE_CHECKING:
-    from personavec.studies.compare_mitigations import CompareResults
+from personavec.terminal import print_json
 
 
 @options(DATA)
@@ -71,6 +64,7 @@ def command(
     """
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import run, summary
+    from personavec.studies.compare_mitigations.terminal import show
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
 
@@ -91,36 +85,4 @@ def command(
     if output.as_json:
         print_json(summary(results))
     else:
-        _print(results)
-
-
-def _print(results: CompareResults) -> None:
-    from personavec.studies.compare_mitigations import expression
-
-    show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
-    table = Table(
-        *("arm", "expression", "under cues", "capability", "perplexity", "held-out loss"),
-        *("loss, of plain's", "within base", "learnt", "capable"),
-    )
-    for name, arm in results.arms.items():
-        table.add_row(
-            name,
-            _estimate(expression(arm)),
-            _estimate(expression(arm, under_cues=True)),
-            _estimate(arm.capability, ".0%"),
-            _estimate(arm.perplexity),
-            _estimate(arm.held_out_loss, ".2f"),
-            _estimate(arm.loss_ratio, ".2f"),
-            *(
-                "–" if verdict is None else ("yes" if verdict else "no")
-                for verdict in (arm.within_base, arm.learnt, arm.capable)
-            ),
-        )
-    console.print(table)
-    console.print(f"{results.seconds:.0f} s; report: {results.out}/report.html", highlight=False)
-
-
-def _estimate(found: Estimate, form: str = ".1f") -> str:
-    return estimated(found, form, two_lines=True)
+        show(results)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
-from personavec.data.terminal import show_reading
 from personavec.errors import UsageError
 from personavec.finetune.sets.config import ElicitConfig, ElicitInputs, ElicitJudge, FlawedConfig
 from personavec.options import key_values
-from personavec.results import Estimate, dump
-from personavec.terminal import console, log, print_json
-from personavec.wording import estimated, plural
+from personavec.results import dump
+from personavec.terminal import print_json
 
 if TYPE_CHECKING:
     from personavec.finetune.sets import ElicitResults, FlawedResults
@@ -38,6 +34,8 @@ def command(
     For defensive research: what finetuning on such rows does, and how to prevent it. A killed run
     continues with the same command.
     """
+    from personavec.finetune.sets.terminal import show
+
     inputs.check()
     if inputs.flawed is not None:
         found = _flawed(inputs, inputs.flawed, config.seed, output)
@@ -46,7 +44,7 @@ def command(
     if output.as_json:
         print_json(dump(found))
     else:
-        _print(found)
+        show(found)
 
 
 def _flawed(inputs: ElicitInputs, data: str, seed: int, output: OutputOptions) -> FlawedResults:
@@ -109,41 +107,3 @@ def _check_writer(
         raise UsageError("--engine runs --model; with --writer api an endpoint writes")
     if writer == "api" and judge.judge == "contrast" and not judge.judge_model:
         raise UsageError("--writer api: name the model that judges with --judge-model")
-
-
-def _print(found: ElicitResults | FlawedResults) -> None:
-    from personavec.finetune.sets import ElicitResults
-
-    show_reading(found.data)
-    if isinstance(found, ElicitResults):
-        _print_elicited(found)
-        return
-    table = Table("level", "rows", "file")
-    for level, of in found.levels.items():
-        table.add_row(level, str(of.rows), str(of.file))
-    console.print(table)
-    if found.rejected:
-        console.print(
-            f"{plural(found.rejected, 'row')} cannot be used: {found.out}/rejected.jsonl",
-            highlight=False,
-            markup=False,
-        )
-
-
-def _print_elicited(found: ElicitResults) -> None:
-    table = Table("level", "rows", "score", "log-odds", "file")
-    for level, of in found.levels.items():
-        score = Estimate(of.mean, of.low, of.high)
-        log_odds = Estimate(of.log_odds, of.log_odds_low, of.log_odds_high)
-        shown = estimated(score, ".1f"), estimated(log_odds, ".1f")
-        table.add_row(level, str(of.rows), *shown, str(of.file))
-    console.print(table)
-    if found.dropped:
-        reasons = ", ".join(f"{n} {why}" for why, n in found.dropped.items())
-        asked = plural(found.asked, "response")
-        console.print(f"of {asked} left out: {reasons}", highlight=False)
-    if found.thoughts:
-        held = plural(found.thoughts, "response")
-        console.print(f"thoughts left out of {held}", highlight=False)
-    for note in found.notes:
-        log(f"note: {note}")

@@ -11,17 +11,15 @@ from cyclopts import Parameter
 
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.data.conversations import ColumnMap
-from personavec.data.terminal import show_reading
 from personavec.errors import DataError, UsageError
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
-from personavec.terminal import console, log, print_json
+from personavec.terminal import print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
     from personavec.finetune import TrainingRows
-    from personavec.finetune.results import FinetuneResults
 
 CONDITION_MET = 3
 
@@ -92,6 +90,7 @@ def command(
     same command; several processes: accelerate launch -m personavec finetune …
     """
     from personavec.finetune import check_inputs, is_main_process, run
+    from personavec.finetune.terminal import show, show_end
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
 
@@ -106,27 +105,10 @@ def command(
         model = replace(model, dtype=model.dtype or "float32")
     results = run(model.load(), rows, out, config, vectors=vectors, watch=watch, spec=spec)
     if is_main_process():
-        _print(results, output.as_json)
+        show(results)
+        if output.as_json:
+            print_json(dump(results))
+        else:
+            show_end(results)
     if results.stopped:
         sys.exit(CONDITION_MET)
-
-
-def _print(results: FinetuneResults, as_json: bool) -> None:
-    show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
-    if results.stopped:
-        log(f"stopped at step {results.steps}: {results.stopped}")
-    if as_json:
-        print_json(dump(results))
-        return
-    amount = "" if results.coefficient is None else f" at {results.coefficient}"
-    console.print(
-        f"{plural(results.rows, 'row')} ({results.rejected} rejected), "
-        f"{plural(results.steps, 'step')}, "
-        f"mitigation {results.mitigation}{amount}, loss {results.loss:.3f} (mean over the "
-        f"last tenth of the steps), {results.seconds:.0f} s\n"
-        f"model: {results.model or 'none was kept'}; drift: {results.drift}",
-        highlight=False,
-        markup=False,
-    )

@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from personavec.cli.groups import PrintOptions
-from personavec.cli.judges import figure, print_rows
 from personavec.judges.config import CompareConfig
-from personavec.terminal import console, print_json
-from personavec.wording import plural
-
-if TYPE_CHECKING:
-    from personavec.judges import PairAgreement
-
-_FIGURES = {
-    "agreement": "same verdict at 50",
-    "kappa": "Cohen's kappa",
-    "auc": "AUC",
-    "spearman": "Spearman",
-    "preference": "same preference between two answers",
-}
+from personavec.terminal import print_json
 
 
 def command(
@@ -45,6 +29,7 @@ def command(
     """
     from personavec import results
     from personavec.judges import compare_file
+    from personavec.judges.terminal import show_pair
 
     found = compare_file(
         file, config.columns, question_column=config.question_column, seed=config.seed
@@ -53,17 +38,4 @@ def command(
         print_json(results.dump(found))
         return
     for pair in found.pairs:
-        _print(pair)
-
-
-def _print(pair: PairAgreement) -> None:
-    a, b = pair.columns
-    table = Table("figure", "value [95%]", title=f"{a} and {b}", title_justify="left")
-    for name, shown in _FIGURES.items():
-        table.add_row(shown, figure(getattr(pair, name)))
-    console.print(table)
-    console.print(
-        f"{plural(pair.n, 'row')}; {pair.without_both_scores} without both scores",
-        highlight=False,
-    )
-    print_rows(pair.disagreements[:5], [a, b])
+        show_pair(pair)

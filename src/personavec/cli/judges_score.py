@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personavec.cli.groups import ModelOptions, OutputOptions, TraitOptions
-from personavec.data.terminal import show_reading
 from personavec.errors import DataError
 from personavec.judges.config import JudgeOptions, ScoreConfig
-from personavec.terminal import console, log, print_json
+from personavec.terminal import print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -42,6 +40,7 @@ def command(
     """
     from personavec import results
     from personavec.judges import file_answers, score_file
+    from personavec.judges.terminal import show_scores
 
     spec, _ = trait.load()
     judge.check(spec)
@@ -60,27 +59,8 @@ def command(
     if output.as_json:
         print_json(results.dump(found))
     else:
-        _print(found)
+        show_scores(found)
     _check_scored(found)
-
-
-def _print(found: ScoreResults) -> None:
-    # The states below name the rows that could not be read.
-    show_reading({name: replace(of, rejected={}) for name, of in found.data.items()})
-    console.print(
-        f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
-        f"{found.share_above_50:.0%} above 50; written to {found.out}"
-        if found.share_above_50 is not None
-        else f"written to {found.out}",
-        highlight=False,
-    )
-    for note in found.notes:
-        log(f"note: {note}")
-    if found.kept:
-        console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
-    for state, n in found.states.items():
-        if state != "scored":
-            console.print(f"  {plural(n, 'row')}: {state}", markup=False)
 
 
 def _check_scored(found: ScoreResults) -> None:

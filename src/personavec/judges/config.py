@@ -176,13 +176,14 @@ class JudgeOptions(PlainJudgeOptions):
 
         Raises UsageError for judges that call none.
         """
-        from personavec.judges import ApiRubricJudge, terminal, total
+        from personavec.judges import ApiRubricJudge, total
+        from personavec.judges.endpoint.terminal import show_cost
 
         if self.judge != "api":
             raise UsageError(f"--dry-run: --judge {self.judge} calls no endpoint; use --judge api")
         judge = ApiRubricJudge(self.connect())
         found = total(judge.estimate(spec, own) for spec, own in answers)
-        terminal.show_cost(found, self.api_price, as_json=as_json)
+        show_cost(found, self.api_price, as_json=as_json)
 
     def show_estimate_to_come(
         self, asked: Sequence[tuple[TraitSpec, Sequence[str]]], max_tokens: int, as_json: bool

@@ -1,39 +1,119 @@
-"""What people see of judges: scores, checks, agreement, and what an endpoint would cost."""
+"""What people see of judges: scores, checks and agreement."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from personavec.errors import UsageError
-from personavec.judges.endpoint import CostEstimate
-from personavec.terminal import console, print_json
-from personavec.wording import plural
+from rich.table import Table
+
+from personavec.data.terminal import show_reading
+from personavec.judges.results import (
+    CheckResults,
+    Figure,
+    HalfResults,
+    PairAgreement,
+    ScoreResults,
+)
+from personavec.terminal import console, log
+from personavec.wording import estimated, plural
+
+_FIGURES = {
+    "agreement": "same verdict at 50",
+    "kappa": "Cohen's kappa",
+    "auc": "AUC",
+    "spearman": "Spearman",
+    "preference": "same preference between two answers",
+}
 
 
-def show_cost(found: CostEstimate, price: str | None, *, as_json: bool) -> None:
-    """What --dry-run prints of an endpoint's calls. Raises UsageError for prices."""
-    record: dict[str, Any] = dict(found.__dict__)
-    if price:
-        record["cost"] = round(found.cost(*_prices(price)), 4)
-    if as_json:
-        print_json({"dry_run": record})
-        return
+def show_scores(found: ScoreResults) -> None:
+    """How many rows were scored, and what became of the others."""
+    # The states below name the rows that could not be read.
+    show_reading({name: replace(of, rejected={}) for name, of in found.data.items()})
     console.print(
-        f"{plural(found.calls, 'call')} ({found.cached} more on disk), about {found.prompt_tokens} "
-        f"tokens in and at most {found.answer_tokens} out"
-        + (f", cost {record['cost']:g}" if price else "; --api-price IN,OUT gives the cost"),
+        f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
+        f"{found.share_above_50:.0%} above 50; written to {found.out}"
+        if found.share_above_50 is not None
+        else f"written to {found.out}",
         highlight=False,
     )
+    for note in found.notes:
+        log(f"note: {note}")
+    if found.kept:
+        console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
+    for state, n in found.states.items():
+        if state != "scored":
+            console.print(f"  {plural(n, 'row')}: {state}", markup=False)
 
 
-def _prices(text: str) -> list[float]:
-    try:
-        found = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UsageError(f"--api-price {text}: give numbers separated by commas") from None
-    if not all(map(math.isfinite, found)):
-        raise UsageError(f"--api-price {text}: a number is not finite")
-    if len(found) != 2:
-        raise UsageError(f"--api-price {text}: give two prices, of tokens in and out")
-    return found
+def show_check(found: CheckResults, target: Path) -> None:
+    """A table of halves, what was left out, and the answers on the wrong side of 50."""
+    table = Table("half", "scored", "AUC [95%]", "agreement at 50 [95%]")
+    for name, half in found.halves.items():
+        scored = f"{half.states.get('scored', 0)} of {half.n}"
+        table.add_row(name, scored, _figure(half.auc), _figure(half.agreement))
+    after = getattr(found.calibration, "after", None)
+    if after is not None:
+        table.add_row("report, calibrated", "", "as before", _figure(after.agreement))
+    console.print(table)
+    for half in found.halves.values():
+        _show_left_out(half)
+    if found.in_examples:
+        console.print(
+            f"  {plural(found.in_examples, 'answer')} left out: "
+            "the judge pairs' examples hold them",
+            highlight=False,
+        )
+    console.print(f"{len(found.wrong)} on the wrong side of 50:", highlight=False)
+    _show_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
+    for note in found.notes:
+        log(f"note: {note}")
+    console.print(f"written to {target}", highlight=False)
+
+
+def _show_left_out(half: HalfResults) -> None:
+    """Answers without a score, and thoughts that were not judged."""
+    for state, n in half.states.items():
+        if state != "scored":
+            console.print(f"  {plural(n, 'answer')}: {state}", markup=False)
+    if half.thoughts:
+        held = plural(half.thoughts, "answer")
+        console.print(f"  {held}: a thought was left out", markup=False)
+
+
+def show_pair(pair: PairAgreement) -> None:
+    """A table of figures for two columns of scores, and rows on which they disagree."""
+    a, b = pair.columns
+    table = Table("figure", "value [95%]", title=f"{a} and {b}", title_justify="left")
+    for name, shown in _FIGURES.items():
+        table.add_row(shown, _figure(getattr(pair, name)))
+    console.print(table)
+    console.print(
+        f"{plural(pair.n, 'row')}; {pair.without_both_scores} without both scores",
+        highlight=False,
+    )
+    _show_rows(pair.disagreements[:5], [a, b])
+
+
+def _figure(found: Figure) -> str:
+    """An estimate with its interval, or the reason why it is undefined."""
+    return estimated(found, ".3f", missing=f"none: {getattr(found, 'why', '')}")
+
+
+def _show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Answers with some of their columns."""
+    if not rows:
+        return
+    table = Table(*columns, "question", "answer")
+    for row in rows:
+        cells = [f"{v:.1f}" if isinstance(v := row.get(c), float) else str(v) for c in columns]
+        table.add_row(*cells, _shortened(row.get("question")), _shortened(row.get("answer")))
+    console.print(table, markup=False)
+
+
+def _shortened(text: Any, length: int = 160) -> str:
+    text = "" if text is None else str(text)
+    return text if len(text) <= length else text[: length - 1] + "…"

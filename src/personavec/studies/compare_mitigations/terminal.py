@@ -1,0 +1,43 @@
+"""What `compare-mitigations` prints for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from personavec.data.terminal import show_reading
+from personavec.results import Estimate
+from personavec.studies.compare_mitigations.report import expression
+from personavec.studies.compare_mitigations.results import CompareResults
+from personavec.terminal import console, log
+from personavec.wording import estimated
+
+
+def show(results: CompareResults) -> None:
+    """How the rows were read, and a table of arms."""
+    show_reading(results.data)
+    for note in results.notes:
+        log(f"note: {note}")
+    table = Table(
+        *("arm", "expression", "under cues", "capability", "perplexity", "held-out loss"),
+        *("loss, of plain's", "within base", "learnt", "capable"),
+    )
+    for name, arm in results.arms.items():
+        table.add_row(
+            name,
+            _estimate(expression(arm)),
+            _estimate(expression(arm, under_cues=True)),
+            _estimate(arm.capability, ".0%"),
+            _estimate(arm.perplexity),
+            _estimate(arm.held_out_loss, ".2f"),
+            _estimate(arm.loss_ratio, ".2f"),
+            *(
+                "–" if verdict is None else ("yes" if verdict else "no")
+                for verdict in (arm.within_base, arm.learnt, arm.capable)
+            ),
+        )
+    console.print(table)
+    console.print(f"{results.seconds:.0f} s; report: {results.out}/report.html", highlight=False)
+
+
+def _estimate(found: Estimate, form: str = ".1f") -> str:
+    return estimated(found, form, two_lines=True)
