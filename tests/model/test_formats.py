@@ -39,7 +39,8 @@ def test_the_page_does_what_it_says(
     """Every command in order, so that what was exported comes back in, steers and reads."""
     monkeypatch.chdir(tmp_path)
     found = [cli(arguments, capsys) for arguments in COMMANDS]
-    exported = [result for result in found if "format" in result]
+    # An export names the tool; the number beside an import is that of its results.
+    exported = [result for result in found if "use" in result]
     assert {result["format"] for result in exported} == {"pt", "gguf", "vllm-lens", "hotwire"}
     imported = next(result for result in found if "vector" in result)
     vector = load_vector(imported["vector"])

@@ -66,9 +66,9 @@ class ModelLoading:
             "model_args": key_values(self.model_arg, "--model-arg"),
             "template_args": key_values(self.template_arg, "--template-arg"),
         }
-        from personavec.model import load_model
+        from personavec.model import loading
 
-        return load_model(name, dtype=self.dtype, device=self.device, **given)
+        return loading.load_model(name, dtype=self.dtype, device=self.device, **given)
 
 
 @options(MODEL)
