@@ -40,9 +40,9 @@ class ShiftInputs:
 
     def load(self, name: str) -> LoadedModel:
         """A model. Raises UsageError, ModelError."""
-        from personavec.model import load_model
+        from personavec.model import loading
 
-        return load_model(name, dtype=self.dtype, device=self.device)
+        return loading.load_model(name, dtype=self.dtype, device=self.device)
 
 
 @options()
