@@ -1,7 +1,8 @@
 """A running batch on a transformers model, which requests join and leave.
 
 Every step feeds one token to every row. A joining request is prefilled up to its last prompt token,
-unsteered, together with others that join. Its last prompt token is the first position that is
+together with others that join; a beginning that it shares with other prompts is copied. The prefill
+is unsteered, unless a job asks for more. The last prompt token is the first position that is always
 steered, since its logits choose a response token. So steering of an earlier turn never stays in the
 cache, and the step that feeds the last prompt token also reads its projections, the forecast. Knows
 nothing of text, HTTP or threads.
@@ -15,27 +16,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from personavec.errors import HookError, UsageError
 from personavec.model import (
     Action,
+    Beginning,
+    Beginnings,
     Directions,
     LoadedModel,
     SteeringBatch,
     TokenProjections,
+    encode_beginning,
     find_blocks,
     padded,
     recording,
     run_to_deepest_layer,
     steering_rows,
 )
-from personavec.model.engine.base import Sampling
-from personavec.model.engine.hf import forward_logits, token_masks
+from personavec.model.engine.base import SPANS, Sampling
+from personavec.model.engine.batch_cache import BatchCache
+from personavec.model.engine.forwards import forward_logits
 from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, GuardVerdict, Update
-from personavec.model.engine.row_cache import RowCache
-from personavec.model.engine.sampling import Draw, choose, usable
+from personavec.model.engine.row_cache import RowCache, can_join
+from personavec.model.engine.row_sums import RowSums
+from personavec.model.engine.sampling import Draw, choose
 from personavec.wording import plural
 
 
@@ -49,12 +55,14 @@ class _DecodeRow:
     actions: tuple[Action, ...]
     response: int = 0
     """Response tokens so far."""
+    counted: bool = False
+    """Whether `token` belongs to the response that is captured."""
     guarded: bool = False
     """Whether its guard has been asked."""
     again: bool = False
     """Whether the next step feeds the same token again, under the guard's actions."""
     end: End | None = None
-    """Set while its last token still needs a forward, for the readings."""
+    """Set while its last token still needs a forward, for what is read there."""
     projections: list[Tensor] = field(default_factory=list)
     """[direction] of each token that was fed."""
 
@@ -64,12 +72,20 @@ class _DecodeRow:
         prompt = job.request.prompt_ids
         return cls(job, prompt[-1], len(prompt) - 1, job.request.steering)
 
+    @property
+    def at_prompt(self) -> bool:
+        """Whether the last prompt token is fed next."""
+        return not self.response
+
 
 class StepLoop:
     """The running batch of a transformers model (`loop.Loop`).
 
-    At most `max_rows` requests share one cache; further ones wait in order. `directions` are read
-    for every row that asks. Not thread-safe. `close` it when done, since hooks stay on the model.
+    At most `max_rows` requests share one cache, and no more than `max_cells` columns times rows,
+    unless one row alone needs more; further ones wait in order, until `join_at` rows are free.
+    `directions` are read for every row that asks. With `capture`, activations are summed for every
+    row. Models whose layers keep more than keys and values run batches that nobody joins. Not
+    thread-safe. `close` it when done, since hooks stay on the model.
     """
 
     def __init__(
@@ -77,25 +93,43 @@ class StepLoop:
         loaded: LoadedModel,
         *,
         directions: Directions | None = None,
+        capture: bool = False,
         max_rows: int = 16,
+        max_cells: int | None = None,
+        join_at: int = 1,
         prefill_tokens: int = 2048,
+        beginnings: Beginnings | None = None,
     ):
         if max_rows < 1:
             raise UsageError(f"{max_rows} rows: a batch has at least one")
-        self._loaded, self._max_rows, self._prefill_tokens = loaded, max_rows, prefill_tokens
+        self._loaded, self._max_rows, self._max_cells = loaded, max_rows, max_cells
+        self._join_at = join_at
         self._blocks = find_blocks(loaded.model)
-        self._cache = RowCache(loaded.model.config, max_rows, loaded.device)
+        config = loaded.model.config
+        self._cache: RowCache | BatchCache
+        if can_join(config):
+            self._cache = RowCache(config, min(max_rows, 16), loaded.device)
+            self._prefill_tokens = prefill_tokens
+        else:  # All rows of a batch join at once.
+            self._cache = BatchCache(config, loaded.device)
+            self._prefill_tokens = None
+        self._beginnings = Beginnings() if beginnings is None else beginnings
         self._stops = loaded.stop_ids
         self._waiting: deque[DecodeJob] = deque()
         self._rows: list[_DecodeRow] = []
         self._ended: dict[str, Tensor] = {}
+        self._captured: dict[str, Tensor] = {}
         self._hooks = contextlib.ExitStack()
         self._steering_hooks = contextlib.ExitStack()
         self._steering: SteeringBatch | None = None
         self._recorder: TokenProjections | None = None
+        self._sums: RowSums | None = None
         if directions is not None and directions.layers:
             self._recorder = TokenProjections(directions, loaded.device)
             self._hooks.enter_context(recording(loaded.model, self._recorder))
+        if capture:
+            self._sums = RowSums(self._blocks.n_layers, self._blocks.hidden_size)
+            self._hooks.enter_context(recording(loaded.model, self._sums))
 
     @property
     def alive(self) -> bool:
@@ -137,6 +171,7 @@ class StepLoop:
         for row in [row for row in self._rows if row.job.request.id == id]:
             self._remove(row)
         self._ended.pop(id, None)
+        self._captured.pop(id, None)
 
     def finish(self, id: str) -> bool:
         """End a running request after the tokens it has; False if it is not running.
@@ -155,12 +190,28 @@ class StepLoop:
         """
         return self._ended.pop(id, None)
 
+    def activations(self, id: str) -> Float[Tensor, "span layer hidden"] | None:
+        """Sums over `SPANS` of a request that ended, handed out once; the prompt's are means.
+
+        None without capture.
+        """
+        return self._captured.pop(id, None)
+
+    @torch.inference_mode()
+    def forget(self, id: str) -> None:
+        """Take a running request's tokens so far, the latest included, out of what is captured."""
+        for place, row in enumerate(self._rows):
+            if row.job.request.id == id and self._sums is not None:
+                self._sums.forget(0, place)
+                row.counted = False
+
     @torch.inference_mode()
     def clear(self) -> None:
         """Drop every request; also works after an error in a step."""
         self._waiting.clear()
         self._rows.clear()
         self._ended.clear()
+        self._captured.clear()
         self._cache.clear()
         with contextlib.suppress(HookError):
             self._release_steering()
@@ -190,7 +241,7 @@ class StepLoop:
             return []
         self._release_steering()
         try:
-            self._prefill([job.request.prompt_ids[:-1] for job in joining])
+            self._prefill(joining)
         except Exception as error:
             while self._cache.n > len(self._rows):
                 self._cache.leave(self._cache.n - 1)
@@ -200,29 +251,91 @@ class StepLoop:
         return []
 
     def _next_to_join(self) -> list[DecodeJob]:
-        """Waiting jobs for which there are rows, with at most `prefill_tokens` padded tokens."""
+        """Waiting jobs for which there is room, with at most `prefill_tokens` padded tokens."""
         joining: list[DecodeJob] = []
+        jobs = [row.job for row in self._rows]
+        if not self._cache.is_open or (jobs and self._max_rows - len(jobs) < self._join_at):
+            return []
+        longest = max((job.tokens for job in jobs), default=0)
         width = 0
-        while self._waiting and len(self._rows) + len(joining) < self._max_rows:
-            width = max(width, len(self._waiting[0].request.prompt_ids) - 1)
-            if joining and width * (len(joining) + 1) > self._prefill_tokens:
+        while self._waiting and len(jobs) + len(joining) < self._max_rows:
+            job, rows = self._waiting[0], len(jobs) + len(joining) + 1
+            longest = max(longest, job.tokens)
+            width = max(width, len(job.request.prompt_ids) - 1 - max(job.beginnings, default=0))
+            if rows > 1 and self._max_cells is not None and longest * rows > self._max_cells:
+                break
+            padded_tokens = width * (len(joining) + 1)
+            if joining and self._prefill_tokens and padded_tokens > self._prefill_tokens:
                 break
             joining.append(self._waiting.popleft())
         return joining
 
-    def _prefill(self, prefixes: Sequence[Sequence[int]]) -> None:
-        ids, mask, positions = padded(prefixes, pad_id=0, side="left", device=self._loaded.device)
-        self._cache.join(mask)
-        if ids.shape[1]:
-            if self._recorder is not None:
-                self._recorder.clear(*ids.shape)
+    def _prefill(self, joining: Sequence[DecodeJob]) -> None:
+        beginnings = [self._beginning_of(job) for job in joining]
+        rest = [
+            job.request.prompt_ids[0 if own is None else len(own.ids) : -1]
+            for job, own in zip(joining, beginnings, strict=True)
+        ]
+        ids, own_mask, offsets = padded(rest, pad_id=0, side="left", device=self._loaded.device)
+        start = self._cache.n
+        mask = self._cache.join(own_mask, beginnings)
+        if self._sums is not None:
+            self._start_sums(self._sums, start, joining, beginnings, own_mask)
+        if not ids.shape[1]:
+            return
+        if self._recorder is not None:
+            self._recorder.clear(*ids.shape)
+        skipped = torch.tensor([0 if own is None else len(own.ids) for own in beginnings])
+        with self._prompt_steering(joining, own_mask):
             run_to_deepest_layer(
                 self._loaded.model,
                 self._cache,
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
+                position_ids=offsets + skipped[:, None].to(offsets),
             )
+
+    def _beginning_of(self, job: DecodeJob) -> Beginning | None:
+        """The longest beginning that a job's prompt shares, encoded now unless it is kept."""
+        found = None
+        for length in job.beginnings:
+            if self._sums is not None:
+                self._sums.pause()
+            if self._recorder is not None:
+                self._recorder.clear(0, 0)
+            ids = job.request.prompt_ids[:length]
+            found = encode_beginning(
+                self._loaded, self._beginnings, ids, capture=self._sums is not None
+            )
+        return found
+
+    def _start_sums(
+        self,
+        sums: RowSums,
+        start: int,
+        joining: Sequence[DecodeJob],
+        beginnings: Sequence[Beginning | None],
+        mask: Int[Tensor, "row token"],
+    ) -> None:
+        """Let the joining rows' prompts be summed, what is copied included."""
+        lengths = torch.tensor([len(job.request.prompt_ids) for job in joining], device=mask.device)
+        weights = torch.zeros(len(joining), len(SPANS), mask.shape[1], device=mask.device)
+        weights[:, 1] = mask / lengths[:, None]
+        for row, (own, length) in enumerate(zip(beginnings, lengths.tolist(), strict=True)):
+            copied = None if own is None or own.sums is None else own.sums / length
+            sums.start(start + row, (None, copied, None))
+        sums.weigh(slice(start, start + len(joining)), weights)
+
+    def _prompt_steering(
+        self, joining: Sequence[DecodeJob], mask: Int[Tensor, "row token"]
+    ) -> contextlib.AbstractContextManager[object]:
+        """The steering of a prefill: of jobs that ask for it, before the last prompt token."""
+        actions = [job.prompt_steering for job in joining]
+        if not any(actions):
+            return contextlib.nullcontext()
+        batch = self._batch(actions)
+        batch.token_masks = {"prompt": mask, "all": mask}
+        return steering_rows(self._loaded.model, batch)
 
     def _forward(self) -> Float[Tensor, "row token"]:
         """Feed every row its token, steered and read; its logits."""
@@ -230,8 +343,12 @@ class StepLoop:
         mask = self._cache.next_column()
         if self._steering is None:
             self._steer()
+        if self._steering is not None:
+            self._steering.token_masks = _token_masks(rows)
         if self._recorder is not None:
             self._recorder.clear(len(rows), 1)
+        if self._sums is not None:
+            self._sums.weigh(slice(0, len(rows)), _token_weights(rows).to(device))
         logits = forward_logits(
             self._loaded.model,
             torch.tensor([[row.token] for row in rows], device=device),
@@ -250,7 +367,6 @@ class StepLoop:
 
     def _steer(self) -> None:
         batch = self._batch([row.actions for row in self._rows])
-        batch.token_masks = token_masks(torch.ones(len(self._rows)))
         self._steering_hooks.enter_context(steering_rows(self._loaded.model, batch))
         self._steering = batch
 
@@ -262,8 +378,8 @@ class StepLoop:
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
         """Move every row on by a token; rows that have ended leave."""
-        finite = self._finite(logits)
         tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
+        finite = self._finite(tokens)
         updates: list[Update] = []
         leaving: list[_DecodeRow] = []
         for i, row in enumerate(self._rows):
@@ -273,7 +389,7 @@ class StepLoop:
             if end:
                 update = Update(row.job.request.id, end=end, reason=reason)
             else:
-                update = self._take(row, int(tokens[i]), logits[i])
+                update = self._take(row, tokens[i], logits[i])
             updates.append(update)
             if update.end:
                 leaving.append(row)
@@ -281,12 +397,13 @@ class StepLoop:
             self._remove(row)
         return updates
 
-    def _finite(self, logits: Float[Tensor, "row token"]) -> list[bool]:
-        """Which rows have finite logits and projections."""
-        found = usable(logits)
-        if self._recorder is not None:
-            found &= self._recorder.values.flatten(1).isfinite().all(-1).to(found.device)
-        return found.tolist()
+    def _finite(self, tokens: Sequence[int]) -> list[bool]:
+        """Which rows have finite projections, and logits that a token could be chosen from."""
+        found = [token >= 0 for token in tokens]
+        if self._recorder is None:
+            return found
+        finite = self._recorder.values.flatten(1).isfinite().all(-1).tolist()
+        return [a and b for a, b in zip(found, finite, strict=True)]
 
     def _end(self, i: int, row: _DecodeRow, *, finite: bool) -> tuple[End | None, str]:
         """Why row `i` ends before its next token, and the reason if it failed.
@@ -326,20 +443,43 @@ class StepLoop:
         if token in self._stops:
             return Update(id, end="stop")
         row.token, row.position, row.response = token, row.position + 1, row.response + 1
+        row.counted = True
         logprob, top = _logprobs(logits, token, job.top_logprobs)
         end: End | None = "length" if row.response == job.sampling.max_tokens else None
-        if end and job.read:
+        if end and (job.read or self._sums is not None):
             row.end, end = end, None
         return Update(id, token, logprob, top, end)
 
     def _remove(self, row: _DecodeRow) -> None:
         place = self._rows.index(row)
         self._release_steering()
+        if self._sums is not None:
+            self._captured[row.job.request.id] = self._sums.of(place)
+            self._sums.move(len(self._rows) - 1, place)
         self._cache.leave(place)
         self._rows[place] = self._rows[-1]
         self._rows.pop()
         if row.job.read and row.projections:
             self._ended[row.job.request.id] = torch.stack(row.projections)
+
+
+def _token_masks(rows: Sequence[_DecodeRow]) -> dict[str, Tensor]:
+    """Steered positions [row, token] of a step, by kind."""
+    on = torch.ones(len(rows), 1)
+    prompt = torch.tensor([[row.at_prompt and row.job.steer_prompt] for row in rows]).float()
+    return {"response": on, "prompt": prompt, "all": on}
+
+
+def _token_weights(rows: Sequence[_DecodeRow]) -> Float[Tensor, "row span token"]:
+    """How a step's tokens count in every span, in the order of SPANS."""
+    return torch.tensor(
+        [
+            [0.0, 1 / len(row.job.request.prompt_ids), 1.0]
+            if row.at_prompt
+            else [float(row.counted), 0.0, 0.0]
+            for row in rows
+        ]
+    )[..., None]
 
 
 def _draw(row: _DecodeRow) -> Draw:
