@@ -25,7 +25,7 @@ GENERAL = {"--config", "--debug", "--help", "--install-completion", "--json", "-
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"`((?:accelerate [^`]+-m )?personavec\s[^`]*)`")
 #: A command without a block of its own, or with its output.
-_PROMPTED = re.compile(r"^(?:\$ | {4})(personavec .*)$", re.MULTILINE)
+_PROMPTED = re.compile(r"^(?:\$ | {4})(personavec (?:.*\\\n)*.*)$", re.MULTILINE)
 _OPTION = re.compile(r"`(--[a-z][\w-]*)(?=[`\s=,])")
 _TABLE_ROW = re.compile(r"^\| (`--[^|]+) \|", re.MULTILINE)
 _TABLE = re.compile(r"^\| option \|.*?(?:\n(?!\|)|\Z)", re.MULTILINE | re.DOTALL)
