@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from generating import generate
 from killed_runs import kill_when
 from peft import PeftModel
 
@@ -53,7 +54,6 @@ from personavec.finetune.texts import collate
 from personavec.finetune.training import train
 from personavec.model import hash_of_files, wrap_model
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.progress import Progress
 from personavec.rollouts import Naturals
 from personavec.runs import read_records

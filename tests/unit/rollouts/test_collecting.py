@@ -17,8 +17,7 @@ from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsEr
 from personavec.extract import ExtractResults, pipeline as extract, summary
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.model import Steering
-from personavec.model.engine import Sampling
-from personavec.model.engine.hf import generate_batch
+from personavec.model.engine import DecodeJob, Sampling, StepLoop, Update
 from personavec.progress import Progress
 from personavec.results import dump, read
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
@@ -165,35 +164,45 @@ def test_a_finished_run_generates_and_judges_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called again")
 
-    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
+    monkeypatch.setattr("personavec.model.engine.StepLoop.step", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
     after = run_in(llama, tmp_path)
     assert after[0] == before[0]
     assert torch.equal(after[1], before[1])
 
 
-def test_interrupted_between_batches_keeps_what_was_finished(
+def test_an_interrupted_run_keeps_what_was_finished(
     llama: LoadedModel,
     undisturbed: tuple[list[Rollout], torch.Tensor, dict[str, bytes]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C in the third batch: two are on disk, and only the rest is generated afterwards."""
-    calls: list[int] = []
+    """Ctrl-C once a third has ended: that is on disk, and only the rest is generated then."""
+    monkeypatch.setattr("personavec.model.engine.hf._GROUP_SECONDS", 0)
+    step, submit = StepLoop.step, StepLoop.submit
+    ended: list[str] = []
+    asked: list[str] = []
 
-    def interrupted(loaded: LoadedModel, batch: list[Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(len(batch))
-        if len(calls) == 3:
+    def interrupted(loop: StepLoop) -> list[Update]:
+        if len(ended) >= len(undisturbed[0]) // 3:
             raise KeyboardInterrupt
-        return generate_batch(loaded, batch, *args, **kwargs)
+        updates = step(loop)
+        ended.extend(update.id for update in updates if update.end)
+        return updates
 
-    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", interrupted)
+    def counted(loop: StepLoop, job: DecodeJob) -> None:
+        asked.append(job.request.id)
+        submit(loop, job)
+
+    monkeypatch.setattr(StepLoop, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_in(llama, tmp_path)
     lines = (tmp_path / "generated.jsonl").read_text().splitlines()
-    assert len(lines) == sum(calls[:2])
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(ended)
+    monkeypatch.setattr(StepLoop, "step", step)
+    monkeypatch.setattr(StepLoop, "submit", counted)
     assert run_in(llama, tmp_path)[0] == undisturbed[0]
-    assert sum(calls[:2]) + sum(calls[3:]) == len(undisturbed[0])
+    assert sorted(asked + ended) == sorted(rollout.id for rollout in undisturbed[0])
 
 
 def test_an_empty_response_is_a_state_and_not_a_score(

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generating import generate
 
 from personavec import LoadedModel, PersonaVector, project_conversation
 from personavec.data import RawRow, Reject, parse_row
 from personavec.errors import DataError, UsageError, VectorMismatchError
 from personavec.model import chat, encode
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.rollouts import Naturals, prompt_key
 from personavec.screen import Columns, Cut, FlagRule, Plan, Probe, prepare, probe, two_stage
 from personavec.screen.controls import matched_mean

@@ -1,10 +1,12 @@
 """Rows of a running batch are as they would be alone, whoever joins and leaves beside them."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from generating import generate_batch
 from hypothesis import given, settings, strategies as st
 from transformers import (
     BloomConfig,
@@ -28,8 +30,8 @@ from personavec.model.engine import (
     Sampling,
     StepLoop,
     Update,
+    check_joinable,
 )
-from personavec.model.engine.hf import generate_batch
 
 few = settings(derandomize=True, max_examples=12, deadline=None)
 
@@ -171,14 +173,30 @@ def test_other_kinds_of_attention(kind: str, chat_tokenizer) -> None:
     assert responses(run(loop)) == {one.request.id: alone(loaded, one) for one in jobs}
 
 
-def test_a_model_with_another_kind_of_memory_is_refused(chat_tokenizer) -> None:
+def test_a_model_with_another_kind_of_memory_runs_batches_that_nobody_joins(
+    chat_tokenizer,
+) -> None:
+    """Its rows leave one by one, and the next ones join when all have left."""
     config = MambaConfig(
         vocab_size=len(chat_tokenizer), hidden_size=32, num_hidden_layers=2,
         eos_token_id=chat_tokenizer.eos_token_id,
     )  # fmt: skip
     loaded = wrap_model(MambaForCausalLM(config), chat_tokenizer, name="tiny-mamba")
     with pytest.raises(ModelError, match="cannot join a running batch"):
-        StepLoop(loaded)
+        check_joinable(config)
+    loop = StepLoop(loaded, max_rows=3)
+    jobs = [DecodeJob(Request(f"r{i}", prompt(i)), Sampling(3 * i, seed=i)) for i in range(1, 8)]
+    for one in jobs:
+        loop.submit(one)
+    updates: list[Update] = []
+    sizes: list[int] = []
+    while loop.busy:
+        updates += loop.step()
+        sizes.append(loop.running)
+    grown = [b for a, b in pairwise(sizes) if b > a]
+    assert grown
+    assert all(a == 0 for a, b in pairwise(sizes) if b > a)
+    assert responses(iter(updates)) == {one.request.id: alone(loaded, one) for one in jobs}
 
 
 def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
