@@ -37,7 +37,7 @@ class BatchCache(DynamicCache):
 
     def join(
         self, rest: Int[Tensor, "row column"], beginnings: Sequence[Beginning | None] = ()
-    ) -> Int[Tensor, "row column"]:
+    ) -> Int[Tensor, "row seen"]:
         """Add left-padded rows, given by their mask, to an empty batch."""
         self.mask = rest
         return rest

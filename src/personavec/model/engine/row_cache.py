@@ -165,7 +165,7 @@ class RowCache(Cache):
 
     def join(
         self, rest: Int[Tensor, "row column"], beginnings: Sequence[Beginning | None] = ()
-    ) -> Int[Tensor, "row column"]:
+    ) -> Int[Tensor, "row seen"]:
         """Add rows: a beginning's columns, then those of a left-padded rest, given by its mask.
 
         The next forward must be over the rest alone; it fills it in. Returns that forward's mask.
