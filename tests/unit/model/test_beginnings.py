@@ -1,11 +1,13 @@
 """Shared beginnings are found, encoded once, kept within a budget, and change nothing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from generating import generate_batch
 from hypothesis import given, settings, strategies as st
+from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
 
 from personavec import LoadedModel, wrap_model
 from personavec.model import (
@@ -17,6 +19,7 @@ from personavec.model import (
     shared_beginnings,
 )
 from personavec.model.engine import Request, Sampling, TransformersEngine
+from personavec.model.steering import Positions
 
 few = settings(derandomize=True, max_examples=30, deadline=None)
 #: A system prompt, then one of two lists of examples, then one of three questions.
@@ -109,10 +112,10 @@ def test_what_is_captured_over_a_shared_prompt_is_its_mean(llama: LoadedModel) -
 
 
 @pytest.mark.parametrize("positions", ["prompt", "all"])
-def test_a_steered_prompt_shares_nothing(llama: LoadedModel, positions: str) -> None:
+def test_a_steered_prompt_shares_nothing(llama: LoadedModel, positions: Positions) -> None:
     """Beside unsteered ones that do: each is as alone."""
     push = torch.randn(32, generator=torch.Generator().manual_seed(0))
-    steering = (Steering(1, push, 2.0, positions),)  # type: ignore[arg-type]
+    steering = (Steering(1, push, 2.0, positions),)
     requests = [
         Request(f"r{i}", prompt, steering if i % 2 else ()) for i, prompt in enumerate(PROMPTS)
     ]
@@ -120,6 +123,8 @@ def test_a_steered_prompt_shares_nothing(llama: LoadedModel, positions: str) -> 
     for request, found in zip(requests, together, strict=True):
         [alone] = generate_batch(llama, [request], GREEDY, capture=True)
         assert found.response_ids == alone.response_ids
+        assert found.activations is not None
+        assert alone.activations is not None
         torch.testing.assert_close(found.activations, alone.activations, atol=1e-4, rtol=1e-4)
 
 
@@ -134,9 +139,7 @@ def test_those_not_used_for_longest_go_when_the_budget_is_spent(llama: LoadedMod
 
 
 def test_models_that_count_padding_share_nothing(chat_tokenizer) -> None:
-    from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
-
-    size = {"vocab_size": len(chat_tokenizer), "hidden_size": 32}
+    size: dict[str, Any] = {"vocab_size": len(chat_tokenizer), "hidden_size": 32}
     window = MistralConfig(
         **size, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=8,

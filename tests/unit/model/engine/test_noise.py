@@ -40,7 +40,7 @@ def test_bits_are_those_of_the_hash_in_plain_integers() -> None:
 
 
 def test_bits_are_uniform_and_rows_and_tokens_independent() -> None:
-    """Over tokens, over steps of one request, over requests; each fails for one seed in a million."""
+    """Over tokens, over steps and over requests; each check fails for one seed in a million."""
     rows = bits(*[(0, f"r{i % 8}", i // 8) for i in range(64)])
     for row in rows[:8]:
         counts = np.bincount(row >> 24, minlength=256)
