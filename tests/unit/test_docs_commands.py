@@ -114,6 +114,15 @@ def test_commands_that_a_page_shows_are_accepted(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_commands_are_marked_as_such(page: Path) -> None:
+    for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in block.splitlines():
+            first = line.removeprefix("personavec ").split()[:2]
+            called = line.startswith("personavec ") and {*first[:1], " ".join(first)} & {*options()}
+            assert language == "sh" or not called, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_that_a_page_names_exist(page: Path) -> None:
     """In a table of options they are those of the command that the page is about."""
     text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
