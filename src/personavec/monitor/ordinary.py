@@ -149,14 +149,12 @@ def survey(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     guards: Mapping[str, Condition],
-    *,
-    progress: Progress | None = None,
 ) -> list[Stopped]:
     """For every guard, by its text, and every vector's drift alarm: the dialogues it acts on."""
     if not vectors:
         return []
     by_trait = {vector.trait: vector for vector in vectors}
-    talks = read(loaded, vectors, progress=progress)
+    talks = read(loaded, vectors)
     found = [
         stopped_by(what, condition, by_trait[condition.trait], talks[condition.trait])
         for what, condition in guards.items()

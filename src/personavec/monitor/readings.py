@@ -137,17 +137,12 @@ def read_encoded(
     gauge: Gauge,
     *,
     tokens: bool = False,
-    batch_tokens: int | None = None,
-    engine: Engine | None = None,
 ) -> list[list[TurnReading]]:
     """Readings of tokenised conversations: for each, by turn and then by trait.
 
-    `engine`, if it is given, projects in place of the model in this process.
-
     Raises ActivationError on NaN or infinite activations.
     """
-    engine = engine or TransformersEngine(loaded)
-    found = project_encoded(engine, rows, gauge, batch_tokens=batch_tokens)
+    found = project_encoded(TransformersEngine(loaded), rows, gauge)
     return [
         read_projected(gauge, row, values, tokens=tokens)
         for row, values in zip(rows, found, strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student_t
 
-from personavec.stats import Interval, share_interval
+from personavec.stats import CONFIDENCE, Interval, share_interval
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,9 +41,7 @@ def choose(cheap: FloatArray, *, top: int, sample: int, seed: int) -> Chosen:
     return Chosen(slice_, np.sort(drawn))
 
 
-def corrected_mean(
-    cheap: FloatArray, exact: FloatArray, chosen: Chosen, confidence: float = 0.95
-) -> Interval | None:
+def corrected_mean(cheap: FloatArray, exact: FloatArray, chosen: Chosen) -> Interval | None:
     """The mean exact difference of all rows that can have one, from those that do.
 
     Chosen rows without an exact score, whose prompts have no natural response, are left out as if
@@ -67,7 +65,7 @@ def corrected_mean(
     variance = unseen * float(np.square(residual).sum()) / (len(sample) - 2) / len(sample)
     share = len(rest) / (len(rest) + len(top))
     mean = share * rest_mean + float(top.sum()) / (len(rest) + len(top))
-    reach = share * float(student_t.ppf((1 + confidence) / 2, len(sample) - 2)) * variance**0.5
+    reach = share * float(student_t.ppf((1 + CONFIDENCE) / 2, len(sample) - 2)) * variance**0.5
     return Interval(mean, mean - reach, mean + reach)
 
 

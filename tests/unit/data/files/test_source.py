@@ -14,14 +14,7 @@ import pytest
 from foreign_files import LINE, ROW, columns_of
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from personavec.data import (
-    DataRow,
-    fingerprint,
-    marks,
-    parse_row,
-    raw_rows,
-    read_rows,
-)
+from personavec.data import DataRow, fingerprint, marks, parse_row, raw_rows, read_rows
 from personavec.errors import DataError, UsageError
 
 ROWS = [
