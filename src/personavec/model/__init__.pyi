@@ -1,5 +1,6 @@
 from .adapters import take_off as take_off
 from .beginnings import (
+    MIN_TOKENS as MIN_TOKENS,
     Beginning as Beginning,
     Beginnings as Beginnings,
     can_share as can_share,

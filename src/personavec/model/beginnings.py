@@ -49,7 +49,9 @@ class Beginning:
         """The beginning that a cache of one row holds."""
         layers = tuple(
             (layer.keys, layer.values)
-            if layer.keys is not None and layer.values is not None
+            if isinstance(layer, DynamicLayer)
+            and layer.keys is not None
+            and layer.values is not None
             else None
             for layer in cache.layers
         )
@@ -59,10 +61,19 @@ class Beginning:
         """A cache that continues it. A forward replaces the cache's tensors, and leaves these."""
         cache = DynamicCache(config=config)
         for layer, own in zip(cache.layers, self.layers, strict=True):
-            if own is not None:
+            if own is not None and isinstance(layer, DynamicLayer):
                 layer.lazy_initialization(*own)
                 layer.keys, layer.values = own
         return cache
+
+    def first(self, n: int) -> Beginning:
+        """Its first `n` tokens, without sums unless these are all."""
+        if n == len(self.ids):
+            return self
+        layers = tuple(
+            None if own is None else (own[0][:, :, :n], own[1][:, :, :n]) for own in self.layers
+        )
+        return Beginning(self.ids[:n], layers)
 
     @property
     def bytes(self) -> int:
@@ -89,6 +100,15 @@ class Beginnings:
         best = max(fits, key=len)
         self._kept.move_to_end(best)
         return self._kept[best]
+
+    def common(self, ids: Ids) -> Beginning | None:
+        """The longest beginning that `ids` share with a kept one, cut to what they share."""
+        lengths = {own: _common(own, ids) for own in self._kept}
+        best = max(lengths, key=lambda own: lengths[own], default=())
+        if not best or lengths[best] < MIN_TOKENS:
+            return None
+        self._kept.move_to_end(best)
+        return self._kept[best].first(lengths[best])
 
     def keep(self, beginning: Beginning) -> None:
         """Keep a beginning; those that were not used for longest go when the budget is spent."""

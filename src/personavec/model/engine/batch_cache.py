@@ -55,7 +55,7 @@ class BatchCache(DynamicCache):
         """Remove a row; the last row moves to its place."""
         kept = list(range(self.n))
         kept[row] = kept[-1]
-        index = torch.tensor(kept[:-1], dtype=torch.long, device=self.mask.device)
+        index: Any = torch.tensor(kept[:-1], dtype=torch.long, device=self.mask.device)
         if not len(index):
             self.clear()
             return

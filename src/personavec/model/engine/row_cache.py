@@ -99,6 +99,12 @@ class _RowLayer(CacheLayerMixin):
             assert buffer is not None
             buffer[row, :, end - states.shape[-2] : end] = states[0]
 
+    def read(self, row: int, columns: Int[Tensor, " column"]) -> tuple[Tensor, Tensor] | None:
+        """A row's keys and values in some columns, copied."""
+        if self.keys is None or self.values is None:
+            return None
+        return self.keys[row : row + 1, :, columns], self.values[row : row + 1, :, columns]
+
     def resize(self, rows: int, columns: int, source: slice, target: slice) -> None:
         """Into buffers of this size, with the `source` columns at `target`."""
         kept = min(rows, self._shape[0])
@@ -202,6 +208,12 @@ class RowCache(Cache):
         self._end += 1
         self._spans = [span + 1 for span in self._spans]
         return self.mask[: self.n, self._window.start : self._end]
+
+    def row(self, row: int) -> tuple[tuple[Tensor, Tensor] | None, ...]:
+        """A row's keys and values [1, head, token, dim] at every layer, copied."""
+        start = self._end - self._width()
+        columns = start + self.mask[row, start : self._end].nonzero()[:, 0]
+        return tuple(layer.read(row, columns) for layer in self._rows)
 
     def undo(self, row: int) -> None:
         """Remove a row's last column, as if its token had never been fed."""

@@ -13,69 +13,38 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import HookError, UsageError
 from personavec.model import (
     Action,
-    Beginning,
     Beginnings,
     Directions,
     LoadedModel,
     SteeringBatch,
     TokenProjections,
-    encode_beginning,
     find_blocks,
-    padded,
     recording,
-    run_to_deepest_layer,
     steering_rows,
 )
-from personavec.model.engine.base import SPANS, Sampling
 from personavec.model.engine.batch_cache import BatchCache
+from personavec.model.engine.decode_row import (
+    DecodeRow,
+    draw,
+    logprobs_of,
+    token_masks,
+    token_weights,
+)
 from personavec.model.engine.forwards import forward_logits
 from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, GuardVerdict, Update
+from personavec.model.engine.prefill import Prefill
 from personavec.model.engine.row_cache import RowCache, can_join
 from personavec.model.engine.row_sums import RowSums
-from personavec.model.engine.sampling import Draw, choose
+from personavec.model.engine.sampling import choose
 from personavec.wording import plural
-
-
-@dataclass(eq=False)
-class _DecodeRow:
-    """A row of the batch; the next step feeds `token` at `position`."""
-
-    job: DecodeJob
-    token: int
-    position: int
-    actions: tuple[Action, ...]
-    response: int = 0
-    """Response tokens so far."""
-    counted: bool = False
-    """Whether `token` belongs to the response that is captured."""
-    guarded: bool = False
-    """Whether its guard has been asked."""
-    again: bool = False
-    """Whether the next step feeds the same token again, under the guard's actions."""
-    end: End | None = None
-    """Set while its last token still needs a forward, for what is read there."""
-    projections: list[Tensor] = field(default_factory=list)
-    """[direction] of each token that was fed."""
-
-    @classmethod
-    def of(cls, job: DecodeJob) -> _DecodeRow:
-        """The row of a prefilled job."""
-        prompt = job.request.prompt_ids
-        return cls(job, prompt[-1], len(prompt) - 1, job.request.steering)
-
-    @property
-    def at_prompt(self) -> bool:
-        """Whether the last prompt token is fed next."""
-        return not self.response
 
 
 class StepLoop:
@@ -84,7 +53,8 @@ class StepLoop:
     At most `max_rows` requests share one cache, and no more than `max_cells` columns times rows,
     unless one row alone needs more; further ones wait in order, until `join_at` rows are free.
     `directions` are read for every row that asks. With `capture`, activations are summed for every
-    row. Models whose layers keep more than keys and values run batches that nobody joins. Not
+    row. With `remember`, prompts and unsteered replies are kept as beginnings of later prompts.
+    Models whose layers keep more than keys and values run batches that nobody joins. Not
     thread-safe. `close` it when done, since hooks stay on the model.
     """
 
@@ -99,6 +69,7 @@ class StepLoop:
         join_at: int = 1,
         prefill_tokens: int = 2048,
         beginnings: Beginnings | None = None,
+        remember: bool = False,
     ):
         if max_rows < 1:
             raise UsageError(f"{max_rows} rows: a batch has at least one")
@@ -113,10 +84,9 @@ class StepLoop:
         else:  # All rows of a batch join at once.
             self._cache = BatchCache(config, loaded.device)
             self._prefill_tokens = None
-        self._beginnings = Beginnings() if beginnings is None else beginnings
         self._stops = loaded.stop_ids
         self._waiting: deque[DecodeJob] = deque()
-        self._rows: list[_DecodeRow] = []
+        self._rows: list[DecodeRow] = []
         self._ended: dict[str, Tensor] = {}
         self._captured: dict[str, Tensor] = {}
         self._hooks = contextlib.ExitStack()
@@ -130,6 +100,8 @@ class StepLoop:
         if capture:
             self._sums = RowSums(self._blocks.n_layers, self._blocks.hidden_size)
             self._hooks.enter_context(recording(loaded.model, self._sums))
+        kept = Beginnings() if beginnings is None else beginnings
+        self._prefill = Prefill(loaded, self._cache, kept, self._recorder, self._sums, remember)
 
     @property
     def alive(self) -> bool:
@@ -241,13 +213,13 @@ class StepLoop:
             return []
         self._release_steering()
         try:
-            self._prefill(joining)
+            self._prefill.run(joining)
         except Exception as error:
             while self._cache.n > len(self._rows):
                 self._cache.leave(self._cache.n - 1)
             reason = f"the prompt could not be encoded: {error}"
             return [Update(job.request.id, end="failed", reason=reason) for job in joining]
-        self._rows += map(_DecodeRow.of, joining)
+        self._rows += map(DecodeRow.of, joining)
         return []
 
     def _next_to_join(self) -> list[DecodeJob]:
@@ -270,73 +242,6 @@ class StepLoop:
             joining.append(self._waiting.popleft())
         return joining
 
-    def _prefill(self, joining: Sequence[DecodeJob]) -> None:
-        beginnings = [self._beginning_of(job) for job in joining]
-        rest = [
-            job.request.prompt_ids[0 if own is None else len(own.ids) : -1]
-            for job, own in zip(joining, beginnings, strict=True)
-        ]
-        ids, own_mask, offsets = padded(rest, pad_id=0, side="left", device=self._loaded.device)
-        start = self._cache.n
-        mask = self._cache.join(own_mask, beginnings)
-        if self._sums is not None:
-            self._start_sums(self._sums, start, joining, beginnings, own_mask)
-        if not ids.shape[1]:
-            return
-        if self._recorder is not None:
-            self._recorder.clear(*ids.shape)
-        skipped = torch.tensor([0 if own is None else len(own.ids) for own in beginnings])
-        with self._prompt_steering(joining, own_mask):
-            run_to_deepest_layer(
-                self._loaded.model,
-                self._cache,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=offsets + skipped[:, None].to(offsets),
-            )
-
-    def _beginning_of(self, job: DecodeJob) -> Beginning | None:
-        """The longest beginning that a job's prompt shares, encoded now unless it is kept."""
-        found = None
-        for length in job.beginnings:
-            if self._sums is not None:
-                self._sums.pause()
-            if self._recorder is not None:
-                self._recorder.clear(0, 0)
-            ids = job.request.prompt_ids[:length]
-            found = encode_beginning(
-                self._loaded, self._beginnings, ids, capture=self._sums is not None
-            )
-        return found
-
-    def _start_sums(
-        self,
-        sums: RowSums,
-        start: int,
-        joining: Sequence[DecodeJob],
-        beginnings: Sequence[Beginning | None],
-        mask: Int[Tensor, "row token"],
-    ) -> None:
-        """Let the joining rows' prompts be summed, what is copied included."""
-        lengths = torch.tensor([len(job.request.prompt_ids) for job in joining], device=mask.device)
-        weights = torch.zeros(len(joining), len(SPANS), mask.shape[1], device=mask.device)
-        weights[:, 1] = mask / lengths[:, None]
-        for row, (own, length) in enumerate(zip(beginnings, lengths.tolist(), strict=True)):
-            copied = None if own is None or own.sums is None else own.sums / length
-            sums.start(start + row, (None, copied, None))
-        sums.weigh(slice(start, start + len(joining)), weights)
-
-    def _prompt_steering(
-        self, joining: Sequence[DecodeJob], mask: Int[Tensor, "row token"]
-    ) -> contextlib.AbstractContextManager[object]:
-        """The steering of a prefill: of jobs that ask for it, before the last prompt token."""
-        actions = [job.prompt_steering for job in joining]
-        if not any(actions):
-            return contextlib.nullcontext()
-        batch = self._batch(actions)
-        batch.token_masks = {"prompt": mask, "all": mask}
-        return steering_rows(self._loaded.model, batch)
-
     def _forward(self) -> Float[Tensor, "row token"]:
         """Feed every row its token, steered and read; its logits."""
         rows, device = self._rows, self._loaded.device
@@ -344,11 +249,11 @@ class StepLoop:
         if self._steering is None:
             self._steer()
         if self._steering is not None:
-            self._steering.token_masks = _token_masks(rows)
+            self._steering.token_masks = token_masks(rows)
         if self._recorder is not None:
             self._recorder.clear(len(rows), 1)
         if self._sums is not None:
-            self._sums.weigh(slice(0, len(rows)), _token_weights(rows).to(device))
+            self._sums.weigh(slice(0, len(rows)), token_weights(rows).to(device))
         logits = forward_logits(
             self._loaded.model,
             torch.tensor([[row.token] for row in rows], device=device),
@@ -378,10 +283,10 @@ class StepLoop:
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
         """Move every row on by a token; rows that have ended leave."""
-        tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
+        tokens = choose(logits, [draw(row) for row in self._rows]).tolist()
         finite = self._finite(tokens)
         updates: list[Update] = []
-        leaving: list[_DecodeRow] = []
+        leaving: list[DecodeRow] = []
         for i, row in enumerate(self._rows):
             end, reason = self._end(i, row, finite=finite[i])
             if row.again:
@@ -393,6 +298,10 @@ class StepLoop:
             updates.append(update)
             if update.end:
                 leaving.append(row)
+            if update.end and update.end != "failed" and not row.actions:
+                # The last token may not have been fed.
+                fed = int(self._cache.mask[i].sum())
+                self._prefill.keep(i, row.ids[:fed])
         for row in leaving:
             self._remove(row)
         return updates
@@ -405,7 +314,7 @@ class StepLoop:
         finite = self._recorder.values.flatten(1).isfinite().all(-1).tolist()
         return [a and b for a, b in zip(found, finite, strict=True)]
 
-    def _end(self, i: int, row: _DecodeRow, *, finite: bool) -> tuple[End | None, str]:
+    def _end(self, i: int, row: DecodeRow, *, finite: bool) -> tuple[End | None, str]:
         """Why row `i` ends before its next token, and the reason if it failed.
 
         Asks its guard; if that acts, the row's last token is to be fed again.
@@ -426,7 +335,7 @@ class StepLoop:
             row.actions, row.again = verdict, True
         return None, ""
 
-    def _judge(self, row: _DecodeRow) -> GuardVerdict:
+    def _judge(self, row: DecodeRow) -> GuardVerdict:
         """Ask the row's guard, once. A forecast that it acted on stays the row's forecast."""
         if row.guarded or row.job.guard is None:
             return None
@@ -437,20 +346,21 @@ class StepLoop:
             self._release_steering()
         return verdict
 
-    def _take(self, row: _DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
+    def _take(self, row: DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
         """Move a row on by the token that was chosen for it."""
         id, job = row.job.request.id, row.job
         if token in self._stops:
             return Update(id, end="stop")
-        row.token, row.position, row.response = token, row.position + 1, row.response + 1
+        row.token, row.position = token, row.position + 1
+        row.chosen.append(token)
         row.counted = True
-        logprob, top = _logprobs(logits, token, job.top_logprobs)
-        end: End | None = "length" if row.response == job.sampling.max_tokens else None
+        logprob, top = logprobs_of(logits, token, job.top_logprobs)
+        end: End | None = "length" if len(row.chosen) == job.sampling.max_tokens else None
         if end and (job.read or self._sums is not None):
             row.end, end = end, None
         return Update(id, token, logprob, top, end)
 
-    def _remove(self, row: _DecodeRow) -> None:
+    def _remove(self, row: DecodeRow) -> None:
         place = self._rows.index(row)
         self._release_steering()
         if self._sums is not None:
@@ -461,39 +371,3 @@ class StepLoop:
         self._rows.pop()
         if row.job.read and row.projections:
             self._ended[row.job.request.id] = torch.stack(row.projections)
-
-
-def _token_masks(rows: Sequence[_DecodeRow]) -> dict[str, Tensor]:
-    """Steered positions [row, token] of a step, by kind."""
-    on = torch.ones(len(rows), 1)
-    prompt = torch.tensor([[row.at_prompt and row.job.steer_prompt] for row in rows]).float()
-    return {"response": on, "prompt": prompt, "all": on}
-
-
-def _token_weights(rows: Sequence[_DecodeRow]) -> Float[Tensor, "row span token"]:
-    """How a step's tokens count in every span, in the order of SPANS."""
-    return torch.tensor(
-        [
-            [0.0, 1 / len(row.job.request.prompt_ids), 1.0]
-            if row.at_prompt
-            else [float(row.counted), 0.0, 0.0]
-            for row in rows
-        ]
-    )[..., None]
-
-
-def _draw(row: _DecodeRow) -> Draw:
-    """A row that has ended draws nothing."""
-    sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
-    return Draw(sampling, row.job.request.noise_key, row.response)
-
-
-def _logprobs(
-    logits: Float[Tensor, " token"], token: int, top: int | None
-) -> tuple[float | None, tuple[tuple[int, float], ...]]:
-    if top is None:
-        return None, ()
-    found = logits.log_softmax(-1)
-    values, ids = found.topk(top)
-    listed: Sequence[tuple[int, float]] = list(zip(ids.tolist(), values.tolist(), strict=True))
-    return float(found[token]), tuple(listed)

@@ -424,3 +424,54 @@ def test_closing_leaves_the_model_as_it_was(
     loop.close()
     assert _hooks(llama) == before
     assert not loop.busy
+
+
+def stepped(loaded: LoadedModel, loop: StepLoop, *jobs: DecodeJob) -> tuple[int, list[Update]]:
+    """How many tokens the model reads in the step that jobs join, padding included."""
+    seen: list[int] = []
+    embedding = loaded.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda m, args, out: seen.append(args[0].numel()))
+    for one in jobs:
+        loop.submit(one)
+    updates = loop.step()
+    handle.remove()
+    return sum(seen), updates
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_a_later_turn_reads_only_what_is_new(llama: LoadedModel, steered: bool) -> None:
+    """An unsteered reply is kept with its prompt; a steered one is encoded again, unsteered."""
+    loop = StepLoop(llama, remember=True)
+    steering = (Steering(1, direction(llama, 1), 3.0),) if steered else ()
+    asked = tuple(range(30, 100))
+    first = DecodeJob(Request("first", asked, steering), Sampling(40, 0.9, seed=1))
+    read, updates = stepped(llama, loop, first)
+    assert read == len(asked)
+    reply = responses(iter([*updates, *run(loop)]))["first"]
+    assert reply == alone(llama, first)
+    second = DecodeJob(Request("second", (*asked, *reply, *range(200, 212))), Sampling(5, 0.0))
+    read, updates = stepped(llama, loop, second)
+    # The last token of a prompt, and that of a reply cut off by its limit, were not read.
+    known = len(asked) - 1 if steered else len(asked) + len(reply) - (len(reply) == 40)
+    assert read == len(second.request.prompt_ids) - known
+    found = responses(iter([*updates, *run(loop)]))["second"]
+    loop.close()
+    assert found == alone(llama, second)
+
+
+def test_clients_with_a_common_system_prompt_read_it_once(llama: LoadedModel) -> None:
+    """Those that come together, and one that comes later; each is as alone."""
+    loop = StepLoop(llama, remember=True)
+    system = tuple(range(30, 130))
+    jobs = [
+        DecodeJob(Request(f"r{i}", (*system, 200 + i, 150, 151)), Sampling(6, 0.9, seed=i))
+        for i in range(4)
+    ]
+    read, updates = stepped(llama, loop, *jobs[:3])
+    # The system prompt, two further tokens for each, and the last one of each in the step.
+    assert read == len(system) + 3 * 2 + 3
+    read, more = stepped(llama, loop, jobs[3])
+    assert read == 2 + 4
+    found = responses(iter([*updates, *more, *run(loop)]))
+    loop.close()
+    assert found == {one.request.id: alone(llama, one) for one in jobs}
