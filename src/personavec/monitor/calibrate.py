@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personavec.errors import UsageError
-from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import Directions, LoadedModel, project_tokens
 from personavec.model.engine import Sampling
 from personavec.monitor.calibration_tasks import (
@@ -162,7 +162,7 @@ def _calibration(
         fitted_on=fitted.counts(),
         tested_on=test.counts(),
         unscored=scored.unscored,
-        notes=(*notes, *judge_notes(judge), *spec_notes([spec], readers(judge, loaded))),
+        notes=(*notes, *judge_notes(judge), *spec_notes([spec], chat_formats(judge, loaded))),
         judge=without_nan(judge.identity()),
         model=without_nan(loaded.identity.as_dict()),
         spec=spec.hash,
