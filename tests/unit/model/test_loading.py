@@ -320,7 +320,7 @@ def test_a_template_gets_one_date_for_a_run_and_says_which(
     assert then.identity.arguments == {}
     assert any("2024-02-29" in note for note in then.chat.notes)
     assert then.chat.template_hash == now.chat.template_hash
-    with pytest.raises(UsageError, match="write a date"):
+    with pytest.raises(UsageError, match="give a date"):
         wrap_model(loaded.model, loaded.tokenizer, template_args={"today": "soon"})
     assert fresh("llama").identity.today is None
 
