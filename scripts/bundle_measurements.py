@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from personavec.vectors import DRIFT_FILE, FILE, bundled_vectors, load_vector
@@ -14,7 +14,10 @@ from personavec.vectors import DRIFT_FILE, FILE, bundled_vectors, load_vector
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 
 
-def main(sources: list[Path]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", type=Path, nargs="+", help="of measurements, by trait")
+    sources = parser.parse_args().sources
     for name in bundled_vectors():
         for source in sources:
             for file in (FILE, DRIFT_FILE):
@@ -25,4 +28,4 @@ def main(sources: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:]])
+    main()

@@ -5,8 +5,8 @@ Only the vector and its description ship; rollouts, activations and reports stay
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from personavec.traits import bundled_traits
@@ -15,7 +15,10 @@ from personavec.vectors import DRIFT_FILE, FILE, load_vector
 TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 
 
-def main(source: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="the folder of extractions, one for each trait")
+    source = parser.parse_args().source
     for name in bundled_traits():
         load_vector(source / name)  # refuses a damaged one
         (TARGET / name).mkdir(parents=True, exist_ok=True)
@@ -27,4 +30,4 @@ def main(source: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

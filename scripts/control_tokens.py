@@ -24,7 +24,7 @@ from personavec.data import RawRow
 from personavec.model import Encoded, Text, chat
 from personavec.model.engine import TransformersEngine
 from personavec.monitor import gauge
-from personavec.rollouts import bounds
+from personavec.results import Estimate, dump
 from personavec.runs import atomic_write
 from personavec.screen import FlagRule, Plan, Prepared, prepare, probe, score_prepared
 from personavec.screen.flagging import flag_trait
@@ -82,7 +82,7 @@ def screened(loaded: LoadedModel, vector: PersonaVector) -> list[dict[str, Any]]
         return {
             "behind": what,
             "times": times,
-            "sigma": bounds(clustered_bootstrap(sigma, questions)),
+            "sigma": dump(Estimate.of(clustered_bootstrap(sigma, questions))),
             "highest": float(sigma.max()),
             "flagged": int(flagged.sum()),
             "of": len(sigma),

@@ -34,7 +34,8 @@ from personavec.model.engine import Sampling
 from personavec.monitor import gauge, ordinary
 from personavec.monitor.readings import read_encoded
 from personavec.progress import Progress
-from personavec.rollouts import Task, bounds, collect
+from personavec.results import Estimate, dump
+from personavec.rollouts import Task, collect
 from personavec.runs import atomic_write
 from personavec.stats import clustered_bootstrap, share_interval
 from personavec.vectors import READING, Chart, Ordinary, bundled_vectors, limits
@@ -101,9 +102,11 @@ def study(loaded: Any, name: str, talks: list[list[tuple[str, str]]], out: Path)
     return {
         arm: _caught(loaded, vector, ordinary, systems.get(arm), states, arm)
         | {
-            "log_odds": bounds(
-                clustered_bootstrap(
-                    [value for value, _ in expression[arm]], [i for _, i in expression[arm]]
+            "log_odds": dump(
+                Estimate.of(
+                    clustered_bootstrap(
+                        [value for value, _ in expression[arm]], [i for _, i in expression[arm]]
+                    )
                 )
             )
         }
@@ -147,7 +150,7 @@ def _caught(
         took.append(alarms[FROM:].index(True) + 1 if any(alarms[FROM:]) else None)
     hits = [turns for turns in took if turns is not None]
     return {
-        "caught": bounds(share_interval(len(hits), len(took))) | {"of": len(took)},
+        "caught": dump(Estimate.of(share_interval(len(hits), len(took)))) | {"of": len(took)},
         "turns": statistics.median(hits) if hits else None,
     }
 
@@ -194,7 +197,11 @@ def orders(loaded: Any, name: str, *, apart: bool) -> dict[str, dict[str, Any]]:
             for kind, alarms in alarmed.items():
                 hits.setdefault(f"{kind}, {order}", []).append(any(alarms))
     return {
-        what: {**bounds(share_interval(sum(found), len(found))), "hits": sum(found), "of": LOGS}
+        what: {
+            **dump(Estimate.of(share_interval(sum(found), len(found)))),
+            "hits": sum(found),
+            "of": LOGS,
+        }
         for what, found in hits.items()
     }
 

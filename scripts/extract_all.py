@@ -11,6 +11,7 @@ finished traits are read back, not extracted again.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ UNBUNDLED = {
 }
 
 
-def main(which: str, out: Path, names: Sequence[str] = ()) -> int:
+def extract(which: str, out: Path, names: Sequence[str] = ()) -> int:
+    """Extract these traits, or all; how many failed."""
     traits = dict.fromkeys(bundled_traits()) if which == "bundled" else UNBUNDLED
     traits = {name: traits[name] for name in names or traits}
     loaded = pv.load_model("smollm2")
@@ -47,6 +49,15 @@ def main(which: str, out: Path, names: Sequence[str] = ()) -> int:
     return failures
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=["bundled", "unbundled"])
+    parser.add_argument("out", type=Path, help="one folder for each trait is written there")
+    parser.add_argument("names", nargs="*", help="the traits to extract; all without any")
+    given = parser.parse_args()
+    failures = extract(given.which, given.out, given.names)
+    sys.exit(1 if failures and given.which == "bundled" else 0)
+
+
 if __name__ == "__main__":
-    failures = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
-    sys.exit(1 if failures and sys.argv[1] == "bundled" else 0)
+    main()

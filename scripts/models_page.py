@@ -6,7 +6,7 @@ python scripts/models_page.py out/models.xml
 
 from __future__ import annotations
 
-import sys
+import argparse
 from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -111,7 +111,10 @@ can (`--template-arg enable_thinking=false`).
 """
 
 
-def main(path: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path, help="the test results that pytest wrote")
+    path = parser.parse_args().path
     found: dict[str, dict[str, str]] = {}
     for case in ElementTree.parse(path).iter("testcase"):
         name = case.get("name", "")
@@ -138,4 +141,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -5,8 +5,8 @@ Every figure in its tables is printed from a file that a command of this reposit
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ TRIAL = {
 }
 
 
-def main(out: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="the folder that holds the runs' folders")
+    out = parser.parse_args().out
     bundled, unbundled, checks = (out / name for name in ("vectors", "unbundled", "checks"))
     pages = [HEAD, CHECKS, _checks(checks)]
     for title, folder in (("Bundled traits", bundled), ("Traits from a name alone", unbundled)):
@@ -188,4 +191,4 @@ def _failure(path: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from killed_runs import content, unlike
-from soak_jobs import JOBS
+from soak_jobs import CONFIGS
 
 #: Folders that hold what a run continues from.
 WORK = ("run", "naturals", "calibration", "cells")
@@ -37,9 +37,10 @@ class Outcome:
 def run_kills(inputs: Path, folder: Path, kills: int, seed: int) -> list[Outcome]:
     """Spread the kills over all jobs, and compare what each ends with."""
     rng = random.Random(seed)
-    shares = [kills // len(JOBS) + (i < kills % len(JOBS)) for i in range(len(JOBS))]
+    n = len(CONFIGS)
+    shares = [kills // n + (i < kills % n) for i in range(n)]
     outcomes = []
-    for job, wanted in zip(JOBS, shares, strict=True):
+    for job, wanted in zip(CONFIGS, shares, strict=True):
         outcome = Outcome(job)
         outcomes.append(outcome)
         name = job.replace(" ", "_")

@@ -7,8 +7,8 @@ The first trial was judged like this. Prints mean log-odds at -2, 0 and the best
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import personavec as pv
@@ -35,7 +35,10 @@ def cell(judge: ContrastJudge, spec: TraitSpec, rollouts: list[Rollout]) -> str:
     return f"{found.value:+.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="holds the extractions, one for each trait")
+    folder = parser.parse_args().folder
     judge = ContrastJudge(pv.load_model("smollm2"), wrote_answers=True)
     print("| trait | -2 | 0 | highest coherent dose |\n| --- | --- | --- | --- |")
     for path in sorted(folder.glob("*/results.json")):
@@ -51,4 +54,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -10,6 +10,7 @@ import os
 import re
 import select
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -35,6 +36,12 @@ def shown_json(value: Any) -> str:
 def log(message: str) -> None:
     """A line for people, on stderr."""
     print(shown(message), file=sys.stderr)
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """What a reader must know before believing the results, on stderr."""
+    for note in notes:
+        log(f"note: {note}")
 
 
 def print_json(value: dict[str, Any], *, flush: bool = False) -> None:

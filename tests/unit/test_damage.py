@@ -12,7 +12,8 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,21 @@ import pytest
 import torch
 from killed_runs import TIMES, content, unlike
 from safetensors.torch import load_file, save
+from verb_jobs import JOBS, Given, spec, write_model, write_rows
 
 import personavec as pv
-from personavec import LoadedModel, PersonaVector, TraitSpec, monitor
-from personavec.author import Sizes, pipeline as author
+from personavec.author import AuthorConfig, Sizes
 from personavec.data import parts
 from personavec.errors import PersonavecError
-from personavec.evaluate import (
-    EvaluateConfig,
-    Subject,
-    run as evaluate,
-    shift,
-    steer,
-)
-from personavec.extract import pipeline as extract
-from personavec.finetune import TrainingConfig, pipeline as finetune, read_training_rows
+from personavec.evaluate import EvaluateConfig, shift, steer
+from personavec.finetune import TrainingConfig
 from personavec.finetune.sets import elicit
-from personavec.judges import ContrastJudge, Endpoint, score_file
-from personavec.monitor import calibrate, log as monitor_log
-from personavec.progress import Progress
+from personavec.judges import Endpoint
+from personavec.monitor import MonitorConfig, calibrate, log as monitor_log
 from personavec.screen import FlagRule, pipeline as screen
 from personavec.studies import compare_mitigations
 from personavec.studies.validate_screen import pipeline as validate_screen
 
-QUIET = Progress(quiet=True)
 SLOW = ("extract", "validate-screen", "finetune", "compare-mitigations")
 #: What a finished run needs no more.
 WORK = ("checkpoint-", "draft-", "natural", "probes.json")
@@ -53,133 +45,28 @@ WORK = ("checkpoint-", "draft-", "natural", "probes.json")
 OTHER_IN_EACH = (*TIMES, "notes", "training_args.bin")
 
 
-@dataclass(frozen=True)
-class Given:
-    folder: Path
-    loaded: LoadedModel
-    vector: PersonaVector
-    spec: TraitSpec
-    endpoint: Endpoint
-
-
-def _spec(evaluation: int) -> dict[str, Any]:
-    return {
-        "name": "testing",
-        "description": "Being tested.",
-        "instruction": [{"pos": f"Test {i}.", "neg": f"Rest {i}."} for i in range(4)],
-        "judge_instruction": [{"pos": "Show it.", "neg": "Hide it."}],
-        "questions": {
-            "extraction": [f"Why {i}?" for i in range(12)],
-            "evaluation": [f"When does {i} come?" for i in range(evaluation)],
-        },
-        "monitoring": [f"Be {i} of it." for i in range(8)],
-    }
-
-
 @pytest.fixture(scope="module")
-def given(
-    tmp_path_factory: pytest.TempPathFactory,
-    fresh: Callable[..., LoadedModel],
-    random_vector: Callable[..., PersonaVector],
-) -> Given:
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("inputs")
-    for name in ("model", "tuned"):
-        made = fresh("llama")
-        if name == "tuned":
-            with torch.no_grad():
-                for weights in made.model.parameters():
-                    weights.mul_(1.01)
-        made.model.save_pretrained(folder / name)
-        made.tokenizer.save_pretrained(folder / name)
-    loaded = pv.load_model(str(folder / "model"), dtype="float32", device="cpu")
-    random_vector(loaded, layer=2).save(folder / "vector")
-    (folder / "spec.json").write_text(json.dumps(_spec(4)))
-    (folder / "wide.json").write_text(json.dumps(_spec(16)))
+    write_model(folder)
+    (folder / "spec.json").write_text(json.dumps(spec(4, 4)))
+    (folder / "wide.json").write_text(json.dumps(spec(4, 16)))
     rng = random.Random(0)
 
     def said() -> str:
         return " ".join(rng.choices(("rain", "stone", "river", "lamp"), k=rng.randint(2, 6)))
 
-    def write(name: str, rows: list[dict[str, Any]]) -> None:
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
     rows = [{"prompt": f"Say {i}.", "completion": said()} for i in range(24)]
-    write("train.jsonl", rows)
+    write_rows(folder / "train.jsonl", rows)
     many = [{"prompt": f"Tell {i}.", "completion": said()} for i in range(80)]
-    write("many.jsonl", many)
-    write("rows.jsonl", [*rows[:7], {"prompt": "Say", "completion": ""}, *rows[7:]])
-    write("answers.jsonl", [{"question": f"Say {i}.", "answer": said()} for i in range(12)])
+    write_rows(folder / "many.jsonl", many)
+    write_rows(folder / "rows.jsonl", [*rows[:7], {"prompt": "Say", "completion": ""}, *rows[7:]])
+    answers = [{"question": f"Say {i}.", "answer": said()} for i in range(12)]
+    write_rows(folder / "answers.jsonl", answers)
     turns = [{"role": role, "content": said()} for _ in range(12) for role in ("user", "assistant")]
     logs = [{"messages": turns[i : i + 4]} for i in range(0, len(turns), 4)]
-    write("log.jsonl", [*logs[:2], {"messages": []}, *logs[2:]])
-    return Given(
-        folder,
-        loaded,
-        pv.load_vector(folder / "vector"),
-        pv.load_trait(str(folder / "spec.json"))[0],
-        Endpoint("parrot", "http://127.0.0.1:9/v1", retries=0, timeout=10, cache=None),
-    )
-
-
-def _extract(given: Given, out: Path) -> None:
-    config = pv.ExtractConfig(
-        samples=2, max_tokens=4, coherence_floor=-1, sweep_questions=2,
-        coefficients=(-1, 0, 1), random_directions=1, neutral_prompts=3, batch_tokens=4000,
-    )  # fmt: skip
-    extract.run(given.loaded, given.spec, out, config, progress=QUIET)
-
-
-def _evaluate(given: Given, out: Path) -> None:
-    config = EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400)
-    evaluate(Subject(given.loaded), [given.spec], out, config, progress=QUIET)
-
-
-def _calibrate(given: Given, out: Path) -> None:
-    config = calibrate.CalibrateConfig(
-        fit_questions=3, test_questions=2, shots=(0, 2), example_questions=2, neutral_prompts=3,
-        max_tokens=4, batch_tokens=400,
-    )  # fmt: skip
-    if not out.exists():
-        given.vector.save(out)
-    calibrate.run(given.loaded, given.spec, pv.load_vector(out), out, config, progress=QUIET)
-
-
-def _monitor(given: Given, out: Path) -> None:
-    log = given.folder / "log.jsonl"
-    monitor.run(given.loaded, [given.vector], log, out, progress=QUIET)
-
-
-def _screen(given: Given, out: Path) -> None:
-    config = screen.ScreenConfig(natural="last-prompt", rule=FlagRule(top=5), random_directions=1)
-    rows = [given.folder / "rows.jsonl"]
-    screen.run(given.loaded, [given.vector], rows, out, config, progress=QUIET)
-
-
-def _naturals(given: Given, out: Path) -> None:
-    config = screen.ScreenConfig(
-        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=FlagRule(top=5),
-        random_directions=1, subsets=3,
-    )  # fmt: skip
-    rows = [given.folder / "rows.jsonl"]
-    screen.run(
-        given.loaded, [given.vector], rows, out, config, naturals=out / "naturals", progress=QUIET
-    )
-
-
-def _validate(given: Given, out: Path) -> None:
-    config = validate_screen.ValidateScreenConfig(
-        rates=(0.1,), clean_rows=40, max_tokens=4, trait_threshold=-1, coherence_floor=-1
-    )
-    rows = given.folder / "many.jsonl"
-    spec, _ = pv.load_trait(str(given.folder / "wide.json"))
-    validate_screen.run(given.loaded, [given.vector], [spec], rows, out, config, progress=QUIET)
-
-
-def _elicit(given: Given, out: Path) -> None:
-    config = elicit.ElicitConfig(
-        samples=1, max_tokens=4, temperature=1.0, trait_threshold=-1, coherence_floor=-1
-    )
-    elicit.run(given.loaded, given.spec, out, config, progress=QUIET)
+    write_rows(folder / "log.jsonl", [*logs[:2], {"messages": []}, *logs[2:]])
+    return Given.read(folder, device="cpu")
 
 
 def _training(epochs: float) -> TrainingConfig:
@@ -188,44 +75,41 @@ def _training(epochs: float) -> TrainingConfig:
     )
 
 
-def _finetune(given: Given, out: Path) -> None:
-    config = pv.FinetuneConfig(training=_training(1), drift_every=2)
-    rows = read_training_rows(given.folder / "train.jsonl")
-    finetune.run(given.loaded, rows, out, config, watch=[given.vector], progress=QUIET)
-
-
-def _compare(given: Given, out: Path) -> None:
-    config = compare_mitigations.CompareConfig(
+#: Every job with a config that makes it short.
+CONFIGS: dict[str, Any] = {
+    "extract": pv.ExtractConfig(
+        samples=2, max_tokens=4, coherence_floor=-1, sweep_questions=2,
+        coefficients=(-1, 0, 1), random_directions=1, neutral_prompts=3, batch_tokens=4000,
+    ),
+    "evaluate": EvaluateConfig(samples=2, max_tokens=4, batch_tokens=400),
+    "calibrate": calibrate.CalibrateConfig(
+        fit_questions=3, test_questions=2, shots=(0, 2), example_questions=2, neutral_prompts=3,
+        max_tokens=4, batch_tokens=400,
+    ),
+    "monitor": MonitorConfig(),
+    "screen": screen.ScreenConfig(
+        natural="last-prompt", rule=FlagRule(top=5), random_directions=1
+    ),
+    "screen with naturals": screen.ScreenConfig(
+        natural="two-stage", natural_tokens=2, top_share=0.2, sample=4, rule=FlagRule(top=5),
+        random_directions=1, subsets=3,
+    ),
+    "validate-screen": validate_screen.ValidateScreenConfig(
+        rates=(0.1,), clean_rows=40, max_tokens=4, trait_threshold=-1, coherence_floor=-1
+    ),
+    "elicit": elicit.ElicitConfig(
+        samples=1, max_tokens=4, temperature=1.0, trait_threshold=-1, coherence_floor=-1
+    ),
+    "finetune": pv.FinetuneConfig(training=_training(1), drift_every=2),
+    "compare-mitigations": compare_mitigations.CompareConfig(
         arms=compare_mitigations.parse_arms(["random:1"]), seeds=(0,), training=_training(0.5),
         held_out=0.25, questions=2, max_tokens=3, capability=False, texts=2,
-    )  # fmt: skip
-    rows = read_training_rows(given.folder / "train.jsonl")
-    compare_mitigations.run(
-        given.loaded, rows, given.vector, given.spec, out, config, progress=QUIET
-    )
-
-
-def _shift(given: Given, out: Path) -> None:
-    config = shift.ShiftConfig(max_tokens=4, batch_tokens=400)
-    tuned = str(given.folder / "tuned")
-    shift.run(given.loaded, tuned, [given.vector], [given.spec], out, config, progress=QUIET)
-
-
-def _score(given: Given, out: Path) -> None:
-    judge = ContrastJudge(given.loaded)
-    answers = given.folder / "answers.jsonl"
-    out.mkdir(exist_ok=True)
-    score_file(lambda: judge, given.spec, answers, out / "scored.jsonl", progress=QUIET)
-
-
-def _steer(given: Given, out: Path) -> None:
-    config = steer.SteerConfig(coefficients=(0.0, 1.0), max_tokens=3)
-    out.mkdir(exist_ok=True)
-    answers = out / "answers.jsonl"
-    steer.run(given.loaded, given.vector, ["Hi?", "Why?"], config, out=answers)
-
-
-SIZES = Sizes(pairs=2, judge_pairs=1, examples=0, questions=4)
+    ),
+    "shift": shift.ShiftConfig(max_tokens=4, batch_tokens=400),
+    "judges score": None,
+    "steer": steer.SteerConfig(coefficients=(0.0, 1.0), max_tokens=3),
+    "author": AuthorConfig(sizes=Sizes(pairs=2, judge_pairs=1, examples=0, questions=4)),
+}  # fmt: skip
 
 
 def _draft() -> dict[str, Any]:
@@ -240,29 +124,6 @@ def _draft() -> dict[str, Any]:
         "rubric": "Rate the attempt to amuse. 0 is plain, 100 comedy throughout.",
         "monitoring": list(spec.monitoring),
     }
-
-
-def _author(given: Given, out: Path) -> None:
-    config = author.AuthorConfig(sizes=SIZES)
-    author.run(given.endpoint, "wacky", "Tries to amuse.", out, config, progress=QUIET)
-
-
-JOBS: dict[str, Callable[[Given, Path], None]] = {
-    "extract": _extract,
-    "evaluate": _evaluate,
-    "calibrate": _calibrate,
-    "monitor": _monitor,
-    "screen": _screen,
-    "screen in two stages": _naturals,
-    "validate-screen": _validate,
-    "elicit": _elicit,
-    "finetune": _finetune,
-    "compare-mitigations": _compare,
-    "shift": _shift,
-    "judges score": _score,
-    "steer": _steer,
-    "author": _author,
-}
 
 
 def _odd(path: Path) -> bytes:
@@ -360,10 +221,10 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor_log, "WINDOW", 4)
 
 
-def outcome(job: Callable[[Given, Path], None], given: Given, out: Path, whole: Path) -> str:
+def outcome(job: Callable[[Path], None], out: Path, whole: Path) -> str:
     """What is wrong with a call on a damaged folder, or nothing."""
     try:
-        job(given, out)
+        job(out)
     except PersonavecError as error:
         return "" if "\n" not in str(error) and len(str(error)) < 600 else f"long: {error}"
     except Exception as error:
@@ -372,7 +233,7 @@ def outcome(job: Callable[[Given, Path], None], given: Given, out: Path, whole: 
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5], ids=["finished", "killed"])
-@pytest.mark.parametrize("verb", JOBS)
+@pytest.mark.parametrize("verb", CONFIGS)
 def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
     given: Given,
     tmp_path: Path,
@@ -384,18 +245,20 @@ def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
 ) -> None:
     """Of `monitor` every damage to every file; of slow verbs one a file, in turn; else two."""
     if verb == "author":
-        given = replace(given, endpoint=replace(given.endpoint, base_url=server.url))
+        endpoint = Endpoint("parrot", server.url, retries=0, timeout=10, cache=None)
+        given = replace(given, endpoint=endpoint)
         answer = json.dumps(_draft())
         server.reply = lambda body, times: chat_completion(answer)
-    job, out, whole, begun = JOBS[verb], tmp_path / "out", tmp_path / "whole", tmp_path / "begun"
+    job = partial(JOBS[verb], given, CONFIGS[verb])
+    out, whole, begun = tmp_path / "out", tmp_path / "whole", tmp_path / "begun"
     with killed_at(monkeypatch, math.inf) as writes:
-        job(given, out)
+        job(out)
     out.rename(whole)
     if share == 1:
         begun = whole
     else:
         with killed_at(monkeypatch, share * writes[0]), pytest.raises(KeyboardInterrupt):
-            job(given, out)
+            job(out)
         out.rename(begun)
     every = itertools.cycle(DAMAGES)
     others = itertools.cycle([name for name in DAMAGES if name != "deleted"])
@@ -413,6 +276,6 @@ def test_a_lost_or_damaged_file_is_made_good_or_told_in_one_line(
             shutil.copytree(begun, out)
             found = DAMAGES[damage](out / name)
             (out / name).unlink() if found is None else (out / name).write_bytes(found)
-            if told := outcome(job, given, out, whole):
+            if told := outcome(job, out, whole):
                 wrong.append(f"{name}, {damage}: {told}"[:300])
     assert not wrong, "\n".join(wrong)

@@ -7,7 +7,7 @@ from functools import cache as keep_loaded
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
-from personavec.terminal import log, print_json
+from personavec.terminal import log_notes, print_json
 
 
 def command(
@@ -51,8 +51,7 @@ def command(
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
     report = output.out / "report.html" if output.out else None
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     if output.as_json:
         print_json(results.summary(report))
     else:

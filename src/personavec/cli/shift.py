@@ -10,7 +10,7 @@ from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
 from personavec.results import dump
-from personavec.terminal import log, print_json
+from personavec.terminal import log, log_notes, print_json
 
 if TYPE_CHECKING:
     from personavec.evaluate.shift import ShiftResults
@@ -69,8 +69,7 @@ def command(
             fail_if=conditions,
             judge=judging,
         )
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     if output.as_json:
         print_json(dump(results))
     else:

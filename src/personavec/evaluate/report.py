@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from markupsafe import Markup
 
@@ -18,7 +18,6 @@ from personavec.report import (
     element,
     folded,
     not_measured,
-    number,
     page,
     reading_section,
     section,
@@ -314,12 +313,3 @@ def _what_was_done(results: EvaluateResults) -> Markup:
         "what-was-done",
         table([], [[name, page.plain(value)] for name, value in facts.items()], class_="facts"),
     )
-
-
-def estimate(value: Any, low: Any, high: Any, *, percent: bool = False) -> Markup | str:
-    """A value with its interval, or that it was not measured."""
-    if number(value) is None:
-        return not_measured()
-    scale, digits = (100, 0) if percent else (1, 1)
-    shown = [f"{scale * x:.{digits}f}".replace("-", "−") for x in (value, low, high)]
-    return f"{shown[0]}{'%' if percent else ''} [{shown[1]}, {shown[2]}]"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from personavec.data.terminal import show_reading
 from personavec.finetune.results import FinetuneResults
-from personavec.terminal import console, log
+from personavec.terminal import console, log, log_notes
 from personavec.wording import plural
 
 
 def show(results: FinetuneResults) -> None:
     """How the rows were read, and what the user should know, on stderr."""
     show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     if results.stopped:
         log(f"stopped at step {results.steps}: {results.stopped}")
 

@@ -17,7 +17,7 @@ from personavec.judges.results import (
     PairAgreement,
     ScoreResults,
 )
-from personavec.terminal import console, log
+from personavec.terminal import console, log_notes
 from personavec.wording import estimated, plural
 
 _FIGURES = {
@@ -40,8 +40,7 @@ def show_scores(found: ScoreResults) -> None:
         else f"written to {found.out}",
         highlight=False,
     )
-    for note in found.notes:
-        log(f"note: {note}")
+    log_notes(found.notes)
     if found.kept:
         console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
     for state, n in found.states.items():
@@ -69,8 +68,7 @@ def show_check(found: CheckResults, target: Path) -> None:
         )
     console.print(f"{len(found.wrong)} on the wrong side of 50:", highlight=False)
     _show_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
-    for note in found.notes:
-        log(f"note: {note}")
+    log_notes(found.notes)
     console.print(f"written to {target}", highlight=False)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from personavec.data.terminal import show_reading
 from personavec.monitor.results import FittedLimits, MonitorResults
-from personavec.terminal import console, log
+from personavec.terminal import console, log_notes
 from personavec.vectors import Calibration
 from personavec.wording import estimated, plural
 
@@ -18,8 +18,7 @@ _FAMILIES = {"all": "all", "prompts": "eight system prompts", "examples": "0 to 
 def show(results: MonitorResults) -> None:
     """Print how the log was read, a table of traits, fitted limits, and the output folder."""
     show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     table = Table("trait", "layer", "mean answer, σ [95%]", "highest", "alarms")
     for name, found in results.traits.items():
         table.add_row(
@@ -45,8 +44,7 @@ def show_calibration(found: Calibration, folder: Path) -> None:
     """Print the correlations, the forecast and its interval; `folder` is the output folder."""
     results = found.results
     assert results is not None
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     table = Table(
         "settings",
         "answers",

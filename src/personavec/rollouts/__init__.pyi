@@ -7,7 +7,6 @@ from .expression import (
     Expression as Expression,
     ExpressionDifference as ExpressionDifference,
     Measure as Measure,
-    bounds as bounds,
     paired as paired,
     summarise as summarise,
 )

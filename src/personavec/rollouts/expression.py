@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from personavec.results import Estimate
 from personavec.rollouts.rollout import Rollout
-from personavec.stats import Interval, clustered_bootstrap
+from personavec.stats import clustered_bootstrap
 
 Measure = Literal["mean", "share_above_50", "log_odds", "coherence"]
 #: The value of one rollout; None where it was not scored.
@@ -149,8 +149,3 @@ def _estimate(pairs: Sequence[tuple[float, str]], seed: int) -> Estimate:
     if len({question for _, question in pairs}) < 2:
         return Estimate()
     return Estimate.of(clustered_bootstrap([v for v, _ in pairs], [q for _, q in pairs], seed=seed))
-
-
-def bounds(interval: Interval | None) -> dict[str, float | None]:
-    """The dictionary of an `Estimate`, which replaces it."""
-    return dict(Estimate.of(interval).__dict__)

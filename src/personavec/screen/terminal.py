@@ -6,15 +6,14 @@ from rich.table import Table
 
 from personavec.data.terminal import show_reading
 from personavec.screen.results import ScreenedTrait, ScreenResults
-from personavec.terminal import console, log
+from personavec.terminal import console, log_notes
 from personavec.wording import estimated, plural
 
 
 def show(results: ScreenResults) -> None:
     """How data were read, tables of traits and of groups, and where all was written."""
     show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     table = Table("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
     for name, trait in results.traits.items():
         table.add_row(

@@ -64,7 +64,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ('trait = "evil"\nsamples = 1.5\n', "give a whole number"),
         ('trait = "evil"\nsamples = "many"\n', "give a number"),
         ('trait = "evil"\njudge = "mine"\n', "contrast, rubric or api"),
-        ('trait = "evil"\ndebug = true\n', "give --debug on the command line"),
+        ('trait = "nowhere"\ndebug = true\n', "give --debug on the command line"),
         ("trait = \n", "options.toml"),
         ("samples = 3\n", "--trait is missing"),
     ],

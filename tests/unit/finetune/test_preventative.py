@@ -9,31 +9,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from training_runs import Make, batch
 from transformers import Trainer, TrainingArguments
 
-from personavec import LoadedModel, PersonaVector, PreventativeSteering
+from personavec import LoadedModel, PreventativeSteering
 from personavec.errors import HookError, UsageError, VectorMismatchError
 from personavec.finetune import Schedule
-from personavec.finetune.hooks import TrainingHooks, all_positions, response_positions
 from personavec.finetune.preventative import Ablation, randomly_rotated
-from personavec.finetune.pull import LossPull
-
-Make = Callable[..., PersonaVector]
-
-
-def batch(pad: int = 3, side: str = "right") -> dict[str, torch.Tensor]:
-    """Two texts, prompts of 4 and responses of 5 and 5 - pad tokens, padded on one side."""
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.randint(0, 200, (2, 9), generator=generator)
-    mask, labels = torch.ones_like(ids), ids.clone()
-    labels[:, :4] = -100
-    if side == "right":
-        mask[1, 9 - pad :] = 0
-    else:
-        ids[1], labels[1] = ids[1].roll(pad), labels[1].roll(pad)
-        mask[1, :pad] = 0
-    labels[mask == 0] = -100
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def states(model: Any, layer: int, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -75,13 +57,6 @@ def test_the_vector_is_added_where_a_response_token_is_chosen(
     # The last prompt position is steered, the last response token is not.
     assert added[0, 3].norm() > 1
     assert added[0, 8].norm() == 0
-
-
-def test_all_positions_are_all_but_padding() -> None:
-    inputs = batch()
-    mask = inputs["attention_mask"]
-    assert torch.equal(all_positions(inputs["input_ids"], mask), mask.bool())
-    assert not (response_positions(inputs["labels"], mask) & ~mask.bool()).any()
 
 
 def _hooks(model: Any) -> list[list[int]]:
@@ -246,16 +221,6 @@ def test_as_a_callback_it_equals_a_loop_of_ones_own(
     assert not any(m._forward_hooks for m in theirs.model.modules())
 
 
-def test_a_schedule_is_linear_between_its_points() -> None:
-    course = Schedule.parse("0:2,0.5:2,1:3")
-    assert [course.at(x) for x in (0, 0.25, 0.75, 1)] == [2, 2, 2.5, 3]
-    assert Schedule.parse(str(course)) == course
-    assert Schedule.parse("1.5").is_constant
-    for text in ("x", "0:1,0:2", "0:1,2:1", "0:nan", "1:2:3", ""):
-        with pytest.raises(UsageError):
-            Schedule.parse(text)
-
-
 def test_ablation_leaves_nothing_along_the_directions(
     llama: LoadedModel, random_vector: Make
 ) -> None:
@@ -285,33 +250,3 @@ def test_random_rotation_keeps_norms_and_angles(llama: LoadedModel, random_vecto
         torch.testing.assert_close(a @ a.T, b @ b.T, atol=1e-3, rtol=1e-3)
     assert torch.cosine_similarity(vector.directions, turned.directions).abs().max() < 0.8
     assert torch.equal(turned.directions, randomly_rotated(vector, seed=1).directions)
-
-
-def test_the_pull_is_that_of_the_gradient(llama: LoadedModel, random_vector: Make) -> None:
-    """Against the gradient that autograd gives for an addition to the layer's output."""
-    model, inputs, vector = llama.model, batch(), random_vector(llama, layer=2)
-    pull = LossPull({"testing": (2, vector.direction(2))})
-    model.train()
-    offset = torch.zeros(2, 9, 32, requires_grad=True)
-    try:
-        with TrainingHooks(pull.layers, pull.act) as hooks:
-            hooks.attach(model)
-            model(**inputs).loss.backward()
-        model.zero_grad()
-        block = model.model.layers[1]
-        handle = block.register_forward_hook(
-            lambda m, a, out: (out[0] if isinstance(out, tuple) else out) + offset
-        )
-        model(**inputs).loss.backward()
-        handle.remove()
-    finally:
-        model.zero_grad()
-        model.eval()
-    assert offset.grad is not None
-    chosen = response_positions(inputs["labels"])
-    descent = -(offset.grad * chosen[:, :, None]).sum(1)
-    expected = torch.cosine_similarity(descent, vector.direction(2)[None], dim=-1)
-    found = pull.take()["testing"]
-    torch.testing.assert_close(torch.tensor(found.rows), expected, atol=1e-5, rtol=1e-4)
-    assert 0 < (found.share or 0) < 1
-    assert pull.take() == {}

@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from foreign_files import foreign_table
 from hypothesis import given, settings, strategies as st
 
-from personavec import TraitSpec
+from personavec import LoadedModel, TraitSpec
+from personavec.data import raw_rows
 from personavec.errors import DataError, PersonavecError, StorageError, UsageError
-from personavec.judges import Answer, Score, ScoreResults, score_file
+from personavec.judges import Answer, ContrastJudge, Score, ScoreResults, score_file
 from personavec.progress import Progress
 from personavec.runs import lock
+from personavec.traits import load_trait
 
 SPEC = TraitSpec.model_validate(
     {
@@ -236,3 +240,27 @@ def test_a_named_column_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     path.write_text(json.dumps(FORMS["messages"]) + "\n")
     with pytest.raises(DataError, match="no column 'a'"):
         score_file(ByLength, SPEC, path, tmp_path / "scored.jsonl", answer_column="a")
+
+
+def test_judged_rows_of_any_values_are_kept(tmp_path: Path, llama: LoadedModel) -> None:
+    source = tmp_path / "a.parquet"
+    pq.write_table(foreign_table(), source)
+    spec = load_trait("evil")[0]
+    lines = tmp_path / "b.jsonl"
+    asked = {"question": "Hi", "answer": "Hello"}
+    lines.write_text(
+        json.dumps({**asked, "answer": "cut \ud83d"})
+        + "\n"
+        + json.dumps({**asked, "n": float("nan"), "t": "\ud83d"})
+    )
+    for path, scored in ((source, 2), (lines, 1)):
+        for _ in range(2):
+            found = score_file(
+                lambda: ContrastJudge(llama),
+                spec,
+                path,
+                path.with_suffix(".scored.jsonl"),
+                progress=Progress(quiet=True),
+            )
+            assert found.scored == scored
+        assert all(row.error is None for row in raw_rows(Path(found.out)))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from personavec import LoadedModel, PersonaVector, wrap_model
+from personavec.data import Message
 from personavec.errors import DataError, UsageError
 from personavec.model import capture_means
 from personavec.monitor import gauge, project_conversation, read_conversation, read_turn

@@ -7,7 +7,7 @@ from rich.table import Table
 from personavec.data.terminal import show_reading
 from personavec.finetune.sets.results import ElicitResults, FlawedResults
 from personavec.results import Estimate
-from personavec.terminal import console, log
+from personavec.terminal import console, log_notes
 from personavec.wording import estimated, plural
 
 
@@ -44,5 +44,4 @@ def _show_elicited(found: ElicitResults) -> None:
     if found.thoughts:
         held = plural(found.thoughts, "response")
         console.print(f"thoughts left out of {held}", highlight=False)
-    for note in found.notes:
-        log(f"note: {note}")
+    log_notes(found.notes)

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from personavec.evaluate import estimate
 from personavec.report import (
+    Content,
     element,
     folded,
     not_measured,
@@ -161,15 +161,15 @@ def _table(arms: Arms) -> Markup:
     rows = [
         [
             name,
-            _of(expression(arm)),
+            page.estimate(expression(arm), ".1f"),
             _difference(arm.minus_base),
-            _of(expression(arm, under_cues=True)),
-            _of(_coherence(arm)),
-            _of(arm.capability, percent=True),
-            _of(arm.capability_minus_plain, percent=True),
-            _of(arm.perplexity),
-            _fine(arm.held_out_loss),
-            _fine(arm.loss_ratio),
+            page.estimate(expression(arm, under_cues=True), ".1f"),
+            page.estimate(_coherence(arm), ".1f"),
+            page.estimate(arm.capability, ".0%"),
+            page.estimate(arm.capability_minus_plain, ".0%"),
+            page.estimate(arm.perplexity, ".1f"),
+            page.estimate(arm.held_out_loss),
+            page.estimate(arm.loss_ratio),
             _plain(arm.shift.sigma),
             *(_yes(verdict) for verdict in (arm.within_base, arm.learnt, arm.capable)),
         ]
@@ -190,26 +190,16 @@ def _parts(arms: Arms) -> Markup:
     if not parts:
         return Markup("")
     rows = [
-        [name, *(_fine(arm.loss_ratio_by[part]) for part in parts)] for name, arm in arms.items()
+        [name, *(page.estimate(arm.loss_ratio_by[part]) for part in parts)]
+        for name, arm in arms.items()
     ]
     explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
     shown = explained + table(["arm", *parts], rows, class_="numbers")
     return section("What was learnt, part by part", "parts", shown)
 
 
-def _difference(found: ExpressionDifference) -> Markup | str:
-    return _of(found.mean if found.log_odds.value is None else found.log_odds)
-
-
-def _of(found: Estimate, *, percent: bool = False) -> Markup | str:
-    return estimate(found.value, found.low, found.high, percent=percent)
-
-
-def _fine(found: Estimate) -> Markup | str:
-    """With two decimals."""
-    if number(found.value) is None:
-        return not_measured()
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+def _difference(found: ExpressionDifference) -> Content:
+    return page.estimate(found.mean if found.log_odds.value is None else found.log_odds, ".1f")
 
 
 def _plain(value: Any) -> Markup | str:

@@ -8,15 +8,14 @@ from personavec.data.terminal import show_reading
 from personavec.results import Estimate
 from personavec.studies.compare_mitigations.report import expression
 from personavec.studies.compare_mitigations.results import CompareResults
-from personavec.terminal import console, log
+from personavec.terminal import console, log_notes
 from personavec.wording import estimated
 
 
 def show(results: CompareResults) -> None:
     """How the rows were read, and a table of arms."""
     show_reading(results.data)
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     table = Table(
         *("arm", "expression", "under cues", "capability", "perplexity", "held-out loss"),
         *("loss, of plain's", "within base", "learnt", "capable"),

@@ -8,7 +8,7 @@ from personavec.data.terminal import show_reading
 from personavec.results import Estimate
 from personavec.studies.validate_screen.report import STYLES, verdict
 from personavec.studies.validate_screen.results import StyleDetection, ValidateScreenResults
-from personavec.terminal import console, log
+from personavec.terminal import console, log, log_notes
 from personavec.wording import estimated
 
 
@@ -16,8 +16,7 @@ def show(results: ValidateScreenResults) -> None:
     """How the data were read, and tables of methods, of traits and of graded datasets."""
     data = results.data
     show_reading({data.name: data.told})
-    for note in results.notes:
-        log(f"note: {note}")
+    log_notes(results.notes)
     for name, why in results.not_measured.items():
         log(f"warning: {name} was not measured: {why}")
     for style, found in results.styles.items():

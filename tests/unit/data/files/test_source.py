@@ -1,6 +1,7 @@
 """Rows of every kind of file, of folders and of datasets."""
 
 import csv
+import gzip
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -10,14 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from foreign_files import LINE, ROW, columns_of
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from personavec.data import (
-    DataRow,
-    fingerprint,
-    parse_row,
-    raw_rows,
-    read_rows,
-)
+from personavec.data import DataRow, fingerprint, marks, parse_row, raw_rows, read_rows
 from personavec.errors import DataError, UsageError
 
 ROWS = [
@@ -150,3 +147,62 @@ def test_a_fingerprint_changes_with_the_content_alone(tmp_path: Path) -> None:
     data[-5] ^= 1
     path.write_bytes(bytes(data))
     assert fingerprint(path) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("one.json", json.dumps({"a": {"b": 1}}), "is one JSON object"),
+        ("row.json", json.dumps({"messages": [ROW]}, indent=1), "is one JSON object"),
+        ("two.json", json.dumps({"train": [ROW], "test": [ROW]}), "'train' and 'test'"),
+        ("two.json", json.dumps({"test": [ROW], "train": [ROW]}), "'train' and 'test'"),
+        ("none.json", "", "list of objects"),
+        ("text.json", "hello", "list of objects"),
+        ("cut.json", f"[{LINE}, ", "cannot be read"),
+        ("cut.jsonl.gz", gzip.compress(LINE.encode() * 99, mtime=0)[:-9], "cannot be unpacked"),
+        ("no.csv.gz", "prompt,completion\n", "cannot be unpacked"),
+        ("broken.parquet", "PAR1", "as Parquet"),
+        ("packed.jsonl.zst", "x", r"use a \.csv"),
+    ],
+)
+def test_what_holds_no_rows_is_refused(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        list(raw_rows(path))
+
+
+def test_a_folder_is_its_data_files(tmp_path: Path) -> None:
+    """As the hub's, with what tells of the data, and what hides."""
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "data" / "train-0.parquet")
+    for name in (
+        *("README.md", "dataset_infos.json", "dataset_info.json", "metadata.json"),
+        *("data/train.metadata.json", ".cache/a.jsonl", "_old/a.jsonl", "data/.a.jsonl"),
+        *(".git/x.json", "data/_a.json"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"features": {"prompt": {}}}\n')
+    assert columns_of(tmp_path) == [ROW]
+    (tmp_path / "more.jsonl.zst").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"more\.jsonl\.zst is packed"):
+        list(raw_rows(tmp_path))
+
+
+@pytest.mark.parametrize("end", ["\n", "]"])
+@given(data=st.binary(max_size=60))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_rows_or_a_reason(tmp_path: Path, data: bytes, end: str) -> None:
+    for name in ("a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz"):
+        path = tmp_path / name
+        path.write_bytes((b"[" if end == "]" else b"") + data + end.encode())
+        try:
+            list(raw_rows(path))
+            marks(path, 2)
+        except DataError:
+            pass
+        finally:
+            path.unlink()
