@@ -144,11 +144,11 @@ def _ours(row: RawColumns, loaded: LoadedModel) -> AdoptedRow:
     kept = {name: value for name, value in row.items() if name in _FIELDS}
     notes: tuple[str, ...] = ()
     if "response_ids" not in row:
-        said = _answered(response, loaded)
+        parsed = _answered(response, loaded)
         # Keep the row's own state, unless its thought has no answer after it.
-        own = kept.get("state", "unscored") if said.answer or not response else None
-        response, notes = said.answer, said.notes
-        kept |= said.fields | ({"state": own} if own else {})
+        own = kept.get("state", "unscored") if parsed.answer or not response else None
+        response, notes = parsed.answer, parsed.notes
+        kept |= parsed.fields | ({"state": own} if own else {})
     defaults = {"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"}
     try:
         rollout = from_record({"n_tokens": 0, **defaults, **kept})
@@ -176,7 +176,7 @@ def _reference(row: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel)
     question, prompt, answer = (_text(row, name) for name in _REFERENCE)
     named = re.search(r"_(pos|neg)_(\d+)$", str(row.get("question_id") or ""))
     polarity: Polarity | None = named[1] if named else file.side  # pyright: ignore[reportAssignmentType]
-    said = _answered(answer, loaded)
+    parsed = _answered(answer, loaded)
     rollout = Rollout(
         id=f"{polarity}-{key}",
         question=question,
@@ -185,12 +185,12 @@ def _reference(row: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel)
         sample=0,
         system=_system(prompt, question, loaded),
         seed=0,
-        **{**said.fields, **_scores(row, file.trait, said)},
+        **{**parsed.fields, **_scores(row, file.trait, parsed)},
     )
     used = {*_REFERENCE, "question_id", "coherence", file.trait}
     ignored = tuple(str(name) for name in row if name not in used)
     prompt_tokens = tuple(loaded.chat.templated_ids(prompt))
-    return AdoptedRow(rollout, prompt_tokens, _REFERENCE_READER, ignored, said.notes)
+    return AdoptedRow(rollout, prompt_tokens, _REFERENCE_READER, ignored, parsed.notes)
 
 
 def _conversation(
@@ -202,7 +202,7 @@ def _conversation(
         raise Rejection(row.reason)
     polarity = columns.get("polarity", file.side)
     asked = last_answer(row.messages)
-    said = _answered(asked.response, loaded)
+    parsed = _answered(asked.response, loaded)
     rollout = Rollout(
         id=f"{polarity}-{key}",
         question=asked.question,
@@ -212,11 +212,11 @@ def _conversation(
         system=asked.system,
         seed=0,
         earlier=_earlier(row.messages),
-        **{**said.fields, **_scores(columns, file.trait, said)},
+        **{**parsed.fields, **_scores(columns, file.trait, parsed)},
     )
     used = {"polarity", "coherence", file.trait}
     ignored = tuple(name for name in row.ignored if name not in used)
-    notes = (*row.notes, *said.notes)
+    notes = (*row.notes, *parsed.notes)
     return AdoptedRow(rollout, prompt_ids(loaded, rollout), row.reader, ignored, notes)
 
 
@@ -231,7 +231,7 @@ def _earlier(messages: Sequence[Message]) -> EarlierTurns:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _AnswerText:
     """The answer in a file's text, without its thought."""
 
     answer: str
@@ -240,26 +240,26 @@ class _Said:
     notes: tuple[str, ...] = ()
 
 
-def _answered(text: str, loaded: LoadedModel) -> _Said:
+def _answered(text: str, loaded: LoadedModel) -> _AnswerText:
     """Split a text into thought and answer; a thought is kept only if the model thinks."""
     thought, answer = split_thought(text)
     ids = tuple(loaded.chat.response_ids(answer or ""))
     state = "unfinished_thought" if answer is None else "unscored" if ids else "empty"
     found = {"response": answer or "", "response_ids": ids, "n_tokens": len(ids), "state": state}
     if thought is None:
-        return _Said(answer or "", found)
+        return _AnswerText(answer or "", found)
     if loaded.chat.thinking is None:
-        return _Said(answer or "", found, (THOUGHT,))
+        return _AnswerText(answer or "", found, (THOUGHT,))
     before = text[: text.rfind(answer)] if answer else text
     thinking_ids = tuple(loaded.chat.marked_ids(before))
-    return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
+    return _AnswerText(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
 
 
-def _scores(row: RawColumns, trait: str | None, said: _Said) -> dict[str, Any]:
+def _scores(row: RawColumns, trait: str | None, parsed: _AnswerText) -> dict[str, Any]:
     """The file's scores as fields of the rollout; None without an answer."""
     if trait is None:
         return {}
-    if not said.fields["response_ids"]:
+    if not parsed.fields["response_ids"]:
         return {"judge": "file"}
     score, coherence = _score(row, trait), _score(row, "coherence")
     state = "unscored" if score is None or coherence is None else "scored"

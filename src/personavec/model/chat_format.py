@@ -170,12 +170,12 @@ class ChatFormat:
 
     def _mid_turn(self, messages: Sequence[Message], mask: Mask, date: str | None) -> Written:
         """The prompt for a response that continues an assistant message."""
-        *before, said = messages
-        if uses_tools([said]):
-            said = tools_as_text([said])[0]
+        *before, begun = messages
+        if uses_tools([begun]):
+            begun = tools_as_text([begun])[0]
         head = self._attempt(before, mask, date)
         text = head.text if head.mid_turn else head.text + self._skip(head.text)
-        text += f"{self.answer(said) or ''}\n\n"
+        text += f"{self.answer(begun) or ''}\n\n"
         return Written(text, mask, tuple(dict.fromkeys((*head.notes, JOINED))), mid_turn=True)
 
     def _forms(

@@ -49,7 +49,7 @@ class Thought:
         self._closed = False
 
     def read(self, ids: Sequence[int]) -> bool:
-        """Read the last of `ids`; True if all tokens up to it belong to the thought."""
+        """Read the last of `ids`; True if it ends the thought, or is white space right after it."""
         if not self._closed:
             self._closed = self.form.closes in self._decode(ids[-_MARKER_TOKENS:])
             ended = self._closed

@@ -93,7 +93,7 @@ class Part(_Body):
         return self
 
     @property
-    def said(self) -> str:
+    def content(self) -> str:
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
@@ -177,7 +177,7 @@ class ChatMessage(_Body):
         if content is None:
             content = self.refusal or ""
         elif not isinstance(content, str):
-            content = "".join(part.said for part in content)
+            content = "".join(part.content for part in content)
         found: Message = {"role": self.role, "content": content}
         calls = [call.function for call in self.tool_calls]
         ids = [call.id for call in self.tool_calls]
@@ -381,9 +381,9 @@ def parsed(kind: type[Asked], body: bytes) -> Asked:
         first = error.errors(include_url=False, include_input=False)[0]
     tags = (_TEXT, _PARTED, _TEXTS, _IDS)
     place = ".".join(str(part) for part in first["loc"] if part not in tags)
-    said = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        said = "this server does not know this field; leave it out"
+        message = "this server does not know this field; leave it out"
     elif first["type"] == "model_type":
-        said = "Input should be an object"
-    raise ApiError(400, f"{place}: {said}" if place else said, param=place or None)
+        message = "Input should be an object"
+    raise ApiError(400, f"{place}: {message}" if place else message, param=place or None)

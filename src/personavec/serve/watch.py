@@ -98,9 +98,9 @@ class Watch:
         separately; the server's charts are updated with their mean. Of one trait's alarms in one
         scope, the one with the highest level counts.
         """
-        said = [message for message in messages if message["role"] != "system"]
-        turn = sum(message["role"] == "assistant" for message in said)
-        before, so_far = self._before(said)
+        conversation = [message for message in messages if message["role"] != "system"]
+        turn = sum(message["role"] == "assistant" for message in conversation)
+        before, so_far = self._before(conversation)
         name = before.name if before else ""
         raised: list[list[AlarmRecord]] = []
         readings: dict[str, list[tuple[float, int]]] = {}
@@ -129,14 +129,14 @@ class Watch:
             log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
         return raised, counted
 
-    def _before(self, said: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
-        """The latest known turn in `said`, and the hash of all messages in `said`.
+    def _before(self, conversation: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
+        """The latest known turn in `conversation`, and the hash of all messages in `conversation`.
 
         If the client has cut or edited its last reply, it is an earlier turn.
         """
         before = None
         found = hashlib.sha256()
-        for message in said:
+        for message in conversation:
             self._add(found, message)
             if message["role"] == "assistant" and (key := found.hexdigest()) in self._turns:
                 self._turns.move_to_end(key)

@@ -141,7 +141,7 @@ class _BatchRows:
     counted: np.ndarray
     """Whether a row's latest token is part of the response mean."""
     answering: list[int] = field(default_factory=list)
-    """Rows whose latest token is still part of their thought, which is left out of the mean."""
+    """Rows whose latest token ended their thought, or is white space right after it."""
 
     @classmethod
     def of(
