@@ -22,6 +22,9 @@ FOREIGN = {"--coef", "--control-vector", "--control-vector-layer-range", "--no-c
 #: Options of every command, or of none.
 GENERAL = {"--config", "--debug", "--help", "--install-completion", "--json", "--version"}
 
+#: Languages of blocks that hold commands: `text` where they have placeholders.
+SHELL = ("sh", "text")
+
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"`((?:accelerate [^`]+-m )?personavec\s[^`]*)`")
 #: A command without a block of its own, or with its output.
@@ -57,7 +60,7 @@ def arguments(words: list[str]) -> list[str] | None:
 
 def shown(text: str) -> Iterator[tuple[list[str], bool]]:
     """Every command line of a page, and whether it stands in the running text."""
-    blocks = [block for language, block in _BLOCK.findall(text) if language == "sh"]
+    blocks = [block for language, block in _BLOCK.findall(text) if language in SHELL]
     blocks += _PROMPTED.findall(text)
     spans = [span.replace("\n", " ") for span in _COMMAND.findall(_BLOCK.sub("", text))]
     for shell, inline in [*((b, False) for b in blocks), *((s, True) for s in spans)]:
@@ -111,6 +114,15 @@ def test_commands_that_a_page_shows_are_accepted(page: Path) -> None:
             check(words, inline)
         except (CycloptsError, UsageError) as error:
             pytest.fail(f"personavec {shlex.join(words)}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_commands_are_marked_as_such(page: Path) -> None:
+    for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in block.splitlines():
+            first = line.removeprefix("personavec ").split()[:2]
+            called = line.startswith("personavec ") and {*first[:1], " ".join(first)} & {*options()}
+            assert language in SHELL or not called, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
