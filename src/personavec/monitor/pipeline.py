@@ -61,8 +61,7 @@ def run(
     called again with the same settings. `engine` defaults to transformers.
 
     With `fit_limits`, a folder, the log is treated as ordinary: drift limits are fitted on its even
-    rows and written to `TRAIT/drift.json` in that folder, and false alarms are counted on its odd
-    rows.
+    rows and written to `TRAIT/drift.json` there; false alarms are counted on its odd rows.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more rejected rows than allowed or if no row can be used, and VectorMismatchError.
