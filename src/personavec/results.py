@@ -8,7 +8,8 @@ A verb's results are a frozen dataclass whose first field is its format number:
         trait: str
         ...
 
-A change of a field's name or meaning raises the number; `read` refuses files of another one.
+A change of a field's name or meaning raises the number; `read` refuses files of another one. Files
+that earlier versions wrote without a number are of format 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias, TypeVar, cast
 
 from personavec.errors import DataError
 from personavec.runs import atomic_write, read_as, read_json
@@ -51,9 +52,9 @@ class Estimate:
         return cls(*(finite(end) for end in (interval.value, interval.low, interval.high)))
 
 
-def finite(value: float) -> float | None:
-    """The value, or None for NaN and infinity."""
-    return value if math.isfinite(value) else None
+def finite(value: SupportsFloat | None) -> float | None:
+    """The value; None where it is missing, NaN or infinite."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def versions() -> dict[str, str]:
@@ -86,10 +87,14 @@ def read(kind: type[R], path: Path, remedy: str = "write it again with the same 
     """
     found = read_json(path, remedy)
     expected = next(f.default for f in dataclasses.fields(cast("Any", kind)) if f.name == "format")
-    number = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged (it is no JSON object); {remedy}")
+    # A file of before the numbers has the fields of format 1.
+    number = found.get("format", 1)
     if number != expected:
-        has = "no format number" if number is None else f"format {number}"
-        raise DataError(f"{path} has {has}; this version reads format {expected}; {remedy}")
+        raise DataError(
+            f"{path} has format {number}; this version reads format {expected}; {remedy}"
+        )
     return read_as(path, kind, remedy)
 
 

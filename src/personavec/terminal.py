@@ -50,8 +50,8 @@ def print_json(value: dict[str, Any], *, flush: bool = False) -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that prints texts as they are: no markup in them, and no control characters."""
-    found = _Console(stderr=stderr, markup=False, emoji=False)
+    """A console that prints texts as they are: without markup, highlights or control characters."""
+    found = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     found.push_render_hook(_Shown())
     return found
 

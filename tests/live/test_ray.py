@@ -22,7 +22,7 @@ from killed_runs import kill_when
 
 from personavec import LoadedModel, PersonaVector, load_model
 from personavec.data import parts
-from personavec.errors import DataError, SettingsMismatchError, UsageError
+from personavec.errors import DataError, SettingsMismatchError
 from personavec.progress import Progress
 from personavec.results import read
 from personavec.screen import ScreenResults, pipeline as screen
@@ -386,13 +386,6 @@ def test_rows_of_changed_data_keep_their_own_scores_on_a_cluster(
     rows.write_text(json.dumps({"prompt": "Other?", "completion": "Other."}) + "\n")
     with pytest.raises(SettingsMismatchError, match="none of the rows"):
         run("cluster", cluster.address)
-
-
-def test_no_cluster_at_the_address(
-    loaded: LoadedModel, vector: PersonaVector, data: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match="no cluster answers"):
-        screen.run(loaded, [vector], [data], tmp_path, ray="127.0.0.1:1", progress=QUIET)
 
 
 def _driver(model: str, vector: Path, data: Path, out: Path, address: str) -> Any:

@@ -15,6 +15,7 @@ import openai
 import pytest
 import torch
 import transformers
+from tiny_models import build, random_vector
 
 import personavec as pv
 from personavec import LoadedModel, TraitSpec
@@ -121,11 +122,12 @@ def given(smollm2: LoadedModel) -> dict[str, Any]:
 
 
 @contextmanager
-def served(smollm2: LoadedModel, name: str) -> Iterator[str]:
-    """The address of the embedded model behind OpenAI's API, under a name."""
-    vectors = {"humorous": pv.load_vector("humorous")}
+def served(name: str) -> Iterator[str]:
+    """The address of a tiny model behind OpenAI's API, under a name."""
+    tiny = build()
+    vectors = {"humorous": random_vector(tiny, trait="humorous")}
     config = ServeConfig(name=name, max_tokens=6)
-    with serving(smollm2, vectors, config, shutdown_seconds=20) as (url, _):
+    with serving(tiny, vectors, config, shutdown_seconds=20) as (url, _):
         yield f"{url}/v1"
 
 
@@ -147,11 +149,9 @@ def test_blocks_of_a_page_run(page: Path, smollm2: LoadedModel) -> None:
 
 
 @pytest.mark.usefixtures("_small_world")
-def test_blocks_of_the_server_page_run(
-    smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_the_server_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
     client, names = openai.OpenAI, dict[str, Any]()
-    with served(smollm2, "smollm2") as address:
+    with served("smollm2") as address:
 
         def reaching(base_url: str, api_key: str) -> openai.OpenAI:
             assert base_url == "http://127.0.0.1:8000/v1"
@@ -168,7 +168,7 @@ def test_blocks_of_the_judges_page_run(
     smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = given(smollm2)
-    with served(smollm2, "gpt-4.1-mini") as address:
+    with served("gpt-4.1-mini") as address:
         monkeypatch.setenv("OPENAI_BASE_URL", address)
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         execute(ROOT / "docs" / "judges.md", names)

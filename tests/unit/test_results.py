@@ -20,6 +20,12 @@ class Measured:
     control: Estimate | None = field(default=None, metadata=results.OPTIONAL)
 
 
+@dataclass(frozen=True, kw_only=True)
+class First:
+    format: int = 1
+    steps: int
+
+
 def measured() -> Measured:
     estimate = Estimate.of(Interval(np.float64(1.5), 1.25, float("inf")))
     return Measured(by_trait={"evil": estimate}, path=Path("a/b"), share=float("nan"))
@@ -51,8 +57,8 @@ def test_a_file_of_results_is_read_back(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ('{"format": 1}', "has format 1; this version reads format 2"),
-        ("{}", "has no format number; this version reads format 2"),
-        ("[2]", "has no format number"),
+        ("{}", "has format 1; this version reads format 2; write it again"),
+        ("[2]", "no JSON object"),
         ("{", "results.json"),
         ('{"format": 2, "by_trait": {}, "share": 1}', "path"),
     ],
@@ -61,6 +67,18 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, text: str, why: str
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=why):
         results.read(Measured, tmp_path / "results.json")
+
+
+def test_a_file_of_before_the_numbers_is_of_format_1(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"steps": 3}', encoding="utf-8")
+    assert results.read(First, path) == First(steps=3)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"results\.json is damaged \(steps: .*\); delete it"
+    ) as lacking:
+        results.read(First, path, "delete it")
+    assert "\n" not in str(lacking.value)
 
 
 def test_an_estimate_in_words() -> None:

@@ -12,14 +12,13 @@ def show(found: AuthorResult) -> None:
     """Who wrote the spec, what is still wrong with it, and what it elicited."""
     console.print(
         f"{found.trait}: written by {found.author.model}, {found.replaced} entries "
-        f"replaced in {found.rounds} round(s), {len(found.warnings)} warning(s)",
-        highlight=False,
+        f"replaced in {found.rounds} round(s), {len(found.warnings)} warning(s)"
     )
     for warning in found.warnings:
-        console.print(f"  {warning}", highlight=False)
+        console.print(f"  {warning}")
     if found.probe:
         console.print(_probe_table(found.probe))
-    console.print(f"written to {found.spec}; read it before you use it", highlight=False)
+    console.print(f"written to {found.spec}; read it before you use it")
 
 
 def _probe_table(probe: ProbeResult) -> Table:

@@ -67,9 +67,7 @@ def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         raise
-    terminal.make_console(stderr=True).print(
-        f"error: {message}", style="red", highlight=False, soft_wrap=True
-    )
+    terminal.make_console(stderr=True).print(f"error: {message}", style="red", soft_wrap=True)
     return code
 
 

@@ -26,7 +26,11 @@ class ScreenOutput(OutputOptions):
 
 
 def with_ray_address(args: list[str]) -> list[str]:
-    """Put `auto` after a `--ray` that no address follows."""
+    """Put `auto` after a `--ray` that no address follows.
+
+    An option of cyclopts takes a fixed number of values, or all up to the next option; neither
+    leaves the data that follow a bare `--ray` alone.
+    """
     out: list[str] = []
     for place, argument in enumerate(args):
         out.append(argument)

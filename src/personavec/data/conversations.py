@@ -21,6 +21,8 @@ from personavec.errors import DataError, UsageError
 from personavec.plain import is_unicode, unicode_text
 
 Kind = Literal["row", "pair"]
+#: Rows that are looked at to tell what a dataset holds.
+_PEEKED = 1000
 
 
 @dataclass(frozen=True)
@@ -126,17 +128,17 @@ def _check_kind(row: DataRow, kind: Kind) -> None:
         raise Unusable("a preference pair among rows with one response")
 
 
-def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int = 1000) -> Kind:
+def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None) -> Kind:
     """The kind of a dataset's first usable row: a preference pair, or a row with one response.
 
-    Raises DataError with the first row's reason if none of the first `peek` rows is usable, and
+    Raises DataError with the first row's reason if none of the first rows is usable, and
     UsageError if none of them has a column that `columns` names.
     """
     columns = columns or ColumnMap()
     first: Reject | None = None
     found: Kind | None = None
     missing = _MissingColumns(columns)
-    for raw in islice(rows, peek):
+    for raw in islice(rows, _PEEKED):
         missing.see(raw)
         if found is None:
             parsed = parse_row(raw, columns)
@@ -148,16 +150,16 @@ def kind_of(rows: Iterator[RawRow], columns: ColumnMap | None = None, peek: int 
             return found
     missing.check()
     reason = f"row {first.id}: {first.reason}" if first else "it holds no rows"
-    raise DataError(f"none of the first {peek} rows can be used; {reason}")
+    raise DataError(f"none of the first {_PEEKED} rows can be used; {reason}")
 
 
-def check_columns(rows: Iterator[RawRow], columns: ColumnMap, peek: int = 1000) -> None:
+def check_columns(rows: Iterator[RawRow], columns: ColumnMap) -> None:
     """Raise UsageError if none of the first rows has a column that `columns` names.
 
     `kind_of` checks this too.
     """
     missing = _MissingColumns(columns)
-    for raw in islice(rows, peek if missing.names else 0):
+    for raw in islice(rows, _PEEKED if missing.names else 0):
         missing.see(raw)
         if not missing.names:
             return

@@ -10,7 +10,6 @@ from .cues import (
     read_cues as read_cues,
 )
 from .pipeline import questions_to_judge as questions_to_judge, run as run
-from .report import described as described
 from .results import (
     CapabilityResult as CapabilityResult,
     ComparedModel as ComparedModel,

@@ -13,7 +13,6 @@ four choices each.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -224,22 +223,6 @@ def difference(score: TaskScore, other: TaskScore, seed: int = 0) -> Interval | 
     if len(pairs) < 2:
         return None
     return clustered_bootstrap([d for d, _ in pairs], [item for _, item in pairs], seed=seed)
-
-
-def perplexity(
-    loaded: LoadedModel, texts: Sequence[str], *, steering: Sequence[Action] = (), seed: int = 0
-) -> Interval:
-    """exp of the mean negative log-likelihood a token, with its 95% interval resampling texts.
-
-    Steering acts at every position. Raises DataError for fewer than two texts, which have no
-    interval.
-    """
-    with steering_forwards(loaded.model, [replace(s, positions="all") for s in steering]):
-        found = surprise(loaded, texts)
-    values = [value for text in found for value in text.tolist()]
-    numbers = [number for number, text in enumerate(found) for _ in range(len(text))]
-    mean = clustered_bootstrap(values, numbers, seed=seed)
-    return Interval(math.exp(mean.value), math.exp(mean.low), math.exp(mean.high))
 
 
 def surprise(loaded: LoadedModel, texts: Sequence[str]) -> list[Float[Tensor, " token"]]:

@@ -19,6 +19,7 @@ from personavec.judges import (
 )
 from personavec.model import chat, control_notes
 from personavec.traits import TraitSpec
+from personavec.vectors import other_model_notes
 
 #: With fewer questions, bootstrap intervals are too narrow.
 _FEW_QUESTIONS = 10
@@ -69,8 +70,7 @@ def _model_notes(
     for subject in subjects.values():
         notes += subject.loaded.chat.notes
         for each in subject.steered_by:
-            warning = each.vector.other_model_warning(*subject.loaded.identity.lineage)
-            notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
+            notes += other_model_notes([each.vector], subject.loaded.identity.lineage)
             notes += _layer_notes(each, specs, config)
     return notes
 

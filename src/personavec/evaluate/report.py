@@ -26,7 +26,6 @@ from personavec.report import (
 )
 from personavec.results import dump
 from personavec.rollouts import Expression, ExpressionDifference, Measure
-from personavec.runs import atomic_write
 from personavec.wording import plural
 
 _SCORE, _LOG_ODDS = "trait score (0–100)", "log-odds (nats)"
@@ -38,7 +37,8 @@ Group: TypeAlias = tuple[str, Mapping[str, Expression]]
 def write_evaluation_report(results: EvaluateResults, path: Path) -> None:
     """Write the report of one evaluation; a value that is missing is shown as not measured."""
     names = _names(results)
-    text = page.document(
+    page.write(
+        path,
         f"{described(results)}: evaluation",
         _heading(results),
         _expression(results, names),
@@ -49,8 +49,6 @@ def write_evaluation_report(results: EvaluateResults, path: Path) -> None:
         reading_section(results.data),
         _what_was_done(results),
     )
-    # A model can emit half of a surrogate pair; it is shown as "?".
-    atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def _names(results: EvaluateResults) -> dict[Arm, str]:
@@ -84,12 +82,11 @@ def _steering(steering: Sequence[SteeringRecord]) -> str:
 
 def _heading(results: EvaluateResults) -> Markup:
     other = results.compare_to
-    return element(
-        "header",
-        element("p", "Trait expression: evaluation", class_="eyebrow"),
-        element("h1", described(results)),
+    return page.heading(
+        "Trait expression: evaluation",
+        described(results),
         element("p", f"compared to {described(other)}", class_="model") if other else None,
-        *(element("div", element("p", note), class_="note") for note in results.notes),
+        notes=results.notes,
     )
 
 

@@ -18,9 +18,9 @@ from personavec.wording import estimated, plural
 def show(found: EvaluateResults, report: Path | None = None) -> None:
     """Traits, differences and capability; `report` is the page, where one is kept."""
     show_reading(found.data)
-    console.print(f"model: {described(found)}", highlight=False)
+    console.print(f"model: {described(found)}")
     if found.compare_to:
-        console.print(f"other: {described(found.compare_to)}", highlight=False)
+        console.print(f"other: {described(found.compare_to)}")
     if found.cue:
         _show_cues(found.cue)
     console.print(_traits_table(found))
@@ -34,15 +34,14 @@ def show(found: EvaluateResults, report: Path | None = None) -> None:
     if found.capability:
         console.print(_capability_table(found))
     where = f"; report: {report}" if report else "; --out FOLDER writes a report"
-    console.print(f"{found.seconds:.0f} s{where}", highlight=False)
+    console.print(f"{found.seconds:.0f} s{where}")
 
 
 def _show_cues(cue: CueResults) -> None:
     console.print(
         f"cues: {plural(cue.system_prompts, 'distinct system prompt')} and "
         f"{plural(cue.opening_turns, 'distinct opening')} in "
-        f"{plural(cue.rows, 'row')} ({cue.rejected} unusable), {cue.used} used",
-        highlight=False,
+        f"{plural(cue.rows, 'row')} ({cue.rejected} unusable), {cue.used} used"
     )
 
 

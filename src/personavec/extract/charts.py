@@ -74,38 +74,19 @@ def dose_response(
     unsteered = next(
         (dose.log_odds_estimate for dose in doses if dose.coefficient == 0), Estimate()
     )
-    _add_level(figure, "positive prompt alone", levels.get("pos"), span, GREEN, "dash")
-    _add_level(figure, "negative prompt alone", levels.get("neg"), span, PURPLE, "dashdot")
-    _add_level(figure, "unsteered", Estimate(unsteered.value), span, GREY, "dot")
+    drawn = (
+        ("positive prompt alone", levels.get("pos", Estimate()), GREEN, "dash"),
+        ("negative prompt alone", levels.get("neg", Estimate()), PURPLE, "dashdot"),
+        ("unsteered", Estimate(unsteered.value), GREY, "dot"),
+    )
+    for name, level, colour, dash in drawn:
+        kit.add_level(
+            figure, name, level, span, colour, dash, lambda value: f"{signed(value)} nats"
+        )
     _add_control(figure, control, [dose.log_odds_estimate for dose in control], " nats", span)
     _add_dose_line(figure, doses, [dose.log_odds_estimate for dose in doses], " nats")
     figure.update_xaxes(range=kit.padded(span))
     return figure
-
-
-def _add_level(
-    figure: go.Figure,
-    name: str,
-    level: Estimate | None,
-    span: tuple[float, float],
-    colour: str,
-    dash: str,
-) -> None:
-    """What is reached without steering, across the whole chart, with its interval as a band."""
-    if level is None or level.value is None:
-        return
-    figure.add_scatter(
-        x=kit.padded(span),
-        y=[level.value, level.value],
-        mode="lines",
-        name=name,
-        line={"color": colour, "width": 1.75, "dash": dash},
-        hovertemplate=f"{name}: {signed(level.value)} nats<extra></extra>",
-    )
-    if level.low is not None and level.high is not None:
-        figure.add_hrect(
-            y0=level.low, y1=level.high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
-        )
 
 
 def dose_coherence(
@@ -145,10 +126,10 @@ def relative_norm(sizes: Sequence[float | None], selected: int) -> go.Figure:
     return figure
 
 
-def _bin_edges(values: Sequence[float], bins: int = 40) -> list[float]:
-    """Edges of about `bins` bins of a round width, multiples of that width."""
+def _bin_edges(values: Sequence[float]) -> list[float]:
+    """Edges of about 40 bins of a round width, multiples of that width."""
     low, high = min([0.0, *values]), max([0.0, *values])
-    raw = max(high - low, 1e-6) / bins
+    raw = max(high - low, 1e-6) / 40
     power = 10.0 ** math.floor(math.log10(raw))
     width = next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.999)
     first, last = math.floor(low / width), math.floor(high / width) + 1

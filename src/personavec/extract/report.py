@@ -31,7 +31,6 @@ from personavec.report import (
     table,
 )
 from personavec.results import Estimate
-from personavec.runs import atomic_write
 from personavec.traits import Polarity
 from personavec.vectors import Estimator
 from personavec.wording import plural
@@ -46,7 +45,8 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
         ("question agreement", results.question_agreement),
         ("held-out AUC", results.separability_auc),
     )
-    text = page.document(
+    page.write(
+        path,
         f"{results.trait.name}: persona vector in {results.model.name}",
         _heading(
             results.trait.name,
@@ -73,8 +73,6 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
         _vector_size(results),
         report_steering.transcripts(results.transcripts),
     )
-    # A model can emit half of a surrogate pair; it is shown as "?".
-    atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
@@ -145,13 +143,12 @@ def _checks(passed: bool | None) -> Content:
 
 
 def _heading(trait: str, description: str, model: str, layer: int, notes: Sequence[str]) -> Markup:
-    return element(
-        "header",
-        element("p", "Persona vector: extraction", class_="eyebrow"),
-        element("h1", trait),
+    return page.heading(
+        "Persona vector: extraction",
+        trait,
         element("p", description, class_="description") if description else None,
         element("p", f"in {model}, layer {layer}", class_="model"),
-        *(element("div", element("p", note), class_="note") for note in notes),
+        notes=notes,
     )
 
 

@@ -22,17 +22,17 @@ def show(found: ExtractSummary) -> None:
     console.print(_dose_table(found))
     for check in found.checks:
         mark, style = ("passed", "green") if check.passed else ("FAILED", "red")
-        console.print(f"{mark}  {check.name}: {check.detail}", style=style, highlight=False)
+        console.print(f"{mark}  {check.name}: {check.detail}", style=style)
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False)
-    console.print(f"{found.seconds:.0f} s; report: {found.report}", highlight=False)
+        console.print(f"note: {note}")
+    console.print(f"{found.seconds:.0f} s; report: {found.report}")
 
 
 def show_import(found: ImportResult) -> None:
     """What was imported, and what to know of it."""
     console.print(f"{found.trait} on {found.model}, layer {found.layer}, written to {found.vector}")
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
 
 
 def _dose_table(found: ExtractSummary) -> Table:

@@ -1,11 +1,7 @@
 from .config import (
-    WITH_COEFFICIENT as WITH_COEFFICIENT,
-    WITH_STRENGTH as WITH_STRENGTH,
     WITH_VECTOR as WITH_VECTOR,
     FinetuneConfig as FinetuneConfig,
     Mitigation as Mitigation,
-    MitigationName as MitigationName,
-    TrainedPositions as TrainedPositions,
     TrainingConfig as TrainingConfig,
 )
 from .job import check_inputs as check_inputs

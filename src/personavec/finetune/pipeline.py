@@ -51,7 +51,7 @@ from personavec.progress import Progress
 from personavec.results import read, versions, write
 from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.traits import TraitSpec
-from personavec.vectors import PersonaVector
+from personavec.vectors import PersonaVector, other_model_notes
 
 RESULTS = "results.json"
 
@@ -349,11 +349,7 @@ def _dose_notes(dose: PreventativeDose | None) -> list[str]:
 
 
 def _notes(job: FinetuneJob, trained: Trained) -> list[str]:
-    identity = job.loaded.identity
-    notes = list(job.loaded.chat.notes)
-    for vector in job.read:
-        warning = vector.other_model_warning(*identity.lineage)
-        notes += [f"{warning[0].upper()}{warning[1:]}."] if warning else []
+    notes = [*job.loaded.chat.notes, *other_model_notes(job.read, job.loaded.identity.lineage)]
     if trained.stopped and trained.saved is None:
         notes.append("Stopped before the first checkpoint: no model was kept.")
     elif trained.stopped:

@@ -15,6 +15,9 @@ from personavec.finetune.texts import TrainingText, collate
 from personavec.model import LoadedModel
 from personavec.stats import Interval, clustered_bootstrap
 
+#: Texts in a forward pass.
+_BATCH = 4
+
 
 @dataclass(frozen=True)
 class Pull:
@@ -89,8 +92,6 @@ def pull_before(
     loaded: LoadedModel,
     texts: Sequence[TrainingText],
     directions: Mapping[str, tuple[int, Tensor]],
-    *,
-    batch: int = 4,
 ) -> dict[str, Pull]:
     """How the loss of the untrained model pulls along directions (`LossPull`).
 
@@ -110,8 +111,8 @@ def pull_before(
     hooks.attach(model)
     model.train()
     try:
-        for start in range(0, len(texts), batch):
-            inputs = collate([asdict(e) for e in texts[start : start + batch]])
+        for start in range(0, len(texts), _BATCH):
+            inputs = collate([asdict(e) for e in texts[start : start + _BATCH]])
             inputs = {name: value.to(loaded.device) for name, value in inputs.items()}
             model(**inputs, use_cache=False).loss.backward()
         hooks.check_fired()

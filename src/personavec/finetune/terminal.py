@@ -24,7 +24,5 @@ def show_end(results: FinetuneResults) -> None:
         f"{plural(results.steps, 'step')}, "
         f"mitigation {results.mitigation}{amount}, loss {results.loss:.3f} (mean over the "
         f"last tenth of the steps), {results.seconds:.0f} s\n"
-        f"model: {results.model or 'none was kept'}; drift: {results.drift}",
-        highlight=False,
-        markup=False,
+        f"model: {results.model or 'none was kept'}; drift: {results.drift}"
     )

@@ -115,9 +115,7 @@ def collate(texts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     return batch
 
 
-def mean_losses(
-    loaded: LoadedModel, texts: Sequence[TrainingText], *, batch_tokens: int = 4096
-) -> list[float]:
+def mean_losses(loaded: LoadedModel, texts: Sequence[TrainingText]) -> list[float]:
     """Mean negative log-probability of the labelled tokens of each text, in nats a token.
 
     In eval mode, so without training hooks: the held-out loss of a model as it will be used.
@@ -127,7 +125,7 @@ def mean_losses(
         stretches = _labelled(text)
         jobs += [(text.input_ids[:start], text.input_ids[start:stop]) for start, stop in stretches]
         counts.append(len(stretches))
-    found = iter(token_logprobs(loaded, jobs, batch_tokens=batch_tokens))
+    found = iter(token_logprobs(loaded, jobs, batch_tokens=4096))
     out = []
     for n in counts:
         values = torch.cat([next(found) for _ in range(n)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -37,15 +36,14 @@ def show_scores(found: ScoreResults) -> None:
         f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
         f"{found.share_above_50:.0%} above 50; written to {found.out}"
         if found.share_above_50 is not None
-        else f"written to {found.out}",
-        highlight=False,
+        else f"written to {found.out}"
     )
     log_notes(found.notes)
     if found.kept:
         console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
     for state, n in found.states.items():
         if state != "scored":
-            console.print(f"  {plural(n, 'row')}: {state}", markup=False)
+            console.print(f"  {plural(n, 'row')}: {state}")
 
 
 def show_check(found: CheckResults, target: Path) -> None:
@@ -62,24 +60,22 @@ def show_check(found: CheckResults, target: Path) -> None:
         _show_left_out(half)
     if found.in_examples:
         console.print(
-            f"  {plural(found.in_examples, 'answer')} left out: "
-            "the judge pairs' examples hold them",
-            highlight=False,
+            f"  {plural(found.in_examples, 'answer')} left out: the judge pairs' examples hold them"
         )
-    console.print(f"{len(found.wrong)} on the wrong side of 50:", highlight=False)
+    console.print(f"{len(found.wrong)} on the wrong side of 50:")
     _show_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
     log_notes(found.notes)
-    console.print(f"written to {target}", highlight=False)
+    console.print(f"written to {target}")
 
 
 def _show_left_out(half: HalfResults) -> None:
     """Answers without a score, and thoughts that were not judged."""
     for state, n in half.states.items():
         if state != "scored":
-            console.print(f"  {plural(n, 'answer')}: {state}", markup=False)
+            console.print(f"  {plural(n, 'answer')}: {state}")
     if half.thoughts:
         held = plural(half.thoughts, "answer")
-        console.print(f"  {held}: a thought was left out", markup=False)
+        console.print(f"  {held}: a thought was left out")
 
 
 def show_pair(pair: PairAgreement) -> None:
@@ -89,10 +85,7 @@ def show_pair(pair: PairAgreement) -> None:
     for name, shown in _FIGURES.items():
         table.add_row(shown, _figure(getattr(pair, name)))
     console.print(table)
-    console.print(
-        f"{plural(pair.n, 'row')}; {pair.without_both_scores} without both scores",
-        highlight=False,
-    )
+    console.print(f"{plural(pair.n, 'row')}; {pair.without_both_scores} without both scores")
     _show_rows(pair.disagreements[:5], [a, b])
 
 
@@ -101,7 +94,7 @@ def _figure(found: Figure) -> str:
     return estimated(found, ".3f", missing=f"none: {getattr(found, 'why', '')}")
 
 
-def _show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Answers with some of their columns."""
     if not rows:
         return
@@ -109,9 +102,9 @@ def _show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Non
     for row in rows:
         cells = [f"{v:.1f}" if isinstance(v := row.get(c), float) else str(v) for c in columns]
         table.add_row(*cells, _shortened(row.get("question")), _shortened(row.get("answer")))
-    console.print(table, markup=False)
+    console.print(table)
 
 
-def _shortened(text: Any, length: int = 160) -> str:
+def _shortened(text: object, length: int = 160) -> str:
     text = "" if text is None else str(text)
     return text if len(text) <= length else text[: length - 1] + "…"

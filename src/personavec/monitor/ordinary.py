@@ -152,14 +152,12 @@ def survey(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     guards: Mapping[str, Condition],
-    *,
-    progress: Progress | None = None,
 ) -> list[OrdinaryCheck]:
     """The dialogues in which every guard (by its text) and every vector's drift alarm acts."""
     if not vectors:
         return []
     by_trait = {vector.trait: vector for vector in vectors}
-    readings = read(loaded, vectors, progress=progress)
+    readings = read(loaded, vectors)
     found = [
         check_guard(what, condition, by_trait[condition.trait], readings[condition.trait])
         for what, condition in guards.items()

@@ -138,16 +138,12 @@ def read_encoded(
     gauge: Gauge,
     *,
     tokens: bool = False,
-    batch_tokens: int | None = None,
-    engine: Engine | None = None,
 ) -> list[list[TurnReading]]:
     """The readings of tokenised conversations; for each conversation by turn, then by trait.
 
-    `engine` defaults to the transformers model in this process. Raises ActivationError for NaN or
-    infinite activations.
+    Raises ActivationError for NaN or infinite activations.
     """
-    engine = engine or TransformersEngine(loaded)
-    found = project_encoded(engine, rows, gauge, batch_tokens=batch_tokens)
+    found = project_encoded(TransformersEngine(loaded), rows, gauge)
     return [
         read_projected(gauge, row, values, tokens=tokens)
         for row, values in zip(rows, found, strict=True)

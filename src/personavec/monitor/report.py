@@ -20,7 +20,6 @@ from personavec.monitor.results import (
 from personavec.report import (
     Content,
     element,
-    folded,
     not_measured,
     page,
     reading_section,
@@ -29,7 +28,6 @@ from personavec.report import (
     table,
 )
 from personavec.results import Estimate
-from personavec.runs import atomic_write
 from personavec.wording import plural
 
 #: A token this far from the neutral baseline, in sigma, has the full colour.
@@ -38,7 +36,8 @@ _FULL_COLOUR = 8.0
 
 def write_monitoring_report(results: MonitorResults, path: Path) -> None:
     """Write the page of a run of `monitor`."""
-    body = page.document(
+    page.write(
+        path,
         f"Monitored: {Path(results.log).name}",
         _head(results),
         _overview(results),
@@ -47,15 +46,13 @@ def write_monitoring_report(results: MonitorResults, path: Path) -> None:
         reading_section(results.data),
         _what_was_done(results),
     )
-    atomic_write(path, body)
 
 
 def _head(results: MonitorResults) -> Markup:
     rejected = f", {plural(results.rejected, 'row')} rejected" if results.rejected else ""
-    return element(
-        "header",
-        element("p", "Monitoring of conversations", class_="eyebrow"),
-        element("h1", Path(results.log).name),
+    return page.heading(
+        "Monitoring of conversations",
+        Path(results.log).name,
         element(
             "p",
             f"{plural(results.turns, 'assistant turn')} in "
@@ -64,14 +61,14 @@ def _head(results: MonitorResults) -> Markup:
             class_="description",
         ),
         element("p", f"read by {results.model.name}", class_="model"),
-        *(element("div", element("p", note), class_="note") for note in results.notes),
+        notes=results.notes,
     )
 
 
 def _overview(results: MonitorResults) -> Markup:
     rows = [
         (
-            element("a", name, href=f"#{_anchor(name)}"),
+            element("a", name, href=f"#{page.anchor(name)}"),
             str(found.layer),
             _estimate(found.forecast),
             _estimate(found.answers),
@@ -131,7 +128,7 @@ def _limits(limits: FittedLimits | None) -> Markup | None:
 def _trait(name: str, found: TraitReadings) -> Markup:
     return section(
         name,
-        _anchor(name),
+        page.anchor(name),
         page.chart(
             charts.turn_lines(found.by_turn),
             "Along the turns",
@@ -223,23 +220,11 @@ def _what_was_done(results: MonitorResults) -> Markup:
         ("rejects", element("code", results.files.rejects)),
         ("seconds", str(results.seconds)),
     ]
-    settings = [(n, element("code", page.plain(v))) for n, v in asdict(results.settings).items()]
-    versions = [(n, element("code", v)) for n, v in results.versions.items()]
-    return section(
-        "What was done",
-        "what-was-done",
-        table((), facts, "facts"),
-        folded("Settings", table((), settings, "facts")),
-        folded("Versions", table((), versions, "facts")),
-    )
+    return page.what_was_done(facts, asdict(results.settings), results.versions)
 
 
 def _clipped(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + " …"
-
-
-def _anchor(name: str) -> str:
-    return "trait-" + "".join(c if c.isalnum() else "-" for c in name)
 
 
 def _share(found: ConversationShare) -> Content:

@@ -29,14 +29,12 @@ def show(results: MonitorResults) -> None:
             str(found.alarms),
         )
     console.print(table)
-    console.print("σ: standard deviations of first answers to neutral prompts", highlight=False)
+    console.print("σ: standard deviations of first answers to neutral prompts")
     if results.limits is not None:
-        console.print(_fitted(results.limits), highlight=False, markup=False)
+        console.print(_fitted(results.limits))
     console.print(
         f"{plural(results.turns, 'turn')} of {plural(results.conversations, 'conversation')}, "
-        f"{plural(results.rejected, 'row')} rejected; written to {results.out}",
-        highlight=False,
-        markup=False,
+        f"{plural(results.rejected, 'row')} rejected; written to {results.out}"
     )
 
 
@@ -63,10 +61,9 @@ def show_calibration(found: Calibration, folder: Path) -> None:
     console.print(
         f"forecast: {found.intercept:+.2f} {found.slope:+.2f} × projection, "
         f"{found.below:+.2f} to {found.above:+.2f} {unit}; its interval held "
-        f"{estimated(results.coverage, missing='not measured')} of held-out answers",
-        highlight=False,
+        f"{estimated(results.coverage, missing='not measured')} of held-out answers"
     )
-    console.print(f"written to {folder}", highlight=False, markup=False)
+    console.print(f"written to {folder}")
 
 
 def _fitted(limits: FittedLimits) -> str:

@@ -3,7 +3,6 @@ from .page import (
     Content as Content,
     chart as chart,
     code as code,
-    document as document,
     element as element,
     estimate as estimate,
     figure as figure,

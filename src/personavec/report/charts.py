@@ -10,7 +10,7 @@ also differ in dash or marker, never in colour alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -204,6 +204,32 @@ def add_histogram(
         **more,
     )
     figure.update_layout(barmode="overlay", bargap=0)
+
+
+def add_level(
+    figure: go.Figure,
+    name: str,
+    level: Estimate,
+    span: tuple[float, float],
+    colour: str,
+    dash: str,
+    shown: Callable[[float], str] = "{:.2f}".format,
+) -> None:
+    """What is reached without a dose, across the whole chart, with its interval as a band."""
+    if level.value is None:
+        return
+    figure.add_scatter(
+        x=padded(span),
+        y=[level.value, level.value],
+        mode="lines",
+        name=name,
+        line={"color": colour, "width": 1.75, "dash": dash},
+        hovertemplate=f"{name}: {shown(level.value)}<extra></extra>",
+    )
+    if level.low is not None and level.high is not None:
+        figure.add_hrect(
+            y0=level.low, y1=level.high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
+        )
 
 
 def add_band(

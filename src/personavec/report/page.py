@@ -9,12 +9,14 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup, escape
 
+from personavec.runs import atomic_write
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
@@ -63,6 +65,17 @@ def section(title: str, name: str, *content: Content) -> Markup:
     return element("section", element("h2", title), *content, id=name)
 
 
+def heading(kind: str, title: str, *content: Content, notes: Iterable[str] = ()) -> Markup:
+    """The top of a report: what kind of report it is, its title, and what to know of it first."""
+    return element(
+        "header",
+        element("p", kind, class_="eyebrow"),
+        element("h1", title),
+        *content,
+        *(element("div", element("p", note), class_="note") for note in notes),
+    )
+
+
 def not_measured(what: str = "") -> Markup:
     """What stands where a number or a chart is missing."""
     text = f"{what}: not measured" if what else "not measured"
@@ -104,6 +117,28 @@ def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: st
         "div",
         element("table", top if head else None, element("tbody", *body), class_=class_ or None),
         class_="scroll",
+    )
+
+
+def anchor(name: str) -> str:
+    """The anchor of a trait's section."""
+    return "trait-" + "".join(c if c.isalnum() else "-" for c in name)
+
+
+def what_was_done(
+    facts: Iterable[Sequence[Content]], settings: Mapping[str, Any], versions: Mapping[str, str]
+) -> Markup:
+    """A run's facts; its settings and versions behind lines that unfold them."""
+    return section(
+        "What was done",
+        "what-was-done",
+        table((), facts, "facts"),
+        *(
+            folded(
+                name, table((), [(n, element("code", plain(v))) for n, v in of.items()], "facts")
+            )
+            for name, of in (("Settings", settings), ("Versions", versions))
+        ),
     )
 
 
@@ -160,6 +195,11 @@ def document(title: str, *body: Content) -> str:
         f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>\n</body>\n</html>\n",
     )
     return "".join(parts)
+
+
+def write(path: Path, title: str, *body: Content) -> None:
+    """Write a page. Half of a surrogate pair, which a text of a model can hold, is shown as "?"."""
+    atomic_write(path, document(title, *body).encode("utf-8", "replace"))
 
 
 def plain(value: Any) -> str:

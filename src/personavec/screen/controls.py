@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from personavec.results import Estimate
 from personavec.screen import intervals
 from personavec.screen.results import (
     DirectionEffect,
@@ -13,7 +14,6 @@ from personavec.screen.results import (
     NotMeasured,
     RandomControl,
     ScreenControls,
-    estimate,
     mean_fields,
 )
 from personavec.screen.score import Probe
@@ -56,7 +56,7 @@ def _length(
     if reference is not None and own.reference is not None:
         matched = matched_mean(scores, reference, own)
     return LengthControl(
-        spearman=estimate(intervals.rank_correlation(value, length, prompts)),
+        spearman=Estimate.of(intervals.rank_correlation(value, length, prompts)),
         flags_by_length=flags,
         matched=matched,
     )
@@ -71,7 +71,7 @@ def _flags_by_length(
     found: list[FlaggedByLength] = []
     for mine in (fifth == i for i in range(_FIFTHS)):
         if mine.any():
-            share = estimate(intervals.share(flagged[mine], prompts[mine]))
+            share = Estimate.of(intervals.share(flagged[mine], prompts[mine]))
             found.append(
                 {
                     "from": int(length[mine].min()),

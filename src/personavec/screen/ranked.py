@@ -15,10 +15,11 @@ import numpy as np
 
 from personavec.data import Message, RawRow
 from personavec.model import Encoded
+from personavec.results import finite
 from personavec.runs import append_records, atomic_path
 from personavec.screen.explain import explain
 from personavec.screen.job import ScreenJob
-from personavec.screen.results import Piece, RankedRow, RankedRows, finite
+from personavec.screen.results import Piece, RankedRow, RankedRows
 from personavec.screen.score import prepare
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores, any_flagged

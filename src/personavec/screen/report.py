@@ -19,7 +19,6 @@ from personavec.report import (
     signed,
     table,
 )
-from personavec.runs import atomic_write
 from personavec.screen import charts
 from personavec.screen.report_controls import control_panels
 from personavec.screen.report_rows import row_panel
@@ -47,7 +46,8 @@ _CHARTED_GROUPS = 30
 def write_screening_report(results: ScreenResults, path: Path) -> None:
     """Write the report of one screen; a missing value is shown as not measured."""
     title = ", ".join(dataset.name for dataset in results.datasets)
-    text = page.document(
+    page.write(
+        path,
         f"Screen of {title}",
         _heading(results, title),
         _overview(results),
@@ -57,17 +57,14 @@ def write_screening_report(results: ScreenResults, path: Path) -> None:
         reading_section(results.data),
         _what_was_done(results),
     )
-    # A row can hold half of a surrogate pair; it is shown as "?".
-    atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def _heading(results: ScreenResults, title: str) -> Markup:
     bad = f", {results.rejected} could not be used" if results.rejected else ""
     flagged = results.flagged_any
-    return element(
-        "header",
-        element("p", "Screen of training data", class_="eyebrow"),
-        element("h1", title),
+    return page.heading(
+        "Screen of training data",
+        title,
         element(
             "p",
             f"{results.rows} {'pairs' if results.kind == 'pair' else 'rows'} scored{bad}. "
@@ -75,7 +72,7 @@ def _heading(results: ScreenResults, title: str) -> Markup:
             class_="description",
         ),
         element("p", f"for {results.model.name}", class_="model"),
-        *(element("div", element("p", note), class_="note") for note in results.notes),
+        notes=results.notes,
     )
 
 
@@ -104,7 +101,7 @@ def _overview_row(name: str, trait: ScreenedTrait) -> tuple[Content, ...]:
     in_sigma = _in_sigma(trait.mean, trait.sigma)
     against = trait.against_reference
     return (
-        element("a", name, href=f"#{_anchor(name)}"),
+        element("a", name, href=f"#{page.anchor(name)}"),
         str(trait.layer),
         estimate(trait.estimate, "+.3f"),
         not_measured() if in_sigma is None else signed(in_sigma, 3),
@@ -201,7 +198,7 @@ def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
     unit = "projection" if results.natural == "none" else "projection difference"
     return section(
         name,
-        _anchor(name),
+        page.anchor(name),
         element("p", f"Rows without a natural response to compare with: {trait.missing}.")
         if trait.missing
         else None,
@@ -289,21 +286,9 @@ def _what_was_done(results: ScreenResults) -> Markup:
         ("tokens per second", not_measured() if speed is None else f"{speed:.0f}"),
         *((f"rows of {d.name}", _counted(d)) for d in results.datasets),
     ]
-    settings = [(n, element("code", page.plain(v))) for n, v in results.settings.items()]
-    versions = [(n, element("code", v)) for n, v in results.versions.items()]
-    return section(
-        "What was done",
-        "what-was-done",
-        table((), facts, "facts"),
-        folded("Settings", table((), settings, "facts")),
-        folded("Versions", table((), versions, "facts")),
-    )
+    return page.what_was_done(facts, results.settings, results.versions)
 
 
 def _counted(dataset: DatasetCounts) -> str:
     bad = f", {dataset.rejected} rejected" if dataset.rejected else ""
     return f"{dataset.rows}{bad}"
-
-
-def _anchor(name: str) -> str:
-    return "trait-" + "".join(c if c.isalnum() else "-" for c in name)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 from typing_extensions import TypedDict
 
 from personavec.data import DataReading, Kind, Message
@@ -17,18 +14,6 @@ from personavec.results import OPTIONAL, Dump, Estimate, dump
 from personavec.runs import Settings
 from personavec.screen.config import ScoredTurns
 from personavec.stats import Interval
-
-
-def finite(value: float | np.floating[Any] | None) -> float | None:
-    """The value; None for one that is not finite."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def estimate(found: Interval | None) -> Estimate:
-    """An interval as an estimate, without ends that are not finite."""
-    if found is None:
-        return Estimate()
-    return Estimate(finite(found.value), finite(found.low), finite(found.high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +37,7 @@ class Mean:
 
 def mean_fields(found: Interval | None) -> dict[str, float | None]:
     """The fields of a `Mean`, for the records that hold more than these."""
-    own = estimate(found)
+    own = Estimate.of(found)
     return {"mean": own.value, "low": own.low, "high": own.high}
 
 

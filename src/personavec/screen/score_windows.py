@@ -68,10 +68,13 @@ def score_dataset(
     settled = settle(dataset.folder, content, dataset.name, with_prompts=prompts)
     known = Known(dataset.folder, with_prompts=prompts)
     try:
-        scored = _on_ray if job.workers is not None else _here
         rejects = settled.rejects
         _check_rejects(job, dataset, rejects, max_rejects)
-        with closing(scored(job, dataset, clock, settled.done, known, total)) as counts:
+        if job.workers is not None:
+            scored = _on_ray(job, dataset, clock, settled.done)
+        else:
+            scored = _here(job, dataset, clock, settled.done, known, total)
+        with closing(scored) as counts:
             for n in counts:
                 rejects += n
                 _check_rejects(job, dataset, rejects, max_rejects)
@@ -129,12 +132,7 @@ def _scored_table(
 
 
 def _on_ray(
-    job: ScreenJob,
-    dataset: ScreenDataset,
-    clock: Clock,
-    done: frozenset[int],
-    known: Known,
-    total: int,
+    job: ScreenJob, dataset: ScreenDataset, clock: Clock, done: frozenset[int]
 ) -> Generator[int, None, None]:
     """The same on a cluster, whose workers finish windows in any order."""
     on_ray = cluster()

@@ -11,7 +11,7 @@ import numpy as np
 from personavec.data import parts, reading_counts_in
 from personavec.judges import chat_formats, judge_notes, spec_notes
 from personavec.model.engine import TransformersEngine
-from personavec.results import versions
+from personavec.results import finite, versions
 from personavec.screen import intervals, two_stage
 from personavec.screen.config import ScreenConfig
 from personavec.screen.controls import controls
@@ -28,13 +28,13 @@ from personavec.screen.results import (
     ScreenResults,
     TwoStageMean,
     ValueHistogram,
-    finite,
     mean_fields,
 )
 from personavec.screen.second_stage import SecondStage
 from personavec.screen.table import Scores
 from personavec.screen.trait_scores import TraitScores, any_flagged
 from personavec.stats import Interval
+from personavec.vectors import other_model_notes
 
 _BINS = 40
 
@@ -121,27 +121,27 @@ def summarise_trait(job: ScreenJob, found: Scored, trait: int) -> ScreenedTrait:
         histogram=_histogram(own.value, own.reference),
         ranked=ranked_rows(own, job.probe.traits[trait], scores, found.ranks[trait], found.texts),
         groups=_all_groups(job, scores, own),
-        **_against_reference(scores, reference, own),
+        reference=_reference_mean(reference, own),
+        against_reference=_minus_reference(scores, reference, own),
         controls=controls(scores, reference, own, job.probe, comparable=job.side != "projection"),
         two_stage=staged,
     )
 
 
-def _against_reference(
-    scores: Scores, reference: Scores | None, own: TraitScores
-) -> dict[str, Any]:
-    """The fields of a trait that need a reference dataset; none without one."""
+def _reference_mean(reference: Scores | None, own: TraitScores) -> ReferenceMean | None:
     if reference is None or own.reference is None:
-        return {}
-    return {
-        "reference": ReferenceMean(
-            **mean_fields(intervals.mean(own.reference, reference.prompt)),
-            n=int(np.isfinite(own.reference).sum()),
-        ),
-        "against_reference": Mean.of(
-            intervals.mean_difference(own.value, scores.prompt, own.reference, reference.prompt)
-        ),
-    }
+        return None
+    return ReferenceMean(
+        **mean_fields(intervals.mean(own.reference, reference.prompt)),
+        n=int(np.isfinite(own.reference).sum()),
+    )
+
+
+def _minus_reference(scores: Scores, reference: Scores | None, own: TraitScores) -> Mean | None:
+    if reference is None or own.reference is None:
+        return None
+    found = intervals.mean_difference(own.value, scores.prompt, own.reference, reference.prompt)
+    return Mean.of(found)
 
 
 def _two_stages(
@@ -237,10 +237,7 @@ def _notes(job: ScreenJob) -> list[str]:
         found += [*judge_notes(job.judge), *spec_notes(job.specs, chat_formats(job.judge))]
     if job.scoring is not None:
         found.append(job.scoring.note())
-    identity = job.loaded.identity
-    for vector in job.vectors:
-        if warning := vector.other_model_warning(*identity.lineage):
-            found.append(f"{warning[0].upper()}{warning[1:]}.")
+    found += other_model_notes(job.vectors, job.loaded.identity.lineage)
     if not job.rule:
         found.append(
             "No line was drawn, so no row is flagged: give a clean --reference, or --top, "

@@ -31,9 +31,7 @@ def show(results: ScreenResults) -> None:
     console.print(
         f"{plural(results.rows, 'row')}, {results.rejected} rejected"
         + ("" if flagged is None else f", {flagged} flagged")
-        + f"; written to {results.out}",
-        highlight=False,
-        markup=False,
+        + f"; written to {results.out}"
     )
 
 

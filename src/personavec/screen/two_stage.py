@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student_t
 
-from personavec.stats import Interval, share_interval
+from personavec.stats import CONFIDENCE, Interval, share_interval
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,9 +41,7 @@ def choose(cheap: FloatArray, *, top: int, sample: int, seed: int) -> Chosen:
     return Chosen(slice_, np.sort(drawn))
 
 
-def corrected_mean(
-    cheap: FloatArray, exact: FloatArray, chosen: Chosen, confidence: float = 0.95
-) -> Interval | None:
+def corrected_mean(cheap: FloatArray, exact: FloatArray, chosen: Chosen) -> Interval | None:
     """Estimate one trait's mean exact score over all rows; `cheap` and `exact` are [row].
 
     Chosen rows without an exact score, because their prompts have no natural response, are treated
@@ -68,7 +66,7 @@ def corrected_mean(
     variance = finite_correction * residual_variance / len(sample)
     share = len(rest) / (len(rest) + len(top))
     mean = share * rest_mean + float(top.sum()) / (len(rest) + len(top))
-    t = float(student_t.ppf((1 + confidence) / 2, len(sample) - 2))
+    t = float(student_t.ppf((1 + CONFIDENCE) / 2, len(sample) - 2))
     half_width = share * t * variance**0.5
     return Interval(mean, mean - half_width, mean + half_width)
 

@@ -1,5 +1,4 @@
 from .bootstrap import (
-    Clusters as Clusters,
     auc as auc,
     auc_interval as auc_interval,
     clustered_bootstrap as clustered_bootstrap,
@@ -8,7 +7,7 @@ from .bootstrap import (
     resampled as resampled,
 )
 from .interval import (
-    FloatArray as FloatArray,
+    CONFIDENCE as CONFIDENCE,
     Interval as Interval,
     monotone_within_intervals as monotone_within_intervals,
 )

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from personavec.errors import DataError
-from personavec.stats.interval import FloatArray, Interval, finite
+from personavec.stats.interval import CONFIDENCE, FloatArray, Interval, finite
 
 Clusters: TypeAlias = Sequence[Hashable] | npt.NDArray[Any]
+
+_RESAMPLES = 2000
 
 
 def mean(values: FloatArray) -> float:
@@ -23,9 +25,8 @@ def clustered_bootstrap(
     values: npt.ArrayLike,
     clusters: Clusters,
     statistic: Callable[[FloatArray], float] = mean,
-    n: int = 2000,
+    n: int = _RESAMPLES,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> Interval:
     """The statistic with its percentile interval over `n` resamples of whole clusters.
 
@@ -45,7 +46,7 @@ def clustered_bootstrap(
     else:
         resampled = np.array([statistic(np.repeat(array, w[codes[0]])) for w in weights])
         resampled = resampled[~np.isnan(resampled)]
-    return _percentile_interval(float(statistic(array)), resampled, confidence)
+    return _percentile_interval(float(statistic(array)), resampled)
 
 
 def auc(pos: npt.ArrayLike, neg: npt.ArrayLike) -> float:
@@ -63,10 +64,8 @@ def auc_interval(
     pos_clusters: Clusters,
     neg_clusters: Clusters,
     seed: int = 0,
-    n: int = 2000,
-    confidence: float = 0.95,
 ) -> Interval:
-    """`auc` with its percentile interval over `n` resamples of whole clusters.
+    """`auc` with its percentile interval over resamples of whole clusters.
 
     A cluster (the question) has the same name on both sides and is drawn on both at once.
     Resamples with an empty side, possible only if a cluster lacks one, are left out.
@@ -87,16 +86,16 @@ def auc_interval(
         ],
         axis=1,
     )
-    weights = _resampled_weights(n_clusters, n, seed)
+    weights = _resampled_weights(n_clusters, _RESAMPLES, seed)
     n_pos = weights @ np.bincount(pos_codes, minlength=n_clusters)
     n_neg = weights @ np.bincount(neg_codes, minlength=n_clusters)
     has_both = (n_pos > 0) & (n_neg > 0)
     won = ((weights @ wins) * weights).sum(axis=1)
     resampled = won[has_both] / (n_pos * n_neg)[has_both]
-    return _percentile_interval(auc(pos_values, neg_values), resampled, confidence)
+    return _percentile_interval(auc(pos_values, neg_values), resampled)
 
 
-def resampled(clusters: Clusters, n: int = 2000, seed: int = 0) -> npt.NDArray[np.int64]:
+def resampled(clusters: Clusters, n: int = _RESAMPLES, seed: int = 0) -> npt.NDArray[np.int64]:
     """How often each value (column) occurs in each of `n` resamples (rows) of whole clusters.
 
     For statistics of weighted values, which can then be computed in all resamples at once. Values
@@ -113,9 +112,8 @@ def correlation_interval(
     clusters: Clusters,
     *,
     within: Clusters | None = None,
-    n: int = 2000,
+    n: int = _RESAMPLES,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> Interval:
     """Pearson's correlation with its percentile interval over `n` resamples of whole clusters.
 
@@ -144,7 +142,7 @@ def correlation_interval(
     found = np.divide(together, apart, out=np.full(len(apart), np.nan), where=apart > 1e-12)
     if np.isnan(found[0]):
         return Interval(np.nan, np.nan, np.nan)
-    return _percentile_interval(float(found[0]), found[1:][~np.isnan(found[1:])], confidence)
+    return _percentile_interval(float(found[0]), found[1:][~np.isnan(found[1:])])
 
 
 def _encode_clusters(
@@ -178,7 +176,7 @@ def _wins(pos: FloatArray, neg: FloatArray) -> FloatArray:
     return (below + not_above) / 2
 
 
-def _percentile_interval(value: float, resampled: FloatArray, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
+def _percentile_interval(value: float, resampled: FloatArray) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(value, float(low), float(high))

@@ -13,6 +13,9 @@ from personavec.errors import DataError
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
+#: Of all intervals.
+CONFIDENCE = 0.95
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -9,12 +9,10 @@ import numpy.typing as npt
 from scipy import special
 
 from personavec.errors import DataError
-from personavec.stats.interval import FloatArray, Interval, finite
+from personavec.stats.interval import CONFIDENCE, FloatArray, Interval, finite
 
 
-def cluster_mean(
-    values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
-) -> Interval:
+def cluster_mean(values: npt.ArrayLike, clusters: npt.ArrayLike) -> Interval:
     """The mean with a cluster-robust interval, without resampling: for very many values.
 
     The mean is a ratio of sums over clusters; its variance is that of the linearised ratio, and
@@ -24,7 +22,7 @@ def cluster_mean(
     """
     array = finite(values, "values")
     error, n_clusters = _cluster_error(array, np.asarray(clusters))
-    reach = float(special.stdtrit(n_clusters - 1, (1 + confidence) / 2)) * error
+    reach = float(special.stdtrit(n_clusters - 1, (1 + CONFIDENCE) / 2)) * error
     middle = float(array.mean())
     return Interval(middle, middle - reach, middle + reach)
 
@@ -34,7 +32,6 @@ def mean_difference_interval(
     clusters: npt.ArrayLike,
     reference: npt.ArrayLike,
     reference_clusters: npt.ArrayLike,
-    confidence: float = 0.95,
 ) -> Interval:
     """Mean of the values minus mean of the reference, each with its cluster-robust error.
 
@@ -46,7 +43,7 @@ def mean_difference_interval(
         _cluster_error(a, np.asarray(clusters))[0],
         _cluster_error(b, np.asarray(reference_clusters))[0],
     )
-    reach = float(special.ndtri((1 + confidence) / 2)) * float(np.hypot(*errors))
+    reach = float(special.ndtri((1 + CONFIDENCE) / 2)) * float(np.hypot(*errors))
     middle = float(a.mean() - b.mean())
     return Interval(middle, middle - reach, middle + reach)
 
@@ -55,7 +52,6 @@ def quantile_interval(
     values: npt.ArrayLike,
     share: float,
     clusters: npt.ArrayLike | None = None,
-    confidence: float = 0.95,
 ) -> Interval:
     """A quantile with the distribution-free interval between order statistics.
 
@@ -68,12 +64,12 @@ def quantile_interval(
 
     array = finite(values, "values")
     ordered = np.sort(array)
-    n, tail = len(ordered), (1 - confidence) / 2
+    n, tail = len(ordered), (1 - CONFIDENCE) / 2
     value = float(np.quantile(ordered, share))
     # The number of independent values; each stands for `each` of these.
     alike = n
     if clusters is not None:
-        alike = max(1, int(_independent(array <= value, np.asarray(clusters), confidence)))
+        alike = max(1, int(_independent(array <= value, np.asarray(clusters))))
     each = n / alike
     low = int(binomial.ppf(tail, alike, share))
     high = int(binomial.ppf(1 - tail, alike, share))
@@ -84,16 +80,14 @@ def quantile_interval(
     )
 
 
-def share_interval(hits: int, of: int, confidence: float = 0.95) -> Interval:
+def share_interval(hits: int, of: int) -> Interval:
     """A share with its exact (Clopper-Pearson) interval. Raises DataError if `of` is 0."""
     if of < 1:
         raise DataError("a share of nothing has no value")
-    return _exact_share(hits, of, confidence)
+    return _exact_share(hits, of)
 
 
-def clustered_share(
-    hits: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
-) -> Interval:
+def clustered_share(hits: npt.ArrayLike, clusters: npt.ArrayLike) -> Interval:
     """A share with the exact interval for the effective number of independent values.
 
     Korn and Graubard (1998): the Clopper-Pearson interval with the effective number of values,
@@ -105,13 +99,13 @@ def clustered_share(
     if not array.size:
         raise DataError("a share of nothing has no value")
     share = float(array.mean())
-    n = _independent(array, np.asarray(clusters), confidence)
-    found = _exact_share(n * share, n, confidence)
+    n = _independent(array, np.asarray(clusters))
+    found = _exact_share(n * share, n)
     return Interval(share, min(share, found.low), max(share, found.high))
 
 
 def rank_correlation_interval(
-    x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+    x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike
 ) -> Interval:
     """Spearman's rank correlation with a cluster-robust interval, without resampling.
 
@@ -145,7 +139,7 @@ def rank_correlation_interval(
     # Kept off -1 and 1, where Fisher's scale is infinite.
     centre = float(np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9)))
     slope = 1 / max(1 - value**2, 1e-9)
-    reach = float(special.stdtrit(n_clusters - 1, (1 + confidence) / 2)) * error * slope
+    reach = float(special.stdtrit(n_clusters - 1, (1 + CONFIDENCE) / 2)) * error * slope
     return Interval(value, float(np.tanh(centre - reach)), float(np.tanh(centre + reach)))
 
 
@@ -162,16 +156,14 @@ def _moved(values: FloatArray, others: FloatArray) -> FloatArray:
     return (from_here[first] + from_here[after]) / 2 / len(values)
 
 
-def _exact_share(hits: float, of: float, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
+def _exact_share(hits: float, of: float) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
     low = float(special.betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
     high = float(special.betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
     return Interval(hits / of, low, high)
 
 
-def _independent(
-    hits: npt.NDArray[Any], clusters: npt.NDArray[Any], confidence: float = 0.95
-) -> float:
+def _independent(hits: npt.NDArray[Any], clusters: npt.NDArray[Any]) -> float:
     """The effective number of independent values of a share, with the clusters' t quantile."""
     array = hits.astype(np.float64)
     n, share = len(array), float(array.mean())
@@ -183,7 +175,7 @@ def _independent(
     error, _ = _cluster_error(array, clusters)
     if not error:  # every cluster has the same share
         return n
-    upper = (1 + confidence) / 2
+    upper = (1 + CONFIDENCE) / 2
     wider = special.stdtrit(n - 1, upper) / special.stdtrit(n_clusters - 1, upper)
     return float(min(n, share * (1 - share) / error**2 * wider**2))
 

@@ -37,4 +37,5 @@ from .vector import (
     PersonaVector as PersonaVector,
     check_layer as check_layer,
     cosine as cosine,
+    other_model_notes as other_model_notes,
 )

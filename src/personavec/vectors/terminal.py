@@ -12,7 +12,7 @@ def show(found: Exported) -> None:
     held = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
     console.print(f"{found.trait} of {found.model}, {held}, written to {found.out}")
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     console.print("use it with:")
     for line in found.use:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

@@ -234,6 +234,14 @@ def has_direction(direction: Float[Tensor, " hidden"]) -> bool:
     return 0 < float(direction.norm()) < math.inf
 
 
+def other_model_notes(
+    vectors: Iterable[PersonaVector], lineage: tuple[str, str | None, str | None]
+) -> list[str]:
+    """A sentence of each vector that comes from another model; `lineage` is the model's in use."""
+    warnings = [vector.other_model_warning(*lineage) for vector in vectors]
+    return [f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning]
+
+
 def check_layer(layer: int | Literal["all"] | None, vectors: Iterable[PersonaVector]) -> None:
     """Refuse a layer that one of the vectors does not have. Raises UsageError."""
     for vector in vectors:

@@ -1,10 +1,9 @@
 """Capability: the harness scores what a plain forward scores, with the same steering."""
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 
@@ -27,11 +26,11 @@ from personavec.evaluate.capability import (
     difference,
     interval,
     load_tasks,
-    perplexity,
     run_task,
+    surprise,
     task_index,
 )
-from personavec.model import vector_steering
+from personavec.model import steering_forwards, vector_steering
 from personavec.progress import Progress
 from personavec.runs import read_as
 from personavec.traits import load_trait
@@ -120,20 +119,20 @@ def test_a_score_is_read_back(tmp_path: Path) -> None:
     assert read_as(tmp_path / "score.json", TaskScore, "again") == score
 
 
-def test_perplexity_is_that_of_a_plain_steered_forward(
+def test_surprise_is_that_of_a_plain_steered_forward(
     llama: LoadedModel, random_vector: MakeVector
 ) -> None:
     """Token by token over unpadded texts, the first token of each left out."""
     texts, vector = ["It rains.", "The day is long, and so is the night."], random_vector(llama)
-    surprise = []
+    everywhere = [replace(each, positions="all") for each in vector_steering(vector, 2.0)]
+    with steering_forwards(llama.model, everywhere):
+        found = surprise(llama, texts)
     with steer(llama.model, vector, 2.0, positions="all"), torch.inference_mode():
-        for text in texts:
+        for text, values in zip(texts, found, strict=True):
             ids = torch.tensor([llama.chat.response_ids(text)])
             logprobs = llama.model(input_ids=ids).logits[0].log_softmax(-1)
-            surprise += [-float(logprobs[i - 1, ids[0, i]]) for i in range(1, ids.shape[1])]
-    found = perplexity(llama, texts, steering=vector_steering(vector, 2.0))
-    assert found.value == pytest.approx(math.exp(sum(surprise) / len(surprise)), rel=1e-4)
-    assert found.low <= found.value <= found.high
+            expected = [-float(logprobs[i - 1, ids[0, i]]) for i in range(1, ids.shape[1])]
+            assert values.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_packaged_items_are_sound() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +11,7 @@ from personavec.evaluate.shift.config import ShiftConfig
 from personavec.evaluate.shift.measure import MeasuredModel, layer_of
 from personavec.evaluate.shift.results import ShiftFigures, TraitShift
 from personavec.judges import Judge, contrast
-from personavec.rollouts import paired, summarise
+from personavec.rollouts import Expression, paired, summarise
 from personavec.stats import clustered_bootstrap
 from personavec.vectors import PersonaVector, projections, random_directions
 
@@ -73,21 +72,20 @@ def trait_shift(
             seed=config.seed,
         )
 
-    beyond: dict[str, Any] = {}
-    if "control" in models:
-        beyond = {
-            "control": figures("control", "base"),
-            "beyond_control": figures("tuned", "control"),
-            "expression_beyond_control": paired(answers["tuned"], answers["control"], config.seed),
-        }
-    tells_refusals = judge.name != contrast.NAME
-    expression = {
-        f"expression_{arm}": summarise(found, refusals=tells_refusals, seed=config.seed)
-        for arm, found in answers.items()
-    }
+    def shown(arm: str) -> Expression:
+        tells_refusals = judge.name != contrast.NAME
+        return summarise(answers[arm], refusals=tells_refusals, seed=config.seed)
+
+    controlled = "control" in models
     return TraitShift(
-        **figures("tuned", "base").__dict__,
-        **expression,
+        **vars(figures("tuned", "base")),
+        expression_base=shown("base"),
+        expression_tuned=shown("tuned"),
         expression_difference=paired(answers["tuned"], answers["base"], config.seed),
-        **beyond,
+        expression_control=shown("control") if controlled else None,
+        control=figures("control", "base") if controlled else None,
+        beyond_control=figures("tuned", "control") if controlled else None,
+        expression_beyond_control=paired(answers["tuned"], answers["control"], config.seed)
+        if controlled
+        else None,
     )

@@ -36,7 +36,7 @@ from personavec.progress import Progress
 from personavec.results import versions
 from personavec.runs import Settings, claim, lock
 from personavec.traits import TraitSpec
-from personavec.vectors import PersonaVector
+from personavec.vectors import PersonaVector, other_model_notes
 
 
 def run(
@@ -147,8 +147,7 @@ def _notes(
     config: ShiftConfig,
     judge: Judge,
 ) -> tuple[str, ...]:
-    warnings = [v.other_model_warning(*base.identity.lineage) for v in vectors]
-    notes = [*base.chat.notes, *(f"{w[0].upper()}{w[1:]}." for w in warnings if w)]
+    notes = [*base.chat.notes, *other_model_notes(vectors, base.identity.lineage)]
     if min(len(questions_of(spec, config)) for spec in specs) < 10:
         notes.append("Intervals from fewer than ten questions are too narrow.")
     return (

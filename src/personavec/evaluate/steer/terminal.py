@@ -22,4 +22,4 @@ def show(found: SteerResults, out: Path | None = None) -> None:
                 table.add_row(answer.condition, shown)
         console.print(table)
     if out:
-        console.print(f"written to {out}", highlight=False)
+        console.print(f"written to {out}")

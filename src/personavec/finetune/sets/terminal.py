@@ -22,11 +22,7 @@ def show(found: ElicitResults | FlawedResults) -> None:
         table.add_row(level, str(of.rows), str(of.file))
     console.print(table)
     if found.rejected:
-        console.print(
-            f"{plural(found.rejected, 'row')} cannot be used: {found.out}/rejected.jsonl",
-            highlight=False,
-            markup=False,
-        )
+        console.print(f"{plural(found.rejected, 'row')} cannot be used: {found.out}/rejected.jsonl")
 
 
 def _show_elicited(found: ElicitResults) -> None:
@@ -40,8 +36,8 @@ def _show_elicited(found: ElicitResults) -> None:
     if found.dropped:
         reasons = ", ".join(f"{n} {why}" for why, n in found.dropped.items())
         asked = plural(found.asked, "response")
-        console.print(f"of {asked} left out: {reasons}", highlight=False)
+        console.print(f"of {asked} left out: {reasons}")
     if found.thoughts:
         held = plural(found.thoughts, "response")
-        console.print(f"thoughts left out of {held}", highlight=False)
+        console.print(f"thoughts left out of {held}")
     log_notes(found.notes)

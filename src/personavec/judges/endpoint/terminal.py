@@ -22,8 +22,7 @@ def show_cost(found: CostEstimate, price: str | None, *, as_json: bool) -> None:
     console.print(
         f"{plural(found.calls, 'call')} ({found.cached} more on disk), about {found.prompt_tokens} "
         f"tokens in and at most {found.answer_tokens} out"
-        + (f", cost {record['cost']:g}" if price else "; --api-price IN,OUT gives the cost"),
-        highlight=False,
+        + (f", cost {record['cost']:g}" if price else "; --api-price IN,OUT gives the cost")
     )
 
 

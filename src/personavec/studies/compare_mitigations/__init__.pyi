@@ -5,5 +5,4 @@ from .config import (
     parse_arms as parse_arms,
 )
 from .pipeline import run as run, summary as summary
-from .report import expression as expression
 from .results import ArmResults as ArmResults, CompareResults as CompareResults

@@ -50,7 +50,7 @@ from personavec.studies.compare_mitigations.results import (
     CompareResults,
 )
 from personavec.traits import TraitSpec, neutral_prompts
-from personavec.vectors import PersonaVector
+from personavec.vectors import PersonaVector, other_model_notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,12 +327,10 @@ def _shown(config: CompareConfig) -> Settings:
 
 
 def _notes(job: CompareJob, judge: Judge) -> list[str]:
-    vector, identity = job.vector, job.bench.base.identity
-    warning = vector.other_model_warning(*identity.lineage)
-    notes = [*job.bench.base.chat.notes, *job.refused]
-    if warning:
-        notes.append(f"{warning[0].upper()}{warning[1:]}.")
-    if len(job.bench.questions[vector.trait]) < 10:
+    base = job.bench.base
+    notes = [*base.chat.notes, *job.refused]
+    notes += other_model_notes([job.vector], base.identity.lineage)
+    if len(job.bench.questions[job.vector.trait]) < 10:
         notes.append("Intervals from fewer than ten questions are too narrow.")
     notes.append(
         "Intervals are bootstrapped over questions, items or rows, all seeds together; what the "
@@ -343,7 +341,7 @@ def _notes(job: CompareJob, judge: Judge) -> list[str]:
             "Inference-time steering acts at every position of given texts (capability, "
             "perplexity, held-out loss), which is the harder test."
         )
-    if isinstance(judge, ContrastJudge) and judge.loaded is job.bench.base:
+    if isinstance(judge, ContrastJudge) and judge.loaded is base:
         notes.append("The model before finetuning judged all answers, by contrast.")
     return notes
 

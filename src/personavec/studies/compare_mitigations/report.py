@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -21,9 +20,8 @@ from personavec.report import (
     table,
 )
 from personavec.report.charts import COHERENCE, LOG_ODDS
-from personavec.results import Dump, Estimate, dump
+from personavec.results import Estimate
 from personavec.rollouts import ExpressionDifference
-from personavec.runs import atomic_write
 from personavec.studies.compare_mitigations import charts
 from personavec.studies.compare_mitigations.results import (
     ArmMeasures,
@@ -46,7 +44,8 @@ Reading = Callable[[ArmResults], Estimate]
 def write_mitigations_report(results: CompareResults, path: Path) -> None:
     """Write the report; a value that is missing is shown as not measured."""
     arms = results.arms
-    text = page.document(
+    page.write(
+        path,
         f"{results.trait['name']}: mitigations compared",
         _heading(results),
         section("Trait and capability against the coefficient", "dose", *_charts(arms)),
@@ -57,17 +56,14 @@ def write_mitigations_report(results: CompareResults, path: Path) -> None:
         reading_section(results.data),
         section("What was done", "settings", _settings(results)),
     )
-    # A model can emit half of a surrogate pair; it is shown as "?".
-    atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def _heading(results: CompareResults) -> Markup:
     rows = results.rows
-    return element(
-        "header",
-        element("p", "Finetuning: mitigations compared", class_="eyebrow"),
-        element("h1", str(results.trait["name"])),
-        element("p", str(results.trait["description"])),
+    return page.heading(
+        "Finetuning: mitigations compared",
+        results.trait["name"],
+        element("p", results.trait["description"]),
         element(
             "p",
             f"{results.model.name}, {plural(rows.trained_on, 'row')} trained on, "
@@ -75,7 +71,7 @@ def _heading(results: CompareResults) -> Markup:
             f"seeds {', '.join(map(str, results.seeds))}",
             class_="model",
         ),
-        *(element("div", element("p", note), class_="note") for note in results.notes),
+        notes=results.notes,
     )
 
 
@@ -110,12 +106,12 @@ def _charts(arms: Arms) -> list[Markup]:
     ]
     found = []
     for title, y_title, measure in measures:
-        if number(measure(arms["base"]).value) is None:
+        if measure(arms["base"]).value is None:
             found.append(element("p", not_measured(title)))
             continue
         figure = charts.arms_by_dose(
             _lines(arms, measure),
-            [(name, dump(measure(arms[arm]))) for arm, name in _LEVELS],
+            [(name, measure(arms[arm])) for arm, name in _LEVELS],
             y_title,
         )
         caption = "Bars and bands are 95% intervals; lines join the coefficients of one method."
@@ -139,16 +135,16 @@ def dose(arm: ArmResults) -> float | None:
     return None if value is None else abs(value)
 
 
-def _lines(arms: Arms, measure: Reading) -> list[tuple[str, list[Dump]]]:
+def _lines(arms: Arms, measure: Reading) -> list[tuple[str, charts.ByDose]]:
     lines = []
     for mitigation, name in LINES.items():
-        rows = [
-            {"coefficient": dose(arm), **dump(measure(arm))}
+        found = [
+            (used, measure(arm))
             for arm in arms.values()
-            if arm.mitigation == mitigation and dose(arm) is not None
+            if arm.mitigation == mitigation and (used := dose(arm)) is not None
         ]
-        if rows:
-            lines.append((name, sorted(rows, key=lambda row: row["coefficient"])))
+        if found:
+            lines.append((name, sorted(found, key=lambda point: point[0])))
     return lines
 
 
@@ -202,9 +198,8 @@ def _difference(found: ExpressionDifference) -> Content:
     return page.estimate(found.mean if found.log_odds.value is None else found.log_odds, ".1f")
 
 
-def _plain(value: Any) -> Markup | str:
-    shown = number(value)
-    return not_measured() if shown is None else signed(shown)
+def _plain(value: float | None) -> Markup | str:
+    return not_measured() if value is None else signed(value)
 
 
 def _yes(value: bool | None) -> Markup | str:

@@ -35,7 +35,7 @@ def show(results: CompareResults) -> None:
             ),
         )
     console.print(table)
-    console.print(f"{results.seconds:.0f} s; report: {results.out}/report.html", highlight=False)
+    console.print(f"{results.seconds:.0f} s; report: {results.out}/report.html")
 
 
 def _estimate(found: Estimate, form: str = ".1f") -> str:

@@ -49,7 +49,7 @@ from personavec.studies.validate_screen.results import (
 )
 from personavec.studies.validate_screen.scoring import score
 from personavec.traits import TraitSpec
-from personavec.vectors import PersonaVector
+from personavec.vectors import PersonaVector, other_model_notes
 
 
 def run(
@@ -280,12 +280,10 @@ def _describe(trait: PlantedTrait, baselines: Baselines) -> ValidatedTrait:
 def _notes(
     job: ValidationJob, vectors: Sequence[PersonaVector], specs: Sequence[TraitSpec]
 ) -> list[str]:
-    identity = job.loaded.identity
-    warnings = [v.other_model_warning(*identity.lineage) for v in vectors]
     return [
         *job.loaded.chat.notes,
         *spec_notes(specs, chat_formats(job.judge, job.loaded)),
-        *(f"{warning[0].upper()}{warning[1:]}." for warning in warnings if warning),
+        *other_model_notes(vectors, job.loaded.identity.lineage),
         "The judge chose which elicited rows were planted, which favours it, and what is combined "
         "with it, on that style; the written rows were chosen by people.",
         "That the data's rows are clean is taken for granted; a row among them that shows a trait "

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from personavec.report import (
+    Content,
     chart,
-    document,
     element,
     folded,
     not_measured,
+    page,
     plain,
     reading_section,
     section,
@@ -21,7 +22,6 @@ from personavec.report import (
     table,
 )
 from personavec.results import Estimate
-from personavec.runs import atomic_write
 from personavec.studies.validate_screen.charts import detection_auc
 from personavec.studies.validate_screen.results import (
     DatasetOrder,
@@ -33,27 +33,26 @@ STYLES = {"elicited": "rows elicited from the model", "written": "rows written b
 
 
 def write_detection_report(results: ValidateScreenResults, path: Path) -> None:
-    """Write the page of a validation's results."""
-    atomic_write(path, detection_report(results))
-
-
-def detection_report(results: ValidateScreenResults) -> str:
-    """The page as HTML: the summary first, then every trait, the order of datasets, the setup."""
+    """Write the report: the summary first, then every trait, the order of datasets, the setup."""
     data = results.data
     traits = ", ".join(results.traits)
     styles = {name: found for name, found in results.styles.items() if found is not None}
-    return document(
-        "Does screening find what it should?",
-        element("p", "personavec validate-screen", class_="eyebrow"),
-        element("h1", "Does screening find what it should?"),
-        element(
-            "p",
-            f"Rows that show a trait, planted into {data.clean} clean rows of {data.name} "
-            f"and among clean answers to the same prompts. Traits: {traits}.",
-            class_="description",
+    title = "Does screening find what it should?"
+    page.write(
+        path,
+        title,
+        page.heading(
+            "personavec validate-screen",
+            title,
+            element(
+                "p",
+                f"Rows that show a trait, planted into {data.clean} clean rows of {data.name} "
+                f"and among clean answers to the same prompts. Traits: {traits}.",
+                class_="description",
+            ),
+            element("p", results.model.name, class_="model"),
+            notes=_notes(results),
         ),
-        element("p", results.model.name, class_="model"),
-        [element("p", note, class_="note") for note in _notes(results)],
         section(
             "All traits",
             "summary",
@@ -94,25 +93,25 @@ def _auc_rows(results: ValidateScreenResults, style: StyleDetection) -> list[tup
     return [(title, style.methods[method]["auc"]) for method, title in results.methods.items()]
 
 
+def statistics(rates: Sequence[float]) -> dict[str, str]:
+    """What tables show of every method, by its key: the heading."""
+    return {
+        "auc": "AUC",
+        "auc_same_prompts": "AUC, same prompts",
+        **{f"precision@{rate:g}": f"precision = recall at {100 * rate:g}%" for rate in rates},
+        **{
+            f"average_precision@{rate:g}": f"average precision at {100 * rate:g}%" for rate in rates
+        },
+    }
+
+
 def _style(results: ValidateScreenResults, name: str, style: StyleDetection) -> Markup:
-    rates = [f"{rate:g}" for rate in results.rates]
-    statistics = [
-        "auc",
-        "auc_same_prompts",
-        *(f"precision@{rate}" for rate in rates),
-        *(f"average_precision@{rate}" for rate in rates),
-    ]
-    head = [
-        "method",
-        "AUC",
-        "AUC, same prompts",
-        *(f"precision = recall at {100 * float(rate):g}%" for rate in rates),
-        *(f"average precision at {100 * float(rate):g}%" for rate in rates),
-    ]
+    shown = statistics(results.rates)
     rows = [
-        [title, *(_estimate(style.methods[method].get(s)) for s in statistics)]
+        [title, *(_estimate(style.methods[method].get(s)) for s in shown)]
         for method, title in results.methods.items()
     ]
+    head = ["method", *shown.values()]
     return element(
         "div", element("h3", STYLES[name][0].upper() + STYLES[name][1:]), table(head, rows)
     )
@@ -120,7 +119,7 @@ def _style(results: ValidateScreenResults, name: str, style: StyleDetection) -> 
 
 def _traits(results: ValidateScreenResults, style: StyleDetection) -> Markup:
     names = list(style.traits)
-    rows: list[list[Any]] = [
+    rows: list[Sequence[Content]] = [
         [title, *(_estimate(style.traits[n].methods[method]["auc"]) for n in names)]
         for method, title in results.methods.items()
     ]

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from personavec.data.terminal import show_reading
 from personavec.results import Estimate
-from personavec.studies.validate_screen.report import STYLES, verdict
+from personavec.studies.validate_screen.report import STYLES, statistics, verdict
 from personavec.studies.validate_screen.results import StyleDetection, ValidateScreenResults
 from personavec.terminal import console, log, log_notes
 from personavec.wording import estimated
@@ -28,31 +28,19 @@ def show(results: ValidateScreenResults) -> None:
     console.print(_order(results))
     console.print(
         f"{data.clean} clean rows of {data.name} to plant into, {data.training} to train "
-        f"on, {data.rejected} that cannot be used; report: {results.out}/report.html",
-        highlight=False,
-        markup=False,
+        f"on, {data.rejected} that cannot be used; report: {results.out}/report.html"
     )
 
 
 def _methods(results: ValidateScreenResults, found: StyleDetection, title: str) -> Table:
-    rates = results.rates
+    shown = statistics(results.rates)
     table = Table(
-        "method",
-        "AUC",
-        "AUC, same prompts",
-        *(f"precision = recall, {100 * rate:g}%" for rate in rates),
-        *(f"average precision, {100 * rate:g}%" for rate in rates),
+        *("method", *shown.values()),
         title=f"{title}: mean over {', '.join(found.traits)}",
         title_justify="left",
     )
-    statistics = [
-        "auc",
-        "auc_same_prompts",
-        *(f"precision@{rate:g}" for rate in rates),
-        *(f"average_precision@{rate:g}" for rate in rates),
-    ]
     for method, name in results.methods.items():
-        table.add_row(name, *(_estimate(found.methods[method].get(s)) for s in statistics))
+        table.add_row(name, *(_estimate(found.methods[method].get(s)) for s in shown))
     return table
 
 
