@@ -1,9 +1,19 @@
 """The highest turns: whatever the order, those that are highest in the end were among them."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pyarrow as pa
+import torch
 from hypothesis import given, strategies as st
 
-from personavec.monitor.extremes import Extremes, TurnText, with_texts
+from personavec import LoadedModel, PersonaVector
+from personavec.data import DataRow, Message
+from personavec.model import Encoded, encode
+from personavec.model.engine import TransformersEngine
+from personavec.monitor import gauge
+from personavec.monitor.extremes import Extremes, TurnText, turn_texts, with_texts
+from personavec.monitor.readings import project_encoded
 
 #: Few values, so that many are equal; None for a turn without an answer.
 sigmas = st.lists(st.sampled_from([None, -2.0, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=40)
@@ -45,3 +55,32 @@ def test_a_text_comes_back_as_it_was_kept() -> None:
     assert kept[0] is None
     assert TurnText.from_json(kept[1]) == text
     assert [piece.sigma for piece in text.along(1)] == [-0.25, 3.0]
+
+
+def test_pieces_of_a_batch_are_those_of_a_forward_of_each_text_alone(
+    llama: LoadedModel, random_vector: Callable[..., PersonaVector]
+) -> None:
+    """Up to the rounding of what is kept. Texts of many lengths, so that most are padded."""
+    along = gauge([random_vector(llama, 1, "one"), random_vector(llama, 3, "two")], llama)
+    answers = ["So. " * (1 + i % 7) + "And no more."[: i % 5] for i in range(24)]
+    rows = []
+    for i, answer in enumerate(answers):
+        asked: Message = {"role": "user", "content": f"What of {i}?"}
+        talk = DataRow(i, f"r{i}", (asked, {"role": "assistant", "content": answer}))
+        row = encode(llama.chat, talk, context=llama.context)
+        assert isinstance(row, Encoded)
+        rows.append(row)
+    batched = project_encoded(TransformersEngine(llama), rows, along)
+    for row, values, answer in zip(rows, batched, answers, strict=True):
+        shown = turn_texts(llama, along, row, values, {1})[row.row.index, 1]
+        assert "".join(text for text, _ in shown.pieces) == answer
+        [text], [turn] = row.texts, row.texts[0].turns
+        ids = torch.from_numpy(text.ids.astype(np.int64))[None]
+        with torch.no_grad():
+            states = llama.model(ids, output_hidden_states=True).hidden_states
+        found = zip(along.directions.layers, along.directions.unit, strict=True)
+        alone = torch.stack([states[layer][0] @ unit for layer, unit in found], -1)
+        sigmas = along.response_sigmas(alone[turn.start : turn.stop])
+        kept = torch.tensor([own for _, own in shown.pieces])
+        torch.testing.assert_close(kept, sigmas, atol=0.0051, rtol=0)
+        torch.testing.assert_close(values[0], alone, atol=1e-4, rtol=1e-4)

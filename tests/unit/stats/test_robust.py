@@ -6,6 +6,8 @@ from scipy.stats import spearmanr
 
 from personavec.errors import DataError
 from personavec.stats import (
+    cluster_mean,
+    clustered_bootstrap,
     clustered_share,
     quantile_interval,
     rank_correlation_interval,
@@ -67,3 +69,30 @@ def test_ranks_with_ties_and_without_variation() -> None:
     assert np.isnan(rank_correlation_interval(np.ones(80), y, np.arange(80)).value)
     perfect = rank_correlation_interval(x, x, np.arange(80))
     assert (perfect.low, perfect.high) == pytest.approx((1, 1), abs=1e-3)
+
+
+def test_the_cluster_mean_agrees_with_the_bootstrap() -> None:
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(150), rng.integers(1, 12, 150))
+    values = rng.normal(size=150)[clusters] + rng.normal(size=len(clusters))
+    plain, resampled = cluster_mean(values, clusters), clustered_bootstrap(values, clusters)
+    assert plain.value == pytest.approx(resampled.value)
+    assert plain.high - plain.low == pytest.approx(resampled.high - resampled.low, rel=0.1)
+    alone = cluster_mean(values, np.arange(len(values)))
+    assert alone.high - alone.low < 0.7 * (plain.high - plain.low)
+    with pytest.raises(DataError, match="at least 2 clusters"):
+        cluster_mean([1.0, 2.0], [1, 1])
+
+
+def test_quantiles_and_shares_have_known_intervals() -> None:
+    """Against tables: 3 of 20 is 0.150 [0.032, 0.379]; none of 10 reaches up to 0.308."""
+    found = share_interval(3, 20)
+    assert (found.value, found.low, found.high) == pytest.approx((0.15, 0.0321, 0.3789), abs=1e-4)
+    assert share_interval(0, 10).high == pytest.approx(0.3085, abs=1e-4)
+    assert share_interval(10, 10).high == 1.0
+    rng = np.random.default_rng(0)
+    covered = sum(
+        found.low <= 1.6449 <= found.high
+        for found in (quantile_interval(rng.normal(size=300), 0.95) for _ in range(300))
+    )
+    assert covered >= 275
