@@ -1,8 +1,8 @@
-"""A key-value cache whose rows join and leave a running batch.
+"""A key-value cache with rows that join and leave a running batch.
 
-All rows share their last column, as in a left-padded batch, so a model needs only a mask and
-positions to read it. Keys and values are written in place into buffers with spare room: a joining
-row is computed where it stays, and a leaving one costs the copy of one row.
+All rows end at the same column, as in a left-padded batch, so the model needs only a mask and
+positions. Keys and values are written in place into buffers with spare space: the prefix of a
+joining row is computed in place, and when a row leaves, one row is copied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 from personavec.errors import ModelError
 from personavec.model import Beginning
 
-#: Columns are allocated in multiples of this.
+#: Columns are allocated in multiples of this number.
 _COLUMNS = 128
 
 
@@ -43,7 +43,7 @@ def check_joinable(config: Any) -> None:
 
 
 class _Window:
-    """The part of the buffers that the next forward sees: rows, and columns [start, end)."""
+    """The part of the buffers for the next forward pass: rows, and columns [start, end)."""
 
     def __init__(self) -> None:
         self.rows = slice(0, 0)
@@ -51,7 +51,7 @@ class _Window:
 
 
 class _RowLayer(CacheLayerMixin):
-    """One layer's keys and values [row, head, column, dim]; written at the window's end."""
+    """One layer's keys and values [row, head, column, dim], written at the window's end."""
 
     is_sliding = False
 
@@ -61,7 +61,7 @@ class _RowLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, columns = self._shape
-        # Zeros, since masked columns must hold finite numbers too.
+        # Zeros, since even masked columns must be finite.
         self.keys, self.values = (
             states.new_zeros(rows, states.shape[1], columns, states.shape[-1])
             for states in (key_states, value_states)
@@ -136,8 +136,8 @@ class _RowLayer(CacheLayerMixin):
 class RowCache(Cache):
     """The cache of a running batch, with room for `rows` to begin with; the first `n` are in use.
 
-    `mask` [row, column] marks each row's own columns. Raises ModelError for a model whose layers
-    keep more than keys and values.
+    `mask` [row, column] marks the columns that belong to each row. Raises ModelError for a model
+    whose layers cache more than keys and values.
     """
 
     def __init__(self, config: Any, rows: int, device: torch.device):
@@ -161,7 +161,7 @@ class RowCache(Cache):
 
     @property
     def columns(self) -> int:
-        """Columns allocated."""
+        """Number of allocated columns."""
         return self.mask.shape[1]
 
     @property
@@ -216,13 +216,13 @@ class RowCache(Cache):
         return tuple(layer.read(row, columns) for layer in self._rows)
 
     def undo(self, row: int) -> None:
-        """Remove a row's last column, as if its token had never been fed."""
+        """Remove a row's last column, as if its token had never run."""
         self.mask[row, self._end - 1] = 0
         for layer in self._rows:
             layer.wipe(row, slice(self._end - 1, self._end))
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last row moves to its place. Freed buffers hold zeros."""
+        """Remove a row, move the last row to its place, and set freed buffers to zero."""
         last = self.n - 1
         columns = slice(self._end - self._width(), self._end)
         for layer in self._rows:

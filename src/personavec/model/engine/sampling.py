@@ -1,4 +1,4 @@
-"""Choose each row's next token, with its own sampling and its own noise."""
+"""Choose each row's next token, with the row's own sampling settings and noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.noise import gumbel, row_keys, uniform_bits
 
-#: Size of the first, partial sort. Most nuclei are smaller, so the vocabulary is rarely sorted.
+#: Size of a first, partial sort. Most nuclei are smaller, so a full sort is rarely needed.
 _LIKELY = 256
 #: Tokens whose bound is within this many nats of the highest are scored exactly first.
 _CLOSE = 0.75
@@ -23,7 +23,7 @@ _CACHED = 2**19
 
 @dataclass(frozen=True)
 class Draw:
-    """How one row samples its next token; the seed, `noise_key` and `step` key its noise."""
+    """How a row samples its next token; its noise depends on seed, `noise_key` and `step`."""
 
     sampling: Sampling
     noise_key: str
@@ -31,9 +31,10 @@ class Draw:
 
 
 def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
-    """Which rows a token can be chosen from: no logit is NaN or plus infinity, nor are all equal.
+    """Whether a token can be chosen in each row [row].
 
-    All are equal when the residual stream overflowed in the last norm, which then gives 0.
+    A row is unusable if a logit is NaN or plus infinity, or if all are equal, as when the residual
+    stream overflowed in the last norm, whose output is then 0.
     """
     low, high = logits.aminmax(dim=-1)
     return torch.isfinite(high) & (low < high)
@@ -101,9 +102,9 @@ def _highest(scaled: Float[Tensor, "row token"], keys: Int[Tensor, "row 2"]) -> 
 def within_top_p(
     logits: Float[Tensor, "row token"], top_p: Float[Tensor, "row 1"]
 ) -> Float[Tensor, "row token"]:
-    """The logits with those outside each row's nucleus at minus infinity.
+    """The logits, with minus infinity outside each row's nucleus.
 
-    The nucleus is the fewest tokens, most probable first, that hold `top_p` of the probability.
+    The nucleus is the smallest set of most probable tokens with a total probability of `top_p`.
     """
     probabilities = logits.softmax(-1)
     for size in (min(_LIKELY, logits.shape[-1]), logits.shape[-1]):

@@ -122,7 +122,7 @@ class StepLoop:
     def submit(self, job: DecodeJob) -> None:
         """Queue a request. Raises UsageError if it exceeds the context or a layer does not exist.
 
-        Whatever else a bad action raises is raised here too, not in a step that others share.
+        All errors of its actions are raised here, and not in a step that other requests share.
         """
         tokens = len(job.request.prompt_ids)
         if not tokens:
@@ -138,7 +138,7 @@ class StepLoop:
 
     @torch.inference_mode()
     def cancel(self, id: str) -> None:
-        """Drop a request, waiting or running. Does nothing for one that has ended."""
+        """Drop a waiting or running request. Does nothing if it has ended."""
         self._waiting = deque(job for job in self._waiting if job.request.id != id)
         for row in [row for row in self._rows if row.job.request.id == id]:
             self._remove(row)
@@ -146,9 +146,9 @@ class StepLoop:
         self._captured.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after the tokens it has; False if it is not running.
+        """End a running request after its current tokens; False if it is not running.
 
-        Its end comes with the next step, once its last token is read.
+        Its end is reported by the next step, which reads its last token.
         """
         for row in self._rows:
             if row.job.request.id == id:
@@ -157,8 +157,9 @@ class StepLoop:
         return False
 
     def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
-        """Projections of a request that ended, handed out once: of the last prompt token, then of
-        each response token. None if the request did not ask for them.
+        """The projections of an ended request: of the last prompt token and every response token.
+
+        They can be fetched once. None if the request did not ask for them.
         """
         return self._ended.pop(id, None)
 
@@ -179,7 +180,7 @@ class StepLoop:
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """Drop every request; also works after an error in a step."""
+        """Drop all requests, also after an error in a step."""
         self._waiting.clear()
         self._rows.clear()
         self._ended.clear()
@@ -189,23 +190,23 @@ class StepLoop:
             self._release_steering()
 
     def close(self) -> None:
-        """Drop every request and take the hooks off the model."""
+        """Drop all requests and remove the hooks from the model."""
         self.clear()
         with contextlib.suppress(HookError):
             self._hooks.close()
 
     @torch.inference_mode()
     def step(self) -> list[Update]:
-        """Let waiting requests join, feed every row one token, and report the updates."""
+        """Let waiting requests join, feed one token to every row, and report the updates."""
         failed = self._join()
         if not self._rows:
             return failed
         return failed + self._advance(self._forward())
 
     def _join(self) -> list[Update]:
-        """Prefill waiting requests up to their last prompt tokens, into rows of their own.
+        """Prefill waiting requests up to their last prompt token, into new rows.
 
-        If that fails, mostly for lack of memory, the requests that would have joined fail, and the
+        If the prefill fails, usually because memory runs out, the joining requests fail, while the
         running rows go on.
         """
         joining = self._next_to_join()
@@ -243,7 +244,7 @@ class StepLoop:
         return joining
 
     def _forward(self) -> Float[Tensor, "row token"]:
-        """Feed every row its token, steered and read; its logits."""
+        """Feed every row its token, with steering and reading; returns the logits."""
         rows, device = self._rows, self._loaded.device
         mask = self._cache.next_column()
         if self._steering is None:
@@ -276,7 +277,10 @@ class StepLoop:
         self._steering = batch
 
     def _release_steering(self) -> None:
-        """Call before rows or their actions change. Raises HookError if steering did not act."""
+        """Remove the steering hooks, before rows or their actions change.
+
+        Raises HookError if steering did not act.
+        """
         if self._steering is not None:
             self._steering = None
             self._steering_hooks.close()
@@ -317,7 +321,7 @@ class StepLoop:
     def _end(self, i: int, row: DecodeRow, *, finite: bool) -> tuple[End | None, str]:
         """Why row `i` ends before its next token, and the reason if it failed.
 
-        Asks its guard; if that acts, the row's last token is to be fed again.
+        This calls the row's guard. If the guard acts, the row's last token is fed again.
         """
         row.again = False
         if not finite:
