@@ -100,7 +100,7 @@ def _bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
         "different prompts",
     )
     more = [user, {"role": "assistant", "content": "No"}, user, assistant]
-    yield {"chosen": [*SAID, user, assistant], "rejected": more}, "part at message 2, before"
+    yield {"chosen": [*SAID, user, assistant], "rejected": more}, "differ at message 2, before"
     yield {"chosen": "Hello", "rejected": "No"}, "answer no prompt"
     yield {"prompt": "Hi", "response_0": "a", "response_1": "b"}, "no column says which"
     yield {"messages": list(SAID), "image": "cat.png"}, "the row holds an image in 'image'"

@@ -24,11 +24,11 @@ def test_an_ordinary_log_raises_no_alarm_of_the_server_and_a_drifting_one_does()
     for seed in range(6):
         ordinary = fit(constant_talks(200, seed))
         found = charted(_log(constant_talks(200, 100 + seed)), "odd", ordinary)
-        assert sorted(found.met.tolist()) == list(range(len(found.readings)))
+        assert sorted(found.order.tolist()) == list(range(len(found.readings)))
         alarmed += bool(found.server_alarms.any())
     assert alarmed <= 2
     # What drifts late in the log alarms late: the order of conversations is kept.
     late = _log([*constant_talks(100, 300), *constant_talks(50, 400, more=2)])
     found = charted(late, "odd", fit(constant_talks(200, 0)))
     assert found.server_alarms.any()
-    assert late.index[found.met[found.server_alarms]].min() >= 90
+    assert late.index[found.order[found.server_alarms]].min() >= 90

@@ -1,8 +1,7 @@
-"""vLLM as the engine: one continuous batch in which every request has its own steering.
+"""The vLLM engine: continuous batching, where every request has its own steering.
 
-vLLM runs the model in processes of its own, on as many accelerators as its settings say;
-`vllm_worker.py` runs inside them. The transformers model stays loaded for what reads texts in this
-process: the tokenizer, and a judge.
+vLLM runs the model in its own processes, on one or more GPUs; `vllm_worker.py` runs inside them.
+The transformers model stays loaded in this process for the tokenizer and for a judge.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ from personavec.model.engine.vllm_setup import (
     watch,
 )
 
-#: Finished requests that are fetched from the workers, and kept on disk, together.
+#: Number of finished requests that are fetched from the workers and stored together.
 GROUP = 32
 
 
 class _QueuedRequest(NamedTuple):
-    """A request as vLLM's queue takes it; `params` are vLLM's sampling parameters."""
+    """A request for vLLM's queue; `params` are vLLM's sampling parameters."""
 
     ids: Sequence[int]
     params: Any
@@ -62,10 +61,10 @@ class _QueuedRequest(NamedTuple):
 class VllmEngine:
     """vLLM as an engine (`base.Engine`); `close` ends its processes.
 
-    `arguments` are vLLM's own: `tensor_parallel_size`, `gpu_memory_utilization` and so on.
+    `arguments` are passed to vLLM: `tensor_parallel_size`, `gpu_memory_utilization` and so on.
 
-    Raises PersonavecError when vLLM or the plugin is missing, UsageError for an argument that
-    steering and capture rule out, ModelError when vLLM cannot load the model.
+    Raises PersonavecError if vLLM or the plugin is missing, UsageError for an argument that
+    conflicts with steering and capture, and ModelError if vLLM cannot load the model.
     """
 
     name = "vllm"
@@ -85,7 +84,7 @@ class VllmEngine:
         self._stages = self._install()
 
     def _install(self) -> list[list[int]]:
-        """Put hooks into every worker; gives the layers of each, which together must be all."""
+        """Put hooks into every worker; returns the layers of each. Raises ModelError."""
         try:
             stages = self._engine.collective_rpc("personavec_install")
         except Exception as error:
@@ -93,7 +92,7 @@ class VllmEngine:
             raise ModelError(
                 f"the vllm-lens plugin finds no decoder layers of '{self.loaded.identity.name}' "
                 f"in vLLM {self._version} ({last_line(error)}); install the vLLM that the plugin "
-                "asks for, name the layers with VLLM_LENS_LAYER_PATH, or use --engine transformers"
+                "requires, name the layers with VLLM_LENS_LAYER_PATH, or use --engine transformers"
             ) from error
         missing = set(range(self.loaded.identity.n_layers + 1)).difference(*stages)
         if missing:
@@ -122,7 +121,7 @@ class VllmEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What an engine does
+    # The methods of `base.Engine`
 
     def generate(
         self,
@@ -133,10 +132,10 @@ class VllmEngine:
         include_thinking: bool = False,
         done: Collection[str] = (),
     ) -> Iterator[list[Generation]]:
-        """Generate responses, yielding them as they finish; see `base.Engine`.
+        """Generate responses; see `base.Engine`.
 
-        Each request has its own seed, from the run's seed and its noise key, so the other requests
-        of a batch change a result only through rounding.
+        Each request's seed comes from the run's seed and the request's noise key, so other requests
+        in a batch affect a response only through rounding.
         """
         with contextlib.closing(
             self._generated(
@@ -148,10 +147,10 @@ class VllmEngine:
     def project(
         self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
     ) -> list[Float[Tensor, "token direction"]]:
-        """Every token's projection, by whole forwards; vLLM chooses its batches itself.
+        """The projection of every token; see `base.Engine`. vLLM ignores `batch_tokens`.
 
-        Raises ActivationError on NaN or infinite activations, UsageError for a text longer than
-        the context.
+        Raises ActivationError for NaN or infinite activations, and UsageError for a text that is
+        longer than the context.
         """
         asked: dict[str, _QueuedRequest] = {}
         table = self._table()
@@ -187,7 +186,7 @@ class VllmEngine:
         check_room(requests, sampling.max_tokens, self.context)
         todo = {request.id: request for request in requests if request.id not in done}
         table = self._table()
-        # If thinking is cut off, the response is known only at its end: it is read again then.
+        # Without thinking, the response span is known only at the end, so texts are read again.
         again = capture and not include_thinking and self.loaded.chat.thinking is not None
         asked = {
             name: self._asked(request, sampling, table, capture=capture, again=again)
@@ -195,8 +194,7 @@ class VllmEngine:
         }
         for names in _pieces(list(asked), 8 * GROUP if again else len(asked)):
             groups = self._run({name: asked[name] for name in names}, table)
-            # The queue holds one kind of request at a time, so all must finish before one is read
-            # again.
+            # The queue cannot mix generating and reading, so all requests must finish first.
             for group in [_merged(groups)] if again else groups:
                 own = [todo[name] for name in group]
                 found = [self._generation(r, group[r.id], sampling) for r in own]
@@ -218,15 +216,12 @@ class VllmEngine:
         n = len(request.prompt_ids)
         span = [n, n + sampling.max_tokens] if capture and not again else None
         note = note_of(request.id, n, request.steering, table, response=span)
-        # A last token cut off by the length limit is captured too, by generating one more.
+        # vLLM runs the last token only if one more is generated; capture needs that.
         params = self.sampling_params(sampling, request.noise_key, sampling.max_tokens + capture)
         return _QueuedRequest(request.prompt_ids, params, note)
 
     def _generation(self, request: Request, answer: VllmAnswer, sampling: Sampling) -> Generation:
-        """The response within vLLM's tokens, of which there may be one more than asked for.
-
-        It has failed if a token could not be chosen.
-        """
+        """The generation from vLLM's tokens (up to one too many); failed if logits overflowed."""
         if answer.overflowed(request.id):
             return Generation(request.id, (), False, failed=True)
         ids = answer.token_ids[: sampling.max_tokens]
@@ -251,7 +246,7 @@ class VllmEngine:
     def _read_again(
         self, requests: Sequence[Request], found: Sequence[Generation], table: SteeringTable
     ) -> list[Generation]:
-        """The generations with their means, from one more forward of each whole text."""
+        """Add means to the generations, from another forward pass over each whole text."""
         asked: dict[str, _QueuedRequest] = {}
         for request, generation in zip(requests, found, strict=True):
             if not generation.response_ids:
@@ -267,7 +262,7 @@ class VllmEngine:
             for g in found
         ]
 
-    # One queue
+    # The queue
 
     def _run(
         self,
@@ -275,7 +270,7 @@ class VllmEngine:
         table: SteeringTable,
         directions: Directions | None = None,
     ) -> Iterator[dict[str, VllmAnswer]]:
-        """Put all requests into one continuous batch; answers by id, in groups as they finish."""
+        """Run all requests in a continuous batch; yields answers by id, in groups."""
         finished = 0
         running: set[str] = set()
         try:
@@ -290,7 +285,7 @@ class VllmEngine:
         except dead_error() as error:
             raise ModelError(
                 f"vLLM's worker died after {finished} of {len(asked)} requests; run the same "
-                "command again: what is on disk is kept and the rest resumes; where it dies again, "
+                "command again: what is on disk is kept and the rest resumes; if it dies again, "
                 "lower --engine-arg max_num_seqs, or see vLLM's own messages with --debug"
             ) from error
         finally:
@@ -298,7 +293,7 @@ class VllmEngine:
                 self.abort(list(running))
 
     def _finishing(self, running: set[str]) -> Iterator[dict[str, tuple[int, ...]]]:
-        """Tokens of finished requests, in groups, until none of `running` is left in it."""
+        """Tokens of finished requests, in groups, until `running` is empty."""
         tokens: dict[str, tuple[int, ...]] = {}
         while running:
             for output in self.step():
@@ -313,30 +308,32 @@ class VllmEngine:
         found = self.read(list(tokens))
         return {name: replace(found[name], token_ids=tokens[name]) for name in tokens}
 
-    # Parts of a queue, also for `vllm_loop`; each raises vLLM's own error once a worker has died
+    # Operations on the queue, also for `vllm_loop`; they raise `dead_error()` if a worker died
 
     def begin(
         self, table: Float[Tensor, "row hidden"], directions: Directions | None = None
     ) -> None:
-        """Make the workers forget all requests, and give them what the next ones share."""
+        """Make the workers forget all requests, and send them the table and directions to use."""
         unit = torch.zeros(0, table.shape[1]) if directions is None else directions.unit
         tensors = save({"table": table, "unit": unit.float().contiguous()})
         self._call("personavec_begin", tensors, list(directions.layers) if directions else [])
 
     def add(self, name: str, ids: Sequence[int], params: Any, note: RequestNote) -> None:
+        """Queue a request with its note."""
         params.extra_args = {NOTE: note}
         self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
 
     def step(self) -> list[Any]:
-        """vLLM's next outputs; waits for them."""
+        """Wait for vLLM's next outputs."""
         return self._engine.step()
 
     def abort(self, names: list[str]) -> None:
+        """Drop requests from the queue and the batch."""
         with contextlib.suppress(dead_error()):
             self._engine.abort_request(names)
 
     def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
-        """What the workers read of requests. With `keep` they keep it. Raises HookError."""
+        """The workers' readings of requests, forgotten there without `keep`. Raises HookError."""
         shares = self._call("personavec_peek" if keep else "personavec_take", names)
         identity = self.loaded.identity
         empty = empty_sums(identity.n_layers, identity.hidden_size)
@@ -360,8 +357,8 @@ class VllmEngine:
         stream: bool = False,
         top_logprobs: int | None = None,
     ) -> Any:
-        """vLLM's own parameters. `noise` keys the sampling, together with the seed. With `stream`,
-        tokens come as they are made; otherwise all at the end."""
+        """vLLM's sampling parameters, with a seed from `sampling.seed` and `noise`. With `stream`,
+        tokens are returned as they are generated, otherwise all at the end."""
         greedy = sampling.temperature == 0
         return self._vllm.SamplingParams(
             max_tokens=new_tokens,
@@ -375,7 +372,7 @@ class VllmEngine:
         )
 
     def _one_token(self) -> Any:
-        """Parameters for one forward of a text, and the one token that vLLM must generate."""
+        """Parameters for a forward pass over a text; vLLM must generate at least one token."""
         return self._vllm.SamplingParams(
             max_tokens=1,
             temperature=0,

@@ -1,13 +1,13 @@
-"""Runs inside vLLM's workers: steering and capture, for all requests of a step at once.
+"""Steering and capture inside vLLM's workers, for all requests of a step at once.
 
-`Extension` is a worker extension of vLLM. It finds the decoder layers as the vllm-lens plugin
-does, on every architecture and pipeline stage, and puts its own hooks on them. The plugin's own
-steering and hooks are not used: they call a Python function for every request at every layer, steer
-a prompt's tokens too, lose absolute positions while decoding, and go on after an error. Here each
-step is planned once (`vllm_plan`), every layer then costs one addition, and an error ends the run.
+`Extension` is a worker extension of vLLM. It finds the decoder layers with the vllm-lens plugin, on
+every architecture and pipeline stage, and puts its own hooks on them. The plugin's own steering and
+hooks are not used, because they call a Python function for every request at every layer, also steer
+prompt tokens, lose absolute positions while decoding, and go on after an error. Here each step is
+planned once (`vllm_plan`), each layer needs one addition, and an error ends the run.
 
-Each request says in its note (`vllm_note`) what it wants. Tensors come and go as safetensors;
-nothing is unpickled.
+The note of each request (`vllm_note`) says how to steer it and what to read. Tensors are exchanged
+as safetensors; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from personavec.model.engine.vllm_plan import N_SPANS, PlanBuilder, StepPiece, S
 class Extension:
     """Mixed into vLLM's worker; the engine calls its methods by name."""
 
-    model_runner: Any  # Of the worker.
+    model_runner: Any  # an attribute of vLLM's worker
 
     def personavec_install(self) -> list[int]:
-        """Put hooks on this worker's layers; gives the layers, counted from 1 (0: embedding)."""
-        # `_discover_layer_modules` is private: check it with each version of the plugin.
+        """Put hooks on this worker's layers; returns the layers (0 is the embedding)."""
+        # `_discover_layer_modules` is private, so check it with each version of the plugin.
         from vllm.distributed import parallel_state  # pyright: ignore[reportMissingImports]
         from vllm.forward_context import get_forward_context  # pyright: ignore[reportMissingImports]
         from vllm_lens._worker_ext import _discover_layer_modules
@@ -41,7 +41,7 @@ class Extension:
             self.model_runner,
             {i + 1: block for i, block in _discover_layer_modules(self).items()},
             reads=parallel_state.get_tensor_model_parallel_rank() == 0,
-            # vLLM also runs forwards without requests, for example to measure memory.
+            # vLLM also runs forward passes without requests, for example to measure memory.
             serves=lambda: get_forward_context().attn_metadata is not None,
         )
         model = self.model_runner.model
@@ -49,31 +49,30 @@ class Extension:
 
         def compute_logits(*args: Any, **kwargs: Any) -> Any:
             logits = compute(*args, **kwargs)
-            self._personavec.look_at(logits)
+            self._personavec.check_logits(logits)
             return logits
 
         model.compute_logits = compute_logits
         return list(self._personavec.layers)
 
     def personavec_begin(self, tensors: bytes, layers: list[int]) -> None:
-        """Set the `table` to steer with, and the `unit` directions to project on at `layers`."""
+        """Set the steering `table` [row, hidden] and the `unit` directions, read at `layers`."""
         self._personavec.begin(load(tensors), layers)
 
     def personavec_take(self, ids: list[str]) -> bytes:
-        """The results of requests, as safetensors, which are then forgotten. Empty if this worker
-        reads nothing."""
+        """Fetch and forget the results of requests, as safetensors (see `Residual.peek`)."""
         return self._personavec.take(ids)
 
     def personavec_peek(self, ids: list[str]) -> bytes:
-        """The results of requests so far, which are kept."""
+        """The results of requests so far, which are not forgotten."""
         return self._personavec.peek(ids)
 
 
 class Residual:
-    """Hooks on the blocks of one worker, and what they have read.
+    """The hooks on one worker's blocks, and the activations that they read.
 
-    `blocks` are by layer, counted from 1. `reads` is False if another worker reads the same layers.
-    `serves` says whether the current forward is of requests.
+    `blocks` maps layers, from 1 on, to modules. `reads` is False if another worker reads the same
+    layers. `serves` says whether the current forward pass runs requests.
     """
 
     def __init__(
@@ -97,9 +96,10 @@ class Residual:
         self._counts: dict[str, int] = {}
         self._projections: dict[str, list[Tensor]] = {}
         self._own: dict[str, OwnTensors] = {}
-        #: By request: whether every token could be chosen. None before the first logits.
+        #: By request: whether all logits so far were usable. None before the first logits.
         self._sound: dict[str, bool | None] = {}
-        self._looked: tuple[list[str | None], Tensor] | None = None
+        #: Requests, and whether their last logits were usable [request]; not yet in `_sound`.
+        self._unsettled: tuple[list[str | None], Tensor] | None = None
         parameter = next(blocks[first].parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
@@ -107,7 +107,7 @@ class Residual:
             block.register_forward_hook(self._after(layer))
 
     def begin(self, tensors: Mapping[str, Tensor], layers: Sequence[int]) -> None:
-        """Forget all requests; set what the next ones are steered with and projected on."""
+        """Forget all requests, and set the table and directions for the next ones."""
         self._table = tensors["table"].to(self._device, self._dtype)
         self._unit = tensors["unit"].to(self._device)
         self._columns = {
@@ -115,10 +115,10 @@ class Residual:
             for layer in set(layers) & set(self.layers)
         }
         self._slots, self._counts, self._projections, self._own = {}, {}, {}, {}
-        self._sound, self._looked = {}, None
+        self._sound, self._unsettled = {}, None
 
     def take(self, ids: Sequence[str]) -> bytes:
-        """As `peek`; then forget the requests."""
+        """`peek`, and then forget the requests."""
         found = self.peek(ids)
         for name in ids:
             for kept in (self._slots, self._counts, self._projections, self._own, self._sound):
@@ -126,8 +126,11 @@ class Residual:
         return found
 
     def peek(self, ids: Sequence[str]) -> bytes:
-        """Sums [layer, span, hidden] and projections [token, direction] of requests, and whether
-        a token could be chosen from all of their logits."""
+        """The requests' sums [layer, span, hidden], projections [token, direction] and soundness.
+
+        A request is sound if all its logits were usable. Packed as safetensors; empty if this
+        worker does not read.
+        """
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         if not self.reads:
@@ -147,23 +150,23 @@ class Residual:
                 sound[str(number)] = whole
         return save(out, {"counts": json.dumps(counts), "sound": json.dumps(sound)})
 
-    # A forward
+    # Forward pass
 
     def _before_first(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Plan the forward that begins, and read the embedding, the input of the first block."""
+        """Plan the forward pass that begins, and read the embedding, the first block's input."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         self._settle()
         self._step = self._plan()
         self._next = 0
         if self.layers[0] == 0:
-            # vLLM's blocks take positions first; the first one has no residual yet.
+            # The first argument of vLLM's blocks is positions; the first block has no residual.
             hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[1]
             self._read(0, hidden)
 
     def _after(self, layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> Any:
-            # Most of vLLM's blocks return the stream as two halves; the next norm adds them.
+            # Most of vLLM's blocks return the stream as two summands, which the next norm adds.
             hidden, residual = output if isinstance(output, tuple) else (output, None)
             if layer in self._step.additions:
                 tokens, rows = self._step.additions[layer]
@@ -191,29 +194,29 @@ class Residual:
 
     # Logits
 
-    def look_at(self, logits: Tensor | None) -> None:
-        """Look at a forward's logits, one row per request, if this worker has them."""
+    def check_logits(self, logits: Tensor | None) -> None:
+        """Check whether the logits [request, token] are usable; None if this worker has none."""
         names, self._step.names = self._step.names, []
         if logits is None or not names or not self.reads:
             return
         if len(logits) != len(names):
             raise RuntimeError(f"{len(names)} requests, but logits for {len(logits)}")
-        # Read later: here the CPU would wait for the accelerator.
-        self._looked = names, usable(logits)
+        # Copied to the CPU later, since it would have to wait for the GPU here.
+        self._unsettled = names, usable(logits)
 
     def _settle(self) -> None:
         """Record whether the last logits were usable."""
-        if self._looked is None:
+        if self._unsettled is None:
             return
-        names, rows = self._looked
-        self._looked = None
+        names, rows = self._unsettled
+        self._unsettled = None
         for name, sound in zip(names, rows.tolist(), strict=True):
-            # A request taken before its end may still have a last forward; it is not recorded.
+            # A request that was taken before its end may have one more pass, which is ignored.
             if name in self._sound:
                 self._sound[name] = sound and self._sound[name] is not False
 
     def _plan(self) -> StepPlan:
-        """What the layers do with the tokens of the next forward."""
+        """The plan for the next forward pass."""
         if not self.serves():
             return StepPlan(self._table)
         builder = PlanBuilder(self._table, len(self._unit))
@@ -222,14 +225,14 @@ class Residual:
             if piece is None:
                 continue
             id, note = piece.note["id"], piece.note
-            if piece.anew:
+            if piece.restarts:
                 self._sound.setdefault(id, None)
             own = self._own_of(piece)
             if note["own"] is not None and own is None:
                 continue
             builder.act(piece, own)
             if note["response"] is not None and self.reads:
-                slot = self._slot(id, anew=piece.anew)
+                slot = self._slot(id, restarts=piece.restarts)
                 self._counts[id] += builder.capture(piece, note["response"], slot)
             if note["project"] is not None and self.reads:
                 self._project(builder, piece, note["project"])
@@ -237,7 +240,7 @@ class Residual:
         return builder.plan(n_tokens, self._device)
 
     def _pieces(self) -> Iterator[StepPiece | None]:
-        """Each request's tokens in the next forward; None for a request without a note."""
+        """Each request's tokens in the next forward pass; None for a request without a note."""
         batch, starts = self.runner.input_batch, self.runner.query_start_loc.np
         for i in range(batch.num_reqs):
             note = self._note(batch.req_ids[i])
@@ -250,23 +253,23 @@ class Residual:
 
     def _project(self, builder: PlanBuilder, piece: StepPiece, first: int) -> None:
         id = piece.note["id"]
-        if piece.anew:
+        if piece.restarts:
             self._projections[id] = []
-        # A request taken before its end may still have a last forward; it is not projected.
+        # A request that was taken before its end may have one more pass, which is ignored.
         if id in self._projections:
             values = builder.project(piece, first)
             if values is not None:
                 self._projections[id].append(values)
 
     def _own_of(self, piece: StepPiece) -> OwnTensors | None:
-        """A request's own tensors, unpacked when its first token comes.
+        """A request's own tensors, which are unpacked when its first token runs.
 
-        None without any, and for a request that was taken before its end but has a last forward.
+        None if it has none, and for a request that was taken before its end.
         """
         note = piece.note
         if note["own"] is None:
             return None
-        if piece.anew:
+        if piece.restarts:
             found = OwnTensors.unpacked(note["own"])
             self._own[note["id"]] = OwnTensors(
                 found.table.to(self._device, self._dtype), found.units.to(self._device)
@@ -277,16 +280,16 @@ class Residual:
         extra = self.runner.requests[request].sampling_params.extra_args
         return extra.get(NOTE) if extra else None
 
-    def _slot(self, name: str, *, anew: bool) -> int:
-        """A request's slot in the sums; zeros when its first token comes."""
+    def _slot(self, name: str, *, restarts: bool) -> int:
+        """A request's slot in the sums, which is set to zero if the request restarts."""
         if name not in self._slots:
             taken = set(self._slots.values())
             free = (i for i in range(len(taken) + 1) if i not in taken)
             self._slots[name] = next(free)
             self._make_room(self._slots[name])
-            anew = True
+            restarts = True
         slot = self._slots[name]
-        if anew:
+        if restarts:
             self._sums[:, slot * N_SPANS : (slot + 1) * N_SPANS] = 0
             self._counts[name] = 0
         return slot

@@ -172,7 +172,7 @@ def test_requests_bring_their_own_vectors_and_caps() -> None:
     texts, prompts = {"a": states("a", 6), "bb": states("bb", 5)}, {"a": 3, "bb": 4}
     for name, acting in actions.items():
         prompt, table = prompts[name], SteeringTable(LAYERS, HIDDEN)
-        note = note_of(name, prompt, acting, table, apart=True, project=prompt - 1)
+        note = note_of(name, prompt, acting, table, own_tensors=True, project=prompt - 1)
         worker.ask(name, note.pop("prompt"), **note)
     worker.ask("ccc", 2, steer=[[1, 0, "all"]])
     a, b, c = texts["a"], texts["bb"], states("ccc", 2)
@@ -224,7 +224,7 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
 
     def step(first: int, logits: torch.Tensor | None) -> None:
         worker.step([(name, first, states(name, 1)) for name in names])
-        residual.look_at(logits)
+        residual.check_logits(logits)
 
     logits = torch.randn(len(names), 5, generator=torch.Generator().manual_seed(1))
     # Masked tokens are nothing wrong.
@@ -246,11 +246,11 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
     assert residual._sound.keys() == {"taken"}  # set back, it is a request again
     worker.step([("late", 0, states("late", 1))])
     with pytest.raises(RuntimeError, match="1 requests, but logits for 5"):
-        residual.look_at(logits)
+        residual.check_logits(logits)
 
 
-def test_logits_that_were_not_looked_at_are_an_error() -> None:
-    with pytest.raises(HookError, match="logits of request a were not looked at"):
+def test_logits_that_were_not_checked_are_an_error() -> None:
+    with pytest.raises(HookError, match="logits of request a were not checked"):
         VllmAnswer().overflowed("a")
     assert VllmAnswer(sound=False).overflowed("a")
     assert not VllmAnswer(sound=True).overflowed("a")
