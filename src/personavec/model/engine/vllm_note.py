@@ -16,6 +16,7 @@ from torch import Tensor
 
 from personavec.errors import UsageError
 from personavec.model import Action, Cap, Steering
+from personavec.model.engine.vllm_salt import salt_of
 
 #: The key of a request's note in its `extra_args`.
 NOTE = "personavec"
@@ -38,6 +39,12 @@ class RequestNote(TypedDict):
     """[start, stop) of the positions whose activations are captured; None for no capture."""
     project: int | None
     """The first position that is projected, with all after it; None for none."""
+    salt: str
+    """Part of the names of its cached blocks (`vllm_salt`); empty for none."""
+    salted_from: int
+    """The position from which the salt holds."""
+    beginning: list[int]
+    """Numbers of the blocks at its beginning that may come from the cache though it is captured."""
 
 
 class OwnTensors(NamedTuple):
@@ -90,6 +97,12 @@ class SteeringTable:
             self._rows.append(torch.stack(added).sum(0))
         return self._known[key]
 
+    def salt(self, prompt: int, steer: Sequence[list[Any]], caps: Sequence[Cap]) -> str:
+        """The salt of a request with these additions, of this table, and caps."""
+        additions = [(layer, self._rows[row], kind) for layer, row, kind in steer]
+        capped = [(cap.layer, cap.unit.cpu(), cap.ceiling, cap.positions) for cap in caps]
+        return salt_of(prompt, additions, capped)
+
     def rows(self) -> Float[Tensor, "row hidden"]:
         return torch.stack(self._rows) if self._rows else torch.zeros(0, self.hidden)
 
@@ -103,11 +116,14 @@ def note_of(
     apart: bool = False,
     response: list[int] | None = None,
     project: int | None = None,
+    beginning: Sequence[int] = (),
 ) -> RequestNote:
     """The note of a request whose prompt has that many tokens.
 
     Additions become rows of the shared `table`. With `apart`, or with a cap among the actions, the
-    request gets its own tensors. Raises UsageError for a layer that does not exist.
+    request gets its own tensors. What is captured shares no blocks but whole ones of its prompt: a
+    response's have no sums that another prompt could be read from. Raises UsageError for a layer
+    that does not exist.
     """
     caps = [action for action in actions if isinstance(action, Cap)]
     apart = bool(actions) and (apart or bool(caps))
@@ -116,6 +132,8 @@ def note_of(
     for cap in caps:
         own.check_layer(cap)
     units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else own.rows()[:0]
+    acting = bool(steer or caps)
+    salt = name if response is not None else own.salt(prompt, steer, caps) if acting else ""
     return {
         "id": name,
         "prompt": prompt,
@@ -124,7 +142,16 @@ def note_of(
         "own": OwnTensors(own.rows(), units).packed() if apart else None,
         "response": response,
         "project": project,
+        "salt": salt,
+        "salted_from": first_acted(prompt, actions),
+        "beginning": list(beginning),
     }
+
+
+def first_acted(prompt: int, actions: Sequence[Action]) -> int:
+    """The first position that any action acts on; the prompt's end if there is none."""
+    kinds = {action.positions for action in actions}
+    return 0 if kinds - {"response"} else prompt - 1 if kinds else prompt
 
 
 def request_seed(seed: int, noise_key: str) -> int:

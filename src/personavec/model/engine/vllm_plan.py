@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from personavec.model.engine.vllm_note import OwnTensors, RequestNote
-
-#: Spans of a captured request, as many as `base.SPANS` has, and in its order.
-N_SPANS = 3
+from personavec.model.engine.vllm_reading import BlockSum, Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +44,12 @@ class StepPlan:
     on."""
     captured: tuple[Tensor, Tensor, Tensor] | None = None
     """Tokens that are captured, the row of the sums that each is added to, and its weight."""
-    projected: list[tuple[str, int, int]] = field(default_factory=list)
-    """Requests whose tokens are projected, each with its [start, stop) among the projected
+    projected: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    """Projections [token, direction] to fill in, each with its [start, stop) among the projected
     tokens."""
     chosen: Tensor | None = None
     """The tokens that are projected; None for all of them."""
-    names: list[str | None] = field(default_factory=list)
+    readings: list[Reading | None] = field(default_factory=list)
     """Requests in the order of the logits that follow; None for one without a note."""
 
 
@@ -70,11 +68,6 @@ class StepPiece:
     """Position in the request of that token."""
     end: int
     """Position after its last token here."""
-
-    @property
-    def anew(self) -> bool:
-        """Whether the request begins, or begins again."""
-        return self.first == 0
 
     def tokens(self, low: int, high: int | None) -> np.ndarray:
         """Indices in the forward of those at positions [low, high)."""
@@ -101,9 +94,9 @@ class PlanBuilder:
         self._n_projecting = 0
         self._plan = StepPlan(table)
 
-    def name(self, request: str | None) -> None:
+    def follow(self, reading: Reading | None) -> None:
         """The next request in the order of the logits."""
-        self._plan.names.append(request)
+        self._plan.readings.append(reading)
 
     def act(self, piece: StepPiece, own: OwnTensors | None) -> None:
         """Steer a piece, from the shared table or from its own tensors, and cap it."""
@@ -124,17 +117,25 @@ class PlanBuilder:
                 tokens.append(where)
                 rows.append(np.full(len(where), base + row))
 
-    def capture(self, piece: StepPiece, response: Sequence[int], slot: int) -> int:
-        """Add a piece to the sums of `slot`; gives how many response tokens it has."""
+    def capture(self, piece: StepPiece, reading: Reading, response: Sequence[int]) -> int:
+        """Add what is new of a piece to its sums; gives how many response tokens that is."""
         prompt = piece.note["prompt"]
         low, high = response
         spans = ((low, high, 1.0), (0, prompt, 1 / prompt), (prompt - 1, prompt, 1.0))
-        for span, (low, high, weight) in enumerate(spans):
-            where = piece.tokens(low, high)
-            self._captured.append(where)
-            self._sum_rows.append(np.full(len(where), slot * N_SPANS + span))
-            self._weights.append(np.full(len(where), weight, np.float32))
-        return len(self._captured[-N_SPANS])
+        for row, (low, high, weight) in zip(reading.rows, spans, strict=True):
+            self._sum(piece.tokens(max(low, reading.until), high), row, weight)
+        return len(self._captured[-len(spans)])
+
+    def capture_block(self, piece: StepPiece, block: BlockSum, end: int) -> None:
+        """Add what is new of a piece to a block's sum; `end` is the position after the block."""
+        if piece.first <= block.until < min(piece.end, end):
+            self._sum(piece.tokens(block.until, end), block.row, 1.0)
+            block.until = min(piece.end, end)
+
+    def _sum(self, where: np.ndarray, row: int, weight: float) -> None:
+        self._captured.append(where)
+        self._sum_rows.append(np.full(len(where), row))
+        self._weights.append(np.full(len(where), weight, np.float32))
 
     def project(self, piece: StepPiece, first: int) -> Tensor | None:
         """Project a piece's tokens from position `first` on.
@@ -145,10 +146,11 @@ class PlanBuilder:
         if not len(where):
             return None
         stop = self._n_projecting + len(where)
-        self._plan.projected.append((piece.note["id"], self._n_projecting, stop))
+        values = torch.zeros(len(where), self._n_directions)
+        self._plan.projected.append((values, self._n_projecting, stop))
         self._projecting.append(where)
         self._n_projecting = stop
-        return torch.zeros(len(where), self._n_directions)
+        return values
 
     def plan(self, n_tokens: int, device: torch.device) -> StepPlan:
         """The plan of a forward of that many tokens."""

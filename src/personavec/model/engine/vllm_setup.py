@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from personavec.errors import ModelError, PersonavecError, UsageError, missing_extra
+from personavec.errors import ModelError, UsageError, missing_extra
 from personavec.model import LoadedModel
 
 #: Settings without which steering and capture would be wrong.
 FIXED = {
-    "enable_prefix_caching": False,  # A cached prompt has no forward to read, and may be steered.
+    "scheduler_cls": "personavec.model.engine.vllm_scheduler.SaltingScheduler",
     "async_scheduling": False,  # It runs tokens past the end of a response.
     "speculative_config": None,  # Rejected draft tokens would be read too.
     "enforce_eager": True,  # Compiled graphs run no hooks.
@@ -52,7 +52,11 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
             "trust_remote_code": False,
         }
         if loaded.device.type == "cpu":
-            settings = {**_whole_prompts(settings["max_model_len"]), **settings}
+            settings = {
+                **_whole_prompts(settings["max_model_len"]),
+                "block_size": 32,  # vLLM's own 128 is more than most prompts share.
+                **settings,
+            }
         return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
     except Exception as error:  # Raised by vLLM or anything below it; a dead process says little.
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
@@ -72,8 +76,12 @@ def set_environment(device: torch.device) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         # The token after the last one is generated and never read: it needs room, no position.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-        # The plugin supports the first of vLLM's two model runners.
+        # The hooks read the batch of the first of vLLM's two model runners.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
+        # Another package's hooks, which would make vLLM's settings its own.
+        "VLLM_LENS_DISABLE": "1",
+        # Otherwise float32 attention rounds its factors to 10 bits on an accelerator.
+        "TRITON_F32_DEFAULT": "ieee",
     }
     if device.type == "cpu":
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
@@ -113,17 +121,10 @@ def model_source(loaded: LoadedModel) -> str:
 
 
 def import_vllm() -> Any:
-    """The module. Raises PersonavecError if vLLM or the vllm-lens plugin is missing."""
+    """The module. Raises PersonavecError if vLLM is missing."""
     try:
         import vllm  # pyright: ignore[reportMissingImports]
-        import vllm_lens  # noqa: F401
     except ImportError as error:
-        if sys.version_info < (3, 12):
-            raise PersonavecError(
-                "--engine vllm needs vLLM and its plugin vllm-lens, which asks for Python 3.12 or "
-                f"later; this is Python {sys.version_info.major}.{sys.version_info.minor}: install "
-                "personavec[vllm] under a later one, or use --engine transformers"
-            ) from error
         raise missing_extra("vllm") from error
     return vllm
 
