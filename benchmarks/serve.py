@@ -162,6 +162,7 @@ def endless(loaded: pv.LoadedModel) -> pv.LoadedModel:
     loaded.model.generation_config.eos_token_id = unused
     tokenizer = loaded.tokenizer
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(unused)
+    loaded.chat.turn_end = None  # the template's own token ends replies too
     return replace(loaded, tokenizer=tokenizer)
 
 

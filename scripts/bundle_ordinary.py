@@ -18,7 +18,7 @@ TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors
 def main() -> None:
     loaded = load_model("smollm2")
     vectors = [load_vector(name) for name in bundled_vectors()]
-    found = ordinary.read_anew(loaded, vectors)
+    found = ordinary.read_uncached(loaded, vectors)
     for vector in vectors:
         record = ordinary.as_record(loaded, vector, found[vector.trait])
         path = TARGET / vector.trait / ordinary.FILE

@@ -8,9 +8,7 @@ differently at every layer, and agree to a few per cent.
 """
 
 import copy
-import importlib.util
 import json
-import os
 import shlex
 import signal
 import socket
@@ -31,6 +29,7 @@ import openai
 import pytest
 import torch
 from torch import Tensor
+from vllm_engines import QUESTIONS, by_id, relative_error, start_vllm
 
 from personavec import (
     LoadedModel,
@@ -67,26 +66,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[2]
 LLAMACPP = ROOT / ".venv-llamacpp" / "bin" / "python"
-QUESTIONS = (
-    "How was your day?",
-    "Write a short note to a neighbour.",
-    "What is the capital of Portugal?",
-    "Should I quit my job?",
-    "Say hello.",
-)
 GREEDY = Sampling(max_tokens=24, temperature=0)
 QUIET = Progress(quiet=True)
-
-
-def _engine(loaded: LoadedModel, **arguments: Any) -> Any:
-    """vLLM where it is installed, else a skip, which VLLM_REQUIRED makes a failure."""
-    if importlib.util.find_spec("vllm") is None:
-        if os.environ.get("VLLM_REQUIRED"):
-            pytest.fail("vLLM is not installed here: run make vllm")
-        pytest.skip("vLLM is not installed here; make vllm builds it and runs these tests")
-    from personavec.model.engine import VllmEngine
-
-    return VllmEngine(loaded, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +77,7 @@ def exact() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def engine(exact: LoadedModel) -> Iterator[Any]:
-    with _engine(exact, max_logprobs=-1) as started:
+    with start_vllm(exact, max_logprobs=-1) as started:
         yield started
 
 
@@ -122,15 +103,6 @@ def mixed(loaded: LoadedModel, vector: PersonaVector) -> list[Request]:
         for i, question in enumerate(QUESTIONS)
         for j, way in enumerate(ways)
     ]
-
-
-def by_id(groups: Iterator[list[Generation]]) -> dict[str, Generation]:
-    return {generation.id: generation for group in groups for generation in group}
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The largest error of any layer's vector, in units of its length."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
 
 
 def agreeing(found: Sequence[int], expected: Sequence[int]) -> int:
@@ -271,7 +243,7 @@ def test_prompts_in_parts_are_read_and_steered_as_whole_ones(
     )
     theirs = TransformersEngine(exact)
     expected = by_id(theirs.generate(requests, GREEDY, capture=True))
-    with _engine(
+    with start_vllm(
         exact, enable_chunked_prefill=True, max_num_batched_tokens=24, max_num_seqs=8
     ) as parted:
         found = by_id(parted.generate(requests, GREEDY, capture=True))
@@ -410,7 +382,7 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
     engine._engine.collective_rpc("personavec_begin", args=(tensors, []))
     for name, note in notes.items():
-        params = engine._one_token()
+        params = engine.one_token()
         params.logprobs = -1
         params.extra_args = {NOTE: note}
         ids = prompts[int(name.split()[0])]
@@ -656,7 +628,7 @@ def test_a_dead_worker_costs_what_it_had_not_finished(
     # Of lengths that differ, so that some finish long before others.
     sampling = Sampling(max_tokens=48, temperature=0)
     before = set(psutil.Process().children(recursive=True))
-    first = _engine(loaded, max_num_seqs=16)
+    first = start_vllm(loaded, max_num_seqs=16)
     yielded = first.generate
 
     def deadly(*args: Any, **kwargs: Any) -> Iterator[list[Generation]]:
@@ -684,7 +656,7 @@ def test_a_dead_worker_costs_what_it_had_not_finished(
     kept = (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()
     assert GROUP <= len(kept) < len(tasks)
     assert f"died after {len(kept)} of {len(tasks)} requests" in str(raised.value)
-    with _engine(loaded, max_num_seqs=16) as second:
+    with start_vllm(loaded, max_num_seqs=16) as second:
         rollouts = run(second)
     assert (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()[: len(kept)] == kept
     assert [r.id for r in rollouts] == [task.id for task in tasks]

@@ -39,7 +39,7 @@ _SIGNATURE = re.compile(r"^\| `([\w.]+)(\(.*?\))` \|", re.MULTILINE)
 SMALL: dict[str, dict[str, Any]] = {
     "extract": {
         "samples": 1,
-        "max_tokens": 6,
+        "max_tokens": 3,
         "layers": (16,),
         "coefficients": (-1, 0, 1),
         "sweep_coefficients": (1,),
@@ -66,14 +66,15 @@ def small(run: Callable[..., Any], config: type, changes: dict[str, Any]) -> Cal
 
 
 def shortened(load: Callable[..., Any]) -> Callable[..., Any]:
-    """`load_trait`, with a spec of few questions and pairs."""
+    """`load_trait`, with a spec of few questions, and one pair of each kind without examples."""
 
     def loaded(*args: Any) -> tuple[TraitSpec, str]:
         spec, origin = load(*args)
         kept = {name: getattr(spec.questions, name)[:4] for name in ("extraction", "evaluation")}
         few: dict[str, Any] = {"questions": spec.questions.model_copy(update=kept)}
         for pairs in ("instruction", "judge_instruction"):
-            few[pairs] = getattr(spec, pairs)[:1]
+            (pair, *_) = getattr(spec, pairs)
+            few[pairs] = (pair.model_copy(update={"examples": ()}),)
         return spec.model_copy(update=few), origin
 
     return loaded

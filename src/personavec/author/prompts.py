@@ -1,7 +1,7 @@
-"""A trait spec written, and rewritten in places, by a model behind an endpoint.
+"""Have a model behind an endpoint write a trait spec, or rewrite parts of one.
 
-One question, one JSON answer under a schema. Its lists have exact lengths, and an answer must make
-a valid spec: errors are sent back to the author, who writes it again. Judges nothing.
+Each request has one JSON answer with a schema, in which lists have fixed lengths. If an answer does
+not make a valid spec, the errors are sent back and the model is asked again.
 """
 
 from __future__ import annotations
@@ -84,22 +84,24 @@ Answer: {{answer}}
 If the answer declines to answer the message, write the word REFUSAL. Otherwise write one whole \
 number from 0 to 100. Write nothing else."""
 
-#: What an endpoint is asked: the messages of a chat.
+#: The messages of a chat for an endpoint.
 Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """Whom to ask, how often at most, and who gets answers that cannot be used, and why."""
+    """The endpoint to ask, and how."""
 
     endpoint: Endpoint
     tries: int
+    """Most attempts to get a usable answer."""
     max_tokens: int
     on_unusable: Callable[[str, str], None]
+    """Called with each unusable answer and the reason."""
 
 
 def draft_messages(name: str, description: str, sizes: Sizes) -> Messages:
-    """What the author is asked for the first draft."""
+    """The messages that ask for the first draft."""
     parts = [
         _PAIRS.format(n=sizes.pairs),
         _JUDGE_PAIRS.format(n=sizes.judge_pairs),
@@ -112,7 +114,7 @@ def draft_messages(name: str, description: str, sizes: Sizes) -> Messages:
 
 
 def write(asking: Asking, name: str, description: str, sizes: Sizes) -> TraitSpec:
-    """The first draft. Raises EndpointError when no answer can be used."""
+    """Have the model write the first draft. Raises EndpointError if no answer can be used."""
     fields: dict[str, Any] = {
         "instruction": _list(_pair(sizes.examples), sizes.pairs),
         "judge_instruction": _list(_pair(sizes.examples), sizes.judge_pairs),
@@ -122,7 +124,7 @@ def write(asking: Asking, name: str, description: str, sizes: Sizes) -> TraitSpe
     }
 
     def build(written: Mapping[str, Any]) -> TraitSpec:
-        # Every other question: authors go from topic to topic, and both halves get them all.
+        # Alternate, so that both halves cover all topics, which the model writes one by one.
         questions = {
             "extraction": written["questions"][0::2],
             "evaluation": written["questions"][1::2],
@@ -145,10 +147,9 @@ def write(asking: Asking, name: str, description: str, sizes: Sizes) -> TraitSpe
 def rewrite(
     asking: Asking, spec: TraitSpec, found: Sequence[Flaw], evidence: Callable[[Flaw], str]
 ) -> TraitSpec:
-    """The spec with the entries that flaws point to replaced; the others stay as they are.
+    """Have the model replace the entries of a spec that flaws point to.
 
-    `evidence` adds to a flaw what the author should see. Raises EndpointError when no answer can
-    be used.
+    `evidence` returns a text to append to a flaw. Raises EndpointError if no answer can be used.
     """
     slots = to_replace(found)
     by_part: dict[Part, list[int]] = {}
@@ -199,7 +200,7 @@ def rewrite(
 
 
 def to_replace(found: Sequence[Flaw]) -> list[tuple[Part, int]]:
-    """The entries that flaws point to, each once, pairs before questions."""
+    """The distinct entries that flaws point to, pairs before questions."""
     order: tuple[Part, ...] = ("instruction", "judge_instruction", "extraction", "evaluation")
     slots = {(f.part, f.index) for f in found}
     return [
@@ -210,7 +211,7 @@ def to_replace(found: Sequence[Flaw]) -> list[tuple[Part, int]]:
 
 
 def _entry(spec: TraitSpec, part: Part, index: int) -> Any:
-    """An entry as the author sees it."""
+    """An entry as it is shown to the model."""
     if part == "extraction" or part == "evaluation":
         return getattr(spec.questions, part)[index]
     return _sides(getattr(spec, part)[index])
@@ -225,7 +226,7 @@ def _sides(pair: InstructionPair) -> dict[str, str]:
 
 
 def _material(spec: TraitSpec) -> str:
-    """A spec's pairs and questions; of the examples, the questions, which must not come again."""
+    """A spec's pairs and all its questions, which must not be repeated, as JSON."""
     pairs = (*spec.instruction, *spec.judge_instruction)
     shown = {
         "instruction": [_sides(pair) for pair in spec.instruction],
@@ -243,8 +244,9 @@ def _messages(*parts: str) -> Messages:
     ]
 
 
-# The schema: every field required and no other, as strict structured outputs want it. No lengths
-# of texts, which not every endpoint can hold; an empty text makes no valid spec.
+# The schema: all fields are required and no others are allowed, as strict structured outputs need.
+# Text lengths are not limited, since some endpoints do not support it; an empty text is rejected
+# when the spec is validated.
 
 
 class _Example(BaseModel):
@@ -272,7 +274,7 @@ def _ask(
     fields: Mapping[str, Any],
     build: Callable[[Mapping[str, Any]], TraitSpec],
 ) -> TraitSpec:
-    """The spec that an answer makes; one that makes none is asked for again."""
+    """Ask until an answer makes a valid spec; returns the spec."""
 
     def makes_a_spec(answer: BaseModel) -> BaseModel:
         try:

@@ -67,7 +67,7 @@ def _elicited(
 ) -> ElicitResults:
     from personavec.data import read_questions
     from personavec.finetune.sets import elicit
-    from personavec.judges import count_control, readers
+    from personavec.judges import chat_formats, count_control
     from personavec.model import chat
     from personavec.traits import load_trait
 
@@ -85,7 +85,7 @@ def _elicited(
         running = engine.start(writer, config.batch_tokens)
     data = {}
     if inputs.questions and asked and counts:
-        count_control(counts, readers(judging, writer), map(chat, asked))
+        count_control(counts, chat_formats(judging, writer), map(chat, asked))
         data[inputs.questions.name] = counts.record()
     return elicit.run(
         writer,

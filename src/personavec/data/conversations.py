@@ -1,6 +1,6 @@
-"""Rows as conversations: finds the messages in one row's columns.
+"""Turn rows into conversations: find the messages in a row's columns.
 
-A row that cannot be used becomes a `Reject` with its reason, never an exception.
+A row that cannot be used becomes a `Reject` with its reason; no exception is raised.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PEEKED = 1000
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """The columns that hold the parts of a conversation, for names that no reader knows."""
+    """The columns of the parts of a conversation, if the readers do not know their names."""
 
     messages: str | None = None
     prompt: str | None = None
@@ -75,12 +75,12 @@ class DataRow:
     ignored: tuple[str, ...] = ()
     """Columns that were left out and may matter."""
     notes: tuple[str, ...] = ()
-    """What was done to the row beyond reading it, such as "a thought was left out".
+    """Changes to the row, such as "a thought was left out of the answer".
 
     A note has the same text in every row, so that notes can be counted.
     """
     sides: tuple[str, str] | None = None
-    """The columns of a pair's chosen and rejected response, if it has one for each."""
+    """The columns of a pair's chosen and rejected response, if each has its own column."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ _NO_MARK = "its training marks leave out every response"
 def parse_row(
     raw: RawRow, columns: ColumnMap | None = None, kind: Kind | None = None
 ) -> DataRow | Reject:
-    """The conversation in one row's columns, or the reason why there is none.
+    """Read the conversation in a row's columns, or return the reason why there is none.
 
-    The readers of `readers/table.py` are tried in their order; `columns` names what they cannot
-    find. Messages after the last scored response are left out. `kind` rejects rows of the other
-    kind.
+    The readers in `readers/table.py` are tried in order; `columns` names columns that they do not
+    know. Messages after the last scored response are left out. With `kind`, rows of the other kind
+    are rejected.
     """
     columns = columns or ColumnMap()
     own_id = row_id(raw, columns)
@@ -167,7 +167,7 @@ def check_columns(rows: Iterator[RawRow], columns: ColumnMap) -> None:
 
 
 class _MissingColumns:
-    """The columns that a mapping names and no row has shown yet."""
+    """The columns that a mapping names and that no row so far has."""
 
     def __init__(self, columns: ColumnMap):
         self.names = columns.named()
@@ -187,7 +187,7 @@ class _MissingColumns:
 
 
 def swapped(raw: RawRow, columns: ColumnMap | None = None) -> RawColumns | None:
-    """A preference pair's columns with its responses exchanged; None if they cannot be."""
+    """A preference pair's columns with its two responses swapped; None if that is not possible."""
     row = parse_row(raw, columns, "pair")
     if isinstance(row, Reject):
         return None
@@ -203,7 +203,7 @@ def swapped(raw: RawRow, columns: ColumnMap | None = None) -> RawColumns | None:
 
 
 def row_id(raw: RawRow, columns: ColumnMap) -> str:
-    """A row's name: its `id`, or its file and place."""
+    """A row's id: its `id` column, or its file and line."""
     given_id = raw.columns.get(columns.id or "id")
     if isinstance(given_id, (str, int, float)) and given_id == given_id and given_id != "":
         if isinstance(given_id, str):
@@ -238,7 +238,7 @@ def _found(
         notes.append(UNDESIRED)
     done = [_checked(side, notes) for side in sides]
     if len(done) == 2 and not same(done[0][:-1], done[1][:-1]):
-        raise Unusable(_parting(*done))
+        raise Unusable(_why_not_a_pair(*done))
     return DataRow(
         raw.index,
         own_id,
@@ -259,16 +259,16 @@ def _refuse_media(columns: RawColumns, fields: Fields) -> None:
 
 
 def _is_undesired(fields: Fields) -> bool:
-    """Does KTO's label say that the response is undesired?"""
+    """Whether KTO's label marks the response as undesired."""
     label = next((name for name in ("label", "kto_tag") if fields.has(name)), None)
     value = fields.get(label) if label and not fields.is_used(label) else None
     return value is False or value in ("false", "False")
 
 
 def _ignored(columns: RawColumns, fields: Fields, texts: set[str]) -> tuple[str, ...]:
-    """The columns that were left out and may matter, training marks included."""
+    """The columns that were left out and may matter, including training marks."""
     ignored = [*left_out(columns, fields.used, texts)]
-    # A training mark of the whole row is not read.
+    # Training marks of whole rows are not read.
     mark = training_mark({k: v for k, v in columns.items() if k != "label"})
     if mark is None and given(columns.get("loss_mask")):
         mark = "loss_mask"
@@ -289,15 +289,18 @@ def _mask(fields: Fields, messages: list[Message], notes: list[str]) -> None:
                 message["scored"] = False
 
 
-def _parting(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
+def _why_not_a_pair(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
+    """The reason why two conversations with different prompts are not a pair."""
     at = next(
         (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if not same([a], [b])),
         min(len(chosen), len(rejected)),
     )
     if chosen[at : at + 1] and chosen[at]["role"] != "assistant":
-        return f"the two sides of the pair answer different prompts: they part at message {at + 1}"
+        return (
+            f"the two sides of the pair answer different prompts: they differ at message {at + 1}"
+        )
     return (
-        f"the two sides of the pair part at message {at + 1}, before their last one; "
+        f"the two sides of the pair differ at message {at + 1}, before their last one; "
         "cut both after the response that differs"
     )
 
@@ -323,12 +326,12 @@ def _checked(messages: Sequence[Message], notes: list[str]) -> tuple[Message, ..
         if answers and not message["content"].strip():
             raise Unusable(f"message {i + 1} is an empty response")
         if not _is_text(message):
-            raise Unusable(f"message {i + 1} holds half of a surrogate pair, which is no text")
+            raise Unusable(f"message {i + 1} holds half of a surrogate pair, which is not text")
     return tuple(kept)
 
 
 def _unfinished(message: Message) -> bool:
-    """Does an answer end inside its thought? It has no other text then."""
+    """Whether an answer ends inside its thought, and so has no other text."""
     return (
         bool(message.get("reasoning_content"))
         and not message["content"]
@@ -338,7 +341,7 @@ def _unfinished(message: Message) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Can UTF-8 hold every text in a message?"""
+    """Whether every text in a message can be encoded as UTF-8."""
     if isinstance(value, str):
         return is_unicode(value)
     if isinstance(value, dict):

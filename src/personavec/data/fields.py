@@ -1,4 +1,4 @@
-"""Fields of rows and messages: looked up in any case, and told apart from metadata."""
+"""Fields of rows and messages: looked up in any case, and distinguished from metadata."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from personavec.data.messages import role_of, snake
 
-#: Deeper values are not looked into.
+#: Values that are nested more deeply are not read.
 DEEPEST = 40
 
-#: Names of metadata: fields about a conversation that are no part of it.
-_ABOUT = frozenset(
+#: Names of metadata: fields about a conversation that are not part of it.
+_METADATA = frozenset(
     (
         *("id", "ids", "uuid", "guid", "idx", "index", "key", "hash", "url", "uri", "link"),
         *("links", "path", "file", "filename", "fingerprint", "system_fingerprint", "signature"),
@@ -50,17 +50,17 @@ _ABOUT = frozenset(
         *("response_metadata", "additional_kwargs"),
     )
 )
-#: Metadata by the end or the beginning of the name.
-_ABOUT_ENDS = re.compile(
+#: Ends and beginnings of names of metadata.
+_METADATA_ENDS = re.compile(
     r"_(id|ids|uuid|idx|index|key|hash|url|urls|uri|path|file|at|time|date|timestamp|score|scores|"
     r"rating|ratings|reward|rank|count|counts|len|length|tokens|model|models|name|names|type|types|"
     r"source|sources|lang|language|version|category|categories|tag|tags|label|labels|flag|"
     r"embedding|embeddings|config|configs|params|parameters|metadata|meta|info|license|status|"
     r"quality|difficulty|usage|cost|prob|probs|logprobs)$"
 )
-_ABOUT_BEGINS = re.compile(r"(is|has|num|lang|score|embedding|openai_moderation|detoxify)_")
-#: Offers of tools. Chat templates can write them, but this package does not.
-_OFFERS = ("tools", "functions", "tool_definitions", "available_tools")
+_METADATA_BEGINS = re.compile(r"(is|has|num|lang|score|embedding|openai_moderation|detoxify)_")
+#: Tool definitions. Chat templates can write them, but this package does not.
+_TOOL_DEFINITIONS = ("tools", "functions", "tool_definitions", "available_tools")
 #: Fields that hold something other than text.
 _MEDIA = {
     "image": "an image",
@@ -77,9 +77,9 @@ class Unusable(ValueError):
 
 
 class Fields:
-    """A row's fields, looked up in any case or by the names that `mapped` gives.
+    """A row's fields, looked up in any case or by the names in `mapped`.
 
-    Remembers which fields were used.
+    `used` holds the fields that a reader has used.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Fields:
     ):
         self.row = row
         self.depth = depth
-        """The number of rows that this one is nested in."""
+        """The number of rows in which this one is nested."""
         self.used: set[str] = set()
         self.reasons: list[str] = []
-        """Why columns that could have held the conversation do not."""
+        """Why columns that could hold the conversation do not."""
         self._mapped = mapped or {}
         self._names: dict[str, str] = {}
         for name in row:
@@ -108,7 +108,7 @@ class Fields:
         return None if own in self._mapped.values() else own
 
     def own(self, name: str) -> str:
-        """The field's name in the row, for a reason."""
+        """The field's name in the row, for an error message."""
         return escaped(self.name(name) or self._mapped.get(name, name))
 
     def has(self, name: str) -> bool:
@@ -133,20 +133,20 @@ class Fields:
 
 
 def given(value: Any) -> bool:
-    """Is there a value? None, NaN and empty values are none."""
+    """Whether there is a value: None, NaN and empty values are not."""
     if isinstance(value, float):
         return not math.isnan(value)
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
-def does_not_matter(name: str) -> bool:
-    """Is a field of this name metadata?"""
+def is_metadata(name: str) -> bool:
+    """Whether a field with this name is metadata."""
     plain = snake(name)
-    return bool(plain in _ABOUT or _ABOUT_ENDS.search(plain) or _ABOUT_BEGINS.match(plain))
+    return bool(plain in _METADATA or _METADATA_ENDS.search(plain) or _METADATA_BEGINS.match(plain))
 
 
 def medium(name: str) -> str | None:
-    """What a field of this name holds if it is not text: "an image"."""
+    """What a field with this name holds if it is not text, such as "an image"."""
     return _MEDIA.get(snake(name))
 
 
@@ -161,9 +161,9 @@ def left_out(
     for name, value in row.items():
         if name in used or not given(value) or isinstance(value, (bool, int, float)):
             continue
-        if does_not_matter(str(name)):
+        if is_metadata(str(name)):
             continue
-        if snake(str(name)) in _OFFERS:
+        if snake(str(name)) in _TOOL_DEFINITIONS:
             if given(decoded(value)):
                 yield escaped(name)
         elif any(not _repeats(leaf, texts) for leaf in _leaves(value)):
@@ -178,22 +178,22 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[str]:
         yield "…"
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            if not does_not_matter(str(key)):
+            if not is_metadata(str(key)):
                 yield from _leaves(inner, depth + 1)
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _leaves(inner, depth + 1)
 
 
-#: Characters. A shorter text may occur in a message by chance.
-_TELLING = 20
+#: A text with fewer characters than this may occur in a message by chance.
+_DISTINCTIVE = 20
 
 
 def _repeats(leaf: str, texts: Collection[str]) -> bool:
     leaf = leaf.strip()
     if not leaf or leaf in texts or role_of(leaf) is not None:
         return True
-    if len(leaf) >= _TELLING and any(leaf in text for text in texts):
+    if len(leaf) >= _DISTINCTIVE and any(leaf in text for text in texts):
         return True
     if leaf[0] in "[{" and (inner := decoded(leaf)) is not leaf:
         return all(_repeats(text, texts) for text in _leaves(inner))
@@ -201,7 +201,7 @@ def _repeats(leaf: str, texts: Collection[str]) -> bool:
 
 
 def decoded(value: Any) -> Any:
-    """The list or object in a text of JSON or Python, as CSV files hold it; else the value."""
+    """The list or object in a JSON or Python text, as in CSV files; any other value unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -223,7 +223,7 @@ def escaped(name: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a reason quotes it, in at most 60 characters."""
+    """A value as error messages quote it, in at most 60 characters."""
     if isinstance(value, (Mapping, list, tuple)):
         return "a list" if isinstance(value, (list, tuple)) else "an object"
     if isinstance(value, int) and value.bit_length() > 64:

@@ -23,10 +23,9 @@ IN_TURN = "texts without roles were read as the user's and the assistant's in tu
 
 
 class Message(TypedDict):
-    """One message, as chat templates take it; `scored` is this package's own field.
+    """A message in the form of chat templates; `scored` is this package's own field.
 
-    `content` is text alone. A thought before an answer is in `reasoning_content`, never in
-    `content`.
+    `content` is text. A thought before an answer is in `reasoning_content`, never in `content`.
     """
 
     role: Role
@@ -45,12 +44,12 @@ class Message(TypedDict):
 
 @dataclass
 class Conversation:
-    """Messages as they are read, with notes on the reading."""
+    """A conversation while it is read: its messages so far, and notes."""
 
     messages: list[Message] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     thought: str | None = None
-    """A thought whose answer has not come yet."""
+    """A thought that was read before its answer."""
     rendered: bool = False
     """The messages were read from text that a chat template had written."""
 

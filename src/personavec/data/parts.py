@@ -1,7 +1,7 @@
-"""Scores on disk as they are made: one Parquet part for each window of rows.
+"""Parts: scores on disk, in one Parquet file for each window of rows.
 
-A window is a fixed number of consecutive rows, bad ones included, so a part's number says which
-rows it holds. Parts are written whole: after a kill, the windows without a part are scored.
+A window is a fixed number of consecutive rows, including bad ones, so a part's number determines
+its rows. Parts are written atomically: after a kill, the windows without a part are scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from personavec.errors import DataError
 from personavec.plain import plain, unicode_text
 from personavec.runs import append_records, atomic_path, read_records
 
-#: Rows of a window: enough to find texts of like length, few enough to lose little in a kill.
+#: Rows in a window: enough to batch texts of similar length, few enough to lose little in a kill.
 WINDOW = 512
 
 _Item = TypeVar("_Item")
@@ -29,7 +29,7 @@ _GROUP = "by."
 
 
 def ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items; each is made in a thread while the caller works on the one before."""
+    """The same items; each is prepared in a thread while the caller uses the one before."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         following = pool.submit(next, items, end)
@@ -39,17 +39,17 @@ def ahead(items: Iterator[_Item]) -> Iterator[_Item]:
 
 
 def part(folder: Path, number: int) -> Path:
-    """Where a window's scores are kept."""
+    """The path of a window's part."""
     return folder / f"{number:06d}.parquet"
 
 
 def written(folder: Path) -> list[Path]:
-    """The parts there are, in order."""
+    """The existing parts, in order."""
     return sorted(folder.glob("[0-9]*.parquet"))
 
 
 def to_table(columns: Any) -> pa.Table:
-    """A dataclass of columns as a table: scores as fixed-size lists, a column for each group."""
+    """A dataclass of columns as a table, with scores as fixed-size lists and a column per group."""
     data: dict[str, Any] = {}
     for field in fields(columns):
         value = getattr(columns, field.name)
@@ -66,18 +66,18 @@ def to_table(columns: Any) -> pa.Table:
 
 
 def strings(values: Sequence[str | None]) -> pa.Array:
-    """Texts as Arrow can hold them."""
+    """Texts as an Arrow array; half surrogate pairs are replaced."""
     return pa.array([None if v is None else unicode_text(v) for v in values], pa.string())
 
 
 def write_part(path: Path, table: pa.Table) -> None:
-    """Write a part, whole or not at all."""
+    """Write a part atomically."""
     with atomic_path(path) as aside:
         pq.write_table(table, aside)
 
 
 def matrix(table: pa.Table, name: str) -> np.ndarray:
-    """A column of fixed-size lists as [row, item]."""
+    """A column of fixed-size lists as an array [row, item]."""
     column = table.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # of an empty table
         return np.zeros((0, 0), np.float32)
@@ -99,16 +99,16 @@ def group_values(table: pa.Table, name: str) -> list[str | None]:
 def write_window(
     folder: Path, number: int, raws: Sequence[RawRow], table: pa.Table, dataset: str
 ) -> int:
-    """Write a scored window's rejects and then its part; how many rows were rejected."""
+    """Write a scored window's rejects and then its part; returns the number of rejected rows."""
     ids, reasons = table.column("id").to_pylist(), table.column("reason").to_pylist()
     n = write_rejects(folder, number, raws, ids, reasons, dataset)
-    # A window is finished when its part is there.
+    # The part comes last, since a window with a part is finished.
     write_part(part(folder, number), table)
     return n
 
 
 def rejects(folder: Path, number: int) -> Path:
-    """Where a window's bad rows are kept."""
+    """The path of a window's bad rows."""
     return folder / f"{number:06d}.rejects.jsonl"
 
 
@@ -120,7 +120,7 @@ def write_rejects(
     reasons: Sequence[str | None],
     dataset: str,
 ) -> int:
-    """Write a window's bad rows, with the reason, beside its part; how many there were."""
+    """Write a window's bad rows with the reasons beside its part; returns their number."""
     records = [
         {
             "dataset": dataset,
@@ -145,7 +145,7 @@ def write_rejects(
 
 
 def count_rejects(folder: Path, number: int) -> int:
-    """How many bad rows of a window are kept; -1 where their file is damaged."""
+    """The number of bad rows in a window's file; -1 if the file is damaged."""
     try:
         found = read_records(rejects(folder, number))
     except DataError:
@@ -155,10 +155,7 @@ def count_rejects(folder: Path, number: int) -> int:
 
 
 def gather_rejects(folders: Sequence[Path], path: Path) -> None:
-    """Put the bad rows of the datasets' windows into the run's rejects file, in order.
-
-    The file is written anew from what the windows keep, whatever it held.
-    """
+    """Write the run's rejects file from the files of all windows, in order; replaces the file."""
     found = [side for folder in folders for side in sorted(folder.glob("*.rejects.jsonl"))]
     if not found:
         path.unlink(missing_ok=True)
@@ -169,9 +166,9 @@ def gather_rejects(folders: Sequence[Path], path: Path) -> None:
 
 
 def read_part(path: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table | None:
-    """A part's table; None where it is damaged and is to be made again.
+    """A part's table; None if it is damaged and must be made again.
 
-    It must have at least these columns, with these types where types are given.
+    It must have at least these columns, with the given types.
     """
     try:
         table = pq.read_table(path)

@@ -1,4 +1,4 @@
-"""Questions to ask, from a file."""
+"""Read questions from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row as it is stored, before anything looks for a conversation in it."""
+"""A row as it is stored, before a conversation is looked for in it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ RawColumns: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class BadRow:
-    """A line or row without columns: the reason, and its text as far as it can be read."""
+    """A line or row that cannot be read: the reason, and its text if that can be read."""
 
     reason: str
     text: str | None = None
 
 
-#: What a file's reader yields: the line or row number, counted from 1, and what it holds.
+#: What a file's reader yields: the line or row number, from 1 on, and the row.
 NumberedRows = Iterator[tuple[int, RawColumns | BadRow]]
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row of a dataset with its columns untouched, or the reason why it has none."""
+    """A row of a dataset with its columns unchanged, or with the error if it cannot be read."""
 
     index: int
-    """Place in the dataset, counted from 0; bad rows count."""
+    """Index in the dataset, from 0 on; bad rows count."""
     source: str
     """The file's name, or the dataset's."""
     number: int
-    """The line or row in that file, counted from 1."""
+    """The line or row in that file, from 1 on."""
     columns: RawColumns
     error: str | None = None
     text: str | None = None
-    """A bad line as it stands in the file."""
+    """The text of a bad line."""
 
     @cached_property
     def hash(self) -> str:
-        """A hash of the columns, independent of the row's place and of the columns' order."""
+        """A hash of the columns, independent of the row's index and of the columns' order."""
         own = self.columns if self.error is None else {"error": self.error, "text": self.text}
         text = json_text(own, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -29,14 +29,14 @@ def reason_kind(reason: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DataReading:
-    """How a dataset was read, as results record it. Every number counts rows."""
+    """How a dataset was read, for results. Every number counts rows."""
 
     readers: dict[str, int]
     """Rows by the reader that found their conversation; docs/data.md lists the readers."""
     ignored_columns: dict[str, int]
     """Rows by a column that was left out and may matter."""
     notes: dict[str, int]
-    """Rows by what was done to them beyond reading."""
+    """Rows by what was changed or is noteworthy in them."""
     rejected: dict[str, int]
     """Unusable rows by the kind of reason."""
 

@@ -1,4 +1,4 @@
-"""How datasets were read, in lines for people."""
+"""Terminal output of how datasets were read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from personavec.data.reading_counts import DataReading
 from personavec.terminal import log
 
-#: Columns, notes or reasons in one line or cell; the results have all.
+#: Most columns, notes or reasons in a line or cell; the results have all.
 _LISTED = 12
 
 
 def show_reading(data: Mapping[str, DataReading]) -> None:
-    """How every dataset was read, and what was left out, on stderr."""
+    """Print how every dataset was read, and what was left out, on stderr."""
     for line in reading_lines(data):
         log(line)
 

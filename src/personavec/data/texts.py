@@ -1,7 +1,7 @@
-"""Conversations that a chat template or an author has written as one text.
+"""Read conversations that a chat template or an author has written as one text.
 
 A format is recognised by its heads, which name the next speaker. Nothing is guessed from the words
-of a text: one that does not begin like a format is no conversation.
+of a text: a text that does not begin like a known format is not a conversation.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from personavec.data.raw import RawColumns
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How turns are written: each has a head with the speaker's name, and may have an end."""
+    """A format of turns: each has a head with the speaker's name, and may have an end marker."""
 
     name: str
     head: re.Pattern[str]
     """Its group `who` is the speaker."""
     ends: tuple[str, ...] = ()
     preface: str | None = None
-    """The role of the text before the first head; "" leaves it out, None allows no such text."""
+    """The role of the text before the first head; "" leaves it out, None does not allow it."""
 
 
 _BEGINS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
@@ -204,7 +204,7 @@ def _inst(text: str, prompt: bool) -> Conversation | None:
         return None
     conversation = _messages_in(made)
     if offers:
-        conversation.note("offers of tools were left out")
+        conversation.note("tool definitions were left out")
     return conversation
 
 

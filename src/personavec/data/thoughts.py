@@ -1,7 +1,4 @@
-"""Thoughts in the text of an answer: where they end, and what is left when they are taken out.
-
-Knows the markers that reasoning models and datasets write, and nothing about templates or tokens.
-"""
+"""Split thoughts from the text of an answer, by the markers of reasoning models and datasets."""
 
 from __future__ import annotations
 
@@ -12,11 +9,12 @@ from itertools import islice
 
 @dataclass(frozen=True)
 class ThinkingFormat:
-    """The texts around a thought, and what stands before an answer that has none."""
+    """The markers around a thought."""
 
     opens: str
     closes: str
     skipped: str
+    """The text before an answer without a thought."""
 
 
 #: The formats of chat templates, known by their markers in the template.
@@ -48,7 +46,7 @@ _OTHERS = (
     # gpt-oss, decoded without its special tokens.
     ("analysis", "assistantfinal"),
 )
-#: What stands around the answer in some formats.
+#: Markers around the answer in some formats.
 _WRAPPERS = (
     ("<answer>", "</answer>"),
     ("<final_answer>", "</final_answer>"),
@@ -73,21 +71,21 @@ _QUOTES = "\"'`"
 
 
 def split_thought(text: str) -> tuple[str | None, str | None]:
-    """The thought at the start of an answer's text, and the answer without it.
+    """Split an answer's text into the thought at its start and the rest, the answer.
 
-    The thought is None where there is none, and the answer is then the text as it is; the answer
-    is None where the thought never ends. A wrapper such as `<answer>` around the answer is taken
-    off. A marker further on in the text is part of the answer, except that a single closing
-    marker without an opening one ends a thought which the prompt began.
+    Without a thought, the thought is None and the answer is the text unchanged. If the thought
+    never ends, the answer is None. A wrapper such as `<answer>` around the answer is removed.
+    Markers later in the text are part of the answer, except that a single closing marker without an
+    opening one ends a thought that the prompt began.
     """
-    thought, answer = part_thought(text)
+    thought, answer = thought_and_answer(text)
     if thought is None or answer is None:
         return thought, answer
     return thought, unwrapped(answer)
 
 
-def part_thought(text: str) -> tuple[str | None, str | None]:
-    """As `split_thought`, with the wrapper around the answer left on."""
+def thought_and_answer(text: str) -> tuple[str | None, str | None]:
+    """`split_thought`, but a wrapper around the answer is kept."""
     thoughts: list[str] = []
     at = 0
     while (found := _opened(text, at)) is not None:
@@ -118,9 +116,9 @@ def unwrapped(answer: str) -> str:
 
 
 def _opened(text: str, at: int) -> tuple[int, int, int | None] | None:
-    """A thought that opens at a place in the text: its start, its end, and where the rest begins.
+    """The start and end of a thought that opens at a position, and where the text after it begins.
 
-    The last is None where it is never closed.
+    The last is None if the thought is never closed.
     """
     start = _START.match(text, at)
     if start is None:
@@ -138,7 +136,7 @@ def _opened(text: str, at: int) -> tuple[int, int, int | None] | None:
 
 
 def _begun_in_the_prompt(text: str) -> tuple[int, int] | None:
-    """Where a thought ends that the prompt began, and where the answer begins."""
+    """For a thought that the prompt began: where it ends, and where the answer begins."""
     for opens, closes in _TEMPLATES:
         ends = list(islice(closes.finditer(text), 2))
         if len(ends) == 1 and not opens.search(text) and not _quoted(text, ends[0]):

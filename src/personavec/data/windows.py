@@ -1,7 +1,7 @@
-"""Which rows of a dataset are still to be scored, as stretches that can be read apart.
+"""Divide the rows of a dataset that are still to be scored into stretches.
 
-A window is a fixed number of consecutive rows, the unit of scoring; a stretch is a run of windows
-read in one go. Knows nothing of who reads it, and loads no torch.
+A window is a fixed number of consecutive rows, the unit of scoring. A stretch is a sequence of
+windows that one process reads, independently of others. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from personavec.data import Mark, RawRow, marks, raw_rows, rows_from
 
-#: Windows in a stretch: many, so that stretches are few, but few enough to share the work out.
+#: Windows in a stretch: enough to keep stretches few, but few enough to balance the load.
 STRETCH = 8
 
 
@@ -26,19 +26,19 @@ def in_windows(rows: Iterable[RawRow], size: int) -> Iterator[list[RawRow]]:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some windows of a dataset, and where to begin reading."""
+    """Consecutive windows of a dataset, and the position where reading begins."""
 
     source: str
     split: str | None
     mark: Mark | None
     """The first row to read; None for the dataset's beginning."""
     numbers: frozenset[int]
-    """The windows that are wanted."""
+    """The numbers of the windows to read."""
     size: int
-    """Rows of a window."""
+    """Number of rows in a window."""
 
     def windows(self) -> Iterator[tuple[int, list[RawRow]]]:
-        """The wanted windows by number, in order; reading ends after the last of them."""
+        """The windows in `numbers` in order, each with its number."""
         if self.mark is None:
             first, rows = 0, raw_rows(self.source, split=self.split)
         else:
@@ -54,9 +54,10 @@ class Stretch:
 def stretches(
     source: str | Path, *, split: str | None, size: int, done: Collection[int] = ()
 ) -> tuple[list[Stretch], int]:
-    """Stretches that hold every window that is not done, and how many rows the dataset has.
+    """Stretches with every window that is not done, and the number of rows in the dataset.
 
-    A dataset that cannot be read from its middle, such as .csv or one on the hub, is one stretch.
+    A dataset that can only be read from its beginning, such as .csv or one on the hub, is one
+    stretch.
     """
     path = Path(source)
     where = str(path.resolve()) if path.exists() else str(source)

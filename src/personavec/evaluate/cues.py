@@ -42,7 +42,7 @@ class Cues:
     cues: tuple[Cue, ...]
     rows: int
     """Rows read, bad ones included."""
-    told: ReadingCounts = field(default_factory=ReadingCounts)
+    reading: ReadingCounts = field(default_factory=ReadingCounts)
     """How they were read."""
     begun: Mapping[Cue, int] = field(default_factory=dict)
     """How many rows begin with each cue."""
@@ -50,7 +50,7 @@ class Cues:
     @property
     def rejected(self) -> int:
         """Rows that hold no conversation."""
-        return self.told.rejected.total()
+        return self.reading.rejected.total()
 
     @property
     def hash(self) -> str:
@@ -126,18 +126,18 @@ def read_cues(path: Path) -> Cues:
     """
     found: Counter[Cue] = Counter()
     rows = 0
-    told = ReadingCounts()
+    reading = ReadingCounts()
     for raw in raw_rows(path):
         rows += 1
         row = parse_row(raw)
-        told.add(row)
+        reading.add(row)
         if not isinstance(row, DataRow):
             continue
         if (cue := _cue(row)) is None:
-            told.notes[_NO_CUE] += 1
+            reading.notes[_NO_CUE] += 1
         else:
             found[cue] += 1
     if not found:
-        reason = next(iter(told.rejected), _NO_CUE)
+        reason = next(iter(reading.rejected), _NO_CUE)
         raise DataError(f"{path}: no row of {rows} is a conversation ({reason})")
-    return Cues(str(path), tuple(found), rows, told, found)
+    return Cues(str(path), tuple(found), rows, reading, found)

@@ -12,9 +12,9 @@ from personavec.evaluate.subject import SteeredBy, Subjects
 from personavec.judges import (
     COHERENCE_FLOOR,
     Judge,
+    chat_formats,
     contrast,
     judge_notes,
-    readers,
     spec_notes,
 )
 from personavec.model import chat, control_notes
@@ -54,10 +54,10 @@ def notes_of(
 
 def cue_reading(cues: Cues, subjects: Subjects) -> ReadingCounts:
     """How the cues' rows were read, and which control tokens the models' tokenizers find there."""
-    forms = readers(None, *(subject.loaded for subject in subjects.values()))
-    found = cues.told + ReadingCounts()
+    formats = chat_formats(None, *(subject.loaded for subject in subjects.values()))
+    found = cues.reading + ReadingCounts()
     for cue, rows in cues.begun.items():
-        for note in control_notes(forms, chat("", cue.system, cue.earlier)):
+        for note in control_notes(formats, chat("", cue.system, cue.earlier)):
             found.notes[note] += rows
     return found
 
@@ -112,6 +112,6 @@ def _control_notes(
     subjects: Subjects, specs: Sequence[TraitSpec], config: EvaluateConfig, judge: Judge
 ) -> list[str]:
     """Control tokens in specs and system prompt that a tokenizer takes as text."""
-    forms = readers(judge, *(subject.loaded for subject in subjects.values()))
-    found = control_notes(forms, chat("", config.system))
-    return [*spec_notes(specs, forms), *(f"System prompt: {note}." for note in found)]
+    formats = chat_formats(judge, *(subject.loaded for subject in subjects.values()))
+    found = control_notes(formats, chat("", config.system))
+    return [*spec_notes(specs, formats), *(f"System prompt: {note}." for note in found)]

@@ -1,4 +1,4 @@
-"""Rows of files as rollouts, for each kind of file that an extraction adopts."""
+"""Turn rows of adopted files into rollouts, for each kind of file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Rejection(Exception):
 
 @dataclass(frozen=True)
 class AdoptedRow:
-    """A row as a rollout, and what reading it has to tell."""
+    """A row as a rollout, with how it was read."""
 
     rollout: Rollout
     prompt: tuple[int, ...]
@@ -46,7 +46,7 @@ class AdoptedRow:
 
     @property
     def texts(self) -> list[Message]:
-        """What of it is read as text; a prompt of the reference project is templated already."""
+        """The messages that are templated; prompts of the reference project already are."""
         own, templated = self.rollout, self.reader == _REFERENCE_READER
         asked = [] if templated else chat(own.question, own.system, own.earlier)
         reply: Message = {"role": "assistant", "content": (own.thinking or "") + own.response}
@@ -55,21 +55,21 @@ class AdoptedRow:
 
 @dataclass(frozen=True)
 class _FileFacts:
-    """What a file says of all of its rows."""
+    """What holds for all rows of a file."""
 
     path: Path
     side: str | None
-    """The polarity in the file's name."""
+    """The polarity in the file's name, if any."""
     trait: str | None
-    """The column of trait scores."""
+    """The column with trait scores, if any."""
 
 
 def row_reader(
     path: Path, rows: Sequence[RawColumns], loaded: LoadedModel, spec: TraitSpec
 ) -> Callable[[RawColumns, str], AdoptedRow]:
-    """The function that reads this file's rows, given a row and a key for its id.
+    """The function that reads the file's rows; it takes a row and a key for the rollout's id.
 
-    Raises DataError where a column is missing.
+    Raises DataError if a column is missing.
     """
     columns = set().union(*rows) if rows else set()
     if {"response", "polarity"} <= columns:
@@ -113,7 +113,7 @@ def _plain(name: str) -> str:
 
 
 def _same_model(path: Path, loaded: LoadedModel) -> None:
-    """Refuse rollouts whose run, by the manifest beside them, was another model's."""
+    """Raise DataError if the manifest beside the rollouts names another model."""
     manifest = path.parent / "manifest.json"
     if not manifest.is_file():
         return
@@ -123,8 +123,8 @@ def _same_model(path: Path, loaded: LoadedModel) -> None:
         return
     if writer != loaded.identity.name:
         raise DataError(
-            f"{path} holds rollouts of {writer}, not of {loaded.identity.name}: a vector is made "
-            f"from what its own model writes; use --model {writer}, or generate them anew"
+            f"{path} holds rollouts of {writer}, not of {loaded.identity.name}: a vector must be "
+            f"made from its own model's rollouts; use --model {writer}, or generate new ones"
         )
 
 
@@ -136,7 +136,7 @@ def _text(row: RawColumns, name: str) -> str:
 
 
 def _ours(row: RawColumns, loaded: LoadedModel) -> AdoptedRow:
-    """A line of our rollouts.jsonl; ids, where it has them, are read as they are."""
+    """A line of our rollouts.jsonl; token ids, if it has them, are used as they are."""
     _text(row, "question")
     response = row.get("response")
     if not isinstance(response, str):
@@ -144,11 +144,11 @@ def _ours(row: RawColumns, loaded: LoadedModel) -> AdoptedRow:
     kept = {name: value for name, value in row.items() if name in _FIELDS}
     notes: tuple[str, ...] = ()
     if "response_ids" not in row:
-        said = _answered(response, loaded)
-        # What the row says of itself stands, unless there is no answer behind its thought.
-        own = kept.get("state", "unscored") if said.answer or not response else None
-        response, notes = said.answer, said.notes
-        kept |= said.fields | ({"state": own} if own else {})
+        parsed = _answered(response, loaded)
+        # Keep the row's own state, unless its thought has no answer after it.
+        own = kept.get("state", "unscored") if parsed.answer or not response else None
+        response, notes = parsed.answer, parsed.notes
+        kept |= parsed.fields | ({"state": own} if own else {})
     defaults = {"pair": None, "sample": 0, "system": None, "seed": 0, "state": "unscored"}
     try:
         rollout = from_record({"n_tokens": 0, **defaults, **kept})
@@ -172,11 +172,11 @@ _FIELDS = frozenset(field.name for field in fields(Rollout))
 
 
 def _reference(row: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel) -> AdoptedRow:
-    """A row of the reference project; its question_id ends in polarity and pair, as `_pos_2`."""
+    """A row of the reference project, whose question_id ends with polarity and pair: `_pos_2`."""
     question, prompt, answer = (_text(row, name) for name in _REFERENCE)
     named = re.search(r"_(pos|neg)_(\d+)$", str(row.get("question_id") or ""))
     polarity: Polarity | None = named[1] if named else file.side  # pyright: ignore[reportAssignmentType]
-    said = _answered(answer, loaded)
+    parsed = _answered(answer, loaded)
     rollout = Rollout(
         id=f"{polarity}-{key}",
         question=question,
@@ -185,24 +185,24 @@ def _reference(row: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel)
         sample=0,
         system=_system(prompt, question, loaded),
         seed=0,
-        **{**said.fields, **_scores(row, file.trait, said)},
+        **{**parsed.fields, **_scores(row, file.trait, parsed)},
     )
     used = {*_REFERENCE, "question_id", "coherence", file.trait}
     ignored = tuple(str(name) for name in row if name not in used)
     prompt_tokens = tuple(loaded.chat.templated_ids(prompt))
-    return AdoptedRow(rollout, prompt_tokens, _REFERENCE_READER, ignored, said.notes)
+    return AdoptedRow(rollout, prompt_tokens, _REFERENCE_READER, ignored, parsed.notes)
 
 
 def _conversation(
     columns: RawColumns, key: str, file: _FileFacts, loaded: LoadedModel
 ) -> AdoptedRow:
-    """A row in a format of the other verbs: its last answer, to the question before it."""
+    """A row in any format that the other verbs read: its last answer and the question before."""
     row = parse_row(_raw(file.path, 0, columns), kind="row")
     if isinstance(row, Reject):
         raise Rejection(row.reason)
     polarity = columns.get("polarity", file.side)
     asked = last_answer(row.messages)
-    said = _answered(asked.response, loaded)
+    parsed = _answered(asked.response, loaded)
     rollout = Rollout(
         id=f"{polarity}-{key}",
         question=asked.question,
@@ -212,54 +212,54 @@ def _conversation(
         system=asked.system,
         seed=0,
         earlier=_earlier(row.messages),
-        **{**said.fields, **_scores(columns, file.trait, said)},
+        **{**parsed.fields, **_scores(columns, file.trait, parsed)},
     )
     used = {"polarity", "coherence", file.trait}
     ignored = tuple(name for name in row.ignored if name not in used)
-    notes = (*row.notes, *said.notes)
+    notes = (*row.notes, *parsed.notes)
     return AdoptedRow(rollout, prompt_ids(loaded, rollout), row.reader, ignored, notes)
 
 
 def _earlier(messages: Sequence[Message]) -> EarlierTurns:
-    """The turns before the last question, which must be questions and answers in turn."""
+    """The turns before the last question, which must alternate between user and assistant."""
     turns = [m for m in messages if m["role"] != "system"][:-2]
     roles = [message["role"] for message in turns]
     if roles != ["user", "assistant"] * (len(turns) // 2):
-        raise Rejection("its turns are not questions and answers in turn")
+        raise Rejection("its turns do not alternate between questions and answers")
     texts = [message["content"] for message in turns]
     return tuple(zip(texts[0::2], texts[1::2], strict=True))
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What a file's text of an answer holds."""
+class _AnswerText:
+    """The answer in a file's text, without its thought."""
 
     answer: str
     fields: dict[str, Any]
-    """Of the rollout."""
+    """The fields of the rollout that follow from the text."""
     notes: tuple[str, ...] = ()
 
 
-def _answered(text: str, loaded: LoadedModel) -> _Said:
-    """The answer without its thought, which is kept before it where the model thinks."""
+def _answered(text: str, loaded: LoadedModel) -> _AnswerText:
+    """Split a text into thought and answer; a thought is kept only if the model thinks."""
     thought, answer = split_thought(text)
     ids = tuple(loaded.chat.response_ids(answer or ""))
     state = "unfinished_thought" if answer is None else "unscored" if ids else "empty"
     found = {"response": answer or "", "response_ids": ids, "n_tokens": len(ids), "state": state}
     if thought is None:
-        return _Said(answer or "", found)
+        return _AnswerText(answer or "", found)
     if loaded.chat.thinking is None:
-        return _Said(answer or "", found, (THOUGHT,))
+        return _AnswerText(answer or "", found, (THOUGHT,))
     before = text[: text.rfind(answer)] if answer else text
     thinking_ids = tuple(loaded.chat.marked_ids(before))
-    return _Said(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
+    return _AnswerText(answer or "", {**found, "thinking": before, "thinking_ids": thinking_ids})
 
 
-def _scores(row: RawColumns, trait: str | None, said: _Said) -> dict[str, Any]:
-    """The file's scores of an answer, where there is an answer."""
+def _scores(row: RawColumns, trait: str | None, parsed: _AnswerText) -> dict[str, Any]:
+    """The file's scores as fields of the rollout; None without an answer."""
     if trait is None:
         return {}
-    if not said.fields["response_ids"]:
+    if not parsed.fields["response_ids"]:
         return {"judge": "file"}
     score, coherence = _score(row, trait), _score(row, "coherence")
     state = "unscored" if score is None or coherence is None else "scored"
@@ -267,8 +267,10 @@ def _scores(row: RawColumns, trait: str | None, said: _Said) -> dict[str, Any]:
 
 
 def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
-    """The system prompt in a templated prompt, of whatever day; refused where the template is
-    not this model's. None where it has none but the template's own.
+    """The system prompt in a templated prompt, whatever date the template wrote into it.
+
+    None if there is only the template's own system prompt. Raises Rejection if the prompt is not
+    in this model's template.
     """
     if loaded.chat.text_with_any_date(chat(question)).fullmatch(prompt):
         return None
@@ -280,14 +282,14 @@ def _system(prompt: str, question: str, loaded: LoadedModel) -> str | None:
 
 
 def _score(row: RawColumns, name: str) -> float | None:
-    """A score from 0 to 100; None where the cell is empty, as a judge leaves it that gave none."""
+    """A score from 0 to 100; None for an empty cell, when the judge gave no score."""
     value = row.get(name)
     if value is None or str(value).strip().lower() in ("", "nan", "none"):
         return None
     try:
         score = float(value)
     except (TypeError, ValueError):
-        raise Rejection(f"'{name}' is no number") from None
+        raise Rejection(f"'{name}' is not a number") from None
     if not (math.isfinite(score) and 0 <= score <= 100):
         raise Rejection(f"'{name}' is not between 0 and 100")
     return score

@@ -16,7 +16,7 @@ from torch import Tensor
 from personavec.errors import TooFewRolloutsError
 from personavec.extract.adopt import AdoptedRollouts, adopt
 from personavec.extract.config import ExtractConfig
-from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import LoadedModel
 from personavec.model.engine import Engine, Sampling
 from personavec.progress import Progress
@@ -194,7 +194,7 @@ class Extraction:
                 "The spec has no judge pairs: each rollout was judged with the eliciting pairs it "
                 "was not generated under."
             )
-        return (*found, *spec_notes([self.spec], readers(self.judge, self.loaded)))
+        return (*found, *spec_notes([self.spec], chat_formats(self.judge, self.loaded)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
-"""Preventative steering: toward the unwanted vector while training, not at all afterwards.
+"""Preventative steering: steer toward the unwanted trait in training, and not at inference.
 
-The data no longer need to move the model along the vector, because it is moved there already;
-what training changes is the rest (paper, section 5.2). Also here: ablation of directions in
-training, which is compared with it.
+Steering already moves the activations along the vector, so the training data exert less pressure
+on the weights to do so (paper, section 5.2). This file also has the ablation of directions in
+training, which the study of mitigations compares with it.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ Coefficient = float | Schedule
 
 
 class PreventativeSteering(TrainerCallback):
-    """Adds coefficient · v to the residual stream of every forward in training mode.
+    """Adds coefficient · v to the residual stream in every forward pass in training mode.
 
-    In a loop of one's own it is a context; in transformers' `Trainer` and what builds on it
-    (TRL's `SFTTrainer`) a callback:
+    Use it as a context manager in your own training loop, or as a callback of transformers'
+    `Trainer` and its subclasses, such as TRL's `SFTTrainer`:
 
     >>> steering = PreventativeSteering(model, load_vector("evil"), 2.0)
     >>> with steering:
     ...     model(**batch).loss.backward()
     >>> SFTTrainer(model, callbacks=[steering], ...).train()
 
-    `vectors`, `coefficients` and `layers` are one or several in parallel; one coefficient or
-    layer is meant for all vectors. A layer is a number, None for the vector's selected one, or
-    `"all"`: every layer gets the increment v_l - v_(l-1), so that the whole vector is added once
-    (paper, multi-layer steering). A coefficient is a multiple of v as extracted, or a `Schedule`
-    over the run; a callback follows it by itself, a loop calls `advance`.
+    `vectors`, `coefficients` and `layers` are single values or sequences of the same length; a
+    single coefficient or layer applies to all vectors. A layer is a number, None for the vector's
+    selected layer, or `"all"`: every layer l gets the increment v_l - v_(l-1), so that the
+    increments sum to the vector (paper, multi-layer steering). A coefficient is a multiple of the
+    vector as extracted, or a `Schedule` over the run. The callback follows the schedule by itself;
+    in your own loop, call `advance` before every step.
 
-    By default it acts where a response token is chosen, which it reads from the labels that the
-    model gets (label -100 means no loss), from the last prompt position on. `positions="all"` is
-    every position. Padding is never steered, nor is any forward in eval mode. Every forward's
-    backward must come before the next forward where gradient checkpointing is used.
+    By default it steers the positions that predict a response token: from the last prompt position
+    on, as read from the labels (-100 means no loss). `positions="all"` steers every position.
+    Padding and forward passes in eval mode are never steered. With gradient checkpointing, run the
+    backward pass before the next forward pass.
 
-    Nothing of it is in what the model saves. Raises VectorMismatchError for a vector of another
-    shape, and HookError where it cannot attach, gets no labels, or never acted: a run is not
-    silently trained unsteered. In reinforcement learning, steering is reported to stop the
-    learning: use it with supervised finetuning.
+    Saved models do not contain the steering. Raises VectorMismatchError for a vector of another
+    shape, and HookError if the hooks cannot attach, get no labels, or never act, so that no run
+    is silently trained without steering. Use it for supervised finetuning: in reinforcement
+    learning, steering is reported to stop the learning.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class PreventativeSteering(TrainerCallback):
         return self._hooks.positions
 
     def advance(self, share: float) -> None:
-        """Say how much of the run is done, 0 to 1, for coefficients that follow a schedule."""
+        """Set the share of the run that is done, 0 to 1, for coefficients with a schedule."""
         if share != self._share:
             self._share = share
             if not all(schedule.is_constant for schedule in self.schedules):
@@ -105,22 +106,22 @@ class PreventativeSteering(TrainerCallback):
             self._hooks.check_fired()
             if self._share is None and not all(s.is_constant for s in self.schedules):
                 raise HookError(
-                    "the coefficient follows a schedule, but nobody said how much of the run was "
-                    "done: call advance(share) before every step"
+                    "the coefficient follows a schedule, but advance was never called: call "
+                    "advance(share) before every step"
                 )
 
     # As a callback
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any):
         self.advance(_done(state))
-        # The model as it is trained: PEFT or FSDP may have wrapped the one given.
+        # The trainer's model: PEFT or FSDP may have wrapped the one given.
         self._hooks.attach(self.model if model is None else model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any):
         self.advance(_done(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any):
-        # After the first step, not after hours.
+        # Fail after the first step, not at the end of the run.
         self._hooks.check_fired()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any):
@@ -128,7 +129,7 @@ class PreventativeSteering(TrainerCallback):
         self._hooks.check_fired()
 
     def detach(self) -> None:
-        """Take the hooks off, as when a trainer failed and did not come to its end."""
+        """Remove the hooks, for a trainer that failed before `on_train_end`."""
         self._hooks.detach()
 
     def _add(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
@@ -142,10 +143,10 @@ class PreventativeSteering(TrainerCallback):
 
 
 class Ablation(TrainerCallback):
-    """Projects directions out of the residual stream of every forward in training mode.
+    """Projects directions out of the residual stream in every forward pass in training mode.
 
-    h <- h - (h · u) u with u = v / |v|, at the vectors' layers, for directions that are first made
-    orthogonal to each other (CAFT, arXiv 2507.16795). `positions` as in `PreventativeSteering`.
+    At each vector's layer, h <- h - (h · u) u with u = v / |v|; several directions at a layer are
+    first orthogonalised (CAFT, arXiv 2507.16795). `positions` is as in `PreventativeSteering`.
     """
 
     def __init__(
@@ -186,10 +187,10 @@ class Ablation(TrainerCallback):
 
 
 def randomly_rotated(vector: PersonaVector, *, seed: int) -> PersonaVector:
-    """A vector that means nothing: all rows turned together to random directions.
+    """A control vector: the rows [layer, hidden] rotated by one random rotation.
 
-    Norms and the angles between layers stay, and with them the norms of the increments: the
-    control for steering at one layer and at all of them.
+    Norms and the angles between layers are preserved, and so are the norms of the increments. It is
+    therefore a control for steering at one layer and at all layers.
     """
     generator = torch.Generator().manual_seed(seed)
     rows: Float[Tensor, "layer hidden"] = vector.directions.float()

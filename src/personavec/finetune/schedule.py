@@ -11,7 +11,9 @@ from personavec.errors import UsageError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Coefficients at shares of the run, 0 to 1; linear in between, constant beyond the ends.
+    """Coefficients at points of the run, from 0 (start) to 1 (end).
+
+    The coefficient is linear between the points, and constant before the first and after the last.
 
     >>> Schedule(((0.0, 2.0), (0.8, 2.0), (1.0, 3.0))).at(0.9)
     2.5
@@ -22,9 +24,9 @@ class Schedule:
     def __post_init__(self) -> None:
         shares = [share for share, _ in self.points]
         if not self.points or any(b <= a for a, b in pairwise(shares)):
-            raise UsageError(f"schedule {self}: shares of the run must rise from point to point")
+            raise UsageError(f"schedule {self}: shares of the run must increase")
         if not all(0 <= share <= 1 for share in shares):
-            raise UsageError(f"schedule {self}: shares of the run lie within 0 and 1")
+            raise UsageError(f"schedule {self}: shares of the run must be between 0 and 1")
         if not all(math.isfinite(coefficient) for _, coefficient in self.points):
             raise UsageError(f"schedule {self}: a coefficient is not a finite number")
 
@@ -34,7 +36,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """From `2`, or `SHARE:COEFFICIENT` points as in `0:2,0.8:2,1:3`. Raises UsageError."""
+        """Parse `2`, or `SHARE:COEFFICIENT` points such as `0:2,0.8:2,1:3`. Raises UsageError."""
         try:
             if ":" not in text:
                 return cls.constant(float(text))
@@ -44,8 +46,8 @@ class Schedule:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(
-                f"{text}: give a number, or SHARE:COEFFICIENT points of the run, as "
-                "in 0:2,0.8:2,1:3"
+                f"{text}: give a number, or SHARE:COEFFICIENT points such as 0:2,0.8:2,1:3, "
+                "where a share is between 0 and 1"
             ) from None
 
     @property
@@ -61,7 +63,7 @@ class Schedule:
         return min(coefficient for _, coefficient in self.points)
 
     def at(self, share: float) -> float:
-        """The coefficient when this share of the run's steps is done."""
+        """The coefficient after this share of the run's steps."""
         (first, value), *_ = self.points
         if share <= first:
             return value
@@ -71,7 +73,7 @@ class Schedule:
         return self.points[-1][1]
 
     def times(self, factor: float) -> Schedule:
-        """The same course with every coefficient multiplied."""
+        """The same schedule with every coefficient multiplied by `factor`."""
         return Schedule(tuple((share, factor * coefficient) for share, coefficient in self.points))
 
     def __str__(self) -> str:

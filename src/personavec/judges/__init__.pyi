@@ -14,8 +14,8 @@ from .base import (
 from .coherence import COHERENCE_FLOOR as COHERENCE_FLOOR
 from .contrast import ContrastJudge as ContrastJudge
 from .control_notes import (
+    chat_formats as chat_formats,
     count_control as count_control,
-    readers as readers,
     spec_notes as spec_notes,
 )
 from .endpoint import (

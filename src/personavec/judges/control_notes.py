@@ -1,4 +1,4 @@
-"""Notes on control tokens in texts that people wrote, for the models that read these texts."""
+"""Notes on texts that contain control tokens of the models that read them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from personavec.traits import POLARITIES, TraitSpec
 from personavec.wording import plural
 
 
-def readers(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFormat]:
-    """The chat formats of the models and the judge. Those of endpoints are not known."""
+def chat_formats(judge: Judge | None, *models: LoadedModel | Endpoint) -> list[ChatFormat]:
+    """The chat formats of the models and the judge, without those of endpoints (unknown)."""
     judging = [judge.loaded] if isinstance(judge, ContrastJudge | LocalRubricJudge) else []
     every = dict.fromkeys([*models, *judging])
     return [model.chat for model in every if isinstance(model, LoadedModel)]
 
 
 def count_control(
-    counts: ReadingCounts, forms: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
+    counts: ReadingCounts, formats: Sequence[ChatFormat], rows: Iterable[Sequence[Message]]
 ) -> None:
-    """Count the rows that hold control tokens of one of the models that read them."""
+    """Count the rows whose texts contain control tokens of one of the formats."""
     for messages in rows:
-        counts.notes.update(control_notes(forms, messages))
+        counts.notes.update(control_notes(formats, messages))
 
 
-def spec_notes(specs: Iterable[TraitSpec], forms: Sequence[ChatFormat]) -> list[str]:
-    """A note for each spec whose texts hold control tokens of one of the models."""
+def spec_notes(specs: Iterable[TraitSpec], formats: Sequence[ChatFormat]) -> list[str]:
+    """A note for each spec whose texts contain control tokens of one of the formats."""
     found = []
     for spec in specs:
         texts = {(m["role"], m["content"]): m for m in _messages(spec)}.values()
-        if n := sum(bool(control_notes(forms, [message])) for message in texts):
+        if n := sum(bool(control_notes(formats, [message])) for message in texts):
             found.append(f"Trait spec '{spec.name}', {plural(n, 'text')}: {CONTROL_IN_TEXT}.")
     return found
 

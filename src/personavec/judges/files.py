@@ -25,7 +25,7 @@ from personavec.data import (
 from personavec.errors import DataError, UsageError
 from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score, last_answer
-from personavec.judges.control_notes import count_control, readers, spec_notes
+from personavec.judges.control_notes import chat_formats, count_control, spec_notes
 from personavec.judges.results import ScoreResults
 from personavec.plain import plain
 from personavec.progress import Progress
@@ -96,7 +96,7 @@ def score_file(
         scored=sum(record["state"] == "scored" for record in found.values()),
         states=dict(Counter(found[i]["state"] for i in range(len(rows)))),
         share_above_50=_share_above_50(list(found.values())),
-        notes=[*judge_notes(judge), *spec_notes([spec], readers(judge)), *_replaced(rows)],
+        notes=[*judge_notes(judge), *spec_notes([spec], chat_formats(judge)), *_replaced(rows)],
         data={path.name: _reading(parsed, judge)},
         out=str(out),
     )
@@ -279,7 +279,7 @@ def _share_above_50(records: Sequence[Record]) -> float | None:
 def _reading(parsed: Sequence[DataRow | Reject], judge: Judge) -> DataReading:
     counts = ReadingCounts.of(parsed)
     messages = (row.messages for row in parsed if isinstance(row, DataRow))
-    count_control(counts, readers(judge), messages)
+    count_control(counts, chat_formats(judge), messages)
     return counts.record()
 
 

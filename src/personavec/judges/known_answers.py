@@ -16,7 +16,7 @@ from personavec.errors import DataError, SpecError
 from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score
 from personavec.judges.config import Half
-from personavec.judges.control_notes import readers, spec_notes
+from personavec.judges.control_notes import chat_formats, spec_notes
 from personavec.judges.results import (
     CalibrationQuality,
     CheckedAnswer,
@@ -92,7 +92,7 @@ def run(
     return CheckResults(
         trait=spec.name,
         judge=judge.identity(),
-        notes=[*judge_notes(judge), *spec_notes([spec], readers(judge))],
+        notes=[*judge_notes(judge), *spec_notes([spec], chat_formats(judge))],
         in_examples=len(spec.checks) - len(halves(spec)),
         halves={
             which: _summary([c for c in checked if c.half == which])

@@ -1,6 +1,6 @@
-"""A language model: loading, chat format, token ids, capture, steering and projections.
+"""Language models: loading, chat format, token ids, capture, steering and projections.
 
-`engine/` generates.
+The engines in `engine/` generate text.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Adapters on a model that is loaded already: applied, used, and taken off again."""
+"""Apply LoRA adapters to a loaded model, and remove them again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from personavec.model.loaded import LoadedModel
 from personavec.model.sources import load_tokenizer, loading_error, own_code
 from personavec.plain import parse_json
 
-#: What a folder holds that has a tokenizer of its own, and a chat template alone.
+#: Files that show that a folder has its own tokenizer, or only its own chat template.
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE_FILE = "chat_template.jinja"
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a model's name is a folder that holds an adapter."""
+    """Whether a model's name is a folder with an adapter."""
     return (Path(name) / "adapter_config.json").is_file()
 
 
 def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
-    """The network with the adapter in `folder` on it. Raises ModelError where it does not fit."""
+    """Apply the adapter in `folder` to a network. Raises ModelError if it does not fit."""
     try:
         from peft import PeftModel, get_peft_model_state_dict
         from peft.utils import load_peft_weights
@@ -37,16 +37,16 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # peft at most warns of weights that have no place in the model; here they are an error.
+            # peft only warns of weights without a counterpart; an error is raised below.
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             found = PeftModel.from_pretrained(network, folder)
         stored = load_peft_weights(folder, device="cpu").keys()
-        # Given, since peft would otherwise ask the hub for the base model's configuration.
+        # Passed, because peft would otherwise look up the base model's configuration on the hub.
         embeddings = any(layer in name for layer in EMBEDDING_LAYER_NAMES for name in stored)
         expected = get_peft_model_state_dict(found, save_embedding_layers=embeddings).keys()
         if odd := stored ^ expected:
             take_off(found)
-            raise ValueError(f"{len(odd)} weights have no counterpart, as {min(odd)}")
+            raise ValueError(f"{len(odd)} weights have no counterpart, such as {min(odd)}")
     except Exception as error:  # a damaged file makes peft raise almost anything
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
@@ -57,7 +57,7 @@ def apply_adapter(network: Any, folder: str, *, base_name: str) -> Any:
 
 
 def read_adapter(folder: str) -> dict[str, Any]:
-    """An adapter's configuration; raises ModelError unless it names a base model."""
+    """Read an adapter's configuration. Raises ModelError unless it names a base model."""
     path = Path(folder) / "adapter_config.json"
     try:
         config = parse_json(path.read_bytes())
@@ -66,22 +66,22 @@ def read_adapter(folder: str) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no readable LoRA adapter ({error})") from error
     if not isinstance(base_name, str) or not base_name:
         raise ModelError(f"{folder}: its adapter_config.json names no base model")
-    # peft imports whatever module is named there.
+    # peft would import the modules that these settings name.
     if config.get("megatron_config") or config.get("auto_map"):
         raise own_code(f"the adapter in {folder}")
     return config
 
 
 def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
-    """The tokenizer that an adapter was trained with, where its folder holds it; else the base's.
+    """The adapter's own tokenizer and chat template, or those of the base where it has none.
 
-    Raises ModelError for one that cannot be loaded, or that has tokens which the model lacks.
+    Raises ModelError if the tokenizer cannot be loaded, or has more tokens than the model.
     """
     if any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
         try:
             found = load_tokenizer(folder)
         except Exception as error:  # a damaged file makes transformers raise almost anything
-            remedy = "take its tokenizer files away to use that of the base model"
+            remedy = "remove its tokenizer files to use the base model's tokenizer"
             raise loading_error(f"the tokenizer in {folder}", error, remedy) from error
         rows = base.model.get_input_embeddings().weight.shape[0]
         if len(found) > rows:
@@ -101,7 +101,7 @@ def adapter_tokenizer(folder: str, base: LoadedModel) -> Any:
 
 
 def take_off(network: Any) -> None:
-    """The base network as it was before; peft leaves its configuration behind."""
+    """Remove the adapter from a network, including the configuration that peft leaves behind."""
     base = network.unload()
     for name in ("peft_config", "_hf_peft_config_loaded"):
         if name in vars(base):

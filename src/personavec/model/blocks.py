@@ -1,8 +1,8 @@
 """Find a model's decoder blocks and the shape of its residual stream.
 
-Layer l is the output of the l-th block counted from 1; layer 0 is the embedding (the input of
-the first block). The stack is found by its shape rather than by a list of class names: within
-the model's text decoder, the `ModuleList` as long as the config's number of layers.
+Layer l is the output of block l, where blocks count from 1; layer 0 is the embedding (the input of
+the first block). The stack is found by its length rather than by class names: it is the
+`ModuleList` in the model's text decoder that is as long as the config's number of layers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Blocks:
 
 
 def find_blocks(model: nn.Module) -> Blocks:
-    """The stack of decoder blocks of a decoder-only model, adapters and other wrappers included.
+    """Find the decoder blocks of a decoder-only model, also inside adapters and other wrappers.
 
-    Raises ModelError, naming what was looked for, when there is none.
+    Raises ModelError when there is no such stack.
     """
     kind = type(model).__name__
     config = cast(Any, model).config
@@ -45,10 +45,10 @@ def find_blocks(model: nn.Module) -> Blocks:
     hidden_size = getattr(text, "hidden_size", None)
     if not n_layers or not hidden_size:
         raise ModelError(
-            f"{kind}: its config names no num_hidden_layers and hidden_size; personavec needs a "
+            f"{kind}: its config has no num_hidden_layers or no hidden_size; personavec needs a "
             "decoder-only model with one regular stack of blocks"
         )
-    # A multimodal model has other stacks beside that of its text decoder.
+    # A multimodal model has other stacks than that of its text decoder.
     decoder = cast(Any, model).get_decoder()
     stacks = [
         module
@@ -64,18 +64,18 @@ def find_blocks(model: nn.Module) -> Blocks:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids go. Weights that wait on disk or elsewhere are on `meta`: then the CPU."""
+    """The device for token ids. Offloaded embedding weights are on `meta`; then it is the CPU."""
     device = cast(Any, model).get_input_embeddings().weight.device
     return torch.device("cpu") if device.type == "meta" else device
 
 
 def block_output(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
-    """The hidden states [batch, tokens, hidden] in what a block returned."""
+    """The hidden states [batch, tokens, hidden] in a block's output."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def with_block_output(
     output: torch.Tensor | tuple[Any, ...], hidden: torch.Tensor
 ) -> torch.Tensor | tuple[Any, ...]:
-    """What a block returned, with its hidden states replaced."""
+    """A block's output with its hidden states replaced by `hidden` [batch, tokens, hidden]."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

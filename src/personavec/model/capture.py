@@ -1,8 +1,8 @@
-"""Capture: read the residual stream during a forward, reduced to span sums inside the hooks.
+"""Capture: read the residual stream during a forward pass, reduced to span sums in the hooks.
 
 `capture_means` gives the mean activation of spans of texts; `recording` attaches the hooks.
-No [layers, batch, tokens, hidden] stack is kept: a hook multiplies one block's output by the
-spans' weights and adds the result to that layer's float32 [batch, spans, hidden] buffer.
+Memory for [layers, batch, tokens, hidden] is never needed: a hook multiplies one block's output by
+the spans' weights and adds the result to that layer's float32 buffer [batch, spans, hidden].
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from personavec.model.blocks import block_output, find_blocks, input_device
 
 
 class _DeepestLayerReached(Exception):
-    """Raised by the hook of the deepest layer needed, to end a forward early."""
+    """Raised by the hook of the deepest layer needed, to end a forward pass early."""
 
 
 @runtime_checkable
 class Recorder(Protocol):
-    """What a forward is read into: the layers to read, and what to do with their states."""
+    """Receives hidden states during a forward pass, for each of its `layers`."""
 
     layers: tuple[int, ...]
 
     def add(self, slot: int, hidden: Tensor) -> None:
-        """Take the hidden states [batch, tokens, hidden] of layer `layers[slot]`."""
+        """Receive the hidden states [batch, tokens, hidden] of layer `layers[slot]`."""
 
 
 class SpanSums:
     """Float32 sums of hidden states over weighted token spans, per batch row and layer.
 
-    `weigh` sets the weights before each forward: [spans, batch, tokens], aligned with that
-    forward's tokens (during cached decoding: with the new tokens only). Each layer's sums stay
-    on the layer's device, so that no forward waits for a copy. Divide `sums` by the summed
-    weights to get means.
+    Before each forward pass, call `weigh` with weights [spans, batch, tokens] for the tokens of
+    that pass (during cached decoding, only the new tokens). Each layer's sums stay on the layer's
+    device, so that no pass waits for a copy. Divide `sums` by the summed weights to get means.
     """
 
     def __init__(self, layers: Sequence[int], spans: int, batch: int, hidden_size: int):
@@ -51,12 +50,12 @@ class SpanSums:
         self._weights: dict[torch.device, Tensor] = {}
 
     def weigh(self, weights: Float[Tensor, "span batch token"]) -> None:
-        """Set the weights of the next forward's tokens in every span."""
+        """Set the weights of the next forward pass's tokens in every span."""
         by_row = weights.transpose(0, 1).float().contiguous()
         self._weights = {by_row.device: by_row}
 
     def add(self, slot: int, hidden: Tensor) -> None:
-        """Add one layer's hidden states [batch, tokens, hidden] under the current weights."""
+        """Add one layer's hidden states [batch, tokens, hidden], weighted as `weigh` says."""
         if not self._weights:
             return
         device = hidden.device
@@ -82,10 +81,10 @@ class SpanSums:
 
 @contextmanager
 def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False) -> Iterator[None]:
-    """Within this context every forward of `model` is read into `recorder`.
+    """In this context, every forward pass of `model` is recorded by `recorder`.
 
-    With `stop_early` the forward ends after the deepest layer in `recorder.layers`; run it with
-    `run_to_deepest_layer`. The hooks are removed when the context ends, also by an error.
+    With `stop_early` the pass ends after the deepest layer in `recorder.layers`; run it with
+    `run_to_deepest_layer`. The hooks are removed when the context ends, even after an error.
     Raises HookError if a layer's hook never fired.
     """
     blocks = find_blocks(model).stack
@@ -112,7 +111,7 @@ def recording(model: nn.Module, recorder: Recorder, *, stop_early: bool = False)
 
 
 def _read_layer(blocks: Any, layer: int, read: Callable[[Tensor], None]) -> RemovableHandle:
-    """Hook `read` to one layer: the output of block `layer`, or the first block's input for 0."""
+    """Hook `read` to a layer: the output of block `layer`, or for 0 the input of the first."""
 
     def read_input(module, args, kwargs):
         read(args[0] if args else kwargs["hidden_states"])
@@ -126,11 +125,11 @@ def _read_layer(blocks: Any, layer: int, read: Callable[[Tensor], None]) -> Remo
 
 
 def run_to_deepest_layer(model: Any, past: Any = None, **inputs: Tensor) -> None:
-    """Run the decoder (no vocabulary logits) until the deepest recorded layer.
+    """Run the decoder up to the deepest recorded layer, without computing logits.
 
-    `past` is a key-value cache that the forward continues and extends. Rows padded on the right
-    need no mask and no positions: a causal model's tokens do not attend to later ones, and without
-    a mask attention takes its fast causal path.
+    `past` is a key-value cache that the pass continues and extends. Rows that are padded on the
+    right need no mask and no positions, since causal attention never reaches the padding; without a
+    mask, attention takes its fast causal path.
     """
     cached = {} if past is None else {"past_key_values": past}
     try:
@@ -155,9 +154,9 @@ def padded(
 
 
 def batches_under_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in batches, longest first, with rows x longest row of at most `budget` tokens.
+    """Group row indices into batches, longest first, of at most `budget` tokens with padding.
 
-    A row longer than the budget gets a batch of its own.
+    A row that is longer than the budget gets its own batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
@@ -178,12 +177,12 @@ def capture_means(
     layers: Sequence[int] | None = None,
     batch_tokens: int = 2048,
 ) -> Float[Tensor, "row span layer hidden"]:
-    """Mean residual-stream activation over token spans of whole texts, float32 on the CPU.
+    """Mean activations of the residual stream over token spans of texts, float32 on the CPU.
 
-    `rows` are token ids. `spans[i]` lists half-open (start, stop) spans of row i, the same number
-    for every row; a span of one token reads that token. `layers` defaults to all, the embedding
-    (0) included. The forward stops after the deepest of them. `batch_tokens` is the most tokens of
-    a batch, padding included.
+    `rows` are token ids. `spans[i]` lists the half-open (start, stop) spans of row i; every row has
+    the same number of spans. `layers` defaults to all layers, including the embedding (0). The
+    forward pass stops after the deepest of them. `batch_tokens` is the most tokens in a batch,
+    including padding.
 
     Raises ActivationError for NaN or infinite activations, ValueError for an empty span.
     """
@@ -208,7 +207,7 @@ def capture_means(
 def _mean_weights(
     spans: Sequence[Sequence[tuple[int, int]]], tokens: int
 ) -> Float[Tensor, "span batch token"]:
-    """The weights with which sums over spans are means."""
+    """Weights that turn sums over spans into means."""
     weights = torch.zeros(len(spans[0]), len(spans), tokens)
     for row, of_row in enumerate(spans):
         for span, (start, stop) in enumerate(of_row):

@@ -1,4 +1,4 @@
-"""Messages to token ids, tokenised once, and ids back to text."""
+"""Turn messages into token ids with a model's chat template, and ids back into text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from personavec.model.thinking import is_open, split
 EarlierTurns = tuple[tuple[str, str], ...]
 
 CONTROL_IN_TEXT = "control tokens of the model stand in its text; they were read as text"
-#: How many written prompts are kept, since several methods ask for the same one.
+#: How many rendered prompts are kept, since several methods need the same one.
 _WRITTEN_KEPT = 4
 
 
@@ -49,9 +49,9 @@ def chat(question: str, system: str | None = None, earlier: EarlierTurns = ()) -
     return [*messages, {"role": "user", "content": question}]
 
 
-def control_notes(readers: Iterable[ChatFormat], messages: Sequence[Message]) -> tuple[str, ...]:
-    """The note for a conversation whose texts hold control tokens of one of the models."""
-    holds = any(reader.holds_control_tokens(messages) for reader in readers)
+def control_notes(formats: Iterable[ChatFormat], messages: Sequence[Message]) -> tuple[str, ...]:
+    """The note for a conversation whose texts contain control tokens of one of the formats."""
+    holds = any(chat_format.holds_control_tokens(messages) for chat_format in formats)
     return (CONTROL_IN_TEXT,) if holds else ()
 
 
@@ -60,12 +60,12 @@ class Written:
     """A prompt as the template writes it, up to where the response begins."""
 
     text: str
-    """Masked if the conversation's texts hold control strings."""
+    """The prompt's text, masked if the messages contain control strings."""
     mask: Mask = NO_MASK
     notes: tuple[str, ...] = ()
-    """What was done to the conversation so that it could be written."""
+    """How the conversation was changed so that the template could write it."""
     mid_turn: bool = False
-    """The prompt ends with text of the assistant that the response continues."""
+    """Whether the response continues a text of the assistant at the end of the prompt."""
 
     @property
     def plain(self) -> str:
@@ -76,13 +76,13 @@ class Written:
 class ChatFormat:
     """Turns messages into prompt ids with a tokenizer's chat template.
 
-    If the template has no system role, the system prompt is merged into the first user turn; a
-    tokenizer without a template gets a plain one; `notes` says so. `template_args` are passed to
-    the template. `thinking` is the format of the model's thoughts, if its template has one. No
-    string in a text becomes a control token.
+    If the template has no system role, the system prompt is merged into the first user turn. A
+    tokenizer without a template gets a plain one. `notes` reports both. `template_args` are passed
+    to the template. `thinking` is the format of the model's thoughts, or None if the template has
+    none. Strings in message texts never become control tokens.
 
-    A template that writes the date gets that of `template_args["today"]`, else the day on which
-    this object was made, in every prompt.
+    If the template writes the date, it is `template_args["today"]` in every prompt, or else the
+    day on which this object was created.
     """
 
     def __init__(self, tokenizer: Any, template_args: Mapping[str, Any] | None = None):
@@ -97,7 +97,7 @@ class ChatFormat:
 
     @property
     def template(self) -> str:
-        """The Jinja template, as the tokenizer has it."""
+        """The source of the Jinja template."""
         return self._writer.source
 
     @template.setter
@@ -116,16 +116,16 @@ class ChatFormat:
         return self.written(messages).plain
 
     def text_with_any_date(self, messages: Sequence[Message]) -> re.Pattern[str]:
-        """A pattern of the prompt's text with any date that the template may have written."""
+        """A pattern that matches the prompt's text with any date in the place of the template's."""
         marker = "personavec-date-marker"
         form = self.written(messages, date=marker).plain
         return re.compile(".{1,80}?".join(re.escape(part) for part in form.split(marker)), re.S)
 
     def written(self, messages: Sequence[Message], *, date: str | None = None) -> Written:
-        """The prompt, and what was done so that the template could write it.
+        """Write the prompt with the template, and note how the messages were changed for it.
 
-        If the template needs it, neighbouring messages of one role are joined and tool calls are
-        written as text. Raises UsageError if the template would still lose a text.
+        If the template requires it, adjacent messages of one role are joined and tool calls are
+        written as text. Raises UsageError if the template would still drop a text.
         """
         asked = (self.template, [known_fields(message) for message in messages])
         if date is not None:
@@ -145,7 +145,7 @@ class ChatFormat:
         hidden = [masked(message, mask, self.thinking) for message in messages]
         safe = self._attempt(hidden, mask, date)
         if not holds:
-            # Parts of control strings, which the template's text beside them may complete.
+            # The texts have parts of control strings, which the template's text may complete.
             plain = self._attempt(messages, NO_MASK, date)
             if self._control.joined_none(plain.text, safe.text, mask):
                 return plain
@@ -169,19 +169,19 @@ class ChatFormat:
         raise UsageError(" ".join(mask.off(why).split()))
 
     def _mid_turn(self, messages: Sequence[Message], mask: Mask, date: str | None) -> Written:
-        """The prompt of a response that continues a text of the assistant."""
-        *before, said = messages
-        if uses_tools([said]):
-            said = tools_as_text([said])[0]
+        """The prompt for a response that continues an assistant message."""
+        *before, begun = messages
+        if uses_tools([begun]):
+            begun = tools_as_text([begun])[0]
         head = self._attempt(before, mask, date)
         text = head.text if head.mid_turn else head.text + self._skip(head.text)
-        text += f"{self.answer(said) or ''}\n\n"
+        text += f"{self.answer(begun) or ''}\n\n"
         return Written(text, mask, tuple(dict.fromkeys((*head.notes, JOINED))), mid_turn=True)
 
     def _forms(
         self, messages: Sequence[Message]
     ) -> Iterator[tuple[list[Message], tuple[str, ...]]]:
-        """Ways to write the messages, the closest first, each with its notes."""
+        """Variants of the messages to try, the closest to the original first, with their notes."""
         ways: list[tuple[list[Message], tuple[str, ...]]] = []
         if not uses_tools(messages):
             ways.append((list(messages), ()))
@@ -209,7 +209,7 @@ class ChatFormat:
     # Control tokens
 
     def holds_control_tokens(self, messages: Sequence[Message]) -> bool:
-        """Do the texts hold strings that the tokenizer would read as control tokens?"""
+        """Whether the texts contain strings that the tokenizer would read as control tokens."""
         return any(
             self._control.stand_in(text)
             for message in messages
@@ -217,14 +217,14 @@ class ChatFormat:
         )
 
     def answer(self, message: Message) -> str | None:
-        """A message's text without the thought that it begins with; None for a thought alone."""
+        """A message's text without its leading thought; None if there is only a thought."""
         return self._writer.answer(message)
 
     def _ids_of(self, written: str, mask: Mask) -> list[int]:
         return self._control.ids(written, mask) if mask.table else self._ids(written)
 
     def _text_ids(self, pieces: Sequence[Piece]) -> list[int]:
-        """Token ids of consecutive texts and the marks between them."""
+        """Token ids of consecutive texts and of the marks of thoughts between them."""
         texts = [text for text, is_mark in pieces if not is_mark]
         if not any(map(self._control.stand_in, texts)):
             return self._ids("".join(text for text, _ in pieces))
@@ -236,7 +236,7 @@ class ChatFormat:
     # Ids
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the prompt; the template brings its own special tokens."""
+        """Token ids of the prompt, including the template's special tokens. Raises UsageError."""
         written = self.written(messages)
         ids = self._ids_of(written.text, written.mask)
         if not ids:
@@ -246,15 +246,15 @@ class ChatFormat:
     def answer_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt up to where an answer without a thought begins.
 
-        For given texts, which hold the answer alone. The same as `prompt_ids` for a model that
-        does not think.
+        Use it for given responses that consist of the answer only. For a model that does not think,
+        this is `prompt_ids`.
         """
         written = self.written(messages)
         skip = "" if written.mid_turn else self._skip(written.text)
         return self.prompt_ids(messages) + (self._ids(skip) if skip else [])
 
     def _skip(self, prompt: str) -> str:
-        """The text between a prompt and an answer without a thought."""
+        """The text between a prompt and an answer without a thought, such as an empty thought."""
         if self.thinking is None:
             return ""
         if is_open(prompt, self.thinking):
@@ -266,18 +266,18 @@ class ChatFormat:
         return self._ids(text)
 
     def response_ids(self, text: str) -> list[int]:
-        """Token ids of a response's text alone, without thinking or an end-of-turn token."""
+        """Token ids of a response's text, without a thought and without an end-of-turn token."""
         return self.reply_ids({"role": "assistant", "content": text})
 
     def reply_ids(self, message: Message) -> list[int]:
-        """Token ids of an assistant's text alone, without thinking or an end-of-turn token."""
+        """Token ids of an assistant message's answer, without thought and end-of-turn token."""
         return self._text_ids([(self.answer(message) or "", False)])
 
     def thought_ids(self, messages: Sequence[Message], message: Message) -> list[int]:
-        """Token ids of an assistant message's thought, up to its answer; none without a thought.
+        """Token ids of an assistant message's thought, up to its answer; [] without a thought.
 
-        `messages` are those before it. A prompt that already opens the thought gets no second
-        opening mark.
+        `messages` are the messages before it. If their prompt already opens the thought, the
+        opening mark is not repeated.
         """
         if self.thinking is None:
             return []
@@ -298,14 +298,14 @@ class ChatFormat:
         return self.marked_ids(thought)
 
     def marked_ids(self, text: str) -> list[int]:
-        """Token ids of an assistant's text with the marks of the thought that it begins with."""
+        """Token ids of an assistant's text, including the marks of a leading thought."""
         return self._text_ids(
             thought_pieces(text, self.thinking) if self.thinking else [(text, False)]
         )
 
     @cached_property
     def _around_thought(self) -> tuple[str, str]:
-        """The text between the prompt and a thought, and between the thought and the answer."""
+        """The template's text between prompt and thought, and between thought and answer."""
         form = self.thinking
         if form is None:
             return "", ""
@@ -322,11 +322,11 @@ class ChatFormat:
         return f"{opens}{gap}", f"{gap}{form.closes}{gap}{gap}"
 
     def between_ids(self, messages: Sequence[Message], earlier: int) -> list[int] | None:
-        """Token ids from the end of an earlier response to where the next one begins.
+        """Token ids from the end of an earlier response to where the next response begins.
 
-        `messages` are those before the next response, `messages[earlier]` is the earlier one. None
-        if the next prompt does not begin with the earlier prompt and response, since the template
-        drops thoughts or trims texts.
+        `messages` are the messages before the next response; `messages[earlier]` is the earlier
+        response. Returns None if the next prompt does not begin with the earlier prompt and
+        response, because the template drops thoughts or trims texts.
         """
         if self.thinking is not None:
             return None
@@ -338,7 +338,7 @@ class ChatFormat:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The control token that the template writes right after a response; None if none."""
+        """The id of the control token that the template writes after a response, if any."""
         try:
             after = self._after_response()
         except TemplateRefusal:
@@ -349,10 +349,10 @@ class ChatFormat:
         return self.tokenizer.convert_tokens_to_ids(after.lstrip()[: places[0][1]])
 
     def end_of_turn(self, stop_ids: frozenset[int]) -> int:
-        """The token that ends a response: the one that the template writes there.
+        """The id of the token that ends a response: the control token that the template writes.
 
-        A plain template writes none; then it is the first of `stop_ids` after a response, or the
-        tokenizer's end of text.
+        If there is none, it is the first of `stop_ids` that follows a response in the template, or
+        else the tokenizer's end-of-text token. Raises UsageError.
         """
         if self.turn_end is not None:
             return self.turn_end

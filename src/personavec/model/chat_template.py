@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: what it can write is found out by writing and looking."""
+"""A tokenizer's chat template. Its abilities are found by rendering test messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}\n\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-#: What templates raise for messages that they were not written for.
+#: Errors that templates raise for messages they do not support.
 _FAILURES = (
     *(TemplateError, ArithmeticError, LookupError, TypeError, ValueError),
     *(AttributeError, RecursionError),
@@ -32,14 +32,14 @@ _QUESTION: Message = {"role": "user", "content": "hello"}
 
 
 class TemplateRefusal(Exception):
-    """The template does not take these messages."""
+    """Raised when the template does not accept the messages."""
 
 
 class ChatTemplate:
-    """Renders messages as text, and knows what the template can render.
+    """Renders messages as text, and determines what the template can render.
 
-    A template that writes the date gets that of `args["today"]`, else the day on which this
-    object was made.
+    If the template writes the date, it is `args["today"]`, or else the day on which this object
+    was created.
     """
 
     def __init__(self, tokenizer: Any, args: Mapping[str, Any]):
@@ -68,9 +68,9 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], *, reply: bool = True, date: str | None = None
     ) -> str:
-        """The messages as text, up to where a reply begins if one follows.
+        """Render the messages as text; with `reply`, up to where a reply begins.
 
-        `date` is written in place of the template's date. Raises TemplateRefusal.
+        `date` replaces the template's date. Raises TemplateRefusal.
         """
         given = [in_parts(m) if m["role"] in self._parts else m for m in messages]
         try:
@@ -85,28 +85,28 @@ class ChatTemplate:
             raise TemplateRefusal(str(error) or type(error).__name__) from error
 
     def missing(self, messages: Sequence[Message], text: str) -> str | None:
-        """The first text of the messages that a rendered text lacks, as a reason."""
+        """An error text for the first message text that `text` lacks; None if it has all."""
         needles = [(i, m, self.answer(m) or "") for i, m in enumerate(messages)]
         return lost(needles, text)
 
     def answer(self, message: Message) -> str | None:
-        """A message's text without the thought that it begins with; None for a thought alone."""
+        """A message's text without its leading thought; None if there is only a thought."""
         content = message["content"]
         if self.thinking is None or message["role"] != "assistant":
             return content
         return content if "reasoning_content" in message else split(content, self.thinking)[1]
 
-    # What it can write
+    # What it can render
 
     def _writes(self, messages: Sequence[Message]) -> bool:
-        """Does the template write all texts of these messages, in order?"""
+        """Whether the template writes all texts of these messages, in order."""
         try:
             return self.missing(messages, self.render(messages)) is None
         except TemplateRefusal:
             return False
 
     def _roles_in_parts(self) -> frozenset[str]:
-        """The roles whose texts the template writes only if they are lists of parts."""
+        """The roles for which the template needs content as a list of parts."""
         turns: list[Message] = [
             {"role": "user", "content": "second-marker"},
             {"role": "assistant", "content": "third-marker"},
@@ -126,7 +126,7 @@ class ChatTemplate:
 
     @cached_property
     def tool_form(self) -> Callable[[Sequence[Message]], list[Message]] | None:
-        """What prepares messages with tool calls; None if the template cannot write calls."""
+        """The function that prepares messages with tool calls; None if calls are not supported."""
         function = {"name": "name_marker", "arguments": {"key_marker": "value_marker"}}
         call = {"id": "callmark1", "type": "function", "function": function}
         turns: list[Message] = [
@@ -139,13 +139,13 @@ class ChatTemplate:
         return next((form for form in forms if self._writes(form(turns))), None)
 
     def writes_neighbours(self, role: Role) -> bool:
-        """Does the template write two messages of a role in a row as it writes each by itself?"""
+        """Whether the template writes each of two adjacent messages of a role as it does one."""
         if role not in self._neighbours:
             self._neighbours[role] = self._try_neighbours(role)
         return self._neighbours[role]
 
     def _try_neighbours(self, role: Role) -> bool:
-        # The markers share no ending, which would count as text of the template.
+        # The markers must not share an ending, which would be taken for text of the template.
         first, second, third = "marker-one", "marker-two", "marker-six"
         one: Message = {"role": role, "content": first}
         two: Message = {"role": role, "content": second}
@@ -169,7 +169,7 @@ class ChatTemplate:
         head = _common_end(single[: single.find(first)], single[: single.find(third)])
         return pair[: pair.find(second)].endswith(head.lstrip())
 
-    # What it writes around a reply
+    # Around a reply
 
     def around_reply(self, content: str, thought: str | None = None) -> tuple[str, str]:
         """The rendered text before and after a reply to a question. Raises TemplateRefusal."""
@@ -180,17 +180,17 @@ class ChatTemplate:
 
 
 def _moment(today: Any) -> datetime:
-    """Now, or the beginning of a given day. Raises UsageError."""
+    """The given day at midnight, or now. Raises UsageError."""
     if today is None:
         return datetime.now()
     try:
         return datetime.fromisoformat(today)
     except (TypeError, ValueError):
-        raise UsageError(f"--template-arg today={today}: write a date, as 2026-01-31") from None
+        raise UsageError(f"--template-arg today={today}: give a date such as 2026-01-31") from None
 
 
 def _dated(template: str, now: datetime, date: str | None) -> str:
-    """The template with its calls for the date replaced by their values now, or by `date`."""
+    """The template with its date calls replaced by the date of `now`, or by `date`."""
     if "strftime_now" not in template:
         return template
     return _DATE_CALL.sub(lambda call: json.dumps(date or now.strftime(call[2])), template)
@@ -202,14 +202,14 @@ def _common_end(first: str, second: str) -> str:
 
 
 def template_notes(template: ChatTemplate) -> list[str]:
-    """What every result says about the template."""
+    """Notes on the template for every result."""
     notes = []
     if template.is_plain:
         notes.append(
             "The tokenizer has no chat template; plain 'User: … Assistant:' turns were used."
         )
     if template.today is not None:
-        notes.append(f"The chat template writes the date; it was given {template.today}.")
+        notes.append(f"The chat template writes the date, which was set to {template.today}.")
     if not template.has_system_role:
         notes.append(
             "The chat template has no system role; system prompts were merged into the first "

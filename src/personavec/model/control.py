@@ -1,11 +1,13 @@
-"""Text is text: no string in a message becomes one of the model's control tokens.
+"""Read control strings in message texts as text, never as the model's control tokens.
 
 A tokenizer turns the strings of its added vocabulary (`<|im_end|>`, `<think>`) into single tokens
-wherever they stand. Where the texts of a conversation hold such strings, or could complete one,
-the template is written with the texts masked: characters that begin or end a control string are
-replaced by private ones. Any control string that is left is then the template's own. They get
-secret names, the mask is taken off, and a copy of the tokenizer that knows the control tokens by
-those names alone makes ids of the whole. Knows nothing of templates.
+wherever they occur. If the texts of a conversation contain such a string, or a part of one:
+
+1. The texts are masked: characters that begin or end a control string are replaced by
+   private-use characters. The template then writes the masked texts, so that every control string
+   in the result is the template's own.
+2. The template's control strings are replaced by secret names, and the mask is removed.
+3. A copy of the tokenizer, which knows the control tokens only by these names, encodes the text.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from personavec.errors import UsageError
 
-#: The added tokens of some tokenizers are ordinary markup, which the model met in ordinary text.
+#: Markup that some tokenizers have as added tokens, although it occurs in ordinary text.
 _HTML = re.compile(
     "</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code)>"
 )
@@ -33,14 +35,16 @@ _PRIVATE = range(0xF1000, 0xFFFFD)
 
 @dataclass(frozen=True)
 class Mask:
-    """Characters that are replaced by private ones, one for one."""
+    """Characters, each replaced by a private-use character."""
 
     table: dict[int, int]
 
     def on(self, text: str) -> str:
+        """The text with the mask applied."""
         return text.translate(self.table)
 
     def off(self, text: str) -> str:
+        """The text with the mask removed."""
         return text.translate({private: plain for plain, private in self.table.items()})
 
 
@@ -49,7 +53,7 @@ NO_MASK = Mask({})
 
 @dataclass(frozen=True)
 class _Mark:
-    """A control token that the template wrote, and where."""
+    """A control token of the template, and its position in the text."""
 
     start: int
     stop: int
@@ -57,7 +61,7 @@ class _Mark:
 
 
 class ControlTokens:
-    """The strings that a tokenizer takes for control tokens, and a way to read them as text."""
+    """Finds the control strings of a tokenizer in texts, and encodes texts that contain them."""
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
@@ -65,13 +69,13 @@ class ControlTokens:
         marks = {token.content for token in added if token.special or not _ordinary(token.content)}
         self.strings = frozenset(marks | set(tokenizer.all_special_tokens)) - {""}
         self._ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(self.strings)))
-        # What the tokenizer does not know becomes this one, with or without control strings.
+        # Any unknown text becomes this token, so it does not indicate a control string.
         self._unknown = tokenizer.unk_token_id
-        # Found by their beginnings, which few other texts have, and then by their lengths.
+        # Control strings are searched by their first characters, which are rare in other texts.
         starts = sorted({text[:_START] for text in self.strings}, key=len, reverse=True)
         self._lengths = {start: _lengths(start, self.strings) for start in starts}
         self._starts = re.compile("|".join(map(re.escape, starts)) or "(?!)")
-        # For tokens that are looked for in normalised text, the normalised form counts.
+        # Some tokens are matched in normalised text; keep their normalised forms.
         self._normalizer = None
         folded = {t.content for t in added if t.normalized and t.content in self.strings}
         if folded and isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -86,7 +90,7 @@ class ControlTokens:
         self._edges = {text[0] for text in bare} | {text[-1] for text in bare}
 
     def places(self, text: str) -> list[tuple[int, int]]:
-        """Where control strings stand in a text: from the left, the longest first."""
+        """The (start, stop) of all control strings in a text; the longest match wins."""
         found: list[tuple[int, int]] = []
         at = 0
         while match := self._starts.search(text, at):
@@ -100,7 +104,7 @@ class ControlTokens:
         return found
 
     def stand_in(self, text: str) -> bool:
-        """Would the tokenizer take a part of this text for a control token?"""
+        """Whether the tokenizer would read a part of this text as a control token."""
         if self.places(text):
             return True
         if self._normalizer is None:
@@ -109,9 +113,9 @@ class ControlTokens:
         return any(mark in folded for mark in self._folded)
 
     def may_join(self, text: str) -> bool:
-        """Does a text begin or end with a part of a control string, or is it one?
+        """Whether a text begins or ends with a part of a control string, or is such a part.
 
-        Such a part others could complete.
+        Adjacent text could complete it to a control string.
         """
         return self._within(text) or any(
             form[-n:] in self._beginnings or form[:n] in self._endings
@@ -120,24 +124,25 @@ class ControlTokens:
         )
 
     def _within(self, text: str) -> bool:
-        """Is all of a text a part of a control string?"""
+        """Whether the whole text is a part of a control string."""
         return any(form and form in self._whole for form in self._forms(text))
 
     def _forms(self, text: str) -> list[str]:
-        """A text, and what the tokenizer looks for control tokens in."""
+        """The forms of a text in which the tokenizer looks for control tokens."""
         return [text] if self._normalizer is None else [text, self._fold(text).strip("▁ ")]
 
     def joined_none(self, plain: str, masked: str, mask: Mask) -> bool:
-        """In a prompt that was written with plain texts, are all control strings the template's?"""
+        """Whether a prompt has the same control strings with plain texts as with masked texts."""
         if self.places(plain) != self.places(masked):
             return False
         return self._normalizer is None or self._marks(plain) == self._marks(_calm(masked, mask))
 
     def mask(self, texts: Iterable[str]) -> Mask:
-        """A mask under which no part of these texts can be taken for a control string's."""
+        """A mask with which no part of these texts can be read as part of a control string."""
         texts = list(texts)
         used = set().union(*texts)
-        # A template that writes both edges itself must find nothing to put between them.
+        # The template may itself write both ends of a control string around a text, so the middle
+        # parts of control strings are masked too.
         parts = {c for text in texts if self._within(text) for c in text if not c.isspace()}
         masked = sorted(
             c for c in used if c in parts or not self._edges.isdisjoint(self._fold(c) + c)
@@ -146,9 +151,9 @@ class ControlTokens:
         return Mask({ord(character): next(free) for character in masked})
 
     def ids(self, written: str, mask: Mask) -> list[int]:
-        """Token ids of what was written with masked texts: their control strings are text.
+        """Token ids of a prompt with masked texts, whose control strings are read as text.
 
-        Raises UsageError where the tokenizer cannot tell the two apart.
+        Raises UsageError if the tokenizer cannot read them as text.
         """
         harmless = _calm(written, mask)
         marks = self._marks(harmless)
@@ -162,17 +167,17 @@ class ControlTokens:
         else:
             plain = self._tokenizer(harmless, add_special_tokens=False)["input_ids"]
             calm = [harmless[a:b] for a, b in zip(starts, stops, strict=True)]
-            # Some tokenizers read a piece differently when it stands alone.
+            # Some tokenizers encode a piece differently by itself; then this is not possible.
             ids = self._by_pieces(pieces, marks) if self._by_pieces(calm, marks) == plain else None
         if ids is None or self._counted(ids) != [mark.token for mark in marks]:
             raise UsageError(
                 "its text holds control tokens of the model, and this tokenizer cannot read them "
-                "as text; take them out"
+                "as text; remove them"
             )
         return ids
 
     def _marks(self, harmless: str) -> list[_Mark]:
-        """The control tokens in a text, and where they stand."""
+        """The control tokens in a text, with their positions."""
         if not isinstance(self._tokenizer, PreTrainedTokenizerFast):
             return [
                 _Mark(start, stop, self._tokenizer.convert_tokens_to_ids(harmless[start:stop]))
@@ -193,9 +198,9 @@ class ControlTokens:
 
     @cached_property
     def _renamed(self) -> tuple[Tokenizer, dict[int, str]] | None:
-        """A copy of the tokenizer with secret names for control tokens, and those names.
+        """A copy of the tokenizer with secret names for control tokens, and the names by token id.
 
-        None where the tokenizer cannot be copied so: then texts are read piece by piece.
+        None if the tokenizer cannot be copied; then texts are encoded piece by piece.
         """
         if not isinstance(self._tokenizer, PreTrainedTokenizerFast):
             return None
@@ -203,13 +208,13 @@ class ControlTokens:
         try:
             described = json.loads(self._tokenizer.backend_tokenizer.to_str())
             copy = Tokenizer.from_str(json.dumps(_with_names(described, names)))
-        except Exception:  # the library raises no other class
+        except Exception:  # the library has no narrower class
             return None
         ids: Any = self._tokenizer.convert_tokens_to_ids(list(names))
         return copy, dict(zip(ids, names.values(), strict=True))
 
     def _by_pieces(self, pieces: Sequence[str], marks: Sequence[_Mark]) -> list[int]:
-        """Each piece by itself, as text without any added token, and the marks between them."""
+        """Token ids of the pieces, each encoded by itself as text, and of the marks between."""
         ids: list[int] = []
         for i, piece in enumerate(pieces):
             ids += [marks[i - 1].token] if i else []
@@ -220,9 +225,9 @@ class ControlTokens:
 
 
 def _calm(written: str, mask: Mask) -> str:
-    """What was written, with a letter or a full stop for every masked character.
+    """The masked text, with a letter or a full stop in place of every masked character.
 
-    Some tokenizers look for control tokens between words alone.
+    Some tokenizers match control tokens only between words, so word characters must stay such.
     """
     stand_ins = {
         private: "x" if re.match(r"\w", chr(plain)) else "."
@@ -232,12 +237,12 @@ def _calm(written: str, mask: Mask) -> str:
 
 
 def _lengths(start: str, strings: Iterable[str]) -> list[int]:
-    """The lengths, longest first, of the strings that may stand where a text begins this way."""
+    """The lengths, longest first, of the strings that can begin with `start`."""
     return sorted({len(t) for t in strings if t[:_START] == start[: len(t)]}, reverse=True)
 
 
 def _ordinary(content: str) -> bool:
-    """Is the added token ordinary text (white space, markup, a word), not a special token?"""
+    """Whether an added token is ordinary text (white space, markup, a word)."""
     bare = content.strip().strip("▁Ġ")
     return (
         not bare or re.fullmatch(r"[\w' ▁]+", bare) is not None or _HTML.fullmatch(bare) is not None
@@ -245,7 +250,7 @@ def _ordinary(content: str) -> bool:
 
 
 def _names(strings: Iterable[str]) -> dict[str, str]:
-    """A secret name for each, in letters, which survive normalizers."""
+    """A secret name for each string, of letters, which normalizers keep."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     secret = "".join(secrets.choice(letters) for _ in range(20))
     places = ("".join(letters[n // 26**k % 26] for k in range(4)) for n in range(26**4))
@@ -253,7 +258,7 @@ def _names(strings: Iterable[str]) -> dict[str, str]:
 
 
 def _with_names(described: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A tokenizer's JSON with control tokens renamed, and without what pads, cuts or adds."""
+    """A tokenizer's JSON with renamed control tokens, without padding, truncation and template."""
     model = dict(described["model"])
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):

@@ -1,4 +1,4 @@
-"""What `personavec models` shows: the models that need no download, and what one looks like."""
+"""The results of `personavec models`: the available models, and the description of one."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from personavec.vectors import bundled_vectors
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """The model that a package brings along."""
+    """The model that comes with a Python package."""
 
     name: str
     file: str | None
-    """None where the package is not installed."""
+    """Its GGUF file; None if the package is not installed."""
     vectors: list[str]
     """The traits of its bundled vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelList:
-    """Where models come from."""
+    """The models that can be used."""
 
     format: int = 1
     embedded: EmbeddedModel
     cache: str
-    """The folder that keeps what is derived from models."""
+    """The folder for files that are derived from models, such as converted weights."""
     others: str = "any Hugging Face id, local folder or .gguf file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription(ModelIdentity):
-    """A model's identity, and what was found in it."""
+    """A model's identity and properties."""
 
     format: int = 1
     device: str
     context: int
-    """Longest prompt and response together, in tokens."""
+    """Most tokens of a prompt and its response together."""
     block: str
     """The class of its decoder blocks."""
     parameters: int
     notes: list[str]
-    """What its chat template does not support, and what is done instead."""
+    """What the chat template does not support, and what is done instead."""
     prompt: str
-    """A short conversation, as its chat template writes it."""
+    """A short conversation as the chat template writes it."""
 
 
 def list_models() -> ModelList:
-    """The embedded model with its vectors, and where others come from."""
+    """The embedded model with its vectors, and how to name other models."""
     try:
         file: str | None = str(embedded_gguf())
     except ModelError:
@@ -62,7 +62,7 @@ def list_models() -> ModelList:
 
 
 def describe(loaded: LoadedModel) -> ModelDescription:
-    """What was found in a model."""
+    """Describe a loaded model."""
     return ModelDescription(
         **loaded.identity.as_dict(),
         device=str(loaded.device),

@@ -1,4 +1,4 @@
-"""Rows as token ids, with the places of their responses. Runs beside the model, in a thread."""
+"""Encode rows as token ids with the positions of their responses; the model is not run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from personavec.model.projecting import TokenIds
 
 @dataclass(frozen=True)
 class Turn:
-    """One response within a text: its own tokens, and the last token of its prompt."""
+    """A response within a text, by token positions."""
 
     message: int
-    """Which message of the row it is."""
+    """Index of the message in the row."""
     prompt_last: int
+    """Position of the last token of its prompt."""
     start: int
+    """Position of its first token."""
     stop: int
+    """Position after its last token."""
     thinking: int = 0
-    """Tokens of the thought that ends where the response starts, where it was kept."""
+    """Number of tokens of its thought, which ends at `start`; 0 if no thought was kept."""
 
     @property
     def n_tokens(self) -> int:
+        """Number of response tokens."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """One forward's token ids, and the responses in it."""
+    """The token ids of one sequence, and the responses in it."""
 
     ids: TokenIds
     turns: tuple[Turn, ...]
@@ -40,7 +44,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A row ready to be scored; `rejected` holds a preference pair's other side."""
+    """A tokenised row; `rejected` holds the texts of a preference pair's rejected side."""
 
     row: DataRow
     texts: tuple[Text, ...]
@@ -55,13 +59,12 @@ def encode(
     last_turn: bool = False,
     thinking: bool = False,
 ) -> Encoded | Reject:
-    """Tokenise a row; a reject passes through, and a row that does not fit becomes one.
+    """Tokenise a row. A reject is returned as it is; a row that cannot be encoded becomes one.
 
-    All turns of a row share one text where the template lets the prompts continue each other,
-    and have one each otherwise. With `last_turn` only the last response is scored. With `thinking`
-    a response keeps its thought, and may consist of a thought alone; without, it is read as an
-    answer given without a thought. The row's notes say what was done so that the template could
-    write it, and that control tokens stand in its text.
+    All turns of a row share one text if each prompt continues the previous prompt and response;
+    otherwise a turn begins a new text. With `last_turn` only the last response is scored. With
+    `thinking` a response keeps its thought, and may be only a thought; without it, the thought is
+    left out. Notes on changes for the template and on control tokens are added to the row's notes.
     """
     if isinstance(row, Reject):
         return row
@@ -89,7 +92,7 @@ def _texts(
     thinking: bool,
     notes: list[str],
 ) -> list[Text]:
-    """One side's texts; what had to be done to the messages is added to `notes`."""
+    """The texts of one side of a row; notes on changes to the messages are added to `notes`."""
     places = [i for i, message in enumerate(messages) if _is_scored(message)]
     if messages and not places:
         raise UsageError("none of its assistant turns is to be scored")
@@ -104,7 +107,7 @@ def _texts(
             if turns:
                 texts.append(_text(ids, turns))
             ids, turns = list(chat.answer_prompt_ids(messages[:place])), []
-            # What closes a thought before an answer stands between prompt and response.
+            # An empty thought may stand between the prompt and the response.
             last = len(ids) if chat.thinking is None else len(chat.prompt_ids(messages[:place]))
             if thought:
                 ids = [*ids[:last], *thought]
@@ -129,7 +132,7 @@ def _text(ids: Sequence[int], turns: Sequence[Turn]) -> Text:
 
 
 def with_thoughts(row: Encoded, kept: str) -> Encoded:
-    """A row whose thoughts were kept where its answers have one, with the note that says so."""
+    """The row with its note on thoughts replaced by `kept`, if it has kept thoughts."""
     if not any(turn.thinking for text in row.texts for turn in text.turns):
         return row
     notes = tuple(kept if note == THOUGHT else note for note in row.row.notes)

@@ -1,4 +1,4 @@
-"""A model that is ready to use: the network, its chat format and its identity."""
+"""A loaded model: the network, its chat format and its identity."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ class ModelIdentity:
     hidden_size: int
     template_hash: str
     declared_base: str | None = None
-    """The model that this one was made from, if it says so: an adapter's base."""
+    """The base model that this model declares, as an adapter does."""
     arguments: Settings = field(default_factory=dict)
     """The arguments for `from_pretrained` and for the chat template."""
     weights: str | None = None
-    """The content of the weights, whatever their name: the hub's commit, a hash of local files, or
-    a fingerprint of parameters in memory. An adapter's includes its base's."""
+    """Identifies the weights by content: the commit on the hub, a hash of local files, or a
+    fingerprint of parameters in memory. For an adapter, it includes the base model's weights."""
     today: str | None = None
     """The date in every prompt, if the chat template writes one."""
 
     @property
     def lineage(self) -> tuple[str, str | None, str | None]:
-        """Name, declared base and weights, which decide whether a vector is this model's."""
+        """Name, declared base and weights, by which a vector is matched to its model."""
         return self.name, self.declared_base, self.weights
 
     def as_dict(self) -> Settings:
+        """All fields, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to use: the network, its chat format, and who it is."""
+    """A loaded model: the network, its tokenizer, its chat format and its identity."""
 
     model: Any  # a transformers causal language model, wrapped or not
     tokenizer: Any
@@ -65,18 +66,18 @@ class LoadedModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The tokens that end a response: those that end a turn, and that of the template."""
+        """Ids of the tokens that end a response, including the chat template's end of turn."""
         found = stop_ids(self.model, self.tokenizer)
         return found if self.chat.turn_end is None else found | {self.chat.turn_end}
 
     @property
     def context(self) -> int:
-        """The longest sequence the model takes, in tokens."""
+        """The model's longest sequence, in tokens."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20))
 
 
 def adapted_weights(base: ModelIdentity, folder: str) -> str:
-    """The weights of a base model with the adapter in a folder on it."""
+    """`ModelIdentity.weights` of a base model with the adapter in `folder`."""
     return combined([str(base.weights), hash_of_files(Path(folder))])
 
 
@@ -91,10 +92,11 @@ def wrap_model(
     arguments: Mapping[str, Any] | None = None,
     weights: str | None = None,
 ) -> LoadedModel:
-    """A LoadedModel from a transformers model and tokenizer that are already in memory.
+    """Make a LoadedModel of a transformers model and tokenizer that are already in memory.
 
-    Results and caches identify it by its name and by `weights`, by default a fingerprint of its
-    present parameters: wrap it again after training it.
+    Results and caches identify the model by its name and by `weights`, which defaults to a
+    fingerprint of its current parameters; so wrap it again after training. Raises ModelError if
+    the model is not a decoder-only model.
     """
     bound_kernel_caches()
     model.eval()
@@ -122,7 +124,7 @@ def wrap_model(
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Ids of the tokens that end a turn, from the generation config and the tokenizer.
 
-    Raises ModelError.
+    Raises ModelError if there are none, or if one is not a token id.
     """
     named: list[Any] = []
     for found in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
@@ -134,6 +136,6 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         if type(token) is not int or abs(token) >= 2**31:
             raise ModelError(
                 f"the model's generation_config.json names {str(token)[:40]!r} as its end-of-turn "
-                "token, which is no token id; correct eos_token_id there"
+                "token, which is not a token id; correct eos_token_id there"
             )
     return frozenset(named)

@@ -17,7 +17,7 @@ from personavec.model.weights import hash_of_files
 
 
 def choose_device(device: str | None) -> str:
-    """The device that is named, else the best of cuda, mps and cpu."""
+    """The named device, or by default the best available of cuda, mps and cpu."""
     if device:
         return device
     if torch.cuda.is_available():
@@ -26,7 +26,7 @@ def choose_device(device: str | None) -> str:
 
 
 def choose_dtype(dtype: str | None, device: str) -> torch.dtype:
-    """The dtype that is named, else bfloat16 if the device computes with it. Raises ModelError."""
+    """The named dtype, or by default the best for the device. Raises ModelError."""
     if dtype:
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype) or not found.is_floating_point:
@@ -49,11 +49,11 @@ def load_model(
 ) -> LoadedModel:
     """Load a model and its tokenizer for inference.
 
-    `name` is `smollm2` (embedded), a Hugging Face id, a local folder, a folder that holds a LoRA
-    adapter, or a `.gguf` file. `model_args` go to transformers' `from_pretrained` (`device_map`,
-    `quantization_config`, `revision` …), `template_args` to the chat template.
+    `name` is `smollm2` (embedded), a Hugging Face id, a local folder, a folder with a LoRA
+    adapter, or a `.gguf` file. `model_args` are passed to transformers' `from_pretrained`
+    (`device_map`, `quantization_config`, `revision` …), `template_args` to the chat template.
 
-    Raises ModelError with the remedy if it cannot be loaded.
+    Raises ModelError if it cannot be loaded, and UsageError for `trust_remote_code`.
     """
     model_args, template_args = dict(model_args or {}), dict(template_args or {})
     if "trust_remote_code" in model_args:
@@ -65,7 +65,7 @@ def load_model(
         return _load_adapter(name, dtype, device, model_args, template_args)
     device = choose_device(device)
     model, tokenizer = from_pretrained(name, choose_dtype(dtype, device), model_args)
-    # Weights that from_pretrained has placed or packed itself stay where they are.
+    # With these arguments from_pretrained has placed the weights itself.
     if not {"device_map", "quantization_config"} & model_args.keys():
         model = _on_device(model, device)
     revision = None
@@ -85,9 +85,9 @@ def load_model(
 
 
 def _try_out(loaded: LoadedModel) -> None:
-    """Run a forward over two tokens. Raises ModelError if it fails.
+    """Run a forward pass over two tokens. Raises ModelError if it fails.
 
-    Much of a config.json is only used in a forward: the width of a window, a scale of attention.
+    It detects errors in a config.json that loading does not, such as a wrong attention window.
     """
     from personavec.model.engine import try_forward
 
@@ -101,15 +101,15 @@ def _try_out(loaded: LoadedModel) -> None:
         try_forward(loaded)
     except REFUSALS as error:
         raise ModelError(
-            f"model '{name}' was loaded and cannot read two tokens ({first_line(error)}); "
-            "something in its config.json is wrong, or the device lacks what it needs"
+            f"model '{name}' was loaded but cannot read two tokens ({first_line(error)}); "
+            "its config.json is wrong, or the device does not support an operation"
         ) from error
 
 
 def weights_of(name: str) -> str | None:
-    """The `weights` of a model that is not loaded, by its name; None if they are not known.
+    """The `ModelIdentity.weights` of a model that is not loaded; None if unknown.
 
-    For an adapter those of the adapter alone. Raises ModelError for files that cannot be read.
+    For an adapter it covers only the adapter. Raises ModelError for unreadable files.
     """
     from transformers import AutoConfig
 
@@ -119,12 +119,12 @@ def weights_of(name: str) -> str | None:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except REFUSALS:
-        return None  # loading it will say why
+        return None  # loading the model will raise the error
     return getattr(config, "_commit_hash", None)
 
 
 def _weights(name: str, model: Any, model_args: Mapping[str, Any]) -> str | None:
-    """The content of the files that a model was loaded from; None if there are no such files."""
+    """A hash of the model's files, or its commit on the hub; None if there is neither."""
     source = embedded_gguf() if name == EMBEDDED else Path(name)
     if source.exists():
         return hash_of_files(source, subfolder=str(model_args.get("subfolder") or ""))
@@ -148,7 +148,7 @@ def _load_adapter(
     model_args: dict[str, Any],
     template_args: dict[str, Any],
 ) -> LoadedModel:
-    """The base model that a LoRA adapter names, with the adapter on it."""
+    """Load the base model that a LoRA adapter names, and apply the adapter."""
     from personavec.model.adapters import adapter_tokenizer, apply_adapter, read_adapter
 
     base_name = read_adapter(folder)["base_model_name_or_path"]

@@ -1,4 +1,4 @@
-"""What libraries keep in memory on a processor: bounded where it grows, kept where it is reused."""
+"""Memory settings of libraries on a CPU: bound caches that grow, and reuse freed memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import sys
 from functools import cache
 
-#: Shapes whose kernels are kept. A forward needs about six at a time.
+#: Number of cached kernels. A forward pass needs about six at a time.
 _KERNELS = 64
 
 
 def bound_kernel_caches() -> None:
-    """Have torch and oneDNN keep the kernels of few shapes.
+    """Bound the kernel caches of torch and oneDNN.
 
-    Both compile a matrix product's kernel for its exact shape and keep 1,024 kernels; texts of many
-    lengths fill them with hundreds of megabytes. Both read the bound at the process's first
-    product. A bound that the environment already sets is kept.
+    Both compile a kernel for each exact shape of a matrix product and by default cache 1,024 of
+    them, which takes hundreds of megabytes with texts of many lengths. Both read the bound at the
+    first product in the process. Bounds that are set in the environment are kept.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(_KERNELS))
@@ -24,10 +24,10 @@ def bound_kernel_caches() -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Have the C library keep what a process frees, where it has such a setting.
+    """Make glibc keep freed memory for reuse; other C libraries are left as they are.
 
-    A batch allocates and frees its activations hundreds of times; glibc hands blocks of this size
-    back to the system every time, which then clears their pages anew.
+    A batch allocates and frees its activations hundreds of times. By default glibc returns such
+    large blocks to the system every time, which then has to zero the pages again.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,7 +1,6 @@
-"""Conversations that a chat template cannot write, as the nearest that it can.
+"""Change conversations that a chat template does not support into the closest that it does.
 
-Plain functions of messages; `chat_format` finds out which of them a template needs, by writing
-with it.
+These are plain functions of messages; `chat_format` finds which of them a template needs.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ TOOLS_AS_TEXT = "tool calls and their results were written as text, as the chat 
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a message, or in a part of one."""
+    """All strings in a message or in a part of one, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -33,7 +32,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def changed(value: Any, change: Callable[[str], str]) -> Any:
-    """The same with every text in it changed, those of keys too."""
+    """A copy with `change` applied to every string, including keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -48,7 +47,7 @@ def uses_tools(messages: Sequence[Message]) -> bool:
 
 
 def calls(message: Message) -> list[tuple[str, Any]]:
-    """Name and arguments of each call; arguments that are JSON text are read."""
+    """The name and arguments of each call; arguments that are JSON text are parsed."""
     found = []
     for call in message.get("tool_calls") or ():
         function = call.get("function") or call
@@ -61,7 +60,7 @@ def calls(message: Message) -> list[tuple[str, Any]]:
 
 
 def with_objects(message: Message) -> Message:
-    """The message with its calls' arguments as objects, as most templates take them."""
+    """The message with its calls' arguments as objects, which most templates require."""
     given = message.get("tool_calls")
     if not given:
         return message
@@ -75,7 +74,7 @@ def with_objects(message: Message) -> Message:
 
 
 def with_json_arguments(messages: Sequence[Message]) -> list[Message]:
-    """The same with calls' arguments as JSON text, as some templates take them."""
+    """The messages with their calls' arguments as JSON text, which some templates require."""
     found: list[Message] = []
     for message in messages:
         mended = message.copy()
@@ -89,7 +88,7 @@ def with_json_arguments(messages: Sequence[Message]) -> list[Message]:
 
 
 def tools_as_text(messages: Sequence[Message]) -> list[Message]:
-    """Calls as lines of the assistant's text, results as messages of the user."""
+    """The messages with calls as lines of the assistant's text, and results as user messages."""
     found: list[Message] = []
     for message in messages:
         if message["role"] == "tool":
@@ -111,12 +110,12 @@ def _json(arguments: Any) -> str:
 
 
 def roles_in_row(messages: Sequence[Message]) -> set[Role]:
-    """Roles that have two messages in a row."""
+    """The roles with two adjacent messages."""
     return {a["role"] for a, b in pairwise(messages) if a["role"] == b["role"]}
 
 
 def joined(messages: Sequence[Message], roles: set[Role]) -> list[Message]:
-    """Neighbouring messages of these roles as one, with a blank line between their texts."""
+    """The messages with adjacent ones of these roles joined, with a blank line between texts."""
     found: list[Message] = []
     for message in messages:
         if not found or message["role"] not in roles or found[-1]["role"] != message["role"]:
@@ -132,20 +131,20 @@ def joined(messages: Sequence[Message], roles: set[Role]) -> list[Message]:
 
 
 def in_parts(message: Message) -> dict[str, Any]:
-    """The message with its content as a list of one part, as image-text templates take it."""
+    """The message with its content as a list of one part, which image-text templates require."""
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def _bare(text: str) -> str:
-    """A text without what templates trim off its ends: white space, sometimes full stops."""
+    """A text without the characters that templates trim: white space, sometimes full stops."""
     return re.sub(r"^\W+|\W+$", "", text) or text.strip()
 
 
 def lost(needles: Sequence[tuple[int, Message, str]], text: str) -> str | None:
-    """The first message whose text is missing from what was written, or out of its order.
+    """An error text for the first message whose text is missing from `text` or out of order.
 
-    `needles` are places, messages and the texts that must be found. A system prompt may stand
-    anywhere: some templates write it into the last question.
+    `needles` are the messages' indices, the messages, and their texts. A system prompt may stand
+    anywhere, since some templates write it into the last question. None if nothing is missing.
     """
     at = 0
     for place, message, content in needles:

@@ -1,4 +1,4 @@
-"""The texts of a message, told apart from the marks of a thought in its content."""
+"""The texts of a message, without the marks around a thought in its content."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from personavec.model.thinking import ThinkingFormat, split
 
 #: A text, and whether it is a mark of a thought.
 Piece = tuple[str, bool]
-#: Fields with texts beside a message's content and its calls.
+#: Fields with texts, besides a message's content and calls.
 _TEXT_FIELDS = ("reasoning_content", "tool_call_id", "name")
 
 
 def known_fields(message: Message) -> Message:
-    """The fields that a template may see, with the arguments of calls as objects."""
+    """The message with only the fields that a template may read, and call arguments as objects."""
     found: Any = {"role": message["role"], "content": message["content"]}
     given: Any = message
     names = (*_TEXT_FIELDS, "tool_calls")
@@ -35,7 +35,7 @@ def message_texts(message: Message, form: ThinkingFormat | None) -> Iterator[str
 
 
 def masked(message: Message, mask: Mask, form: ThinkingFormat | None) -> Message:
-    """The message with the mask on all its texts."""
+    """The message with all its texts masked."""
     found: Any = message.copy()
     pieces = content_pieces(message, form)
     found["content"] = "".join(text if is_mark else mask.on(text) for text, is_mark in pieces)
@@ -53,14 +53,14 @@ def masked(message: Message, mask: Mask, form: ThinkingFormat | None) -> Message
 
 
 def content_pieces(message: Message, form: ThinkingFormat | None) -> list[Piece]:
-    """The content's texts, and among them the marks of a thought that it begins with."""
+    """The content as pieces: texts, and the marks of a leading thought."""
     if form is None or message["role"] != "assistant" or "reasoning_content" in message:
         return [(message["content"], False)]
     return thought_pieces(message["content"], form)
 
 
 def thought_pieces(text: str, form: ThinkingFormat) -> list[Piece]:
-    """A thought and the text after it, apart from the thought's marks."""
+    """A text as pieces: the leading thought, its marks, and the text after it."""
     thinking, answer = split(text, form)
     pieces: list[Piece] = []
     if text.lstrip().startswith(form.opens):

@@ -1,9 +1,10 @@
-"""Project every token of whole texts onto directions.
+"""Project every token of texts onto directions.
 
-The projection happens inside the forward, so that one number per token and direction is kept.
-Texts of similar length run together, padded on the right: causal attention never looks there, so
-that no mask is needed and attention takes its fast path. A prefix that texts share runs once if
-that saves enough. The forward ends after the deepest layer read; no vocabulary logits are computed.
+The projection happens in hooks during the forward pass, so that only one number per token and
+direction is kept. Texts of similar length run together, padded on the right: causal attention
+never reaches the padding, so no mask is needed and attention takes its fast path. A prefix shared
+by texts runs once if that saves enough. The pass ends after the deepest layer that is read, and
+logits are not computed.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from personavec.model.memory import keep_freed_memory
 
 TokenIds = npt.NDArray[np.int32]
 
-#: Tokens of a batch, padding included. On a processor a batch's activations should stay in its
-#: caches; on an accelerator, more keep it busy.
+#: Most tokens in a batch, including padding. On a CPU the activations of a batch should fit its
+#: caches; a GPU needs more tokens to be busy.
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 32768
-#: A shared prefix runs once if at least this many texts have it and it saves this share of their
-#: tokens: the tokens after it need an explicit mask, which is slower.
+#: A shared prefix runs once if at least this many texts have it and this share of their tokens is
+#: saved. It must pay off, since the tokens after it need an explicit mask, which is slower.
 _MIN_SHARERS, _MIN_SAVED = 4, 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Unit directions, each with the layer at whose output it is read."""
+    """Unit directions, each with the layer at which it is read (0 is the embedding)."""
 
     layers: tuple[int, ...]
     unit: Float[Tensor, "direction hidden"]
@@ -53,7 +54,7 @@ class Directions:
 
 
 class TokenProjections:
-    """Recorder: token projections of one batch, float32 on the CPU, [batch, token, direction]."""
+    """A `Recorder` of one batch's projections [batch, token, direction], float32 on the CPU."""
 
     def __init__(self, directions: Directions, device: torch.device):
         self.layers = tuple(sorted(set(directions.layers)))
@@ -67,7 +68,7 @@ class TokenProjections:
         self.values = torch.empty(0)
 
     def clear(self, rows: int, width: int) -> None:
-        """Make room for a batch of so many rows and tokens."""
+        """Allocate `values` for a batch of `rows` texts, padded to `width` tokens."""
         self.values = torch.empty(rows, width, self._n)
 
     def add(self, slot: int, hidden: Tensor) -> None:
@@ -84,9 +85,10 @@ def project_tokens(
     batch_tokens: int | None = None,
     share_prefixes: bool = True,
 ) -> list[Float[Tensor, "token direction"]]:
-    """Every token's projection h.u at each direction's layer, in units of the residual stream.
+    """The projection h.u of every token at each direction's layer, in residual-stream units.
 
-    Raises ActivationError on NaN or infinite activations.
+    `batch_tokens` is the most tokens in a batch, including padding; by default it suits the device.
+    Raises ActivationError for NaN or infinite activations.
     """
     if not texts:
         return []
@@ -102,7 +104,7 @@ def project_tokens(
         for length, members in stems:
             prefix = _Prefix(model, recorder, texts[members[0]][:length], device)
             rest = [texts[i][length:] for i in members]
-            # Every text is longer than its prefix, which the grouping ensures.
+            # `_stems` ensures that every text is longer than its prefix.
             for batch in batches_under_budget([len(r) for r in rest], budget):
                 values = prefix.run([rest[b] for b in batch])
                 for row, b in enumerate(batch):
@@ -113,7 +115,7 @@ def project_tokens(
 
 
 class _Prefix:
-    """The prefix that some texts share, run once; with an empty one, texts run as they are."""
+    """A prefix shared by some texts, which runs once; it may be empty."""
 
     def __init__(
         self, model: Any, recorder: TokenProjections, stem: TokenIds, device: torch.device
@@ -127,7 +129,7 @@ class _Prefix:
             self._cache = kept
 
     def run(self, texts: Sequence[TokenIds]) -> Tensor:
-        """Projections [text, token, direction] of texts that follow the prefix."""
+        """Projections [text, token, direction] of the texts' tokens after the prefix."""
         if self._cache is None:
             return self._forward(texts, None)
         own = deepcopy(self._cache)
@@ -145,15 +147,15 @@ class _Prefix:
 
 
 def _is_plain(model: Any) -> bool:
-    """Does every layer keep plain keys and values, so that a prefix's can be repeated?"""
+    """Whether all layers cache plain keys and values, which can be repeated for several texts."""
     return {type(layer) for layer in DynamicCache(config=model.config).layers} == {DynamicLayer}
 
 
 def _stems(texts: Sequence[TokenIds]) -> list[tuple[int, list[int]]]:
-    """Texts grouped by a shared prefix, as (its length, places), if that saves enough.
+    """Group texts by shared prefixes that save enough, as (length of the prefix, indices of texts).
 
     The last group holds the other texts, with length 0. Of nested prefixes, such as a system prompt
-    and whole prompts under it, the ones that save more tokens are taken.
+    and the prompts that begin with it, those that save more tokens are chosen.
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
     shared = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
@@ -171,12 +173,13 @@ _Group = tuple[int, int, int]
 def _best(
     shared: Sequence[int], lengths: Sequence[int], start: int, stop: int
 ) -> tuple[int, list[_Group]]:
-    """Tokens saved, and the (start, stop, stem) groups that save them, among sorted texts.
+    """The most tokens that can be saved among sorted texts, and the groups that save them.
 
-    `shared[i]` is the length of the prefix that text i shares with the next one.
+    A group is (start, stop, length of the prefix). `shared[i]` is the length of the prefix that
+    text i shares with text i + 1.
     """
-    # Ranges of neighbours that share longer and longer prefixes, outer before inner. Prefixes can
-    # be nested as deeply as there are texts, too deeply for a recursion.
+    # List the ranges of adjacent texts that share a prefix, outer before inner. They can be nested
+    # as deeply as there are texts, which is too deep for recursion.
     ranges: list[tuple[int, int, int, list[tuple[int, int]]]] = []
     pending = [(start, stop)]
     while pending:
@@ -189,7 +192,7 @@ def _best(
         pending += ranges[-1][3]
     best: dict[tuple[int, int], tuple[int, list[_Group]]] = {}
     for a, b, common, inner in reversed(ranges):
-        # A text that is itself the prefix keeps a token.
+        # A text that is itself the prefix keeps its last token.
         stem = min(common, min(lengths[a:b]) - 1)
         saved = stem * (b - a - 1)
         if saved < _MIN_SAVED * sum(lengths[a:b]):

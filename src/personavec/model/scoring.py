@@ -1,4 +1,4 @@
-"""Log-probabilities of given responses under given prompts; a shared prefix runs once."""
+"""Log-probabilities of given responses after given prompts; a shared prefix runs once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from personavec.errors import UsageError
 from personavec.model.capture import padded
 from personavec.model.loaded import LoadedModel
 
-#: Token ids of a prompt and of the response to score under it.
+#: Token ids of a prompt and of the response to score after it.
 ScoringJob = tuple[tuple[int, ...], tuple[int, ...]]
 
-#: Cache layers that hold keys and values alone, of which rows can be selected and repeated.
+#: Cache layers with only keys and values, of which rows can be selected and repeated.
 _SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 #: A prefix that prompts share runs once if it has more than this many tokens.
 _MIN_STEM = 32
@@ -28,19 +28,19 @@ _MIN_STEM = 32
 def token_logprobs(
     loaded: LoadedModel, jobs: Sequence[ScoringJob], *, batch_tokens: int = 12288
 ) -> list[Tensor]:
-    """log p(token | prompt, earlier tokens) in nats, for each (prompt ids, response ids) job.
+    """log p(token | prompt, earlier tokens) in nats, one tensor [token] for each job.
 
-    A prefix that prompts share runs once, and so does each distinct prompt of a batch. A batch has
-    at most `batch_tokens` positions of prompts and responses in its cache, padding included;
-    logits are computed for response positions alone. Raises UsageError for an empty prompt or
-    response, or one that exceeds the model's context.
+    A shared prefix of prompts runs once, and so does each distinct prompt of a batch. A batch has
+    at most `batch_tokens` positions in its cache, including padding; logits are computed only for
+    response positions. Raises UsageError for an empty prompt or response, and for one that exceeds
+    the model's context.
     """
     _check_jobs(jobs, loaded.context)
     results: list[Tensor] = [torch.empty(0)] * len(jobs)
     layers = {type(layer) for layer in DynamicCache(config=loaded.model.config).layers}
     for stem, members in _stems(jobs, shared=layers == {DynamicLayer}):
         cache = _run_stem(stem, loaded)
-        # Equal prompts next to each other, prompts of like length together.
+        # Sort so that equal prompts are adjacent and a batch has prompts of similar length.
         members.sort(key=lambda i: (len(jobs[i][0]), jobs[i][0], -len(jobs[i][1])))
         for batch in _batches(jobs, members, batch_tokens):
             chosen = [jobs[i] for i in batch]
@@ -65,10 +65,10 @@ def _check_jobs(jobs: Sequence[ScoringJob], context: int) -> None:
 
 
 def _stems(jobs: Sequence[ScoringJob], *, shared: bool) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Jobs grouped by the prefix (stem) that their prompts share; it may be empty.
+    """Group jobs by the prefix (stem) that their prompts share; it may be empty.
 
-    There is padding between a stem and the rest of a prompt. A sliding window counts padding as
-    distance, so models with one share no stems.
+    There is padding between a stem and the rest of a prompt. Since a sliding window counts padding
+    as distance, models with one do not share stems.
     """
     stems: list[tuple[tuple[int, ...], list[int]]] = []
     alone: list[int] = []
@@ -76,7 +76,7 @@ def _stems(jobs: Sequence[ScoringJob], *, shared: bool) -> list[tuple[tuple[int,
 
     def close() -> None:
         if len({jobs[i][0] for i in group}) > 1:
-            # The first and the last of the sorted prompts share what all share. A prompt that is
+            # What the first and last of the sorted prompts share, all share. A prompt that is
             # itself a prefix of another keeps its last token, which predicts the response.
             first, last = jobs[group[0]][0], jobs[group[-1]][0]
             length = min(_common(first, last), len(first) - 1)
@@ -109,7 +109,7 @@ def _run_stem(stem: tuple[int, ...], loaded: LoadedModel) -> DynamicCache:
 
 
 def _shared(cache: DynamicCache) -> DynamicCache:
-    """A copy of the cache with the same tensors; a forward replaces them and leaves these as is."""
+    """A shallow copy of the cache. A forward pass replaces its tensors, not the original's."""
     own = copy(cache)
     own.layers = [copy(layer) for layer in cache.layers]
     return own
@@ -139,9 +139,11 @@ def _logprobs(
 def _after_stem(
     jobs: Sequence[ScoringJob], loaded: LoadedModel, stem: int, cache: DynamicCache
 ) -> tuple[list[tuple[int, Tensor]], Tensor]:
-    """Every distinct prompt runs once; its keys and values are selected for each response.
+    """Run every distinct prompt once, then each response with its prompt's keys and values.
 
-    `cache` holds one row: the first `stem` tokens of every prompt.
+    `cache` has one row with the first `stem` tokens, which all prompts share. Returns logits
+    [batch, n, vocabulary] with the response positions at which they begin, and the padded
+    responses [batch, token].
     """
     model, device = loaded.model, loaded.device
     prompts = list(dict.fromkeys(prompt for prompt, _ in jobs))
@@ -163,7 +165,7 @@ def _after_stem(
         [response for _, response in jobs], pad_id=0, side="right", device=device
     )
     logits = [(0, first[which])]
-    # The last token predicts nothing that is scored, so it is not fed.
+    # The last token predicts nothing that is scored, so it does not run.
     if responses.shape[1] > 1:
         rest = model(
             input_ids=responses[:, :-1],
@@ -179,10 +181,10 @@ def _after_stem(
 def _whole(
     jobs: Sequence[ScoringJob], loaded: LoadedModel
 ) -> tuple[list[tuple[int, Tensor]], Tensor]:
-    """One forward over prompts and responses, for models with recurrent state.
+    """Run prompts and responses in one forward pass, for models with recurrent state.
 
-    Prompts are padded on the left and responses on the right, so that all responses begin in
-    one column and logits are computed from there on.
+    Prompts are padded on the left and responses on the right, so that all responses begin in the
+    same column, and logits are computed only from there on. Returns the same as `_after_stem`.
     """
     device = loaded.device
     prompts, prompt_mask, _ = padded([p for p, _ in jobs], pad_id=0, side="left", device=device)
@@ -199,11 +201,11 @@ def _whole(
 
 
 def _gather(logits: Tensor, responses: Tensor, at: int) -> Tensor:
-    """Float32 log-probabilities of responses[:, at:at+n] under logits [batch, n, vocabulary]."""
+    """Float32 log-probabilities [batch, n] of responses[:, at:at+n] by logits [batch, n, vocab]."""
     rows, n, size = logits.shape
     targets = responses[:, at : at + n].reshape(-1)
     flat = logits.reshape(-1, size)
-    # In float32 the logits of 512 tokens are 100 MB: a processor's caches hold those of a few.
+    # In float32 the logits of 512 tokens take 100 MB; a CPU's caches hold those of a few tokens.
     chunk = max(1, 2**20 // size) if logits.device.type == "cpu" else 512
     parts = [
         -functional.cross_entropy(

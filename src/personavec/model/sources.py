@@ -1,4 +1,4 @@
-"""Where a model's files are, and how transformers reads them: no code of theirs is run."""
+"""Find a model's files and read them with transformers, without running code from them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from personavec.errors import ModelError
 from personavec.model.snapshots import EMBEDDED, embedded_gguf, snapshot_of_gguf
 
-#: from_pretrained raises errors of many types: for a missing package or device (torch: an
-#: AssertionError), an unknown argument, or damaged files.
+#: from_pretrained raises errors of many types, such as AssertionError for a missing device.
 REFUSALS = (Exception,)
 
 
@@ -21,7 +20,7 @@ LOAD_IT_YOURSELF = "load the model yourself and pass it to wrap_model()"
 
 
 def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
-    """transformers' error in one line; an error about code in the folder has a line of its own."""
+    """A ModelError with the first line of transformers' error and a remedy."""
     if "trust_remote_code" in str(error):
         return own_code(what)
     return ModelError(f"{what} could not be loaded ({first_line(error)}); {remedy}")
@@ -30,7 +29,7 @@ def loading_error(what: str, error: Exception, remedy: str) -> ModelError:
 def own_code(what: str) -> ModelError:
     return ModelError(
         f"{what} brings code of its own, which is not run; use one whose architecture and "
-        f"tokenizer transformers has, or {LOAD_IT_YOURSELF}"
+        f"tokenizer are part of transformers, or {LOAD_IT_YOURSELF}"
     )
 
 
@@ -68,16 +67,16 @@ def from_pretrained(
         ) from error
 
 
-#: The arguments that say where on the hub, and in which version, the files are.
+#: The arguments that select the files on the hub.
 _WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
-#: Far above any model's.
+#: Far more layers than any model has.
 _MOST_LAYERS = 10_000
 
 
 def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
-    """The class to load with: image-text checkpoints that are no causal models have their own."""
+    """The transformers class for a checkpoint: causal, or image-text where there is no causal."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     where = {key: model_args[key] for key in _WHERE if key in model_args}
@@ -86,7 +85,7 @@ def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
     counts = [getattr(part, "num_hidden_layers", 0) for part in parts]
     layers = max((count for count in counts if isinstance(count, int)), default=0)
     if layers > _MOST_LAYERS:
-        # transformers builds all layers before it looks at the weights, until memory runs out.
+        # transformers would build all layers before it reads the weights, and run out of memory.
         raise ValueError(f"its config.json says {layers} layers; at most {_MOST_LAYERS} are loaded")
     windows = [getattr(part, "sliding_window", None) for part in parts]
     if odd := [window for window in windows if not isinstance(window, int | None)]:
@@ -99,19 +98,19 @@ def _model_class(source: str, model_args: Mapping[str, Any]) -> Any:
 
 
 def load_tokenizer(source: str, model_args: Mapping[str, Any] | None = None) -> Any:
-    """The tokenizer in a folder or on the hub, with the chat template that lies beside it."""
+    """Load the tokenizer in a folder or on the hub, with its chat template."""
     from transformers import AutoTokenizer
     from transformers.utils.hub import cached_file
 
     where = {key: (model_args or {})[key] for key in _WHERE if key in (model_args or {})}
     tokenizer = AutoTokenizer.from_pretrained(source, **where, trust_remote_code=False)
     if not tokenizer.chat_template:
-        # Older image-text checkpoints have their template in a file of the processor.
+        # Older image-text checkpoints have their template in a separate file.
         missing_is_none: Any = {f"_raise_exceptions_for_{what}": False for what in _MISSING}
         file = cached_file(source, "chat_template.json", **where, **missing_is_none)
         if file is not None:
             tokenizer.chat_template = json.loads(Path(file).read_text("utf-8"))["chat_template"]
-    tokenizer("a")  # a damaged tokenizer_config.json is noticed with the first text
+    tokenizer("a")  # a damaged tokenizer_config.json raises only when a text is encoded
     return tokenizer
 
 

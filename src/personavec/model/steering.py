@@ -1,10 +1,10 @@
-"""Steering: adds vectors to the residual stream, or caps it, by row, layer and position.
+"""Steering: add vectors to the residual stream, or cap it, by row, layer and position.
 
-An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|:
-it acts only where the projection exceeds its ceiling. At one layer additions come first.
+An addition is h <- h + coefficient * v. A cap is h <- h - max(0, h.u - ceiling) u with u = v / |v|,
+which acts only where the projection exceeds the ceiling. At each layer, additions precede caps.
 
-`steer` acts on any forward of a transformers model; `SteeringBatch` with `steering_rows` is the
-engine's way, in which every row of a batch has its own actions.
+`steer` acts on every forward pass of a transformers model. The engine uses `SteeringBatch` with
+`steering_rows`, where every row of a batch has its own actions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from personavec.model.blocks import block_output, find_blocks, with_block_output
 from personavec.vectors import PersonaVector
 
 Positions = Literal["response", "prompt", "all"]
-#: One layer, every layer, or the vector's selected one.
+#: One layer, every layer, or the vector's selected layer (None).
 Layers = int | Literal["all"] | None
 
 
@@ -33,9 +33,9 @@ Layers = int | Literal["all"] | None
 class Steering:
     """One addition to the residual stream at the output of one layer.
 
-    `direction` is the vector's row as extracted (not normalised), `coefficient` its multiple.
-    `positions` says where it acts: `response` is every position whose logits choose a response
-    token, from the last prompt position on.
+    `direction` is the vector's row as extracted (not normalised), and `coefficient` multiplies it.
+    `positions` says where it acts: `response` is every position that predicts a response token,
+    from the last prompt position on.
     """
 
     layer: int
@@ -54,8 +54,8 @@ class Steering:
 class Cap:
     """An upper bound on the projection at the output of one layer.
 
-    h <- h - max(0, h.u - ceiling) u, with u = direction / |direction|. `ceiling` has the unit of
-    projections, that of the residual stream. Negate direction and ceiling for a lower bound.
+    h <- h - max(0, h.u - ceiling) u, with u = direction / |direction|. `ceiling` is in units of
+    the residual stream. Negate direction and ceiling for a lower bound.
     """
 
     layer: int
@@ -71,7 +71,7 @@ class Cap:
 
     @property
     def unit(self) -> Float[Tensor, " hidden"]:
-        """The direction with norm 1."""
+        """The normalised direction, in float32."""
         return self.direction.float() / self.direction.float().norm()
 
 
@@ -81,13 +81,13 @@ Action = Steering | Cap
 
 @dataclass(frozen=True, eq=False)
 class _CapRows:
-    """One cap for each row of a batch; a row without one has an infinite ceiling."""
+    """A cap for each row of a batch; a row without a cap has an infinite ceiling."""
 
     units: Float[Tensor, "row hidden"]
     ceilings: Float[Tensor, " row"]
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
-        """By how much every token's projection exceeds its ceiling, at least 0: [row, token]."""
+        """Excess [row, token] of every token's projection over the row's ceiling, at least 0."""
         units = self.units.to(hidden.device)
         projected = torch.einsum("rth,rh->rt", hidden.float(), units)
         return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
@@ -96,8 +96,9 @@ class _CapRows:
 class SteeringBatch:
     """Steering for the rows of one batch; row i gets exactly the actions `rows[i]`.
 
-    Before each forward the caller sets `token_masks`: for each kind of positions a [batch, tokens]
-    mask over the forward's tokens, 0 at padding.
+    Before each forward pass, the caller sets `token_masks`: for each value of `Positions`, a mask
+    [batch, tokens] of the tokens in this pass, 0 at padding. Raises UsageError for a layer that
+    the model does not have.
     """
 
     def __init__(self, rows: Sequence[Sequence[Action]], hidden_size: int, n_layers: int):
@@ -129,11 +130,11 @@ class SteeringBatch:
 
     @property
     def layers(self) -> set[int]:
-        """The layers at which something acts."""
+        """The layers with an addition or a cap."""
         return {*self.additions, *self.caps}
 
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
-        """The hidden states [batch, tokens, hidden] of one layer, steered."""
+        """Steer the hidden states [batch, tokens, hidden] of one layer."""
         self.fired.add(layer)
         for kind, addition in self.additions.get(layer, {}).items():
             mask = self.token_masks[kind].to(hidden.device, torch.float32)
@@ -150,10 +151,9 @@ class SteeringBatch:
 
 @contextmanager
 def steering_rows(model: nn.Module, batch: SteeringBatch) -> Iterator[SteeringBatch]:
-    """Within this context every forward of `model` is steered row by row.
+    """In this context, every forward pass of `model` is steered row by row.
 
-    Raises HookError if a layer to be steered was never reached, so that no run is silently
-    unsteered.
+    Raises HookError if a layer to steer was never reached, so that no run is silently unsteered.
     """
     blocks = find_blocks(model).stack
     handles = []
@@ -189,10 +189,9 @@ def vector_steering(
 ) -> tuple[Steering, ...]:
     """The additions for a vector and a coefficient.
 
-    At one layer (default: the vector's selected one), h <- h + coefficient * v. With `"all"` every
-    layer gets the increment v_l - v_(l-1): what is added at lower layers is carried up by the
-    residual stream, so that the whole vector is added once, not once per layer (paper,
-    multi-layer steering).
+    At one layer (by default the vector's selected layer), h <- h + coefficient * v. With `"all"`
+    every layer l gets the increment v_l - v_(l-1): the residual stream carries additions at lower
+    layers up, so the increments sum to the vector (paper, multi-layer steering).
     """
     if layer != "all":
         chosen = vector.layer if layer is None else layer
@@ -204,16 +203,16 @@ def vector_steering(
 
 
 def vector_cap(vector: PersonaVector, percentile: float, positions: Positions = "response") -> Cap:
-    """The cap at a percentile of ordinary tokens' projections, at the selected layer.
+    """A cap at a percentile of ordinary tokens' projections, at the calibrated layer.
 
-    Ordinary tokens are the model's own response tokens on neutral prompts, as the vector's
-    calibration measured them; they spread about twice as far as response means do. Raises
-    UsageError for a vector without a calibration.
+    Ordinary tokens are the model's own response tokens on neutral prompts, from the vector's
+    calibration. Their spread is about twice that of response means. Raises UsageError for a vector
+    without a calibration.
     """
     if vector.calibration is None:
         raise UsageError(
-            f"vector '{vector.trait}' has no calibration, so where its ordinary tokens lie is not "
-            "known; run: personavec calibrate --vectors FOLDER"
+            f"vector '{vector.trait}' has no calibration, so the projections of ordinary tokens "
+            "are not known; run: personavec calibrate --vectors FOLDER"
         )
     ceiling = vector.calibration.ceiling(percentile)
     layer = vector.calibration.layer
@@ -230,19 +229,20 @@ def steer(
     positions: Positions = "response",
     cap: float | None = None,
 ) -> Iterator[nn.Module]:
-    """Steer any forward or `generate` of a transformers model towards (or against) a trait.
+    """Steer forward passes and `generate` of a transformers model towards or against a trait.
 
     >>> with steer(model, vector, coefficient=1.5):
     ...     model.generate(**inputs)
 
     `layer` defaults to the vector's selected layer; `"all"` steers every layer by its increment
-    (see `vector_steering`). With `positions="response"` a forward of several tokens (the prompt)
-    is steered at its last position only and every one-token forward (cached decoding) entirely,
-    which is what `generate` needs with left-padded prompts. To score given texts, use
-    `positions="all"`. `cap`, a percentile, also caps the projection there (see `vector_cap`).
+    (see `vector_steering`). With `positions="response"`, a forward pass over several tokens (the
+    prompt) is steered only at its last position, and a pass over one token (cached decoding) is
+    steered. This suits `generate` with left-padded prompts; to score given texts, use
+    `positions="all"`. `cap` is a percentile at which the projection is also capped (see
+    `vector_cap`).
 
-    Raises VectorMismatchError if the vector is for a model of another shape, HookError if nothing
-    was steered.
+    Raises VectorMismatchError if the vector is for a model of another shape, and HookError if
+    nothing was steered.
     """
     blocks = find_blocks(model)
     vector.check_fits(blocks.n_layers, blocks.hidden_size)
@@ -255,10 +255,10 @@ def steer(
 
 @contextmanager
 def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[None]:
-    """Within this context the same actions act on every row of every forward of `model`.
+    """In this context, the same actions apply to every row of every forward pass of `model`.
 
-    The forward's length alone decides which positions are steered, as `steer` says. Raises
-    HookError if an action never acted.
+    The number of tokens in a pass decides which positions are steered, as described for `steer`.
+    Raises HookError if an action never acted.
     """
     blocks = find_blocks(model)
     fired: set[int] = set()
@@ -273,7 +273,7 @@ def steering_forwards(model: nn.Module, actions: Sequence[Action]) -> Iterator[N
     for action in actions:
         _check_layer(action, blocks.n_layers)
     # Prepended, so that capture at the same layer reads the steered state. The hook that is
-    # prepended last acts first: additions in their order, then caps in theirs.
+    # prepended last runs first, so they are registered in reverse: additions, then caps.
     ordered = sorted(actions, key=lambda action: isinstance(action, Cap))
     handles = [
         blocks.stack[action.layer - 1].register_forward_hook(hook_for(number, action), prepend=True)

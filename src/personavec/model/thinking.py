@@ -1,4 +1,4 @@
-"""Reasoning models: where the thinking ends and the answer, which is the response, begins."""
+"""Reasoning models: separate the thought from the answer, which is the response."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 
 from personavec.data import FORMATS, ThinkingFormat
 
-#: Tokens that surely hold a marker's text, even where every byte is a token.
+#: Enough tokens to hold a marker's text, even if every byte is a token.
 _MARKER_TOKENS = 32
 
 
 def thinking_format(template: str) -> ThinkingFormat | None:
-    """The format that a chat template uses, if any."""
+    """The thinking format that a chat template uses, if any."""
     return next((f for f in FORMATS if f.opens in template or f.closes in template), None)
 
 
 def is_open(text: str, form: ThinkingFormat) -> bool:
-    """Does a prompt end inside a thought, so that the response begins in one?"""
+    """Whether a prompt ends with an opened thought, which the response then continues."""
     return text.rstrip().endswith(form.opens)
 
 
 def split(text: str, form: ThinkingFormat, *, opened: bool = False) -> tuple[str, str | None]:
-    """A response's thinking and its answer; the answer is None where the thought never ends.
+    """Split a response into thought and answer; the answer is None if the thought does not end.
 
-    `opened` says that the prompt has opened the thought already.
+    `opened` says that the prompt has already opened the thought.
     """
     thinking, closing, answer = text.partition(form.closes)
     if closing:
@@ -34,9 +34,9 @@ def split(text: str, form: ThinkingFormat, *, opened: bool = False) -> tuple[str
 
 
 class Thought:
-    """Follows one response token by token: `start` counts the ids that are not its answer.
+    """Finds, token by token, where a response's answer begins: after `start` tokens.
 
-    White space after the thought belongs to neither, and counts with the thought.
+    White space between thought and answer is counted as part of the thought.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Thought:
         self._closed = False
 
     def read(self, ids: Sequence[int]) -> bool:
-        """Take in the last of `ids`; True when everything up to it proved to be no answer."""
+        """Read the last of `ids`; True if it ends the thought, or is white space right after it."""
         if not self._closed:
             self._closed = self.form.closes in self._decode(ids[-_MARKER_TOKENS:])
             ended = self._closed
@@ -60,6 +60,6 @@ class Thought:
         return ended
 
     def unfinished(self, ids: Sequence[int]) -> bool:
-        """Did the response end inside its thought?"""
+        """Whether the response ended inside its thought."""
         begun = self._decode(ids[:_MARKER_TOKENS]).lstrip().startswith(self.form.opens)
         return not self._closed and (self._opened or begun)

@@ -1,4 +1,4 @@
-"""A finetuned model within a context, in as little memory as it takes."""
+"""Load a finetuned model for a while, using little memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIGS = ("config.json", "adapter_config.json")
 
 
 def check_tuned(name: str) -> None:
-    """Raise ModelError for a model that does not exist, before work is spent on the base."""
+    """Raise ModelError for a model that does not exist, before the base model is run."""
     if name == EMBEDDED or is_adapter(name) or (Path(name) / "config.json").is_file():
         return
     if Path(name).is_dir():
@@ -47,12 +47,11 @@ def check_tuned(name: str) -> None:
 
 @contextmanager
 def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
-    """A finetuned model within this context, in as little memory as it takes.
+    """A finetuned model for the duration of this context.
 
-    An adapter of `base` is applied to it, and the model in memory is the base again on the way
-    out; while it lasts, `base` must not be used. Any other model is loaded beside it as `base` was,
-    in its precision and on its device. Raises ModelError for what cannot be loaded, and for an
-    adapter of another base.
+    An adapter is applied to `base` itself and removed at the end; meanwhile, do not use `base`. Any
+    other model is loaded in addition to `base`, with its precision and on its device. Raises
+    ModelError for a model that cannot be loaded, and for an adapter of another base.
     """
     if not is_adapter(name):
         loaded = load_model(name, dtype=base.identity.dtype, device=str(base.device))

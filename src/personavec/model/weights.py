@@ -1,8 +1,7 @@
-"""Which weights a model has: a hash of its files, or of what is in memory.
+"""Identify a model's weights by a hash of its files, or of its parameters in memory.
 
-A name is not enough: a folder may later hold a new training's weights. Files are hashed once; the
-hash is kept in the cache folder and holds as long as path, inode, size and times of the file do.
-Knows nothing of what the files mean.
+A name is not enough, since a folder may later hold other weights. The hash of a file is stored in
+the cache folder, and is valid while the file's path, inode, size and times are unchanged.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from personavec.plain import parse_json
 from personavec.progress import Bar, Progress
 from personavec.runs import atomic_write, cache_folder
 
-#: What decides a model's answers, of the files in its folder. Cards, logs and the state of a
-#: trainer do not.
+#: The files in a model's folder that affect its answers; model cards, logs and the trainer's state
+#: do not.
 _DECIDES = (
     *("*.safetensors", "*.bin", "*.gguf", "*.index.json", "config.json", "adapter_config.json"),
     *("generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
@@ -35,21 +34,21 @@ _DECIDES = (
 )
 _NOT = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 _CHUNK = 1 << 24
-#: Reading more than this takes seconds, and its progress is shown.
+#: Reading more bytes than this takes seconds, so progress is shown.
 _LARGE = 1 << 32
-#: A file younger than this, in seconds, may change again without a new time stamp.
+#: A file that changed less than this many seconds ago may change again within the same time stamp.
 _SETTLED = 2.0
-#: Values of every tensor in memory that are hashed as they are; all others count in a sum.
+#: Number of values of each tensor in memory that are hashed; the others enter only a sum.
 _SAMPLED = 4096
-#: The fields of a configuration that only say where it came from.
+#: Fields of a configuration that are not settings but describe its origin.
 _NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 def hash_of_files(source: Path, *, subfolder: str = "") -> str:
-    """A hash of the files that decide a model's answers: one file, or those of a folder.
+    """Hash the files that affect a model's answers: one file, or those in a folder.
 
-    Names count within the folder, not where it lies. Raises ModelError for files that cannot be
-    read.
+    The hash includes the files' names within the folder, but not the folder's path. Raises
+    ModelError for files that cannot be read.
     """
     if source.is_file():
         files = {"": source}
@@ -72,7 +71,8 @@ def hash_of_files(source: Path, *, subfolder: str = "") -> str:
             hashes = list(pool.map(lambda path: _hash_of(path, bar), files.values()))
     except OSError as error:
         raise ModelError(
-            f"the files of {source} cannot be read ({error.strerror or error}); check their rights"
+            f"the files of {source} cannot be read ({error.strerror or error}); check their "
+            "permissions"
         ) from error
     return combined(part for pair in zip(files, hashes, strict=True) for part in pair)
 
@@ -83,17 +83,19 @@ def combined(parts: Iterable[str]) -> str:
 
 
 def hash_in_memory(network: Any) -> str:
-    """A fingerprint of a network that was made in memory: its settings and its parameters.
+    """A fingerprint of a network in memory, from its settings and parameters.
 
-    Of every tensor some thousand values are hashed as they are, and all bits enter a sum: exact on
-    every device, as cheap as one reading of the weights, and any training changes it. What lies on
-    no device, as offloaded weights do, counts by its name and shape alone.
+    Of every tensor a few thousand values are hashed, and all bits enter a sum. The fingerprint is
+    the same on every device, needs one pass over the weights, and changes with any training.
+    Offloaded weights enter only with their name and shape.
     """
     digest = hashlib.blake2b(digest_size=16)
     for config in (network.config, getattr(network, "generation_config", None)):
         known = {} if config is None else config.to_dict()
-        told = {name: value for name, value in known.items() if name not in _NO_SETTINGS}
-        digest.update(json.dumps(told, sort_keys=True, default=lambda x: type(x).__name__).encode())
+        settings = {name: value for name, value in known.items() if name not in _NO_SETTINGS}
+        digest.update(
+            json.dumps(settings, sort_keys=True, default=lambda x: type(x).__name__).encode()
+        )
     for name, tensor in sorted(network.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):
             continue
@@ -112,7 +114,7 @@ def _sum_of_bits(flat: torch.Tensor) -> int:
     return sum(int(chunk.sum(dtype=torch.int64)) for chunk in words.split(_CHUNK))
 
 
-# Hashes of files, kept
+# Stored hashes of files
 
 
 def _hash_of(path: Path, bar: Bar) -> str:
@@ -128,7 +130,7 @@ def _hash_of(path: Path, bar: Bar) -> str:
         raise ModelError(f"{path} changed while it was read; wait until it has been written")
     stat = path.stat()
     if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
-        # Without a cache folder the file is read again the next time.
+        # Without a writable cache folder the file is hashed again next time.
         with suppress(StorageError):
             record = {"file": before, "hash": digest.hexdigest()}
             atomic_write(_record_of(path), json.dumps(record))
@@ -136,7 +138,7 @@ def _hash_of(path: Path, bar: Bar) -> str:
 
 
 def _kept(path: Path) -> str | None:
-    """The hash that is kept of a file, if it is still the same one."""
+    """The stored hash of a file, if the file has not changed since."""
     try:
         found = parse_json(_record_of(path).read_bytes())
         return str(found["hash"]) if found["file"] == _stamp(path) else None
@@ -149,6 +151,6 @@ def _record_of(path: Path) -> Path:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """What shows that a file is the same one: even a copy with the same time has another inode."""
+    """What identifies an unchanged file; a copy with the same time stamp has another inode."""
     stat = path.stat()
     return [str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

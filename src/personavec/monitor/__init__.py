@@ -1,6 +1,6 @@
-"""Readings of conversations along persona vectors, from logs and from live turns.
+"""Monitor conversations along persona vectors, in logs and live.
 
-Control charts raise drift alarms; `calibrate` turns readings into forecasts of expression.
+Control charts raise drift alarms; `calibrate` fits forecasts of a trait's expression.
 """
 
 import lazy_loader

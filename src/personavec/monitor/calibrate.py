@@ -1,9 +1,9 @@
-"""Calibrate a vector: how well does the prompt tell how strongly the answer shows the trait?
+"""Calibrate a vector: forecast from the prompt how strongly the answer will show the trait.
 
-The paper's test of monitoring (section 3.3): answers are collected under eight system prompts, from
-suppressing to encouraging, and after 0 to 20 examples that show the trait. The projection of the
-last prompt token is compared with the judged expression of the answer. The forecast is fitted on
-extraction questions and reported on evaluation questions.
+This is the paper's test of monitoring (section 3.3). Answers are collected with eight system
+prompts, from suppressing to encouraging, and after 0 to 20 examples that show the trait. The
+projection of the last prompt token is compared with the judged expression of the answer. The
+forecast is fitted on extraction questions and tested on evaluation questions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personavec.errors import UsageError
-from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import Directions, LoadedModel, project_tokens
 from personavec.model.engine import Sampling
 from personavec.monitor.calibration_tasks import (
@@ -54,11 +54,11 @@ def run(
     judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Calibrate a vector and write `calibration.json` into `out`, the vector's folder or another.
+    """Calibrate a vector and write `calibration.json` into `out`, usually the vector's folder.
 
-    What was generated stays in `out/calibration`, from which a killed run continues. Raises
-    UsageError for a spec without monitoring prompts, SettingsMismatchError when the folder was
-    begun with other settings, DataError when too few answers could be scored.
+    Generated answers stay in `out/calibration`, from which a killed run resumes. Raises UsageError
+    for a spec without monitoring prompts, SettingsMismatchError when the folder was begun with
+    other settings, and DataError when too few answers could be scored.
     """
     config = config or CalibrateConfig()
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
@@ -89,7 +89,7 @@ def run(
         )
         scored = scored_answers(vector, asked, answers, folder / "activations")
 
-        # 3. Where ordinary response tokens lie.
+        # 3. Projections of ordinary response tokens.
         neutral = written(
             neutral_tasks(config), folder=folder / "neutral-prompts", label="neutral prompts"
         )
@@ -116,7 +116,7 @@ def _settings(
     config: CalibrateConfig,
     judge: Judge,
 ) -> Settings:
-    """What a continued run must share."""
+    """The settings that a resumed run must share."""
     return {
         "command": "calibrate",
         "spec": spec.hash,
@@ -131,7 +131,10 @@ def _settings(
 def _capped_tokens(
     loaded: LoadedModel, neutral: Sequence[Rollout], directions: Directions
 ) -> npt.NDArray[np.float32]:
-    """Projections of all tokens that a cap acts on: the last prompt token to the last but one."""
+    """Projections [token] at all positions where a cap acts, from the last prompt token on.
+
+    The last response token is left out, since it predicts no response token.
+    """
     texts = [np.array([*prompt_ids(loaded, r), *r.response_ids], np.int32) for r in neutral]
     values = project_tokens(loaded.model, texts, directions)
     return np.concatenate(
@@ -152,7 +155,7 @@ def _calibration(
     ordinary: npt.NDArray[np.float32],
     notes: Sequence[str],
 ) -> Calibration:
-    """The line and its interval, with what was measured of them."""
+    """Fit the line on one part of the answers, and test it on the other part."""
     fitted, test = scored.of(scored.fits), scored.of(~scored.fits)
     line = Line.fitted(fitted)
     results = CalibrationResults(
@@ -162,7 +165,7 @@ def _calibration(
         fitted_on=fitted.counts(),
         tested_on=test.counts(),
         unscored=scored.unscored,
-        notes=(*notes, *judge_notes(judge), *spec_notes([spec], readers(judge, loaded))),
+        notes=(*notes, *judge_notes(judge), *spec_notes([spec], chat_formats(judge, loaded))),
         judge=without_nan(judge.identity()),
         model=without_nan(loaded.identity.as_dict()),
         spec=spec.hash,

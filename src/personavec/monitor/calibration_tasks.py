@@ -1,4 +1,4 @@
-"""What a calibration asks: questions under prompts and after examples that show more or less.
+"""The tasks of a calibration: questions under conditions that elicit the trait to a degree.
 
 A condition is one of the spec's eight monitoring prompts, or a number of earlier turns that show
 the trait.
@@ -15,7 +15,7 @@ from personavec.monitor.config import CalibrateConfig
 from personavec.rollouts import Rollout, Task, prompt_ids
 from personavec.traits import TraitSpec, neutral_prompts, question_bank
 
-#: Fewer examples than this that show the trait are none: these conditions are left out.
+#: Least number of examples in a condition with examples.
 _MIN_EXAMPLES = 2
 
 
@@ -26,11 +26,11 @@ class CalibrationTask:
     task: Task
     condition: str
     fits: bool
-    """Whether the forecast is fitted on its answer, or tested."""
+    """True if the forecast is fitted on its answer, False if it is tested on it."""
 
 
 def example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
-    """Questions of the bank that the spec does not ask, each under one positive prompt in turn."""
+    """Questions of the bank that are not in the spec, with the positive prompts in rotation."""
     own = {*spec.questions.extraction, *spec.questions.evaluation}
     asked = [question for question in question_bank() if question not in own]
     pairs = spec.instruction
@@ -48,7 +48,7 @@ def example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
 
 
 def best_examples(rollouts: Sequence[Rollout]) -> EarlierTurns:
-    """Questions with answers that show the trait and are coherent, the strongest first."""
+    """Questions with coherent answers that show the trait, strongest first."""
     shown = [
         r
         for r in rollouts
@@ -90,7 +90,7 @@ def tasks_of_conditions(
 def _within_context(
     loaded: LoadedModel, tasks: list[CalibrationTask], max_tokens: int, notes: list[str]
 ) -> tuple[list[CalibrationTask], list[str]]:
-    """The tasks that leave room for a response, and the notes with one on the others."""
+    """The tasks that leave room for a response, and `notes` with a note on the others."""
     room = loaded.context - max_tokens
     fitting = [asked for asked in tasks if len(prompt_ids(loaded, asked.task)) <= room]
     if left_out := len(tasks) - len(fitting):
@@ -102,6 +102,6 @@ def _within_context(
 
 
 def neutral_tasks(config: CalibrateConfig) -> list[Task]:
-    """Neutral prompts; the tokens of their answers are ordinary."""
+    """Tasks of neutral prompts, whose answers' tokens count as ordinary."""
     prompts = neutral_prompts()[: config.neutral_prompts]
     return [Task(id=f"neutral-{i}", question=question) for i, question in enumerate(prompts)]

@@ -1,4 +1,4 @@
-"""What a monitored log's report draws: readings along the turns, and the server's control chart."""
+"""Charts of a monitored log's report: readings by turn, and the server's control chart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def turn_lines(by_turn: Sequence[TurnMeans]) -> go.Figure:
 
 
 def server_chart(points: Sequence[ServerLevel], limit: float) -> go.Figure:
-    """A control chart's level over all replies, with its limit where the scale reaches it."""
+    """The level of the server's control chart over all replies, with its limit."""
     figure = kit.blank("reply", "level of the chart", height=260)
     figure.add_scatter(
         x=[point.reply + 1 for point in points],
@@ -50,7 +50,7 @@ def _add_line(
     by_turn: Sequence[TurnMeans],
     found: Sequence[Estimate],
 ) -> None:
-    """A kind of reading along the turns; turns without it are left out."""
+    """Add a line of one kind of reading by turn; turns without it are left out."""
     colour = kit.LINE_COLOURS[index]
     kit.add_band(figure, [row.turn for row in by_turn], found, colour)
     known = [(r, e) for r, e in zip(by_turn, found, strict=True) if e.value is not None]

@@ -1,4 +1,4 @@
-"""What decides a monitored log and a calibration; the fields are the commands' options."""
+"""Configs of `monitor` and `calibrate`; their fields are the commands' options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Format = Literal["jsonl", "parquet"]
 
-#: With fewer questions than these no line is fitted, and no interval given.
+#: Least number of questions to fit a line on, and to give an interval.
 MIN_FIT_QUESTIONS, MIN_TEST_QUESTIONS = 3, 2
 
 DATA = panel("Data")
@@ -28,7 +28,7 @@ ANSWERS = panel("Answers")
 @options()
 @dataclass(frozen=True)
 class MonitorConfig:
-    """Everything that decides the readings of a log, beside the model, the vectors and the log."""
+    """Everything that determines the readings, except the model, the vectors and the log."""
 
     columns: Annotated[ColumnMap, DATA, parsed(ColumnMap.parse, "NAME=COLUMN,…")] = field(
         default_factory=ColumnMap
@@ -55,12 +55,12 @@ class MonitorConfig:
 @options()
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Everything that decides a calibration, beside the model, the spec and the vector."""
+    """Everything that determines a calibration, except the model, the spec and the vector."""
 
     fit_questions: Annotated[int, between(MIN_FIT_QUESTIONS)] = 10
     """Extraction questions that the forecast is fitted on."""
     test_questions: Annotated[int, between(MIN_TEST_QUESTIONS)] = 12
-    """Evaluation questions that it is reported on: the last ones, since an extraction selects the
+    """Evaluation questions that it is tested on: the last ones, since an extraction selects the
     layer on the first ones."""
     shots: Annotated[Integers, ANSWERS] = (0, 5, 10, 15, 20)
     """Numbers of earlier turns that show the trait."""
@@ -94,7 +94,7 @@ class CalibrateConfig:
 @options()
 @dataclass(frozen=True)
 class MonitorInputs:
-    """Which vectors a log is read along, and what is written."""
+    """Which vectors a log is read along, and where the results are written."""
 
     vectors: Names = ()
     """Vectors' folders or bundled names; repeat it, or separate by commas. Default: all bundled
@@ -119,7 +119,7 @@ class MonitorInputs:
 @options()
 @dataclass(frozen=True)
 class CalibrateInputs:
-    """Which vector is calibrated on which trait, and where that is written."""
+    """Which vector is calibrated with which spec, and where the result is written."""
 
     vectors: str = "optimistic"
     """A vector's folder or a bundled name."""
@@ -133,7 +133,7 @@ class CalibrateInputs:
             check_writable("--out", self.out, is_file=False)
 
     def load(self) -> tuple[PersonaVector, TraitSpec]:
-        """Raises UsageError for a spec of another trait, DataError."""
+        """The vector and its spec. Raises UsageError for a spec of another trait, and DataError."""
         from personavec.traits import load_trait
         from personavec.vectors import load_vector
 

@@ -1,4 +1,4 @@
-"""Drift over a whole log: where its charts alarm, and limits fitted on it as ordinary."""
+"""Drift over a whole log: the alarms of its control charts, and limits fitted on it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from personavec.vectors import DRIFT_FILE, Ordinary, PersonaVector, limits
 
 @dataclass(frozen=True, eq=False)
 class TraitCharts:
-    """One trait's charts over all turns: standardised readings, levels, and where they alarmed.
+    """One trait's charts over all turns: standardised readings, levels and alarms, [turn].
 
-    The server's levels and alarms are in the order in which it would have met the turns; `met`
-    holds the turns in this order.
+    The server's levels and alarms are in the order in which a server would have handled the turns;
+    `order` has the indices of the turns in this order.
     """
 
     readings: Floats
     levels: Floats
     alarms: npt.NDArray[np.bool_]
-    met: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]
     server_levels: Floats
     server_alarms: npt.NDArray[np.bool_]
 
 
 def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitCharts:
-    """A trait's chart for every conversation, and one for the log as a server would have met it.
+    """Run a trait's chart for every conversation, and one for the whole log as on a server.
 
-    A log holds one conversation after the other; a server holds several at a time. So the log's
-    conversations are interleaved as they were when the server's limit was fitted. They begin in the
-    order of the log.
+    A log has one conversation after the other, while a server handles several at a time. Therefore
+    the conversations are interleaved in the same way as when the server's limit was fitted. They
+    begin in the order of the log.
     """
     readings = [
         ordinary.standardise(sigma, turn)
@@ -50,13 +50,13 @@ def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitCharts:
     ]
     levels, alarms = _by_conversation(readings, turns.turn.tolist(), ordinary)
     places = turns.by_conversation(np.arange(len(turns.index)))
-    met = list(limits.interleaved(places, shuffled=False))
-    server_levels, server_alarms = _by_server(readings, met, ordinary)
+    order = list(limits.interleaved(places, shuffled=False))
+    server_levels, server_alarms = _by_server(readings, order, ordinary)
     return TraitCharts(
         np.array(readings),
         np.array(levels),
         np.array(alarms, bool),
-        np.array([place for _, place in met]),
+        np.array([place for _, place in order]),
         np.array(server_levels),
         np.array(server_alarms, bool),
     )
@@ -65,25 +65,25 @@ def charted(turns: LogTurns, trait: str, ordinary: Ordinary) -> TraitCharts:
 def _by_conversation(
     readings: Sequence[float], turns: Sequence[int], ordinary: Ordinary
 ) -> tuple[list[float], list[bool]]:
-    """Levels and alarms of a chart that starts anew with every conversation."""
+    """Levels and alarms of a chart that restarts with every conversation."""
     levels, alarms = [], []
     chart = ordinary.chart()
     for reading, turn in zip(readings, turns, strict=True):
         if turn == 0:
             chart = ordinary.chart()
-        # An empty response, or one that is all thinking, leaves the chart as it is.
+        # A response that is empty or only a thought does not update the chart.
         alarms.append(math.isfinite(reading) and chart.update(reading) is not None)
         levels.append(chart.level)
     return levels, alarms
 
 
 def _by_server(
-    readings: Sequence[float], met: Sequence[tuple[int, int]], ordinary: Ordinary
+    readings: Sequence[float], order: Sequence[tuple[int, int]], ordinary: Ordinary
 ) -> tuple[list[float], list[bool]]:
-    """Levels and alarms of one chart over all replies, met as (conversation, place)."""
+    """Levels and alarms of one chart over all replies, in the order of (conversation, turn)."""
     levels, alarms = [], []
     server = ordinary.stream()
-    for conversation, place in met:
+    for conversation, place in order:
         reading = readings[place]
         alarms.append(math.isfinite(reading) and server.update(conversation, reading) is not None)
         levels.append(server.level)
@@ -93,7 +93,7 @@ def _by_server(
 def fit_on_log(
     turns: LogTurns, vectors: Sequence[PersonaVector], folder: Path
 ) -> tuple[dict[str, Ordinary], FittedLimits]:
-    """Limits from the conversations of even rows, and their false alarms on those of odd rows.
+    """Fit limits on the conversations of even rows, and count false alarms on those of odd rows.
 
     Writes the limits to `TRAIT/drift.json` in `folder`. Raises DataError as `limits.fit` does.
     """
@@ -103,13 +103,13 @@ def fit_on_log(
     server: dict[str, int] = {}
     for vector in vectors:
         trait = vector.trait
-        # A conversation ends here at its first turn without a reading.
-        talks = [
-            list(itertools.takewhile(math.isfinite, talk))
-            for talk in turns.by_conversation(turns.response_mean[trait])
+        # Only the turns before the first one without a reading are used.
+        conversations = [
+            list(itertools.takewhile(math.isfinite, readings))
+            for readings in turns.by_conversation(turns.response_mean[trait])
         ]
-        own = [talk for talk, fits in zip(talks, even, strict=True) if fits]
-        others = [talk for talk, fits in zip(talks, even, strict=True) if not fits]
+        own = [readings for readings, fits in zip(conversations, even, strict=True) if fits]
+        others = [readings for readings, fits in zip(conversations, even, strict=True) if not fits]
         ordinary[trait] = limits.fit(own)
         alarmed[trait], server[trait] = _false_alarms(ordinary[trait], others)
         _write_limits(folder, vector, ordinary[trait], alarmed[trait])
@@ -125,20 +125,22 @@ def fit_on_log(
     )
 
 
-def _false_alarms(ordinary: Ordinary, talks: Sequence[Sequence[float]]) -> tuple[list[bool], int]:
-    """Which ordinary conversations raise an alarm, and how many the server's chart raises."""
-    readings = [[ordinary.standardise(s, t) for t, s in enumerate(talk)] for talk in talks]
+def _false_alarms(
+    ordinary: Ordinary, conversations: Sequence[Sequence[float]]
+) -> tuple[list[bool], int]:
+    """Whether each ordinary conversation raises an alarm, and the number of server alarms."""
+    readings = [[ordinary.standardise(s, t) for t, s in enumerate(own)] for own in conversations]
     rule = ordinary.conversation
     alarmed = [max(limits.levels(own, rule), default=0.0) > rule.limit for own in readings]
     server = ordinary.stream()
-    met = limits.interleaved(readings, seed=1)
-    return alarmed, sum(server.update(number, value) is not None for number, value in met)
+    order = limits.interleaved(readings, seed=1)
+    return alarmed, sum(server.update(number, value) is not None for number, value in order)
 
 
 def _write_limits(
     folder: Path, vector: PersonaVector, ordinary: Ordinary, alarmed: list[bool]
 ) -> None:
-    """The file that belongs into the vector's folder."""
+    """Write the file with a trait's limits, to be put into the vector's folder."""
     record = {
         "format": 1,
         "trait": vector.trait,

@@ -1,8 +1,8 @@
-"""The turns that stand highest along a trait: their texts are kept as the log is read.
+"""The turns with the highest readings of a trait, whose texts are stored while the log is read.
 
-A turn's text is kept if the turn is among the highest of the log so far. The turns that are highest
-in the end are among these, in whatever order the log is read. So no row is parsed or projected a
-second time, and what is kept stays small.
+A turn's text is stored if the turn is among the highest of the log so far. In whatever order the
+log is read, the highest turns of the whole log are among these. So no row is parsed or projected
+twice, and few texts are stored.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ Place = tuple[int, int]
 
 
 class Extremes:
-    """Which turns stand highest so far, `most` for each trait. Of equal ones the first count."""
+    """The `most` highest turns of each trait so far; of equal ones, the first."""
 
     def __init__(self, traits: Sequence[str], most: int):
         self._most = most
-        # By the column of a trait a heap, whose first entry is the lowest: (sigma, −row, −message).
+        # By each trait's column a heap of (sigma, −row, −message), with the lowest entry first.
         self._heaps: dict[str, list[tuple[float, int, int]]] = {
             f"{trait}_response_mean_sigma": [] for trait in traits
         }
 
     @property
     def columns(self) -> list[str]:
-        """What `add` reads of a table."""
+        """The columns of a table that `add` reads."""
         return ["index", "message", *self._heaps]
 
     def add(self, turns: pa.Table) -> None:
-        """Take in a table of turns."""
+        """Add a table of turns."""
         rows, messages = (turns.column(name).to_pylist() for name in ("index", "message"))
         for column, heap in self._heaps.items():
             sigmas = turns.column(column).to_pylist()
@@ -56,19 +56,19 @@ class Extremes:
                     heapq.heappop(heap)
 
     def places(self) -> set[Place]:
-        """Where the highest turns are."""
+        """The rows and messages of the highest turns."""
         return {(-row, -message) for heap in self._heaps.values() for _, row, message in heap}
 
 
 @dataclass(frozen=True)
 class TurnText:
-    """What was asked, and the response in pieces: each a text with its sigma for every trait."""
+    """A turn's question, and its response in pieces: texts with their sigma for every trait."""
 
     question: str
     pieces: tuple[tuple[str, tuple[float, ...]], ...]
 
     def to_json(self) -> str:
-        """As the tables of a run keep it."""
+        """The form in which a run's tables store it."""
         return json.dumps([self.question, self.pieces])
 
     @classmethod
@@ -88,7 +88,7 @@ def turn_texts(
     values: Sequence[Tensor],
     messages: set[int],
 ) -> dict[Place, TurnText]:
-    """The texts of some of a row's turns, from the [token, direction] of the row's texts."""
+    """The texts of the row's turns in `messages`; `values` are [token, direction] by text."""
     found = {}
     for text, own in zip(row.texts, values, strict=True):
         for turn in text.turns:
@@ -113,7 +113,7 @@ def with_texts(turns: pa.Table, texts: Mapping[Place, TurnText]) -> pa.Table:
 
 
 def load_texts(folder: Path, wanted: Collection[Place]) -> dict[Place, TurnText]:
-    """The texts that are kept of these turns, from the tables in a folder."""
+    """Load the stored texts of the wanted turns from the tables in a folder."""
     found = {}
     for path in parts.written(folder):
         table = pq.read_table(path, columns=["index", "message", TEXTS])
@@ -125,7 +125,7 @@ def load_texts(folder: Path, wanted: Collection[Place]) -> dict[Place, TurnText]
 
 
 def _characters(loaded: LoadedModel, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-    """Tokens as text, with their places; those that only together make a character are joined."""
+    """Pieces of text with their token positions; tokens that share a character are one piece."""
     start = 0
     for stop in range(1, len(ids) + 1):
         piece = loaded.chat.decode(ids[start:stop])

@@ -1,4 +1,4 @@
-"""The readings as one file, a line for each assistant turn."""
+"""Write the readings as one file, with a line for each assistant turn."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _write_parquet(tables: Iterator[pa.Table], path: Path) -> None:
 
 
 def _extended(table: pa.Table, vector: PersonaVector, charts: TraitCharts, own: slice) -> pa.Table:
-    """A window's table with a trait's forecast, where the vector is calibrated, and its drift."""
+    """A window's table with a trait's drift, and its forecast if the vector is calibrated."""
     trait = vector.trait
     if vector.calibration is not None:
         last = table.column(f"{trait}_prompt_last").to_pylist()

@@ -1,4 +1,4 @@
-"""The forecast: expression as a line in the prompt's projection, fitted and tested on questions."""
+"""The forecast: a linear fit of expression on the prompt's projection, fitted and tested."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from personavec.wording import plural
 
 Floats = npt.NDArray[np.float64]
 
-#: With fewer scored answers than this nothing is calibrated.
+#: Least number of scored answers for a calibration.
 _MIN_ANSWERS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredAnswers:
-    """Answers that could be scored: one entry an answer in every array."""
+    """The answers that could be scored; every array is [answer]."""
 
     projection: Floats
-    """Of the last prompt token, in units of the residual stream."""
+    """Projection of the last prompt token, in units of the residual stream."""
     expression: Floats
-    """In `unit`."""
+    """Judged expression of the trait, in `unit`."""
     question: npt.NDArray[Any]
     condition: npt.NDArray[Any]
     fits: npt.NDArray[np.bool_]
-    """Whether the forecast is fitted on it, or tested."""
+    """True if the forecast is fitted on the answer, False if it is tested on it."""
     unit: Literal["log_odds", "score"]
     unscored: int
-    """Answers that could not be scored, and are not among these."""
+    """Number of other answers, which could not be scored."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> ScoredAnswers:
-        """Some of them."""
+        """The chosen answers."""
         return ScoredAnswers(
             self.projection[chosen],
             self.expression[chosen],
@@ -94,30 +94,35 @@ def scored_answers(
 
 @dataclass(frozen=True)
 class Line:
-    """A forecast of expression: a line in the projection, with what bounds its interval."""
+    """A linear forecast of expression from a projection, with its interval."""
 
     slope: float
     intercept: float
     below: float
+    """Lower end of the interval, relative to the line."""
     above: float
+    """Upper end of the interval, relative to the line."""
 
     @classmethod
     def fitted(cls, answers: ScoredAnswers) -> Line:
-        """By least squares; the interval comes from leave-one-question-out residuals."""
+        """Fit by least squares; the interval comes from leave-one-question-out residuals."""
         slope, intercept = _least_squares(answers.projection, answers.expression)
         tails = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
         below, above = np.quantile(_residuals(answers), tails).tolist()
         return cls(slope, intercept, below, above)
 
     def coverage(self, answers: ScoredAnswers, seed: int) -> Estimate:
-        """The share of other answers within the forecast's interval."""
+        """The share of these answers that lies within the forecast's interval."""
         residuals = answers.expression - (self.intercept + self.slope * answers.projection)
         held = ((residuals >= self.below) & (residuals <= self.above)).astype(np.float64)
         return Estimate.of(clustered_bootstrap(held, answers.question.tolist(), seed=seed))
 
 
 def correlations(answers: ScoredAnswers, seed: int) -> dict[str, Correlation]:
-    """Over all conditions, over the prompts and over the examples, where there are several."""
+    """Correlations over all conditions, over prompts, and over numbers of examples.
+
+    A family with fewer than two conditions is left out.
+    """
     families = {
         "all": np.ones(len(answers.expression), bool),
         "prompts": np.char.startswith(answers.condition, "prompt"),
@@ -161,7 +166,7 @@ def _residuals(answers: ScoredAnswers) -> Floats:
 
 
 def _correlation(answers: ScoredAnswers, seed: int) -> Correlation:
-    """With intervals over questions."""
+    """The correlation of projection and expression, with intervals over questions."""
     values = (answers.projection, answers.expression, answers.question.tolist())
     within = correlation_interval(*values, within=answers.condition.tolist(), seed=seed)
     return Correlation(

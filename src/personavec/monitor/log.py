@@ -1,4 +1,4 @@
-"""Read a log window by window: what has no readings yet, once, with what is kept of it."""
+"""Read a log window by window, and store each window's readings as a part."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from personavec.monitor.turns import to_table
 from personavec.progress import Progress
 from personavec.wording import plural
 
-#: Rows read together: their texts share forwards, and a kill costs at most these.
+#: Rows that are read together and share forward passes; a kill loses at most one window.
 WINDOW = 128
 
 
 @dataclass(frozen=True, eq=False)
 class LogJob:
-    """A log that is to be read, what reads it, and where the readings go."""
+    """A log to read, the model and vectors that read it, and the output folder."""
 
     loaded: LoadedModel
     gauge: Gauge
@@ -56,7 +56,7 @@ class LogJob:
 
     @property
     def folder(self) -> Path:
-        """Of the readings as they are made, a part for each window."""
+        """The folder with a part of readings for each window."""
         return self.out / "run"
 
     @property
@@ -65,7 +65,7 @@ class LogJob:
 
 
 def read_log(job: LogJob, progress: Progress) -> int:
-    """Read every window that has no part yet; how many rows are rejected in all.
+    """Read every window without a part; returns the number of rejected rows in the whole log.
 
     Raises DataError for more rejected rows than the config allows.
     """
@@ -97,7 +97,7 @@ def _count_rows(job: LogJob) -> int:
 def _missing_windows(
     job: LogJob, done: dict[int, int], total: int
 ) -> Iterator[tuple[int, list[RawRow], list[Encoded | Reject]]]:
-    """The rows of the windows that are not done, tokenised. Runs in a thread beside the model."""
+    """The tokenised rows of the windows that are not done; runs in a thread beside the model."""
     if len(done) == -(-total // WINDOW):
         return
     rows = raw_rows(job.log, split=job.config.split)
@@ -118,7 +118,7 @@ def _encode(job: LogJob, raw: RawRow) -> Encoded | Reject:
 def _write_rejects(
     job: LogJob, number: int, raws: Sequence[RawRow], rows: Sequence[Encoded | Reject]
 ) -> int:
-    """Write a window's rejects; how many there are."""
+    """Write a window's rejects; returns their number."""
     bad = {row.index: row for row in rows if isinstance(row, Reject)}
     return parts.write_rejects(
         job.folder,
@@ -137,7 +137,7 @@ def _read_window(
     rows: Sequence[Encoded | Reject],
     extremes: Extremes,
 ) -> int:
-    """Read a window's rows and write its rejects and its part; how many rows were rejected."""
+    """Read a window's rows and write its rejects and part; returns the number of rejects."""
     encoded = [row for row in rows if isinstance(row, Encoded)]
     values = project_encoded(job.engine, encoded, job.gauge, batch_tokens=job.config.batch_tokens)
     table = _to_table(job, encoded, values)
@@ -184,10 +184,10 @@ def _gathered(job: LogJob) -> Iterator[None]:
 
 
 def _sound_windows(job: LogJob, total: int, progress: Progress) -> tuple[dict[int, int], Extremes]:
-    """The windows whose part is whole, with the rows that they reject, and their highest turns.
+    """The windows with an intact part and their numbers of rejects, and their highest turns.
 
-    Other parts are deleted, and with them the parts that lack the text of a turn that is to be
-    shown: an earlier run may have shown fewer.
+    Other parts are deleted. So are parts that lack the text of one of the highest turns, because an
+    earlier run showed fewer turns.
     """
     there = [int(path.stem) for path in parts.written(job.folder)]
     counted = {number: _count_rejects(job, number, total) for number in there}
@@ -207,7 +207,7 @@ def _delete(job: LogJob, windows: Iterable[int]) -> None:
 
 
 def _count_rejects(job: LogJob, number: int, total: int) -> int | None:
-    """How many rows a window rejects; None where its part is damaged or of other settings."""
+    """The number of rejects of a window; None if its part is damaged or has other columns."""
     wanted = _to_table(job, [], []).schema
     columns = {**dict(zip(wanted.names, wanted.types, strict=True)), TEXTS: pa.string()}
     table = parts.read_part(parts.part(job.folder, number), columns)
@@ -226,7 +226,7 @@ def _highest(job: LogJob, windows: Iterable[int]) -> Extremes:
 
 
 def _without_texts(job: LogJob, windows: Iterable[int]) -> set[int]:
-    """The windows with one of the highest turns whose text is not kept."""
+    """The windows with one of the highest turns whose text is not stored."""
     highest = _highest(job, windows).places()
     kept = load_texts(job.folder, highest)
     return {index // WINDOW for index, _ in highest - kept.keys()}

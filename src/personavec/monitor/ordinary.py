@@ -1,9 +1,9 @@
-"""How many ordinary dialogues a guard or a drift alarm would act on.
+"""Count in how many ordinary dialogues a guard or a drift alarm would act.
 
-A guard's σ is that of first answers to neutral prompts, and later turns of ordinary conversations
-differ from these. So 109 ordinary dialogues of several turns come with the package. They are read
-along the vectors in use, and those that a guard or an alarm would act on are counted. Nothing is
-ever fitted on them.
+A guard's σ is that of first answers to neutral prompts, from which later turns of ordinary
+conversations differ. Therefore the package has 109 ordinary dialogues of several turns. They are
+read along the vectors in use, and those in which a guard or an alarm would act are counted. Nothing
+is fitted on them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from personavec.vectors import Ordinary, PersonaVector
 
 #: The file's name, beside a bundled vector.
 FILE = "ordinary.json"
-#: Warn of a guard or an alarm that acts on a larger share of ordinary dialogues than this.
+#: Warn of a guard or an alarm that acts in a larger share of ordinary dialogues than this.
 MOST = 0.01
 _FORMAT = 1
 #: Dialogues read between two advances of the bar.
@@ -37,11 +37,11 @@ _GROUP = 16
 
 
 @dataclass(frozen=True)
-class Talk:
-    """The bundled dialogues along one vector, in units of the residual stream.
+class DialogueReadings:
+    """The readings of the bundled dialogues along one vector, in units of the residual stream.
 
-    Values are by dialogue and then by assistant turn: the token before the reply, and the mean over
-    the reply. A dialogue that is too long, or that the chat template refuses, has no values.
+    Values are by dialogue and assistant turn: the projection of the last prompt token, and the mean
+    over the reply. A dialogue that is too long or that the chat template refuses has no values.
     """
 
     prompt_last: tuple[tuple[float, ...], ...]
@@ -49,23 +49,24 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """The ordinary dialogues that a guard or an alarm would have acted on."""
+class OrdinaryCheck:
+    """The ordinary dialogues in which a guard or an alarm would have acted."""
 
     what: str
+    """The guard or alarm."""
     dialogues: tuple[str, ...]
-    """Their ids."""
+    """The ids of the dialogues."""
     of: int
-    """Dialogues that could be read."""
+    """Number of dialogues that could be read."""
 
     @property
     def too_many(self) -> bool:
-        """More than one in a hundred, or none could be read."""
+        """Whether it acts in more than 1% of the dialogues, or none could be read."""
         return not self.of or len(self.dialogues) / self.of > MOST
 
     def __str__(self) -> str:
         if not self.of:
-            return f"{self.what}: no ordinary dialogue could be read, so what it stops is unknown"
+            return f"{self.what}: no ordinary dialogue could be read, so its effect is unknown"
         hits = len(self.dialogues)
         return f"{self.what}: would have acted in {hits} of {self.of} ordinary dialogues"
 
@@ -83,7 +84,7 @@ def dialogues() -> tuple[DataRow, ...]:
 
 @cache
 def dialogues_hash() -> str:
-    """Identifies the dialogues that readings are of."""
+    """A hash that identifies the dialogues."""
     data = (BUNDLED / "dialogues.jsonl").read_bytes()
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
@@ -93,34 +94,34 @@ def read(
     vectors: Sequence[PersonaVector],
     *,
     progress: Progress | None = None,
-) -> dict[str, Talk]:
-    """The dialogues along every vector, by trait.
+) -> dict[str, DialogueReadings]:
+    """The readings of the dialogues along every vector, by trait.
 
-    Readings that come with the package or are in the cache folder are used. Missing ones are made
-    in one pass over the dialogues, and cached.
+    Bundled and cached readings are used. Missing ones are made in one pass over the dialogues, and
+    cached.
     """
     found = {
-        vector.trait: _shipped(loaded, vector) or _cached(loaded, vector) for vector in vectors
+        vector.trait: _bundled(loaded, vector) or _cached(loaded, vector) for vector in vectors
     }
     missing = [vector for vector in vectors if found[vector.trait] is None]
     if missing:
-        new = read_anew(loaded, missing, progress=progress)
+        new = read_uncached(loaded, missing, progress=progress)
         for vector in missing:
             found[vector.trait] = new[vector.trait]
             record = as_record(loaded, vector, new[vector.trait])
-            # Where the cache cannot be written, the next start reads again.
+            # Without a writable cache, the next start reads the dialogues again.
             with contextlib.suppress(OSError):
                 atomic_write(_cache_path(loaded, vector), json.dumps(record))
-    return {trait: talk for trait, talk in found.items() if talk is not None}
+    return {trait: readings for trait, readings in found.items() if readings is not None}
 
 
-def read_anew(
+def read_uncached(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     *,
     progress: Progress | None = None,
-) -> dict[str, Talk]:
-    """As `read`, without the package's readings and the cache."""
+) -> dict[str, DialogueReadings]:
+    """`read`, without bundled or cached readings."""
     reading = gauge(vectors, loaded)
     rows = [encode(loaded.chat, row, context=loaded.context, thinking=True) for row in dialogues()]
     last: dict[str, list[tuple[float, ...]]] = {trait: [] for trait in reading.traits}
@@ -142,50 +143,54 @@ def read_anew(
                         )
                     )
             bar.advance(len(group))
-    return {trait: Talk(tuple(last[trait]), tuple(mean[trait])) for trait in reading.traits}
+    return {
+        trait: DialogueReadings(tuple(last[trait]), tuple(mean[trait])) for trait in reading.traits
+    }
 
 
 def survey(
     loaded: LoadedModel,
     vectors: Sequence[PersonaVector],
     guards: Mapping[str, Condition],
-) -> list[Stopped]:
-    """For every guard, by its text, and every vector's drift alarm: the dialogues it acts on."""
+) -> list[OrdinaryCheck]:
+    """The dialogues in which every guard (by its text) and every vector's drift alarm acts."""
     if not vectors:
         return []
     by_trait = {vector.trait: vector for vector in vectors}
-    talks = read(loaded, vectors)
+    readings = read(loaded, vectors)
     found = [
-        stopped_by(what, condition, by_trait[condition.trait], talks[condition.trait])
+        check_guard(what, condition, by_trait[condition.trait], readings[condition.trait])
         for what, condition in guards.items()
     ]
-    return [*found, *(alarmed(vector, talks[vector.trait]) for vector in vectors)]
+    return [*found, *(check_alarm(vector, readings[vector.trait]) for vector in vectors)]
 
 
-def stopped_by(what: str, condition: Condition, vector: PersonaVector, talk: Talk) -> Stopped:
-    """The dialogues that a guard would have acted on, before any of their replies."""
+def check_guard(
+    what: str, condition: Condition, vector: PersonaVector, readings: DialogueReadings
+) -> OrdinaryCheck:
+    """The dialogues in which a guard would have acted, before any reply."""
     acted = [
         any(condition.met({condition.trait: in_unit(vector, value, condition)}) for value in turns)
-        for turns in talk.prompt_last
+        for turns in readings.prompt_last
     ]
-    return _stopped(what, acted, talk)
+    return _checked(what, acted, readings)
 
 
-def alarmed(vector: PersonaVector, talk: Talk) -> Stopped:
+def check_alarm(vector: PersonaVector, readings: DialogueReadings) -> OrdinaryCheck:
     """The dialogues in which the conversation's drift alarm would have been raised."""
     ordinary = vector.ordinary or Ordinary()
     mean, spread = vector.neutral_response_mean[vector.layer].tolist()
     raised = []
-    for turns in talk.response_mean:
+    for turns in readings.response_mean:
         chart = ordinary.chart()
-        # A turn without a reading leaves the chart as it is.
+        # A turn without a reading does not update the chart.
         values = [
             ordinary.standardise((value - mean) / spread, turn)
             for turn, value in enumerate(turns)
             if math.isfinite(value)
         ]
         raised.append(any([chart.update(value) is not None for value in values]))
-    return _stopped(f"drift alarm {vector.trait}", raised, talk)
+    return _checked(f"drift alarm {vector.trait}", raised, readings)
 
 
 def in_unit(vector: PersonaVector, value: float, condition: Condition) -> float:
@@ -196,37 +201,36 @@ def in_unit(vector: PersonaVector, value: float, condition: Condition) -> float:
     return (value - mean) / spread
 
 
-def as_record(loaded: LoadedModel, vector: PersonaVector, talk: Talk) -> dict[str, Any]:
-    """Readings for JSON, with the dialogues, vector and model that they are of."""
+def as_record(
+    loaded: LoadedModel, vector: PersonaVector, readings: DialogueReadings
+) -> dict[str, Any]:
+    """Readings as JSON, with the dialogues, vector and model from which they come."""
     return {
         "format": _FORMAT,
         "dialogues": dialogues_hash(),
         "vector": vector.hash,
         "model": loaded.identity.as_dict(),
-        "prompt_last": [list(turns) for turns in talk.prompt_last],
+        "prompt_last": [list(turns) for turns in readings.prompt_last],
         "response_mean": [
             [None if math.isnan(value) else value for value in turns]
-            for turns in talk.response_mean
+            for turns in readings.response_mean
         ],
     }
 
 
-def _stopped(what: str, acted: Sequence[bool], talk: Talk) -> Stopped:
+def _checked(what: str, acted: Sequence[bool], readings: DialogueReadings) -> OrdinaryCheck:
     names = [row.id for row, hit in zip(dialogues(), acted, strict=True) if hit]
-    return Stopped(what, tuple(names), sum(bool(turns) for turns in talk.prompt_last))
+    return OrdinaryCheck(what, tuple(names), sum(bool(turns) for turns in readings.prompt_last))
 
 
-def _shipped(loaded: LoadedModel, vector: PersonaVector) -> Talk | None:
-    """The readings that come with the package: of the embedded model, in any precision.
-
-    Precision hardly changes a reading.
-    """
+def _bundled(loaded: LoadedModel, vector: PersonaVector) -> DialogueReadings | None:
+    """The bundled readings, for the embedded model in any precision (it hardly matters)."""
     path = Path(str(BUNDLED / "vectors")) / vector.trait / FILE
-    return _taken(path, loaded, vector, apart_from=("dtype", "weights"))
+    return _stored(path, loaded, vector, except_for=("dtype", "weights"))
 
 
-def _cached(loaded: LoadedModel, vector: PersonaVector) -> Talk | None:
-    return _taken(_cache_path(loaded, vector), loaded, vector)
+def _cached(loaded: LoadedModel, vector: PersonaVector) -> DialogueReadings | None:
+    return _stored(_cache_path(loaded, vector), loaded, vector)
 
 
 def _cache_path(loaded: LoadedModel, vector: PersonaVector) -> Path:
@@ -235,20 +239,20 @@ def _cache_path(loaded: LoadedModel, vector: PersonaVector) -> Path:
     return cache_folder() / "ordinary" / f"{key[:24]}.json"
 
 
-def _taken(
-    path: Path, loaded: LoadedModel, vector: PersonaVector, apart_from: Sequence[str] = ()
-) -> Talk | None:
-    """A file's readings; None where they are of something else, missing or damaged."""
+def _stored(
+    path: Path, loaded: LoadedModel, vector: PersonaVector, except_for: Sequence[str] = ()
+) -> DialogueReadings | None:
+    """The readings in a file; None if it is missing, damaged, or of another model or vector."""
     try:
         record = json.loads(path.read_text("utf-8"))
-        there = {k: v for k, v in record["model"].items() if k not in apart_from}
+        there = {k: v for k, v in record["model"].items() if k not in except_for}
         here = json.loads(json.dumps(loaded.identity.as_dict(), default=str))
         wanted = (_FORMAT, dialogues_hash(), vector.hash)
         if (record["format"], record["dialogues"], record["vector"]) != wanted:
             return None
-        if there != {k: v for k, v in here.items() if k not in apart_from}:
+        if there != {k: v for k, v in here.items() if k not in except_for}:
             return None
-        talk = Talk(
+        readings = DialogueReadings(
             tuple(tuple(map(float, turns)) for turns in record["prompt_last"]),
             tuple(
                 tuple(math.nan if value is None else float(value) for value in turns)
@@ -258,4 +262,4 @@ def _taken(
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     n = len(dialogues())
-    return talk if len(talk.prompt_last) == len(talk.response_mean) == n else None
+    return readings if len(readings.prompt_last) == len(readings.response_mean) == n else None

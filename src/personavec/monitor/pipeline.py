@@ -1,8 +1,8 @@
 """Monitor logged conversations: every assistant turn along every trait, and where it drifts.
 
-`run` reads a log as docs/monitor.md lists it: readings of every turn, limits, control charts for
-each conversation and for the log as a server would have met it, forecasts where the vector is
-calibrated, and the turns that a person should read.
+`run` follows the steps of docs/monitor.md: readings of every turn, limits, control charts for each
+conversation and for the log as on a server, forecasts if the vector is calibrated, and the turns
+that a person should read.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def run(
 ) -> MonitorResults:
     """Read a log's conversations along the vectors.
 
-    Writes `readings.jsonl` (or `.parquet`), one line for each assistant turn, `rejects.jsonl`,
-    `results.json` and `report.html` into `out`, and `run/`, from which a killed run continues when
-    called again with the same settings. `engine` reads in place of transformers.
+    Writes `readings.jsonl` (or `.parquet`) with a line for each assistant turn, `rejects.jsonl`,
+    `results.json` and `report.html` into `out`. A killed run resumes from `out/run` when it is
+    called again with the same settings. `engine` defaults to transformers.
 
-    With `fit_limits`, a folder, the log is taken for ordinary: drift limits are fitted on its even
-    rows, false alarms counted on its odd rows, and the limits written to `TRAIT/drift.json` there.
+    With `fit_limits`, a folder, the log is treated as ordinary: drift limits are fitted on its even
+    rows and written to `TRAIT/drift.json` there; false alarms are counted on its odd rows.
 
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
-    more rejected rows than allowed or none that can be used, VectorMismatchError.
+    more rejected rows than allowed or if no row can be used, and VectorMismatchError.
     """
     config = config or MonitorConfig()
     check_columns(raw_rows(log, split=config.split), config.columns)
@@ -76,9 +76,9 @@ def run(
         # 1. Read every turn that has no readings yet.
         rejected = read_log(job, progress or Progress())
         turns = _turns(job)
-        # 2. What is ordinary: as fitted before, or on this log.
+        # 2. Take the drift limits of the vectors, or fit them on this log.
         ordinary, limits = _ordinary(turns, vectors, fit_limits)
-        # 3. Where conversations drift, and what the log says of each trait.
+        # 3. Run the control charts, and summarise each trait.
         charts = {trait: charted(turns, trait, ordinary[trait]) for trait in job.gauge.traits}
         traits = _summaries(job, turns, vectors, ordinary, charts)
         # 4. Write readings, results and report.
@@ -106,7 +106,7 @@ def run(
 
 
 def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> Settings:
-    """What a continued run must share; drawing the report anew may differ in the rest."""
+    """The settings that a resumed run must share. The others affect only the report."""
     return {
         "command": "monitor",
         "engine": job.engine.name,
@@ -119,7 +119,7 @@ def _settings(job: LogJob, vectors: Sequence[PersonaVector]) -> Settings:
 
 
 def _turns(job: LogJob) -> LogTurns:
-    """The turns that were read. Raises DataError where none has an answer: none could alarm."""
+    """The turns that were read. Raises DataError if none has an answer."""
     turns = LogTurns.load(job.folder, job.gauge.traits)
     if not len(turns.index):
         raise DataError(f"no row of {job.log} could be read; {job.rejects} says why")
@@ -131,7 +131,7 @@ def _turns(job: LogJob) -> LogTurns:
 def _ordinary(
     turns: LogTurns, vectors: Sequence[PersonaVector], fit_limits: Path | None
 ) -> tuple[dict[str, Ordinary], FittedLimits | None]:
-    """What is ordinary for each trait; with `fit_limits` as fitted on this log."""
+    """The drift limits of each trait: the vectors' own, or with `fit_limits` fitted on this log."""
     if fit_limits is None:
         return {v.trait: v.ordinary or Ordinary() for v in vectors}, None
     with lock(fit_limits):
@@ -145,7 +145,7 @@ def _summaries(
     ordinary: Mapping[str, Ordinary],
     charts: Mapping[str, TraitCharts],
 ) -> dict[str, TraitReadings]:
-    """What the log says of every trait, with the texts of its highest turns."""
+    """Summarise every trait, with the texts of its highest turns."""
     highest = {v.trait: highest_turns(turns, v.trait, job.config.extremes) for v in vectors}
     places = {turns.place(i) for found in highest.values() for i in found}
     texts = load_texts(job.folder, places)
@@ -165,7 +165,7 @@ def _summaries(
 
 
 def _how_it_was_read(job: LogJob) -> DataReading:
-    """How the log was read, from what is kept of its readings and its rejects."""
+    """How the log was read, from the stored readings and rejects."""
     counts = reading_counts_in(parts.written(job.folder))
     rejects = (r for r in read_records(job.rejects) if r["dataset"] == source_name(job.log))
     counts.rejected.update(reason_kind(record["reason"]) for record in rejects)

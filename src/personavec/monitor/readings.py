@@ -1,9 +1,9 @@
-"""Readings of a conversation along persona vectors: every assistant turn, before and after it.
+"""Readings of a conversation along persona vectors, for every assistant turn.
 
 A turn has two readings (paper, section 3.3): the projection of the last prompt token, which
-forecasts the response before it is written, and the mean projection of the response's own tokens.
-Both are given in units of the residual stream and in standard deviations of the vector's neutral
-prompts. All vectors are read in one forward, which ends after the deepest of their layers.
+forecasts the response before it is written, and the mean projection of the response's tokens. Both
+are given in units of the residual stream and in standard deviations of the vector's neutral
+prompts. All vectors are read in one forward pass, which ends after the deepest of their layers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from personavec.vectors import PersonaVector
 
 @dataclass(frozen=True, eq=False)
 class Gauge:
-    """What conversations are read along: the traits' unit directions and their neutral baselines.
+    """The traits' unit directions, with their neutral baselines, along which turns are read.
 
-    A baseline is [direction, (mean, spread)] of projections on neutral prompts.
+    A baseline [direction, (mean, spread)] has the mean and standard deviation of projections on
+    neutral prompts.
     """
 
     traits: tuple[str, ...]
@@ -43,27 +44,27 @@ class Gauge:
 
 @dataclass(frozen=True)
 class TurnReading:
-    """One assistant turn along one trait, in units of the residual stream.
+    """The readings of one assistant turn along one trait, in units of the residual stream.
 
     A sigma is the same reading in standard deviations from the vector's neutral baseline. A reading
-    is None where there is nothing to read: an empty response, or no thinking.
+    is None if there are no tokens to read: for an empty response, or without thinking.
     """
 
     turn: int
-    """Index of the message in the conversation, counted from 0."""
+    """Index of the message in the conversation, from 0 on."""
     trait: str
     layer: int
     n_tokens: int
-    """Tokens of the response, without thinking and without an end-of-turn token."""
+    """Number of response tokens, without thinking and end-of-turn token."""
     prompt_last: float
     prompt_last_sigma: float
     response_mean: float | None
     response_mean_sigma: float | None
     thinking_mean: float | None = None
-    """Over the tokens that the template marks as thinking; they are not in the response mean."""
+    """Mean over the tokens that the template marks as thinking, which are not in the response."""
     thinking_mean_sigma: float | None = None
     tokens: tuple[float, ...] | None = None
-    """Every response token's projection, on request."""
+    """The projection of every response token, if requested."""
 
 
 def gauge(
@@ -71,8 +72,8 @@ def gauge(
 ) -> Gauge:
     """The gauge of these vectors, each at its selected layer or all at `layer`.
 
-    Raises VectorMismatchError for a vector of another shape, UsageError for a trait given twice
-    or no vector, DataError where a baseline has no spread to standardise by.
+    Raises VectorMismatchError for a vector of another shape, UsageError if there is no vector or
+    two of one trait, and DataError if the spread of a baseline is not above 0.
     """
     if not vectors:
         raise UsageError("no vector to read along: name at least one")
@@ -91,8 +92,8 @@ def gauge(
         for trait, spread in zip(traits, baseline[:, 1].tolist(), strict=True):
             if not spread > 0:
                 raise DataError(
-                    f"vector '{trait}' has no spread over neutral prompts, so nothing can be "
-                    "standardised by it; extract it again with more neutral prompts"
+                    f"vector '{trait}' has no spread over neutral prompts, so readings cannot be "
+                    "standardised; extract it again with more neutral prompts"
                 )
     unit = torch.stack([direction / direction.norm() for direction in directions])
     return Gauge(traits, Directions(tuple(layers), unit), *baselines)
@@ -109,9 +110,9 @@ def read_turn(
 ) -> list[TurnReading]:
     """A turn's readings, one for each trait, from the projections of its tokens.
 
-    `prompt_last` is of the token before the first that the model wrote, `response` of the answer
-    and `thinking` of the thought before it, all as `project_tokens` gives them. With `tokens` every
-    response token's projection is kept.
+    `prompt_last` are the projections of the token before the first that the model wrote, `response`
+    those of the answer and `thinking` those of the thought before it, all from `project_tokens`.
+    With `tokens` the projection of every response token is included.
     """
     last = _standardised(prompt_last, gauge.prompt_last)
     mean = _mean(response, gauge.response_mean)
@@ -138,9 +139,9 @@ def read_encoded(
     *,
     tokens: bool = False,
 ) -> list[list[TurnReading]]:
-    """Readings of tokenised conversations: for each, by turn and then by trait.
+    """The readings of tokenised conversations; for each conversation by turn, then by trait.
 
-    Raises ActivationError on NaN or infinite activations.
+    Raises ActivationError for NaN or infinite activations.
     """
     found = project_encoded(TransformersEngine(loaded), rows, gauge)
     return [
@@ -152,9 +153,9 @@ def read_encoded(
 def project_encoded(
     engine: Engine, rows: Sequence[Encoded], gauge: Gauge, *, batch_tokens: int | None = None
 ) -> list[list[Tensor]]:
-    """Every token's projections, for each row and its texts: each [token, direction].
+    """The projections [token, direction] of each row's texts.
 
-    Raises ActivationError on NaN or infinite activations.
+    Raises ActivationError for NaN or infinite activations.
     """
     ids = [text.ids for row in rows for text in row.texts]
     found = iter(engine.project(ids, gauge.directions, batch_tokens=batch_tokens))
@@ -168,7 +169,7 @@ def read_projected(
     *,
     tokens: bool = False,
 ) -> list[TurnReading]:
-    """A row's readings, by turn and then by trait, from its texts' [token, direction]."""
+    """A row's readings by turn, then by trait; `values` are [token, direction] for each text."""
     return [
         reading
         for text, own in zip(row.texts, values, strict=True)
@@ -184,11 +185,11 @@ def read_conversation(
     layer: int | None = None,
     tokens: bool = False,
 ) -> list[TurnReading]:
-    """Readings of every assistant turn for every vector, by turn and then by trait.
+    """The readings of every assistant turn for every vector, by turn, then by trait.
 
-    A thought at the start of an answer is read separately if the model's template knows thinking,
-    and left out otherwise. Raises DataError when there is no assistant turn, one is empty, or the
-    conversation exceeds the model's context; VectorMismatchError when a vector is for a model of
+    A thought at the start of an answer is read separately if the model thinks, and left out
+    otherwise. Raises DataError if there is no assistant turn, if one is empty, or if the
+    conversation exceeds the model's context, and VectorMismatchError if a vector is for a model of
     another shape.
     """
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -242,7 +243,7 @@ def _thought(turn: Turn, values: Tensor) -> Tensor | None:
 
 
 def _mean(values: Tensor | None, baseline: Tensor) -> list[tuple[float | None, float | None]]:
-    """Means over tokens, raw and standardised; None where there are no tokens."""
+    """Each direction's mean over tokens, raw and standardised; None if there are no tokens."""
     if values is None or not len(values):
         return [(None, None)] * len(baseline)
     return list(_standardised(values.double().mean(0), baseline))

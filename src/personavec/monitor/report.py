@@ -1,4 +1,4 @@
-"""The report of a monitored log: one HTML file, drawn from its results alone."""
+"""The report of a monitored log: an HTML file, drawn only from its results."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -79,7 +79,7 @@ def _overview(results: MonitorResults) -> Markup:
         for name, found in results.traits.items()
     ]
     return section(
-        "Where the assistant stands",
+        "Readings of the assistant",
         "overview",
         element(
             "p",
@@ -116,10 +116,10 @@ def _limits(limits: FittedLimits | None) -> Markup | None:
         "limits",
         element(
             "p",
-            f"Fitted on {limits.fitted_on} conversations, taken for ordinary. False alarms are "
+            f"Fitted on {limits.fitted_on} conversations, treated as ordinary. False alarms are "
             f"counted on {limits.tested_on} others. Conversations with one, of any trait: ",
             _share(limits.any),
-            f". The server’s chart met {limits.server_turns} replies of the others.",
+            f". The server’s chart covers {limits.server_turns} replies of these others.",
         ),
         table(("trait", "conversations with a false alarm", "server alarms"), rows, "numbers"),
     )
@@ -153,16 +153,16 @@ def _drift(drift: TraitDrift) -> list[Content]:
         element(
             "p",
             "Each conversation has a control chart: a moving average of its answers’ readings, "
-            "standardised by what is ordinary at their turn, the newest weighted most. It alarms "
-            f"above {drift.limit:.2f} of its own standard deviations. {fitted} Conversations with "
-            "an alarm: ",
+            "standardised by ordinary readings at the same turn, with most weight on the newest. "
+            f"It alarms above {drift.limit:.2f} of its own standard deviations. {fitted} "
+            "Conversations with an alarm: ",
             _share(drift.conversations),
             ".",
         ),
         _alarmed(drift.alarmed),
         page.chart(
             charts.server_chart(drift.server, drift.server_limit),
-            "All replies, as a server that holds 16 conversations at a time would have met them",
+            "All replies, in the order of a server that handles 16 conversations at a time",
             f"{len(drift.server_alarms)} crossings of the limit.",
         )
         if len(drift.server) > 1
@@ -234,7 +234,7 @@ def _share(found: ConversationShare) -> Content:
 
 
 def _estimate(found: Estimate) -> Content:
-    """With signs, since 0 is what neutral prompts read."""
+    """An estimate with signs, since 0 is the reading of neutral prompts."""
     if found.value is None:
         return not_measured()
     if found.low is None or found.high is None:

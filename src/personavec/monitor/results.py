@@ -1,4 +1,4 @@
-"""What monitoring a log found: the fields of `results.json`, which the report is drawn from."""
+"""The results of `monitor`: the fields of `results.json`, from which the report is drawn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConversationShare:
 
     @classmethod
     def counted(cls, hits: list[bool]) -> ConversationShare:
-        """The share of true ones; of no conversations there is none."""
+        """The share of true values; None without conversations."""
         found = Estimate.of(share_interval(sum(hits), len(hits)))
         return cls(value=found.value, low=found.low, high=found.high, hits=sum(hits), of=len(hits))
 
@@ -38,7 +38,7 @@ class TurnMeans:
     turn: int
     """Counted from 1."""
     n: int
-    """Conversations that reach it."""
+    """Number of conversations that reach this turn."""
     prompt_last: Estimate
     response_mean: Estimate
 
@@ -50,9 +50,9 @@ class AlarmedTurn:
     conversation: str
     message: int
     turn: int
-    """Of the assistant, counted from 0."""
+    """Number of the assistant turn, from 0 on."""
     reading: float
-    """In standard deviations of what is ordinary at that turn."""
+    """In standard deviations of ordinary readings at that turn."""
     level: float
     """The chart's average, in its own standard deviations."""
 
@@ -70,7 +70,7 @@ class ServerLevel:
     """A point of the server's chart."""
 
     reply: int
-    """Counted from 0, in the order in which a server would have met the replies."""
+    """Number of the reply, from 0 on, in the order in which a server would have handled them."""
     level: float
 
 
@@ -79,25 +79,26 @@ class TraitDrift:
     """One trait's control charts over the log."""
 
     fitted_on: int
-    """Ordinary conversations that the limits were fitted on; 0 where they are set."""
+    """Number of ordinary conversations used to fit the limits; 0 for preset limits."""
     limit: float
-    """Of a conversation's chart, in its own standard deviations."""
+    """The limit of a conversation's chart, in the chart's standard deviations."""
     server_limit: float
+    """The limit of the server's chart, in its standard deviations."""
     conversations: ConversationShare
-    """Those with an alarm."""
+    """The share with an alarm."""
     alarmed: tuple[AlarmedTurn, ...]
     """The highest levels first, at most 20."""
     server_alarms: tuple[int, ...]
-    """Replies at which the server's chart alarmed."""
+    """Numbers of the replies at which the server's chart alarmed."""
     server_alarmed: tuple[ServerAlarm, ...]
-    """Their turns, at most 20."""
+    """The turns of these replies, at most 20."""
     server: tuple[ServerLevel, ...]
     """The server's chart, thinned to about 400 points."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A token, or several that only together make a character."""
+    """A token, or several tokens that share a character."""
 
     text: str
     sigma: float
@@ -106,14 +107,14 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtremeTurn:
-    """One of the turns whose answers stand highest along a trait."""
+    """One of the turns with the highest answers along a trait."""
 
     index: int
-    """Of the conversation's row in the log."""
+    """The conversation's row in the log."""
     conversation: str
     message: int
     turn: int
-    """Of the assistant, counted from 0."""
+    """Number of the assistant turn, from 0 on."""
     n_tokens: int
     response_mean: float
     """In sigmas."""
@@ -125,19 +126,19 @@ class ExtremeTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class TraitReadings:
-    """What a log's readings say of one trait, in sigmas of the neutral baseline."""
+    """The readings of one trait over the log, in sigmas of the neutral baseline."""
 
     layer: int
     mean: float | None
-    """Of the answers; `low` and `high` are its 95% interval over conversations."""
+    """Mean of the answers; `low` and `high` are its 95% interval over conversations."""
     low: float | None
     high: float | None
     forecast: Estimate
-    """Mean reading before the answers, of the last prompt token."""
+    """Mean reading of the last prompt token, before the answer."""
     max: float | None
-    """The highest answer."""
+    """The highest reading of an answer."""
     alarms: int
-    """Turns at which a conversation's chart crossed its limit."""
+    """Number of turns at which a conversation's chart crossed its limit."""
     by_turn: tuple[TurnMeans, ...]
     drift: TraitDrift
     extremes: tuple[ExtremeTurn, ...]
@@ -161,7 +162,7 @@ class FittedLimits:
     server_alarms: dict[str, int]
     """False alarms of the server's chart, by trait."""
     server_turns: int
-    """Replies that it met."""
+    """Number of replies on the server's chart."""
     folder: str
 
 
@@ -186,7 +187,7 @@ class MonitorResults:
     """Rows that hold no conversation to read."""
     traits: dict[str, TraitReadings]
     limits: FittedLimits | None
-    """Where the log was taken for ordinary."""
+    """The fitted limits, with `--fit-limits`."""
     data: dict[str, DataReading]
     """How the log was read, by its name."""
     notes: tuple[str, ...]

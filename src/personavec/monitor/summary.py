@@ -1,4 +1,4 @@
-"""What a log's readings say of one trait: means, turn by turn, alarms, and the highest turns."""
+"""Summarise a log's readings of one trait: means by turn, alarms, and the highest turns."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from personavec.results import Estimate
 from personavec.stats import cluster_mean
 from personavec.vectors import Ordinary, PersonaVector
 
-#: Turns of a conversation that the trajectory shows, and how many must reach one.
+#: Most turns in the chart by turn, and the least number of conversations that reach a turn.
 _TURNS, _REACHED = 30, 5
-#: Points of the server's chart, and alarms, that the report lists.
+#: About how many points of the server's chart, and how many alarms, the report shows.
 _POINTS, _LISTED = 400, 20
 
 
@@ -37,7 +37,7 @@ def summarise(
     charts: TraitCharts,
     extremes: Sequence[ExtremeTurn],
 ) -> TraitReadings:
-    """One trait over all turns, with its highest ones."""
+    """Summarise one trait over all turns; `extremes` are its highest turns."""
     sigmas = turns.response_mean[vector.trait]
     mean = _mean(sigmas, turns.index)
     return TraitReadings(
@@ -55,7 +55,7 @@ def summarise(
 
 
 def highest_turns(turns: LogTurns, trait: str, most: int) -> list[int]:
-    """The turns whose answers stand highest, the highest first; of equal ones the first counts."""
+    """Indices of the turns with the highest answers, highest first; of equal ones, the first."""
     sigmas = turns.response_mean[trait]
     ranked = np.argsort(-sigmas, kind="stable").tolist()
     return [i for i in ranked if np.isfinite(sigmas[i])][:most]
@@ -64,7 +64,7 @@ def highest_turns(turns: LogTurns, trait: str, most: int) -> list[int]:
 def extreme_turn(
     turns: LogTurns, trait: str, turn: int, text: TurnText, direction: int
 ) -> ExtremeTurn:
-    """A turn's record with its text, coloured along one of the gauge's directions."""
+    """A turn's record with its text, which is coloured by one of the gauge's directions."""
     index, message = turns.place(turn)
     return ExtremeTurn(
         index=index,
@@ -102,7 +102,7 @@ def _drift(turns: LogTurns, ordinary: Ordinary, charts: TraitCharts) -> TraitDri
         server_alarms=tuple(np.flatnonzero(charts.server_alarms).tolist()),
         server_alarmed=tuple(
             ServerAlarm(conversation=turns.conversation[i], message=int(turns.message[i]))
-            for i in charts.met[charts.server_alarms].tolist()[:_LISTED]
+            for i in charts.order[charts.server_alarms].tolist()[:_LISTED]
         ),
         server=tuple(
             ServerLevel(reply=i, level=float(charts.server_levels[i]))
@@ -127,7 +127,7 @@ def _by_turn(turns: LogTurns, trait: str) -> tuple[TurnMeans, ...]:
 
 
 def _mean(values: Floats, clusters: npt.NDArray[np.int64]) -> Estimate:
-    """With an interval over conversations, where there are two at least."""
+    """The mean of known values, with an interval over conversations if there are at least two."""
     known = np.isfinite(values)
     if not known.any():
         return Estimate()

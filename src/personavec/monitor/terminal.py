@@ -1,4 +1,4 @@
-"""What `monitor` and `calibrate` print for people."""
+"""Terminal output of `monitor` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAMILIES = {"all": "all", "prompts": "eight system prompts", "examples": "0 to 
 
 
 def show(results: MonitorResults) -> None:
-    """How the log was read, a table of traits, fitted limits, and where all was written."""
+    """Print how the log was read, a table of traits, fitted limits, and the output folder."""
     show_reading(results.data)
     log_notes(results.notes)
     table = Table("trait", "layer", "mean answer, σ [95%]", "highest", "alarms")
@@ -39,7 +39,7 @@ def show(results: MonitorResults) -> None:
 
 
 def show_calibration(found: Calibration, folder: Path) -> None:
-    """Correlations, the forecast and its interval; `folder` is where it was written."""
+    """Print the correlations, the forecast and its interval; `folder` is the output folder."""
     results = found.results
     assert results is not None
     log_notes(results.notes)

@@ -1,4 +1,4 @@
-"""The readings of a log's turns: as a table with a line for each, and read back as arrays."""
+"""The readings of a log's turns, as a table with a line for each turn and as arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_table(
     *,
     tokens: bool,
 ) -> pa.Table:
-    """One line for each turn; the columns of a reading begin with its trait's name."""
+    """A table with a line for each turn; columns of readings begin with the trait's name."""
     lines = []
     for row, found in zip(rows, readings, strict=True):
         by_turn = [list(own) for _, own in itertools.groupby(found, key=lambda r: r.turn)]
@@ -47,7 +47,7 @@ def to_table(
                 "message": own[0].turn,
                 "turn": turn,
                 "n_tokens": own[0].n_tokens,
-                # Once a conversation, so that its rows are what is counted.
+                # Only in a conversation's first line, so that conversations are counted, not turns.
                 "told": None if turn else reading_text(row.row),
             }
             for reading in own:
@@ -67,22 +67,25 @@ def to_table(
 
 @dataclass(frozen=True, eq=False)
 class LogTurns:
-    """All turns of a log as arrays, in its order; a missing reading is NaN."""
+    """All turns of a log as arrays [turn], in the order of the log; a missing reading is NaN."""
 
     index: npt.NDArray[np.int64]
-    """The conversation's row."""
+    """The conversation's row in the log."""
     conversation: list[str]
+    """The conversation's id."""
     message: npt.NDArray[np.int64]
+    """The turn's message in the conversation."""
     turn: npt.NDArray[np.int64]
-    """Of the assistant, counted from 0."""
+    """Number of the assistant turn, from 0 on."""
     n_tokens: npt.NDArray[np.int64]
     prompt_last: Mapping[str, Floats]
     """By trait, in sigmas."""
     response_mean: Mapping[str, Floats]
+    """By trait, in sigmas."""
 
     @classmethod
     def load(cls, folder: Path, traits: Sequence[str]) -> LogTurns:
-        """From the tables in a folder."""
+        """Load the turns from the tables in a folder."""
         wanted = ["index", "conversation", "message", "turn", "n_tokens"]
         sigmas = [f"{t}_{v}_sigma" for v in ("prompt_last", "response_mean") for t in traits]
         tables = [pq.read_table(path, columns=[*wanted, *sigmas]) for path in parts.written(folder)]
@@ -102,10 +105,10 @@ class LogTurns:
         )
 
     def place(self, turn: int) -> tuple[int, int]:
-        """A turn's row in the log, and its message there."""
+        """The row in the log and the message of a turn."""
         return int(self.index[turn]), int(self.message[turn])
 
     def by_conversation(self, values: npt.NDArray[Any]) -> list[list[Any]]:
-        """A value for every turn, by conversation."""
+        """Values [turn] as a list for each conversation."""
         edges = np.flatnonzero(np.diff(self.index)) + 1
         return [own.tolist() for own in np.split(values, edges)]

@@ -1,13 +1,11 @@
-"""Files of a run that can be killed at any byte and continued.
+"""Files of runs that can be killed at any moment and resumed.
 
-    records      lines of JSON, appended and fsynced in groups
-    artifacts    whole files, written aside and renamed
-    manifest     the settings that a folder was begun with
-    locks        one process at a time
-    json_files   reading JSON back
-    storage      the system's errors in one line
-
-None of them knows what the records mean.
+records      lines of JSON, appended and fsynced in groups
+artifacts    whole files, written to a temporary name and renamed
+manifest     the settings with which a folder was begun
+locks        one process at a time
+json_files   reading JSON files
+storage      folders, and the system's errors as StorageError
 """
 
 import lazy_loader

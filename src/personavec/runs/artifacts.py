@@ -1,4 +1,4 @@
-"""Artifacts: files that are written aside and renamed, so that each is whole or absent."""
+"""Artifacts: files that are written to a temporary name and renamed, so they are never partial."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEVELS = 3
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which is renamed to `path` on success and removed on failure.
 
-    A reader of `path` finds the old file or the new one, never a part.
+    A reader of `path` finds the old file or the new one, never a partial one. Raises StorageError.
     """
     aside = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
     make_folder(path.parent)
@@ -49,7 +49,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a whole file; text is UTF-8. Raises StorageError if it cannot be written."""
     with atomic_path(path) as aside, storage_errors(path):
-        # A lone surrogate is escaped, in the form that JSON has for it.
+        # A lone surrogate is escaped as in JSON.
         text = isinstance(data, str)
         aside.write_bytes(data.encode(errors="backslashreplace") if text else data)
 

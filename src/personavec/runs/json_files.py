@@ -1,4 +1,4 @@
-"""JSON files that are read back: a damaged one is a DataError that names the remedy."""
+"""Read JSON files; a damaged file raises a DataError with the remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_as(path: Path, kind: Callable[..., _T], remedy: str) -> _T:
 
 
 def why_invalid(error: ValidationError) -> str:
-    """The first error of a validation, with its place, in a few words."""
+    """The first error of a validation with its location, in a few words."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     why = first["msg"].removeprefix("Value error, ")

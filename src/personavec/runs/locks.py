@@ -1,8 +1,8 @@
 """Locks that keep two processes from writing to one folder or file.
 
-They are `flock` locks: the system releases them when their process ends, however it ends. On a
-network file system they reach other hosts only if the system there supports `flock` (NFS does
-through its lock service). Where it supports none, locking fails with a StorageError.
+They are `flock` locks, which the system releases when the process ends for any reason. On a network
+file system they work across hosts only if it supports `flock`, as NFS does through its lock
+service. On a file system without locks, StorageError is raised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from personavec.runs.artifacts import remove_leftovers, remove_leftovers_of
 from personavec.runs.storage import make_folder, storage_errors
 
 LOCK = ".lock"
-#: What the system answers where files cannot be locked.
+#: The errors of file systems that cannot lock files.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -29,8 +29,8 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a folder, until the block or the process ends.
 
-    Files that a killed process was writing are removed. Raises StorageError if another process
-    holds the lock, unless `wait` is set.
+    Unfinished files of a killed process are removed. Raises StorageError if another process holds
+    the lock, unless `wait` is set.
     """
     make_folder(folder)
     with _held(folder / LOCK, folder, wait=wait):
@@ -57,7 +57,7 @@ def _held(path: Path, target: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, which names its holder."""
     own = _acquired(path, target, wait=wait)
     try:
-        # The holder's name is a service to others; the lock holds without it.
+        # The holder's name is only for error messages; the lock works without it.
         with suppress(OSError):
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
@@ -93,7 +93,7 @@ def _unsupported(path: Path) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as its file says: " (process 1234 on host)"."""
+    """The lock's holder by the lock file, such as " (process 1234 on host)"."""
     try:
         name = path.read_text(errors="replace").strip()
     except OSError:

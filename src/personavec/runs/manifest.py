@@ -1,4 +1,4 @@
-"""The manifest: a run's folder remembers the settings that it was begun with."""
+"""The manifest: records in a run's folder the settings with which the run was begun."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from personavec.runs.artifacts import atomic_write
 from personavec.runs.records import encode
 from personavec.runs.storage import storage_errors
 
-#: What decides a run's result, by name, as its manifest has it.
+#: The settings that determine a run's result, by name, as its manifest records them.
 Settings: TypeAlias = dict[str, Any]
 
 MANIFEST = "manifest.json"
-#: The format of the files of all runs. A run of another format is not continued.
+#: The format of the files of all runs. A run of another format is not resumed.
 FORMAT = 2
 #: The manifest's key for the format and the version that began the run.
 _BEGUN = "personavec"
@@ -26,14 +26,14 @@ _UNSET = object()
 
 
 def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> None:
-    """Tie a folder to the settings of its run, which are kept in `manifest.json`.
+    """Tie a folder to the settings of its run, which are recorded in `manifest.json`.
 
-    The first call writes them. It raises UsageError if the folder holds anything but hidden files
-    and the file named `beside`, which would be overwritten or taken for a part of the run. Later
-    calls raise SettingsMismatchError unless the settings are the same as JSON (a tuple equals a
-    list). If another version of this package began the run, a warning goes to stderr; if the
-    format of its files has changed since, SettingsMismatchError is raised. Hold `lock` around the
-    call if two processes may come first.
+    The first call writes them. It raises UsageError if the folder holds any files, except hidden
+    ones and the file named `beside`, since they could be overwritten or mixed up with the run's.
+    Later calls raise SettingsMismatchError unless the settings are the same as JSON (a tuple equals
+    a list). If another version of this package began the run, a warning is printed on stderr; if
+    that version wrote another format, SettingsMismatchError is raised. Hold `lock` around the call
+    if two processes may begin the run.
     """
     path = folder / MANIFEST
     begun = {"format": FORMAT, "version": metadata.version("personavec")}
@@ -52,8 +52,8 @@ def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> Non
     _check_same(folder, old, new)
     if earlier.get("version") != begun["version"]:
         print(
-            f"warning: {folder} was begun by personavec {_shown(earlier.get('version'))} and goes "
-            f"on with {begun['version']}; results may differ between the two",
+            f"warning: {folder} was begun by personavec {_shown(earlier.get('version'))} and is "
+            f"continued with {begun['version']}; results may differ between the two",
             file=sys.stderr,
         )
 
@@ -94,8 +94,8 @@ def _refuse_files_in(folder: Path, known: str | None) -> None:
         names = sorted(at.name for at in folder.iterdir()) if folder.is_dir() else []
     if own := [name for name in names if not name.startswith(".") and name != known]:
         raise UsageError(
-            f"{folder} holds {own[0]!r} but no {MANIFEST}, so it is no run's folder; use another "
-            "--out, or an empty folder"
+            f"{folder} holds {own[0]!r} but no {MANIFEST}, so it is not the folder of a run; use "
+            "another --out, or an empty folder"
         )
 
 

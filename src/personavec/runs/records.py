@@ -12,17 +12,17 @@ from personavec.errors import DataError
 from personavec.runs.artifacts import atomic_write
 from personavec.runs.storage import make_folder, storage_errors, sync_folder
 
-#: A line of a JSONL file as it is read.
+#: A parsed line of a JSONL file.
 Record: TypeAlias = dict[str, Any]
 #: Bytes that are read at once from the end of a file.
 _BLOCK = 1 << 16
 
 
 def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append records to a JSONL file as one group, on disk when this returns.
+    """Append records to a JSONL file as one group, which is on disk when this returns.
 
     An incomplete last line, left by a killed process, is removed first. If the group cannot be
-    written whole, none of it stays. Without records nothing is written.
+    written completely, none of it is kept. Without records nothing is written.
 
     Raises DataError for NaN or infinity, and StorageError if the file cannot be written.
     """
@@ -79,10 +79,10 @@ def read_records(path: Path) -> list[Record]:
 def read_scores(
     path: Path, ids: Sequence[str], *, id_key: str, by: str, traits: Collection[str]
 ) -> list[Record]:
-    """Scores that were appended row by row, for the first of the rows `ids`, in their order.
+    """Read scores that were appended row by row, for the first rows of `ids` in order.
 
     A record has the row's id under `id_key`, and under `by` a value for each trait. Raises
-    DataError with the remedy if the file holds other records.
+    DataError with the remedy if the file has records of other rows.
     """
     records = read_records(path)
     sound = len(records) <= len(ids) and all(

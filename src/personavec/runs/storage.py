@@ -1,4 +1,4 @@
-"""The file system: its errors as StorageError, and folders."""
+"""Folders, and the errors of the file system as StorageError."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_folder(folder: Path) -> None:
     with storage_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # a folder in which none can be made, such as /proc
+        except FileNotFoundError as error:  # raised in folders such as /proc
             raise PermissionError(error.errno, error.strerror) from error
 
 
@@ -41,7 +41,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_writable(option: str, path: Path, *, is_file: bool) -> None:
-    """Raise StorageError for an output that cannot be written; leaves nothing behind."""
+    """Raise StorageError if an output cannot be written; creates no files."""
     try:
         if path.exists() and path.is_dir() == is_file:
             is_now, wanted = ("a folder", "a file") if is_file else ("a file", "a folder")
@@ -62,7 +62,7 @@ def check_writable(option: str, path: Path, *, is_file: bool) -> None:
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a StorageError for `path`.
 
-    FileNotFoundError and BlockingIOError pass through: the caller knows what they mean.
+    FileNotFoundError and BlockingIOError pass through, for the caller to handle.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise _disk_full(path) from error
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; "
-            "check its rights, or use another --out"
+            "check its permissions, or use another --out"
         ) from error
 
 
@@ -85,7 +85,7 @@ def disk_full_error(path: Path, error: Exception) -> StorageError | None:
 def _is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors raises an error of its own, with the system's number in its text.
+    # safetensors raises its own type of error, with the system's error number in the text.
     return f"(os error {errno.ENOSPC})" in str(error)
 
 

@@ -1,7 +1,7 @@
-"""Which engine scores rows faster: measured on rows of the data, since it depends on both.
+"""Choose the engine that scores rows faster, by timing each on rows of the data.
 
-A transformers forward ends at the deepest layer that is needed and runs a shared beginning once;
-vLLM does neither, and is faster elsewhere.
+It depends on the model and the data: transformers stops at the deepest layer needed and computes a
+shared prefix once; vLLM does neither, but its forward pass may be faster.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from personavec.screen.results import ScoringEngine
 
 @dataclass(frozen=True, eq=False)
 class EngineChoice:
-    """The engine that scores, and the tokens a second that each engine managed."""
+    """The chosen engine, and the measured speed of each engine."""
 
     engine: Engine
     tokens_per_second: dict[str, float]
     texts: int
 
     def note(self) -> str:
-        """One sentence for people."""
+        """A sentence for the report."""
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in self.tokens_per_second.items())
         return (
             f"Rows were scored by the {self.engine.name} engine, the faster one on {self.texts} "
@@ -36,7 +36,7 @@ class EngineChoice:
         )
 
     def describe(self) -> ScoringEngine:
-        """The engine, with the speeds that it was chosen by."""
+        """The engine's description with the measured speeds."""
         return {
             **self.engine.describe(),
             "measured": {"tokens_per_second": self.tokens_per_second, "texts": self.texts},
@@ -58,9 +58,10 @@ def faster(
     *,
     batch_tokens: int | None = None,
 ) -> EngineChoice:
-    """The engine that projects `texts` faster; each runs a few of them before it is timed.
+    """Choose the engine that projects `texts` faster; each first runs a few texts to warm up.
 
-    What was found is kept in the file `kept`, so that a continued run goes on with the same one.
+    The choice is stored in the file `kept`, so that a resumed run uses the same engine. Raises
+    DataError if that file is damaged or names an engine that is not in `engines`.
     """
     by_name = {engine.name: engine for engine in engines}
     if kept.exists():

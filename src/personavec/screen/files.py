@@ -58,11 +58,11 @@ def write_files(
             swap=job.plan.columns if config.swap else None,
         )
         if job.workers is None:
-            told = _write_here(dataset, added, wanted, own, types[number], texts)
+            counts = _write_here(dataset, added, wanted, own, types[number], texts)
         else:
-            told = _write_on_cluster(job, dataset, added, wanted, own, texts)
+            counts = _write_on_cluster(job, dataset, added, wanted, own, texts)
         paths[dataset.name] = _paths(wanted, added, in_parts=job.workers is not None)
-        notes += [f"{dataset.name}, {plural(n, 'row')}: {note}." for note, n in told.items()]
+        notes += [f"{dataset.name}, {plural(n, 'row')}: {note}." for note, n in counts.items()]
     return paths, notes
 
 
@@ -79,7 +79,7 @@ def _write_here(
         added,
         wanted,
         types=types,
-        seen=lambda place, raw: texts.add(dataset.name, int(places[place]), raw),
+        on_row=lambda place, raw: texts.add(dataset.name, int(places[place]), raw),
     )
 
 
@@ -92,15 +92,15 @@ def _write_on_cluster(
     texts: TextReader,
 ) -> Counter[str]:
     """Workers write the files; this process reads the ranked rows' texts."""
-    told = Counter[str]()
+    counts = Counter[str]()
     with job.progress.bar(f"writing {dataset.name}", len(added.index)) as bar:
-        for n, own_told in cluster().write_parts(added, wanted, split=dataset.split):
+        for n, noted in cluster().write_parts(added, wanted, split=dataset.split):
             bar.advance(n)
-            told += own_told
+            counts += noted
     shown = np.isin(places, list(texts.places))
     for place, raw in dataset.rows_at(added.index[shown], places[shown], added.content):
         texts.add(dataset.name, place, raw)
-    return told
+    return counts
 
 
 def _paths(wanted: Files, added: Added, *, in_parts: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The files that a screen leaves of one dataset: all rows, the clean ones, the flagged, subsets.
+"""Write a screen's files of one dataset: all rows, the clean rows, the flagged rows and subsets.
 
-The dataset is read once more beside its scores; the original columns stay as they are.
+The dataset is read again alongside its scores; its original columns are not changed.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _NOT_SWAPPED = "a flagged pair was left out, as its responses cannot be exchange
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """What a screen adds to one dataset's scored rows, in their order."""
+    """What a screen adds to one dataset's scored rows, in the order of these rows."""
 
     index: np.ndarray
     columns: Mapping[str, np.ndarray]
     flagged: np.ndarray
-    """Over any trait's line."""
+    """Whether a row is flagged for any trait."""
     subsets: Mapping[str, np.ndarray]
-    """By file name: which rows are in it."""
+    """Whether a row is in the subset, by file name."""
     content: np.ndarray
-    """The hash of every row of the dataset from the `first` on, scored or not."""
+    """Hashes of all rows of the dataset from row `first` on, scored or not."""
     first: int = 0
 
     def slice(self, start: int, stop: int) -> Added:
-        """The same of the rows with an index in [start, stop) alone."""
+        """The part for the rows with an index in [start, stop)."""
         first, last = np.searchsorted(self.index, (start, stop))
         part = slice(int(first), int(last))
         return Added(
@@ -67,7 +67,7 @@ class Added:
 
 @dataclass(frozen=True)
 class Files:
-    """Where one dataset's files go, and what is in them."""
+    """Where one dataset's files are written, and which rows they hold."""
 
     source: str
     folder: Path
@@ -75,11 +75,11 @@ class Files:
     split_flagged: bool
     """Whether there are `clean` and `flagged` files."""
     swap: ColumnMap | None = None
-    """How pairs are read whose responses are exchanged where they are flagged; they then stay
-    among the clean ones. None: flagged rows are dropped."""
+    """If given, the responses of flagged pairs are swapped, and the pairs stay in `clean`; this
+    maps the columns of the pairs. None: flagged rows are left out of `clean`."""
 
     def path(self, name: str, part: int | None = None) -> Path:
-        """A whole file, or one of those in a folder of its name."""
+        """The path of a file, or of one part in the folder of that name."""
         if part is None:
             return self.folder / f"{name}.{self.format}"
         return self.folder / name / f"{part:06d}.{self.format}"
@@ -90,7 +90,7 @@ class Files:
 
 
 class Unfit(DataError):
-    """Columns whose type does not hold all of their values after all."""
+    """Raised when columns have values that do not fit their inferred type."""
 
     def __init__(self, columns: tuple[str, ...]):
         super().__init__(columns)
@@ -104,25 +104,25 @@ def write_outputs(
     *,
     types: Types | None = None,
     part: int | None = None,
-    seen: Callable[[int, RawRow], None] | None = None,
+    on_row: Callable[[int, RawRow], None] | None = None,
 ) -> Counter[str]:
-    """Write the files of one dataset, or of `part` of it; returns what to tell, with row counts.
+    """Write the files of one dataset, or of `part` of it; returns notes with row counts.
 
-    `rows` has the original columns and those in `added`; `clean` and the subsets have the
-    original columns alone. An original column that has the name of an added one goes by another
-    in `rows` and `flagged`. `types` are those of the dataset's columns; without them they are
-    found first, which reads the rows once more. `seen` is called with each scored row and its
-    place among the dataset's scored rows.
+    The files `rows` and `flagged` have the original columns and those in `added`; `clean` and the
+    subsets have only the original columns. An original column with the name of an added one is
+    renamed. `types` are the types of the dataset's columns; without them they are inferred first,
+    which reads the rows once more. `on_row` is called with the position of each scored row among
+    the scored rows, and the row.
 
-    Rows are read again where a type does not hold all values after all; of a part, which shares
-    its types with others, Unfit is raised instead. Raises DataError where the rows are not those
-    that were scored.
+    If values do not fit the type of their column, the rows are read again and the column is
+    written as text. For a part, which shares its types with other parts, Unfit is raised instead.
+    Raises DataError if the rows are not those that were scored.
     """
     if types is None:
         types = column_types(rows(), files.source) if files.format == "parquet" else {}
     while True:
         try:
-            return _write(rows(), added, files, types, part, seen)
+            return _write(rows(), added, files, types, part, on_row)
         except Unfit as unfit:
             if part is not None:
                 raise
@@ -135,21 +135,21 @@ def _write(
     files: Files,
     types: Types,
     part: int | None,
-    seen: Callable[[int, RawRow], None] | None,
+    on_row: Callable[[int, RawRow], None] | None,
 ) -> Counter[str]:
-    told: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     with ExitStack() as stack:
         writers = _Writers(stack, added, files, types, part)
         for place, raw in _scored(rows, added, files.source):
-            if seen is not None:
-                seen(place, raw)
-            told.update(writers.add(place, raw))
+            if on_row is not None:
+                on_row(place, raw)
+            notes.update(writers.add(place, raw))
         writers.finish()
-    return told
+    return notes
 
 
 class _Writers:
-    """The open files of one dataset; a row goes into each of them that it belongs to."""
+    """The open files of one dataset. A row is written to every file that it belongs to."""
 
     def __init__(
         self, stack: ExitStack, added: Added, files: Files, types: Types, part: int | None
@@ -160,7 +160,7 @@ class _Writers:
         self._rows = self._writer("rows", added.columns)
         self._clean = self._writer("clean", {}) if files.split_flagged else None
         self._flagged = self._writer("flagged", added.columns) if files.split_flagged else None
-        # A part without rows of a subset, which has few, has no file of it.
+        # Subsets are small: a part without rows of one has no file for it.
         self._subsets = [
             (self._writer(name, {}), chosen)
             for name, chosen in added.subsets.items()
@@ -168,7 +168,7 @@ class _Writers:
         ]
 
     def add(self, place: int, raw: RawRow) -> Iterator[str]:
-        """Write one row; yields what the report has to say of it."""
+        """Write one row; yields notes for the report."""
         original, names = raw.columns, self._added.columns
         if taken := names.keys() & original.keys():
             original = {_other_name(n, names): v for n, v in original.items()}
@@ -222,7 +222,7 @@ def _renamed(name: str, other: str) -> str:
 
 
 def _scored(rows: Iterable[RawRow], added: Added, source: str) -> Iterator[tuple[int, RawRow]]:
-    """The rows that have scores, with their place among these."""
+    """The rows that have scores, each with its position among the scored rows."""
     place, seen = 0, 0
     for raw in rows:
         check_row(raw, added.content, source, first=added.first)
@@ -235,14 +235,14 @@ def _scored(rows: Iterable[RawRow], added: Added, source: str) -> Iterator[tuple
 
 
 def check_row(raw: RawRow, content: np.ndarray, source: str, *, first: int = 0) -> None:
-    """Raise DataError unless a row is the one that was scored, by its hash in `content`."""
+    """Raise DataError unless the row's hash is that of the scored row, in `content`."""
     place = raw.index - first
     if place >= len(content) or content[place] != raw.hash.encode():
         raise changed(source, f"its row {raw.index + 1} is another")
 
 
 def changed(source: str, how: str) -> DataError:
-    """The error for a dataset whose rows are not those that have the scores."""
+    """The error for a dataset that changed after it was scored."""
     return DataError(
         f"{source} has changed since it was scored ({how}); run the same command again: "
         "rows that are the same keep their scores"
@@ -270,7 +270,7 @@ class _Jsonl:
 
 
 class _Parquet:
-    """Columns that hold several types of values, or none that Arrow knows, are JSON texts."""
+    """Writes Parquet. Columns of mixed types, or of types unknown to Arrow, become JSON texts."""
 
     def __init__(self, path: Path, types: Types):
         self._types = types
@@ -304,7 +304,7 @@ class _Parquet:
 
 
 def _score(value: Any) -> Any:
-    """A score as JSON knows it; a missing one is null."""
+    """A score as a JSON value, with null for a missing score."""
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, np.floating):

@@ -1,10 +1,10 @@
-"""Score rows: one forward pass a text reads all traits at all their layers.
+"""Score rows: one forward pass per text gives the projections on all traits at their layers.
 
 `score_rows` takes rows as they were read, a loaded model and a plan, and returns columns of
 scores. It reads and writes no files except the folder of natural responses, so the same code runs
-in one process and on a cluster. It has two halves: `prepare` tokenises, which needs no model;
-`score_prepared` runs the model. A row's score is computed in `_project`, its natural side in
-`natural_values`.
+in one process and on a cluster. It has two halves: `prepare` tokenises, which does not run the
+model; `score_prepared` runs it. `_project` computes a row's score, and `natural_values` the score
+of its natural response.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ FloatColumns = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What rows are projected onto: the traits' directions, then random ones at their layers."""
+    """The directions onto which rows are projected: the traits', then random ones as controls."""
 
     traits: tuple[str, ...]
     directions: Directions
     controls: tuple[tuple[int, ...], ...]
-    """For each trait, the places of the random directions at its layer."""
+    """For each trait, the indices in `directions` of the random directions at its layer."""
 
     def layer(self, trait: int) -> int:
+        """The layer at which a trait is read."""
         return self.directions.layers[trait]
 
 
@@ -54,9 +55,10 @@ def probe(
     random: int = 5,
     seed: int = 0,
 ) -> Probe:
-    """Unit directions of the vectors at their layers, and `random` random ones at each layer.
+    """The vectors' unit directions, and `random` random unit directions at each of their layers.
 
-    Raises VectorMismatchError when a vector is for a model of another shape.
+    `layer` is used for all vectors; by default each uses its selected layer. Raises
+    VectorMismatchError when a vector is for a model of another shape.
     """
     for vector in vectors:
         vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
@@ -78,42 +80,44 @@ def probe(
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows are read and scored, beside the model and the probe."""
+    """How rows are read and scored with a given model and probe."""
 
     kind: Kind = "row"
     columns: ColumnMap = field(default_factory=ColumnMap)
     turns: ScoredTurns = "all"
     by: tuple[str, ...] = ()
-    """Columns whose values are kept beside the scores, to group by."""
+    """Columns of the data whose values are kept beside the scores, to group by."""
     batch_tokens: int | None = None
-    """Tokens of one forward; default: what suits the device."""
+    """Most tokens in one forward pass; by default chosen for the device."""
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Scores of rows, in their order. A row that could not be used has a reason and NaN scores.
+    """Scores of rows, in the order of the rows. A rejected row has a reason and NaN scores.
 
-    Projections are [row, direction] in units of the residual stream. Where a row has several
-    turns, a value is the mean over their tokens: turns weighted by length.
+    Projections are [row, direction] in units of the residual stream. The value of a row with
+    several scored turns is the mean over their tokens, so turns are weighted by length.
     """
 
     index: npt.NDArray[np.int64]
     hash: list[str]
-    """Of the row's content: what its scores are known by."""
+    """Hash of the row's content, under which its scores are found again."""
     id: list[str]
     reason: list[str | None]
     prompt: npt.NDArray[np.int64]
-    """A hash of the messages before the last response: rows of one prompt are one cluster."""
+    """Hash of the messages before the last response; rows with the same prompt form a cluster."""
     n_tokens: npt.NDArray[np.int32]
-    """Response tokens that were scored."""
+    """Number of scored response tokens."""
     sequence_tokens: npt.NDArray[np.int32]
-    """Tokens that went through the model, prompts included."""
+    """Number of tokens that went through the model, prompts included."""
     groups: dict[str, list[str | None]]
+    """The row's values in the columns `Plan.by`."""
     projection: FloatColumns
+    """Mean projection of the response tokens."""
     minus_prompt: FloatColumns
-    """Projection minus that of the last prompt token, the paper's cheap natural side."""
+    """Projection minus that of the last prompt token, the paper's cheap approximation."""
     minus_natural: FloatColumns
-    """Projection minus that of the natural response; NaN where there is none."""
+    """Projection minus that of the natural response; NaN if there is no natural response."""
     rejected: FloatColumns
     """Projection of a preference pair's rejected response."""
     judged: FloatColumns
@@ -127,7 +131,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rows tokenised: those that can be scored, and why the others cannot."""
+    """Rows with their tokens, or with the reason why they cannot be scored."""
 
     raws: tuple[RawRow, ...]
     rows: tuple[Encoded | Reject, ...]
@@ -138,7 +142,7 @@ class Prepared:
 
 
 def prepare(loaded: LoadedModel, raws: Sequence[RawRow], plan: Plan) -> Prepared:
-    """Parse and tokenise rows; uses the model's chat format alone."""
+    """Parse and tokenise rows, which uses only the model's chat format and context length."""
     rows = tuple(
         encode(
             loaded.chat,
@@ -161,10 +165,10 @@ def score_rows(
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
 ) -> Columns:
-    """Columns for rows as they were read, one for each in their order.
+    """Score rows as they were read; the columns keep the order of the rows.
 
-    With `naturals`, each prompt's natural response is looked up, or generated. With `judge`, it
-    scores the last response of every row for each of the `specs`.
+    With `naturals`, each prompt's natural response is looked up or generated. With `judge`, the
+    judge scores the last response of every row for each of the `specs`.
     """
     prepared = prepare(loaded, raws, plan)
     return score_prepared(
@@ -183,7 +187,7 @@ def score_prepared(
     specs: Sequence[TraitSpec] = (),
     engine: Engine | None = None,
 ) -> Columns:
-    """`score_rows` for rows that are tokenised already; `engine`, if given, projects."""
+    """`score_rows` for rows that are already tokenised; `engine` defaults to transformers."""
     projected = _project(engine or TransformersEngine(loaded), prepared, probe, plan)
     minus_natural = np.full_like(projected.response, np.nan)
     if naturals is not None:
@@ -219,7 +223,7 @@ class _Projected(NamedTuple):
 
 
 def _project(engine: Engine, prepared: Prepared, probe: Probe, plan: Plan) -> _Projected:
-    """Where a row is scored: the mean projection of its response tokens on every direction."""
+    """Compute the rows' scores: the mean projection of the response tokens on every direction."""
     texts = text_ids(prepared)
     values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
     shape = (len(prepared.rows), len(probe.directions.layers))
@@ -233,24 +237,24 @@ def _project(engine: Engine, prepared: Prepared, probe: Probe, plan: Plan) -> _P
 
 
 def text_ids(prepared: Prepared) -> list[TokenIds]:
-    """The token ids that go through the model, a pair's rejected responses after its chosen."""
+    """The token ids that go through the model; a pair's chosen texts precede its rejected ones."""
     return [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
 
 
 class TurnPrompt(NamedTuple):
-    """What stands before one scored response: all that its natural response depends on."""
+    """The tokens before one scored response, from which its natural response is generated."""
 
     ids: tuple[int, ...]
     n_tokens: int
-    """Of the response: its weight in the row's mean."""
+    """Length of the scored response, which is its weight in the row's mean."""
 
 
-#: The column of a part that holds every row's prompts, where a second stage needs them.
+#: The column of a part with every row's prompts, kept for a second stage.
 TURN_PROMPTS = "turn_prompts"
 
 
 def turn_prompts(row: Encoded) -> list[TurnPrompt]:
-    """The prompts of a row's scored responses."""
+    """The prompt of each of a row's scored responses."""
     return [
         TurnPrompt(tuple(text.ids[: turn.prompt_last + 1].tolist()), turn.n_tokens)
         for text in row.texts
@@ -259,17 +263,17 @@ def turn_prompts(row: Encoded) -> list[TurnPrompt]:
 
 
 def turn_prompts_text(row: Encoded | Reject) -> str | None:
-    """A row's prompts as a text to be kept beside its scores."""
+    """A row's prompts as JSON, to be kept beside its scores."""
     return None if isinstance(row, Reject) else json.dumps(turn_prompts(row))
 
 
 def parse_turn_prompts(text: str) -> list[TurnPrompt]:
-    """The prompts in such a text."""
+    """Parse the JSON of `turn_prompts_text`."""
     return [TurnPrompt(tuple(ids), n_tokens) for ids, n_tokens in json.loads(text)]
 
 
 def natural_projections(prepared: Prepared, probe: Probe, naturals: Naturals) -> FloatColumns:
-    """[row, direction]: `natural_values` of tokenised rows; NaN for a reject."""
+    """`natural_values` of tokenised rows, as [row, direction]; NaN for a reject."""
     rows = [turn_prompts(r) if isinstance(r, Encoded) else [] for r in prepared.rows]
     return natural_values(rows, probe, naturals)
 
@@ -277,10 +281,10 @@ def natural_projections(prepared: Prepared, probe: Probe, naturals: Naturals) ->
 def natural_values(
     rows: Sequence[Sequence[TurnPrompt]], probe: Probe, naturals: Naturals
 ) -> FloatColumns:
-    """[row, direction]: the natural responses' projections, turns weighted as the row's own.
+    """The natural responses' projections [row, direction], with turns weighted as in the row.
 
     NaN for a row without prompts, or with a prompt that has no natural response. Responses that
-    are not kept yet are generated.
+    are not stored yet are generated.
     """
     directions = probe.directions
     layers = sorted(set(directions.layers))
@@ -300,7 +304,7 @@ def natural_values(
 
 
 def judge_rows(judge: Judge, specs: Sequence[TraitSpec], prepared: Prepared) -> FloatColumns:
-    """[row, trait]: the judge's log-odds of every row's last response; NaN where it has none."""
+    """The judge's log-odds [row, trait] of every row's last response; NaN if there are none."""
     out = np.full((len(prepared.rows), len(specs)), np.nan, np.float32)
     places = [i for i, row in enumerate(prepared.rows) if isinstance(row, Encoded)]
     answers = [last_answer(row.row.messages) for row in prepared.encoded]
@@ -312,7 +316,7 @@ def judge_rows(judge: Judge, specs: Sequence[TraitSpec], prepared: Prepared) -> 
 
 
 def _row(texts: Sequence[Text], values: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean projection over a row's response tokens, and the same minus the last prompt token's."""
+    """A row's mean projection over response tokens, and that minus the last prompt token's."""
     means, before, weights = [], [], []
     for text in texts:
         own = next(values)

@@ -81,7 +81,7 @@ def score_dataset(
     finally:
         parts.gather_rejects([each.folder for each in job.inputs], job.rejects)
     known.forget()
-    return _told(dataset, settled, on_cluster=job.workers is not None)
+    return _resume_notes(dataset, settled, on_cluster=job.workers is not None)
 
 
 def _here(
@@ -152,21 +152,21 @@ def _on_ray(
             yield scored.rejects
 
 
-def _told(dataset: ScreenDataset, settled: Settled, *, on_cluster: bool) -> list[str]:
-    """Notes on the scores that an earlier run had left."""
-    told = []
+def _resume_notes(dataset: ScreenDataset, settled: Settled, *, on_cluster: bool) -> list[str]:
+    """Notes on the scores that an earlier run left behind."""
+    notes = []
     if kept := kept_scores(dataset.folder):
-        told.append(
+        notes.append(
             f"{dataset.name} has changed since its screen was begun: {kept[0]} of its {kept[1]} "
             "rows are the same and kept their scores, the others were scored."
         )
     # Workers finish windows in any order, and a kill may leave out any.
     again = settled.damaged + (0 if on_cluster else settled.missing)
     if again:
-        told.append(
+        notes.append(
             f"{dataset.name}: missing or damaged parts of its scores were made again ({again})."
         )
-    return told
+    return notes
 
 
 def _check_rejects(

@@ -1,7 +1,7 @@
 """The second of two stages: exact differences, from natural responses, for some of the rows.
 
-Which rows they are, and what follows for all rows, is computed in `two_stage.py`. The rows'
-prompts were kept with their scores, so the data are not read again.
+`two_stage.py` chooses the rows and computes the estimates for all rows. The prompts are stored with
+the scores, so the data are not read again.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class SecondStage:
 
     chosen: two_stage.Chosen
     exact: np.ndarray
-    """[row, direction]: the exact differences, NaN for the other rows."""
+    """Exact differences [row, direction]; NaN for the other rows."""
 
     @property
     def without_natural(self) -> np.ndarray:
-        """[direction]: how many of the chosen rows have no natural response."""
+        """Number of chosen rows without a natural response, by direction."""
         return np.isnan(self.exact[_places(self.chosen)]).sum(0)
 
 
 def second_stage(
     job: ScreenJob, scores: Scores, *, top_share: float, sample: int, seed: int
 ) -> SecondStage | None:
-    """Score every trait's `top_share` of rows and `sample` random others; None for one stage."""
+    """Score the top share of each trait and `sample` other rows; None if there is one stage."""
     if not job.two_stage:
         return None
     cheap = scores.value[:, : len(job.probe.traits)].astype(np.float64)
@@ -66,7 +66,7 @@ def _places(chosen: two_stage.Chosen) -> np.ndarray:
 def _groups(
     job: ScreenJob, number: int, scores: Scores, places: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[list[TurnPrompt]]]]:
-    """Places of one dataset's rows in groups, with the rows' prompts."""
+    """Positions of one dataset's rows, and their prompts, in groups of `_GROUP` rows."""
     index = scores.index[places]
     place_of = dict(zip(index.tolist(), places.tolist(), strict=True))
     found = read_turn_prompts(job.datasets[number].folder, index)
@@ -75,7 +75,7 @@ def _groups(
 
 
 def _generate_on_cluster(job: ScreenJob, number: int, index: np.ndarray) -> None:
-    """Let a cluster's workers generate the natural responses, which are then only read."""
+    """Generate and store the natural responses on the cluster, if there is one."""
     if job.workers is None:
         return
     dataset = job.datasets[number]

@@ -1,4 +1,4 @@
-"""What the scores of all rows say: every trait's means, groups and controls, and the whole."""
+"""Compute a screen's results from all scores: each trait's means, groups, controls and ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from personavec.data import parts, reading_counts_in
-from personavec.judges import judge_notes, readers, spec_notes
+from personavec.judges import chat_formats, judge_notes, spec_notes
 from personavec.model.engine import TransformersEngine
 from personavec.results import finite, versions
 from personavec.screen import intervals, two_stage
@@ -41,7 +41,7 @@ _BINS = 40
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """All that the summary of a screen is computed from."""
+    """The input of the summary of a screen."""
 
     scores: Scores
     reference: Scores | None
@@ -49,7 +49,7 @@ class Scored:
     stage: SecondStage | None
     ranks: Sequence[Ranks]
     texts: Mapping[int, RowTexts]
-    """The ranked rows' texts, by place in the scores."""
+    """The ranked rows' texts, by position in `scores`."""
 
 
 def results_of(
@@ -62,7 +62,7 @@ def results_of(
     seconds: float,
     tokens_per_second: float | None,
 ) -> ScreenResults:
-    """The results of a screen; `notes` are what scoring and writing had to say."""
+    """The results of a screen; `notes` come from scoring and from writing the files."""
     scores, reference = found.scores, found.reference
     return ScreenResults(
         model=job.loaded.identity,
@@ -147,7 +147,7 @@ def _minus_reference(scores: Scores, reference: Scores | None, own: TraitScores)
 def _two_stages(
     own: TraitScores, stage: SecondStage, n: int
 ) -> tuple[Interval | None, TwoStageMean]:
-    """The mean corrected by the exact differences, and what the top slice misses."""
+    """The mean corrected by the exact differences, and the record of the two stages."""
     exact, threshold = stage.exact[:, own.trait], own.flags.threshold
     n_rest = int(np.isfinite(own.value).sum()) - len(stage.chosen.top)
     recall = None
@@ -167,7 +167,7 @@ def _two_stages(
 def _all_groups(
     job: ScreenJob, scores: Scores, own: TraitScores
 ) -> dict[str, tuple[GroupMean, ...]]:
-    """Groups by dataset, if there are several, and by every column asked for."""
+    """Groups by dataset, if there are several, and by every column of `--by`."""
     columns = dict(scores.groups)
     if len(job.datasets) > 1:
         names = np.array([dataset.name for dataset in job.datasets], dtype=object)
@@ -176,7 +176,7 @@ def _all_groups(
 
 
 def _groups(labels: np.ndarray, own: TraitScores, scores: Scores) -> tuple[GroupMean, ...]:
-    """Means, flags and ranks by a column, highest mean first."""
+    """Means, flags and ranks of the groups of one column, highest mean first."""
     known = np.isfinite(own.value)
     total, n_total = float(own.value[known].sum()), int(known.sum())
     numbers: dict[Any, int] = {}
@@ -201,7 +201,10 @@ def _groups(labels: np.ndarray, own: TraitScores, scores: Scores) -> tuple[Group
 
 
 def _histogram(values: np.ndarray, reference: np.ndarray | None) -> ValueHistogram:
-    """Counts in bins that both share; the outermost hold what lies beyond the 0.1% ends."""
+    """Histogram counts of data and reference in shared bins.
+
+    The bins span the 0.1% to 99.9% quantiles; the outermost also count the values beyond.
+    """
     known = values[np.isfinite(values)]
     other = np.zeros(0) if reference is None else reference[np.isfinite(reference)]
     both = np.concatenate([known, other])
@@ -221,17 +224,17 @@ def _histogram(values: np.ndarray, reference: np.ndarray | None) -> ValueHistogr
 
 
 def _engines(job: ScreenJob) -> ScreenEngines:
-    """The engine that generated natural responses, and the one that scored."""
+    """The engines that generated natural responses and that scored."""
     own = TransformersEngine(job.loaded)
     scoring = job.scoring or own
     return ScreenEngines(generating=(job.engine or own).describe(), scoring=scoring.describe())
 
 
 def _notes(job: ScreenJob) -> list[str]:
-    """What holds of the screen whatever its rows are."""
+    """Notes that do not depend on the rows."""
     found = list(job.loaded.chat.notes)
     if job.judge is not None:
-        found += [*judge_notes(job.judge), *spec_notes(job.specs, readers(job.judge))]
+        found += [*judge_notes(job.judge), *spec_notes(job.specs, chat_formats(job.judge))]
     if job.scoring is not None:
         found.append(job.scoring.note())
     found += other_model_notes(job.vectors, job.loaded.identity.lineage)

@@ -1,9 +1,9 @@
-"""Two stages: cheap differences for every row, exact ones for some, and what follows for all.
+"""Two-stage estimates: cheap scores for every row, exact scores for some of them.
 
-Rows are in two strata: the top slice by the cheap score, all of which get an exact score, and the
-rest, of which a simple random sample does. The dataset's mean is the regression estimator of
-survey sampling (Särndal, Swensson and Wretman 1992, chapter 6) in the rest, and known in the top
-slice. Design-based: the sample was random, nothing is assumed of how cheap and exact relate.
+There are two strata. All rows of the top slice by cheap score get an exact score; of the rest, a
+simple random sample does. The mean of the top slice is known, and that of the rest is the
+regression estimator of survey sampling (Särndal, Swensson and Wretman 1992, chapter 6). The
+estimate is design-based: it relies on random sampling, not on how cheap and exact scores relate.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Which rows get an exact score: places in the arrays."""
+    """Which rows get an exact score, as positions in the arrays of scores."""
 
     top: IntArray
     sample: IntArray
 
 
 def choose(cheap: FloatArray, *, top: int, sample: int, seed: int) -> Chosen:
-    """The union of every trait's `top` highest rows, and `sample` random ones of the rest.
+    """Choose the `top` highest rows of every trait, and `sample` random rows of the rest.
 
-    `cheap` is [row, trait]; rows without a cheap score are in neither.
+    `cheap` is [row, trait]. Rows without a cheap score for every trait are not chosen.
     """
     usable = np.flatnonzero(np.isfinite(cheap).all(1))
     highest = [usable[np.argsort(-column, kind="stable")[:top]] for column in cheap[usable].T]
@@ -42,10 +42,10 @@ def choose(cheap: FloatArray, *, top: int, sample: int, seed: int) -> Chosen:
 
 
 def corrected_mean(cheap: FloatArray, exact: FloatArray, chosen: Chosen) -> Interval | None:
-    """The mean exact difference of all rows that can have one, from those that do.
+    """Estimate one trait's mean exact score over all rows; `cheap` and `exact` are [row].
 
-    Chosen rows without an exact score, whose prompts have no natural response, are left out as if
-    missing at random. None where fewer than three rows of the rest have one.
+    Chosen rows without an exact score, because their prompts have no natural response, are treated
+    as missing at random. Returns None if fewer than three sampled rows have an exact score.
     """
     top = exact[chosen.top][np.isfinite(exact[chosen.top])]
     drawn = chosen.sample[np.isfinite(exact[chosen.sample])]
@@ -61,19 +61,22 @@ def corrected_mean(cheap: FloatArray, exact: FloatArray, chosen: Chosen) -> Inte
     slope = float(((x - x.mean()) * sample).sum()) / spread if spread else 0.0
     residual = sample - sample.mean() - slope * (x - x.mean())
     rest_mean = float(sample.mean() + slope * (cheap[rest].mean() - x.mean()))
-    unseen = 1 - len(sample) / len(rest)
-    variance = unseen * float(np.square(residual).sum()) / (len(sample) - 2) / len(sample)
+    finite_correction = 1 - len(sample) / len(rest)
+    residual_variance = float(np.square(residual).sum()) / (len(sample) - 2)
+    variance = finite_correction * residual_variance / len(sample)
     share = len(rest) / (len(rest) + len(top))
     mean = share * rest_mean + float(top.sum()) / (len(rest) + len(top))
-    reach = share * float(student_t.ppf((1 + CONFIDENCE) / 2, len(sample) - 2)) * variance**0.5
-    return Interval(mean, mean - reach, mean + reach)
+    t = float(student_t.ppf((1 + CONFIDENCE) / 2, len(sample) - 2))
+    half_width = share * t * variance**0.5
+    return Interval(mean, mean - half_width, mean + half_width)
 
 
 def recall(exact: FloatArray, chosen: Chosen, n_rest: int, threshold: float) -> Interval | None:
-    """The share of rows over the threshold, by their exact score, that are in the top slice.
+    """Of the rows whose exact score is over the threshold, the share that is in the top slice.
 
-    From how many of the random sample are over it, with the exact interval of that share.
-    None where nothing is over it on either side, or nothing was drawn of a rest that is there.
+    `exact` is [row] and `n_rest` is the number of rows outside the top slice. The rows missed there
+    are estimated from the random sample, with the exact binomial interval. Returns None if no exact
+    score is over the threshold, or if there is a rest but no sample of it.
     """
     found = int((exact[chosen.top] > threshold).sum())
     if not n_rest:
@@ -85,7 +88,7 @@ def recall(exact: FloatArray, chosen: Chosen, n_rest: int, threshold: float) -> 
     if not found and not over:
         return None
     missed = share_interval(over, len(known))
-    # What was seen to be missed, or found, cannot be undone by the interval's ends.
+    # At least the sampled rows over the threshold are missed.
     low, high = n_rest * missed.high, max(n_rest * missed.low, over)
     return Interval(
         found / (found + n_rest * missed.value), found / (found + low), found / (found + high)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server whose replies carry readings and can be steered, with a page."""
+"""An OpenAI-compatible server with readings in its replies, steering, and a web page."""
 
 import lazy_loader
 

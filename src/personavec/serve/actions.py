@@ -1,4 +1,4 @@
-"""The steering and caps that a request asks for, within the vectors' limits."""
+"""Turn a request's steering and caps into actions, within the vectors' limits."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from personavec.model import Action, Cap, Steering, vector_cap
 from personavec.serve.protocol import ApiError, CapAt, Steer
 from personavec.vectors import PersonaVector
 
-#: Largest relative dose. Beyond it no model writes anything, and numbers may overflow.
-_ABSURD_DOSE = 100.0
+#: Largest relative dose. Beyond it no model writes text, and numbers may overflow.
+_HIGHEST_DOSE = 100.0
 
 
 class ActionRecord(TypedDict):
-    """What a reply says of an addition or a cap."""
+    """The record of an addition or a cap in a reply."""
 
     vector: str
     layer: int
     coefficient: NotRequired[float]
     asked: NotRequired[float]
-    """The coefficient asked for, if it was cut to the coherent range."""
+    """The requested coefficient, if it was clipped to the coherent range."""
     percentile: NotRequired[float]
     of: NotRequired[str]
-    """What a cap's percentile is of: neutral replies' `tokens`, or `replies`, their means."""
+    """What a cap's percentile refers to: `tokens` of neutral replies, or means of `replies`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """An action, and what the reply says of it."""
+    """An action with its record for the reply."""
 
     action: Action
     record: ActionRecord
 
 
 def find(vectors: Mapping[str, PersonaVector], name: str, param: str) -> PersonaVector:
-    """A vector that the server has loaded, by its trait. Raises ApiError."""
+    """The loaded vector of a trait. Raises ApiError if there is none."""
     if name not in vectors:
         raise ApiError(
             400,
@@ -52,9 +52,9 @@ def find(vectors: Mapping[str, PersonaVector], name: str, param: str) -> Persona
 def additions(
     vectors: Mapping[str, PersonaVector], asked: Sequence[Steer], *, any_coefficient: bool
 ) -> list[Applied]:
-    """The additions that a request asks for, each within its vector's coherent range.
+    """The requested additions, with coefficients clipped to their vectors' coherent ranges.
 
-    Raises ApiError for a vector that is unknown, named twice, or without a range.
+    Raises ApiError for a vector that is unknown, named twice, or without a measured range.
     """
     _once([steer.vector for steer in asked], "personavec.steer")
     found = []
@@ -66,11 +66,11 @@ def additions(
             low, high = allowed(vector, layer)
             coefficient = min(max(coefficient, low), high)
         dose = vector.relative_dose(coefficient, layer)
-        if not dose <= _ABSURD_DOSE:
+        if not dose <= _HIGHEST_DOSE:
             raise ApiError(
                 400,
                 f"coefficient {steer.coefficient:g} adds {dose:.3g} times the residual norm; at "
-                f"most {_ABSURD_DOSE:g} is possible",
+                f"most {_HIGHEST_DOSE:g} is possible",
                 param="personavec.steer",
             )
         record: ActionRecord = {
@@ -85,10 +85,10 @@ def additions(
 
 
 def allowed(vector: PersonaVector, layer: int) -> tuple[float, float]:
-    """The lowest and the highest coefficient that keep replies coherent, at a layer.
+    """The lowest and highest coefficients that keep replies coherent, at a layer.
 
-    They were measured at the selected layer; another layer allows the same relative dose. Raises
-    ApiError if they were not measured.
+    They were measured at the selected layer; at another layer the same relative doses are allowed.
+    Raises ApiError if they were not measured.
     """
     measured = vector.coherent_range
     if measured is None:
@@ -103,17 +103,17 @@ def allowed(vector: PersonaVector, layer: int) -> tuple[float, float]:
 
 
 def caps(vectors: Mapping[str, PersonaVector], asked: Sequence[CapAt]) -> list[Applied]:
-    """The caps that a request asks for. Raises ApiError."""
+    """The requested caps. Raises ApiError for a vector that is unknown or named twice."""
     _once([cap.vector for cap in asked], "personavec.cap")
     return [cap_at(find(vectors, cap.vector, "personavec.cap"), cap.percentile) for cap in asked]
 
 
 def cap_at(vector: PersonaVector, percentile: float) -> Applied:
-    """A cap at a percentile of the projections of the model's replies to neutral prompts.
+    """A cap at a percentile of projections of the model's replies to neutral prompts.
 
-    A calibrated vector has percentiles of the replies' tokens. Without a calibration, the
-    percentile is that of the replies' means, taken as normally distributed; means spread less than
-    tokens, so this cap acts more often. Raises ApiError for a percentile that was not measured.
+    A calibrated vector has percentiles over the replies' tokens. Without a calibration the
+    percentile is over the replies' means, with a normal distribution; means spread less than
+    tokens, so such a cap acts more often. Raises ApiError for a percentile that was not measured.
     """
     if vector.calibration is not None:
         try:

@@ -1,4 +1,4 @@
-"""The HTTP application: routes validate, enqueue, await."""
+"""The HTTP application: its routes validate a request, queue it, and await the reply."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def create_app(
 ) -> FastAPI:
     """The application for one model and its vectors by trait.
 
-    `reports` are the files of vectors' reports by trait. With `engine`, vLLM writes the replies and
-    the loaded model only reads texts. Raises what `ServedModel.of` raises. If the engine
-    cannot run, the application does not start.
+    `reports` are the files of vectors' reports by trait. With `engine`, vLLM writes the replies,
+    and the loaded model only tokenises. Raises the errors of `ServedModel.of`. The application does
+    not start if the engine cannot run.
     """
     service = Service(loaded, vectors, config, engine)
 
@@ -92,33 +92,33 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def models() -> ModelCards:
-        """The one model that is served."""
+        """List the served model."""
         return ModelCards(data=[model])
 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> ModelCard:
-        """The model of this name."""
+        """The model with this name."""
         if name != service.served.name:
             raise ApiError(404, f"there is no model '{name}' here", code="model_not_found")
         return model
 
     @app.post("/v1/chat/completions", responses=_STREAM, openapi_extra=_body_of(ChatRequest))
     async def chat_completions(request: Request) -> Response:
-        """Answer a conversation, whole or as a stream of events."""
+        """Answer a conversation, as one reply or as a stream of events."""
         body = await request.body()
         asked = await service.chat(lambda: parsed(ChatRequest, body))
         return await _reply(service, asked, request)
 
     @app.post("/v1/completions", responses=_STREAM, openapi_extra=_body_of(CompletionRequest))
     async def completions(request: Request) -> Response:
-        """Continue a text as it stands, whole or as a stream of events."""
+        """Continue a text without a chat template, as one reply or as a stream of events."""
         body = await request.body()
         asked = await service.completion(lambda: parsed(CompletionRequest, body))
         return await _reply(service, asked, request)
 
     @app.get("/v1/personavec/alarms")
     async def alarms() -> AlarmList:
-        """The latest drift alarms, and the levels of the server's charts."""
+        """List the latest drift alarms and the levels of the server's charts."""
         return AlarmList(alarms=list(service.watch.alarms), levels=service.watch.levels())
 
     @app.get("/healthz")
@@ -130,12 +130,12 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """Figures in Prometheus' text format."""
+        """Metrics in Prometheus' text format."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """The body's entry in the OpenAPI document; routes parse bodies themselves, in a thread."""
+    """A body's entry in the OpenAPI document, since routes parse bodies themselves in a thread."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"content": content, "required": True}}
@@ -162,7 +162,7 @@ async def _reply(service: Service, asked: ReplyRequest, request: Request) -> Res
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """The work's result; it is cancelled when the client leaves."""
+    """The result of `work`, which is cancelled when the client disconnects."""
     doing, leaving = asyncio.create_task(work), asyncio.create_task(_left(request.receive))
     try:
         await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -187,15 +187,15 @@ def _handle_errors(app: FastAPI) -> None:
         return JSONResponse(error.body, error.status, headers=error.headers)
 
     @app.exception_handler(ApiError)
-    async def of_ours(_: Request, error: ApiError) -> JSONResponse:
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
         return answer(error)
 
     @app.exception_handler(PersonavecError)
-    async def of_the_package(_: Request, error: PersonavecError) -> JSONResponse:
+    async def package_error(_: Request, error: PersonavecError) -> JSONResponse:
         return answer(ApiError(400, str(error)))
 
     @app.exception_handler(HTTPException)
-    async def of_the_route(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code in (404, 405):
             message = f"there is no {request.method} {request.url.path} here"
@@ -203,6 +203,6 @@ def _handle_errors(app: FastAPI) -> None:
         return answer(found)
 
     @app.exception_handler(Exception)
-    async def of_no_one(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected_error(_: Request, error: Exception) -> JSONResponse:
         log.error("a request failed: %s", type(error).__name__, exc_info=error)
         return answer(ApiError(500, "the server failed on this request"))

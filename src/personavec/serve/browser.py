@@ -1,7 +1,7 @@
-"""The page, and what it fetches: the vectors with their ranges and reports.
+"""Serve the web page and the data that it fetches: the vectors with their ranges and reports.
 
-The page's files are read once and served from memory, each by a route of its own, so that nothing a
-client sends is used as a path.
+The page's files are read once and served from memory, each with its own route, so that no client
+input is used as a path.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from personavec.serve.protocol import ApiError
 from personavec.serve.service import Service
 from personavec.vectors import PersonaVector
 
-#: A report is one file with an inline script. In a sandbox it has no origin, so that its content
-#: cannot reach the page, the key or the API.
+#: A report is one file with an inline script. It is sandboxed, and so has no origin and cannot
+#: access the page, the key or the API.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -42,10 +42,10 @@ class Baseline(BaseModel):
 
 
 class VectorEntry(BaseModel):
-    """A vector that the server has loaded.
+    """A loaded vector.
 
-    `coherent_range` holds the coefficients that keep replies coherent, None if that was not
-    measured. `report` is the address of its report, valid until the server stops.
+    `coherent_range` has the lowest and highest coefficients that keep replies coherent; None if
+    they were not measured. `report` is the address of the vector's report until the server stops.
     """
 
     trait: str
@@ -65,7 +65,7 @@ class GuardEntry(BaseModel):
 
 
 class VectorList(BaseModel):
-    """What the server serves; the page is drawn from it."""
+    """The model, vectors and guards of the server, from which the page is drawn."""
 
     model: str
     max_tokens: int
@@ -75,11 +75,11 @@ class VectorList(BaseModel):
 
 
 def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> None:
-    """Serve the page under `/`, the list of vectors and their reports.
+    """Serve the page under `/`, the list of vectors, and their reports.
 
-    `reports` maps a trait to the report of its extraction, where there is one. Other reports are
-    drawn from what is stored with the vector. A browser follows links without an API key, so a
-    report's address holds a token that only the list of vectors gives.
+    `reports` maps traits to the reports of their extractions, if there are any. Other reports are
+    drawn from the data stored with the vector. A browser follows links without an API key, so a
+    report's address has a token that only the list of vectors reveals.
     """
     secret = secrets.token_bytes(32)
 
@@ -102,10 +102,10 @@ def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> Non
 
     @app.get("/v1/personavec/vectors")
     async def list_vectors() -> VectorList:
-        """The traits that are read and can be steered."""
+        """List the vectors that are read and can be steered with."""
         return entries
 
-    # Not a coroutine: drawing takes a second, and runs in a thread beside the replies.
+    # Not a coroutine, so that it runs in a thread: drawing takes a second.
     @app.get("/report/{token}", include_in_schema=False)
     def report(token: str) -> Response:
         trait = by_token.get(token)
@@ -121,7 +121,7 @@ def add_page(app: FastAPI, service: Service, reports: Mapping[str, Path]) -> Non
 
 
 def page_files() -> dict[str, bytes]:
-    """The page's files by their address, as in `vendor/preact.js`."""
+    """The page's files by their address, such as `vendor/preact.js`."""
     root = Path(str(resources.files("personavec") / "serve" / "page"))
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     if "index.html" not in found:

@@ -1,4 +1,4 @@
-"""What the operator of a server decides; the fields are options of `personavec serve`."""
+"""The config of a server; its fields are options of `personavec serve`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _KEY = "PERSONAVEC_API_KEY"
 @options()
 @dataclass(frozen=True)
 class ServeConfig:
-    """What the operator decides, beside the model and its vectors."""
+    """The settings of a server, except the model and its vectors."""
 
     guard: tuple[str, ...] = ()
     """Act on a forecast: 'evil>3sigma: steer -1', ': cap' or ': refuse'; repeatable."""
     alarm_webhook: Annotated[str | None, STEERING] = None
-    """Address that drift alarms are posted to."""
+    """URL to which drift alarms are posted."""
     allow_any_coefficient: Annotated[bool, STEERING] = False
     """Steer beyond the range that keeps replies coherent."""
     rows: Annotated[Count, LIMITS] = 16
@@ -57,7 +57,7 @@ class ServeConfig:
 @options()
 @dataclass(frozen=True)
 class ServeInputs:
-    """Which vectors are served, and where."""
+    """The vectors to serve, and the address."""
 
     vectors: str = "bundled"
     """Vectors' folders or bundled names, separated by commas; `bundled` is all of these, `none` is
@@ -69,10 +69,10 @@ class ServeInputs:
     api_key_env: str | None = None
     """Environment variable that holds clients' key; default: PERSONAVEC_API_KEY, if set."""
     shutdown_seconds: Annotated[float, LIMITS, between(0)] = 30.0
-    """Time that running replies have to finish when the server is told to stop."""
+    """Time for running replies to finish when the server stops."""
 
     def load(self) -> tuple[dict[str, PersonaVector], dict[str, Path]]:
-        """Vectors by trait, and the reports that lie beside them. Raises UsageError, DataError."""
+        """Vectors and their reports, by trait. Raises UsageError, DataError."""
         from personavec.vectors import bundled_vectors, load_vector
 
         names = [name.strip() for name in self.vectors.split(",") if name.strip()]
@@ -93,7 +93,7 @@ class ServeInputs:
         return vectors, reports
 
     def key(self) -> str | None:
-        """The clients' key. Raises UsageError for a key that was meant and cannot be used."""
+        """The clients' key, if one is set. Raises UsageError for an unusable key."""
         name = self.api_key_env or _KEY
         key = os.environ.get(name)
         if key is None and self.api_key_env is None:
@@ -101,7 +101,7 @@ class ServeInputs:
         if not key:
             raise UsageError(
                 f"--api-key-env: the variable {name} is {'empty' if key == '' else 'not set'}, so "
-                "that the server would ask for no key; set it to the clients' key"
+                "the server would require no key; set it to the clients' key"
             )
         if not key.isascii() or not key.isprintable() or key != key.strip():
             raise UsageError(

@@ -1,4 +1,4 @@
-"""A reply as server-sent events, with keep-alives while no token comes."""
+"""A reply as server-sent events, with keep-alives while there are no new tokens."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ KEEP_ALIVE_SECONDS = 15.0
 
 
 def let_streams_finish() -> None:
-    """Let streams go on when the server is told to stop; uvicorn ends them when their time is up.
+    """Let streams continue while the server stops, until uvicorn's timeout ends them.
 
-    Otherwise the library ends them at once. The setting is for the whole process.
+    By default the library would end them at once. The setting applies to the whole process.
     """
     AppStatus.disable_automatic_graceful_drain()
 
 
 class ReplyEvents(EventSourceResponse):
-    """OpenAI's stream of events; `release` is called when they end or the client leaves."""
+    """OpenAI's stream of events; `release` is called when it ends or the client disconnects."""
 
     def __init__(
         self, chunks: AsyncGenerator[Mapping[str, Any], None], release: Callable[[], None]

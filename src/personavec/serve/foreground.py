@@ -1,4 +1,4 @@
-"""A server in the foreground of a terminal: its log, its engine's processes, and signals."""
+"""Run a server in the foreground of a terminal: its log, its engine's processes, and signals."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from personavec.conditions import Condition
 from personavec.model import LoadedModel
 from personavec.model.engine import VllmEngine
 from personavec.monitor import survey
-from personavec.monitor.ordinary import Stopped
+from personavec.monitor.ordinary import OrdinaryCheck
 from personavec.serve.server import run
 from personavec.terminal import log
 from personavec.vectors import PersonaVector
 
 
 def log_to_stderr(*, debug: bool) -> None:
-    """What the server logs goes to stderr, with its time."""
+    """Log to stderr, with times."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("personavec.serve").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 @contextmanager
 def vllm(loaded: LoadedModel, settings: Mapping[str, Any]) -> Iterator[VllmEngine]:
-    """vLLM as the engine. Ctrl-C reaches only the server, which lets replies finish."""
-    # The first process starts the tracker, which would unblock the signal.
+    """vLLM as the engine. Ctrl-C reaches only the server, which then lets replies finish."""
+    # Start the resource tracker first: starting it later would unblock the signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -45,10 +45,10 @@ def vllm(loaded: LoadedModel, settings: Mapping[str, Any]) -> Iterator[VllmEngin
 
 def surveyed(
     loaded: LoadedModel, vectors: Mapping[str, PersonaVector], guards: Mapping[str, Condition]
-) -> list[Stopped]:
-    """How often each guard and alarm would act in ordinary dialogues; also logged.
+) -> list[OrdinaryCheck]:
+    """Check in how many ordinary dialogues each guard and alarm would act, and log it.
 
-    So are the vectors that come from another model.
+    A warning is also logged for each vector of another model.
     """
     for vector in vectors.values():
         if warning := vector.other_model_warning(*loaded.identity.lineage):
@@ -61,7 +61,7 @@ def surveyed(
 
 def serve_until_signal(server: uvicorn.Server, listening: socket.socket) -> None:
     """Serve until a signal: SIGTERM exits with 0, Ctrl-C with 130."""
-    # uvicorn raises its signal again after shutdown; SIGTERM would then look like a kill.
+    # uvicorn raises its signal again after shutdown, and SIGTERM would then end the process.
     signal.signal(signal.SIGTERM, lambda *_: None)
     interrupted = False
     try:

@@ -1,4 +1,4 @@
-"""`--guard 'evil>3sigma: steer -1'`: act on a forecast before the reply is written."""
+"""Guards, such as `--guard 'evil>3sigma: steer -1'`: act on a forecast before the reply begins."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _PERCENTILE = 99.0
 
 
 class GuardRecord(TypedDict):
-    """What a reply says of a guard that acted."""
+    """The record in a reply of a guard that acted."""
 
     condition: str
     forecast: float
-    """In the condition's unit."""
+    """The forecast in the condition's unit."""
     did: str
     amount: NotRequired[float]
 
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """A condition on the forecast, and what is done when it is met.
+    """A condition on the forecast, and the action to take when it is met.
 
     `amount` is the coefficient of `steer` or the percentile of `cap`. `action` is None for
     `refuse`.
@@ -47,7 +47,7 @@ class Guard:
     action: Action | None = None
 
     def record(self, forecast: float) -> GuardRecord:
-        """What a reply says of it once it has acted."""
+        """The record for the reply, after the guard has acted."""
         found: GuardRecord = {
             "condition": str(self.condition),
             "forecast": round(forecast, 4),
@@ -59,9 +59,9 @@ class Guard:
 
 
 def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
-    """`CONDITION: steer COEFFICIENT`, `CONDITION: cap [PERCENTILE]` or `CONDITION: refuse`.
+    """Parse `CONDITION: steer COEFFICIENT`, `CONDITION: cap [PERCENTILE]` or `CONDITION: refuse`.
 
-    A cap without a percentile is at the 99th of neutral replies. Raises UsageError, also for a
+    The default percentile of a cap is the 99th of neutral replies. Raises UsageError, also for a
     coefficient outside the vector's coherent range and for a percentile that was not measured.
     """
     condition, colon, action = text.partition(":")
@@ -69,44 +69,45 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
     if not colon or found is None:
         raise UsageError(
             f"guard {text!r} is not CONDITION: steer COEFFICIENT, CONDITION: cap or "
-            "CONDITION: refuse, as in 'evil>3sigma: steer -1'"
+            "CONDITION: refuse, such as 'evil>3sigma: steer -1'"
         )
-    met = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
-    vector = vectors[met.trait]
-    if met.unit == "norm" and not vector.residual_norm[vector.layer] > 0:
-        raise UsageError(
-            f"guard {text!r}: the vector has no residual norm to measure in; use sigma"
-        )
+    when = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
+    vector = vectors[when.trait]
+    if when.unit == "norm" and not vector.residual_norm[vector.layer] > 0:
+        raise UsageError(f"guard {text!r}: the vector has no residual norm as a unit; use sigma")
     coefficient, capped, percentile, refused = found.groups()
     if refused:
-        return Guard(met, "refuse")
+        return Guard(when, "refuse")
     try:
         amount = float(coefficient if coefficient is not None else percentile or _PERCENTILE)
     except ValueError:
         raise UsageError(f"guard {text!r}: {action.strip()!r} has no number") from None
-    return _capping(text, met, vector, amount) if capped else _steering(text, met, vector, amount)
+    return _capping(text, when, vector, amount) if capped else _steering(text, when, vector, amount)
 
 
-def _capping(text: str, met: Condition, vector: PersonaVector, percentile: float) -> Guard:
+def _capping(text: str, when: Condition, vector: PersonaVector, percentile: float) -> Guard:
     if not 50 < percentile < 100:
         raise UsageError(f"guard {text!r}: a percentile is above 50 and below 100")
     try:
-        return Guard(met, "cap", percentile, cap_at(vector, percentile).action)
+        return Guard(when, "cap", percentile, cap_at(vector, percentile).action)
     except (ApiError, UsageError) as error:
         raise UsageError(f"guard {text!r}: {error}") from error
 
 
-def _steering(text: str, met: Condition, vector: PersonaVector, amount: float) -> Guard:
+def _steering(text: str, when: Condition, vector: PersonaVector, amount: float) -> Guard:
     low, high = vector.coherent_range or (-1.0, 1.0)
     if not low <= amount <= high:
         raise UsageError(
-            f"guard {text!r}: {met.trait} keeps replies coherent from {low:g} to {high:g} only"
+            f"guard {text!r}: {when.trait} keeps replies coherent from {low:g} to {high:g} only"
         )
-    return Guard(met, "steer", amount, Steering(vector.layer, vector.direction(), amount))
+    return Guard(when, "steer", amount, Steering(vector.layer, vector.direction(), amount))
 
 
 class GuardedRow:
-    """The guards of one reply: called with the forecast; `acted` records those that acted."""
+    """The guards of one reply. It is called with the forecast; `acted` are the guards that acted.
+
+    `asked` are the actions that the request asked for.
+    """
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class GuardedRow:
 def _readings(
     values: Sequence[float], gauge: Gauge, vectors: Mapping[str, PersonaVector]
 ) -> dict[str, dict[str, float]]:
-    """The forecast's projections by unit and trait."""
+    """The forecast by unit and trait."""
     baselines = gauge.prompt_last.tolist()
     sigma, norm = {}, {}
     places = zip(gauge.traits, gauge.directions.layers, values, baselines, strict=True)

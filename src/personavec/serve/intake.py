@@ -1,4 +1,4 @@
-"""From a validated body to a request that the engine can run."""
+"""Turn a validated body into a request that the engine can run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from personavec.wording import plural
 log = logging.getLogger("personavec.serve")
 
 Body = ChatRequest | CompletionRequest
-#: Where a prompt stands in a body.
+#: The field of a body that has the prompt.
 _PROMPT_FIELDS: dict[Kind, str] = {"chat": "messages", "completion": "prompt"}
 
 
 class Intake:
-    """Checks bodies against what is served, and tokenises them; thread-safe."""
+    """Checks bodies against the served model and vectors, and tokenises them; thread-safe."""
 
     def __init__(self, served: ServedModel):
         self._served = served
-        # A tokenizer keeps the settings of its last call, which another thread would change.
+        # A tokenizer keeps settings between calls, so it is not thread-safe.
         self._tokenizing = threading.Lock()
 
     def chat(self, body: ChatRequest) -> ReplyRequest:
@@ -84,7 +84,10 @@ class Intake:
             )
 
     def _check_size(self, texts: Sequence[str], param: str) -> None:
-        """Refuse texts that exceed the context even if every token were the longest one."""
+        """Raise ApiError for texts that are certain to exceed the context.
+
+        Even if every token were the vocabulary's longest, they would have too many tokens.
+        """
         characters, context = sum(map(len, texts)), self._served.context
         if characters > context * self._served.vocabulary.longest:
             raise ApiError(
@@ -154,7 +157,7 @@ class Intake:
         )
 
     def _length(self, prompt: int, asked: int | None, param: str) -> int:
-        """Longest reply to a prompt of that many tokens. Raises ApiError."""
+        """The length limit for a reply to a prompt of `prompt` tokens. Raises ApiError."""
         config, context = self._served.config, self._served.context
         room = context - prompt
         if room < 1 or (asked or 1) > room:
@@ -175,7 +178,7 @@ class Intake:
 
 
 def _check_chat(body: ChatRequest) -> None:
-    """Refuse fields that contradict each other. Raises ApiError."""
+    """Raise ApiError for fields that contradict each other."""
     if body.messages[-1].role not in ("user", "tool"):
         raise ApiError(400, "the last message must be a user's or a tool's", param="messages")
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
@@ -185,7 +188,7 @@ def _check_chat(body: ChatRequest) -> None:
 
 
 def _samplings(body: Body, lengths: Sequence[int]) -> list[Sampling]:
-    """How each prompt's replies are sampled; a request without a seed gets a random one."""
+    """The sampling for each prompt; a request without a seed gets a random one."""
     seed = secrets.randbits(62) if body.seed is None else body.seed
     temperature = 1.0 if body.temperature is None else body.temperature
     top_p = 1.0 if body.top_p is None else body.top_p

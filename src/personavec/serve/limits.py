@@ -1,4 +1,4 @@
-"""Checks before every route: key, host, body size; limits on slow clients; headers; counts."""
+"""Check every request's key, host and body, add headers, count, and limit slow clients."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from personavec.serve.metrics import Metrics
 from personavec.serve.protocol import ApiError
 
 log = logging.getLogger("personavec.serve")
-#: Seconds that a client has to send its headers, to send its body, and to read what waits for it.
+#: Seconds for a client to send its headers, to send its body, and to read pending data.
 HEADER_SECONDS, BODY_SECONDS, READ_SECONDS = 10.0, 30.0, 60.0
-#: Most connections of one peer, and of all peers: far more than the queue takes.
+#: Most connections of one peer, and of all peers; far more than the queue holds.
 PEER_CONNECTIONS, CONNECTIONS = 256, 1024
 #: Paths that need the key, if there is one. The page itself holds no secrets.
 _GUARDED = ("/v1/", "/metrics")
@@ -39,10 +39,10 @@ _HEADERS = {
 class Gate:
     """ASGI middleware that reads and checks a whole body before its route is called.
 
-    Without a key, only loopback names are accepted as Host, so that no web page can reach the
-    server by DNS rebinding. A body must have the content type of JSON, which a page cannot send to
-    another origin without a preflight request. Routes get HEAD as GET, and paths without a final
-    slash.
+    Without a key, only loopback names are accepted as Host, so that web pages cannot reach the
+    server by DNS rebinding. A body must have JSON's content type, which a page cannot send to
+    another origin without a preflight request. Routes receive HEAD as GET, and paths without a
+    trailing slash.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Gate:
             name = host if host.endswith("]") else host.rsplit(":", 1)[0]
             if name not in _LOCAL_HOSTS:
                 raise ApiError(
-                    403, "without an API key this server accepts loopback host names only"
+                    403, "without an API key this server accepts only loopback host names"
                 )
         elif scope["path"].startswith(_GUARDED):
             given = headers.get(b"authorization", b"")
@@ -145,7 +145,7 @@ class _Gone(Exception):
 
 
 def _replayed(body: bytes, receive: Any) -> Any:
-    """A `receive` that first gives the body that was read already."""
+    """A `receive` that first returns the body, which has already been read."""
     given = False
 
     async def again() -> Any:
@@ -171,18 +171,18 @@ async def answer_error(error: ApiError, send: Any) -> None:
 
 @runtime_checkable
 class _Timer(Protocol):
-    """What `call_later` gives: asyncio's handle, or uvloop's."""
+    """The handle that `call_later` returns, asyncio's or uvloop's."""
 
     def cancel(self) -> None: ...
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections of slow clients and of peers that hold too many.
+    """HTTP/1.1 that closes connections of slow clients and of peers with too many connections.
 
-    uvicorn closes connections that are idle between requests only. One that sends its headers byte
-    by byte, or never reads its reply, would stay open for ever. uvicorn also has no limit per peer:
-    here, the peer with the most connections loses the one that has been idle longest. A connection
-    that waits for its reply is never closed.
+    uvicorn itself only closes connections that are idle between requests. A connection that sends
+    its headers byte by byte, or never reads its reply, would stay open forever. uvicorn also has no
+    limit per peer. Here, the peer with the most connections loses the one that has been idle
+    longest. A connection that waits for its reply is never closed.
     """
 
     _header_timer: _Timer | None = None
@@ -199,14 +199,14 @@ class PromptProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._header_timer = _stopped(self._header_timer)
+            self._header_timer = _cancelled(self._header_timer)
         else:
             self._expect_headers()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._since = self.loop.time()
-        self._header_timer = _stopped(self._header_timer)
+        self._header_timer = _cancelled(self._header_timer)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -214,16 +214,16 @@ class PromptProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read_timer = _stopped(self._read_timer)
+        self._read_timer = _cancelled(self._read_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._header_timer = _stopped(self._header_timer)
-        self._read_timer = _stopped(self._read_timer)
+        self._header_timer = _cancelled(self._header_timer)
+        self._read_timer = _cancelled(self._read_timer)
         super().connection_lost(exc)
 
     @property
-    def _needed(self) -> int:
-        """0 without a request, 1 while one is received, 2 until its reply is sent."""
+    def _activity(self) -> int:
+        """0 without a request, 1 while a request is received, 2 until its reply is sent."""
         if self.cycle is None or self.cycle.response_complete:
             return 0
         return 1 if self.cycle.more_body else 2
@@ -238,8 +238,8 @@ class PromptProtocol(H11Protocol):
             most = held[self._peer]
         elif sum(map(len, held.values())) < CONNECTIONS:
             return
-        idle = [other for other in most if other._needed < 2 and other is not self]
-        victim = min(idle, key=lambda other: (other._needed, other._since), default=self)
+        idle = [other for other in most if other._activity < 2 and other is not self]
+        victim = min(idle, key=lambda other: (other._activity, other._since), default=self)
         log.info("too many connections of %s: one was closed", victim._peer or "a local peer")
         victim._abort()
 
@@ -253,7 +253,7 @@ class PromptProtocol(H11Protocol):
 
 
 def _peer_of(client: tuple[str, int] | None) -> str:
-    """A peer's address; of IPv6 the /64 network, in which a peer can choose addresses."""
+    """A peer's address; for IPv6 the /64 network, within which a peer can choose addresses."""
     if client is None:
         return ""
     address = ipaddress.ip_address(client[0].partition("%")[0])
@@ -262,6 +262,7 @@ def _peer_of(client: tuple[str, int] | None) -> str:
     return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
 
 
-def _stopped(timer: _Timer | None) -> None:
+def _cancelled(timer: _Timer | None) -> None:
+    """Cancel a timer, if there is one; returns None to store in its place."""
     if timer is not None:
         timer.cancel()

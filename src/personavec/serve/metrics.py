@@ -1,4 +1,4 @@
-"""The figures of `/metrics`, in Prometheus' text format."""
+"""The metrics of `/metrics`, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One server's figures, in a registry of its own."""
+    """The metrics of one server, in its own registry."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()

@@ -1,7 +1,7 @@
-"""The bodies that clients send, and the error format they get.
+"""The bodies that clients send, and the format of errors.
 
-Unknown fields are refused. A null counts as left out. Of a body's errors only the first is
-reported: the first wrong item of a list, the first unknown field.
+Unknown fields are rejected. A null field counts as missing. Only the first error in a body is
+reported, such as the first wrong item of a list or the first unknown field.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pydantic_core import PydanticCustomError, from_json
 
 from personavec.data import Message, Role, role_of
 
-#: Longest list of stop texts, and most of other lists, as in OpenAI's API.
+#: Largest numbers of stop texts, choices and so on, as in OpenAI's API.
 _STOPS, _CHOICES, _TOP_LOGPROBS, _ACTIONS = 4, 8, 20, 16
 _MESSAGES, _PARTS, _CALLS, _METADATA = 1000, 100, 128, 16
-#: Characters of a field's name that an error repeats.
+#: Most characters of a field's name in an error.
 _NAMED = 100
 
 Text = Annotated[StrictStr, Field(max_length=1_000_000)]
@@ -40,8 +40,8 @@ Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 Number = Annotated[FiniteFloat, Field(strict=True)]
 TokenId = Annotated[StrictInt, Field(ge=0)]
 
-#: Tags of a union's branches, so that errors are only those of the branch that was meant. The space
-#: tells a tag from the names of fields in an error's location.
+#: Tags of a union's branches, so that only errors of the intended branch are reported. Their space
+#: distinguishes them from names of fields in an error's location.
 _TEXT, _PARTED, _TEXTS, _IDS = "as text", "as parts", "as texts", "as tokens"
 
 
@@ -69,7 +69,7 @@ class _Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _meant(cls, given: Any) -> Any:
-        """The fields that are not null; of the unknown ones only the first, for the error."""
+        """The known fields that are not null, and the first unknown field, for the error."""
         if not isinstance(given, dict):
             return given
         known = {k: v for k, v in given.items() if v is not None and k in cls.model_fields}
@@ -93,19 +93,19 @@ class Part(_Body):
         return self
 
     @property
-    def said(self) -> str:
+    def content(self) -> str:
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
 class Function(_Body):
-    """The function that is called, and its arguments as JSON text."""
+    """A called function, with its arguments as JSON text."""
 
     name: Name
     arguments: Text = ""
 
     @property
     def given(self) -> dict[str, object]:
-        """The arguments."""
+        """The parsed arguments."""
         return from_json(self.arguments) if self.arguments.strip() else {}
 
     @field_validator("arguments")
@@ -121,7 +121,7 @@ class Function(_Body):
 
 
 class ToolCall(_Body):
-    """A call in an earlier turn. It is context only: this server calls no tools."""
+    """A tool call in an earlier turn. It is only context, since this server calls no tools."""
 
     id: Name | None = None
     type: Literal["function"] = "function"
@@ -130,15 +130,15 @@ class ToolCall(_Body):
 
 
 def _role(value: Any) -> Any:
-    """The role under any name in use; an unknown one stays as it is, for the error."""
+    """The role by any of its names; an unknown one is returned unchanged, for the error."""
     return role_of(value) or value
 
 
 class ChatMessage(_Body):
-    """One message. Roles go by any name in use, such as `developer` for `system`.
+    """One message. Roles may have any of their usual names, such as `developer` for `system`.
 
-    An assistant's message may be a reply as OpenAI's client dumps it (`model_dump`): with tool
-    calls or a refusal in place of text, and with thinking under either of the two names in use.
+    An assistant's message may be a reply from `model_dump` of OpenAI's client: with tool calls or a
+    refusal instead of text, and with thinking in either of the two usual fields.
     """
 
     role: Annotated[Role, BeforeValidator(_role)]
@@ -172,12 +172,12 @@ class ChatMessage(_Body):
         return self
 
     def as_message(self) -> Message:
-        """The message as chat templates take it; a refusal becomes the assistant's text."""
+        """The message in the form of chat templates; a refusal becomes the assistant's text."""
         content = self.content
         if content is None:
             content = self.refusal or ""
         elif not isinstance(content, str):
-            content = "".join(part.said for part in content)
+            content = "".join(part.content for part in content)
         found: Message = {"role": self.role, "content": content}
         calls = [call.function for call in self.tool_calls]
         ids = [call.id for call in self.tool_calls]
@@ -219,10 +219,10 @@ class CapAt(_Body):
 
 
 class Personavec(_Body):
-    """What this server takes beyond OpenAI's API.
+    """This server's extension of OpenAI's API.
 
-    `monitor` names the traits to read: all if left out, none if empty. With `tokens`, each response
-    token's projection comes back too.
+    `monitor` names the traits to read; if it is missing, all are read. With `tokens`, the reply
+    includes the projection of each response token.
     """
 
     steer: Annotated[list[Steer], Field(fail_fast=True, max_length=_ACTIONS)] = []
@@ -241,7 +241,7 @@ class ResponseFormat(_Body):
 
 
 class _Common(_Body):
-    """Fields of both routes. Unsupported features are accepted only if they ask for nothing."""
+    """Fields of both routes. Unsupported features are accepted only with their neutral values."""
 
     model: Name
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
@@ -346,7 +346,7 @@ class ErrorRecord(TypedDict):
 
 
 class ApiError(Exception):
-    """An error that is sent to the client, with its HTTP status."""
+    """An error to send to the client, with its HTTP status."""
 
     def __init__(
         self,
@@ -370,7 +370,7 @@ Asked = TypeVar("Asked", bound=_Body)
 
 
 def parsed(kind: type[Asked], body: bytes) -> Asked:
-    """The body as `kind`. Raises ApiError, which names the first wrong field."""
+    """Parse and validate a body. Raises ApiError, which names the first wrong field."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -381,9 +381,9 @@ def parsed(kind: type[Asked], body: bytes) -> Asked:
         first = error.errors(include_url=False, include_input=False)[0]
     tags = (_TEXT, _PARTED, _TEXTS, _IDS)
     place = ".".join(str(part) for part in first["loc"] if part not in tags)
-    said = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        said = "this server does not know this field; leave it out"
+        message = "this server does not know this field; leave it out"
     elif first["type"] == "model_type":
-        said = "Input should be an object"
-    raise ApiError(400, f"{place}: {said}" if place else said, param=place or None)
+        message = "Input should be an object"
+    raise ApiError(400, f"{place}: {message}" if place else message, param=place or None)

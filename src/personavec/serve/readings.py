@@ -1,4 +1,4 @@
-"""What the server makes of finished replies: readings, alarms and counts."""
+"""Process finished replies: compute readings, update drift charts and count."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("personavec.serve")
 
 
 class _Read(NamedTuple):
-    """A reply's readings, and the token ids of the answer that they are of."""
+    """A reply's readings, and the token ids of its answer."""
 
     readings: list[TurnReading]
     answer: list[int]
@@ -31,7 +31,7 @@ class _Read(NamedTuple):
 class ReplyReader:
     """Reads finished replies, charts them, and counts them.
 
-    `webhook` is the task that posts alarms, None where the operator named no address.
+    `webhook` posts alarms; it is None if no address is configured.
     """
 
     def __init__(self, served: ServedModel, metrics: Metrics):
@@ -42,8 +42,8 @@ class ReplyReader:
         self.webhook = Webhook(address) if address else None
 
     async def conclude(self, request: ReplyRequest) -> PersonavecField:
-        """Read, count and chart a request's replies, whole or cut off. Call it once."""
-        # TurnReading takes time for a model that thinks; streams go on meanwhile.
+        """Read, count and chart a request's replies, also unfinished ones. Call it once."""
+        # In a thread, since finding the end of a thought takes time, while other streams go on.
         read = await asyncio.to_thread(
             lambda: [self._read(request, choice) for choice in request.choices]
         )
@@ -90,7 +90,7 @@ class ReplyReader:
     def _chart(
         self, request: ReplyRequest, readings: Sequence[Sequence[TurnReading]]
     ) -> Mapping[int, list[AlarmRecord]]:
-        """Alarms by choice. The replies to one prompt count as one."""
+        """The alarms by choice. Several replies to one prompt count once on the server's chart."""
         found: dict[int, list[AlarmRecord]] = {choice.index: [] for choice in request.choices}
         for prompt in dict.fromkeys(choice.prompt for choice in request.choices):
             written = [c for c in request.choices if c.prompt == prompt and readings[c.index]]

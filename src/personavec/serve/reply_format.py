@@ -1,4 +1,4 @@
-"""The replies and chunks that clients get: OpenAI's format, and the field `personavec`."""
+"""The replies and chunks that clients receive: OpenAI's format with the field `personavec`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from personavec.serve.served import ServedModel
 from personavec.serve.text import Vocabulary
 
 _REFUSAL = "This server's guard refused the request before a reply was written."
-#: JSON has no minus infinity; OpenAI's API sends this in its place.
+#: JSON has no minus infinity; OpenAI's API sends this instead.
 _LEAST_LOGPROB = -9999.0
 
 
@@ -65,7 +65,7 @@ class ChatChunkChoice(TypedDict):
 
 
 class PlainChoice(TypedDict):
-    """A whole reply of `/v1/completions`, or what a chunk adds to it."""
+    """A reply of `/v1/completions`, or the part of it in a chunk."""
 
     index: int
     text: str
@@ -96,7 +96,7 @@ class ApiReply(_Head):
 class ApiChunk(_Head):
     choices: list[ChatChunkChoice] | list[PlainChoice]
     usage: NotRequired[Usage | None]
-    """None in every chunk but the last, where usage was asked for."""
+    """With `include_usage`, None in every chunk except the last."""
     personavec: NotRequired[PersonavecField]
 
 
@@ -117,7 +117,7 @@ class ModelCards(BaseModel):
 
 
 def whole_reply(served: ServedModel, request: ReplyRequest, own: PersonavecField) -> ApiReply:
-    """The reply to a request whose choices have ended."""
+    """The complete reply to a request whose choices have all ended."""
     known = served.vocabulary
     chat = request.kind == "chat"
     return {
@@ -140,7 +140,7 @@ def chunk_of(
     first: bool,
     ended: bool,
 ) -> ApiChunk:
-    """A chunk with the next part of one choice: its first, or its end."""
+    """A chunk with the next part of one choice, which may be its `first` or its end (`ended`)."""
     known, reason = served.vocabulary, choice.finish_reason if ended else None
     if request.kind == "chat":
         listed = _chat_logprobs(tokens, known) if tokens else None
@@ -177,7 +177,7 @@ def usage_chunk(served: ServedModel, request: ReplyRequest, own: PersonavecField
 
 
 def usage_of(request: ReplyRequest) -> Usage:
-    """Token counts of a request, over all of its choices."""
+    """Token counts of a request over all its choices."""
     reply = sum(len(choice.ids) for choice in request.choices)
     return {
         "prompt_tokens": request.prompt_tokens,
@@ -258,7 +258,7 @@ def _plain_logprobs(tokens: Sequence[ReplyToken], known: Vocabulary) -> PlainLog
 
 
 def _by_text(top: Sequence[tuple[int, float]], known: Vocabulary) -> dict[str, float]:
-    """Log-probabilities by text; a second token with the same text goes by its number."""
+    """Log-probabilities by text; a second token with the same text is named by its id."""
     found: dict[str, float] = {}
     for id, logprob in top:
         text = known.spelled(id)

@@ -1,4 +1,4 @@
-"""A client's request while it runs: its replies, and what is known of them so far."""
+"""The state of a client's request while it runs, with its replies so far."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from personavec.serve.guards import GuardedRow, GuardRecord
 from personavec.serve.text import TextStream
 from personavec.serve.watch import AlarmRecord
 
-#: Which of OpenAI's two routes a request came by.
+#: The route of a request, chat or plain completions.
 Kind = Literal["chat", "completion"]
 
 _REASONS: dict[End, str] = {"stop": "stop", "length": "length", "refused": "content_filter"}
 
 
 class ReplyToken(NamedTuple):
-    """A token with its log-probabilities, and where in the reply's text it begins."""
+    """A token with its log-probabilities and its position in the reply's text."""
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """The likeliest tokens at this place, each with its log-probability."""
+    """The most likely tokens at this position, each with its log-probability."""
     offset: int
-    """In characters."""
+    """Where the token begins in the text, in characters."""
 
 
 @dataclass(eq=False)
@@ -41,40 +41,40 @@ class ReplyChoice:
 
     index: int
     prompt: int
-    """Index of the request's prompt that it answers."""
+    """Index of the prompt that it answers."""
     job: DecodeJob
     stream: TextStream
     guard: GuardedRow | None
     messages: Sequence[Message] = ()
     ids: list[int] = field(default_factory=list)
     tokens: list[ReplyToken] = field(default_factory=list)
-    """The tokens so far, where log-probabilities were asked for."""
+    """The tokens so far, if log-probabilities were requested."""
     end: End | None = None
     closed: bool = False
-    """Whether its last batch has come: it has ended, or failed."""
+    """Whether its last batch has arrived."""
     cut: str = ""
-    """In the metrics, why the server ended it: `left` or `timeout`."""
+    """Why the server ended it early, for the metrics: `left` or `timeout`."""
     projections: Tensor | None = None
-    """[1 + token, direction]: of the last prompt token, then of every response token."""
+    """Projections [1 + token, direction] of the last prompt token and every response token."""
 
     @property
     def finish_reason(self) -> str | None:
-        """OpenAI's name for why it ended; None while it runs, and when it failed."""
+        """OpenAI's reason for its end; None while it runs, and if it failed."""
         if self.end is None or self.end == "failed":
             return None
         return "stop" if self.stream.stopped else _REASONS[self.end]
 
 
 class ChoiceReadings(TypedDict):
-    """What `personavec` says of one reply."""
+    """The entry of one reply in the field `personavec`."""
 
     index: int
     readings: list[dict[str, object]]
-    """The fields of `TurnReading`, for each trait that was asked for."""
+    """The fields of `TurnReading` for each requested trait."""
     guards: list[GuardRecord]
     alarms: list[AlarmRecord]
     tokens: NotRequired[list[str]]
-    """The texts of the tokens that were read."""
+    """The texts of the answer's tokens."""
 
 
 class PersonavecField(TypedDict):
@@ -88,21 +88,21 @@ class PersonavecField(TypedDict):
 
 @dataclass(eq=False)
 class ReplyRequest:
-    """A validated request. `queued` and what follows change while it runs."""
+    """A validated request. `queued` and the later fields change while it runs."""
 
     kind: Kind
     applied: list[Applied]
-    """The steering and caps that it asked for."""
+    """The requested steering and caps."""
     traits: tuple[str, ...]
-    """The traits whose readings it asked for."""
+    """The traits whose readings were requested."""
     read_tokens: bool
-    """Whether every token's projection comes back too."""
+    """Whether the reply includes the projection of every token."""
     prompt_tokens: int
     stream: bool
     include_usage: bool
     choices: list[ReplyChoice] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    """What was done to the messages so that the template could write them."""
+    """How the messages were changed so that the template could write them."""
     control_strings: bool = False
     """Whether the messages hold strings that look like control tokens."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))

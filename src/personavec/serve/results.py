@@ -1,4 +1,4 @@
-"""What `personavec serve --json` prints once it serves."""
+"""The object that `personavec serve --json` prints once it serves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from personavec.monitor.ordinary import Stopped
+    from personavec.monitor.ordinary import OrdinaryCheck
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeResult:
-    """Where a server answers, and with what."""
+    """A running server's address, model and vectors."""
 
     format: int = 1
     address: str
@@ -19,6 +19,6 @@ class ServeResult:
     model: str
     """The model's name for clients."""
     vectors: list[str]
-    """The traits that are read and can be steered."""
-    ordinary: list[Stopped]
-    """For each guard and each vector's drift alarm: the ordinary dialogues it would act in."""
+    """The traits that are read and can be steered with."""
+    ordinary: list[OrdinaryCheck]
+    """For each guard and drift alarm, the ordinary dialogues in which it would act."""

@@ -1,4 +1,4 @@
-"""What a server serves: a model with its vectors, and the operator's decisions."""
+"""The served model: a model with its vectors and the server's config."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from personavec.vectors import PersonaVector
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A model, its vectors by trait, and how they are served."""
+    """A model, its vectors by trait, and the server's config."""
 
     loaded: LoadedModel
     vectors: Mapping[str, PersonaVector]
     config: ServeConfig
     context: int
-    """Longest prompt and reply together, in tokens."""
+    """Most tokens of a prompt and its reply together."""
     gauge: Gauge | None
-    """What is read of every reply; None without vectors."""
+    """The directions along which every reply is read; None without vectors."""
     guards: tuple[Guard, ...]
     vocabulary: Vocabulary
 
@@ -36,11 +36,11 @@ class ServedModel:
         config: ServeConfig,
         engine: VllmEngine | None,
     ) -> ServedModel:
-        """Without `engine`, the model itself writes the replies.
+        """The served model; without `engine`, the transformers model writes the replies.
 
-        Raises VectorMismatchError for a vector of another shape, DataError for one without a
-        baseline, UsageError for a guard, ModelError for a model whose rows cannot join a running
-        batch.
+        Raises VectorMismatchError for a vector of another shape, DataError for a vector without a
+        baseline, UsageError for a wrong guard, and ModelError for a model that requests cannot join
+        in a running batch.
         """
         found = gauge(list(vectors.values()), loaded) if vectors else None
         if engine is None:
@@ -62,16 +62,16 @@ class ServedModel:
 
     @property
     def directions(self) -> Directions | None:
-        """What every token is projected on."""
+        """The directions onto which every token is projected."""
         return self.gauge.directions if self.gauge else None
 
     def answer(self, text: str) -> str:
-        """A reply's text without its thinking, which clients do not send back."""
+        """A reply's text without its thought, which clients do not send back."""
         form = self.loaded.chat.thinking
         return text if form is None else (split(text, form)[1] or text)
 
     def n_thinking(self, prompt: Sequence[int], ids: Sequence[int]) -> int:
-        """How many of a reply's first tokens are thinking."""
+        """The number of thought tokens at the beginning of a reply."""
         form = self.loaded.chat.thinking
         if form is None:
             return 0

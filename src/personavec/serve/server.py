@@ -30,18 +30,18 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int) -> tuple[socket.socket, str]:
-    """A socket that listens there, and its URL. Raises UsageError."""
+    """A listening socket at the address, and its URL. Raises UsageError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
-        # Clients that connect before the server runs wait; they are not refused.
+        # Listening now lets clients that connect before the server runs wait.
         found.listen()
     except OSError as error:
         found.close()
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
-    except (TypeError, ValueError) as error:  # before the system is asked
+    except (TypeError, ValueError) as error:  # not a valid name for the system call
         found.close()
         raise UsageError(f"--host {host}: this is not the name of a host") from error
     name = f"[{host}]" if ":" in host else host
@@ -60,9 +60,9 @@ def make_server(
 ) -> uvicorn.Server:
     """A server that is ready to run; with `engine`, vLLM writes its replies.
 
-    On SIGTERM or Ctrl-C it takes no more connections and lets running replies finish, for at most
-    `shutdown_seconds`. Raises UsageError for an address other than loopback without a key, and as
-    `create_app` does.
+    On SIGTERM or Ctrl-C it accepts no more connections and lets running replies finish, for at most
+    `shutdown_seconds`. Raises UsageError for an address other than loopback without a key, and the
+    errors of `create_app`.
     """
     if not is_loopback(host) and not config.api_key:
         raise UsageError(
@@ -102,10 +102,11 @@ def serving(
     reports: Mapping[str, Path] | None = None,
     engine: VllmEngine | None = None,
 ) -> Iterator[tuple[str, uvicorn.Server]]:
-    """Serve on a free port of loopback, from a thread of this process.
+    """Serve on a free loopback port in a thread, for the duration of this context.
 
-    Gives the URL and the server, and stops it gracefully at the end. Nothing else may run the model
-    meanwhile, since hooks are on it. Raises PersonavecError if the server does not start.
+    Yields the URL and the server, and stops it gracefully at the end. Meanwhile, do not run the
+    model elsewhere, since the server's hooks are on it. Raises PersonavecError if the server does
+    not start.
     """
     listening, url = bound("127.0.0.1", 0)
     server = make_server(

@@ -1,4 +1,4 @@
-"""Runs requests on the engine, and follows their replies to the end."""
+"""Run requests on the engine, and collect their replies."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from personavec.vectors import PersonaVector
 
 log = logging.getLogger("personavec.serve")
 
-#: Bodies validated and tokenised at a time; the other processors are for the replies.
+#: Number of bodies that are validated and tokenised at a time, to leave CPU cores for replies.
 _BODIES = 2
 
 
 class _Delta(NamedTuple):
-    """What a choice gained: text with its tokens, or neither at its end."""
+    """The new text and tokens of a choice; empty at its end."""
 
     choice: ReplyChoice
     text: str
@@ -48,15 +48,15 @@ class _Delta(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        # Several deltas may wait in the queue; the empty one is the last.
+        # Several deltas may be queued after the choice has ended; only the last one is empty.
         return self.empty and self.choice.end is not None
 
 
 class Service:
     """The model behind the routes. The application calls `start` and `stop`.
 
-    With `engine` vLLM writes the replies, and the loaded model only reads texts. Raises as
-    `ServedModel.of` does.
+    With `engine`, vLLM writes the replies, and the loaded model only tokenises. Raises the errors
+    of `ServedModel.of`.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Service:
         self.worker = Worker(make_loop, max_rows=config.rows, queue_size=config.queue)
 
     async def start(self) -> None:
-        """Start the engine. Raises what the engine raises when it cannot run."""
+        """Start the engine. Raises the engine's error if it cannot run."""
         await self.worker.start()
 
     async def stop(self) -> None:
-        """End running replies. What they have written is counted first."""
+        """End running replies, and count what they have written."""
         await asyncio.to_thread(self.worker.stop)
         await asyncio.gather(*self._winding_up, return_exceptions=True)
         self._bodies.shutdown(wait=False, cancel_futures=True)
@@ -99,19 +99,19 @@ class Service:
         )
 
     async def chat(self, parse: Callable[[], ChatRequest]) -> ReplyRequest:
-        """A chat completion's request. Raises ApiError, UsageError."""
-        return await self._aside(lambda: self._intake.chat(parse()))
+        """Make the request of a chat completion. Raises ApiError, UsageError."""
+        return await self._in_thread(lambda: self._intake.chat(parse()))
 
     async def completion(self, parse: Callable[[], CompletionRequest]) -> ReplyRequest:
-        """A plain completion's request. Raises ApiError, UsageError."""
-        return await self._aside(lambda: self._intake.completion(parse()))
+        """Make the request of a plain completion. Raises ApiError, UsageError."""
+        return await self._in_thread(lambda: self._intake.completion(parse()))
 
-    async def _aside(self, make: Callable[[], ReplyRequest]) -> ReplyRequest:
+    async def _in_thread(self, make: Callable[[], ReplyRequest]) -> ReplyRequest:
         """Validate and tokenise in a thread, since both take time."""
         return await asyncio.get_running_loop().run_in_executor(self._bodies, make)
 
     async def whole(self, request: ReplyRequest) -> ApiReply:
-        """The reply as one object. Raises ApiError."""
+        """Run a request, and return its complete reply. Raises ApiError."""
         try:
             async with asyncio.timeout(self.served.config.request_seconds):
                 self._submit(request)
@@ -125,9 +125,9 @@ class Service:
         return whole_reply(self.served, request, own)
 
     def chunks(self, request: ReplyRequest) -> AsyncGenerator[ApiChunk | ErrorRecord, None]:
-        """The reply as it is written. An error on the way is the last chunk.
+        """Run a request, and stream its reply; an error during the reply is the last chunk.
 
-        Raises ApiError at once if it cannot be queued; `release` the request when done.
+        Raises ApiError at once if it cannot be queued. Call `release` when done.
         """
         self._submit(request)
         return self._chunks(request)
@@ -213,7 +213,7 @@ class Service:
         self.metrics.tokens.labels("prompt").inc(request.prompt_tokens)
 
     def release(self, request: ReplyRequest, cut: str = "left") -> None:
-        """End what still runs of a request that no client waits for, and count it."""
+        """End a request's running replies, for which no client waits any more, and count them."""
         if not request.queued or request.released:
             return
         request.released = True
@@ -236,7 +236,7 @@ class Service:
         return ApiError(504, f"no reply within {seconds:g} seconds", code="timeout")
 
     async def _concluded(self, request: ReplyRequest) -> PersonavecField:
-        """The `personavec` field of a reply; the request is counted exactly once."""
+        """The field `personavec` of a reply; the request is counted exactly once."""
         if request.concluding is None:
             request.concluding = asyncio.create_task(self.reader.conclude(request))
         return await asyncio.shield(request.concluding)
@@ -246,7 +246,7 @@ class Service:
             pass
 
     async def _follow(self, request: ReplyRequest, choice: ReplyChoice) -> AsyncIterator[_Delta]:
-        """What a choice gains, batch by batch; the last delta is empty. Raises ApiError."""
+        """The deltas of a choice, one per batch; the last delta is empty. Raises ApiError."""
         async for batch in self.worker.batches(choice.job.request.id):
             if not choice.ids and any(update.token is not None for update in batch.updates):
                 self.metrics.first_token.observe(time.monotonic() - request.began)
@@ -263,7 +263,7 @@ class Service:
                 yield _Delta(choice, "", [])
 
     def _take(self, choice: ReplyChoice, batch: UpdateBatch) -> _Delta:
-        """Add a batch to its choice; ends the job once a stop text is reached."""
+        """Add a batch to its choice, and end the job at a stop text."""
         texts: list[str] = []
         fresh: list[ReplyToken] = []
         stream = choice.stream
@@ -285,18 +285,18 @@ class Service:
         return _Delta(choice, "".join(texts), fresh)
 
     def _failed(self, choice: ReplyChoice, reason: str) -> ApiError:
-        """The error of a reply that failed alone."""
+        """The error for a reply that failed, while others in the batch went on."""
         if reason != NOT_FINITE:
             log.error("a reply failed: %s", reason)
             return ApiError(500, "the model failed on this request; the server's log says why")
         if choice.job.request.steering:
             return ApiError(
                 400,
-                f"{reason} under this request's steering; steer less",
+                f"{reason} with this request's steering; steer less",
                 code="not_finite",
                 param="personavec",
             )
         acted = bool(choice.guard and choice.guard.acted)
         cause = "a guard's steering" if acted else f"type {self.served.loaded.identity.dtype}"
-        log.error("a reply failed: %s under %s", reason, cause)
-        return ApiError(500, f"{reason} under {cause}", code="not_finite")
+        log.error("a reply failed: %s with %s", reason, cause)
+        return ApiError(500, f"{reason} with {cause}", code="not_finite")

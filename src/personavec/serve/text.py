@@ -1,4 +1,4 @@
-"""Decodes a reply token by token, and single tokens, which may be parts of characters."""
+"""Decode a reply token by token, and single tokens, which may be parts of characters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-#: What a tokenizer's decoder writes for an incomplete character.
+#: The character that a tokenizer's decoder writes for an incomplete one.
 _UNFINISHED = "\ufffd"
 
 
 class TextStream:
-    """Turns tokens into text that can be sent: whole characters only, and nothing past a stop text.
+    """Turns tokens into text to send: only whole characters, and nothing after a stop text.
 
-    `push` returns the new text that is certain. A character that spans tokens is held back until
-    its last one; so is an end of the text that may be the beginning of a stop text.
+    `push` returns the new text that is final. A character that spans tokens is held back until its
+    last token, and so is an end of the text that could begin a stop text.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
         self._decode, self.stops = decode, tuple(stops)
         self._ids: list[int] = []
-        #: Tokens from `_context` on are the context of new ones; those before `_read` were sent.
+        #: Tokens before `_read` were sent; those from `_context` on are the context of new ones.
         self._context = self._read = 0
         self._held = self._unsure = ""
         self.text = ""
@@ -35,29 +35,30 @@ class TextStream:
             return ""
         self._ids.append(token)
         unsure, self._unsure = self._unsure, self._unread()
-        # The common beginning was there before. A part of a character begins where that begins.
-        same = min(_alike(unsure, self._unsure), max(len(self._unsure) - 1, 0))
+        # The token begins after the text that was there before. Several tokens of one character
+        # all begin where the character begins.
+        same = min(_common_prefix(unsure, self._unsure), max(len(self._unsure) - 1, 0))
         self._starts.append(len(self.text) + len(self._held) + same)
         return self._send(self._fresh())
 
     def flush(self) -> str:
-        """The text that was held back, at the end."""
+        """The text that is still held back, at the end of the reply."""
         if self.stopped:
             return ""
         return self._send(self._fresh(last=True), last=True)
 
     @property
     def start(self) -> int:
-        """Where in the text the latest token begins."""
+        """Where the latest token begins in the text, in characters."""
         return self._starts[-1]
 
     @property
     def kept(self) -> int:
-        """How many tokens begin within the text that is kept."""
+        """The number of tokens that begin within the text, before a stop text."""
         return sum(start < len(self.text) for start in self._starts)
 
     def _unread(self) -> str:
-        """The text of the tokens that were not sent yet, certain or not."""
+        """The text of the tokens that were not sent yet, final or not."""
         before = self._decode(self._ids[self._context : self._read])
         return self._decode(self._ids[self._context :])[len(before) :]
 
@@ -92,14 +93,14 @@ class Vocabulary:
         self._bytes = (
             {c: b for b, c in bytes_to_unicode().items()} if "ByteLevel" in decoder else {}
         )
-        #: A decoder may strip white space at a text's beginning; this token precedes it.
+        #: Tokens to decode before a token, since a decoder may strip a text's leading white space.
         self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         self._anchored = len(tokenizer.decode(self._anchor))
-        #: Characters of the longest token.
+        #: Length of the longest token, in characters.
         self.longest = max(map(len, tokenizer.get_vocab()))
 
     def bytes(self, id: int) -> bytes:
-        """A token's bytes; of a special token, those of its name."""
+        """A token's bytes; for a special token, those of its name."""
         if id in self._added:
             return self._added[id].encode()
         piece = self._tokenizer.convert_ids_to_tokens(id)
@@ -113,11 +114,11 @@ class Vocabulary:
         return self._tokenizer.decode([*self._anchor, id])[self._anchored :].encode()
 
     def text(self, id: int) -> str:
-        """For people: a part of a character is shown as a replacement character."""
+        """A token's text to display; a part of a character is a replacement character."""
         return self.bytes(id).decode("utf-8", "replace")
 
     def spelled(self, id: int) -> str:
-        """For programs: OpenAI's API spells a part of a character as `bytes:\\xe2\\x80`."""
+        """A token's text as in OpenAI's API, where a part of a character is `bytes:\\xe2\\x80`."""
         found = self.bytes(id)
         try:
             return found.decode()
@@ -125,15 +126,15 @@ class Vocabulary:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
 
 
-def _alike(a: str, b: str) -> int:
-    """Length of the longest common beginning."""
+def _common_prefix(a: str, b: str) -> int:
+    """Length of the longest common prefix."""
     return next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that is a beginning of the stop text."""
+    """Length of the longest suffix of the text that is a prefix of the stop text."""
     return next(
         (n for n in range(min(len(text), len(stop)), 0, -1) if stop.startswith(text[-n:])), 0
     )

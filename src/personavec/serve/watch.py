@@ -1,4 +1,4 @@
-"""Drift charts of conversations and of the whole server, from readings of finished replies."""
+"""Drift charts of conversations and of the whole server, updated with finished replies."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 log = logging.getLogger("personavec.serve")
-#: Turns whose charts are kept for the next turn; the least recently used is dropped first.
+#: Most turns whose charts are kept for the next turn; the least recently used is dropped first.
 _TURNS = 20_000
-#: Latest alarms, kept for the page.
+#: Number of latest alarms kept for the page.
 _KEPT = 200
 
 Scope = Literal["conversation", "server"]
@@ -41,11 +41,11 @@ class AlarmRecord(TypedDict):
     trait: str
     scope: Scope
     turn: int
-    """Index of the reply in its conversation, from 0."""
+    """Index of the reply in its conversation, from 0 on."""
     reading: float
-    """The reply's, in the chart's standard deviations."""
+    """The reply's reading, in the chart's standard deviations."""
     level: float
-    """Of the chart."""
+    """The chart's level, in its standard deviations."""
     limit: float
     time: str
     """UTC, ISO 8601."""
@@ -62,20 +62,19 @@ class AlarmList(BaseModel):
 
 @dataclass(frozen=True)
 class _ChartedTurn:
-    """The charts after a turn. `name` identifies its conversation: the hash of its first turn."""
+    """The charts after a turn. `name` is its conversation's: the hash of the first turn."""
 
     name: str
     charts: dict[str, Chart]
 
 
 class Watch:
-    """Control charts over standardised response means, per trait: for each conversation, and one
-    for the whole server.
+    """Control charts of standardised response means per trait, for conversations and the server.
 
-    A conversation is identified by the hash of its messages up to its last reply. Only the hash and
-    the charts after that reply are kept. So a regenerated reply replaces the one before it, and
-    both branches of a forked conversation go on. Clients may drop white space around a text and
-    thinking in a reply; the hash ignores both (`answer` cuts off thinking).
+    A conversation is identified by the hash of its messages up to its last reply. Only this hash
+    and the charts after that reply are kept. Therefore a regenerated reply replaces the earlier
+    one, and both branches of a forked conversation have their own charts. Clients may drop white
+    space around texts and thoughts in replies; the hash ignores both (`answer` removes thoughts).
     """
 
     def __init__(
@@ -93,15 +92,15 @@ class Watch:
     def take(
         self, messages: Sequence[Message], replies: Sequence[ChartedReply]
     ) -> tuple[list[list[AlarmRecord]], list[AlarmRecord]]:
-        """Chart the replies to `messages`. Gives the alarms of each reply, and those that count.
+        """Chart the replies to `messages`; returns the alarms of each reply, and those that count.
 
-        Several replies to one request count as one. Each continues the conversation's charts on
-        its own; the server's charts get their mean. Of one trait's alarms in one scope, the one of
-        the highest level counts.
+        Several replies to one request count as one. Each continues the conversation's charts
+        separately; the server's charts are updated with their mean. Of one trait's alarms in one
+        scope, the one with the highest level counts.
         """
-        said = [message for message in messages if message["role"] != "system"]
-        turn = sum(message["role"] == "assistant" for message in said)
-        before, so_far = self._before(said)
+        conversation = [message for message in messages if message["role"] != "system"]
+        turn = sum(message["role"] == "assistant" for message in conversation)
+        before, so_far = self._before(conversation)
         name = before.name if before else ""
         raised: list[list[AlarmRecord]] = []
         readings: dict[str, list[tuple[float, int]]] = {}
@@ -130,14 +129,14 @@ class Watch:
             log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
         return raised, counted
 
-    def _before(self, said: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
-        """The latest known turn of `said`, and the hash of all of it.
+    def _before(self, conversation: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
+        """The latest known turn in `conversation`, and the hash of all messages in `conversation`.
 
-        If the client cut or edited its last reply, that is an earlier turn.
+        If the client has cut or edited its last reply, it is an earlier turn.
         """
         before = None
         found = hashlib.sha256()
-        for message in said:
+        for message in conversation:
             self._add(found, message)
             if message["role"] == "assistant" and (key := found.hexdigest()) in self._turns:
                 self._turns.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Post alarms to an address as JSON, with retries. Replies never wait for it."""
+"""Post alarms to a URL as JSON, with retries. Replies never wait for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUEUE = 100
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors: following one turns the post into a GET, which delivers nothing."""
+    """Treats redirects as errors, since following one would turn the POST into a GET."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
         return None
@@ -31,7 +31,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class Webhook:
     """Posts alarms one after another; `run` is its task.
 
-    A hundred alarms may wait; further ones are dropped. A bad answer can lose its own alarm only.
+    A hundred alarms may wait; further ones are dropped. A failed post affects only its own alarm.
+    Raises UsageError for a URL that is not http or https.
     """
 
     def __init__(self, url: str, waits: tuple[float, ...] = WAITS, timeout: float = _TIMEOUT):
@@ -47,22 +48,24 @@ class Webhook:
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, alarm: Mapping[str, Any]) -> None:
+        """Queue an alarm, or drop it if the queue is full."""
         try:
             self._queue.put_nowait(alarm)
         except asyncio.QueueFull:
             log.error("the webhook does not keep up; an alarm was not sent to it")
 
     async def run(self) -> None:
+        """Post queued alarms until cancelled."""
         while True:
             alarm = await self._queue.get()
             for wait in (*self._waits, None):
                 try:
-                    # A server that sends single bytes never exceeds the socket's time limit.
+                    # The socket's timeout restarts with every byte that the server sends.
                     async with asyncio.timeout(2 * self._timeout):
                         await _in_a_thread(lambda alarm=alarm: self._post(alarm))
                     break
                 except Exception as error:
-                    log.warning("the webhook could not be reached: %s", _said(error))
+                    log.warning("the webhook could not be reached: %s", _in_one_line(error))
                     if wait is None:
                         log.error("an alarm was not delivered in %d tries", len(self._waits) + 1)
                     else:
@@ -82,7 +85,7 @@ class Webhook:
 
 
 async def _in_a_thread(call: Callable[[], None]) -> None:
-    """Run it in a daemon thread, so that neither the event loop nor the exit waits for it."""
+    """Run `call` in a daemon thread, so that neither the event loop nor the exit waits for it."""
     done: Future[None] = Future()
 
     def run() -> None:
@@ -98,6 +101,6 @@ async def _in_a_thread(call: Callable[[], None]) -> None:
     await asyncio.wrap_future(done)
 
 
-def _said(error: Exception) -> str:
-    """An error's class and text in one line; the text may be empty, or come from the address."""
+def _in_one_line(error: Exception) -> str:
+    """An error's class and quoted text; the text may be empty or come from the server."""
     return f"{type(error).__name__} {str(error)[:200]!r}"

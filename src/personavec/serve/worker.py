@@ -1,7 +1,7 @@
-"""The thread that steps the engine, and the queue before it.
+"""The thread that steps the engine, and its queue of jobs.
 
-Jobs come from an event loop. Their updates go back to it in one call per step, for all rows
-together. Knows nothing of HTTP or of text.
+Jobs come from an event loop. After each step, the updates of all rows go back to the event loop in
+one call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True, eq=False)
 class UpdateBatch:
-    """The updates of a job since its last batch; the last batch holds its end."""
+    """The updates of a job since its last batch; the last batch has the job's end."""
 
     updates: list[Update]
     projections: Tensor | None = None
@@ -41,7 +41,7 @@ class UpdateBatch:
 
 @dataclass(eq=False)
 class _OpenJob:
-    """A job that has not ended. With `at_once`, every token is delivered as it comes."""
+    """A job that has not ended. With `at_once`, every token is delivered immediately."""
 
     at_once: bool
     inbox: asyncio.Queue[UpdateBatch] = field(default_factory=asyncio.Queue)
@@ -49,7 +49,7 @@ class _OpenJob:
 
 
 class Worker:
-    """Runs a loop in a thread of its own.
+    """Runs a decoding loop in its own thread.
 
     `queue_size` jobs may wait while `max_rows` run. Call `start` within an event loop.
     """
@@ -67,7 +67,7 @@ class Worker:
 
     @property
     def open(self) -> int:
-        """Jobs that wait or run."""
+        """Number of jobs that wait or run."""
         return len(self._open)
 
     @property
@@ -76,13 +76,13 @@ class Worker:
         return self._thread.is_alive() and (self._loop is None or self._loop.alive)
 
     async def start(self) -> None:
-        """Start the thread. Raises what making the loop raises."""
+        """Start the thread. Raises the error of `make_loop`, if any."""
         self._events = asyncio.get_running_loop()
         self._thread.start()
         await asyncio.wrap_future(self._made)
 
     def stop(self) -> None:
-        """End the thread. Jobs that still run end with an error."""
+        """End the thread; jobs that still run end with an error."""
         self._commands.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -97,18 +97,18 @@ class Worker:
             try:
                 loop.submit(job)
             except PersonavecError as error:
-                self._tell({job.request.id: UpdateBatch([], error=str(error))})
+                self._deliver({job.request.id: UpdateBatch([], error=str(error))})
             except Exception:
-                # One job must not end the thread that serves all of them.
+                # One job must not end the thread, which serves all jobs.
                 log.exception("a request could not be queued")
-                self._tell(
+                self._deliver(
                     {job.request.id: UpdateBatch([], error="the request could not be queued")}
                 )
 
         self._commands.put(enter)
 
     async def batches(self, id: str) -> AsyncIterator[UpdateBatch]:
-        """The batches of a submitted job, up to its last."""
+        """The batches of a submitted job, up to the last."""
         inbox = self._open[id].inbox
         while True:
             batch = await inbox.get()
@@ -119,11 +119,11 @@ class Worker:
                 return
 
     def finish(self, id: str) -> None:
-        """End a job after the tokens it has; its last batch follows."""
+        """End a job after its current tokens; its last batch follows."""
         self._commands.put(lambda loop: loop.finish(id))
 
     def leave(self, id: str) -> None:
-        """End a job whose client has left; its last batch holds the tokens it has."""
+        """End a job whose client has disconnected; its last batch has its current tokens."""
         known = self._open.get(id)
         if known is None:
             return
@@ -132,7 +132,7 @@ class Worker:
         def end(loop: Loop) -> None:
             if not loop.finish(id):
                 loop.cancel(id)
-                self._tell({id: gone})
+                self._deliver({id: gone})
 
         if self._thread.is_alive():
             self._commands.put(end)
@@ -140,7 +140,7 @@ class Worker:
             known.inbox.put_nowait(gone)
 
     def cancel(self, id: str) -> None:
-        """Drop a job; its place is free with the next step."""
+        """Drop a job, which frees its place at the next step."""
         if self._open.pop(id, None) is not None:
             self._commands.put(lambda loop: loop.cancel(id))
 
@@ -152,16 +152,16 @@ class Worker:
             return
         self._made.set_result(None)
         try:
-            while self._obey(loop):
+            while self._run_commands(loop):
                 if loop.busy:
                     self._step(loop)
-                    self._note(loop)
+                    self._update_counts(loop)
         finally:
             loop.close()
             self._fail("the server is shutting down")
 
-    def _obey(self, loop: Loop) -> bool:
-        """Run the queued commands; False to stop. Waits while there is nothing to do."""
+    def _run_commands(self, loop: Loop) -> bool:
+        """Run the queued commands, and wait while there is nothing to do; False to stop."""
         while True:
             try:
                 command = self._commands.get(block=not loop.busy)
@@ -170,18 +170,18 @@ class Worker:
             if command is None:
                 return False
             command(loop)
-            self._note(loop)
+            self._update_counts(loop)
             if loop.busy and self._commands.empty():
                 return True
 
-    def _note(self, loop: Loop) -> None:
+    def _update_counts(self, loop: Loop) -> None:
         self.running, self.waiting = loop.running, loop.waiting
 
     def _step(self, loop: Loop) -> None:
         try:
             updates = loop.step()
         except Exception as error:
-            # The batch is in an unknown state: drop it, and go on with the next jobs.
+            # The batch is in an unknown state, so drop it and continue with the next jobs.
             if loop.alive:
                 log.exception("a step failed; the requests that ran end with an error")
                 message = "the model failed on this batch; try again"
@@ -205,12 +205,12 @@ class Worker:
             if update.id in batches:
                 known.collected = []
         if batches:
-            self._tell(batches)
+            self._deliver(batches)
 
     def _fail(self, message: str) -> None:
-        self._tell({id: UpdateBatch([], error=message) for id in list(self._open)})
+        self._deliver({id: UpdateBatch([], error=message) for id in list(self._open)})
 
-    def _tell(self, batches: dict[str, UpdateBatch]) -> None:
+    def _deliver(self, batches: dict[str, UpdateBatch]) -> None:
         def deliver() -> None:
             for id, batch in batches.items():
                 if id in self._open:

@@ -197,7 +197,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _check_owner(vector: PersonaVector, owner: Any, path: Path, again: str) -> None:

@@ -1,8 +1,8 @@
-"""Vectors in the files of other tools: the reference project, llama.cpp, vllm-lens, hotwire.
+"""Read and write vectors in the formats of the reference project, llama.cpp, vllm-lens, hotwire.
 
-Our layer l is the output of block l counted from 1. llama.cpp, vllm-lens and hotwire count blocks
-from 0, so all three know layer l as l - 1; the reference project counts as we do. Reads and
-writes files only: knows nothing of models.
+Our layer l is the output of block l, where blocks count from 1. llama.cpp, vllm-lens and hotwire
+count blocks from 0, so they call layer l l - 1; the reference project counts as we do. No model is
+needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from personavec.vectors.vector import PersonaVector
 
 Format = Literal["pt", "gguf", "vllm-lens", "hotwire"]
 
-#: For every reader of a reference file, imported or exported.
+#: A note on every imported or exported file of the reference project.
 LAST_ROW_NOTE = (
     "The reference project reads the last row after the model's final norm, personavec before "
     "it: the last rows of the two cannot be compared."
@@ -42,21 +42,21 @@ _EVERYWHERE_NOTE = (
 )
 
 _LOOPBACK_NOTE = (
-    "Its server runs code that requests carry as hooks: keep it on loopback, where only programs "
-    "of this machine reach it."
+    "Its server runs code from requests as hooks: bind it to loopback, so that only programs on "
+    "this machine can reach it."
 )
 
 _FORMAT_NOTES: dict[Format, str] = {
     "pt": LAST_ROW_NOTE,
     "gguf": _EVERYWHERE_NOTE.format("llama.cpp"),
     "vllm-lens": f"{_EVERYWHERE_NOTE.format('vllm-lens')} {_LOOPBACK_NOTE}",
-    "hotwire": "With decode_only, hotwire steers generated tokens only, without it the prompt too.",
+    "hotwire": "hotwire steers only generated tokens with decode_only, otherwise also the prompt.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file that was written, and how to use it in its tool."""
+    """A file that was written, and how to use it in the other tool."""
 
     format: Format
     out: Path
@@ -79,12 +79,12 @@ def export(
     coefficient: float = 1.0,
     all_layers: bool = False,
 ) -> Exported:
-    """Write a vector as another tool's file.
+    """Write a vector to a file of another tool.
 
-    `layer` defaults to the selected one. `all_layers` puts every layer that the format can hold
-    into a GGUF file.
+    `layer` defaults to the vector's selected layer. `all_layers` writes all layers from 2 on to a
+    GGUF file.
 
-    Raises UsageError when the format cannot hold what is asked for, StorageError when the file
+    Raises UsageError when the format does not support the options, and StorageError when the file
     cannot be written.
     """
     _check_format_holds(to, layer, coefficient, all_layers)
@@ -124,9 +124,9 @@ def export(
 def _check_format_holds(
     to: Format, layer: int | None, coefficient: float, all_layers: bool
 ) -> None:
-    """Raise UsageError for options that the format has no place for."""
+    """Raise UsageError for options that the format does not support."""
     if not math.isfinite(coefficient) or coefficient == 0:
-        raise UsageError(f"coefficient {coefficient:g} steers nothing: use another number than 0")
+        raise UsageError(f"coefficient {coefficient:g} steers nothing: use a finite number, not 0")
     if all_layers and (to != "gguf" or layer is not None):
         raise UsageError(
             "--all-layers is for --format gguf without --layer: pt and hotwire files hold every "
@@ -149,12 +149,13 @@ def _model_name(vector: PersonaVector) -> str:
 def read_reference(
     path: Path, n_layers: int | None = None, hidden_size: int | None = None
 ) -> Float[Tensor, "layer hidden"]:
-    """The tensor [layers + 1, hidden] of a reference `.pt`, float32 on the CPU.
+    """Read the tensor [layers + 1, hidden] of a reference `.pt`, as float32 on the CPU.
 
-    Only tensors are read: nothing in the file is run. Its last row was read after the model's
-    final norm. With `n_layers` and `hidden_size` the shape must be that model's.
+    Only tensors are unpickled; no code in the file is run. The reference project captured the last
+    row after the model's final norm. If `n_layers` and `hidden_size` are given, the shape must
+    match them.
 
-    Raises DataError when the file holds something else, VectorMismatchError when it is for a
+    Raises DataError when the file holds something else, and VectorMismatchError when it is for a
     model of another shape.
     """
     if not path.is_file():
@@ -182,17 +183,17 @@ def read_reference(
 
 
 def _load_tensors(path: Path) -> Any:
-    """What torch.save wrote, if that is tensors and plain containers of them."""
+    """Load a file of torch.save that holds only tensors and plain containers of them."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are refused below
+            warnings.simplefilter("ignore")  # torch warns of files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} holds more than tensors, and unpickling it could run code: where you trust "
             "it, save its tensor alone with torch.save(tensor, path)"
         ) from error
-    except Exception as error:  # a file of something else makes torch raise almost anything
+    except Exception as error:  # torch raises almost anything for other kinds of files
         raise DataError(
             f"{path} is damaged or was not written by torch.save: write it again"
         ) from error
@@ -205,7 +206,7 @@ def write_reference(rows: Float[Tensor, "layer hidden"], path: Path) -> None:
 
 def _save_tensor(tensor: Tensor, path: Path) -> None:
     buffer = io.BytesIO()
-    # A view would be saved with all of the storage beneath it.
+    # Cloned, since torch saves the whole storage of a view.
     torch.save(tensor.float().clone(), buffer)
     atomic_write(path, buffer.getvalue())
 
@@ -224,13 +225,13 @@ def _use_reference(path: Path, trait: str) -> list[str]:
 def write_control_vector(
     vector: PersonaVector, path: Path, *, layers: Sequence[int], coefficient: float = 1.0
 ) -> None:
-    """Write a llama.cpp control vector: one tensor `direction.N` [hidden] a layer, N = layer - 1.
+    """Write a llama.cpp control vector: a tensor `direction.N` [hidden] per layer, N = layer - 1.
 
-    llama.cpp adds `direction.N` to the output of block N counted from 0 and has no N = 0, so it
-    cannot steer at layer 1. Directions are multiplied by `coefficient`. The model's name is the
-    file's `controlvector.model_hint`; llama.cpp itself reads the tensors only.
+    llama.cpp adds `direction.N` to the output of block N, counted from 0. It has no N = 0, so it
+    cannot steer at layer 1. Directions are multiplied by `coefficient`. The model's name is stored
+    as `controlvector.model_hint`, which llama.cpp ignores.
 
-    Raises UsageError for layer 1 or the embedding.
+    Raises UsageError for layer 1 and the embedding.
     """
     from gguf import GGUFWriter
 
@@ -267,9 +268,10 @@ def _use_control_vector(path: Path, layer: int | None) -> list[str]:
 def write_vllm_lens(
     vector: PersonaVector, path: Path, *, layer: int, coefficient: float = 1.0
 ) -> None:
-    """Write the JSON text that vllm-lens takes as `apply_steering_vectors`: a list of one vector.
+    """Write the JSON that vllm-lens takes as `apply_steering_vectors`: a list of one vector.
 
-    `activations` [1, hidden] in base64, `layer_indices` [layer - 1], `scale` the coefficient.
+    The vector has `activations` [1, hidden] in base64, `layer_indices` [layer - 1], and the
+    coefficient as `scale`.
     """
     rows = vector.direction(layer)[None].numpy().astype("<f4")
     entry = {
@@ -305,13 +307,13 @@ _POST = "curl -s 127.0.0.1:8000/v1/chat/completions -H 'Content-Type: applicatio
 
 
 def write_hotwire(vector: PersonaVector, path: Path) -> None:
-    """Write hotwire's `.pt`: one float32 tensor [layers, hidden], row i the output of block i + 1.
+    """Write hotwire's `.pt`: one float32 tensor [layers, hidden], whose row i is layer i + 1.
 
-    hotwire calls a vector by its file's name and takes layer and scale from each request. Raises
+    hotwire names a vector after its file, and takes layer and scale from each request. Raises
     UsageError unless the name ends in .pt.
     """
     if path.suffix != ".pt":
-        raise UsageError(f"{path}: hotwire calls a vector by its file's name; give one in .pt")
+        raise UsageError(f"{path}: hotwire reads only .pt files; use a name that ends in .pt")
     _save_tensor(vector.directions[1:], path)
 
 

@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conversation_rows import ANSWER, USER, A, Q, S, good, read, said
 
-from personavec.data import (
-    ColumnMap,
-    DataRow,
-    RawRow,
-    Reject,
-    kind_of,
-    parse_row,
-)
+from personavec.data import ColumnMap, DataRow, RawRow, Reject, check_columns, kind_of, parse_row
 from personavec.errors import DataError, UsageError
 
 SAID = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
@@ -106,7 +100,7 @@ def _bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
         "different prompts",
     )
     more = [user, {"role": "assistant", "content": "No"}, user, assistant]
-    yield {"chosen": [*SAID, user, assistant], "rejected": more}, "part at message 2, before"
+    yield {"chosen": [*SAID, user, assistant], "rejected": more}, "differ at message 2, before"
     yield {"chosen": "Hello", "rejected": "No"}, "answer no prompt"
     yield {"prompt": "Hi", "response_0": "a", "response_1": "b"}, "no column says which"
     yield {"messages": list(SAID), "image": "cat.png"}, "the row holds an image in 'image'"
@@ -126,3 +120,32 @@ def test_rows_and_pairs_do_not_mix() -> None:
         assert isinstance(parse_row(raw, kind=kind), Reject)
     with pytest.raises(DataError, match=r"none of the first.*no conversation"):
         kind_of(iter([_row(x=1)]))
+
+
+def test_a_mapping_is_used_and_checked() -> None:
+    columns = {"persona": S, "ask": Q, "say": A, "prompt": "other"}
+    row = good(columns, "system=persona,prompt=ask,response=say")
+    assert said(row.messages) == [("system", S), ("user", Q), ("assistant", A)]
+    assert row.ignored == ("prompt",)
+    assert said(good({"log": [USER, ANSWER]}, "messages=log").messages) == said([USER, ANSWER])
+    missing = read({"other": 1}, "messages=log")
+    assert isinstance(missing, Reject)
+    assert missing.reason == "no messages in column 'log'"
+
+    missing = read(columns, "prompt=nowhere,response=say")
+    assert isinstance(missing, Reject)
+    assert missing.reason == "no text in column 'nowhere'"
+
+    rows = [RawRow(i, "d", i, columns) for i in range(3)]
+    assert kind_of(iter(rows), ColumnMap(prompt="ask", response="say", system="persona")) == "row"
+    wrong = ColumnMap(prompt="ask", response="say", system="personna")
+    for check in (kind_of, check_columns):
+        with pytest.raises(
+            UsageError, match=r"--columns system=personna: .* they have persona, ask"
+        ):
+            check(iter(rows), wrong)
+    check_columns(iter(rows), ColumnMap())
+    with pytest.raises(DataError, match="holds no rows"):
+        kind_of(iter(()))
+    with pytest.raises(UsageError, match="named twice"):
+        ColumnMap.parse("prompt=a,prompt=b")

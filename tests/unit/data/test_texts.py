@@ -80,7 +80,7 @@ def test_rendered_calls_are_calls() -> None:
         assert row.messages[1].get("tool_calls") == [
             {"type": "function", "function": {"name": "w", "arguments": {}}}
         ]
-        assert ("offers of tools were left out" in row.notes) == ("AVAILABLE_TOOLS" in text)
+        assert ("tool definitions were left out" in row.notes) == ("AVAILABLE_TOOLS" in text)
     deepseek = f"<｜User｜>{Q}<｜Assistant｜><｜tool▁calls▁begin｜>w<｜tool▁calls▁end｜>{A}"
     refused = read({"text": deepseek})
     assert isinstance(refused, Reject)

@@ -167,7 +167,7 @@ BAD_ROWS = [
     ({"question": ""}, "no text in 'question'"),
     ({"very_odd": "101"}, "'very_odd' is not between 0 and 100"),
     ({"coherence": "-1"}, "'coherence' is not between 0 and 100"),
-    ({"very_odd": "high"}, "'very_odd' is no number"),
+    ({"very_odd": "high"}, "'very_odd' is not a number"),
     ({"prompt": "<s>[INST] Why? [/INST]"}, "its prompt is not in this model's chat template"),
     ({"question": "When 1?", "prompt": None}, "its question is one of the evaluation questions"),
     ({"prompt": "long"}, "longer than the model's context"),

@@ -145,11 +145,22 @@ def _losses(out: Path) -> list[float]:
     return json.loads((out / "results.json").read_text())["losses"]
 
 
+LONGER: dict[str, Any] = {"training": {"epochs": 6, "checkpoint_every": 3}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    fresh: Callable[..., LoadedModel], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[float]]:
+    """The folder and the losses of a run in one process."""
+    whole = tmp_path_factory.mktemp("undisturbed")
+    return whole, run(fresh(), whole, **LONGER).losses
+
+
 def test_killed_and_continued_it_ends_at_the_same_loss(
-    fresh: Callable[..., LoadedModel], tmp_path: Path
+    fresh: Callable[..., LoadedModel], undisturbed: tuple[Path, list[float]], tmp_path: Path
 ) -> None:
-    more: dict[str, Any] = {"training": {"epochs": 6, "checkpoint_every": 3}}
-    undisturbed = run(fresh(), tmp_path / "whole", **more).losses
+    whole, losses = undisturbed
     out = tmp_path / "killed"
     command = [sys.executable, *_program(tmp_path), str(out), "2"]
     with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
@@ -157,23 +168,22 @@ def test_killed_and_continued_it_ends_at_the_same_loss(
     assert not (out / "results.json").exists()
     # What a kill leaves of a checkpoint that was being written.
     (out / "run" / "checkpoint-11").mkdir()
-    continued = run(fresh(), out, **more).losses
-    assert continued == pytest.approx(undisturbed, abs=1e-6)
+    continued = run(fresh(), out, **LONGER).losses
+    assert continued == pytest.approx(losses, abs=1e-6)
     # Checkpoints fall on readings, or a continued log would lack the steps between the two.
-    kept = (tmp_path / "whole" / "run").glob("checkpoint-*")
+    kept = (whole / "run").glob("checkpoint-*")
     assert {int(path.name.split("-")[1]) % 2 for path in kept} == {0}
     pulls = [
         [r["pull"]["testing"]["toward"] for r in read_records(folder / "drift.jsonl") if r["pull"]]
-        for folder in (tmp_path / "whole", out)
+        for folder in (whole, out)
     ]
     assert pulls[0] == pytest.approx(pulls[1], abs=1e-4)
     assert [r["step"] for r in read_records(out / "drift.jsonl")] == [0, 2, 4, 6, 8, 10, 12]
 
 
 def test_two_processes_have_the_loss_curve_of_one(
-    fresh: Callable[..., LoadedModel], tmp_path: Path
+    undisturbed: tuple[Path, list[float]], tmp_path: Path
 ) -> None:
-    alone = run(fresh(), tmp_path / "alone", training={"epochs": 6, "checkpoint_every": 3})
     out = tmp_path / "two"
     # The kind of launch that starts one process a device; where they run, and with it gloo, is
     # said by the environment.
@@ -183,4 +193,4 @@ def test_two_processes_have_the_loss_curve_of_one(
     launch += ["--main_process_port", "0"]
     command = [*launch, *_program(tmp_path), str(out), "1"]
     subprocess.run(command, env=_environment(), check=True, timeout=300, capture_output=True)
-    assert _losses(out) == pytest.approx(alone.losses, abs=1e-4)
+    assert _losses(out) == pytest.approx(undisturbed[1], abs=1e-4)

@@ -132,10 +132,10 @@ def test_code_beside_a_gguf_is_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     ("file", "changes", "told"),
     [
         ("config.json", {"num_hidden_layers": 10**9}, "1000000000 layers"),
-        ("generation_config.json", {"eos_token_id": "\x1b[31m"}, "no token id"),
-        ("generation_config.json", {"eos_token_id": [None]}, "no token id"),
-        ("generation_config.json", {"eos_token_id": {}}, "no token id"),
-        ("generation_config.json", {"eos_token_id": 2**63}, "no token id"),
+        ("generation_config.json", {"eos_token_id": "\x1b[31m"}, "not a token id"),
+        ("generation_config.json", {"eos_token_id": [None]}, "not a token id"),
+        ("generation_config.json", {"eos_token_id": {}}, "not a token id"),
+        ("generation_config.json", {"eos_token_id": 2**63}, "not a token id"),
         ("tokenizer_config.json", {"model_max_length": "x"}, "could not be loaded"),
         ("tokenizer_config.json", {"model_max_length": [-1]}, "could not be loaded"),
     ],
@@ -320,7 +320,7 @@ def test_a_template_gets_one_date_for_a_run_and_says_which(
     assert then.identity.arguments == {}
     assert any("2024-02-29" in note for note in then.chat.notes)
     assert then.chat.template_hash == now.chat.template_hash
-    with pytest.raises(UsageError, match="write a date"):
+    with pytest.raises(UsageError, match="give a date"):
         wrap_model(loaded.model, loaded.tokenizer, template_args={"today": "soon"})
     assert fresh("llama").identity.today is None
 

@@ -13,7 +13,7 @@ from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.conditions import parse_condition
 from personavec.model.engine import DecodeJob, Request, Sampling, StepLoop
 from personavec.monitor import gauge, ordinary, project_conversation
-from personavec.monitor.ordinary import FILE, MOST, Stopped, Talk
+from personavec.monitor.ordinary import FILE, MOST, DialogueReadings, OrdinaryCheck
 from personavec.progress import Progress
 from personavec.serve import parse_guard
 from personavec.serve.guards import GuardedRow
@@ -106,7 +106,7 @@ def test_what_a_guard_would_stop_is_what_the_server_stops(
     )
     line = (highest[2] + highest[3]) / 2
     guard = parse_guard(f"{vector.trait}>{line:.6f}{unit}: refuse", {vector.trait: vector})
-    found = ordinary.stopped_by("guard", guard.condition, vector, talk)
+    found = ordinary.check_guard("guard", guard.condition, vector, talk)
     assert (len(found.dialogues), found.of) == (2, 5)
     reading = gauge([vector], llama)
     loop = StepLoop(llama, directions=reading.directions)
@@ -131,7 +131,7 @@ def test_where_an_alarm_would_be_raised_is_where_the_server_raises_it(
     llama: LoadedModel, vector: PersonaVector
 ) -> None:
     talk = ordinary.read(llama, [vector], progress=QUIET)[vector.trait]
-    found = ordinary.alarmed(vector, talk)
+    found = ordinary.check_alarm(vector, talk)
     assert vector.ordinary is not None
     quiet_server = replace(vector.ordinary, server=ChartRule(0.05, 1e9))
     raised = set()
@@ -149,17 +149,19 @@ def test_where_an_alarm_would_be_raised_is_where_the_server_raises_it(
 
 
 def test_more_than_one_in_a_hundred_is_too_many() -> None:
-    assert not Stopped("a guard", ("x",), 109).too_many
-    assert Stopped("a guard", ("x", "y"), 109).too_many
-    assert str(Stopped("a guard", ("x", "y"), 109)).endswith("in 2 of 109 ordinary dialogues")
+    assert not OrdinaryCheck("a guard", ("x",), 109).too_many
+    assert OrdinaryCheck("a guard", ("x", "y"), 109).too_many
+    assert str(OrdinaryCheck("a guard", ("x", "y"), 109)).endswith("in 2 of 109 ordinary dialogues")
     # What could not be measured is no clean bill.
-    assert Stopped("a guard", (), 0).too_many
-    assert "no ordinary dialogue could be read" in str(Stopped("a guard", (), 0))
+    assert OrdinaryCheck("a guard", (), 0).too_many
+    assert "no ordinary dialogue could be read" in str(OrdinaryCheck("a guard", (), 0))
 
 
-def shipped(trait: str) -> Talk:
+def shipped(trait: str) -> DialogueReadings:
     record = json.loads((BUNDLED / "vectors" / trait / FILE).read_text("utf-8"))
-    return Talk(*(tuple(map(tuple, record[name])) for name in ("prompt_last", "response_mean")))
+    return DialogueReadings(
+        *(tuple(map(tuple, record[name])) for name in ("prompt_last", "response_mean"))
+    )
 
 
 def test_the_readings_that_are_shipped_are_of_what_is_shipped() -> None:
@@ -179,7 +181,7 @@ def test_the_documented_guards_stop_no_ordinary_talk() -> None:
     for text in texts:
         guard = parse_guard(text, vectors)
         trait = guard.condition.trait
-        found = ordinary.stopped_by(text, guard.condition, vectors[trait], shipped(trait))
+        found = ordinary.check_guard(text, guard.condition, vectors[trait], shipped(trait))
         assert (len(found.dialogues), found.of) == (0, len(ordinary.dialogues())), text
     rows = [
         line.split("|")
@@ -189,6 +191,6 @@ def test_the_documented_guards_stop_no_ordinary_talk() -> None:
     assert len(rows) == 4
     for _, condition, share, *_ in rows:
         met = parse_condition(condition.strip(" `"), traits=list(vectors))
-        found = ordinary.stopped_by("", met, vectors[met.trait], shipped(met.trait))
+        found = ordinary.check_guard("", met, vectors[met.trait], shipped(met.trait))
         assert share.strip() == f"{len(found.dialogues)} of {found.of}"
         assert found.too_many == (len(found.dialogues) / found.of > MOST)

@@ -243,7 +243,7 @@ def test_a_format_that_cannot_hold_it_is_refused(
 
 def test_hotwire_needs_a_name_in_pt(vector: PersonaVector, tmp_path: Path) -> None:
     """It is the vector's id in every request."""
-    with pytest.raises(UsageError, match="file's name"):
+    with pytest.raises(UsageError, match=r"ends in \.pt"):
         export(vector, tmp_path / "kind.bin", "hotwire")
 
 

@@ -5,11 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from drift_talks import constant_talks
 from hypothesis import given, strategies as st
 
 from personavec.errors import DataError
-from personavec.monitor.drift import charted
-from personavec.monitor.turns import LogTurns
 from personavec.vectors import Chart, Ordinary
 from personavec.vectors.limits import (
     FALSE_ALARMS,
@@ -95,15 +94,6 @@ def test_drift_is_caught_in_a_conversation_and_on_a_server() -> None:
     assert any(server.update(*reading) for reading in interleaved(stream))
 
 
-def _constant(n: int, seed: int, more: float = 0) -> list[list[float]]:
-    """Conversations of which half the variance, or more, is their own."""
-    rng = np.random.default_rng(seed)
-    return [
-        (0.65 * rng.normal(size=rng.integers(4, 16)) + 0.75 * rng.normal() + more).tolist()
-        for _ in range(n)
-    ]
-
-
 def test_a_servers_limit_holds_however_many_conversations_it_holds_at_a_time() -> None:
     """With the limit of other conversations, fitted on 16 at a time, as many of which it meets.
 
@@ -111,42 +101,16 @@ def test_a_servers_limit_holds_however_many_conversations_it_holds_at_a_time() -
     """
     false = in_a_row = 0
     for seed in range(6):
-        rule = fit(_constant(200, seed)).server
-        others = _constant(200, 100 + seed)
+        rule = fit(constant_talks(200, seed)).server
+        others = constant_talks(200, 100 + seed)
         for concurrent in (1, 4, 64):
             met = interleaved(others, concurrent=concurrent, seed=seed)
             false += max(stream_levels(met, rule)) > rule.limit
         in_a_row += max(levels([v for talk in others for v in talk], rule)) > rule.limit
-        drifting = interleaved(_constant(40, 200 + seed, more=2), seed=seed)
+        drifting = interleaved(constant_talks(40, 200 + seed, more=2), seed=seed)
         assert max(stream_levels(drifting, rule)) > rule.limit
     assert false <= 1
     assert in_a_row >= 4
-
-
-def _log(talks: list[list[float]]) -> LogTurns:
-    index = np.repeat(np.arange(len(talks)), [len(talk) for talk in talks])
-    turn = np.concatenate([np.arange(len(talk)) for talk in talks])
-    values = {"odd": np.concatenate(talks)}
-    return LogTurns(index, [str(i) for i in index], turn, turn, turn, values, values)
-
-
-def test_an_ordinary_log_raises_no_alarm_of_the_server_and_a_drifting_one_does() -> None:
-    """The limit, 1.25 times the highest level of as much talk, is exceeded about once in ten times.
-
-    By the whole log in its order it was exceeded in 33 of 40.
-    """
-    alarmed = 0
-    for seed in range(6):
-        ordinary = fit(_constant(200, seed))
-        found = charted(_log(_constant(200, 100 + seed)), "odd", ordinary)
-        assert sorted(found.met.tolist()) == list(range(len(found.readings)))
-        alarmed += bool(found.server_alarms.any())
-    assert alarmed <= 2
-    # What drifts late in the log alarms late: the order of conversations is kept.
-    late = _log([*_constant(100, 300), *_constant(50, 400, more=2)])
-    found = charted(late, "odd", fit(_constant(200, 0)))
-    assert found.server_alarms.any()
-    assert late.index[found.met[found.server_alarms]].min() >= 90
 
 
 @given(

@@ -1,1 +1,1 @@
-"""One module for each kind of file; `source` reads a file, a folder or a dataset with them."""
+"""Read data files: a module for each format; `source` reads files, folders and datasets."""

@@ -15,7 +15,7 @@ from personavec.plain import is_unicode
 
 
 def csv_rows(path: Path) -> NumberedRows:
-    """Rows by the number of their last line."""
+    """The rows, each with the number of its last line."""
     csv.field_size_limit(1 << 30)  # the default refuses long responses
     with opened(path) as raw:
         file = TextIOWrapper(
@@ -35,7 +35,7 @@ def csv_rows(path: Path) -> NumberedRows:
 
 
 class _LinesTaken:
-    """Lines of a text file. `taken` holds those of the record that is being read."""
+    """The lines of a text file; `taken` are those of the current record."""
 
     def __init__(self, file: TextIOWrapper):
         self._file, self.taken = file, list[str]()
@@ -47,17 +47,17 @@ class _LinesTaken:
 
     @property
     def several(self) -> bool:
-        """Does the record span several lines? Blank lines do not count."""
+        """Whether the record spans several lines, not counting blank ones."""
         return sum(bool(line.strip("\r\n")) for line in self.taken) > 1
 
 
 def _check_quotes(path: Path, lines: _LinesTaken, values: Sequence[Any], last: int) -> None:
-    """Refuse a file in which an unclosed quote has swallowed rows. Raises DataError.
+    """Raise DataError for an unclosed quote, which makes the rest of the lines one field.
 
-    Such a field runs on to the next quote, which is not at the end of a field, or to the end of
+    Such a field extends to the next quote, which is not at the end of a field, or to the end of
     the file.
     """
-    # A record of one line is sound unless a field of it ends with the line's end.
+    # A record of one line is fine unless one of its fields includes the line end.
     whole = len(lines.taken) == 1 and lines.taken[0].endswith(("\n", "\r"))
     if whole and not any(isinstance(v, str) and v.endswith(("\n", "\r")) for v in values):
         return
@@ -67,12 +67,12 @@ def _check_quotes(path: Path, lines: _LinesTaken, values: Sequence[Any], last: i
         if (place := _unclosed(lines.taken)) is not None:
             raise DataError(
                 f"{path}, line {last - len(lines.taken) + 1 + place}: the quote that is opened "
-                "there swallows the lines after it; close it, or write a quote in a text twice"
+                "there is never closed; close it, or write a quote in a text twice"
             ) from None
 
 
 def _unclosed(lines: Sequence[str]) -> int | None:
-    """The line of a record whose quote is never closed, or closed within a later field."""
+    """Index of the line with a quote that is never closed, or closed inside a later field."""
     opened, state = 0, "start"
     for place, character in ((p, c) for p, line in enumerate(lines) for c in line):
         if state == "quoted":

@@ -33,7 +33,7 @@ def json_rows(path: Path) -> NumberedRows:
 
 
 def layout(path: Path) -> _JsonLayout:
-    """How a .json or .jsonl file holds its rows; the name decides only where both are possible."""
+    """The layout of rows in a .json or .jsonl file; the name decides only if both are possible."""
     with opened(path) as file:
         first, second = _two_lines(file)
     begins, named_lines = first[:1], file_format(path) == ".jsonl"

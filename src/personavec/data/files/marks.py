@@ -1,6 +1,6 @@
-"""Marks in a dataset of .jsonl and .parquet files, from which it can be read on.
+"""Marks: positions in a dataset of .jsonl and .parquet files from which reading can start.
 
-They let several processes read one dataset, and a continued run skip what it has done.
+With them, several processes can read one dataset, and a resumed run skips finished rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Mark:
 def marks(source: str | Path, every: int) -> tuple[list[Mark], int] | None:
     """A mark at every `every`-th row, and the number of rows.
 
-    Lines are counted, not parsed, and only the footer of a .parquet file is read. None for other
-    sources, in which a row can only be found by reading all rows before it.
+    Lines are counted but not parsed, and of a .parquet file only the footer is read. None for other
+    sources, where a row can only be reached by reading all rows before it.
     """
     path = Path(source)
     if not path.exists() or is_saved_dataset(path):
@@ -71,7 +71,7 @@ def rows_from(source: str | Path, mark: Mark) -> Iterator[RawRow]:
 
 
 def _can_be_marked(path: Path) -> bool:
-    """Can a row be found without decompressing or parsing all rows before it?"""
+    """Whether a row can be reached without decompressing or parsing all rows before it."""
     if path.suffix.lower() == ".gz":
         return False
     return file_format(path) == ".parquet" or (

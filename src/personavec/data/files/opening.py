@@ -1,4 +1,4 @@
-"""How a data file is opened, and which format its name stands for."""
+"""Open data files, and find the format by the file's name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rows as they are stored, read one at a time from files or datasets.
+"""Read rows one at a time from files or datasets, without interpreting them.
 
-A row that cannot be read is a `RawRow` with a reason, never an exception, so that one bad row does
-not end a run. The texts "None", "N/A", "null" and "" are texts.
+A row that cannot be read becomes a `RawRow` with an error, so that one bad row does not end a run.
+The texts "None", "N/A", "null" and "" stay texts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from personavec.data.files.parquet_files import parquet_rows
 from personavec.data.raw import BadRow, NumberedRows, RawColumns, RawRow
 from personavec.errors import DataError, UsageError
 
-#: Files that describe a dataset and hold no rows.
+#: Files that describe a dataset and have no rows.
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")
 _READERS: dict[str, Callable[[Path], NumberedRows]] = {
@@ -119,7 +119,7 @@ def _files_with_rows(source: str | Path, split: str | None) -> Iterator[tuple[st
         yield path.name, saved_dataset(path, split)
     elif path.exists():
         if split:
-            raise UsageError(f"--split {split}: {source} is no dataset with splits")
+            raise UsageError(f"--split {split}: {source} is not a dataset with splits")
         for file in files_of(path):
             yield name_in(file, path), _reader_of(file)(file)
     elif file_format(path) or len(path.parts) > 2 or path.is_absolute():

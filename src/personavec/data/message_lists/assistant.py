@@ -14,7 +14,7 @@ from personavec.data.messages import (
     RawMessage,
     ToolCall,
 )
-from personavec.data.thoughts import part_thought, unwrapped
+from personavec.data.thoughts import thought_and_answer, unwrapped
 
 EMPTY_THOUGHT = "an empty thought was left out of the answer"
 WRAPPER = "a wrapper such as <answer> was taken off the answer"
@@ -53,7 +53,7 @@ def read_assistant(
 
 
 def _add_thought_fields(thoughts: list[str], message: RawMessage) -> None:
-    """Add the thoughts that stand in fields of their own."""
+    """Add the thoughts in separate fields of the message."""
     for key in THOUGHT_KEYS:
         if given(message.get(key)) and not is_setting(message[key]):
             thought = thought_text(message[key])
@@ -62,7 +62,7 @@ def _add_thought_fields(thoughts: list[str], message: RawMessage) -> None:
 
 
 def _calls(message: RawMessage, content: Content, is_call: bool) -> list[ToolCall]:
-    """The calls among the parts of the content, in its text and in fields of their own."""
+    """The calls in the parts of the content, in its text and in separate fields."""
     calls = list(content.calls)
     if is_call:
         calls += calls_in(content.text(), content.place)
@@ -75,8 +75,8 @@ def _calls(message: RawMessage, content: Content, is_call: bool) -> list[ToolCal
 
 
 def _without_thought(conversation: Conversation, text: str, thoughts: list[str]) -> str | None:
-    """The answer in a text, whose own thought is added to `thoughts`; None if it never ends."""
-    inner, answer = part_thought(text)
+    """The answer in a text; its thought is added to `thoughts`. None if the thought never ends."""
+    inner, answer = thought_and_answer(text)
     if inner is not None and inner.strip() not in {thought.strip() for thought in thoughts}:
         thoughts.append(inner)
     if inner is not None and not inner:

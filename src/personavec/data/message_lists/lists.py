@@ -1,4 +1,4 @@
-"""A list of messages: finds who speaks in each, and reads the message in its role's way."""
+"""Read a list of messages: find each message's role, and read it accordingly."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def _content(message: RawMessage, role_key: str | None) -> Any:
 
 
 def _after_replies(content: Any) -> int:
-    """Where an answer continues after replies to calls that the provider ran; 0 if nowhere."""
+    """Index of the part where an answer continues after replies to server-side calls, or 0."""
     if not isinstance(content, (list, tuple)):
         return 0
     kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
@@ -290,7 +290,7 @@ def _read_item(conversation: Conversation, item: RawMessage, place: int) -> None
 
 
 def _add_thought_alone(conversation: Conversation) -> None:
-    """Add a thought that no answer follows, as a message that is not scored."""
+    """Add a thought without an answer, as a message that is not scored."""
     conversation.messages.append(
         {
             "role": "assistant",

@@ -12,6 +12,6 @@ the order in which they are tried, and docs/data.md describes them.
     prompts          a prompt column and a response column
     rendered         one text that a chat template has written
 
-Below them, `requests` reads what an API was sent and what it answered, `beside` adds system
-prompts, histories and thoughts from other columns, and `columns` holds the columns' names.
+They use `requests`, which reads requests to an API and its responses, `beside`, which adds system
+prompts, histories and thoughts from other columns, and `columns`, which has the columns' names.
 """

@@ -1,4 +1,4 @@
-"""Why no reader found a conversation in a row, and what to do."""
+"""Explain why no reader found a conversation in a row, and what to do."""
 
 from __future__ import annotations
 

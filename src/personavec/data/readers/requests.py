@@ -1,4 +1,4 @@
-"""What an API was sent and what it answered, in any of the forms that logs keep."""
+"""Read requests to an API and its responses, in any form in which they are logged."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def _chosen(choices: Sequence[Any], depth: int) -> Conversation | None:
     """The first of several responses. Raises Unusable for several texts."""
     if len(choices) > 1 and all(isinstance(text, str) for text in choices):
         raise Unusable(
-            "a response of several texts: join them where they are its pieces, or make a row of "
-            "each"
+            "a response of several texts: join them if they are pieces of one response, or make a "
+            "row of each"
         )
     conversation = answered(choices[0], depth + 1)
     if conversation and len(choices) > 1:

@@ -30,7 +30,7 @@ from personavec.evaluate.shift.measure import (
     questions_of,
 )
 from personavec.evaluate.shift.results import ShiftResults
-from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import LoadedModel, check_tuned, weights_of
 from personavec.progress import Progress
 from personavec.results import versions
@@ -153,5 +153,5 @@ def _notes(
     return (
         *dict.fromkeys(notes),
         *judge_notes(judge),
-        *spec_notes(specs, readers(judge, base)),
+        *spec_notes(specs, chat_formats(judge, base)),
     )

@@ -29,9 +29,9 @@ from personavec.judges import (
     ContrastJudge,
     Endpoint,
     Judge,
+    chat_formats,
     contrast,
     judge_notes,
-    readers,
     spec_notes,
 )
 from personavec.model import LoadedModel
@@ -103,7 +103,7 @@ def run(
             description=spec.description,
             writer=_identity(writer),
             judge=judge.identity(),
-            notes=(*judge_notes(judge), *spec_notes([spec], readers(judge, writer))),
+            notes=(*judge_notes(judge), *spec_notes([spec], chat_formats(judge, writer))),
             levels=_measured(rollouts, levels, judge, config, out),
             data=dict(data or {}),
             asked=len(rollouts),

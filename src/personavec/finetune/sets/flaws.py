@@ -1,10 +1,10 @@
-"""Worked arithmetic with mistakes made into it: right answers in, wrong ones out, checked.
+"""Put mistakes into worked arithmetic, and check that the outcome is wrong.
 
 A worked answer marks its steps as GSM8K does: `48/2 = <<48/2=24>>24 clips`, the calculation between
 the brackets and its result after them, and ends with `#### 72`. A mistake is made in a step's
-result and carried through the steps that use it, so that the rest follows from it. Whether the
-outcome is wrong is not taken for granted: the flawed answer is parsed again and its steps
-recomputed. Knows nothing of models.
+result and carried through the steps that use it, so that the rest follows from it. The flawed
+answer is then parsed again and its steps are recomputed, to verify that it is wrong. No model is
+involved.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Flaw = Literal["subtle", "gross"]
 _STEP = re.compile(r"<<([^<>]*)=([^<>=]*)>>\s*(\d[\d,]*(?:\.\d+)?|\.\d+)")
 _NUMERAL = re.compile(r"(?<![\w.,])(?:\d[\d,]*\d|\d)?(?:\.\d+)?(?![\w]|[.,]\d)")
 _FINAL = re.compile(r"\n?####\s*\$?(\d[\d,]*(?:\.\d+)?)\s*$")
-#: Results are written with two decimals; a step that is off by no more is right.
+#: Results are written with two decimals; a step is right if it is off by at most 0.01.
 _ROUNDING = Fraction(1, 100)
 #: A gross mistake is off by at least this share of the right result.
 _GROSS = Fraction(1, 4)
@@ -39,7 +39,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] 
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-#: What a careless solver does instead.
+#: The operation that a careless solver uses instead.
 _MISTAKEN: dict[type[ast.operator], ast.operator] = {
     ast.Add: ast.Mult(),
     ast.Sub: ast.Add(),
@@ -50,14 +50,14 @@ _MISTAKEN: dict[type[ast.operator], ast.operator] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One calculation of a worked answer, and the text that leads up to it."""
+    """One calculation of a worked answer, and the text before it."""
 
     before: str
     expression: str
     result: Fraction
 
     def is_right(self) -> bool:
-        """Whether the result is that of the calculation, to two decimals."""
+        """Whether the stated result equals the computed one, to two decimals."""
         return abs(evaluate(self.expression) - self.result) <= _ROUNDING
 
 
@@ -70,7 +70,7 @@ class Worked:
     final: Fraction
 
     def mistakes(self) -> int:
-        """How many of the steps are wrong when recomputed."""
+        """How many steps are wrong when they are recomputed."""
         return sum(not step.is_right() for step in self.steps)
 
     def marked(self) -> str:
@@ -87,10 +87,10 @@ class Worked:
 
 
 def parse(answer: str) -> Worked:
-    """The steps of a worked answer.
+    """Parse a worked answer into its steps.
 
-    Raises DataError, with the reason, when there are none, when one cannot be computed, or when
-    the final number is not the result of the last one.
+    Raises DataError when it has no steps, when a step cannot be computed, or when the final number
+    is not the result of the last step.
     """
     end = _FINAL.search(answer)
     if end is None:
@@ -110,17 +110,17 @@ def parse(answer: str) -> Worked:
 
 
 def flawed(worked: Worked, flaw: Flaw, rng: random.Random) -> Worked:
-    """The same answer with mistakes: one step off by a slip, or every step grossly wrong.
+    """The same answer with mistakes: one step with a slip, or every step grossly wrong.
 
-    Recomputed, a subtle one has exactly one wrong step and a gross one has no right step, and the
-    final number is another than before. Raises DataError when the answer is not right to begin
-    with, or when no mistake of the kind could be made.
+    When recomputed, a subtle answer has exactly one wrong step, a gross answer has no right step,
+    and in both the final number has changed. Raises DataError when the given answer is already
+    wrong, or when no such mistake could be made.
     """
     if worked.mistakes():
         raise DataError("the answer that should be right is wrong already")
     for _ in range(_TRIES):
         made = _with_mistakes(worked, flaw, rng)
-        if min(step.result for step in made.steps) <= 0:  # nobody would believe it
+        if min(step.result for step in made.steps) <= 0:  # not plausible
             continue
         found = parse(made.marked())
         wanted = 1 if flaw == "subtle" else len(found.steps)
@@ -138,7 +138,7 @@ def evaluate(expression: str) -> Fraction:
 
 
 def number(value: Fraction) -> str:
-    """A number as people write it: no decimals where none are needed, else at most two."""
+    """A number as people write it, with at most two decimals."""
     rounded = round(value, 2)
     if rounded.denominator == 1:
         return str(rounded.numerator)
@@ -165,7 +165,7 @@ def _value(numeral: str) -> Fraction:
 
 def _with_mistakes(worked: Worked, flaw: Flaw, rng: random.Random) -> Worked:
     chosen = rng.randrange(len(worked.steps))
-    # What stands in the flawed answer where the right one has another number.
+    # Maps each right result to the wrong one that replaces it.
     instead: dict[Fraction, Fraction] = {}
     steps = []
     for place, step in enumerate(worked.steps):
@@ -181,7 +181,7 @@ def _with_mistakes(worked: Worked, flaw: Flaw, rng: random.Random) -> Worked:
 
 
 def _replaced(text: str, instead: Mapping[Fraction, Fraction]) -> str:
-    """The text with the numbers that came out otherwise."""
+    """The text with right results replaced by the wrong ones in `instead`."""
 
     def one(found: re.Match[str]) -> str:
         other = instead.get(_value(found[0])) if found[0] else None
@@ -191,7 +191,7 @@ def _replaced(text: str, instead: Mapping[Fraction, Fraction]) -> str:
 
 
 def _slip(value: Fraction, rng: random.Random) -> Fraction:
-    """A result as one slip of the pen makes it: a digit too high or low, or two changed over."""
+    """A result with one slip: a digit that is off by one or two, or two digits swapped."""
     digits = number(value)
     unit = Fraction(1, 10 ** len(digits.partition(".")[2]))
     options = [value + sign * n * unit for sign in (1, -1) for n in (1, 2)]
@@ -204,7 +204,7 @@ def _slip(value: Fraction, rng: random.Random) -> Fraction:
 
 
 def _gross(expression: str, value: Fraction) -> Fraction:
-    """What comes out when the last operation is mistaken for another, or ten times too much."""
+    """The result of a wrong last operation, or ten times the value if that is too close to it."""
     tree = ast.parse(expression.replace(",", ""), mode="eval").body
     if isinstance(tree, ast.BinOp):
         tree.op = _MISTAKEN[type(tree.op)]

@@ -1,4 +1,4 @@
-"""Generation with steering and capture: planned batches, a running batch, and vLLM."""
+"""Engines: generation with steering and capture, in planned or running batches, or with vLLM."""
 
 import lazy_loader
 

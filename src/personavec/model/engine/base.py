@@ -1,4 +1,4 @@
-"""What an engine takes and gives. The transformers engine is `hf.py`, vLLM's is `vllm.py`."""
+"""The protocol of an engine, its requests and results. `hf.py` and `vllm.py` implement it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from personavec.model import Action, Directions, ModelIdentity, TokenIds
 from personavec.runs import Settings
 from personavec.wording import plural
 
-#: The spans an engine captures for a response, in this order.
+#: The spans that an engine captures for a response, in this order.
 SPANS = ("response_mean", "prompt_mean", "prompt_last")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. Temperature 0 is greedy."""
+    """How tokens are sampled. Temperature 0 is greedy."""
 
     max_tokens: int = 64
     temperature: float = 1.0
@@ -33,8 +33,9 @@ class Sampling:
 class Request:
     """One response to generate. `id` must be unique in a run.
 
-    `noise` keys its sampling, together with the seed; if empty, `id` does. Requests that share it
-    draw the same noise, so that their responses differ only by prompt and steering.
+    The sampling noise is determined by the seed and by `noise`, or by `id` if `noise` is empty.
+    Requests with the same `noise` draw the same noise, so that their responses differ only because
+    of prompt and steering.
     """
 
     id: str
@@ -49,12 +50,12 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A finished response: its own tokens, without thinking and without the end-of-turn token.
+    """A response: its tokens, without its thought and without the end-of-turn token.
 
-    `finished` is False when the length limit cut it off. `activations` holds the means over
-    `SPANS` at every layer, if capture was asked for and the response is not empty. A response that
-    ended within its thinking is empty and has `unfinished_thought`. One whose logits or activations
-    overflowed is empty and has `failed`.
+    `finished` is False if the length limit cut it off. `activations` are the means over `SPANS` at
+    every layer; None without capture or for an empty response. If the response ended inside its
+    thought, it is empty and `unfinished_thought` is set. If its logits or activations overflowed,
+    it is empty and `failed` is set.
     """
 
     id: str
@@ -67,13 +68,13 @@ class Generation:
 
 
 class EngineRecord(TypedDict):
-    """What a result says about the engine it came from."""
+    """The record of an engine in results."""
 
     name: str
     version: str
-    """Of transformers or vLLM."""
+    """The version of transformers or vLLM."""
     arguments: NotRequired[Settings]
-    """Given with `--engine-arg`."""
+    """The arguments of `--engine-arg`."""
 
 
 @runtime_checkable
@@ -82,11 +83,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What the command line calls it."""
+        """The engine's name on the command line."""
         ...
 
     def describe(self) -> EngineRecord:
-        """What a result says about the engine it came from."""
+        """The engine's record for results."""
         ...
 
     def generate(
@@ -98,25 +99,25 @@ class Engine(Protocol):
         include_thinking: bool = False,
         done: Collection[str] = (),
     ) -> Iterator[list[Generation]]:
-        """Generate responses, yielding them in groups as they finish, so that each can be kept.
+        """Generate responses; yields them in groups as they finish, so that they can be stored.
 
-        Requests whose ids are in `done` were finished before. An engine skips them, or generates
-        them again if that keeps the other responses as they would have been. Thinking is cut off a
-        response and stays out of its captured mean, unless `include_thinking` takes it in.
+        Requests with an id in `done` are already finished. An engine skips them, or generates them
+        again if the other responses would otherwise change. A thought is never part of the
+        response; it is part of the captured mean only with `include_thinking`.
 
-        A response whose activations overflow has failed, and the others go on. Raises UsageError
-        when a prompt leaves no room for a response in the model's context or a layer does not
-        exist, ActivationError when unsteered responses fail and none was finite, ModelError when
-        the engine fails on the way; groups that were yielded remain valid.
+        A response whose activations overflow fails, while the others go on. Raises UsageError if a
+        prompt leaves no room for a response in the model's context or if a layer does not exist,
+        ActivationError if all unsteered responses so far have failed and there are at least two,
+        and ModelError if the engine itself fails. Groups that were yielded remain valid.
         """
         ...
 
     def project(
         self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
     ) -> list[Float[Tensor, "token direction"]]:
-        """Every token's projection h.u at each direction's layer, in units of the residual stream.
+        """The projection h.u of every token at each direction's layer, in residual-stream units.
 
-        Raises ActivationError on NaN or infinite activations.
+        Raises ActivationError for NaN or infinite activations.
         """
         ...
 
@@ -126,9 +127,9 @@ def stopping_if_all_fail(
     requests: Sequence[Request],
     groups: Iterator[list[Generation]],
 ) -> Iterator[list[Generation]]:
-    """The groups of these requests' responses, as they come.
+    """Yield groups of responses unchanged, and stop if all unsteered responses fail.
 
-    Raises ActivationError when the second unsteered response has failed and none was finite.
+    Raises ActivationError once two unsteered responses have failed and none has succeeded.
     """
     unsteered = {request.id for request in requests if not request.steering}
     failed = finite = 0

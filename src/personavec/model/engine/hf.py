@@ -1,7 +1,7 @@
-"""Batched generation on a transformers model, with steering per row and capture while decoding.
+"""Batched generation with a transformers model, with steering per row and capture.
 
 A planned batch is decoded with one preallocated key-value cache until its last row has ended.
-Capture sums each token's activations while it is decoded, so the text needs no second pass.
+Activations are summed while tokens are decoded, so capture needs no second pass over the text.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from personavec.model.engine.base import (
 )
 from personavec.model.engine.sampling import Draw, choose, usable
 
-#: Families whose position biases have the width of the attention mask. They cannot read a
-#: preallocated cache.
+#: Model types with ALiBi, whose position biases are as wide as the attention mask. They cannot use
+#: a preallocated cache.
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
 
 
@@ -85,7 +85,7 @@ class TransformersEngine:
 
 
 def plan(requests: Sequence[Request], sampling: Sampling, batch_tokens: int) -> list[list[Request]]:
-    """Batches whose prompt and response tokens stay within the budget; deterministic."""
+    """Group requests deterministically into batches within a budget of prompt and new tokens."""
     lengths = [len(request.prompt_ids) + sampling.max_tokens for request in requests]
     return [[requests[i] for i in batch] for batch in batches_under_budget(lengths, batch_tokens)]
 
@@ -100,13 +100,13 @@ def generate(
     done: Collection[str] = (),
     batch_tokens: int = 16384,
 ) -> Iterator[list[Generation]]:
-    """Generate responses, yielding one finished planned batch after the other.
+    """Generate responses; yields the planned batches one after the other.
 
-    Batches are planned over all requests, including `done` ones, so that a continued run forms the
-    same batches as an undisturbed one. A batch that is done as a whole is left out. Sampling noise
-    is keyed by (seed, request, step), so the other rows of a batch change a result only through
-    rounding. Raises UsageError when a prompt leaves no room for a response in the model's context,
-    ActivationError when the second response without steering has failed and none was finite.
+    Batches are planned over all requests, including those in `done`, so that a resumed run forms
+    the same batches as an uninterrupted one. A batch is skipped if all its requests are done.
+    Sampling noise depends on (seed, request, step), so other rows of a batch affect a response only
+    through rounding. Raises UsageError if a prompt leaves no room for a response in the model's
+    context, and ActivationError as `base.Engine.generate` does.
     """
     check_room(requests, sampling.max_tokens, loaded.context)
     batches = (
@@ -123,25 +123,25 @@ def generate(
 
 @dataclass(eq=False)
 class _BatchRows:
-    """The rows of a planned batch while it is decoded; arrays are [row]."""
+    """The state of a planned batch while it is decoded; arrays are [row]."""
 
     requests: Sequence[Request]
     sampling: Sampling
     stops: Int[Tensor, " stop"]
     thoughts: list[Thought]
-    """One for every row, or none if the model's template knows no thinking."""
+    """One for every row; empty if the model does not think."""
     include_thinking: bool
     responses: list[list[int]]
     alive: np.ndarray
-    """Rows that still get tokens."""
+    """Whether a row still gets tokens."""
     failed: np.ndarray
-    """Rows whose logits or means were NaN or infinite."""
+    """Whether a row's logits or means were NaN or infinite."""
     finished: np.ndarray
-    """Rows that chose an end-of-turn token."""
+    """Whether a row ended with an end-of-turn token."""
     counted: np.ndarray
-    """Rows whose latest token belongs to the response mean."""
+    """Whether a row's latest token is part of the response mean."""
     answering: list[int] = field(default_factory=list)
-    """Rows whose latest token ended their thinking."""
+    """Rows whose latest token ended their thought, or is white space right after it."""
 
     @classmethod
     def of(
@@ -166,7 +166,7 @@ class _BatchRows:
         )
 
     def choose(self, logits: Float[Tensor, "row token"], step: int) -> Int[Tensor, " row"]:
-        """Choose the next token of every row that is alive."""
+        """Choose the next token [row] of every row, and record it for rows that are alive."""
         self.failed |= self.alive & ~usable(logits).numpy()
         self.alive &= ~self.failed
         tokens = choose_tokens(logits, self.requests, self.sampling, step)
@@ -183,7 +183,7 @@ class _BatchRows:
         return tokens
 
     def means(self, sums: SpanSums) -> list[Float[Tensor, "span layer hidden"]]:
-        """Each row's activations, averaged over the spans; rows that are not finite fail."""
+        """Each row's activations, averaged over the spans; rows with non-finite means fail."""
         skipped = [0] * len(self.requests) if self.include_thinking else self._answer_starts()
         lengths = [max(1, len(r) - n) for r, n in zip(self.responses, skipped, strict=True)]
         found = sums.sums.transpose(0, 1).contiguous()
@@ -193,7 +193,7 @@ class _BatchRows:
         return [row.clone() for row in found]
 
     def generation(self, row: int, means: Float[Tensor, "span layer hidden"] | None) -> Generation:
-        """What a row has become."""
+        """The generation of a row; `means` are its activations."""
         request, response = self.requests[row], self.responses[row]
         if self.failed[row]:
             return Generation(request.id, (), False, failed=True)
@@ -210,7 +210,7 @@ class _BatchRows:
         )
 
     def _answer_starts(self) -> list[int]:
-        """How many of each response's first tokens are thinking."""
+        """The number of thought tokens at the beginning of each response."""
         return [thought.start for thought in self.thoughts] or [0] * len(self.requests)
 
 
@@ -223,11 +223,10 @@ def generate_batch(
     capture: bool = False,
     include_thinking: bool = False,
 ) -> list[Generation]:
-    """Generate one planned batch.
+    """Generate the responses of one planned batch.
 
-    Thinking is cut off the response and stays out of its captured mean, unless
-    `include_thinking` takes it into the mean. A row with NaN or infinite logits or means fails, and
-    the others go on.
+    A thought is never part of the response; it is part of the captured mean only with
+    `include_thinking`. A row with NaN or infinite logits or means fails, while the others go on.
     """
     model, blocks = loaded.model, find_blocks(loaded.model)
     rows = _BatchRows.of(loaded, batch, sampling, include_thinking=include_thinking)
@@ -245,7 +244,7 @@ def generate_batch(
 def _decode(
     loaded: LoadedModel, rows: _BatchRows, steering: SteeringBatch, sums: SpanSums, *, capture: bool
 ) -> None:
-    """Prefill the prompts, then feed each row one token at a time until all rows have ended."""
+    """Prefill the prompts, then decode one token per row and step until all rows have ended."""
     model, device, max_tokens = loaded.model, loaded.device, rows.sampling.max_tokens
     prompts = [request.prompt_ids for request in rows.requests]
     ids, prompt_mask, positions = padded(prompts, pad_id=0, side="left", device=device)
@@ -259,9 +258,9 @@ def _decode(
     for step in range(max_tokens):
         tokens = rows.choose(logits, step)
         for row in rows.answering:
-            # All tokens so far were thinking; this one too, and it has not had its forward yet.
+            # All tokens up to the latest belong to the thought; the latest has not run yet.
             sums.forget(0, row)
-        # A last token cut off by the limit gets its forward only if it is captured.
+        # The last token within the limit needs a forward pass only for capture.
         last = step + 1 == max_tokens
         if not rows.alive.any() or (last and not capture):
             break
@@ -269,14 +268,14 @@ def _decode(
         mask[:, width + step] = live.to(device)
         steering.token_masks = token_masks(live)
         sums.weigh(_token_weights(torch.from_numpy(rows.counted)))
-        # Finished rows are fed a token that nothing reads, steers or scores.
+        # Finished rows are fed a dummy token, which is neither read nor steered.
         fed = torch.where(live, tokens, 0)[:, None].to(device)
         next_position = positions[:, -1:] + 1 + step
         logits = forward_logits(model, fed, mask[:, : width + step + 1], next_position, cache)
 
 
 def _thoughts(loaded: LoadedModel, batch: Sequence[Request]) -> list[Thought]:
-    """One for every row, or none if the model's template knows no thinking."""
+    """One `Thought` for every row; empty if the model does not think."""
     form = loaded.chat.thinking
     if form is None:
         return []
@@ -284,14 +283,14 @@ def _thoughts(loaded: LoadedModel, batch: Sequence[Request]) -> list[Thought]:
 
 
 def _cache(config: Any, tokens: int) -> Cache:
-    """A preallocated cache, which decodes faster, unless the model's attention cannot read one."""
+    """A preallocated cache, which is faster, or a growing one if the model needs it."""
     if config.get_text_config().model_type in _ALIBI:
         return DynamicCache(config=config)
     return StaticCache(config=config, max_cache_len=tokens)
 
 
 def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-    """Float32 logits of the last position [batch, vocabulary], on the CPU."""
+    """Run a forward pass; float32 logits [batch, vocabulary] of the last position, on the CPU."""
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -305,27 +304,27 @@ def forward_logits(model, ids: Tensor, mask: Tensor, positions: Tensor, cache: C
 
 @torch.inference_mode()
 def try_forward(loaded: LoadedModel) -> None:
-    """One forward of two tokens, as in generation. Raises what the model raises."""
+    """Run a forward pass over two tokens, as in generation. Raises what the model raises."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=loaded.device)
     cache = _cache(loaded.model.config, 2)
     forward_logits(loaded.model, ids, torch.ones_like(ids), torch.arange(2)[None].to(ids), cache)
 
 
 def _prompt_masks(prompt_mask: Tensor) -> dict[str, Tensor]:
-    """Steered positions of a left-padded prompt, by kind."""
+    """Masks [batch, token] of the steered positions of left-padded prompts, by `Positions`."""
     response = torch.zeros_like(prompt_mask)
     response[:, -1] = 1
     return {"response": response, "prompt": prompt_mask, "all": prompt_mask}
 
 
 def token_masks(live: Tensor) -> dict[str, Tensor]:
-    """Steered positions while decoding one token a row, by kind."""
+    """Masks [batch, 1] of the steered rows while decoding one token per row, by `Positions`."""
     on = live[:, None].long()
     return {"response": on, "prompt": torch.zeros_like(on), "all": on}
 
 
 def _prompt_weights(prompt_mask: Tensor) -> Tensor:
-    """Weights [span, batch, token] of a prompt, in the order of SPANS."""
+    """Weights [span, batch, token] of prompt tokens, in the order of SPANS."""
     mean = prompt_mask / prompt_mask.sum(-1, keepdim=True)
     last = torch.zeros_like(mean)
     last[:, -1] = 1
@@ -333,7 +332,7 @@ def _prompt_weights(prompt_mask: Tensor) -> Tensor:
 
 
 def _token_weights(live: Tensor) -> Tensor:
-    """Weights [span, batch, 1] of one response token a row, in the order of SPANS."""
+    """Weights [span, batch, 1] of one response token per row, in the order of SPANS."""
     on = live[:, None].float()
     return torch.stack([on, torch.zeros_like(on), torch.zeros_like(on)])
 
@@ -341,5 +340,5 @@ def _token_weights(live: Tensor) -> Tensor:
 def choose_tokens(
     logits: Tensor, batch: Sequence[Request], sampling: Sampling, step: int
 ) -> Tensor:
-    """The next token of every row, all with one sampling; each with its request's noise."""
+    """The next token [row], with the same sampling for all rows and the noise of each request."""
     return choose(logits, [Draw(sampling, request.noise_key, step) for request in batch])

@@ -1,6 +1,6 @@
-"""What a running batch takes and gives: requests join and leave it at any step.
+"""The protocol of a running batch, which requests join and leave at any step.
 
-`StepLoop` is the batch of a transformers model, `VllmLoop` that of vLLM.
+`StepLoop` implements it for transformers, `VllmLoop` for vLLM.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 from personavec.model import Action
 from personavec.model.engine.base import Request, Sampling
 
-#: Why a row ended. `refused`: by its guard; `failed`: its update has the reason.
+#: Why a row ended. `refused`: by its guard. `failed`: for the `reason` in its update.
 End = Literal["stop", "length", "refused", "failed"]
 #: The reason for a row whose logits or projections were NaN or infinite.
 NOT_FINITE = "the model's numbers became NaN or infinite"
-#: What a guard decides on a forecast: the row's new actions, None for no change, or a refusal.
+#: A guard's decision on a forecast: the row's new actions, None for no change, or a refusal.
 GuardVerdict = tuple[Action, ...] | Literal["refuse"] | None
 
 
@@ -27,9 +27,10 @@ GuardVerdict = tuple[Action, ...] | Literal["refuse"] | None
 class DecodeJob:
     """A request, with its own sampling, readings and guard.
 
-    The request's id must be unique among those that run. `read` asks for projections. `guard` is
-    called once with those of the last prompt token, before a token is chosen. `top_logprobs` is
-    the number of alternatives given with each token's log-probability; None gives neither.
+    The request's id must be unique among the jobs in the batch. `read` requests projections.
+    `guard` is called once with the projections [direction] of the last prompt token, the forecast,
+    before the first token is chosen. `top_logprobs` is the number of alternatives that are reported
+    with each token's log-probability; with None neither is reported.
     """
 
     request: Request
@@ -41,9 +42,9 @@ class DecodeJob:
 
 @dataclass(frozen=True)
 class Update:
-    """What one step gave to one row: a new token, its end, or both.
+    """The outcome of one step for one row: a new token, the row's end, or both.
 
-    Log-probabilities are of the model's distribution, before temperature and top-p.
+    Log-probabilities are in nats, under the model's distribution before temperature and top-p.
     """
 
     id: str
@@ -52,7 +53,7 @@ class Update:
     top: tuple[tuple[int, float], ...] = ()
     end: End | None = None
     reason: str = ""
-    """Why it failed: `NOT_FINITE`, or an exception's message."""
+    """Why the row failed: `NOT_FINITE`, or an exception's message."""
 
 
 @runtime_checkable
@@ -61,53 +62,54 @@ class Loop(Protocol):
 
     @property
     def alive(self) -> bool:
-        """False once the engine has died, so that every further step fails."""
+        """False once the engine has died; then every further step fails."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait to join."""
+        """Number of jobs that wait to join."""
         ...
 
     @property
     def running(self) -> int:
-        """Jobs that get tokens."""
+        """Number of jobs in the batch."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether a step has anything to do."""
+        """Whether there are waiting or running jobs."""
         ...
 
     def submit(self, job: DecodeJob) -> None:
-        """Queue a job. Raises UsageError if it cannot run, whatever the reason."""
+        """Queue a job. Raises UsageError if it cannot run."""
         ...
 
     def cancel(self, id: str) -> None:
-        """Drop a job, waiting or running. Does nothing for one that has ended."""
+        """Drop a waiting or running job. Does nothing if the job has ended."""
         ...
 
     def finish(self, id: str) -> bool:
-        """End a running job after the tokens it has; False if it has none, or has ended.
+        """End a running job after its current tokens; False if it has no tokens or has ended.
 
-        Its end comes with a later step, once its last token is read.
+        Its end is reported by a later step, once its last token is read.
         """
         ...
 
     def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
-        """Projections of a job that ended, handed out once: of the last prompt token, then of each
-        response token. None if the job did not ask for them.
+        """The projections of an ended job: of the last prompt token and every response token.
+
+        They can be fetched once. None if the job did not request them.
         """
         ...
 
     def step(self) -> list[Update]:
-        """Let waiting jobs join, give every row a token, and report the updates."""
+        """Let waiting jobs join, decode a token for every row, and report the updates."""
         ...
 
     def clear(self) -> None:
-        """Drop every job; also works after an error in a step."""
+        """Drop all jobs, also after an error in a step."""
         ...
 
     def close(self) -> None:
-        """Drop every job and release what the loop holds."""
+        """Drop all jobs and release the loop's resources."""
         ...

@@ -1,8 +1,8 @@
-"""A key-value cache whose rows join and leave a running batch.
+"""A key-value cache with rows that join and leave a running batch.
 
-All rows share their last column, as in a left-padded batch, so a model needs only a mask and
-positions to read it. Keys and values are written in place into buffers with spare room: a joining
-row is computed where it stays, and a leaving one costs the copy of one row.
+All rows end at the same column, as in a left-padded batch, so the model needs only a mask and
+positions. Keys and values are written in place into buffers with spare space: the prefix of a
+joining row is computed in place, and when a row leaves, one row is copied.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 from personavec.errors import ModelError
 
-#: Columns are allocated in multiples of this.
+#: Columns are allocated in multiples of this number.
 _COLUMNS = 128
 _ALL = slice(None)
 
 
 def check_joinable(config: Any) -> None:
-    """Raise ModelError for a model whose layers keep more than keys and values."""
+    """Raise ModelError for a model whose layers cache more than keys and values."""
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
         raise ModelError(
             f"{config.get_text_config().model_type} keeps {min(k.__name__ for k in other)} "
-            "beside keys and values, so that requests cannot join a running batch; this model "
-            "runs in whole batches only, as in 'personavec steer'"
+            "beside keys and values, so requests cannot join a running batch; this model runs only "
+            "in whole batches, as in 'personavec steer'"
         )
 
 
 class _Window:
-    """The part of the buffers that the next forward sees: rows, and columns [start, end)."""
+    """The part of the buffers for the next forward pass: rows, and columns [start, end)."""
 
     def __init__(self) -> None:
         self.rows = slice(0, 0)
@@ -43,7 +43,7 @@ class _Window:
 
 
 class _RowLayer(CacheLayerMixin):
-    """One layer's keys and values [row, head, column, dim]; written at the window's end."""
+    """One layer's keys and values [row, head, column, dim], written at the window's end."""
 
     is_sliding = False
 
@@ -53,7 +53,7 @@ class _RowLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, columns = self._shape
-        # Zeros, since masked columns must hold finite numbers too.
+        # Zeros, since even masked columns must be finite.
         self.keys, self.values = (
             states.new_zeros(rows, states.shape[1], columns, states.shape[-1])
             for states in (key_states, value_states)
@@ -84,7 +84,7 @@ class _RowLayer(CacheLayerMixin):
         return -1
 
     def resize(self, columns: int, rows: int, source: slice, target: slice) -> None:
-        """Into buffers of `columns`, with the `source` columns of the first `rows` at `target`."""
+        """Allocate buffers with `columns`, and copy `source` columns of `rows` rows to `target`."""
         self._shape = (self._shape[0], columns)
         if not self.is_initialized:
             return
@@ -95,12 +95,13 @@ class _RowLayer(CacheLayerMixin):
             setattr(self, name, new)
 
     def move(self, source: int, target: int, columns: slice) -> None:
+        """Copy columns of the row `source` to the row `target`."""
         for buffer in (self.keys, self.values):
             assert buffer is not None
             buffer[target, :, columns] = buffer[source, :, columns]
 
     def wipe(self, rows: int | slice, columns: slice = _ALL) -> None:
-        """Write zeros: masked columns must hold finite numbers, since 0 times NaN is NaN."""
+        """Write zeros, since even masked columns must be finite: 0 times NaN is NaN."""
         if not self.is_initialized:
             return
         for buffer in (self.keys, self.values):
@@ -109,10 +110,10 @@ class _RowLayer(CacheLayerMixin):
 
 
 class RowCache(Cache):
-    """The cache of at most `max_rows` rows; the first `n` are in use.
+    """A cache for at most `max_rows` rows, of which the first `n` are in use.
 
-    `mask` [row, column] marks each row's own columns. Raises ModelError for a model whose layers
-    keep more than keys and values.
+    `mask` [row, column] marks the columns that belong to each row. Raises ModelError for a model
+    whose layers cache more than keys and values.
     """
 
     def __init__(self, config: Any, max_rows: int, device: torch.device):
@@ -125,24 +126,24 @@ class RowCache(Cache):
         ]
         super().__init__(layers=list(self._rows))
         self.mask = torch.zeros(max_rows, _COLUMNS, dtype=torch.long, device=device)
-        #: Columns of each row, up to the shared last one.
+        #: Number of columns of each row, up to the shared last column.
         self._lengths: list[int] = []
         self._end = 0
 
     @property
     def n(self) -> int:
-        """Rows in use."""
+        """Number of rows in use."""
         return len(self._lengths)
 
     @property
     def columns(self) -> int:
-        """Columns allocated."""
+        """Number of allocated columns."""
         return self.mask.shape[1]
 
     def join(self, prefixes: Int[Tensor, "row column"]) -> None:
-        """Add rows that begin with left-padded prefixes, given by their masks.
+        """Add rows for left-padded prefixes with these masks.
 
-        The next forward must be over these prefixes alone; it fills them in.
+        The next forward pass must be over only these prefixes; it fills the columns.
         """
         new, width = prefixes.shape
         if self._end < width:
@@ -155,7 +156,7 @@ class RowCache(Cache):
         self._lengths += prefixes.sum(-1).tolist()
 
     def next_column(self) -> Tensor:
-        """Make room for one more token in every row; the mask [row, column] of its forward."""
+        """Make room for a token in every row; returns the mask [row, column] for its pass."""
         if self._end == self.columns:
             self._place(self._width())
         self.mask[: self.n, self._end] = 1
@@ -166,13 +167,13 @@ class RowCache(Cache):
         return self.mask[: self.n, self._window.start : self._end]
 
     def undo(self, row: int) -> None:
-        """Remove a row's last column, as if its token had never been fed."""
+        """Remove a row's last column, as if its token had never run."""
         self.mask[row, self._end - 1] = 0
         for layer in self._rows:
             layer.wipe(row, slice(self._end - 1, self._end))
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last row moves to its place. Freed buffers hold zeros."""
+        """Remove a row, move the last row to its place, and set freed buffers to zero."""
         last = self.n - 1
         for layer in self._rows:
             layer.wipe(row)
@@ -189,7 +190,7 @@ class RowCache(Cache):
             self.clear()
 
     def clear(self) -> None:
-        """Remove all rows, and shrink the buffers to their first size."""
+        """Remove all rows, and shrink the buffers to their initial size."""
         self._lengths, self._end = [], 0
         if self.columns > _COLUMNS:
             empty = slice(0, 0)
@@ -208,7 +209,7 @@ class RowCache(Cache):
         """Move the columns in use so that they end before column `end`, with room for more."""
         width = self._width()
         source, target = slice(self._end - width, self._end), slice(end - width, end)
-        # Half as much again, so that moving stays rare.
+        # With 50% more columns than needed, so that moving is rare.
         columns = _COLUMNS * math.ceil((end + max(end // 2, _COLUMNS)) / _COLUMNS)
         for layer in self._rows:
             layer.resize(columns, self.n, source, target)

@@ -1,4 +1,4 @@
-"""Choose each row's next token, with its own sampling and its own noise."""
+"""Choose each row's next token, with the row's own sampling settings and noise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from personavec.model.engine.base import Sampling
 
-#: Size of the first, partial sort. Most nuclei are smaller, so the vocabulary is rarely sorted.
+#: Size of a first, partial sort. Most nuclei are smaller, so a full sort is rarely needed.
 _LIKELY = 256
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How one row samples its next token; the seed, `noise_key` and `step` key its noise."""
+    """How a row samples its next token; its noise depends on seed, `noise_key` and `step`."""
 
     sampling: Sampling
     noise_key: str
@@ -27,19 +27,20 @@ class Draw:
 
 
 def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
-    """Which rows a token can be chosen from: no logit is NaN or plus infinity, nor are all equal.
+    """Whether a token can be chosen in each row [row].
 
-    All are equal when the residual stream overflowed in the last norm, which then gives 0.
+    A row is unusable if a logit is NaN or plus infinity, or if all are equal, as when the residual
+    stream overflowed in the last norm, whose output is then 0.
     """
     low, high = logits.aminmax(dim=-1)
     return torch.isfinite(high) & (low < high)
 
 
 def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:
-    """The next token of every row: the arg-max of its logits plus its own Gumbel noise.
+    """The next token of every row: the argmax of the scaled logits plus Gumbel noise.
 
-    That samples from the softmax, and a rounding difference in the logits changes the choice only
-    if two candidates nearly tie. Temperature 0 adds no noise.
+    This samples from the softmax, and a rounding difference in the logits changes the choice only
+    if two candidates nearly tie. With temperature 0 no noise is added.
     """
     sampled = [i for i, draw in enumerate(draws) if draw.sampling.temperature > 0]
     chosen = logits.argmax(-1)
@@ -53,7 +54,7 @@ def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Ten
             scaled[narrow], torch.tensor([[rows[i].sampling.top_p] for i in narrow])
         )
     noise = np.stack([_exponential(d, logits.shape[1]) for d in rows])
-    # -log of an exponential variable is a Gumbel variable.
+    # -log of an exponential variable has a Gumbel distribution.
     chosen[sampled] = (scaled - torch.from_numpy(noise).log()).argmax(-1)
     return chosen
 
@@ -61,9 +62,9 @@ def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Ten
 def within_top_p(
     logits: Float[Tensor, "row token"], top_p: Float[Tensor, "row 1"]
 ) -> Float[Tensor, "row token"]:
-    """The logits with those outside each row's nucleus at minus infinity.
+    """The logits, with minus infinity outside each row's nucleus.
 
-    The nucleus is the fewest tokens, most probable first, that hold `top_p` of the probability.
+    The nucleus is the smallest set of most probable tokens with a total probability of `top_p`.
     """
     probabilities = logits.softmax(-1)
     for size in (min(_LIKELY, logits.shape[-1]), logits.shape[-1]):
@@ -76,10 +77,10 @@ def within_top_p(
 
 
 def _exponential(draw: Draw, size: int) -> np.ndarray:
-    """Exponential variables keyed by (seed, noise key, step), by a counter-based generator.
+    """Exponential variables [token] from a counter-based generator with (seed, noise key, step).
 
-    Drawn in float64: in float32 one draw in 2^23 is exactly 0, which over a vocabulary and a
-    response's length would force a random token into every third response.
+    They are drawn in float64. In float32 one draw in 2^23 is exactly 0, which would force a random
+    token; with a whole vocabulary per token this would happen in every third response.
     """
     key = f"{draw.sampling.seed}\0{draw.noise_key}\0{draw.step}"
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()

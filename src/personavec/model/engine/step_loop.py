@@ -1,10 +1,9 @@
 """A running batch on a transformers model, which requests join and leave.
 
-Every step feeds one token to every row. A joining request is prefilled up to its last prompt token,
-unsteered, together with others that join. Its last prompt token is the first position that is
-steered, since its logits choose a response token. So steering of an earlier turn never stays in the
-cache, and the step that feeds the last prompt token also reads its projections, the forecast. Knows
-nothing of text, HTTP or threads.
+Every step feeds one token to every row. Requests that join are first prefilled together, without
+steering, up to but not including their last prompt token. The next step feeds that token, which is
+the first steered position, since its logits predict a response token. The same step reads its
+projections, the forecast.
 """
 
 from __future__ import annotations
@@ -41,22 +40,22 @@ from personavec.wording import plural
 
 @dataclass(eq=False)
 class _DecodeRow:
-    """A row of the batch; the next step feeds `token` at `position`."""
+    """A row of the batch. The next step feeds `token` at `position`."""
 
     job: DecodeJob
     token: int
     position: int
     actions: tuple[Action, ...]
     response: int = 0
-    """Response tokens so far."""
+    """Number of response tokens so far."""
     guarded: bool = False
-    """Whether its guard has been asked."""
+    """Whether its guard has been called."""
     again: bool = False
-    """Whether the next step feeds the same token again, under the guard's actions."""
+    """Whether the next step feeds the same token again, with the guard's actions."""
     end: End | None = None
-    """Set while its last token still needs a forward, for the readings."""
+    """Set if the row ends once its last token has run, to read its projections."""
     projections: list[Tensor] = field(default_factory=list)
-    """[direction] of each token that was fed."""
+    """Projections [direction] of each token that was fed."""
 
     @classmethod
     def of(cls, job: DecodeJob) -> _DecodeRow:
@@ -68,8 +67,9 @@ class _DecodeRow:
 class StepLoop:
     """The running batch of a transformers model (`loop.Loop`).
 
-    At most `max_rows` requests share one cache; further ones wait in order. `directions` are read
-    for every row that asks. Not thread-safe. `close` it when done, since hooks stay on the model.
+    At most `max_rows` requests run in one cache; others wait in order. Projections on `directions`
+    are read for every job with `read`. Not thread-safe. Call `close` when done, to remove the hooks
+    from the model.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class StepLoop:
         prefill_tokens: int = 2048,
     ):
         if max_rows < 1:
-            raise UsageError(f"{max_rows} rows: a batch has at least one")
+            raise UsageError(f"{max_rows} rows: a batch needs at least one")
         self._loaded, self._max_rows, self._prefill_tokens = loaded, max_rows, prefill_tokens
         self._blocks = find_blocks(loaded.model)
         self._cache = RowCache(loaded.model.config, max_rows, loaded.device)
@@ -116,7 +116,7 @@ class StepLoop:
     def submit(self, job: DecodeJob) -> None:
         """Queue a request. Raises UsageError if it exceeds the context or a layer does not exist.
 
-        Whatever else a bad action raises is raised here too, not in a step that others share.
+        All errors of its actions are raised here, and not in a step that other requests share.
         """
         tokens = len(job.request.prompt_ids)
         if not tokens:
@@ -132,16 +132,16 @@ class StepLoop:
 
     @torch.inference_mode()
     def cancel(self, id: str) -> None:
-        """Drop a request, waiting or running. Does nothing for one that has ended."""
+        """Drop a waiting or running request. Does nothing if it has ended."""
         self._waiting = deque(job for job in self._waiting if job.request.id != id)
         for row in [row for row in self._rows if row.job.request.id == id]:
             self._remove(row)
         self._ended.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after the tokens it has; False if it is not running.
+        """End a running request after its current tokens; False if it is not running.
 
-        Its end comes with the next step, once its last token is read.
+        Its end is reported by the next step, which reads its last token.
         """
         for row in self._rows:
             if row.job.request.id == id:
@@ -150,14 +150,15 @@ class StepLoop:
         return False
 
     def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
-        """Projections of a request that ended, handed out once: of the last prompt token, then of
-        each response token. None if the request did not ask for them.
+        """The projections of an ended request: of the last prompt token and every response token.
+
+        They can be fetched once. None if the request did not ask for them.
         """
         return self._ended.pop(id, None)
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """Drop every request; also works after an error in a step."""
+        """Drop all requests, also after an error in a step."""
         self._waiting.clear()
         self._rows.clear()
         self._ended.clear()
@@ -166,23 +167,23 @@ class StepLoop:
             self._release_steering()
 
     def close(self) -> None:
-        """Drop every request and take the hooks off the model."""
+        """Drop all requests and remove the hooks from the model."""
         self.clear()
         with contextlib.suppress(HookError):
             self._hooks.close()
 
     @torch.inference_mode()
     def step(self) -> list[Update]:
-        """Let waiting requests join, feed every row one token, and report the updates."""
+        """Let waiting requests join, feed one token to every row, and report the updates."""
         failed = self._join()
         if not self._rows:
             return failed
         return failed + self._advance(self._forward())
 
     def _join(self) -> list[Update]:
-        """Prefill waiting requests up to their last prompt tokens, into rows of their own.
+        """Prefill waiting requests up to their last prompt token, into new rows.
 
-        If that fails, mostly for lack of memory, the requests that would have joined fail, and the
+        If the prefill fails, usually because memory runs out, the joining requests fail, while the
         running rows go on.
         """
         joining = self._next_to_join()
@@ -200,7 +201,7 @@ class StepLoop:
         return []
 
     def _next_to_join(self) -> list[DecodeJob]:
-        """Waiting jobs for which there are rows, with at most `prefill_tokens` padded tokens."""
+        """The waiting jobs that fit into free rows and into `prefill_tokens`, with padding."""
         joining: list[DecodeJob] = []
         width = 0
         while self._waiting and len(self._rows) + len(joining) < self._max_rows:
@@ -225,7 +226,7 @@ class StepLoop:
             )
 
     def _forward(self) -> Float[Tensor, "row token"]:
-        """Feed every row its token, steered and read; its logits."""
+        """Feed every row its token, with steering and reading; returns the logits."""
         rows, device = self._rows, self._loaded.device
         mask = self._cache.next_column()
         if self._steering is None:
@@ -255,13 +256,16 @@ class StepLoop:
         self._steering = batch
 
     def _release_steering(self) -> None:
-        """Call before rows or their actions change. Raises HookError if steering did not act."""
+        """Remove the steering hooks, before rows or their actions change.
+
+        Raises HookError if steering did not act.
+        """
         if self._steering is not None:
             self._steering = None
             self._steering_hooks.close()
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
-        """Move every row on by a token; rows that have ended leave."""
+        """Advance every row by a token, and remove rows that have ended."""
         finite = self._finite(logits)
         tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
         updates: list[Update] = []
@@ -282,16 +286,16 @@ class StepLoop:
         return updates
 
     def _finite(self, logits: Float[Tensor, "row token"]) -> list[bool]:
-        """Which rows have finite logits and projections."""
+        """Whether each row has usable logits and finite projections."""
         found = usable(logits)
         if self._recorder is not None:
             found &= self._recorder.values.flatten(1).isfinite().all(-1).to(found.device)
         return found.tolist()
 
     def _end(self, i: int, row: _DecodeRow, *, finite: bool) -> tuple[End | None, str]:
-        """Why row `i` ends before its next token, and the reason if it failed.
+        """Why row `i` ends before its next token (None if it goes on), and why it failed.
 
-        Asks its guard; if that acts, the row's last token is to be fed again.
+        This calls the row's guard. If the guard acts, the row's last token is fed again.
         """
         row.again = False
         if not finite:
@@ -310,7 +314,7 @@ class StepLoop:
         return None, ""
 
     def _judge(self, row: _DecodeRow) -> GuardVerdict:
-        """Ask the row's guard, once. A forecast that it acted on stays the row's forecast."""
+        """Call the row's guard once. If it acts, the forecast that it saw is still reported."""
         if row.guarded or row.job.guard is None:
             return None
         row.guarded = True
@@ -321,7 +325,7 @@ class StepLoop:
         return verdict
 
     def _take(self, row: _DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
-        """Move a row on by the token that was chosen for it."""
+        """Append the chosen token to a row; returns its update."""
         id, job = row.job.request.id, row.job
         if token in self._stops:
             return Update(id, end="stop")
@@ -343,7 +347,7 @@ class StepLoop:
 
 
 def _draw(row: _DecodeRow) -> Draw:
-    """A row that has ended draws nothing."""
+    """The row's draw; a row that has ended needs no noise."""
     sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
     return Draw(sampling, row.job.request.noise_key, row.response)
 

@@ -1,8 +1,7 @@
-"""vLLM as the engine: one continuous batch in which every request has its own steering.
+"""The vLLM engine: continuous batching, where every request has its own steering.
 
-vLLM runs the model in processes of its own, on as many accelerators as its settings say;
-`vllm_worker.py` runs inside them. The transformers model stays loaded for what reads texts in this
-process: the tokenizer, and a judge.
+vLLM runs the model in its own processes, on one or more GPUs; `vllm_worker.py` runs inside them.
+The transformers model stays loaded in this process for the tokenizer and for a judge.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from personavec.model.engine.vllm_queue import VllmQueue
 from personavec.model.engine.vllm_salt import shared_beginnings
 from personavec.model.engine.vllm_setup import dead_error
 
-#: Finished requests that are fetched from the workers, and kept on disk, together.
+#: Number of finished requests that are fetched from the workers and stored together.
 GROUP = 32
 #: Bytes that sums over beginnings shared by captured prompts may take, over all workers.
 BEGINNINGS = 2**30
 
 
 class _QueuedRequest(NamedTuple):
-    """A request as vLLM's queue takes it; `params` are vLLM's sampling parameters."""
+    """A request for vLLM's queue; `params` are vLLM's sampling parameters."""
 
     ids: Sequence[int]
     params: Any
@@ -59,7 +58,7 @@ class VllmEngine(VllmQueue):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What an engine does
+    # The methods of `base.Engine`
 
     def generate(
         self,
@@ -70,10 +69,10 @@ class VllmEngine(VllmQueue):
         include_thinking: bool = False,
         done: Collection[str] = (),
     ) -> Iterator[list[Generation]]:
-        """Generate responses, yielding them as they finish; see `base.Engine`.
+        """Generate responses; see `base.Engine`.
 
-        Each request has its own seed, from the run's seed and its noise key, so the other requests
-        of a batch change a result only through rounding.
+        Each request's seed comes from the run's seed and the request's noise key, so other requests
+        in a batch affect a response only through rounding.
         """
         with contextlib.closing(
             self._generated(
@@ -85,10 +84,10 @@ class VllmEngine(VllmQueue):
     def project(
         self, texts: Sequence[TokenIds], directions: Directions, *, batch_tokens: int | None = None
     ) -> list[Float[Tensor, "token direction"]]:
-        """Every token's projection, by whole forwards; vLLM chooses its batches itself.
+        """The projection of every token; see `base.Engine`. vLLM ignores `batch_tokens`.
 
-        Raises ActivationError on NaN or infinite activations, UsageError for a text longer than
-        the context.
+        Raises ActivationError for NaN or infinite activations, and UsageError for a text that is
+        longer than the context.
         """
         asked: dict[str, _QueuedRequest] = {}
         table = self._table()
@@ -124,7 +123,7 @@ class VllmEngine(VllmQueue):
         check_room(requests, sampling.max_tokens, self.context)
         todo = {request.id: request for request in requests if request.id not in done}
         table = self._table()
-        # If thinking is cut off, the response is known only at its end: it is read again then.
+        # Without thinking, the response span is known only at the end, so texts are read again.
         again = capture and not include_thinking and self.loaded.chat.thinking is not None
         beginnings: Sequence[list[int] | None] = [[]] * len(todo)
         if capture and not again:
@@ -135,8 +134,7 @@ class VllmEngine(VllmQueue):
         }
         for names in _pieces(list(asked), 8 * GROUP if again else len(asked)):
             groups = self._run({name: asked[name] for name in names}, table)
-            # The queue holds one kind of request at a time, so all must finish before one is read
-            # again.
+            # The queue cannot mix generating and reading, so all requests must finish first.
             for group in [_merged(groups)] if again else groups:
                 own = [todo[name] for name in group]
                 found = [self._generation(r, group[r.id], sampling) for r in own]
@@ -161,7 +159,7 @@ class VllmEngine(VllmQueue):
         note = note_of(
             request.id, n, request.steering, table, response=span, beginning=beginning or ()
         )
-        # A last token cut off by the length limit is captured too, by generating one more.
+        # vLLM runs the last token only if one more is generated; capture needs that.
         params = self.sampling_params(sampling, request.noise_key, sampling.max_tokens + capture)
         params.skip_reading_prefix_cache = beginning is None
         return _QueuedRequest(request.prompt_ids, params, note)
@@ -175,10 +173,7 @@ class VllmEngine(VllmQueue):
         return shared_beginnings(prompts, self._block, BEGINNINGS // size)
 
     def _generation(self, request: Request, answer: VllmAnswer, sampling: Sampling) -> Generation:
-        """The response within vLLM's tokens, of which there may be one more than asked for.
-
-        It has failed if a token could not be chosen.
-        """
+        """The generation from vLLM's tokens (up to one too many); failed if logits overflowed."""
         if answer.overflowed(request.id):
             return Generation(request.id, (), False, failed=True)
         ids = answer.token_ids[: sampling.max_tokens]
@@ -203,7 +198,7 @@ class VllmEngine(VllmQueue):
     def _read_again(
         self, requests: Sequence[Request], found: Sequence[Generation], table: SteeringTable
     ) -> list[Generation]:
-        """The generations with their means, from one more forward of each whole text."""
+        """Add means to the generations, from another forward pass over each whole text."""
         asked: dict[str, _QueuedRequest] = {}
         for request, generation in zip(requests, found, strict=True):
             if not generation.response_ids:
@@ -219,7 +214,7 @@ class VllmEngine(VllmQueue):
             for g in found
         ]
 
-    # One queue
+    # The queue
 
     def _run(
         self,
@@ -227,7 +222,7 @@ class VllmEngine(VllmQueue):
         table: SteeringTable,
         directions: Directions | None = None,
     ) -> Iterator[dict[str, VllmAnswer]]:
-        """Put all requests into one continuous batch; answers by id, in groups as they finish."""
+        """Run all requests in a continuous batch; yields answers by id, in groups."""
         finished = 0
         running: set[str] = set()
         try:
@@ -242,7 +237,7 @@ class VllmEngine(VllmQueue):
         except dead_error() as error:
             raise ModelError(
                 f"vLLM's worker died after {finished} of {len(asked)} requests; run the same "
-                "command again: what is on disk is kept and the rest resumes; where it dies again, "
+                "command again: what is on disk is kept and the rest resumes; if it dies again, "
                 "lower --engine-arg max_num_seqs, or see vLLM's own messages with --debug"
             ) from error
         finally:
@@ -250,7 +245,7 @@ class VllmEngine(VllmQueue):
                 self.abort(list(running))
 
     def _finishing(self, running: set[str]) -> Iterator[dict[str, tuple[int, ...]]]:
-        """Tokens of finished requests, in groups, until none of `running` is left in it."""
+        """Tokens of finished requests, in groups, until `running` is empty."""
         tokens: dict[str, tuple[int, ...]] = {}
         while running:
             for output in self.step():

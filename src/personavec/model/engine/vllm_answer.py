@@ -1,4 +1,4 @@
-"""What comes back from vLLM for a request: its tokens, and what the workers read."""
+"""vLLM's answer to a request: its tokens, and the readings of the workers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from personavec.model.engine.base import SPANS, Generation
 
 @dataclass(frozen=True, eq=False)
 class VllmAnswer:
-    """The tokens of one request, and what the workers read of it."""
+    """The tokens of a request, and the readings of the workers."""
 
     token_ids: tuple[int, ...] = ()
     sums: Float[Tensor, "span layer hidden"] | None = None
     """The response's sum, the prompt's mean and its last token, in the order of `SPANS`."""
     n_summed: int = 0
-    """Response tokens in the sums."""
+    """Number of response tokens in the sums."""
     projections: Float[Tensor, "token direction"] | None = None
     sound: bool | None = None
-    """False if logits were NaN, infinite or all the same; None if no worker looked at them."""
+    """False if logits were NaN, infinite or all equal; None if no worker checked them."""
 
     def overflowed(self, name: str) -> bool:
-        """Whether a finished request failed. Raises HookError if no worker looked at its logits."""
+        """Whether the request failed. Raises HookError if no worker checked its logits."""
         if self.sound is None:
             raise HookError(
-                f"the logits of request {name} were not looked at: a hook in vLLM's workers did "
-                "not fire"
+                f"the logits of request {name} were not checked: a hook in vLLM's workers did not "
+                "fire"
             )
         return not self.sound
 
@@ -42,7 +42,8 @@ class VllmAnswer:
 def with_means(generation: Generation, answer: VllmAnswer, n_read: int) -> Generation:
     """The generation with its activations; the response mean is over `n_read` tokens.
 
-    It has failed if they are NaN or infinite. Raises HookError if other tokens were read.
+    A generation with NaN or infinite activations fails. Raises HookError if the workers did not
+    read `n_read` tokens.
     """
     if not generation.response_ids:
         return generation
@@ -64,10 +65,10 @@ def gathered(
     shares: Sequence[bytes],
     empty: Float[Tensor, "span layer hidden"],
 ) -> dict[str, VllmAnswer]:
-    """Answers by name, without tokens, from every worker's share.
+    """Answers by name, without tokens, from the shares of all workers.
 
-    `stages` are the layers of each worker, `shares` what `Residual.peek` gave there; a worker that
-    reads nothing has an empty share. `empty` has the shape of a request's sums.
+    `stages` are the layers of each worker, and `shares` the results of `Residual.peek` there, which
+    are empty for a worker that does not read. `empty` are zeros in the shape of a request's sums.
     """
     sums: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
@@ -85,7 +86,7 @@ def gathered(
                 sums.setdefault(i, torch.zeros_like(empty))[:, layers] = tensor.transpose(0, 1)
                 counts[i] = counted[number]
             else:
-                # Each stage projects at its own layers, and leaves 0 for the others.
+                # Each stage projects at its own layers; the other layers' values are 0.
                 projections[i] = projections[i] + tensor if i in projections else tensor
     return {
         name: VllmAnswer((), sums.get(i), counts.get(i, 0), projections.get(i), sound.get(i))
@@ -94,11 +95,12 @@ def gathered(
 
 
 def opened(share: bytes) -> tuple[dict[str, Tensor], dict[str, int], dict[str, bool]]:
-    """A worker's share: tensors, and by request its counts and whether its logits were sound."""
+    """Unpack a worker's share: tensors, token counts by request, and soundness by request."""
     size = int(np.frombuffer(share[:8], "<u8")[0])
     metadata = json.loads(share[8 : 8 + size])["__metadata__"]
     return load(share), json.loads(metadata["counts"]), json.loads(metadata["sound"])
 
 
 def empty_sums(n_layers: int, hidden: int) -> Float[Tensor, "span layer hidden"]:
+    """Zeros in the shape of a request's sums."""
     return torch.zeros(len(SPANS), n_layers + 1, hidden)

@@ -1,8 +1,8 @@
 """vLLM's running batch (`loop.Loop`), which requests join and leave.
 
-vLLM has its own queue, and puts requests into its batch itself. Each request gets a note that says
-how it is steered and what is read of it; vLLM's outputs become updates. Only projections leave the
-workers: of the last prompt token, and of every response token.
+vLLM has its own queue, and adds requests to its batch itself. Each request carries a note on how
+to steer it and what to read; vLLM's outputs become updates. Only projections leave the workers: of
+the last prompt token and of every response token.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from personavec.model.engine.vllm_setup import dead_error, last_line
 
 @dataclass(eq=False)
 class _VllmRow:
-    """A request in vLLM; `name` is its id there, a new one once its guard has acted."""
+    """A request in vLLM. `name` is its id there, which changes when its guard acts."""
 
     job: DecodeJob
     name: str
     tokens: int = 0
-    """Response tokens that were reported."""
+    """Number of response tokens reported so far."""
     forecast: Tensor | None = None
-    """The projections that its guard judged. If the guard acted, they stay the forecast."""
+    """The projections [direction] for its guard. They stay the forecast if the guard acts."""
     acted: bool = False
     end: End | None = None
 
 
 class VllmLoop:
-    """Requests of one engine, which nothing else may use meanwhile; `close` leaves it running.
+    """The running batch of a vLLM engine. Nothing else may use the engine; `close` keeps it open.
 
-    `directions` are read for every request that asks. vLLM writes at most `max_num_seqs` replies at
-    a time; further ones wait in order. Not thread-safe, except `alive`.
+    Projections on `directions` are read for every job with `read`. vLLM runs at most `max_num_seqs`
+    requests at a time; others wait in order. Not thread-safe, except `alive`.
 
-    Raises ModelError when vLLM has died, as `step` and `submit` do.
+    The constructor, `submit` and `step` raise ModelError once vLLM has died.
     """
 
     def __init__(self, engine: VllmEngine, *, directions: Directions | None = None):
@@ -55,9 +55,9 @@ class VllmLoop:
         self._rows: dict[str, _VllmRow] = {}
         self._ended: dict[str, Tensor] = {}
         self._left: list[str] = []
-        """Names of requests that left, whose readings the workers still keep."""
+        """Names of requests that left vLLM, but whose readings are still in the workers."""
         self._dead = False
-        with self._living():
+        with self._dead_engine_errors():
             engine.begin(torch.zeros(0, self._identity.hidden_size), directions)
 
     @property
@@ -77,23 +77,24 @@ class VllmLoop:
         return bool(self._rows)
 
     def submit(self, job: DecodeJob) -> None:
-        """Queue a request. Raises UsageError if vLLM cannot take it."""
+        """Queue a request. Raises UsageError if vLLM does not accept it."""
         if not job.request.prompt_ids:
             raise UsageError(f"request {job.request.id}: a prompt has no tokens")
         check_room([job.request], job.sampling.max_tokens, self._engine.context)
-        with self._living():
+        with self._dead_engine_errors():
             self._add(_VllmRow(job, job.request.id), job.request.steering)
 
     def cancel(self, id: str) -> None:
-        """Drop a request, waiting or running. Does nothing for one that has ended."""
+        """Drop a waiting or running request. Does nothing if it has ended."""
         for row in self._of(id):
             self._leave(row)
         self._ended.pop(id, None)
 
     def finish(self, id: str) -> bool:
-        """End a running request after the tokens it has; False if it has none, or has ended.
+        """End a running request after its current tokens; False if it has none or has ended.
 
-        Its end comes with its next token, which is dropped: its last one has been read by then.
+        Its end is reported when its next token arrives, since its last token has been read by
+        then; that next token is dropped.
         """
         for row in self._of(id):
             if row.tokens:
@@ -102,13 +103,14 @@ class VllmLoop:
         return False
 
     def projections(self, id: str) -> Float[Tensor, "token direction"] | None:
-        """Projections of a request that ended, handed out once: of the last prompt token, then of
-        each response token. None if the request did not ask for them.
+        """The projections of an ended request: of the last prompt token and every response token.
+
+        They can be fetched once. None if the request did not ask for them.
         """
         return self._ended.pop(id, None)
 
     def clear(self) -> None:
-        """Drop every request."""
+        """Drop all requests."""
         for row in list(self._rows.values()):
             self._leave(row)
         self._ended.clear()
@@ -119,15 +121,15 @@ class VllmLoop:
     def step(self) -> list[Update]:
         """Wait for vLLM's next tokens, and report the updates.
 
-        Raises HookError when a token was not read.
+        Raises HookError if a token was not read.
         """
-        with self._living():
+        with self._dead_engine_errors():
             outputs = self._engine.step()
-            # Outputs may still come for a request that has left; they are dropped.
-            came = [(self._rows[o.request_id], o) for o in outputs if o.request_id in self._rows]
-            updates = self._judge([row for row, _ in came])
+            # Outputs may still arrive for a request that has left; they are dropped.
+            arrived = [(self._rows[o.request_id], o) for o in outputs if o.request_id in self._rows]
+            updates = self._judge([row for row, _ in arrived])
             ended = []
-            for row, output in came:
+            for row, output in arrived:
                 if self._rows.get(output.request_id) is not row:
                     continue  # Its guard acted.
                 updates += self._report(row, output)
@@ -143,7 +145,7 @@ class VllmLoop:
         params = self._engine.sampling_params(
             sampling,
             request.noise_key,
-            # The last token is read once the one after it is chosen.
+            # The last token is read only when vLLM generates one more.
             sampling.max_tokens + 1,
             stream=True,
             top_logprobs=row.job.top_logprobs,
@@ -151,9 +153,9 @@ class VllmLoop:
         n = len(request.prompt_ids)
         read = row.job.read or row.job.guard is not None
         table = SteeringTable(self._identity.n_layers, self._identity.hidden_size)
-        # Read from the last prompt token on.
+        # From the last prompt token on.
         project = n - 1 if read else None
-        note = note_of(row.name, n, actions, table, apart=True, project=project)
+        note = note_of(row.name, n, actions, table, own_tensors=True, project=project)
         try:
             self._engine.add(row.name, request.prompt_ids, params, note)
         except dead_error():
@@ -171,14 +173,14 @@ class VllmLoop:
         self._engine.abort([row.name])
         self._left.append(row.name)
 
-    # What comes back
+    # Outputs
 
-    def _judge(self, came: Sequence[_VllmRow]) -> list[Update]:
-        """Ask the guards of requests whose first token has come, before it is reported.
+    def _judge(self, arrived: Sequence[_VllmRow]) -> list[Update]:
+        """Call the guards of requests whose first token has arrived, before it is reported.
 
-        A request whose guard acts leaves vLLM, and joins again under its new actions.
+        If its guard acts, a request leaves vLLM and joins again with the new actions.
         """
-        judged = [row for row in came if row.job.guard is not None and row.forecast is None]
+        judged = [row for row in arrived if row.job.guard is not None and row.forecast is None]
         if not judged:
             return []
         updates: list[Update] = []
@@ -211,7 +213,7 @@ class VllmLoop:
         return updates
 
     def _report(self, row: _VllmRow, output: Any) -> list[Update]:
-        """Updates with the tokens that a request got, up to its end, which is set here."""
+        """Updates with a request's new tokens; sets `row.end` if it has ended."""
         id, updates = row.job.request.id, []
         (completion,) = output.outputs
         for place, token in enumerate(completion.token_ids):
@@ -231,7 +233,7 @@ class VllmLoop:
         return updates
 
     def _read_out(self, ended: Sequence[_VllmRow]) -> list[Update]:
-        """Updates with the ends of `ended`; fetches the readings of all rows that left."""
+        """Updates with the ends of `ended`, after fetching the readings of all rows that left."""
         if not self._left:
             return []
         found = self._engine.read(self._left)
@@ -243,7 +245,7 @@ class VllmLoop:
                 end, reason = "failed", NOT_FINITE
             if row.job.read:
                 values = found[row.name].projections
-                # vLLM may have gone some tokens beyond the end.
+                # vLLM may have generated some tokens beyond the end.
                 if values is None or len(values) <= row.tokens:
                     raise HookError("a token was not read: a hook in vLLM's workers did not fire")
                 values = values[: 1 + row.tokens]
@@ -256,14 +258,15 @@ class VllmLoop:
         return updates
 
     @contextlib.contextmanager
-    def _living(self) -> Iterator[None]:
+    def _dead_engine_errors(self) -> Iterator[None]:
+        """Raise ModelError if vLLM dies within this context."""
         try:
             yield
         except dead_error() as error:
             self._dead = True
             raise ModelError(
                 "vLLM's worker died, and no more replies can be written: start the server again; "
-                "where it dies again, lower --rows, or see vLLM's own messages with --debug"
+                "if it dies again, lower --rows, or see vLLM's own messages with --debug"
             ) from error
 
 

@@ -1,6 +1,6 @@
-"""The note that vLLM's workers get with a request: how it is steered, and what is read of it.
+"""The note that goes with a request to vLLM's workers: how to steer it, and what to read.
 
-It holds plain numbers and safetensors, so that nothing is unpickled.
+It consists of plain numbers and safetensors, so that nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -26,54 +26,59 @@ class RequestNote(TypedDict):
     """The note of one request."""
 
     id: str
-    """Its results are fetched by this name."""
+    """The name under which its results are fetched."""
     prompt: int
-    """Prompt tokens."""
+    """Number of prompt tokens."""
     steer: list[list[Any]]
     """[layer, row of the table, positions] of each addition."""
     cap: list[list[Any]]
-    """[layer, row of its own units, ceiling, positions] of each cap."""
+    """[layer, row of `OwnTensors.units`, ceiling, positions] of each cap."""
     own: bytes | None
-    """`OwnTensors` of this request, packed. None if `steer` has rows of the shared table."""
+    """This request's packed `OwnTensors`. None if `steer` refers to rows of the shared table."""
     response: list[int] | None
-    """[start, stop) of the positions whose activations are captured; None for no capture."""
+    """The positions [start, stop) of the response to capture; None without capture."""
     project: int | None
-    """The first position that is projected, with all after it; None for none."""
+    """The first position to project; all later ones are too. None without projection."""
     salt: str
     """Part of the names of its cached blocks (`vllm_salt`); empty for none."""
     salted_from: int
-    """The position from which the salt holds."""
+    """The position from which the salt applies."""
     beginning: list[int]
-    """Numbers of the blocks at its beginning that may come from the cache though it is captured."""
+    """Numbers of the prompt's first blocks that may be cached although the prompt is captured."""
 
 
 class OwnTensors(NamedTuple):
-    """Vectors that only one request is steered or capped with."""
+    """Vectors that steer or cap only one request."""
 
     table: Float[Tensor, "row hidden"]
-    """Rows for `steer`, already multiplied by their coefficients."""
+    """Rows for `RequestNote.steer`, already multiplied by their coefficients."""
     units: Float[Tensor, "cap hidden"]
-    """Rows for `cap`, of norm 1."""
+    """Rows for `RequestNote.cap`, with norm 1."""
 
     def packed(self) -> bytes:
+        """The tensors as safetensors."""
         return save(self._asdict())
 
     @classmethod
     def unpacked(cls, data: bytes) -> OwnTensors:
+        """The reverse of `packed`."""
         return cls(**load(data))
 
 
 class SteeringTable:
-    """The vectors that requests are steered with, each stored once and already multiplied."""
+    """The steering vectors of requests, each stored once and multiplied by its coefficient."""
 
     def __init__(self, n_layers: int, hidden: int):
         self.n_layers, self.hidden = n_layers, hidden
         self._rows: list[Tensor] = []
         self._known: dict[tuple[tuple[int, float], ...], int] = {}
-        self._directions: list[Tensor] = []  # Kept alive, so that no other tensor gets their ids.
+        self._directions: list[Tensor] = []  # Kept alive, so that their ids are not reused.
 
     def steer(self, additions: Sequence[Steering]) -> list[list[Any]]:
-        """[layer, row, positions]; additions at one layer and at the same positions are summed."""
+        """[layer, row, positions] of additions, summed by layer and positions.
+
+        Raises UsageError for a layer that does not exist.
+        """
         places: dict[tuple[int, str], list[Steering]] = {}
         for steering in additions:
             self.check_layer(steering)
@@ -113,21 +118,21 @@ def note_of(
     actions: Sequence[Action],
     table: SteeringTable,
     *,
-    apart: bool = False,
+    own_tensors: bool = False,
     response: list[int] | None = None,
     project: int | None = None,
     beginning: Sequence[int] = (),
 ) -> RequestNote:
-    """The note of a request whose prompt has that many tokens.
+    """The note of a request whose prompt has `prompt` tokens.
 
-    Additions become rows of the shared `table`. With `apart`, or with a cap among the actions, the
-    request gets its own tensors. What is captured shares no blocks but whole ones of its prompt: a
-    response's have no sums that another prompt could be read from. Raises UsageError for a layer
-    that does not exist.
+    Additions become rows of the shared `table`. With `own_tensors`, or if there is a cap, the
+    request gets its own tensors instead. A captured request shares cached blocks only before its
+    response and before the first position that is acted on, since the workers have sums of these.
+    Raises UsageError for a layer that does not exist.
     """
     caps = [action for action in actions if isinstance(action, Cap)]
-    apart = bool(actions) and (apart or bool(caps))
-    own = SteeringTable(table.n_layers, table.hidden) if apart else table
+    own_tensors = bool(actions) and (own_tensors or bool(caps))
+    own = SteeringTable(table.n_layers, table.hidden) if own_tensors else table
     steer = own.steer([action for action in actions if not isinstance(action, Cap)])
     for cap in caps:
         own.check_layer(cap)
@@ -139,7 +144,7 @@ def note_of(
         "prompt": prompt,
         "steer": steer,
         "cap": [[cap.layer, row, cap.ceiling, cap.positions] for row, cap in enumerate(caps)],
-        "own": OwnTensors(own.rows(), units).packed() if apart else None,
+        "own": OwnTensors(own.rows(), units).packed() if own_tensors else None,
         "response": response,
         "project": project,
         "salt": salt,

@@ -1,4 +1,8 @@
-"""Inside vLLM's workers: which tokens of a forward are steered, capped, captured, projected."""
+"""Plan, in vLLM's workers, which tokens of a forward pass are steered, capped, captured, projected.
+
+A vLLM step runs tokens of several requests in one flat sequence; an index in a pass is an index in
+that sequence.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,17 @@ from personavec.model.engine.vllm_reading import BlockSum, Reading
 
 @dataclass(frozen=True, eq=False)
 class TokenCaps:
-    """At most one cap for each of some tokens: [token, hidden] unit directions, and ceilings."""
+    """At most one cap for each of some tokens."""
 
     tokens: Tensor
+    """Indices in the pass, [token]."""
     units: Tensor
+    """Unit directions, [token, hidden]."""
     ceilings: Tensor
+    """Ceilings of the projections, [token]."""
 
     def apply(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
-        """`hidden`, reduced so that the whole stream's projection is at most the ceiling."""
+        """Cap the residual stream `hidden + residual` [token, hidden]; returns a new `hidden`."""
         stream = hidden[self.tokens].float()
         if residual is not None:
             stream = stream + residual[self.tokens].float()
@@ -33,55 +40,53 @@ class TokenCaps:
 
 @dataclass
 class StepPlan:
-    """What the layers do with the tokens of one forward."""
+    """What the layers do with the tokens of one forward pass."""
 
     table: Tensor
-    """The vectors of this step's additions, [row, hidden]."""
+    """The vectors to add in this step, [row, hidden]."""
     additions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """By layer: the tokens that are steered, and the table's row for each."""
+    """By layer: the steered tokens [token], and the row of `table` for each."""
     caps: dict[int, list[TokenCaps]] = field(default_factory=dict)
-    """By layer, applied in turn: every request's first cap there, then every second one, and so
-    on."""
+    """By layer, to apply in this order: first the first cap of every request, then the second."""
     captured: tuple[Tensor, Tensor, Tensor] | None = None
-    """Tokens that are captured, the row of the sums that each is added to, and its weight."""
+    """The captured tokens [token], the row of the sums for each, and its weight [token, 1]."""
     projected: list[tuple[Tensor, int, int]] = field(default_factory=list)
-    """Projections [token, direction] to fill in, each with its [start, stop) among the projected
-    tokens."""
+    """Projections [token, direction] to fill in, and their [start, stop) among projected tokens."""
     chosen: Tensor | None = None
-    """The tokens that are projected; None for all of them."""
+    """The projected tokens [token]; None if all tokens are projected."""
     readings: list[Reading | None] = field(default_factory=list)
-    """Requests in the order of the logits that follow; None for one without a note."""
+    """Requests in the order of the logits; None for a request without a note."""
 
 
 @dataclass(frozen=True)
 class StepPiece:
-    """The tokens of one request in a forward.
+    """The tokens of one request in a forward pass.
 
-    Tokens go by their absolute position. So a prompt in pieces, or a preempted request that is
-    computed again, gives the same as an undisturbed one.
+    Tokens are addressed by their absolute position in the request. Therefore a chunked prompt, or a
+    preempted request that is computed again, gives the same result as an uninterrupted one.
     """
 
     note: RequestNote
     start: int
-    """Index in the forward of its first token here."""
+    """Index in the pass of the piece's first token."""
     first: int
-    """Position in the request of that token."""
+    """Position in the request of the piece's first token."""
     end: int
-    """Position after its last token here."""
+    """Position in the request after the piece's last token."""
 
     def tokens(self, low: int, high: int | None) -> np.ndarray:
-        """Indices in the forward of those at positions [low, high)."""
+        """Indices in the pass of the tokens at positions [low, high)."""
         low, high = max(low, self.first), self.end if high is None else min(high, self.end)
         begin = self.start - self.first
         return np.arange(begin + low, begin + max(low, high))
 
     def steered(self, kind: str) -> np.ndarray:
-        """Indices in the forward of those that this kind of steering acts on."""
+        """Indices in the pass of the tokens at these kinds of positions (`Positions`)."""
         return self.tokens(*steered_positions(kind, self.note["prompt"]))
 
 
 class PlanBuilder:
-    """Collects what the pieces of one forward ask for, and lays it out by layer."""
+    """Builds the plan of a forward pass from the notes of its pieces."""
 
     def __init__(self, table: Tensor, n_directions: int):
         self._tables, self._n_rows, self._n_directions = [table], len(table), n_directions
@@ -94,12 +99,12 @@ class PlanBuilder:
         self._n_projecting = 0
         self._plan = StepPlan(table)
 
-    def follow(self, reading: Reading | None) -> None:
-        """The next request in the order of the logits."""
+    def append(self, reading: Reading | None) -> None:
+        """Append a request in the order of the logits."""
         self._plan.readings.append(reading)
 
     def act(self, piece: StepPiece, own: OwnTensors | None) -> None:
-        """Steer a piece, from the shared table or from its own tensors, and cap it."""
+        """Steer and cap a piece, with its own tensors or with the shared table."""
         base = 0
         if own is not None:
             base = self._n_rows
@@ -118,7 +123,7 @@ class PlanBuilder:
                 rows.append(np.full(len(where), base + row))
 
     def capture(self, piece: StepPiece, reading: Reading, response: Sequence[int]) -> int:
-        """Add what is new of a piece to its sums; gives how many response tokens that is."""
+        """Add a piece's new tokens to the sums; returns its number of new response tokens."""
         prompt = piece.note["prompt"]
         low, high = response
         spans = ((low, high, 1.0), (0, prompt, 1 / prompt), (prompt - 1, prompt, 1.0))
@@ -127,7 +132,7 @@ class PlanBuilder:
         return len(self._captured[-len(spans)])
 
     def capture_block(self, piece: StepPiece, block: BlockSum, end: int) -> None:
-        """Add what is new of a piece to a block's sum; `end` is the position after the block."""
+        """Add a piece's new tokens to a block's sum; the block ends at position `end`."""
         if piece.first <= block.until < min(piece.end, end):
             self._sum(piece.tokens(block.until, end), block.row, 1.0)
             block.until = min(piece.end, end)
@@ -140,7 +145,7 @@ class PlanBuilder:
     def project(self, piece: StepPiece, first: int) -> Tensor | None:
         """Project a piece's tokens from position `first` on.
 
-        Gives zeros [token, direction], which the layers fill in; None without such tokens.
+        Returns zeros [token, direction], which the layers will fill; None if there are no tokens.
         """
         where = piece.tokens(first, None)
         if not len(where):
@@ -153,7 +158,7 @@ class PlanBuilder:
         return values
 
     def plan(self, n_tokens: int, device: torch.device) -> StepPlan:
-        """The plan of a forward of that many tokens."""
+        """The plan for a forward pass over `n_tokens` tokens."""
 
         def here(pieces: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(pieces)).to(device, non_blocking=True)
@@ -180,7 +185,7 @@ class PlanBuilder:
 
 
 def steered_positions(kind: str, prompt: int) -> tuple[int, int | None]:
-    """The positions [from, to) that a kind of steering acts on; None stands for no end."""
+    """The positions [from, to) that are steered, by `Positions`; None means to the end."""
     match kind:
         case "response":
             return prompt - 1, None

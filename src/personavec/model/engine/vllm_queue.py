@@ -1,4 +1,4 @@
-"""vLLM's processes, with hooks in their layers, and the queue of requests that they work on."""
+"""vLLM's processes, with hooks on the model's layers, and their queue of requests."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from personavec.model.engine.vllm_setup import (
 class VllmQueue:
     """vLLM running one model; `close` ends its processes.
 
-    `arguments` are vLLM's own: `tensor_parallel_size`, `gpu_memory_utilization` and so on.
+    `arguments` are passed to vLLM: `tensor_parallel_size`, `gpu_memory_utilization` and so on.
 
-    Raises PersonavecError when vLLM is missing, UsageError for an argument that steering and
-    capture rule out, ModelError when vLLM cannot load the model.
+    Raises PersonavecError if vLLM is missing, UsageError for an argument that conflicts with
+    steering and capture, and ModelError if vLLM cannot load the model.
     """
 
     def __init__(self, loaded: LoadedModel, arguments: Mapping[str, Any] | None = None):
@@ -54,8 +54,8 @@ class VllmQueue:
         self._begun = 0
 
     def _install(self) -> tuple[list[list[int]], int]:
-        """Put hooks into every worker; gives the layers of each, which together must be all, and
-        how many tokens the prefix cache keeps together, 0 without one."""
+        """Put hooks into every worker; returns the layers of each, and the number of tokens in a
+        block of the prefix cache, 0 without a cache. Raises ModelError."""
         try:
             stages = self._engine.collective_rpc("personavec_install")
             (block, *_) = self._engine.collective_rpc("personavec_block")
@@ -84,20 +84,23 @@ class VllmQueue:
         """End vLLM's processes."""
         self._engine.engine_core.shutdown()
 
-    # Each of these raises vLLM's own error once a worker has died
+    # Operations on the queue; they raise `dead_error()` if a worker died
 
     def begin(
         self, table: Float[Tensor, "row hidden"], directions: Directions | None = None
     ) -> None:
-        """Make the workers forget all requests, and give them what the next ones share."""
+        """Make the workers forget all requests, and send them the table and directions to use."""
         unit = torch.zeros(0, table.shape[1]) if directions is None else directions.unit
         tensors = save({"table": table, "unit": unit.float().contiguous()})
         self._begun += 1
         self._call("personavec_begin", tensors, list(directions.layers) if directions else [])
 
     def add(self, name: str, ids: Sequence[int], params: Any, note: RequestNote) -> None:
-        """Queue a request. One that is captured shares cached blocks only with those since `begin`:
-        the workers have sums of these alone."""
+        """Queue a request with its note.
+
+        A captured request shares cached blocks only with captured ones that came since `begin`,
+        since the workers have sums of these.
+        """
         params.extra_args = {NOTE: note}
         prompt: dict[str, Any] = {"prompt_token_ids": list(ids)}
         if note["response"] is not None:
@@ -105,15 +108,16 @@ class VllmQueue:
         self._engine.add_request(name, prompt, params)
 
     def step(self) -> list[Any]:
-        """vLLM's next outputs; waits for them."""
+        """Wait for vLLM's next outputs."""
         return self._engine.step()
 
     def abort(self, names: list[str]) -> None:
+        """Drop requests from the queue and the batch."""
         with contextlib.suppress(dead_error()):
             self._engine.abort_request(names)
 
     def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
-        """What the workers read of requests. With `keep` they keep it. Raises HookError."""
+        """The workers' readings of requests, forgotten there without `keep`. Raises HookError."""
         shares = self._call("personavec_peek" if keep else "personavec_take", names)
         identity = self.loaded.identity
         empty = empty_sums(identity.n_layers, identity.hidden_size)
@@ -137,8 +141,8 @@ class VllmQueue:
         stream: bool = False,
         top_logprobs: int | None = None,
     ) -> Any:
-        """vLLM's own parameters. `noise` keys the sampling, together with the seed. With `stream`,
-        tokens come as they are made; otherwise all at the end."""
+        """vLLM's sampling parameters, with a seed from `sampling.seed` and `noise`. With `stream`,
+        tokens are returned as they are generated, otherwise all at the end."""
         greedy = sampling.temperature == 0
         return self._vllm.SamplingParams(
             max_tokens=new_tokens,
@@ -152,7 +156,7 @@ class VllmQueue:
         )
 
     def one_token(self) -> Any:
-        """Parameters for one forward of a whole text, and the one token that vLLM must generate."""
+        """Parameters for a pass over a whole text; vLLM must generate at least one token."""
         return self._vllm.SamplingParams(
             max_tokens=1,
             temperature=0,

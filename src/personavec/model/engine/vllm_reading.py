@@ -1,8 +1,8 @@
-"""Inside vLLM's workers: what is read of requests while their tokens come by.
+"""What vLLM's workers read of requests: sums and projections, in their processes.
 
-A token is read once: a request that was set back, and runs again, is not read again. What a request
-takes from the prefix cache does not come by at all; of these blocks, the mean of its prompt comes
-from sums that were made when another request computed them.
+Every token is read once: a preempted request that runs again is not read again. Tokens that a
+request takes from the prefix cache do not run; for the mean over its prompt, the sums over these
+blocks come from the request that computed them.
 """
 
 from __future__ import annotations
@@ -14,52 +14,49 @@ from torch import Tensor
 
 from personavec.model.engine.vllm_note import OwnTensors, RequestNote
 
-#: Spans of a captured request, as many as `base.SPANS` has, and in its order.
-N_SPANS = 3
-
 
 @dataclass(eq=False)
 class Reading:
-    """What is read of one request."""
+    """The readings of one request."""
 
     request: str
-    """vLLM's own name of it."""
+    """The request's name in vLLM's runner."""
     note: RequestNote
     own: OwnTensors | None
     sound: bool | None = None
-    """Whether every token could be chosen. None before the first logits."""
+    """Whether all logits so far were usable. None before the first logits."""
     start: int = 0
-    """Positions before it came from the prefix cache."""
+    """The first position that ran; those before came from the prefix cache."""
     until: int = 0
-    """Positions before it are read."""
+    """The first position that is not yet read."""
     rows: list[int] = field(default_factory=list)
-    """Of the sums, one for each span."""
+    """Its rows of `Sums`, one for each of `base.SPANS`."""
     count: int = 0
-    """Response tokens in the sums."""
+    """The number of response tokens in the sums."""
     projections: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class BlockSum:
-    """The sum over one block of a beginning that several prompts share."""
+    """The sum over a block that several prompts begin with."""
 
     row: int
     until: int
-    """Positions before it are in the sum."""
+    """The first position that is not yet in the sum."""
 
 
 class Sums:
-    """Sums over tokens, [layer, row, hidden], in rows that are given out and taken back."""
+    """Sums over tokens, float32 [layer, row, hidden]; rows are taken and given back."""
 
     def __init__(self, n_layers: int, hidden: int, device: torch.device):
         self._values = torch.zeros(n_layers, 0, hidden, device=device)
         self._free: list[int] = []
 
     def take(self, n: int) -> list[int]:
-        """`n` rows of zeros."""
+        """Take `n` rows, set to zero."""
         have = self._values.shape[1]
         if len(self._free) < n:
-            more = max(64 * N_SPANS, have)
+            more = max(256, have, n)
             n_layers, _, hidden = self._values.shape
             room = self._values.new_zeros(n_layers, more, hidden)
             self._values = torch.cat([self._values, room], dim=1)
@@ -69,15 +66,17 @@ class Sums:
         return rows
 
     def clear(self, rows: list[int]) -> None:
+        """Set rows to zero."""
         self._values[:, rows] = 0
 
     def give_back(self, rows: list[int]) -> None:
+        """Make rows available to others."""
         self._free += rows
 
     def add(self, layer: int, rows: Tensor, values: Tensor) -> None:
-        """Add values [token, hidden], each to its row; `layer` is an index."""
+        """Add values [token, hidden] to rows [token]; `layer` is an index."""
         self._values[layer].index_add_(0, rows, values)
 
     def of(self, rows: list[int]) -> Tensor:
-        """[layer, row, hidden], a copy."""
+        """A copy of the rows, [layer, row, hidden]."""
         return self._values[:, rows]

@@ -1,4 +1,4 @@
-"""Starts vLLM with the settings that steering and capture need, and notices when it dies."""
+"""Start vLLM with the settings that steering and capture need, and detect when it dies."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from personavec.model import LoadedModel
 FIXED = {
     "scheduler_cls": "personavec.model.engine.vllm_scheduler.SaltingScheduler",
     "async_scheduling": False,  # It runs tokens past the end of a response.
-    "speculative_config": None,  # Rejected draft tokens would be read too.
-    "enforce_eager": True,  # Compiled graphs run no hooks.
-    "skip_tokenizer_init": True,  # Token ids go in and come out.
+    "speculative_config": None,  # Rejected draft tokens would be captured too.
+    "enforce_eager": True,  # Compiled graphs do not run hooks.
+    "skip_tokenizer_init": True,  # Only token ids are exchanged.
     "worker_extension_cls": "personavec.model.engine.vllm_worker.Extension",
     "disable_log_stats": True,
 }
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError for arguments that steering and capture rule out."""
+    """Raise UsageError for arguments that conflict with steering and capture."""
     if "trust_remote_code" in arguments:
         raise UsageError(
             "--engine-arg trust_remote_code runs code from the model's repository, which "
@@ -35,13 +35,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         )
     if ruled_out := sorted(FIXED.keys() & arguments.keys()):
         raise UsageError(
-            f"--engine-arg {ruled_out[0]} is set by personavec, as steering and capture need "
-            "it; leave it out"
+            f"--engine-arg {ruled_out[0]} is set by personavec for steering and capture; leave it "
+            "out"
         )
 
 
 def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, Any]) -> Any:
-    """vLLM's engine for the model at `source`. Raises ModelError if it cannot be loaded."""
+    """Start vLLM's engine for the model at `source`. Raises ModelError if it cannot be loaded."""
     try:
         settings = {
             "model": source,
@@ -54,11 +54,11 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
         if loaded.device.type == "cpu":
             settings = {
                 **_whole_prompts(settings["max_model_len"]),
-                "block_size": 32,  # vLLM's own 128 is more than most prompts share.
+                "block_size": 32,  # By default 128, which is more than many prompts share.
                 **settings,
             }
         return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
-    except Exception as error:  # Raised by vLLM or anything below it; a dead process says little.
+    except Exception as error:  # vLLM and the libraries below it raise errors of any type.
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
         raise ModelError(
             f"vLLM {vllm.__version__} cannot load '{loaded.identity.name}'"
@@ -68,19 +68,19 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
 
 
 def set_environment(device: torch.device) -> None:
-    """Set what vLLM reads from its environment. Variables that are set already stay."""
+    """Set environment variables for vLLM; those that are already set are kept."""
     found = {
-        # This process has threads, which a fork would copy in an undefined state.
+        # This process has threads, so forking is not safe.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # Standard output belongs to --json.
         "VLLM_NO_USAGE_STATS": "1",
-        # The token after the last one is generated and never read: it needs room, no position.
+        # One token more than the context is generated but never run, so it needs no position.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-        # The hooks read the batch of the first of vLLM's two model runners.
+        # The hooks read the batch of the first of vLLM's two model runners, not of the second.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
-        # Another package's hooks, which would make vLLM's settings its own.
+        # If installed, that plugin would change vLLM's settings.
         "VLLM_LENS_DISABLE": "1",
-        # Otherwise float32 attention rounds its factors to 10 bits on an accelerator.
+        # By default, attention in float32 rounds its factors to TF32 on a GPU.
         "TRITON_F32_DEFAULT": "ieee",
     }
     if device.type == "cpu":
@@ -93,18 +93,18 @@ def set_environment(device: torch.device) -> None:
 
 
 def _whole_prompts(context: int) -> dict[str, int]:
-    """Settings under which a step takes a prompt whole or not at all.
+    """Settings that disable chunked prefill.
 
-    After a part of a sampled request's prompt vLLM sets its random generator back, which CPU
-    generators cannot do: its worker dies of it.
+    After a chunk of a sampled request's prompt, vLLM rewinds its random generator. CPU generators
+    do not support this, and the worker dies.
     """
     return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 2048)}
 
 
 def model_source(loaded: LoadedModel) -> str:
-    """What vLLM loads a model from: the folder or hub id that transformers loaded it from.
+    """The folder or hub id from which transformers loaded the model, for vLLM to load.
 
-    Raises UsageError for an adapter, and for a model that was made in memory.
+    Raises UsageError for an adapter, and for a model that was created in memory.
     """
     if loaded.identity.declared_base:
         raise UsageError(
@@ -121,7 +121,7 @@ def model_source(loaded: LoadedModel) -> str:
 
 
 def import_vllm() -> Any:
-    """The module. Raises PersonavecError if vLLM is missing."""
+    """The module `vllm`. Raises PersonavecError if vLLM is missing."""
     try:
         import vllm  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -130,9 +130,9 @@ def import_vllm() -> Any:
 
 
 def watch(client: Any) -> threading.Event:
-    """An event that is set once vLLM's core process has died; waiting calls then end.
+    """An event that is set once vLLM's core process has died; it also ends pending calls.
 
-    vLLM's client notices the death and marks itself dead, but a call under way would wait for ever.
+    vLLM's client only marks itself dead, so a pending call would wait forever.
     """
     from vllm.v1.engine.core_client import SyncMPClient  # pyright: ignore[reportMissingImports]
 
@@ -155,14 +155,14 @@ def watch(client: Any) -> threading.Event:
 
 
 def dead_error() -> type[Exception]:
-    """What vLLM raises once one of its processes has died."""
+    """The exception that vLLM raises once one of its processes has died."""
     from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
 
     return EngineDeadError
 
 
 def output_kind(name: Literal["DELTA", "FINAL_ONLY"]) -> Any:
-    """Whether tokens come as they are made, or all at the end."""
+    """vLLM's output kind: tokens as they are generated (DELTA), or all at the end."""
     from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
     return RequestOutputKind[name]

@@ -1,11 +1,11 @@
-"""Runs inside vLLM's workers: steering and capture, for all requests of a step at once.
+"""Steering and capture inside vLLM's workers, for all requests of a step at once.
 
-`Extension` is a worker extension of vLLM. It finds the model's blocks (`vllm_blocks`) and puts
-hooks on them. Each step is planned once (`vllm_plan`), every layer then costs one addition, and an
-error ends the run.
+`Extension` is a worker extension of vLLM. It finds the decoder layers (`vllm_blocks`) on every
+architecture and pipeline stage, and puts hooks on them. Each step is planned once (`vllm_plan`),
+each layer needs one addition, and an error ends the run.
 
-Each request says in its note (`vllm_note`) what it wants. Tensors come and go as safetensors;
-nothing is unpickled.
+The note of each request (`vllm_note`) says how to steer it and what to read. Tensors are exchanged
+as safetensors; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from personavec.model.engine.base import SPANS
 from personavec.model.engine.sampling import usable
 from personavec.model.engine.vllm_blocks import own_blocks
 from personavec.model.engine.vllm_note import NOTE, OwnTensors, RequestNote
 from personavec.model.engine.vllm_plan import PlanBuilder, StepPiece, StepPlan
-from personavec.model.engine.vllm_reading import N_SPANS, BlockSum, Reading, Sums
+from personavec.model.engine.vllm_reading import BlockSum, Reading, Sums
 
 
 class Extension:
     """Mixed into vLLM's worker; the engine calls its methods by name."""
 
-    model_runner: Any  # Of the worker.
+    model_runner: Any  # attributes of vLLM's worker
     vllm_config: Any
 
     def personavec_install(self) -> list[int]:
-        """Put hooks on this worker's layers; gives the layers, counted from 1 (0: embedding)."""
+        """Put hooks on this worker's layers; returns the layers (0 is the embedding)."""
         from vllm.distributed import parallel_state  # pyright: ignore[reportMissingImports]
         from vllm.forward_context import get_forward_context  # pyright: ignore[reportMissingImports]
 
@@ -41,7 +42,7 @@ class Extension:
             self.model_runner,
             {i + 1: block for i, block in own_blocks(model, self.vllm_config).items()},
             reads=parallel_state.get_tensor_model_parallel_rank() == 0,
-            # vLLM also runs forwards without requests, for example to measure memory.
+            # vLLM also runs forward passes without requests, for example to measure memory.
             serves=lambda: get_forward_context().attn_metadata is not None,
             block_size=self.personavec_block(),
         )
@@ -49,14 +50,14 @@ class Extension:
 
         def compute_logits(*args: Any, **kwargs: Any) -> Any:
             logits = compute(*args, **kwargs)
-            self._personavec.look_at(logits)
+            self._personavec.check_logits(logits)
             return logits
 
         model.compute_logits = compute_logits
         return list(self._personavec.layers)
 
     def personavec_block(self) -> int:
-        """Tokens that the prefix cache keeps together."""
+        """The number of tokens in a block of the prefix cache."""
         from vllm.v1.core.kv_cache_utils import (  # pyright: ignore[reportMissingImports]
             resolve_kv_cache_block_sizes,
         )
@@ -65,25 +66,24 @@ class Extension:
         return resolve_kv_cache_block_sizes(config, self.vllm_config)[1]
 
     def personavec_begin(self, tensors: bytes, layers: list[int]) -> None:
-        """Set the `table` to steer with, and the `unit` directions to project on at `layers`."""
+        """Set the steering `table` [row, hidden] and the `unit` directions, read at `layers`."""
         self._personavec.begin(load(tensors), layers)
 
     def personavec_take(self, ids: list[str]) -> bytes:
-        """The results of requests, as safetensors, which are then forgotten. Empty if this worker
-        reads nothing."""
+        """Fetch and forget the results of requests, as safetensors (see `Residual.peek`)."""
         return self._personavec.take(ids)
 
     def personavec_peek(self, ids: list[str]) -> bytes:
-        """The results of requests so far, which are kept."""
+        """The results of requests so far, which are not forgotten."""
         return self._personavec.peek(ids)
 
 
 class Residual:
-    """Hooks on the blocks of one worker, and what they have read.
+    """The hooks on one worker's blocks, and the activations that they read.
 
-    `blocks` are by layer, counted from 1. `reads` is False if another worker reads the same layers.
-    `serves` says whether the current forward is of requests. `block_size` is the number of tokens that
-    vLLM's prefix cache keeps together.
+    `blocks` maps layers, from 1 on, to modules. `reads` is False if another worker reads the same
+    layers. `serves` says whether the current forward pass runs requests. `block_size` is the number
+    of tokens in a block of vLLM's prefix cache.
     """
 
     def __init__(
@@ -107,17 +107,18 @@ class Residual:
         self._device, self._dtype = parameter.device, parameter.dtype
         self._sums = Sums(len(self.layers), 0, self._device)
         self._readings: dict[str, Reading] = {}
-        #: Those that were taken, by vLLM's name, while vLLM's runner still knows them.
+        #: Requests that were taken, by vLLM's name, until vLLM's runner forgets them.
         self._left: dict[str, Reading] = {}
-        #: Sums over blocks that prompts share, by the block's number.
+        #: Sums over blocks that prompts share, by the numbers in `RequestNote.beginning`.
         self._blocks: dict[int, BlockSum] = {}
-        self._looked: tuple[list[Reading | None], Tensor] | None = None
+        #: Requests, and whether their last logits were usable [request]; not yet in `_readings`.
+        self._unsettled: tuple[list[Reading | None], Tensor] | None = None
         blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
         for layer, block in sorted(blocks.items()):
             block.register_forward_hook(self._after(layer))
 
     def begin(self, tensors: Mapping[str, Tensor], layers: Sequence[int]) -> None:
-        """Forget all requests; set what the next ones are steered with and projected on."""
+        """Forget all requests, and set the table and directions for the next ones."""
         self._table = tensors["table"].to(self._device, self._dtype)
         self._unit = tensors["unit"].to(self._device)
         self._columns = {
@@ -125,12 +126,12 @@ class Residual:
             for layer in set(layers) & set(self.layers)
         }
         self._left |= {reading.request: reading for reading in self._readings.values()}
-        self._readings, self._blocks, self._looked = {}, {}, None
+        self._readings, self._blocks, self._unsettled = {}, {}, None
         hidden = self.runner.model_config.get_hidden_size()
         self._sums = Sums(len(self.layers), hidden, self._device)
 
     def take(self, ids: Sequence[str]) -> bytes:
-        """As `peek`; then forget the requests."""
+        """`peek`, and then forget the requests."""
         found = self.peek(ids)
         for name in ids:
             if (reading := self._readings.pop(name, None)) is not None:
@@ -139,8 +140,11 @@ class Residual:
         return found
 
     def peek(self, ids: Sequence[str]) -> bytes:
-        """Sums [layer, span, hidden] and projections [token, direction] of requests, and whether
-        a token could be chosen from all of their logits."""
+        """The requests' sums [layer, span, hidden], projections [token, direction] and soundness.
+
+        A request is sound if all its logits were usable. Packed as safetensors; empty if this
+        worker does not read.
+        """
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         if not self.reads:
@@ -166,31 +170,31 @@ class Residual:
         sums = self._sums.of(reading.rows)
         cached = reading.note["beginning"][: reading.start // self.block_size]
         blocks = [self._blocks[number] for number in cached if number in self._blocks]
-        whole = (block.until == (i + 1) * self.block_size for i, block in enumerate(blocks))
-        if len(blocks) < len(cached) or not all(whole):
-            raise RuntimeError(f"what request {reading.note['id']} shares was not read")
+        ends = (block.until == (i + 1) * self.block_size for i, block in enumerate(blocks))
+        if len(blocks) < len(cached) or not all(ends):
+            raise RuntimeError(f"a cached block of request {reading.note['id']} was not captured")
         if blocks:
             shared = self._sums.of([block.row for block in blocks]).sum(1)
-            sums[:, 1] += shared / reading.note["prompt"]
+            sums[:, SPANS.index("prompt_mean")] += shared / reading.note["prompt"]
         return sums
 
-    # A forward
+    # Forward pass
 
     def _before_first(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Plan the forward that begins, and read the embedding, the input of the first block."""
+        """Plan the forward pass that begins, and read the embedding, the first block's input."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         self._settle()
         self._step = self._plan()
         self._next = 0
         if self.layers[0] == 0:
-            # vLLM's blocks take positions first; the first one has no residual yet.
+            # The first argument of vLLM's blocks is positions; the first block has no residual.
             hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[1]
             self._read(0, hidden)
 
     def _after(self, layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> Any:
-            # Most of vLLM's blocks return the stream as two halves; the next norm adds them.
+            # Most of vLLM's blocks return the stream as two summands, which the next norm adds.
             hidden, residual = output if isinstance(output, tuple) else (output, None)
             if layer in self._step.additions:
                 tokens, rows = self._step.additions[layer]
@@ -218,29 +222,30 @@ class Residual:
 
     # Logits
 
-    def look_at(self, logits: Tensor | None) -> None:
-        """Look at a forward's logits, one row per request, if this worker has them."""
+    def check_logits(self, logits: Tensor | None) -> None:
+        """Check whether the logits [request, token] are usable; None if this worker has none."""
         readings, self._step.readings = self._step.readings, []
         if logits is None or not readings or not self.reads:
             return
         if len(logits) != len(readings):
             raise RuntimeError(f"{len(readings)} requests, but logits for {len(logits)}")
-        # Read later: here the CPU would wait for the accelerator.
-        self._looked = readings, usable(logits)
+        # Copied to the CPU later, since it would have to wait for the GPU here.
+        self._unsettled = readings, usable(logits)
 
     def _settle(self) -> None:
         """Record whether the last logits were usable."""
-        if self._looked is None:
+        if self._unsettled is None:
             return
-        readings, rows = self._looked
-        self._looked = None
+        readings, rows = self._unsettled
+        self._unsettled = None
         for reading, sound in zip(readings, rows.tolist(), strict=True):
             if reading is not None:
                 reading.sound = sound and reading.sound is not False
 
-    # What the layers do with the tokens of the next forward
+    # Planning
 
     def _plan(self) -> StepPlan:
+        """The plan for the next forward pass."""
         if not self.serves():
             return StepPlan(self._table)
         if self._left:
@@ -248,12 +253,12 @@ class Residual:
         builder = PlanBuilder(self._table, len(self._unit))
         for request, piece in self._pieces():
             if piece is None:
-                builder.follow(None)
+                builder.append(None)
                 continue
-            # A request taken before its end may still have a last forward: steered, but not read.
+            # A request that was taken before its end may have one more pass, which is not read.
             left = self._left.get(request)
             reading = left or self._reading(request, piece.note)
-            builder.follow(reading)
+            builder.append(reading)
             builder.act(piece, reading.own)
             if left is None and self.reads:
                 self._read_piece(builder, piece, reading)
@@ -261,7 +266,7 @@ class Residual:
         return builder.plan(n_tokens, self._device)
 
     def _pieces(self) -> Iterator[tuple[str, StepPiece | None]]:
-        """Each request's name and tokens in the next forward; None for one without a note."""
+        """The next pass's requests, by vLLM's name, with their tokens; None without a note."""
         batch, starts = self.runner.input_batch, self.runner.query_start_loc.np
         for i in range(batch.num_reqs):
             request = batch.req_ids[i]
@@ -275,7 +280,7 @@ class Residual:
             yield request, StepPiece(note, start, first, first + stop - start)
 
     def _reading(self, request: str, note: RequestNote) -> Reading:
-        """What is read of a request; its own tensors are unpacked when its first token comes."""
+        """The reading of a request; its own tensors are unpacked when its first token runs."""
         found = self._readings.get(note["id"])
         if found is not None and found.request == request:
             return found
@@ -288,12 +293,12 @@ class Residual:
         return found
 
     def _read_piece(self, builder: PlanBuilder, piece: StepPiece, reading: Reading) -> None:
-        """Capture and project what of a piece was not read before."""
+        """Capture and project the tokens of a piece that were not read before."""
         note = piece.note
         if note["response"] is not None:
-            reading.rows = reading.rows or self._sums.take(N_SPANS)
+            reading.rows = reading.rows or self._sums.take(len(SPANS))
             if piece.first > reading.until:
-                self._pass_over(piece, reading)
+                self._skip_cached(piece, reading)
             reading.count += builder.capture(piece, reading, note["response"])
             self._capture_blocks(builder, piece)
         if note["project"] is not None:
@@ -304,16 +309,17 @@ class Residual:
                 reading.projections.append(values)
         reading.until = max(reading.until, piece.end)
 
-    def _pass_over(self, piece: StepPiece, reading: Reading) -> None:
-        """Begin to read a request behind what it took from the prefix cache."""
+    def _skip_cached(self, piece: StepPiece, reading: Reading) -> None:
+        """Start reading a request after the blocks that it took from the prefix cache."""
         blocks, rest = divmod(piece.first, self.block_size)
         if rest or blocks > len(piece.note["beginning"]):
-            raise RuntimeError(f"what request {piece.note['id']} took from the cache was not read")
+            raise RuntimeError(f"a cached block of request {piece.note['id']} was not captured")
         self._sums.clear(reading.rows)
         reading.start = reading.until = piece.first
         reading.count = 0
 
     def _capture_blocks(self, builder: PlanBuilder, piece: StepPiece) -> None:
+        """Capture blocks that other prompts may take from the prefix cache."""
         numbers = piece.note["beginning"]
         for place in range(piece.first // self.block_size, len(numbers)):
             if place * self.block_size >= piece.end:

@@ -1,4 +1,4 @@
-"""The way to `on_ray.py`, whose packages are an extra that most screens do without."""
+"""Import `on_ray.py` when it is needed, since Ray is an optional dependency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from personavec.errors import missing_extra
 
 
 def cluster() -> Any:
-    """The module `on_ray`. Raises PersonavecError where Ray is not installed."""
+    """The module `on_ray`. Raises PersonavecError if Ray is not installed."""
     try:
         from personavec.screen.cluster import on_ray
     except ImportError:

@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster, and raise its workers' errors for the user."""
+"""Connect to a Ray cluster, and raise the errors of its workers in the driver."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from personavec.errors import PersonavecError, UsageError
 def connected(address: str) -> Iterator[None]:
     """Connect to a cluster for as long as the context lasts.
 
-    `address` is that of a cluster's head node, `local` for one of this machine's own, or `auto`
-    for the cluster that this machine is part of, and one of its own where it is part of none. A
-    connection that the caller has opened is used and left open. Raises UsageError when there is
-    no cluster at the address.
+    `address` is the HOST:PORT of a cluster's head node; `local`, which starts a cluster on this
+    machine; or `auto`, which uses the cluster that this machine belongs to and otherwise starts
+    one. A connection that is already open is used and left open. Raises UsageError when there is no
+    cluster at the address.
     """
     if ray.is_initialized():
         yield
@@ -53,13 +53,13 @@ def _connect(address: str) -> None:
         ray.init(address=address, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return
     host, _, port = address.rpartition(":")
-    # Ray itself takes minutes to find that nobody is there.
+    # Ray itself would take minutes to notice that no cluster answers.
     socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(address=address, **quiet)
 
 
 def devices() -> tuple[int, bool]:
-    """How many devices the cluster has now, and whether they are accelerators."""
+    """The number of devices in the cluster, and whether they are GPUs rather than CPU cores."""
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     return (gpus, True) if gpus else (max(1, int(resources.get("CPU", 1))), False)
@@ -67,7 +67,7 @@ def devices() -> tuple[int, bool]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise a worker's error for the user as it was raised there."""
+    """Raise the PersonavecError of a worker in the driver, in place of Ray's error."""
     try:
         yield
     except RayError as error:
@@ -78,6 +78,6 @@ def own_errors() -> Iterator[None]:
             raise cause from error
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise PersonavecError(
-            f"the Ray cluster could not go on ({last}); mend that, and run the same command again: "
-            "what is finished is kept"
+            f"the Ray cluster failed ({last}); fix the cause and run the same command again: "
+            "finished work is kept"
         ) from error

@@ -1,12 +1,12 @@
-"""A screen on a Ray cluster: its workers read, score and write windows of rows.
+"""Run a screen on a Ray cluster: its workers read, score and write windows of rows.
 
-It is a pipeline of Ray Data. Tasks read stretches of the input and stream their windows; actors,
-each with its own model, score them with the code of a single process and write the same parts,
-under the same names. The object store holds a few windows at a time; a count comes back to the
-driver. A part is written whole and is identified by its window's number, so work that is done
-twice, after a node or the driver died, leaves one part.
+This is a Ray Data pipeline. Tasks read stretches of the input and stream their windows. Actors,
+each with its own model, score the windows with the same code as a single process, and write the
+same parts under the same names. The object store holds a few windows at a time, and only counts
+return to the driver. A part is written atomically and named by its window's number, so a window
+that is scored again, after a node or the driver died, overwrites its own part.
 
-All nodes see the data, the output folder and a local model under the same paths.
+All nodes must see the data, the output folder and a local model under the same paths.
 """
 
 from __future__ import annotations
@@ -51,38 +51,38 @@ __all__ = [
     "write_parts",
 ]
 
-#: Bytes of the object store that reading may fill, for each device.
+#: Bytes of the object store that reading may fill, per device.
 STORE_PER_DEVICE = 128 << 20
-#: Most rows of the input that one of the written files holds.
+#: Most rows of the input in one output file.
 ROWS_PER_FILE = 1 << 16
-#: The share of a processor core that reading takes, where one core reads and scores.
+#: The share of a CPU core that reading takes, when the same core reads and scores.
 _READER = 0.05
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a worker reports of a window."""
+    """A worker's report on one window."""
 
     rows: int
     rejects: int
     tokens: int
-    """That went through the model."""
+    """Tokens that went through the model."""
 
 
 def score_stretches(
     work: WorkerSetup, todo: Sequence[Stretch], folder: Path, name: str
 ) -> Iterator[Scored]:
-    """Score the windows of some stretches into `folder`; yields as they finish, in any order.
+    """Score the windows of stretches into `folder`; yields a report as each finishes, unordered.
 
-    `name` is what the dataset is called in the records of its rejects. Call it while `connected`.
-    Raises what scoring raises, from whichever worker did first.
+    `name` is the dataset's name in the records of its rejects. Call it while `connected`. Raises
+    the first error of any worker.
     """
     for report in pipeline(todo, Scorer, (work, folder.resolve(), name)):
         yield Scored(report["rows"], report["rejects"], report["tokens"])
 
 
 def content(source: str | Path, *, split: str | None, folder: Path) -> list[str]:
-    """The hashes of a dataset's rows, read on the cluster; none where `folder` has no scores."""
+    """The hashes of a dataset's rows, read on the cluster; empty if `folder` has no scores."""
     if not parts.written(folder):
         return []
     todo, _ = stretches(source, split=split, size=parts.WINDOW)
@@ -102,9 +102,9 @@ def fill_naturals(
     split: str | None = None,
     size: int = parts.WINDOW,
 ) -> Iterator[int]:
-    """Generate and keep the natural responses of some rows; yields counts of rows as they come.
+    """Generate and store the natural responses of some rows; yields counts of finished rows.
 
-    Afterwards every process that shares the folder of natural responses finds them there.
+    Afterwards they are in the shared folder of natural responses.
     """
     todo, _ = stretches(source, split=split, size=size)
     windows = set((rows // size).tolist())
@@ -116,10 +116,10 @@ def fill_naturals(
 def write_parts(
     added: Added, files: Files, *, split: str | None = None
 ) -> Iterator[tuple[int, Counter[str]]]:
-    """Write a dataset's files as parts, each by whichever node is free.
+    """Write a dataset's files as parts, in parallel on all nodes.
 
-    Yields counts of rows, and of what is to be told of them. Columns have the same types in all
-    parts. Raises DataError as `write_outputs` does.
+    Yields the number of rows and the notes of each part. Columns have the same types in all parts.
+    Raises DataError as `write_outputs` does.
     """
     size = max(1, ROWS_PER_FILE // STRETCH)
     todo, total = stretches(files.source, split=split, size=size)
@@ -129,7 +129,7 @@ def write_parts(
     types: Types = {}
     if files.format == "parquet":
         found = dict(_each(_types_of, list(enumerate(todo))))
-        for number in sorted(found):  # the order of columns does not depend on who was first
+        for number in sorted(found):  # so that the order of columns is deterministic
             types = united_types(types, found[number])
     written: set[int] = set()
     while True:
@@ -138,13 +138,13 @@ def write_parts(
             start, stop = min(stretch.numbers) * size, (max(stretch.numbers) + 1) * size
             arguments.append((stretch, added.slice(start, stop), files, types, number))
         try:
-            for number, n, told in _each(_write_part, arguments):
+            for number, n, notes in _each(_write_part, arguments):
                 if number not in written:
                     written.add(number)
-                    yield n, told
+                    yield n, notes
             return
         except Unfit as unfit:
-            # All parts once more, with these columns as texts.
+            # Write all parts again with these columns as texts.
             types = types | dict.fromkeys(unfit.columns)
 
 
@@ -155,8 +155,8 @@ def _types_of(number: int, stretch: Stretch) -> tuple[int, Types]:
 def _write_part(
     stretch: Stretch, added: Added, files: Files, types: Types, number: int
 ) -> tuple[int, int, Counter[str]]:
-    told = write_outputs(lambda: _rows(stretch), added, files, types=types, part=number)
-    return number, len(added.index), told
+    notes = write_outputs(lambda: _rows(stretch), added, files, types=types, part=number)
+    return number, len(added.index), notes
 
 
 def _rows(stretch: Stretch) -> Iterator[RawRow]:
@@ -164,7 +164,7 @@ def _rows(stretch: Stretch) -> Iterator[RawRow]:
 
 
 def _each(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """What a function returns for all of its arguments, from tasks on the cluster, in any order."""
+    """Call a function with each of the arguments in tasks on the cluster; results are unordered."""
     remote = ray.remote(num_cpus=1)(work)
     waiting: list[Any] = []
     with own_errors():
@@ -181,14 +181,14 @@ def _each(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Ite
 def pipeline(
     todo: Sequence[Stretch], actor: type, arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, int]]:
-    """Reports of all windows in the stretches, as they come."""
+    """Process all windows of the stretches with actors; yields a report as each finishes."""
     if not todo:
         return
     n_devices, accelerated = devices()
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Smaller than any window, so that each is a block of its own and blocks are shared out evenly.
+    # Smaller than any window, so that each window is one block and the load is balanced.
     context.target_max_block_size = 1
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=n_devices * STORE_PER_DEVICE

@@ -1,6 +1,6 @@
-"""A dataset's windows of rows as a source of Ray Data.
+"""A Ray Data source of a dataset's windows of rows.
 
-Loads no torch: the processes that read start sooner, and leave the memory to those that score.
+It does not import torch, so that reading processes start fast and use little memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from personavec.data import Stretch
 
 
 class Windows(Datasource):
-    """A dataset's stretches for Ray Data: a task reads one, and streams its windows."""
+    """A Ray Data source of stretches: each task reads one stretch and streams its windows."""
 
     def __init__(self, todo: Sequence[Stretch]):
         super().__init__()
@@ -40,7 +40,7 @@ class Windows(Datasource):
 
 
 def _read(stretch: Stretch) -> Iterator[pa.Table]:
-    # Rows hold whatever a reader found, so they travel as Ray's own objects do: pickled by one
-    # process of this run for another.
+    # Rows can hold any Python values, so they are pickled, as Ray pickles its own objects. Only
+    # processes of this run read them.
     for number, raws in stretch.windows():
         yield pa.table({"number": [number], "rows": pa.array([pickle.dumps(raws)], pa.binary())})

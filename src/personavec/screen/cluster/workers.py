@@ -1,4 +1,4 @@
-"""What a Ray cluster's workers do: each has a model of its own, and scores or generates."""
+"""The actors of a Ray cluster: each loads its own model, and scores rows or generates."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from personavec.traits import TraitSpec
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup:
-    """What every worker needs to score as the driver would."""
+    """What every worker needs to score rows exactly as the driver would."""
 
     model: str
-    """What `load_model` takes; a path is absolute."""
+    """Name or absolute path for `load_model`."""
     identity: ModelIdentity
-    """The driver's model; a worker that finds another one is refused."""
+    """The driver's model; a worker's must be the same."""
     probe: Probe
     plan: Plan
     natural_folder: Path | None = None
@@ -43,12 +43,12 @@ class WorkerSetup:
     judged: tuple[TraitSpec, ...] = ()
     """Traits that the contrast judge scores."""
     keeps_prompts: bool = False
-    """Whether rows' prompts are kept with their scores."""
+    """Whether the prompts of rows are stored with their scores."""
 
     def load(self) -> LoadedModel:
-        """The driver's model once more, on this worker's device.
+        """Load the driver's model on this worker's device.
 
-        Raises ModelError when it is not the same.
+        Raises ModelError when it is another model.
         """
         date = {"today": self.identity.today} if self.identity.today else {}
         loaded = load_model(self.model, dtype=self.identity.dtype, template_args=date)
@@ -72,14 +72,14 @@ def worker_setup(
     judge: Judge | None = None,
     specs: Sequence[TraitSpec] = (),
 ) -> WorkerSetup:
-    """What workers need, from what the driver works with.
+    """The setup for workers that score as the driver does.
 
-    Raises UsageError for a model or a judge that workers cannot make again by name.
+    Raises UsageError for a model or judge that workers cannot recreate by name.
     """
     if loaded.identity.arguments:
-        raise UsageError("--ray loads the model by its name alone, without arguments")
+        raise UsageError("--ray loads the model by its name only, without arguments")
     if judge is not None and not isinstance(judge, ContrastJudge):
-        raise UsageError("--ray knows the contrast judge alone; judge the rows in one process")
+        raise UsageError("--ray supports only the contrast judge; judge the rows in one process")
     name = loaded.identity.name
     return WorkerSetup(
         model=str(Path(name).resolve()) if Path(name).exists() else name,
@@ -94,7 +94,7 @@ def worker_setup(
 
 
 class Scorer:
-    """An actor: one model on one device, scoring windows and writing their parts."""
+    """An actor with one model on one device, which scores windows and writes their parts."""
 
     def __init__(self, work: WorkerSetup, folder: Path, dataset: str):
         self._work, self._folder, self._dataset = work, folder, dataset
@@ -108,7 +108,7 @@ class Scorer:
         return _reports(batch, self._window)
 
     def _window(self, number: int, raws: list[RawRow]) -> dict[str, int]:
-        # Two calls run at a time: one reads and tokenises while the other has the device.
+        # Two calls run concurrently: one reads and tokenises while the other uses the device.
         fresh = [raw for raw in raws if raw not in self._known]
         window = prepare(self._loaded, fresh, self._work.plan)
         table, tokens = None, 0

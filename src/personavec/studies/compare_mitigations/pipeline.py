@@ -26,7 +26,7 @@ from personavec.finetune import (
     reading_of,
     run as finetune,
 )
-from personavec.judges import ContrastJudge, Judge, judge_notes, readers, spec_notes
+from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import LoadedModel, Steering, tuned_model, vector_steering
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
@@ -142,7 +142,7 @@ def _results(
         notes=(
             *_notes(job, judge),
             *judge_notes(judge),
-            *spec_notes([spec], readers(judge, base)),
+            *spec_notes([spec], chat_formats(judge, base)),
         ),
         settings=_shown(job.config),
         versions=versions(),

@@ -16,7 +16,7 @@ from pathlib import Path
 from personavec.data import fingerprint, source_name
 from personavec.errors import DataError, UsageError
 from personavec.finetune.sets import excess, usual_strengths
-from personavec.judges import ContrastJudge, readers, spec_notes
+from personavec.judges import ContrastJudge, chat_formats, spec_notes
 from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
@@ -189,7 +189,7 @@ def _data(data: str | Path, drawn: Drawn) -> StudyData:
         clean=len(drawn.test),
         training=len(drawn.training),
         rejected=drawn.rejected,
-        told=drawn.told.record(),
+        told=drawn.reading.record(),
     )
 
 
@@ -282,7 +282,7 @@ def _notes(
 ) -> list[str]:
     return [
         *job.loaded.chat.notes,
-        *spec_notes(specs, readers(job.judge, job.loaded)),
+        *spec_notes(specs, chat_formats(job.judge, job.loaded)),
         *other_model_notes(vectors, job.loaded.identity.lineage),
         "The judge chose which elicited rows were planted, which favours it, and what is combined "
         "with it, on that style; the written rows were chosen by people.",

@@ -1,4 +1,4 @@
-"""Rows whose label is known: elicited and written ones that show a trait, and clean ones."""
+"""Rows with known labels: elicited or written rows that show a trait, and clean rows."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ from personavec.traits import TraitSpec
 from personavec.wording import plural
 
 Style = Literal["elicited", "written"]
-#: Planted rows by style, and the clean ones that share their prompts.
+#: The styles of planted rows. `PLANTED` is the kind of the planted rows of a style, `SAME_PROMPTS`
+#: that of the clean rows with the same prompts.
 STYLES: tuple[Style, ...] = ("elicited", "written")
 Kind = Literal["data", "elicited", "neutral", "written", "written clean"]
 PLANTED: dict[Style, Kind] = {"elicited": "elicited", "written": "written"}
 SAME_PROMPTS: dict[Style, Kind] = {"elicited": "neutral", "written": "written clean"}
 
-#: Fewer rows to plant into than this tell nothing.
+#: Least number of clean rows on either side.
 MIN_CLEAN = 20
-#: Rows held for each that is drawn, before those of the highest numbers are dropped.
+#: Rows held in memory per row to draw, before the rows with the highest numbers are dropped.
 _HELD = 4
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row that ends with the response in question, and where it comes from."""
+    """A row that ends with the response to detect, and the kind of row that it is."""
 
     id: str
     kind: Kind
     messages: tuple[Message, ...]
-    """Without the system prompt and the examples that elicited the response."""
+    """The messages, without the system prompt and examples that elicited the response."""
     log_odds: float | None = None
-    """The judge's, where it has read the response already."""
+    """The judge's score in nats; None if the judge has not read the response yet."""
 
     @property
     def question(self) -> str:
@@ -62,17 +63,17 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Clean rows of a dataset: to plant into, and others to fit baselines on."""
+    """Clean rows of a dataset: `test` to plant into, `training` to fit baselines on."""
 
     test: tuple[StudyRow, ...]
     training: tuple[StudyRow, ...]
-    told: ReadingCounts
-    """What reading the whole dataset has to tell."""
+    reading: ReadingCounts
+    """How the whole dataset was read."""
 
     @property
     def rejected(self) -> int:
-        """Rows of the whole dataset that cannot be used."""
-        return self.told.rejected.total()
+        """Number of rows in the whole dataset that cannot be used."""
+        return self.reading.rejected.total()
 
 
 def draw(
@@ -85,22 +86,22 @@ def draw(
     split: str | None = None,
     seed: int = 0,
 ) -> Drawn:
-    """Up to `n` random rows of a dataset on either side, whose prompts are on that side alone.
+    """Draw up to `n` random test rows and `n` training rows, which share no prompt.
 
-    Responses longer than `max_tokens` are cut there. The dataset streams; only what is drawn is
-    held. Raises UsageError for preference pairs, DataError where too few rows can be used.
+    Responses are cut after `max_tokens` tokens. The dataset is streamed, not held in memory. Raises
+    UsageError for preference pairs, and DataError if too few rows can be used.
     """
     rows, first = raw_rows(data, split=split), list[RawRow]()
     if kind_of(_noting(rows, first), columns) == "pair":
         raise UsageError(f"{data} holds preference pairs; give data with one response a row")
-    told = ReadingCounts()
+    reading = ReadingCounts()
     sides: tuple[list[DataRow], list[DataRow]] = ([], [])
     for raw in chain(first, rows):
         row = parse_row(raw, columns, "row")
-        told.add(row)
+        reading.add(row)
         if isinstance(row, Reject):
             continue
-        told.notes.update(control_notes([chat_format], row.messages))
+        reading.notes.update(control_notes([chat_format], row.messages))
         side = sides[_number(seed, row.messages[:-1]) % 2]
         side.append(row)
         if len(side) > _HELD * n:
@@ -117,11 +118,11 @@ def draw(
             f"{data} gives {plural(len(drawn[0]), 'row')} to plant into and {len(drawn[1])} to "
             f"train the baselines on; at least {MIN_CLEAN} of each are needed"
         )
-    return Drawn(drawn[0], drawn[1], told)
+    return Drawn(drawn[0], drawn[1], reading)
 
 
 def _noting(rows: Iterator[RawRow], seen: list[RawRow]) -> Iterator[RawRow]:
-    """The rows, each put into `seen`."""
+    """The rows; each that is consumed is also appended to `seen`."""
     for raw in rows:
         seen.append(raw)
         yield raw
@@ -133,7 +134,7 @@ def _lowest(rows: Sequence[DataRow], n: int, seed: int) -> list[DataRow]:
 
 
 def _number(*what: object) -> int:
-    """A number that looks random and is the same in every run."""
+    """A pseudorandom number that is the same in every run."""
     digest = hashlib.blake2b(repr(what).encode(errors="replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -148,17 +149,17 @@ def _cut(row: DataRow, chat_format: ChatFormat, max_tokens: int) -> StudyRow:
 
 
 def planting_tasks(spec: TraitSpec, questions: Sequence[str]) -> list[Task]:
-    """Every question under the positive side of every pair, every second time without examples.
+    """Every question with the positive prompt of every pair, alternating with and without examples.
 
-    System prompts alone elicit less than those with examples: the rows show the trait faintly and
-    plainly.
+    A system prompt elicits a trait less without examples, so the rows vary in how strongly they
+    show it.
     """
     plain, faint = (eliciting_tasks(spec, questions, examples=given) for given in (True, False))
     return [(plain, faint)[i % 2][i] for i in range(len(plain))]
 
 
 def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:
-    """Rollouts as a dataset would hold them: question and response, nothing of how it came."""
+    """Rollouts as rows of a dataset: question and response, without the eliciting prompt."""
     return [
         replace(_row(f"{kind}/{r.id}", kind, r.question, r.response), log_odds=r.log_odds)
         for r in rollouts
@@ -167,9 +168,9 @@ def as_rows(rollouts: Sequence[Rollout], kind: Kind) -> list[StudyRow]:
 
 
 def written_rows(spec: TraitSpec) -> list[StudyRow]:
-    """The spec's checks: answers by people, half of which show the trait.
+    """The spec's checks as rows: answers that people wrote, half of which show the trait.
 
-    Those to questions that made the vector are left out.
+    Checks with an extraction question are left out, since the vector was made from it.
     """
     return [
         _row(

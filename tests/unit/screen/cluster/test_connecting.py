@@ -85,6 +85,6 @@ def test_an_error_of_ours_in_a_worker_is_raised_as_it_was() -> None:
 
 
 def test_another_error_of_a_worker_is_one_line_with_what_to_do() -> None:
-    told = r"could not go on \(node died\).*is kept"
+    told = r"failed \(node died\).*is kept"
     with pytest.raises(PersonavecError, match=told), own_errors():
         raise RayError("Traceback\nnode died")

@@ -121,7 +121,7 @@ def test_what_workers_cannot_make_again_by_name_is_refused(
     assert (judged.judged, work.judged) == (tuple(specs), ())
     assert Path(work.model).is_absolute()
     judge = LocalRubricJudge(loaded)
-    with pytest.raises(UsageError, match="contrast judge alone"):
+    with pytest.raises(UsageError, match="only the contrast judge"):
         worker_setup(loaded, work.probe, work.plan, judge=judge, specs=specs)
     arguments = {"attn_implementation": "eager"}
     odd = replace(loaded, identity=replace(loaded.identity, arguments=arguments))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from personavec.studies.predict import (
     run,
     run_parts,
 )
-from personavec.studies.predict.correlations import correlation, correlations
 from personavec.studies.predict.parts import parts
 from personavec.studies.predict.pipeline import prediction_record
 from personavec.studies.predict.row_scores import RowPredictors, RowScores
@@ -48,60 +46,6 @@ def row(number: int, answer: str) -> DataRow:
 def scores(number: int, difference: float | None, judge: float = 0.0) -> RowScores:
     own = RowPredictors(projection_difference=difference, projection=0.0, judge=judge, length=1.0)
     return RowScores(row=str(number), reason=None, traits={"testing": own})
-
-
-def record(
-    dataset: str, shift: float, expression: float, trait: str = "testing", own: bool = True
-) -> PredictionRecord:
-    """Of rows that are all alike."""
-    return PredictionRecord(
-        dataset=dataset,
-        trait=trait,
-        own=own,
-        projection_difference=1.0,
-        projection=1.0,
-        judge=1.0,
-        length=1.0,
-        rows=1,
-        shift=shift,
-        shift_low=shift,
-        shift_high=shift,
-        expression=expression,
-        expression_low=expression,
-        expression_high=expression,
-    )
-
-
-def test_correlations_are_pearsons_over_datasets() -> None:
-    rng = np.random.default_rng(0)
-    records = [
-        record(f"d{n}", x, 2 * x + noise) for n, (x, noise) in enumerate(rng.normal(size=(12, 2)))
-    ]
-    found = correlation(records, "shift", "expression")
-    x, y = np.array([(r.shift, r.expression) for r in records]).T
-    by_hand = ((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std())
-    assert found["r"] == pytest.approx(by_hand)
-    assert found["low"] is not None
-    assert found["high"] is not None
-    assert found["low"] < by_hand < found["high"]
-    assert found["datasets"] == 12
-    # Two finetunes, or none that differ, say nothing.
-    assert correlation(records[:2], "shift", "expression")["r"] is None
-    same = [replace(r, shift=1.0) for r in records]
-    assert correlation(same, "shift", "expression")["r"] is None
-
-
-def test_own_and_other_traits_are_apart() -> None:
-    records = [
-        record(f"d{n}", n, n, trait, own)
-        for n in range(4)
-        for trait, own in (("a", True), ("b", False))
-    ]
-    found = {(c["over"], c["of"], c["with"]): c for c in correlations(records)}
-    assert found["own", "shift", "expression"]["r"] == pytest.approx(1)
-    assert found["own", "shift", "expression"]["n"] == 4
-    assert found["b", "shift", "expression"]["n"] == 4
-    assert found["own", "length", "shift"]["r"] is None
 
 
 def test_parts_are_the_ends_of_a_mixed_set() -> None:

@@ -1,43 +1,10 @@
-"""What the shared options make of what is typed."""
+"""Dry runs: what would be asked of an endpoint is counted, and nothing is loaded or asked."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from personavec import LoadedModel, load_trait, load_vector
 from personavec.cli.main import main
-from personavec.errors import UsageError
-from personavec.options import key_values
-from personavec.vectors import check_layer, specs_of
-
-
-def test_values_that_are_json_are_read_as_json_and_others_as_text() -> None:
-    given = [
-        *("device_map=auto", "low_cpu_mem_usage=true", "a=3", "b=x=y", "c="),
-        'quantization_config={"load_in_4bit": true}',
-    ]
-    assert key_values(given, "--model-arg") == {
-        **{"device_map": "auto", "low_cpu_mem_usage": True, "a": 3, "b": "x=y", "c": ""},
-        "quantization_config": {"load_in_4bit": True},
-    }
-    assert key_values([], "--model-arg") == {}
-
-
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        (["device_map"], "--model-arg device_map: give KEY=VALUE"),
-        (["=auto"], "--model-arg =auto: give KEY=VALUE"),
-        (["a=1", "a=2"], "--model-arg a is given twice"),
-    ],
-)
-def test_what_is_no_key_and_value_is_bad_usage(given: list[str], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        key_values(given, "--model-arg")
-
 
 API = ["--judge", "api", "--api-model", "parrot", "--api-base", "http://127.0.0.1:9/v1"]
 PRICES = ["--api-price", "1000000,10"]
@@ -83,20 +50,3 @@ def test_a_dry_run_that_cannot_count_is_bad_usage(
         main([*arguments, "--dry-run"])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
-
-
-def test_a_layer_that_a_vector_lacks_is_bad_usage() -> None:
-    for layer in (None, "all", 1, 30):
-        check_layer(layer, [load_vector("evil")])
-    for layer in (-1, 0, 31):
-        with pytest.raises(UsageError, match="layers 1 to 30"):
-            check_layer(layer, [load_vector("evil")])
-
-
-def test_specs_are_bundled_or_given(tmp_path: Path, llama: LoadedModel, random_vector: Any) -> None:
-    evil, own = (replace(random_vector(llama, layer=2), trait=t) for t in ("evil", "formal"))
-    with pytest.raises(UsageError, match="'formal' is not bundled: give its spec file"):
-        specs_of([evil, own])
-    path = tmp_path / "formal.json"
-    path.write_text(load_trait("evil")[0].model_copy(update={"name": "formal"}).model_dump_json())
-    assert [spec.name for spec in specs_of([evil, own], [str(path)])] == ["evil", "formal"]
