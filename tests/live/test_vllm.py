@@ -9,6 +9,7 @@ differently at every layer, and agree to a few per cent.
 
 import copy
 import json
+import os
 import shlex
 import signal
 import socket
@@ -725,8 +726,10 @@ def test_the_exported_request_steers_a_server(
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *rest]
     more = ["--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
     log = tmp_path / "server.log"
+    # The engine, which keeps the plugin out, has set this for its own processes.
+    environment = {k: v for k, v in os.environ.items() if k != "VLLM_LENS_DISABLE"}
     with log.open("wb") as sink:
-        server = subprocess.Popen([*command, *more], stdout=sink, stderr=sink)
+        server = subprocess.Popen([*command, *more], stdout=sink, stderr=sink, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(f"{url}/health", server, log)
