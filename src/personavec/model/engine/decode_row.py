@@ -53,10 +53,11 @@ class DecodeRow:
         return (*self.job.request.prompt_ids, *self.chosen)
 
 
-def token_masks(rows: Sequence[DecodeRow]) -> dict[str, Tensor]:
+def token_masks(rows: Sequence[DecodeRow], device: torch.device) -> dict[str, Tensor]:
     """Steered positions [row, token] of a step, by kind."""
-    on = torch.ones(len(rows), 1)
-    prompt = torch.tensor([[row.at_prompt and row.job.steer_prompt] for row in rows]).float()
+    on = torch.ones(len(rows), 1, device=device)
+    at_prompt = [[float(row.at_prompt and row.job.steer_prompt)] for row in rows]
+    prompt = torch.tensor(at_prompt, device=device)
     return {"response": on, "prompt": prompt, "all": on}
 
 

@@ -98,6 +98,7 @@ class TransformersEngine:
             max_rows=_MAX_ROWS,
             max_cells=self.batch_tokens,
             join_at=max(1, int(rows * _JOIN_SHARE)),
+            prefill_tokens=2048 if self.loaded.device.type == "cpu" else self.batch_tokens,
             beginnings=self.beginnings,
         )
         try:

@@ -251,7 +251,7 @@ class StepLoop:
         if self._steering is None:
             self._steer()
         if self._steering is not None:
-            self._steering.token_masks = token_masks(rows)
+            self._steering.token_masks = token_masks(rows, device)
         if self._recorder is not None:
             self._recorder.clear(len(rows), 1)
         if self._sums is not None:
