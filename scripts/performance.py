@@ -22,9 +22,9 @@ INTRODUCTION = """# Performance
 Written by `python scripts/performance.py` from `benchmarks/results`. Each figure stands with its
 command, and with the baseline that was measured in the same run. "Of the limit" is the distance
 from what the machine can do: the least time for the work over the time it took. The least time is
-the operations that the work needs over the rate of the fastest bf16 matrix product, or the bytes
-over the bandwidth of a copy in memory, whichever takes longer, both measured in the same run
-(`benchmarks/machine.py`). Operations are those of the texts' own tokens in the layers that are
+the operations that the work needs over the rate of the fastest matrix product in the precision in
+use, or the bytes over the bandwidth of a copy in memory, whichever takes longer, both measured in
+the same run (`benchmarks/machine.py`). Operations are those of the texts' own tokens in the layers that are
 read; where responses are generated, all of them share every step's read of the weights.
 """
 
