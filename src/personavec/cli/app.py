@@ -24,6 +24,7 @@ from cyclopts.help import DefaultFormatter, HelpPanel
 
 from personavec import __version__
 from personavec.errors import UsageError
+from personavec.presets import BySize
 
 #: Where every command is, and what the list of commands says of it, in the paper's order.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -187,6 +188,8 @@ def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentColle
 
 def default_shown(value: Any) -> Any:
     """What help shows as a default; nothing where there is nothing to see."""
+    if isinstance(value, BySize):
+        value = value.standard
     if isinstance(value, tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None
     return value if isinstance(value, str | int | float | Path) and value is not False else None

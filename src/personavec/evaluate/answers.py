@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from personavec.evaluate.config import EvaluateConfig
+from personavec.evaluate.config import SIZES, EvaluateConfig
 from personavec.evaluate.cues import Cue
 from personavec.evaluate.results import Variant
 from personavec.evaluate.subject import Arm, Subject, Subjects
@@ -27,8 +27,14 @@ Cells = Mapping[Cell, list[Rollout]]
 
 
 def questions_of(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    """The evaluation questions that are asked."""
-    return spec.last_questions(config.questions)
+    """The evaluation questions that are asked.
+
+    Raises UsageError for more than there are, unless it is a preset that says so.
+    """
+    n = config.questions
+    if n is not None and n == getattr(SIZES["questions"], config.preset):
+        n = min(n, len(spec.questions.evaluation))
+    return spec.last_questions(n)
 
 
 def tasks_of(
@@ -112,12 +118,14 @@ def judge_answers(
     spec: TraitSpec,
     tasks: Mapping[Cell, list[Task]],
     answers: Mapping[str, Rollout],
+    config: EvaluateConfig,
     out: Path,
     progress: Progress,
 ) -> dict[Cell, list[Rollout]]:
     """One trait's answers with their scores, by cell; writes them to `rollouts/`."""
     own = [answers[task.id] for some in tasks.values() for task in some]
-    scored = judged(judge, own, spec, out / "run", label=spec.name, progress=progress)
+    judging = spec.at_most(judge_pairs=config.judge_pairs)
+    scored = judged(judge, own, judging, out / "run", label=spec.name, progress=progress)
     write_rollouts(out / "rollouts" / f"{spec.name}.jsonl", scored)
     by_id = {rollout.id: rollout for rollout in scored}
     return {cell: [by_id[task.id] for task in some] for cell, some in tasks.items()}

@@ -66,7 +66,7 @@ def run(
         tasks = tasks_of(subjects, specs, config, used)
         answers = answer(subjects, tasks, config, out / "run", progress)
         by_trait = {
-            spec.name: judge_answers(judge, spec, tasks[spec.name], answers, out, progress)
+            spec.name: judge_answers(judge, spec, tasks[spec.name], answers, config, out, progress)
             for spec in specs
         }
         scores = _capability(subjects, harness, config, out / "capability", progress)

@@ -62,6 +62,13 @@ class Extraction:
 
     loaded: LoadedModel
     spec: TraitSpec
+    """The part that is used."""
+    spec_hash: str
+    """Of the whole spec."""
+    selecting: Sequence[str]
+    """Evaluation questions that select the layer."""
+    testing: Sequence[str]
+    """Evaluation questions that test the vector."""
     origin: Origin
     out: Path
     config: ExtractConfig
@@ -90,7 +97,7 @@ class Extraction:
         return {
             "command": "extract",
             "trait": self.spec.name,
-            "spec": self.spec.hash,
+            "spec": self.spec_hash,
             "model": self.loaded.identity.as_dict(),
             "judge": self.judge.identity(),
             "engine": self.engine.name,

@@ -68,10 +68,13 @@ def run(
     """
     config = config or ExtractConfig()
     layers = candidate_layers(loaded, config.layers)
-    split_questions(spec, config)  # Raises SpecError for too few.
+    selecting, testing = split_questions(spec, config)  # Raises SpecError for too few.
     extraction = Extraction(
         loaded=loaded,
-        spec=spec,
+        spec=used_part(spec, config),
+        spec_hash=spec.hash,
+        selecting=selecting,
+        testing=testing,
         origin=origin,
         out=out,
         config=config,
@@ -88,7 +91,6 @@ def run(
 def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
     """The method, step by step as in `docs/extract.md`."""
     spec, config, out = extraction.spec, extraction.config, extraction.out
-    selecting, testing = split_questions(spec, config)
 
     # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
     answers = extraction.elicit()
@@ -105,7 +107,7 @@ def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
         directions,
         layers,
         config.sweep_coefficients,
-        selecting,
+        extraction.selecting,
         extraction.collect,
         seed=config.seed,
     )
@@ -117,7 +119,7 @@ def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
         directions[selected.estimator],
         selected.layer,
         kept.residual_norms(),
-        testing,
+        extraction.testing,
     )
 
     # 7. Baseline: projections of answers to neutral prompts standardise later readings.
@@ -173,7 +175,8 @@ def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
 
     Steered responses are not among them: the contrast judge measures those.
     """
-    tasks = elicitation_tasks(spec, spec.questions.extraction, config.samples)
+    used = used_part(spec, config)
+    tasks = elicitation_tasks(used, used.questions.extraction, config.samples)
     return [task.question for task in tasks]
 
 
@@ -192,7 +195,19 @@ def split_questions(
             "test the vector with"
         )
     aside = min(config.sweep_questions, len(questions) // 2)
-    return questions[:aside], questions[aside:]
+    testing, n = questions[aside:], config.validation_questions
+    return questions[:aside], testing if n is None else testing[-n:]
+
+
+def used_part(spec: TraitSpec, config: ExtractConfig) -> TraitSpec:
+    """The pairs and questions of the spec that the extraction uses. Raises SpecError."""
+    selecting, testing = split_questions(spec, config)
+    return spec.at_most(
+        pairs=config.pairs,
+        judge_pairs=config.judge_pairs,
+        extraction=config.questions,
+        evaluation=(*selecting, *testing),
+    )
 
 
 def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:

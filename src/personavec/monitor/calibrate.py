@@ -72,7 +72,7 @@ def run(
         batch_tokens=config.batch_tokens,
         progress=progress or Progress(),
     )
-    judged = partial(written, spec=spec, judge=judge)
+    judged = partial(written, spec=spec.at_most(judge_pairs=config.judge_pairs), judge=judge)
     with lock(folder):
         claim(folder, _settings(loaded, spec, vector, config, judge))
 

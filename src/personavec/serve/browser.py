@@ -158,4 +158,4 @@ def _entry(vector: PersonaVector, report: str) -> VectorEntry:
 def _report(vector: PersonaVector, report: Path | None) -> str:
     if report is not None and report.is_file():
         return report.read_text("utf-8")
-    return vector_report(vector.trait, vector.layer, vector.meta)
+    return vector_report(vector.trait, vector.layer, vector.meta, vector.verdict)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,8 @@ from personavec.vectors.limits import Ordinary
 FORMAT = 1
 #: The file in a vector's folder that holds its drift limits.
 DRIFT_FILE = "drift.json"
+#: Of a validation by steering; not decided where its intervals are too wide.
+Verdict: TypeAlias = Literal["passed", "failed", "not decided"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,15 @@ class PersonaVector:
         """The range of coefficients over which steered answers stayed coherent, if measured."""
         found = self.meta.get("coherent_range")
         return (found[0], found[1]) if found else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether steering with it worked when it was extracted; None where nothing says."""
+        found = self.meta.get("verdict")
+        if found is None and isinstance(passed := self.meta.get("passed"), bool):
+            # As vectors said it before a verdict could be left open.
+            found = "passed" if passed else "failed"
+        return found if found in get_args(Verdict) else None
 
     @property
     def directions(self) -> Float[Tensor, "layer hidden"]:
