@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def build(arguments: Sequence[str] = ()) -> App:
         help_flags="--help",
         help_format="plaintext",
         help_formatter=_Help(),
-        config=(_from_file, _check_numbers),
+        config=(_from_file, _choose_defaults, _check_numbers),
         default_parameter=Parameter(
             allow_repeating=True,  # The last one counts.
             json_dict=False,  # A text that begins with a bracket is a text.
@@ -166,6 +167,16 @@ def _wrong_in_file(error: CycloptsError, path: str) -> str:
         hint = str(error).rpartition(f" from {path}.")[2]
         return f"unknown option {(error.token.keyword or '').strip('[]')}.{hint}".rstrip(".")
     return str(error.__cause__ or error)
+
+
+def _choose_defaults(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Show the library one default for each size, which it checks against the field's type."""
+    given = arguments.get("--preset", None)
+    name = given.tokens[-1].value if given is not None and given.tokens else "standard"
+    for argument in arguments:
+        if isinstance(sizes := argument.field_info.default, BySize):
+            argument.field_info = copy(argument.field_info)
+            argument.field_info.default = getattr(sizes, name, sizes.standard)
 
 
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
