@@ -26,8 +26,7 @@ from machine import described, forget_peak, measured, peak_mib, reading
 
 import personavec as pv
 from personavec.model import capture_means, chat
-from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
+from personavec.model.engine import Request, Sampling, TransformersEngine
 
 TRAITS, QUESTIONS, MIDDLE = ("optimistic", "evil", "humorous", "apathetic"), 4, 16
 ANSWER_TOKENS, GENERATED_TOKENS = 128, 64
@@ -49,7 +48,9 @@ def prompts(loaded: pv.LoadedModel) -> list[list[int]]:
 def answered(loaded: pv.LoadedModel) -> list[Text]:
     requests = [Request(str(i), tuple(ids)) for i, ids in enumerate(prompts(loaded))]
     sampling = Sampling(ANSWER_TOKENS, temperature=0.7)
-    found = {g.id: g for batch in generate(loaded, requests, sampling) for g in batch}
+    found = {
+        g.id: g for batch in TransformersEngine(loaded).generate(requests, sampling) for g in batch
+    }
     pairs = [(list(r.prompt_ids), list(found[r.id].response_ids)) for r in requests]
     return [(prompt, answer) for prompt, answer in pairs if answer]
 
@@ -86,7 +87,7 @@ def loop(loaded: pv.LoadedModel, texts: Sequence[Text], layers: Sequence[int]) -
 def generation(loaded: pv.LoadedModel, texts: Sequence[Text], *, capture: bool) -> int:
     requests = [Request(str(i), tuple(prompt)) for i, (prompt, _) in enumerate(texts)]
     sampling = Sampling(GENERATED_TOKENS, temperature=0.7)
-    batches = generate(loaded, requests, sampling, capture=capture)
+    batches = TransformersEngine(loaded).generate(requests, sampling, capture=capture)
     return sum(len(g.response_ids) for batch in batches for g in batch)
 
 

@@ -31,8 +31,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import personavec as pv
 from personavec.model import Directions, Steering, padded, project_tokens, steering_forwards
-from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
+from personavec.model.engine import Request, Sampling, TransformersEngine
 from personavec.vectors import random_directions
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -191,7 +190,7 @@ def sweep_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -
     sampling = Sampling(tokens, temperature=0)
 
     def mixed() -> None:
-        list(generate(loaded, requests, sampling, batch_tokens=1 << 16))
+        list(TransformersEngine(loaded, 1 << 16).generate(requests, sampling))
 
     def one_call_each() -> None:
         ids, mask, _ = padded(prompts, pad_id=0, side="left", device=loaded.device)

@@ -22,8 +22,7 @@ from machine import described, forget_peak, generating, measured, peak_mib
 
 import personavec as pv
 from personavec.model import Steering, chat, padded
-from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
+from personavec.model.engine import Request, Sampling, TransformersEngine
 from personavec.vectors import random_directions
 
 LAYERS, COEFFICIENTS, TOKENS, BUDGET = (10, 13, 16, 19, 22), (-2.0, -1.0, 1.0, 2.0), 64, 8192
@@ -52,7 +51,9 @@ def mixed(loaded: pv.LoadedModel, cells) -> list[int]:
     requests = [request for cell in cells for request in cell]
     sampling = Sampling(TOKENS, temperature=0)
     found = [
-        g for batch in generate(loaded, requests, sampling, batch_tokens=BUDGET) for g in batch
+        g
+        for batch in TransformersEngine(loaded, BUDGET).generate(requests, sampling)
+        for g in batch
     ]
     return [len(g.response_ids) for g in found]
 

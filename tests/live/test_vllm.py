@@ -52,7 +52,8 @@ from personavec.model import (
     vector_cap,
     vector_steering,
 )
-from personavec.model.engine import Generation, Request, Sampling, TransformersEngine, hf
+from personavec.model.engine import Generation, Request, Sampling, TransformersEngine, step_loop
+from personavec.model.engine.sampling import Draw
 from personavec.model.engine.vllm import GROUP
 from personavec.model.snapshots import snapshot_of_gguf
 from personavec.model.thinking import ThinkingFormat
@@ -147,15 +148,15 @@ def test_one_mixed_batch_answers_and_reads_as_transformers_does(
     the same, so are its means at every layer, to a thousandth of their length."""
     requests = mixed(exact, vector)
     gaps: dict[str, list[float]] = {request.id: [] for request in requests}
-    choose = hf.choose_tokens
+    choose = step_loop.choose
 
-    def recorded(logits: Tensor, batch: Sequence[Request], *rest: Any) -> Tensor:
+    def recorded(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
         best = logits.topk(2).values
-        for request, gap in zip(batch, (best[:, 0] - best[:, 1]).tolist(), strict=True):
-            gaps[request.id].append(gap)
-        return choose(logits, batch, *rest)
+        for draw, gap in zip(draws, (best[:, 0] - best[:, 1]).tolist(), strict=True):
+            gaps[draw.noise_key].append(gap)
+        return choose(logits, draws)
 
-    monkeypatch.setattr(hf, "choose_tokens", recorded)
+    monkeypatch.setattr(step_loop, "choose", recorded)
     expected = by_id(TransformersEngine(exact).generate(requests, GREEDY, capture=True))
     found = by_id(engine.generate(requests, GREEDY, capture=True))
     assert found.keys() == expected.keys()

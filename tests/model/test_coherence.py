@@ -4,12 +4,12 @@ import random
 
 import pytest
 import torch
+from generating import generate
 
 from personavec import LoadedModel
 from personavec.judges.coherence import coherence
 from personavec.model import Steering, chat, token_logprobs
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.traits import load_trait, neutral_prompts
 
 QUESTIONS = neutral_prompts()[:12]

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from generating import generate_batch
 
 from personavec import cosine, load_trait, wrap_model
 from personavec.judges import Answer, ContrastJudge
 from personavec.model import Steering, capture_means, chat
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate_batch
 from personavec.model.loading import choose_dtype
 from personavec.rollouts import elicitation_tasks
 from personavec.vectors import mean_difference

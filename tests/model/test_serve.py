@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
+from generating import generate_batch
 
 from personavec import load_model, load_trait, load_vector
 from personavec.judges import Answer, ContrastJudge
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate_batch
 from personavec.serve import ServeConfig
 from personavec.serve.server import serving
 from personavec.traits import neutral_prompts

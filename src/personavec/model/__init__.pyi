@@ -1,4 +1,12 @@
 from .adapters import take_off as take_off
+from .beginnings import (
+    MIN_TOKENS as MIN_TOKENS,
+    Beginning as Beginning,
+    Beginnings as Beginnings,
+    can_share as can_share,
+    encode_beginning as encode_beginning,
+    shared_beginnings as shared_beginnings,
+)
 from .blocks import (
     Blocks as Blocks,
     block_output as block_output,

@@ -68,10 +68,12 @@ class TokenProjections:
         self.values = torch.empty(0)
 
     def clear(self, rows: int, width: int) -> None:
-        """Allocate `values` for a batch of `rows` texts, padded to `width` tokens."""
+        """Make room for a batch of so many rows and tokens. With none, forwards are not read."""
         self.values = torch.empty(rows, width, self._n)
 
     def add(self, slot: int, hidden: Tensor) -> None:
+        if not len(self.values):
+            return
         unit = self._unit[slot].to(hidden.device)
         self.values[:, :, self._columns[slot]] = (hidden.float() @ unit).cpu()
 

@@ -77,7 +77,9 @@ class Service:
         def make_loop() -> Loop:
             if engine is not None:
                 return VllmLoop(engine, directions=served.directions)
-            return StepLoop(loaded, directions=served.directions, max_rows=config.rows)
+            return StepLoop(
+                loaded, directions=served.directions, max_rows=config.rows, remember=True
+            )
 
         self.worker = Worker(make_loop, max_rows=config.rows, queue_size=config.queue)
 

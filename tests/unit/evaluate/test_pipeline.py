@@ -174,7 +174,7 @@ def test_a_finished_run_generates_and_judges_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called again")
 
-    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
+    monkeypatch.setattr("personavec.model.engine.StepLoop.step", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
     assert replace(evaluate(steered, tmp_path), seconds=0) == replace(before, seconds=0)
 

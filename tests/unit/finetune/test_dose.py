@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from generating import generate
 from training_runs import (
     QUIET,
     ROWS,
@@ -28,7 +29,6 @@ from personavec.finetune.pull import pull_before
 from personavec.finetune.setup import TrainingSetup
 from personavec.finetune.training import train
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.rollouts import Naturals
 from personavec.runs import read_records
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from generating import generate
 from torch import Tensor, nn
 
 from personavec import LoadedModel, load_model, wrap_model
@@ -30,7 +31,6 @@ from personavec.model import (
     with_block_output,
 )
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 VOCABULARY, END = 260, 256

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from generating import generate_batch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from personavec.model import (
     vector_cap,
 )
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate_batch
 from personavec.vectors import PERCENTILES, Calibration
 
 IDS = tuple(b"What is a persona?")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from generating import generate, generate_batch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from personavec import LoadedModel
 from personavec.errors import ActivationError
 from personavec.model import batches_under_budget, block_output, capture_means
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate, generate_batch
 
 close = {"atol": 1e-4, "rtol": 1e-4}
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from generating import generate
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -19,7 +20,6 @@ from personavec.extract.adopt_rows import _system as system_of
 from personavec.finetune import TrainingConfig, encode_rows
 from personavec.model import Message, chat, tuned_model
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.model.snapshots import snapshot_of_gguf
 
 VOCABULARY, END = 260, 256

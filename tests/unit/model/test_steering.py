@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 import torch
+from generating import generate_batch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from personavec.model import (
     with_block_output,
 )
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate_batch
 
 GREEDY = Sampling(max_tokens=6, temperature=0)
 POSITIONS = ("response", "prompt", "all")

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from generating import generate_batch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
 from personavec import LoadedModel, wrap_model
 from personavec.model import ChatFormat, Thought, block_output, chat, split
-from personavec.model.engine import Request, Sampling, hf
+from personavec.model.engine import Request, Sampling, step_loop
+from personavec.model.engine.sampling import Draw
 from personavec.model.thinking import FORMATS, thinking_format
 
 BY_OPENING = {form.opens: form for form in FORMATS}
@@ -87,10 +89,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel, scripts: dict
         for name, text in scripts.items()
     }
 
-    def choose(logits: Tensor, batch: Sequence[Request], sampling: Sampling, step: int) -> Tensor:
-        return torch.tensor([ids[r.id][min(step, len(ids[r.id]) - 1)] for r in batch])
+    def choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+        return torch.tensor(
+            [ids[d.noise_key][min(d.step, len(ids[d.noise_key]) - 1)] for d in draws]
+        )
 
-    monkeypatch.setattr(hf, "choose_tokens", choose)
+    monkeypatch.setattr(step_loop, "choose", choose)
 
 
 @torch.inference_mode()
@@ -121,7 +125,7 @@ def test_thinking_stays_out_of_the_response_and_its_mean(
     prompt = tuple(thinker.chat.prompt_ids(chat("Where?")))
     requests = [Request(name, prompt) for name in said]
     sampling = Sampling(max_tokens=60, temperature=0)
-    found = {g.id: g for g in hf.generate_batch(thinker, requests, sampling, capture=True)}
+    found = {g.id: g for g in generate_batch(thinker, requests, sampling, capture=True)}
     texts = {name: thinker.chat.decode(g.response_ids) for name, g in found.items()}
     assert texts == {"thinks": "It is Paris.", "answers": said["answers"], "muses": ""}
     assert thinker.chat.decode_marked(found["thinks"].thinking_ids) == "<think>a b c</think>\n\n"
@@ -141,7 +145,7 @@ def test_thinking_is_part_of_the_mean_when_asked_for(
     said = {"thinks": "<think>a b c</think>\n\nIt is Paris."}
     scripted(monkeypatch, thinker, said)
     prompt = tuple(thinker.chat.prompt_ids(chat("Where?")))
-    [found] = hf.generate_batch(
+    [found] = generate_batch(
         thinker,
         [Request("thinks", prompt)],
         Sampling(max_tokens=60, temperature=0),

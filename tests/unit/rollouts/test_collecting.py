@@ -17,8 +17,7 @@ from personavec.errors import DataError, SettingsMismatchError, TooFewRolloutsEr
 from personavec.extract import ExtractResults, pipeline as extract, summary
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.model import Steering
-from personavec.model.engine import Sampling
-from personavec.model.engine.hf import generate_batch
+from personavec.model.engine import DecodeJob, Sampling, StepLoop, Update
 from personavec.progress import Progress
 from personavec.results import dump, read
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
@@ -55,18 +54,20 @@ def tasks_for(loaded: LoadedModel) -> list[Task]:
 def run_in(
     loaded: LoadedModel, folder: Path, tasks: list[Task] | None = None
 ) -> tuple[list[Rollout], torch.Tensor]:
-    """Three to four rollouts a batch; the rollouts and the activations of those not empty."""
-    found = collect(
-        loaded,
-        tasks_for(loaded) if tasks is None else tasks,
-        SAMPLING,
-        folder,
-        spec=SPEC,
-        judge=ContrastJudge(loaded, wrote_answers=True),
-        activations=folder / "activations",
-        batch_tokens=80,
-        progress=QUIET,
-    )
+    """Three to four rollouts at a time, kept as soon as they end; and what was captured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("personavec.model.engine.hf._GROUP_SECONDS", 0)
+        found = collect(
+            loaded,
+            tasks_for(loaded) if tasks is None else tasks,
+            SAMPLING,
+            folder,
+            spec=SPEC,
+            judge=ContrastJudge(loaded, wrote_answers=True),
+            activations=folder / "activations",
+            batch_tokens=80,
+            progress=QUIET,
+        )
     ids = [r.id for r in found if r.n_tokens]
     return found, load_activations(folder / "activations", ids) if ids else torch.empty(0)
 
@@ -118,9 +119,10 @@ def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
     undisturbed: tuple[list[Rollout], torch.Tensor, dict[str, bytes]],
     data: st.DataObject,
 ) -> None:
-    """Killed while generating or while judging, perhaps between a batch's two files.
+    """Killed while generating or while judging, perhaps between a group's two files.
 
-    Batches are formed as before, so that the files end up the same byte for byte.
+    Every finished response is kept as it is. The others run in another company, which changes
+    activations in their last bits.
     """
     rollouts, activations, files = undisturbed
     generated, scores = files["generated.jsonl"], files["scores.jsonl"]
@@ -133,10 +135,9 @@ def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
         del left["scores.jsonl"]
         left["generated.jsonl"] = generated[:cut]
         sound = {json.loads(line)["id"] for line in generated[:cut].split(b"\n")[:-1]}
-        # The file of a batch is there if a record of it is; the next one may already be.
-        n_batches = -(-len(sound) // 3)
-        for i, name in enumerate(sorted(n for n in files if n.endswith(".safetensors"))):
-            if i > n_batches:
+        # Files are named by the records before them: one may be there before its records are.
+        for name in [n for n in files if n.endswith(".safetensors")]:
+            if int(Path(name).stem) > len(sound):
                 del left[name]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -146,7 +147,7 @@ def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
         again, activations_again = run_in(llama, folder)
         assert without_scores(again) == without_scores(rollouts)
         assert scores_of(again) == pytest.approx(scores_of(rollouts), abs=1e-5)
-        assert torch.equal(activations_again, activations)
+        torch.testing.assert_close(activations_again, activations, atol=1e-5, rtol=1e-5)
         lines = (folder / "generated.jsonl").read_bytes().splitlines()
         assert sorted(lines) == sorted(generated.splitlines())
         ids = [
@@ -165,35 +166,44 @@ def test_a_finished_run_generates_and_judges_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called again")
 
-    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", never)
+    monkeypatch.setattr("personavec.model.engine.StepLoop.step", never)
     monkeypatch.setattr(ContrastJudge, "score", never)
     after = run_in(llama, tmp_path)
     assert after[0] == before[0]
     assert torch.equal(after[1], before[1])
 
 
-def test_interrupted_between_batches_keeps_what_was_finished(
+def test_an_interrupted_run_keeps_what_was_finished(
     llama: LoadedModel,
     undisturbed: tuple[list[Rollout], torch.Tensor, dict[str, bytes]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C in the third batch: two are on disk, and only the rest is generated afterwards."""
-    calls: list[int] = []
+    """Ctrl-C once a third has ended: that is on disk, and only the rest is generated then."""
+    step, submit = StepLoop.step, StepLoop.submit
+    ended: list[str] = []
+    asked: list[str] = []
 
-    def interrupted(loaded: LoadedModel, batch: list[Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(len(batch))
-        if len(calls) == 3:
+    def interrupted(loop: StepLoop) -> list[Update]:
+        if len(ended) >= len(undisturbed[0]) // 3:
             raise KeyboardInterrupt
-        return generate_batch(loaded, batch, *args, **kwargs)
+        updates = step(loop)
+        ended.extend(update.id for update in updates if update.end)
+        return updates
 
-    monkeypatch.setattr("personavec.model.engine.hf.generate_batch", interrupted)
+    def counted(loop: StepLoop, job: DecodeJob) -> None:
+        asked.append(job.request.id)
+        submit(loop, job)
+
+    monkeypatch.setattr(StepLoop, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_in(llama, tmp_path)
     lines = (tmp_path / "generated.jsonl").read_text().splitlines()
-    assert len(lines) == sum(calls[:2])
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(ended)
+    monkeypatch.setattr(StepLoop, "step", step)
+    monkeypatch.setattr(StepLoop, "submit", counted)
     assert run_in(llama, tmp_path)[0] == undisturbed[0]
-    assert sum(calls[:2]) + sum(calls[3:]) == len(undisturbed[0])
+    assert sorted(asked + ended) == sorted(rollout.id for rollout in undisturbed[0])
 
 
 def test_an_empty_response_is_a_state_and_not_a_score(

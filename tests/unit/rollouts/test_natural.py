@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from generating import generate
 
 from personavec import LoadedModel
 from personavec.errors import DataError
 from personavec.model import chat
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.rollouts import Naturals, prompt_key
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generating import generate
 from talk_rows import TALK, asked_row, talk_row
 
 from personavec import LoadedModel, PersonaVector, project_conversation
 from personavec.data import RawRow
 from personavec.errors import VectorMismatchError
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.rollouts import Naturals
 from personavec.screen import Columns, Plan, Probe, prepare, probe
 from personavec.screen.score import score_rows

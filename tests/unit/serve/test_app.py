@@ -17,6 +17,7 @@ import openai
 import pytest
 import schemathesis
 import torch
+from generating import generate_batch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
@@ -32,7 +33,6 @@ from personavec import LoadedModel, PersonaVector, wrap_model
 from personavec.errors import ModelError, PersonavecError, UsageError
 from personavec.model import Action, Cap, Steering, chat, project_tokens
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate_batch
 from personavec.monitor import gauge, read_turn
 from personavec.serve import ServeConfig, events, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest

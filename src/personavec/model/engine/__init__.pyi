@@ -6,7 +6,8 @@ from .base import (
     Request as Request,
     Sampling as Sampling,
 )
-from .hf import TransformersEngine as TransformersEngine, try_forward as try_forward
+from .forwards import try_forward as try_forward
+from .hf import TransformersEngine as TransformersEngine
 from .loop import (
     NOT_FINITE as NOT_FINITE,
     DecodeJob as DecodeJob,

@@ -27,10 +27,11 @@ GuardVerdict = tuple[Action, ...] | Literal["refuse"] | None
 class DecodeJob:
     """A request, with its own sampling, readings and guard.
 
-    The request's id must be unique among the jobs in the batch. `read` requests projections.
-    `guard` is called once with the projections [direction] of the last prompt token, the forecast,
-    before the first token is chosen. `top_logprobs` is the number of alternatives that are reported
-    with each token's log-probability; with None neither is reported.
+    The request's id must be unique among those that run. `read` asks for projections. `guard` is
+    called once with those of the last prompt token, before a token is chosen. `top_logprobs` is
+    the number of alternatives given with each token's log-probability; None gives neither.
+    `beginnings` are the lengths of what its prompt shares with others, shortest first. Actions at
+    positions `prompt` and `all` act before the last prompt token only with `steer_prompt`.
     """
 
     request: Request
@@ -38,6 +39,20 @@ class DecodeJob:
     read: bool = False
     top_logprobs: int | None = None
     guard: Callable[[Float[Tensor, " direction"]], GuardVerdict] | None = None
+    beginnings: tuple[int, ...] = ()
+    steer_prompt: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens that its row can hold."""
+        return len(self.request.prompt_ids) + self.sampling.max_tokens
+
+    @property
+    def prompt_steering(self) -> tuple[Action, ...]:
+        """The actions that act before the last prompt token."""
+        if not self.steer_prompt:
+            return ()
+        return tuple(a for a in self.request.steering if a.positions != "response")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ joining row is computed in place, and when a row leaves, one row is copied.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,20 +18,27 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from personavec.errors import ModelError
+from personavec.model import Beginning
 
 #: Columns are allocated in multiples of this number.
 _COLUMNS = 128
-_ALL = slice(None)
+
+
+def can_join(config: Any) -> bool:
+    """Whether every layer keeps keys and values alone, so that requests can join and leave."""
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def check_joinable(config: Any) -> None:
-    """Raise ModelError for a model whose layers cache more than keys and values."""
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
+    """Raise ModelError for a model whose layers keep more than keys and values."""
+    if not can_join(config):
+        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+        other = min(k.__name__ for k in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
         raise ModelError(
-            f"{config.get_text_config().model_type} keeps {min(k.__name__ for k in other)} "
-            "beside keys and values, so requests cannot join a running batch; this model runs only "
-            "in whole batches, as in 'personavec steer'"
+            f"{config.get_text_config().model_type} keeps {other} "
+            "beside keys and values, so that requests cannot join a running batch; this model "
+            "runs in whole batches only, as in 'personavec steer'"
         )
 
 
@@ -83,88 +91,129 @@ class _RowLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    def resize(self, columns: int, rows: int, source: slice, target: slice) -> None:
-        """Allocate buffers with `columns`, and copy `source` columns of `rows` rows to `target`."""
-        self._shape = (self._shape[0], columns)
+    def write(self, row: int, end: int, own: tuple[Tensor, Tensor]) -> None:
+        """Write a beginning's keys and values [1, head, token, dim] up to column `end`."""
+        if not self.is_initialized:
+            self.lazy_initialization(*own)
+        for buffer, states in zip((self.keys, self.values), own, strict=True):
+            assert buffer is not None
+            buffer[row, :, end - states.shape[-2] : end] = states[0]
+
+    def read(self, row: int, columns: Int[Tensor, " column"]) -> tuple[Tensor, Tensor] | None:
+        """A row's keys and values in some columns, copied."""
+        if self.keys is None or self.values is None:
+            return None
+        return self.keys[row : row + 1, :, columns], self.values[row : row + 1, :, columns]
+
+    def resize(self, rows: int, columns: int, source: slice, target: slice) -> None:
+        """Into buffers of this size, with the `source` columns at `target`."""
+        kept = min(rows, self._shape[0])
+        self._shape = (rows, columns)
         if not self.is_initialized:
             return
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros(*old.shape[:2], columns, old.shape[-1])
-            new[:rows, :, target] = old[:rows, :, source]
+            new = old.new_zeros(rows, old.shape[1], columns, old.shape[-1])
+            new[:kept, :, target] = old[:kept, :, source]
             setattr(self, name, new)
 
     def move(self, source: int, target: int, columns: slice) -> None:
-        """Copy columns of the row `source` to the row `target`."""
-        for buffer in (self.keys, self.values):
-            assert buffer is not None
-            buffer[target, :, columns] = buffer[source, :, columns]
-
-    def wipe(self, rows: int | slice, columns: slice = _ALL) -> None:
-        """Write zeros, since even masked columns must be finite: 0 times NaN is NaN."""
         if not self.is_initialized:
             return
         for buffer in (self.keys, self.values):
             assert buffer is not None
-            buffer[rows, :, columns] = 0
+            buffer[target, :, columns] = buffer[source, :, columns]
+
+    def wipe(self, row: int, columns: slice) -> None:
+        """Write zeros: masked columns must hold finite numbers, since 0 times NaN is NaN."""
+        if not self.is_initialized:
+            return
+        for buffer in (self.keys, self.values):
+            assert buffer is not None
+            buffer[row, :, columns] = 0
 
 
 class RowCache(Cache):
-    """A cache for at most `max_rows` rows, of which the first `n` are in use.
+    """The cache of a running batch, with room for `rows` to begin with; the first `n` are in use.
 
     `mask` [row, column] marks the columns that belong to each row. Raises ModelError for a model
     whose layers cache more than keys and values.
     """
 
-    def __init__(self, config: Any, max_rows: int, device: torch.device):
+    def __init__(self, config: Any, rows: int, device: torch.device):
         check_joinable(config)
         self._window = _Window()
-        self._max_rows = max_rows
+        self._first_rows = rows
         self._rows: list[_RowLayer] = [
-            _RowLayer(self._window, max_rows, _COLUMNS)
+            _RowLayer(self._window, rows, _COLUMNS)
             for _ in range(config.get_text_config().num_hidden_layers)
         ]
         super().__init__(layers=list(self._rows))
-        self.mask = torch.zeros(max_rows, _COLUMNS, dtype=torch.long, device=device)
-        #: Number of columns of each row, up to the shared last column.
-        self._lengths: list[int] = []
+        self.mask = torch.zeros(rows, _COLUMNS, dtype=torch.long, device=device)
+        #: Columns from each row's first one up to the shared last one.
+        self._spans: list[int] = []
         self._end = 0
 
     @property
     def n(self) -> int:
-        """Number of rows in use."""
-        return len(self._lengths)
+        """Rows in use."""
+        return len(self._spans)
 
     @property
     def columns(self) -> int:
         """Number of allocated columns."""
         return self.mask.shape[1]
 
-    def join(self, prefixes: Int[Tensor, "row column"]) -> None:
-        """Add rows for left-padded prefixes with these masks.
+    @property
+    def is_open(self) -> bool:
+        """Whether rows can join now."""
+        return True
 
-        The next forward pass must be over only these prefixes; it fills the columns.
+    def join(
+        self, rest: Int[Tensor, "row column"], beginnings: Sequence[Beginning | None] = ()
+    ) -> Int[Tensor, "row seen"]:
+        """Add rows: a beginning's columns, then those of a left-padded rest, given by its mask.
+
+        The next forward must be over the rest alone; it fills it in. Returns that forward's mask.
         """
-        new, width = prefixes.shape
-        if self._end < width:
-            self._place(width)
+        new, width = rest.shape
+        lengths = [0 if own is None else len(own.ids) for own in beginnings or [None] * new]
+        before = max(lengths)
+        self._reserve(self.n + new, width + before)
+        start = self._end - width
         rows = slice(self.n, self.n + new)
         self.mask[rows] = 0
-        self.mask[rows, self._end - width : self._end] = prefixes
+        self.mask[rows, start : self._end] = rest
+        for i, length in enumerate(lengths):
+            self.mask[self.n + i, start - length : start] = 1
+            own = beginnings[i] if length else None
+            for layer, states in zip(self._rows, own.layers if own else (), strict=False):
+                if states is not None:
+                    layer.write(self.n + i, start, states)
         self._window.rows = rows
-        self._window.start = self._window.end = self._end - width
-        self._lengths += prefixes.sum(-1).tolist()
+        self._window.start, self._window.end = start - before, start
+        used = rest.sum(-1).tolist()
+        self._spans += [
+            width + length if length else n for n, length in zip(used, lengths, strict=True)
+        ]
+        return self.mask[rows, start - before : self._end]
 
-    def next_column(self) -> Tensor:
-        """Make room for a token in every row; returns the mask [row, column] for its pass."""
+    def next_column(self) -> Int[Tensor, "row column"]:
+        """Make room for one more token in every row; the mask of its forward."""
         if self._end == self.columns:
-            self._place(self._width())
+            self._resize(len(self.mask), self._width())
         self.mask[: self.n, self._end] = 1
         self._window.rows = slice(0, self.n)
         self._window.start, self._window.end = self._end - self._width(), self._end
         self._end += 1
-        self._lengths = [length + 1 for length in self._lengths]
+        self._spans = [span + 1 for span in self._spans]
         return self.mask[: self.n, self._window.start : self._end]
+
+    def row(self, row: int) -> tuple[tuple[Tensor, Tensor] | None, ...]:
+        """A row's keys and values [1, head, token, dim] at every layer, copied."""
+        start = self._end - self._width()
+        columns = start + self.mask[row, start : self._end].nonzero()[:, 0]
+        return tuple(layer.read(row, columns) for layer in self._rows)
 
     def undo(self, row: int) -> None:
         """Remove a row's last column, as if its token had never run."""
@@ -175,44 +224,47 @@ class RowCache(Cache):
     def leave(self, row: int) -> None:
         """Remove a row, move the last row to its place, and set freed buffers to zero."""
         last = self.n - 1
+        columns = slice(self._end - self._width(), self._end)
         for layer in self._rows:
-            layer.wipe(row)
+            layer.wipe(row, columns)
         if row != last:
-            columns = slice(self._end - self._width(), self._end)
             for layer in self._rows:
                 layer.move(last, row, columns)
-                layer.wipe(last)
+                layer.wipe(last, columns)
             self.mask[row] = self.mask[last]
         self.mask[last] = 0
-        self._lengths[row] = self._lengths[last]
-        del self._lengths[last]
+        self._spans[row] = self._spans[last]
+        del self._spans[last]
         if not last:
             self.clear()
 
     def clear(self) -> None:
-        """Remove all rows, and shrink the buffers to their initial size."""
-        self._lengths, self._end = [], 0
-        if self.columns > _COLUMNS:
-            empty = slice(0, 0)
-            for layer in self._rows:
-                layer.resize(_COLUMNS, 0, empty, empty)
-            self.mask = self.mask.new_zeros(self._max_rows, _COLUMNS)
-        else:
-            for layer in self._rows:
-                layer.wipe(_ALL)
-        self.mask.zero_()
+        """Remove all rows, and shrink the buffers to their first size, with zeros."""
+        self._spans, self._end = [], 0
+        empty = slice(0, 0)
+        for layer in self._rows:
+            layer.resize(self._first_rows, _COLUMNS, empty, empty)
+        self.mask = self.mask.new_zeros(self._first_rows, _COLUMNS)
 
     def _width(self) -> int:
-        return max(self._lengths, default=0)
+        return max(self._spans, default=0)
 
-    def _place(self, end: int) -> None:
-        """Move the columns in use so that they end before column `end`, with room for more."""
+    def _reserve(self, rows: int, width: int) -> None:
+        """Room for so many rows, the widest of them ending in the shared last column."""
+        more = len(self.mask)
+        if rows > more:
+            more = max(rows, more * 3 // 2)
+        if more > len(self.mask) or self._end < width:
+            self._resize(more, max(self._width(), width))
+
+    def _resize(self, rows: int, end: int) -> None:
+        """New buffers, in which the columns in use end before column `end`, with room for more."""
         width = self._width()
         source, target = slice(self._end - width, self._end), slice(end - width, end)
-        # With 50% more columns than needed, so that moving is rare.
-        columns = _COLUMNS * math.ceil((end + max(end // 2, _COLUMNS)) / _COLUMNS)
+        # A quarter as much again, so that resizing stays rare.
+        columns = _COLUMNS * math.ceil((end + max(end // 4, _COLUMNS)) / _COLUMNS)
         for layer in self._rows:
-            layer.resize(columns, self.n, source, target)
-        mask = self.mask.new_zeros(self._max_rows, columns)
+            layer.resize(rows, columns, source, target)
+        mask = self.mask.new_zeros(rows, columns)
         mask[: self.n, target] = self.mask[: self.n, source]
         self.mask, self._end = mask, end

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from personavec.model.engine.base import Sampling
+from personavec.model.engine.noise import gumbel, row_keys, uniform_bits
 
 #: Size of a first, partial sort. Most nuclei are smaller, so a full sort is rarely needed.
 _LIKELY = 256
+#: Tokens whose bound is within this many nats of the highest are scored exactly first.
+_CLOSE = 0.75
+#: Numbers that a processor's caches hold while noise is drawn for them.
+_CACHED = 2**19
 
 
 @dataclass(frozen=True)
@@ -37,26 +41,62 @@ def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
 
 
 def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:
-    """The next token of every row: the argmax of the scaled logits plus Gumbel noise.
+    """The next token of every row, on the logits' device; -1 for a row that is not usable.
 
-    This samples from the softmax, and a rounding difference in the logits changes the choice only
-    if two candidates nearly tie. With temperature 0 no noise is added.
+    It is the arg-max of the row's logits plus its own Gumbel noise. That samples from the softmax,
+    and a rounding difference in the logits changes the choice only if two candidates nearly tie.
+    Temperature 0 adds no noise.
     """
+    device, found = logits.device, usable(logits)
     sampled = [i for i, draw in enumerate(draws) if draw.sampling.temperature > 0]
-    chosen = logits.argmax(-1)
     if not sampled:
-        return chosen
+        return torch.where(found, logits.argmax(-1), -1)
     rows = [draws[i] for i in sampled]
-    scaled = logits[sampled] / torch.tensor([[draw.sampling.temperature] for draw in rows])
+    scaled = logits if len(sampled) == len(draws) else logits[sampled]
+    scaled = scaled / _column([draw.sampling.temperature for draw in rows], device)
     narrow = [i for i, draw in enumerate(rows) if draw.sampling.top_p < 1]
     if narrow:
-        scaled[narrow] = within_top_p(
-            scaled[narrow], torch.tensor([[rows[i].sampling.top_p] for i in narrow])
-        )
-    noise = np.stack([_exponential(d, logits.shape[1]) for d in rows])
-    # -log of an exponential variable has a Gumbel distribution.
-    chosen[sampled] = (scaled - torch.from_numpy(noise).log()).argmax(-1)
-    return chosen
+        top_p = _column([rows[i].sampling.top_p for i in narrow], device)
+        scaled[narrow] = within_top_p(scaled[narrow], top_p)
+    keys = row_keys([(draw.sampling.seed, draw.noise_key, draw.step) for draw in rows])
+    if device.type == "cpu":
+        if not bool(found.all()):
+            scaled = torch.where(found[sampled, None], scaled, 0)
+        size = max(1, _CACHED // logits.shape[1])
+        parts = zip(scaled.split(size), keys.split(size), strict=True)
+        tokens = torch.cat([_highest(*part) for part in parts])
+    else:
+        tokens = (scaled + gumbel(uniform_bits(keys.to(device), logits.shape[1]))).argmax(-1)
+    if len(sampled) < len(draws):
+        tokens = logits.argmax(-1).index_copy(0, torch.tensor(sampled, device=device), tokens)
+    return torch.where(found, tokens, -1)
+
+
+def _column(values: Sequence[float], device: torch.device) -> Float[Tensor, "row 1"]:
+    return torch.tensor(values, device=device)[:, None]
+
+
+def _highest(scaled: Float[Tensor, "row token"], keys: Int[Tensor, "row 2"]) -> Int[Tensor, " row"]:
+    """Each row's token with the highest sum of logit and noise; few tokens need logarithms.
+
+    -log(w) exceeds the noise -log(-log(1 - w)), and the bits of w as a float, read as an integer,
+    are a lower bound of its base-2 logarithm. So only tokens with a high bound can win.
+    """
+    bits = uniform_bits(keys, scaled.shape[1])
+    # Half of w * 2^32, which leaves the sign bit free; 0 would have no logarithm.
+    halves = (bits >> 1).bitwise_and_(0x7FFFFFFF).float().add_(0.25)
+    bound = torch.add(scaled, halves.view(torch.int32).float(), alpha=-math.log(2) / 2**23)
+    # In the bound's units, with a margin for its rounding.
+    offset = (127 + 31) * math.log(2) + 1e-3
+    limit = bound.amax(-1) - _CLOSE
+    while True:
+        row, token = (bound >= limit[:, None]).nonzero().T
+        sums = scaled[row, token] + gumbel(bits[row, token])
+        best = sums.new_full((len(scaled),), -math.inf).scatter_reduce(0, row, sums, "amax")
+        if bool((best - offset >= limit).all()):
+            wins = sums == best[row]
+            return torch.zeros_like(best, dtype=torch.long).scatter(0, row[wins], token[wins])
+        limit = torch.minimum(limit, best - offset)
 
 
 def within_top_p(
@@ -74,15 +114,3 @@ def within_top_p(
             break
     inside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before < top_p)
     return logits.masked_fill(~inside, float("-inf"))
-
-
-def _exponential(draw: Draw, size: int) -> np.ndarray:
-    """Exponential variables [token] from a counter-based generator with (seed, noise key, step).
-
-    They are drawn in float64. In float32 one draw in 2^23 is exactly 0, which would force a random
-    token; with a whole vocabulary per token this would happen in every third response.
-    """
-    key = f"{draw.sampling.seed}\0{draw.noise_key}\0{draw.step}"
-    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return generator.standard_exponential(size).astype(np.float32)

@@ -1,9 +1,11 @@
 """A running batch on a transformers model, which requests join and leave.
 
-Every step feeds one token to every row. Requests that join are first prefilled together, without
-steering, up to but not including their last prompt token. The next step feeds that token, which is
-the first steered position, since its logits predict a response token. The same step reads its
-projections, the forecast.
+Every step feeds one token to every row. A joining request is prefilled up to its last prompt token,
+together with others that join; a beginning that it shares with other prompts is copied. The prefill
+is unsteered, unless a job asks for more. The last prompt token is the first position that is always
+steered, since its logits choose a response token. So steering of an earlier turn never stays in the
+cache, and the step that feeds the last prompt token also reads its projections, the forecast. Knows
+nothing of text, HTTP or threads.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -20,56 +21,41 @@ from torch import Tensor
 from personavec.errors import HookError, UsageError
 from personavec.model import (
     Action,
+    Beginnings,
     Directions,
     LoadedModel,
     SteeringBatch,
     TokenProjections,
     find_blocks,
-    padded,
     recording,
-    run_to_deepest_layer,
     steering_rows,
 )
-from personavec.model.engine.base import Sampling
-from personavec.model.engine.hf import forward_logits, token_masks
+from personavec.model.engine.batch_cache import BatchCache
+from personavec.model.engine.decode_row import (
+    DecodeRow,
+    draw,
+    logprobs_of,
+    token_masks,
+    token_weights,
+)
+from personavec.model.engine.forwards import forward_logits
 from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, GuardVerdict, Update
-from personavec.model.engine.row_cache import RowCache
-from personavec.model.engine.sampling import Draw, choose, usable
+from personavec.model.engine.prefill import Prefill
+from personavec.model.engine.row_cache import RowCache, can_join
+from personavec.model.engine.row_sums import RowSums
+from personavec.model.engine.sampling import choose
 from personavec.wording import plural
-
-
-@dataclass(eq=False)
-class _DecodeRow:
-    """A row of the batch. The next step feeds `token` at `position`."""
-
-    job: DecodeJob
-    token: int
-    position: int
-    actions: tuple[Action, ...]
-    response: int = 0
-    """Number of response tokens so far."""
-    guarded: bool = False
-    """Whether its guard has been called."""
-    again: bool = False
-    """Whether the next step feeds the same token again, with the guard's actions."""
-    end: End | None = None
-    """Set if the row ends once its last token has run, to read its projections."""
-    projections: list[Tensor] = field(default_factory=list)
-    """Projections [direction] of each token that was fed."""
-
-    @classmethod
-    def of(cls, job: DecodeJob) -> _DecodeRow:
-        """The row of a prefilled job."""
-        prompt = job.request.prompt_ids
-        return cls(job, prompt[-1], len(prompt) - 1, job.request.steering)
 
 
 class StepLoop:
     """The running batch of a transformers model (`loop.Loop`).
 
-    At most `max_rows` requests run in one cache; others wait in order. Projections on `directions`
-    are read for every job with `read`. Not thread-safe. Call `close` when done, to remove the hooks
-    from the model.
+    At most `max_rows` requests share one cache, and no more than `max_cells` columns times rows,
+    unless one row alone needs more; further ones wait in order, until `join_at` rows are free.
+    `directions` are read for every row that asks. With `capture`, activations are summed for every
+    row. With `remember`, prompts and unsteered replies are kept as beginnings of later prompts.
+    Models whose layers keep more than keys and values run batches that nobody joins. Not
+    thread-safe. `close` it when done, since hooks stay on the model.
     """
 
     def __init__(
@@ -77,25 +63,45 @@ class StepLoop:
         loaded: LoadedModel,
         *,
         directions: Directions | None = None,
+        capture: bool = False,
         max_rows: int = 16,
+        max_cells: int | None = None,
+        join_at: int = 1,
         prefill_tokens: int = 2048,
+        beginnings: Beginnings | None = None,
+        remember: bool = False,
     ):
         if max_rows < 1:
-            raise UsageError(f"{max_rows} rows: a batch needs at least one")
-        self._loaded, self._max_rows, self._prefill_tokens = loaded, max_rows, prefill_tokens
+            raise UsageError(f"{max_rows} rows: a batch has at least one")
+        self._loaded, self._max_rows, self._max_cells = loaded, max_rows, max_cells
+        self._join_at = join_at
         self._blocks = find_blocks(loaded.model)
-        self._cache = RowCache(loaded.model.config, max_rows, loaded.device)
+        config = loaded.model.config
+        self._cache: RowCache | BatchCache
+        if can_join(config):
+            self._cache = RowCache(config, min(max_rows, 16), loaded.device)
+            self._prefill_tokens = prefill_tokens
+        else:  # All rows of a batch join at once.
+            self._cache = BatchCache(config, loaded.device)
+            self._prefill_tokens = None
         self._stops = loaded.stop_ids
         self._waiting: deque[DecodeJob] = deque()
-        self._rows: list[_DecodeRow] = []
+        self._rows: list[DecodeRow] = []
         self._ended: dict[str, Tensor] = {}
+        self._captured: dict[str, Tensor] = {}
         self._hooks = contextlib.ExitStack()
         self._steering_hooks = contextlib.ExitStack()
         self._steering: SteeringBatch | None = None
         self._recorder: TokenProjections | None = None
+        self._sums: RowSums | None = None
         if directions is not None and directions.layers:
             self._recorder = TokenProjections(directions, loaded.device)
             self._hooks.enter_context(recording(loaded.model, self._recorder))
+        if capture:
+            self._sums = RowSums(self._blocks.n_layers, self._blocks.hidden_size)
+            self._hooks.enter_context(recording(loaded.model, self._sums))
+        kept = Beginnings() if beginnings is None else beginnings
+        self._prefill = Prefill(loaded, self._cache, kept, self._recorder, self._sums, remember)
 
     @property
     def alive(self) -> bool:
@@ -137,6 +143,7 @@ class StepLoop:
         for row in [row for row in self._rows if row.job.request.id == id]:
             self._remove(row)
         self._ended.pop(id, None)
+        self._captured.pop(id, None)
 
     def finish(self, id: str) -> bool:
         """End a running request after its current tokens; False if it is not running.
@@ -156,12 +163,28 @@ class StepLoop:
         """
         return self._ended.pop(id, None)
 
+    def activations(self, id: str) -> Float[Tensor, "span layer hidden"] | None:
+        """Sums over `SPANS` of a request that ended, handed out once; the prompt's are means.
+
+        None without capture.
+        """
+        return self._captured.pop(id, None)
+
+    @torch.inference_mode()
+    def forget(self, id: str) -> None:
+        """Take a running request's tokens so far, the latest included, out of what is captured."""
+        for place, row in enumerate(self._rows):
+            if row.job.request.id == id and self._sums is not None:
+                self._sums.forget(0, place)
+                row.counted = False
+
     @torch.inference_mode()
     def clear(self) -> None:
         """Drop all requests, also after an error in a step."""
         self._waiting.clear()
         self._rows.clear()
         self._ended.clear()
+        self._captured.clear()
         self._cache.clear()
         with contextlib.suppress(HookError):
             self._release_steering()
@@ -191,39 +214,34 @@ class StepLoop:
             return []
         self._release_steering()
         try:
-            self._prefill([job.request.prompt_ids[:-1] for job in joining])
+            self._prefill.run(joining)
         except Exception as error:
             while self._cache.n > len(self._rows):
                 self._cache.leave(self._cache.n - 1)
             reason = f"the prompt could not be encoded: {error}"
             return [Update(job.request.id, end="failed", reason=reason) for job in joining]
-        self._rows += map(_DecodeRow.of, joining)
+        self._rows += map(DecodeRow.of, joining)
         return []
 
     def _next_to_join(self) -> list[DecodeJob]:
-        """The waiting jobs that fit into free rows and into `prefill_tokens`, with padding."""
+        """Waiting jobs for which there is room, with at most `prefill_tokens` padded tokens."""
         joining: list[DecodeJob] = []
+        jobs = [row.job for row in self._rows]
+        if not self._cache.is_open or (jobs and self._max_rows - len(jobs) < self._join_at):
+            return []
+        longest = max((job.tokens for job in jobs), default=0)
         width = 0
-        while self._waiting and len(self._rows) + len(joining) < self._max_rows:
-            width = max(width, len(self._waiting[0].request.prompt_ids) - 1)
-            if joining and width * (len(joining) + 1) > self._prefill_tokens:
+        while self._waiting and len(jobs) + len(joining) < self._max_rows:
+            job, rows = self._waiting[0], len(jobs) + len(joining) + 1
+            longest = max(longest, job.tokens)
+            width = max(width, len(job.request.prompt_ids) - 1 - max(job.beginnings, default=0))
+            if rows > 1 and self._max_cells is not None and longest * rows > self._max_cells:
+                break
+            padded_tokens = width * (len(joining) + 1)
+            if joining and self._prefill_tokens and padded_tokens > self._prefill_tokens:
                 break
             joining.append(self._waiting.popleft())
         return joining
-
-    def _prefill(self, prefixes: Sequence[Sequence[int]]) -> None:
-        ids, mask, positions = padded(prefixes, pad_id=0, side="left", device=self._loaded.device)
-        self._cache.join(mask)
-        if ids.shape[1]:
-            if self._recorder is not None:
-                self._recorder.clear(*ids.shape)
-            run_to_deepest_layer(
-                self._loaded.model,
-                self._cache,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-            )
 
     def _forward(self) -> Float[Tensor, "row token"]:
         """Feed every row its token, with steering and reading; returns the logits."""
@@ -231,8 +249,12 @@ class StepLoop:
         mask = self._cache.next_column()
         if self._steering is None:
             self._steer()
+        if self._steering is not None:
+            self._steering.token_masks = token_masks(rows)
         if self._recorder is not None:
             self._recorder.clear(len(rows), 1)
+        if self._sums is not None:
+            self._sums.weigh(slice(0, len(rows)), token_weights(rows).to(device))
         logits = forward_logits(
             self._loaded.model,
             torch.tensor([[row.token] for row in rows], device=device),
@@ -251,7 +273,6 @@ class StepLoop:
 
     def _steer(self) -> None:
         batch = self._batch([row.actions for row in self._rows])
-        batch.token_masks = token_masks(torch.ones(len(self._rows)))
         self._steering_hooks.enter_context(steering_rows(self._loaded.model, batch))
         self._steering = batch
 
@@ -265,11 +286,11 @@ class StepLoop:
             self._steering_hooks.close()
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
-        """Advance every row by a token, and remove rows that have ended."""
-        finite = self._finite(logits)
-        tokens = choose(logits, [_draw(row) for row in self._rows]).tolist()
+        """Move every row on by a token; rows that have ended leave."""
+        tokens = choose(logits, [draw(row) for row in self._rows]).tolist()
+        finite = self._finite(tokens)
         updates: list[Update] = []
-        leaving: list[_DecodeRow] = []
+        leaving: list[DecodeRow] = []
         for i, row in enumerate(self._rows):
             end, reason = self._end(i, row, finite=finite[i])
             if row.again:
@@ -277,23 +298,28 @@ class StepLoop:
             if end:
                 update = Update(row.job.request.id, end=end, reason=reason)
             else:
-                update = self._take(row, int(tokens[i]), logits[i])
+                update = self._take(row, tokens[i], logits[i])
             updates.append(update)
             if update.end:
                 leaving.append(row)
+            if update.end and update.end != "failed" and not row.actions:
+                # The last token may not have been fed.
+                fed = int(self._cache.mask[i].sum())
+                self._prefill.keep(i, row.ids[:fed])
         for row in leaving:
             self._remove(row)
         return updates
 
-    def _finite(self, logits: Float[Tensor, "row token"]) -> list[bool]:
-        """Whether each row has usable logits and finite projections."""
-        found = usable(logits)
-        if self._recorder is not None:
-            found &= self._recorder.values.flatten(1).isfinite().all(-1).to(found.device)
-        return found.tolist()
+    def _finite(self, tokens: Sequence[int]) -> list[bool]:
+        """Which rows have finite projections, and logits that a token could be chosen from."""
+        found = [token >= 0 for token in tokens]
+        if self._recorder is None:
+            return found
+        finite = self._recorder.values.flatten(1).isfinite().all(-1).tolist()
+        return [a and b for a, b in zip(found, finite, strict=True)]
 
-    def _end(self, i: int, row: _DecodeRow, *, finite: bool) -> tuple[End | None, str]:
-        """Why row `i` ends before its next token (None if it goes on), and why it failed.
+    def _end(self, i: int, row: DecodeRow, *, finite: bool) -> tuple[End | None, str]:
+        """Why row `i` ends before its next token, and the reason if it failed.
 
         This calls the row's guard. If the guard acts, the row's last token is fed again.
         """
@@ -313,8 +339,8 @@ class StepLoop:
             row.actions, row.again = verdict, True
         return None, ""
 
-    def _judge(self, row: _DecodeRow) -> GuardVerdict:
-        """Call the row's guard once. If it acts, the forecast that it saw is still reported."""
+    def _judge(self, row: DecodeRow) -> GuardVerdict:
+        """Ask the row's guard, once. A forecast that it acted on stays the row's forecast."""
         if row.guarded or row.job.guard is None:
             return None
         row.guarded = True
@@ -324,40 +350,28 @@ class StepLoop:
             self._release_steering()
         return verdict
 
-    def _take(self, row: _DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
-        """Append the chosen token to a row; returns its update."""
+    def _take(self, row: DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
+        """Move a row on by the token that was chosen for it."""
         id, job = row.job.request.id, row.job
         if token in self._stops:
             return Update(id, end="stop")
-        row.token, row.position, row.response = token, row.position + 1, row.response + 1
-        logprob, top = _logprobs(logits, token, job.top_logprobs)
-        end: End | None = "length" if row.response == job.sampling.max_tokens else None
-        if end and job.read:
+        row.token, row.position = token, row.position + 1
+        row.chosen.append(token)
+        row.counted = True
+        logprob, top = logprobs_of(logits, token, job.top_logprobs)
+        end: End | None = "length" if len(row.chosen) == job.sampling.max_tokens else None
+        if end and (job.read or self._sums is not None):
             row.end, end = end, None
         return Update(id, token, logprob, top, end)
 
-    def _remove(self, row: _DecodeRow) -> None:
+    def _remove(self, row: DecodeRow) -> None:
         place = self._rows.index(row)
         self._release_steering()
+        if self._sums is not None:
+            self._captured[row.job.request.id] = self._sums.of(place)
+            self._sums.move(len(self._rows) - 1, place)
         self._cache.leave(place)
         self._rows[place] = self._rows[-1]
         self._rows.pop()
         if row.job.read and row.projections:
             self._ended[row.job.request.id] = torch.stack(row.projections)
-
-
-def _draw(row: _DecodeRow) -> Draw:
-    """The row's draw; a row that has ended needs no noise."""
-    sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
-    return Draw(sampling, row.job.request.noise_key, row.response)
-
-
-def _logprobs(
-    logits: Float[Tensor, " token"], token: int, top: int | None
-) -> tuple[float | None, tuple[tuple[int, float], ...]]:
-    if top is None:
-        return None, ()
-    found = logits.log_softmax(-1)
-    values, ids = found.topk(top)
-    listed: Sequence[tuple[int, float]] = list(zip(ids.tolist(), values.tolist(), strict=True))
-    return float(found[token]), tuple(listed)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from generating import generate, generate_batch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
@@ -12,8 +13,7 @@ from personavec import LoadedModel
 from personavec.errors import UsageError
 from personavec.model import Steering
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import choose_tokens, generate, generate_batch, plan
-from personavec.model.engine.sampling import usable
+from personavec.model.engine.sampling import Draw, choose, usable
 
 same_examples = settings(derandomize=True, max_examples=15, deadline=None)
 REQUESTS = [Request(f"r{i}", tuple(range(40, 42 + 3 * i))) for i in range(7)]
@@ -71,7 +71,7 @@ def test_cached_decoding_equals_a_full_forward_at_every_step(loaded: LoadedModel
         row = list(request.prompt_ids)
         for step, token in enumerate(found.response_ids):
             logits = loaded.model(input_ids=torch.tensor([row])).logits[:, -1]
-            assert int(choose_tokens(logits, [request], sampling, step)) == token
+            assert int(choose(logits, [Draw(sampling, request.id, step)])) == token
             row.append(token)
 
 
@@ -97,8 +97,8 @@ def test_a_row_that_ended_changes_no_row_that_goes_on(
 
 def chosen(logits: list[float], n: int, sampling: Sampling) -> np.ndarray:
     """How often each token is chosen by `n` requests at the same logits."""
-    requests = [Request(f"r{i}", (1,)) for i in range(n)]
-    tokens = choose_tokens(torch.tensor([logits]).repeat(n, 1), requests, sampling, step=0)
+    draws = [Draw(sampling, f"r{i}", 0) for i in range(n)]
+    tokens = choose(torch.tensor([logits]).repeat(n, 1), draws)
     return np.bincount(tokens.numpy(), minlength=len(logits))
 
 
@@ -160,8 +160,8 @@ def test_choices_follow_the_softmax(temperature: float) -> None:
 
 def test_steps_of_one_request_are_independent_draws() -> None:
     """The same over steps instead of ids; again one false alarm in a million seeds."""
-    row, request = torch.tensor([LOGITS]), Request("r", (1,))
-    tokens = [int(choose_tokens(row, [request], Sampling(), step)) for step in range(3000)]
+    row = torch.tensor([LOGITS])
+    tokens = [int(choose(row, [Draw(Sampling(), "r", step)])) for step in range(3000)]
     expected = torch.tensor(LOGITS).double().softmax(-1).numpy() * len(tokens)
     assert stats.chisquare(np.bincount(tokens, minlength=8), expected).pvalue > 1e-6
 
@@ -174,8 +174,8 @@ def test_an_all_but_impossible_token_is_never_chosen() -> None:
     logits = torch.full((100, 50_000), -60.0)
     logits[:, 7] = 0
     for group in range(4):
-        requests = [Request(f"g{group}-{i}", (1,)) for i in range(100)]
-        assert set(choose_tokens(logits, requests, Sampling(), step=0).tolist()) == {7}
+        draws = [Draw(Sampling(), f"g{group}-{i}", 0) for i in range(100)]
+        assert set(choose(logits, draws).tolist()) == {7}
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
@@ -199,5 +199,4 @@ def test_an_over_long_prompt_is_refused_before_anything_runs(llama: LoadedModel)
 
 def test_no_requests_give_no_batches(llama: LoadedModel) -> None:
     """An empty job is a job done."""
-    assert plan([], Sampling(), 100) == []
     assert list(generate(llama, [], Sampling())) == []

@@ -1,10 +1,12 @@
 """Rows of a running batch are as they would be alone, whoever joins and leaves beside them."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from generating import generate_batch
 from hypothesis import given, settings, strategies as st
 from transformers import (
     BloomConfig,
@@ -28,8 +30,8 @@ from personavec.model.engine import (
     Sampling,
     StepLoop,
     Update,
+    check_joinable,
 )
-from personavec.model.engine.hf import generate_batch
 
 few = settings(derandomize=True, max_examples=12, deadline=None)
 
@@ -171,14 +173,30 @@ def test_other_kinds_of_attention(kind: str, chat_tokenizer) -> None:
     assert responses(run(loop)) == {one.request.id: alone(loaded, one) for one in jobs}
 
 
-def test_a_model_with_another_kind_of_memory_is_refused(chat_tokenizer) -> None:
+def test_a_model_with_another_kind_of_memory_runs_batches_that_nobody_joins(
+    chat_tokenizer,
+) -> None:
+    """Its rows leave one by one, and the next ones join when all have left."""
     config = MambaConfig(
         vocab_size=len(chat_tokenizer), hidden_size=32, num_hidden_layers=2,
         eos_token_id=chat_tokenizer.eos_token_id,
     )  # fmt: skip
     loaded = wrap_model(MambaForCausalLM(config), chat_tokenizer, name="tiny-mamba")
     with pytest.raises(ModelError, match="cannot join a running batch"):
-        StepLoop(loaded)
+        check_joinable(config)
+    loop = StepLoop(loaded, max_rows=3)
+    jobs = [DecodeJob(Request(f"r{i}", prompt(i)), Sampling(3 * i, seed=i)) for i in range(1, 8)]
+    for one in jobs:
+        loop.submit(one)
+    updates: list[Update] = []
+    sizes: list[int] = []
+    while loop.busy:
+        updates += loop.step()
+        sizes.append(loop.running)
+    grown = [b for a, b in pairwise(sizes) if b > a]
+    assert grown
+    assert all(a == 0 for a, b in pairwise(sizes) if b > a)
+    assert responses(iter(updates)) == {one.request.id: alone(loaded, one) for one in jobs}
 
 
 def test_readings_are_those_of_the_whole_text(loaded: LoadedModel) -> None:
@@ -406,3 +424,54 @@ def test_closing_leaves_the_model_as_it_was(
     loop.close()
     assert _hooks(llama) == before
     assert not loop.busy
+
+
+def stepped(loaded: LoadedModel, loop: StepLoop, *jobs: DecodeJob) -> tuple[int, list[Update]]:
+    """How many tokens the model reads in the step that jobs join, padding included."""
+    seen: list[int] = []
+    embedding = loaded.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda m, args, out: seen.append(args[0].numel()))
+    for one in jobs:
+        loop.submit(one)
+    updates = loop.step()
+    handle.remove()
+    return sum(seen), updates
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_a_later_turn_reads_only_what_is_new(llama: LoadedModel, steered: bool) -> None:
+    """An unsteered reply is kept with its prompt; a steered one is encoded again, unsteered."""
+    loop = StepLoop(llama, remember=True)
+    steering = (Steering(1, direction(llama, 1), 3.0),) if steered else ()
+    asked = tuple(range(30, 100))
+    first = DecodeJob(Request("first", asked, steering), Sampling(40, 0.9, seed=1))
+    read, updates = stepped(llama, loop, first)
+    assert read == len(asked)
+    reply = responses(iter([*updates, *run(loop)]))["first"]
+    assert reply == alone(llama, first)
+    second = DecodeJob(Request("second", (*asked, *reply, *range(200, 212))), Sampling(5, 0.0))
+    read, updates = stepped(llama, loop, second)
+    # The last token of a prompt, and that of a reply cut off by its limit, were not read.
+    known = len(asked) - 1 if steered else len(asked) + len(reply) - (len(reply) == 40)
+    assert read == len(second.request.prompt_ids) - known
+    found = responses(iter([*updates, *run(loop)]))["second"]
+    loop.close()
+    assert found == alone(llama, second)
+
+
+def test_clients_with_a_common_system_prompt_read_it_once(llama: LoadedModel) -> None:
+    """Those that come together, and one that comes later; each is as alone."""
+    loop = StepLoop(llama, remember=True)
+    system = tuple(range(30, 130))
+    jobs = [
+        DecodeJob(Request(f"r{i}", (*system, 200 + i, 150, 151)), Sampling(6, 0.9, seed=i))
+        for i in range(4)
+    ]
+    read, updates = stepped(llama, loop, *jobs[:3])
+    # The system prompt, two further tokens for each, and the last one of each in the step.
+    assert read == len(system) + 3 * 2 + 3
+    read, more = stepped(llama, loop, jobs[3])
+    assert read == 2 + 4
+    found = responses(iter([*updates, *more, *run(loop)]))
+    loop.close()
+    assert found == {one.request.id: alone(llama, one) for one in jobs}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generating import generate
 from sklearn.metrics import roc_auc_score
 
 from personavec import LoadedModel, PersonaVector, TraitSpec
@@ -14,7 +15,6 @@ from personavec.cli.main import main
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.model import chat
 from personavec.model.engine import Request, Sampling
-from personavec.model.engine.hf import generate
 from personavec.monitor import project_conversation
 from personavec.progress import Progress
 from personavec.results import dump, read
