@@ -36,17 +36,18 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 
 
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
-#: on both sides included, and it selects the layer at the dose that it goes to.
+#: on both sides included, and it selects the layer at the dose that it goes to. It tests on ten
+#: questions, since intervals over fewer are too narrow (see `stats/bootstrap.py`).
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
-    pairs=(3, None, None),
+    pairs=(2, None, None),
     judge_pairs=(1, None, None),
-    questions=(12, None, None),
+    questions=(16, None, None),
     sweep_coefficients=((3.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
     sweep_questions=(4, 8, 8),
     coefficients=((-3, -1, 0, 1, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
-    validation_questions=(6, None, None),
+    validation_questions=(10, None, None),
     validation_samples=(1, 2, 4),
     random_directions=(5, 5, 10),
     neutral_prompts=(16, 48, 48),

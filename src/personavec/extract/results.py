@@ -202,10 +202,8 @@ class ValidationVerdict:
     @classmethod
     def of(cls, checks: Sequence[ValidationCheck]) -> ValidationVerdict:
         found = {check.verdict for check in checks}
-        order: tuple[Verdict, ...] = ("failed", "not decided")
-        return cls(
-            verdict=next((each for each in order if each in found), "passed"), checks=tuple(checks)
-        )
+        open_one: Verdict = "not decided" if "not decided" in found else "passed"
+        return cls(verdict="failed" if "failed" in found else open_one, checks=tuple(checks))
 
     @property
     def passed(self) -> bool:

@@ -79,7 +79,7 @@ def test_a_preset_that_there_is_not() -> None:
 
 
 def test_quick_passes_no_easier() -> None:
-    """As many random directions as `standard`, six questions, and doses that `standard` has."""
+    """As many random directions as `standard`, ten questions, and doses that `standard` has."""
     quick, standard = extract.ExtractConfig(preset="quick"), extract.ExtractConfig()
     assert quick.random_directions == standard.random_directions == 5
     assert {*quick.coefficients} < {*standard.coefficients}
@@ -92,7 +92,7 @@ def test_quick_passes_no_easier() -> None:
         spec = load_trait(name)[0]
         selecting, testing = split_questions(spec, quick)
         _, all_that_test = split_questions(spec, standard)
-        assert len(testing) >= 6
+        assert len(testing) >= 10
         assert {*testing} <= {*all_that_test}
         assert not {*selecting} & {*testing}
         assert len(questions_of(spec, evaluate.EvaluateConfig(preset="quick"))) >= 6
@@ -102,11 +102,11 @@ def test_the_part_of_a_spec_that_quick_uses() -> None:
     spec = load_trait("evil")[0]
     quick = extract.ExtractConfig(preset="quick")
     used = used_part(spec, quick)
-    assert used.instruction == spec.instruction[:3]
+    assert used.instruction == spec.instruction[:2]
     assert used.judge_instruction == spec.judge_instruction[:1]
-    assert used.questions.extraction == spec.questions.extraction[:12]
-    assert len(used.questions.evaluation) == 4 + 6
-    assert len(questions_to_judge(spec, quick)) == 2 * 3 * 12
+    assert used.questions.extraction == spec.questions.extraction[:16]
+    assert len(used.questions.evaluation) == 4 + 10
+    assert len(questions_to_judge(spec, quick)) == 2 * 2 * 16
     assert used_part(spec, extract.ExtractConfig()) == spec
 
 
