@@ -75,6 +75,7 @@ def run(
         spec_hash=spec.hash,
         selecting=selecting,
         testing=testing,
+        n_candidates=len(layers),
         origin=origin,
         out=out,
         config=config,

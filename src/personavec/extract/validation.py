@@ -191,6 +191,7 @@ def validate(
         for c, found in by_dose.items()
     )
     ends = coherent_range(doses)
+    extraction.progress.say(first_pair(by_dose, ends[1]))
     control = random_controls(
         random_directions(direction, config.random_directions, seed=config.seed),
         layer,
@@ -216,6 +217,20 @@ def dose_response(
     """Answers to the evaluation questions, steered by each coefficient."""
     cells = [steered_tasks("dose", questions, direction, layer, c, samples) for c in coefficients]
     return dict(zip(coefficients, _collected(cells, "dose-response", collect), strict=True))
+
+
+def first_pair(by_dose: Mapping[float, Sequence[Rollout]], end: float) -> str:
+    """The first question with an answer unsteered and one steered towards the trait, as text.
+
+    Steered at `end`, the upper end of the coherent range, or else by the smallest dose.
+    """
+    steered = end or min((c for c in by_dose if c > 0), default=0.0)
+    pairs = zip(by_dose[0], by_dose[steered], strict=True)
+    found = next(((a, b) for a, b in pairs if a.response and b.response), None)
+    if found is None or not steered:
+        return "no question was answered both unsteered and steered towards the trait"
+    plain, towards = (" ".join(rollout.response.split()) for rollout in found)
+    return f"{found[0].question}\n  unsteered: {plain}\n  steered by {steered:+g}: {towards}"
 
 
 def coherent_range(doses: Sequence[SteeredDose]) -> tuple[float, float]:

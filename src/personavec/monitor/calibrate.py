@@ -21,6 +21,7 @@ from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, s
 from personavec.model import Directions, LoadedModel, project_tokens
 from personavec.model.engine import Sampling
 from personavec.monitor.calibration_tasks import (
+    answers_to_judge,
     best_examples,
     example_tasks,
     neutral_tasks,
@@ -37,7 +38,7 @@ from personavec.monitor.forecast import (
 from personavec.monitor.readings import gauge
 from personavec.progress import Progress
 from personavec.results import versions, without_nan
-from personavec.rollouts import Rollout, collect, prompt_ids
+from personavec.rollouts import Rollout, collect, prompt_ids, say_estimate
 from personavec.runs import Settings, atomic_write, claim, lock
 from personavec.traits import TraitSpec
 from personavec.vectors import FILE, PERCENTILES, Calibration, PersonaVector
@@ -62,6 +63,7 @@ def run(
     """
     config = config or CalibrateConfig()
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
+    progress = progress or Progress()
     _check_monitoring(spec)
     directions = gauge([vector], loaded).directions
     folder = out / "calibration"
@@ -70,14 +72,21 @@ def run(
         loaded,
         sampling=Sampling(config.max_tokens, config.temperature, seed=config.seed),
         batch_tokens=config.batch_tokens,
-        progress=progress or Progress(),
+        progress=progress,
     )
     judged = partial(written, spec=spec.at_most(judge_pairs=config.judge_pairs), judge=judge)
     with lock(folder):
         claim(folder, _settings(loaded, spec, vector, config, judge))
 
         # 1. Examples: the model's own answers to other questions that show the trait.
-        tried = judged(example_tasks(spec, config), folder=folder / "examples", label="examples")
+        examples, into = example_tasks(spec, config), folder / "examples"
+        judged_examples = partial(judged, folder=into, label="examples")
+        if not (into / "generated.jsonl").exists():
+            n = answers_to_judge(spec, config)
+            write = partial(written, folder=into, label="examples")
+            counts = {"to_write": n + config.neutral_prompts, "to_judge": n}
+            say_estimate(examples, write, judged_examples, **counts, progress=progress)
+        tried = judged_examples(examples)
 
         # 2. Answers under every condition, with their prompts' projections.
         asked, notes = tasks_of_conditions(loaded, spec, best_examples(tried), config)

@@ -47,6 +47,12 @@ def example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
     ]
 
 
+def answers_to_judge(spec: TraitSpec, config: CalibrateConfig) -> int:
+    """At most so many: candidates for examples, and every question under every condition."""
+    questions = config.fit_questions + config.test_questions
+    return config.example_questions + questions * (len(spec.monitoring) + len(config.shots))
+
+
 def best_examples(rollouts: Sequence[Rollout]) -> EarlierTurns:
     """Questions with coherent answers that show the trait, strongest first."""
     shown = [

@@ -35,8 +35,8 @@ from .limits import READING as READING, Alarm as Alarm, Chart as Chart, Ordinary
 from .vector import (
     DRIFT_FILE as DRIFT_FILE,
     PersonaVector as PersonaVector,
-    Verdict as Verdict,
     check_layer as check_layer,
     cosine as cosine,
     other_model_notes as other_model_notes,
 )
+from .verdict import Verdict as Verdict, bundled_verdicts as bundled_verdicts

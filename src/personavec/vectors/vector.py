@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,12 +22,11 @@ from personavec.traits import check_trait_name
 from personavec.vectors.calibration import Calibration
 from personavec.vectors.estimators import Estimator
 from personavec.vectors.limits import Ordinary
+from personavec.vectors.verdict import Verdict, verdict_of
 
 FORMAT = 1
 #: The file in a vector's folder that holds its drift limits.
 DRIFT_FILE = "drift.json"
-#: Of a validation by steering; not decided where its intervals are too wide.
-Verdict: TypeAlias = Literal["passed", "failed", "not decided"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +101,7 @@ class PersonaVector:
     @property
     def verdict(self) -> Verdict | None:
         """Whether steering with it worked when it was extracted; None where nothing says."""
-        found = self.meta.get("verdict")
-        if found is None and isinstance(passed := self.meta.get("passed"), bool):
-            # As vectors said it before a verdict could be left open.
-            found = "passed" if passed else "failed"
-        return found if found in get_args(Verdict) else None
+        return verdict_of(self.meta)
 
     @property
     def directions(self) -> Float[Tensor, "layer hidden"]:
