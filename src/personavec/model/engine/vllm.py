@@ -11,13 +11,11 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor
 
 from personavec.errors import HookError, ModelError, UsageError
-from personavec.model import Directions, LoadedModel, Thought, TokenIds, check_finite
+from personavec.model import Directions, Thought, TokenIds, check_finite
 from personavec.model.engine.base import (
     EngineRecord,
     Generation,
@@ -26,28 +24,16 @@ from personavec.model.engine.base import (
     check_room,
     stopping_if_all_fail,
 )
-from personavec.model.engine.vllm_answer import VllmAnswer, empty_sums, gathered, with_means
-from personavec.model.engine.vllm_note import (
-    NOTE,
-    RequestNote,
-    SteeringTable,
-    note_of,
-    request_seed,
-)
-from personavec.model.engine.vllm_setup import (
-    check_arguments,
-    dead_error,
-    import_vllm,
-    last_line,
-    model_source,
-    output_kind,
-    set_environment,
-    start,
-    watch,
-)
+from personavec.model.engine.vllm_answer import VllmAnswer, with_means
+from personavec.model.engine.vllm_note import RequestNote, SteeringTable, first_acted, note_of
+from personavec.model.engine.vllm_queue import VllmQueue
+from personavec.model.engine.vllm_salt import shared_beginnings
+from personavec.model.engine.vllm_setup import dead_error
 
 #: Number of finished requests that are fetched from the workers and stored together.
 GROUP = 32
+#: Bytes that sums over beginnings shared by captured prompts may take, over all workers.
+BEGINNINGS = 2**30
 
 
 class _QueuedRequest(NamedTuple):
@@ -58,62 +44,13 @@ class _QueuedRequest(NamedTuple):
     note: RequestNote
 
 
-class VllmEngine:
-    """vLLM as an engine (`base.Engine`); `close` ends its processes.
-
-    `arguments` are passed to vLLM: `tensor_parallel_size`, `gpu_memory_utilization` and so on.
-
-    Raises PersonavecError if vLLM or the plugin is missing, UsageError for an argument that
-    conflicts with steering and capture, and ModelError if vLLM cannot load the model.
-    """
+class VllmEngine(VllmQueue):
+    """vLLM as an engine (`base.Engine`)."""
 
     name = "vllm"
 
-    def __init__(self, loaded: LoadedModel, arguments: Mapping[str, Any] | None = None):
-        self._arguments = dict(arguments or {})
-        check_arguments(self._arguments)
-        self.loaded = loaded
-        source = model_source(loaded)
-        set_environment(loaded.device)
-        vllm = self._vllm = import_vllm()
-        self._version = vllm.__version__
-        self._engine = start(vllm, loaded, source, self._arguments)
-        self._died = watch(self._engine.engine_core)
-        self.context = int(self._engine.model_config.max_model_len) - 1
-        self.max_rows = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
-        self._stages = self._install()
-
-    def _install(self) -> list[list[int]]:
-        """Put hooks into every worker; returns the layers of each. Raises ModelError."""
-        try:
-            stages = self._engine.collective_rpc("personavec_install")
-        except Exception as error:
-            self.close()
-            raise ModelError(
-                f"the vllm-lens plugin finds no decoder layers of '{self.loaded.identity.name}' "
-                f"in vLLM {self._version} ({last_line(error)}); install the vLLM that the plugin "
-                "requires, name the layers with VLLM_LENS_LAYER_PATH, or use --engine transformers"
-            ) from error
-        missing = set(range(self.loaded.identity.n_layers + 1)).difference(*stages)
-        if missing:
-            self.close()
-            raise ModelError(
-                f"no worker of vLLM holds layer {min(missing)} of '{self.loaded.identity.name}'; "
-                "use another pipeline_parallel_size, or --engine transformers"
-            )
-        return stages
-
-    @property
-    def alive(self) -> bool:
-        """False once one of vLLM's processes has died."""
-        return not self._died.is_set()
-
     def describe(self) -> EngineRecord:
         return {"name": self.name, "version": self._version, "arguments": self._arguments}
-
-    def close(self) -> None:
-        """End vLLM's processes."""
-        self._engine.engine_core.shutdown()
 
     def __enter__(self) -> VllmEngine:
         return self
@@ -161,7 +98,7 @@ class VllmEngine:
                     "shorten it, raise --engine-arg max_model_len, or use --engine transformers"
                 )
             note = note_of(str(number), len(text), (), table, project=0)
-            asked[str(number)] = _QueuedRequest(text.tolist(), self._one_token(), note)
+            asked[str(number)] = _QueuedRequest(text.tolist(), self.one_token(), note)
         found = _merged(self._run(asked, table, directions))
         out = []
         for number, text in enumerate(texts):
@@ -188,9 +125,12 @@ class VllmEngine:
         table = self._table()
         # Without thinking, the response span is known only at the end, so texts are read again.
         again = capture and not include_thinking and self.loaded.chat.thinking is not None
+        beginnings: Sequence[list[int] | None] = [[]] * len(todo)
+        if capture and not again:
+            beginnings = self._beginnings(list(todo.values()))
         asked = {
-            name: self._asked(request, sampling, table, capture=capture, again=again)
-            for name, request in todo.items()
+            name: self._asked(todo[name], sampling, table, own, capture=capture, again=again)
+            for name, own in zip(todo, beginnings, strict=True)
         }
         for names in _pieces(list(asked), 8 * GROUP if again else len(asked)):
             groups = self._run({name: asked[name] for name in names}, table)
@@ -209,16 +149,28 @@ class VllmEngine:
         request: Request,
         sampling: Sampling,
         table: SteeringTable,
+        beginning: list[int] | None,
         *,
         capture: bool,
         again: bool,
     ) -> _QueuedRequest:
         n = len(request.prompt_ids)
         span = [n, n + sampling.max_tokens] if capture and not again else None
-        note = note_of(request.id, n, request.steering, table, response=span)
+        note = note_of(
+            request.id, n, request.steering, table, response=span, beginning=beginning or ()
+        )
         # vLLM runs the last token only if one more is generated; capture needs that.
         params = self.sampling_params(sampling, request.noise_key, sampling.max_tokens + capture)
+        params.skip_reading_prefix_cache = beginning is None
         return _QueuedRequest(request.prompt_ids, params, note)
+
+    def _beginnings(self, requests: Sequence[Request]) -> list[list[int] | None]:
+        """See `shared_beginnings`, for requests that are captured."""
+        if not self._block:
+            return [[]] * len(requests)
+        size = 4 * (self.loaded.identity.n_layers + 1) * self.loaded.identity.hidden_size
+        prompts = [(r.prompt_ids, first_acted(len(r.prompt_ids), r.steering)) for r in requests]
+        return shared_beginnings(prompts, self._block, BEGINNINGS // size)
 
     def _generation(self, request: Request, answer: VllmAnswer, sampling: Sampling) -> Generation:
         """The generation from vLLM's tokens (up to one too many); failed if logits overflowed."""
@@ -255,7 +207,7 @@ class VllmEngine:
             ids = (*request.prompt_ids, *generation.thinking_ids, *generation.response_ids)
             span = [len(ids) - len(generation.response_ids), len(ids)]
             note = note_of(request.id, n, request.steering, table, response=span)
-            asked[request.id] = _QueuedRequest(ids, self._one_token(), note)
+            asked[request.id] = _QueuedRequest(ids, self.one_token(), note)
         answers = _merged(self._run(asked, table))
         return [
             with_means(g, answers[g.id], len(g.response_ids)) if g.id in answers else g
@@ -307,78 +259,6 @@ class VllmEngine:
     def _take(self, tokens: Mapping[str, tuple[int, ...]]) -> dict[str, VllmAnswer]:
         found = self.read(list(tokens))
         return {name: replace(found[name], token_ids=tokens[name]) for name in tokens}
-
-    # Operations on the queue, also for `vllm_loop`; they raise `dead_error()` if a worker died
-
-    def begin(
-        self, table: Float[Tensor, "row hidden"], directions: Directions | None = None
-    ) -> None:
-        """Make the workers forget all requests, and send them the table and directions to use."""
-        unit = torch.zeros(0, table.shape[1]) if directions is None else directions.unit
-        tensors = save({"table": table, "unit": unit.float().contiguous()})
-        self._call("personavec_begin", tensors, list(directions.layers) if directions else [])
-
-    def add(self, name: str, ids: Sequence[int], params: Any, note: RequestNote) -> None:
-        """Queue a request with its note."""
-        params.extra_args = {NOTE: note}
-        self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
-
-    def step(self) -> list[Any]:
-        """Wait for vLLM's next outputs."""
-        return self._engine.step()
-
-    def abort(self, names: list[str]) -> None:
-        """Drop requests from the queue and the batch."""
-        with contextlib.suppress(dead_error()):
-            self._engine.abort_request(names)
-
-    def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
-        """The workers' readings of requests, forgotten there without `keep`. Raises HookError."""
-        shares = self._call("personavec_peek" if keep else "personavec_take", names)
-        identity = self.loaded.identity
-        empty = empty_sums(identity.n_layers, identity.hidden_size)
-        return gathered(names, self._stages, shares, empty)
-
-    def _call(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every worker's extension. Raises HookError when it fails there."""
-        try:
-            return self._engine.collective_rpc(method, args=arguments)
-        except dead_error():
-            raise
-        except Exception as error:  # vLLM raises a plain Exception for any failure in a worker.
-            raise HookError(f"a hook in vLLM's workers failed: {last_line(error)}") from error
-
-    def sampling_params(
-        self,
-        sampling: Sampling,
-        noise: str,
-        new_tokens: int,
-        *,
-        stream: bool = False,
-        top_logprobs: int | None = None,
-    ) -> Any:
-        """vLLM's sampling parameters, with a seed from `sampling.seed` and `noise`. With `stream`,
-        tokens are returned as they are generated, otherwise all at the end."""
-        greedy = sampling.temperature == 0
-        return self._vllm.SamplingParams(
-            max_tokens=new_tokens,
-            temperature=sampling.temperature,
-            top_p=1.0 if greedy else sampling.top_p,
-            seed=None if greedy else request_seed(sampling.seed, noise),
-            stop_token_ids=sorted(self.loaded.stop_ids),
-            detokenize=False,
-            logprobs=top_logprobs,
-            output_kind=output_kind("DELTA" if stream else "FINAL_ONLY"),
-        )
-
-    def _one_token(self) -> Any:
-        """Parameters for a forward pass over a text; vLLM must generate at least one token."""
-        return self._vllm.SamplingParams(
-            max_tokens=1,
-            temperature=0,
-            detokenize=False,
-            output_kind=output_kind("FINAL_ONLY"),
-        )
 
     def _table(self) -> SteeringTable:
         return SteeringTable(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from personavec.errors import UsageError
 from personavec.model import Action, Cap, Steering
+from personavec.model.engine.vllm_salt import salt_of
 
 #: The key of a request's note in its `extra_args`.
 NOTE = "personavec"
@@ -38,6 +39,12 @@ class RequestNote(TypedDict):
     """The positions [start, stop) of the response to capture; None without capture."""
     project: int | None
     """The first position to project; all later ones are too. None without projection."""
+    salt: str
+    """Part of the names of its cached blocks (`vllm_salt`); empty for none."""
+    salted_from: int
+    """The position from which the salt applies."""
+    beginning: list[int]
+    """Numbers of the prompt's first blocks that may be cached although the prompt is captured."""
 
 
 class OwnTensors(NamedTuple):
@@ -95,6 +102,12 @@ class SteeringTable:
             self._rows.append(torch.stack(added).sum(0))
         return self._known[key]
 
+    def salt(self, prompt: int, steer: Sequence[list[Any]], caps: Sequence[Cap]) -> str:
+        """The salt of a request with these additions, of this table, and caps."""
+        additions = [(layer, self._rows[row], kind) for layer, row, kind in steer]
+        capped = [(cap.layer, cap.unit.cpu(), cap.ceiling, cap.positions) for cap in caps]
+        return salt_of(prompt, additions, capped)
+
     def rows(self) -> Float[Tensor, "row hidden"]:
         return torch.stack(self._rows) if self._rows else torch.zeros(0, self.hidden)
 
@@ -108,11 +121,14 @@ def note_of(
     own_tensors: bool = False,
     response: list[int] | None = None,
     project: int | None = None,
+    beginning: Sequence[int] = (),
 ) -> RequestNote:
     """The note of a request whose prompt has `prompt` tokens.
 
     Additions become rows of the shared `table`. With `own_tensors`, or if there is a cap, the
-    request gets its own tensors instead. Raises UsageError for a layer that does not exist.
+    request gets its own tensors instead. A captured request shares cached blocks only before its
+    response and before the first position that is acted on, since the workers have sums of these.
+    Raises UsageError for a layer that does not exist.
     """
     caps = [action for action in actions if isinstance(action, Cap)]
     own_tensors = bool(actions) and (own_tensors or bool(caps))
@@ -121,6 +137,8 @@ def note_of(
     for cap in caps:
         own.check_layer(cap)
     units = torch.stack([cap.unit.cpu() for cap in caps]) if caps else own.rows()[:0]
+    acting = bool(steer or caps)
+    salt = name if response is not None else own.salt(prompt, steer, caps) if acting else ""
     return {
         "id": name,
         "prompt": prompt,
@@ -129,7 +147,16 @@ def note_of(
         "own": OwnTensors(own.rows(), units).packed() if own_tensors else None,
         "response": response,
         "project": project,
+        "salt": salt,
+        "salted_from": first_acted(prompt, actions),
+        "beginning": list(beginning),
     }
+
+
+def first_acted(prompt: int, actions: Sequence[Action]) -> int:
+    """The first position that any action acts on; the prompt's end if there is none."""
+    kinds = {action.positions for action in actions}
+    return 0 if kinds - {"response"} else prompt - 1 if kinds else prompt
 
 
 def request_seed(seed: int, noise_key: str) -> int:

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from personavec.model.engine.vllm_note import OwnTensors, RequestNote
-
-#: Number of captured spans; they are in the order of `base.SPANS`.
-N_SPANS = 3
+from personavec.model.engine.vllm_reading import BlockSum, Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +50,11 @@ class StepPlan:
     """By layer, to apply in this order: first the first cap of every request, then the second."""
     captured: tuple[Tensor, Tensor, Tensor] | None = None
     """The captured tokens [token], the row of the sums for each, and its weight [token, 1]."""
-    projected: list[tuple[str, int, int]] = field(default_factory=list)
-    """Requests with their [start, stop) among the projected tokens."""
+    projected: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    """Projections [token, direction] to fill in, and their [start, stop) among projected tokens."""
     chosen: Tensor | None = None
     """The projected tokens [token]; None if all tokens are projected."""
-    names: list[str | None] = field(default_factory=list)
+    readings: list[Reading | None] = field(default_factory=list)
     """Requests in the order of the logits; None for a request without a note."""
 
 
@@ -75,11 +73,6 @@ class StepPiece:
     """Position in the request of the piece's first token."""
     end: int
     """Position in the request after the piece's last token."""
-
-    @property
-    def restarts(self) -> bool:
-        """Whether the request begins, or begins again after a preemption."""
-        return self.first == 0
 
     def tokens(self, low: int, high: int | None) -> np.ndarray:
         """Indices in the pass of the tokens at positions [low, high)."""
@@ -106,9 +99,9 @@ class PlanBuilder:
         self._n_projecting = 0
         self._plan = StepPlan(table)
 
-    def name(self, request: str | None) -> None:
+    def append(self, reading: Reading | None) -> None:
         """Append a request in the order of the logits."""
-        self._plan.names.append(request)
+        self._plan.readings.append(reading)
 
     def act(self, piece: StepPiece, own: OwnTensors | None) -> None:
         """Steer and cap a piece, with its own tensors or with the shared table."""
@@ -129,17 +122,25 @@ class PlanBuilder:
                 tokens.append(where)
                 rows.append(np.full(len(where), base + row))
 
-    def capture(self, piece: StepPiece, response: Sequence[int], slot: int) -> int:
-        """Add a piece to the sums of `slot`; returns its number of response tokens."""
+    def capture(self, piece: StepPiece, reading: Reading, response: Sequence[int]) -> int:
+        """Add a piece's new tokens to the sums; returns its number of new response tokens."""
         prompt = piece.note["prompt"]
         low, high = response
         spans = ((low, high, 1.0), (0, prompt, 1 / prompt), (prompt - 1, prompt, 1.0))
-        for span, (low, high, weight) in enumerate(spans):
-            where = piece.tokens(low, high)
-            self._captured.append(where)
-            self._sum_rows.append(np.full(len(where), slot * N_SPANS + span))
-            self._weights.append(np.full(len(where), weight, np.float32))
-        return len(self._captured[-N_SPANS])
+        for row, (low, high, weight) in zip(reading.rows, spans, strict=True):
+            self._sum(piece.tokens(max(low, reading.until), high), row, weight)
+        return len(self._captured[-len(spans)])
+
+    def capture_block(self, piece: StepPiece, block: BlockSum, end: int) -> None:
+        """Add a piece's new tokens to a block's sum; the block ends at position `end`."""
+        if piece.first <= block.until < min(piece.end, end):
+            self._sum(piece.tokens(block.until, end), block.row, 1.0)
+            block.until = min(piece.end, end)
+
+    def _sum(self, where: np.ndarray, row: int, weight: float) -> None:
+        self._captured.append(where)
+        self._sum_rows.append(np.full(len(where), row))
+        self._weights.append(np.full(len(where), weight, np.float32))
 
     def project(self, piece: StepPiece, first: int) -> Tensor | None:
         """Project a piece's tokens from position `first` on.
@@ -150,10 +151,11 @@ class PlanBuilder:
         if not len(where):
             return None
         stop = self._n_projecting + len(where)
-        self._plan.projected.append((piece.note["id"], self._n_projecting, stop))
+        values = torch.zeros(len(where), self._n_directions)
+        self._plan.projected.append((values, self._n_projecting, stop))
         self._projecting.append(where)
         self._n_projecting = stop
-        return torch.zeros(len(where), self._n_directions)
+        return values
 
     def plan(self, n_tokens: int, device: torch.device) -> StepPlan:
         """The plan for a forward pass over `n_tokens` tokens."""

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from personavec.errors import ModelError, PersonavecError, UsageError, missing_extra
+from personavec.errors import ModelError, UsageError, missing_extra
 from personavec.model import LoadedModel
 
 #: Settings without which steering and capture would be wrong.
 FIXED = {
-    "enable_prefix_caching": False,  # A cached prompt does not run, and may have been steered.
+    "scheduler_cls": "personavec.model.engine.vllm_scheduler.SaltingScheduler",
     "async_scheduling": False,  # It runs tokens past the end of a response.
     "speculative_config": None,  # Rejected draft tokens would be captured too.
     "enforce_eager": True,  # Compiled graphs do not run hooks.
@@ -52,7 +52,11 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
             "trust_remote_code": False,
         }
         if loaded.device.type == "cpu":
-            settings = {**_whole_prompts(settings["max_model_len"]), **settings}
+            settings = {
+                **_whole_prompts(settings["max_model_len"]),
+                "block_size": 32,  # By default 128, which is more than many prompts share.
+                **settings,
+            }
         return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**settings))
     except Exception as error:  # vLLM and the libraries below it raise errors of any type.
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
@@ -72,8 +76,12 @@ def set_environment(device: torch.device) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         # One token more than the context is generated but never run, so it needs no position.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-        # The plugin supports the first of vLLM's two model runners.
+        # The hooks read the batch of the first of vLLM's two model runners, not of the second.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
+        # If installed, that plugin would change vLLM's settings.
+        "VLLM_LENS_DISABLE": "1",
+        # By default, attention in float32 rounds its factors to TF32 on a GPU.
+        "TRITON_F32_DEFAULT": "ieee",
     }
     if device.type == "cpu":
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
@@ -113,17 +121,10 @@ def model_source(loaded: LoadedModel) -> str:
 
 
 def import_vllm() -> Any:
-    """The module `vllm`. Raises PersonavecError if vLLM or the vllm-lens plugin is missing."""
+    """The module `vllm`. Raises PersonavecError if vLLM is missing."""
     try:
         import vllm  # pyright: ignore[reportMissingImports]
-        import vllm_lens  # noqa: F401
     except ImportError as error:
-        if sys.version_info < (3, 12):
-            raise PersonavecError(
-                "--engine vllm needs vLLM and its plugin vllm-lens, which asks for Python 3.12 or "
-                f"later; this is Python {sys.version_info.major}.{sys.version_info.minor}: install "
-                "personavec[vllm] under a later one, or use --engine transformers"
-            ) from error
         raise missing_extra("vllm") from error
     return vllm
 

@@ -1,10 +1,8 @@
 """Steering and capture inside vLLM's workers, for all requests of a step at once.
 
-`Extension` is a worker extension of vLLM. It finds the decoder layers with the vllm-lens plugin, on
-every architecture and pipeline stage, and puts its own hooks on them. The plugin's own steering and
-hooks are not used, because they call a Python function for every request at every layer, also steer
-prompt tokens, lose absolute positions while decoding, and go on after an error. Here each step is
-planned once (`vllm_plan`), each layer needs one addition, and an error ends the run.
+`Extension` is a worker extension of vLLM. It finds the decoder layers (`vllm_blocks`) on every
+architecture and pipeline stage, and puts hooks on them. Each step is planned once (`vllm_plan`),
+each layer needs one addition, and an error ends the run.
 
 The note of each request (`vllm_note`) says how to steer it and what to read. Tensors are exchanged
 as safetensors; nothing is unpickled.
@@ -20,31 +18,34 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from personavec.model.engine.base import SPANS
 from personavec.model.engine.sampling import usable
+from personavec.model.engine.vllm_blocks import own_blocks
 from personavec.model.engine.vllm_note import NOTE, OwnTensors, RequestNote
-from personavec.model.engine.vllm_plan import N_SPANS, PlanBuilder, StepPiece, StepPlan
+from personavec.model.engine.vllm_plan import PlanBuilder, StepPiece, StepPlan
+from personavec.model.engine.vllm_reading import BlockSum, Reading, Sums
 
 
 class Extension:
     """Mixed into vLLM's worker; the engine calls its methods by name."""
 
-    model_runner: Any  # an attribute of vLLM's worker
+    model_runner: Any  # attributes of vLLM's worker
+    vllm_config: Any
 
     def personavec_install(self) -> list[int]:
         """Put hooks on this worker's layers; returns the layers (0 is the embedding)."""
-        # `_discover_layer_modules` is private, so check it with each version of the plugin.
         from vllm.distributed import parallel_state  # pyright: ignore[reportMissingImports]
         from vllm.forward_context import get_forward_context  # pyright: ignore[reportMissingImports]
-        from vllm_lens._worker_ext import _discover_layer_modules
 
+        model = self.model_runner.model
         self._personavec = Residual(
             self.model_runner,
-            {i + 1: block for i, block in _discover_layer_modules(self).items()},
+            {i + 1: block for i, block in own_blocks(model, self.vllm_config).items()},
             reads=parallel_state.get_tensor_model_parallel_rank() == 0,
             # vLLM also runs forward passes without requests, for example to measure memory.
             serves=lambda: get_forward_context().attn_metadata is not None,
+            block_size=self.personavec_block(),
         )
-        model = self.model_runner.model
         compute = model.compute_logits
 
         def compute_logits(*args: Any, **kwargs: Any) -> Any:
@@ -54,6 +55,15 @@ class Extension:
 
         model.compute_logits = compute_logits
         return list(self._personavec.layers)
+
+    def personavec_block(self) -> int:
+        """The number of tokens in a block of the prefix cache."""
+        from vllm.v1.core.kv_cache_utils import (  # pyright: ignore[reportMissingImports]
+            resolve_kv_cache_block_sizes,
+        )
+
+        config = self.model_runner.kv_cache_config
+        return resolve_kv_cache_block_sizes(config, self.vllm_config)[1]
 
     def personavec_begin(self, tensors: bytes, layers: list[int]) -> None:
         """Set the steering `table` [row, hidden] and the `unit` directions, read at `layers`."""
@@ -72,7 +82,8 @@ class Residual:
     """The hooks on one worker's blocks, and the activations that they read.
 
     `blocks` maps layers, from 1 on, to modules. `reads` is False if another worker reads the same
-    layers. `serves` says whether the current forward pass runs requests.
+    layers. `serves` says whether the current forward pass runs requests. `block_size` is the number
+    of tokens in a block of vLLM's prefix cache.
     """
 
     def __init__(
@@ -82,8 +93,9 @@ class Residual:
         *,
         reads: bool,
         serves: Callable[[], bool],
+        block_size: int,
     ):
-        self.runner, self.reads, self.serves = runner, reads, serves
+        self.runner, self.reads, self.serves, self.block_size = runner, reads, serves, block_size
         first = min(blocks)
         #: The first stage of a pipeline also has the embedding, layer 0.
         self.layers = ([0] if first == 1 else []) + sorted(blocks)
@@ -91,17 +103,16 @@ class Residual:
         self._table = self._unit = torch.empty(0)
         self._step = StepPlan(self._table)
         self._columns: dict[int, list[int]] = {}
-        self._sums = torch.empty(0)
-        self._slots: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
-        self._projections: dict[str, list[Tensor]] = {}
-        self._own: dict[str, OwnTensors] = {}
-        #: By request: whether all logits so far were usable. None before the first logits.
-        self._sound: dict[str, bool | None] = {}
-        #: Requests, and whether their last logits were usable [request]; not yet in `_sound`.
-        self._unsettled: tuple[list[str | None], Tensor] | None = None
         parameter = next(blocks[first].parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+        self._sums = Sums(len(self.layers), 0, self._device)
+        self._readings: dict[str, Reading] = {}
+        #: Requests that were taken, by vLLM's name, until vLLM's runner forgets them.
+        self._left: dict[str, Reading] = {}
+        #: Sums over blocks that prompts share, by the numbers in `RequestNote.beginning`.
+        self._blocks: dict[int, BlockSum] = {}
+        #: Requests, and whether their last logits were usable [request]; not yet in `_readings`.
+        self._unsettled: tuple[list[Reading | None], Tensor] | None = None
         blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
         for layer, block in sorted(blocks.items()):
             block.register_forward_hook(self._after(layer))
@@ -114,15 +125,18 @@ class Residual:
             layer: [i for i, own in enumerate(layers) if own == layer]
             for layer in set(layers) & set(self.layers)
         }
-        self._slots, self._counts, self._projections, self._own = {}, {}, {}, {}
-        self._sound, self._unsettled = {}, None
+        self._left |= {reading.request: reading for reading in self._readings.values()}
+        self._readings, self._blocks, self._unsettled = {}, {}, None
+        hidden = self.runner.model_config.get_hidden_size()
+        self._sums = Sums(len(self.layers), hidden, self._device)
 
     def take(self, ids: Sequence[str]) -> bytes:
         """`peek`, and then forget the requests."""
         found = self.peek(ids)
         for name in ids:
-            for kept in (self._slots, self._counts, self._projections, self._own, self._sound):
-                kept.pop(name, None)
+            if (reading := self._readings.pop(name, None)) is not None:
+                self._left[reading.request] = reading
+                self._sums.give_back(reading.rows)
         return found
 
     def peek(self, ids: Sequence[str]) -> bytes:
@@ -140,15 +154,29 @@ class Residual:
         counts: dict[str, int] = {}
         sound: dict[str, bool] = {}
         for number, name in enumerate(ids):
-            if (slot := self._slots.get(name)) is not None:
-                rows = slice(slot * N_SPANS, (slot + 1) * N_SPANS)
-                out[f"sums {number}"] = self._sums[:, rows].cpu().contiguous()
-                counts[str(number)] = self._counts[name]
-            if found := self._projections.get(name):
-                out[f"projections {number}"] = torch.cat(found)
-            if (whole := self._sound.get(name)) is not None:
-                sound[str(number)] = whole
+            if (reading := self._readings.get(name)) is None:
+                continue
+            if reading.rows:
+                out[f"sums {number}"] = self._summed(reading).cpu().contiguous()
+                counts[str(number)] = reading.count
+            if reading.projections:
+                out[f"projections {number}"] = torch.cat(reading.projections)
+            if reading.sound is not None:
+                sound[str(number)] = reading.sound
         return save(out, {"counts": json.dumps(counts), "sound": json.dumps(sound)})
+
+    def _summed(self, reading: Reading) -> Tensor:
+        """A request's sums, with those of the blocks that it took from the prefix cache."""
+        sums = self._sums.of(reading.rows)
+        cached = reading.note["beginning"][: reading.start // self.block_size]
+        blocks = [self._blocks[number] for number in cached if number in self._blocks]
+        ends = (block.until == (i + 1) * self.block_size for i, block in enumerate(blocks))
+        if len(blocks) < len(cached) or not all(ends):
+            raise RuntimeError(f"a cached block of request {reading.note['id']} was not captured")
+        if blocks:
+            shared = self._sums.of([block.row for block in blocks]).sum(1)
+            sums[:, SPANS.index("prompt_mean")] += shared / reading.note["prompt"]
+        return sums
 
     # Forward pass
 
@@ -184,123 +212,120 @@ class Residual:
         slot, self._next = self._next, self._next + 1
         if self._step.captured is not None:
             tokens, rows, weights = self._step.captured
-            self._sums[slot].index_add_(0, rows, stream[tokens].float() * weights)
+            self._sums.add(slot, rows, stream[tokens].float() * weights)
         if self._step.projected and layer in self._columns:
             columns, chosen = self._columns[layer], self._step.chosen
             own = stream if chosen is None else stream[chosen]
             values = (own.float() @ self._unit[columns].T).cpu()
-            for name, start, stop in self._step.projected:
-                self._projections[name][-1][:, columns] = values[start:stop]
+            for projections, start, stop in self._step.projected:
+                projections[:, columns] = values[start:stop]
 
     # Logits
 
     def check_logits(self, logits: Tensor | None) -> None:
         """Check whether the logits [request, token] are usable; None if this worker has none."""
-        names, self._step.names = self._step.names, []
-        if logits is None or not names or not self.reads:
+        readings, self._step.readings = self._step.readings, []
+        if logits is None or not readings or not self.reads:
             return
-        if len(logits) != len(names):
-            raise RuntimeError(f"{len(names)} requests, but logits for {len(logits)}")
+        if len(logits) != len(readings):
+            raise RuntimeError(f"{len(readings)} requests, but logits for {len(logits)}")
         # Copied to the CPU later, since it would have to wait for the GPU here.
-        self._unsettled = names, usable(logits)
+        self._unsettled = readings, usable(logits)
 
     def _settle(self) -> None:
         """Record whether the last logits were usable."""
         if self._unsettled is None:
             return
-        names, rows = self._unsettled
+        readings, rows = self._unsettled
         self._unsettled = None
-        for name, sound in zip(names, rows.tolist(), strict=True):
-            # A request that was taken before its end may have one more pass, which is ignored.
-            if name in self._sound:
-                self._sound[name] = sound and self._sound[name] is not False
+        for reading, sound in zip(readings, rows.tolist(), strict=True):
+            if reading is not None:
+                reading.sound = sound and reading.sound is not False
+
+    # Planning
 
     def _plan(self) -> StepPlan:
         """The plan for the next forward pass."""
         if not self.serves():
             return StepPlan(self._table)
+        if self._left:
+            self._left = {n: left for n, left in self._left.items() if n in self.runner.requests}
         builder = PlanBuilder(self._table, len(self._unit))
-        for piece in self._pieces():
-            builder.name(piece and piece.note["id"])
+        for request, piece in self._pieces():
             if piece is None:
+                builder.append(None)
                 continue
-            id, note = piece.note["id"], piece.note
-            if piece.restarts:
-                self._sound.setdefault(id, None)
-            own = self._own_of(piece)
-            if note["own"] is not None and own is None:
-                continue
-            builder.act(piece, own)
-            if note["response"] is not None and self.reads:
-                slot = self._slot(id, restarts=piece.restarts)
-                self._counts[id] += builder.capture(piece, note["response"], slot)
-            if note["project"] is not None and self.reads:
-                self._project(builder, piece, note["project"])
+            # A request that was taken before its end may have one more pass, which is not read.
+            left = self._left.get(request)
+            reading = left or self._reading(request, piece.note)
+            builder.append(reading)
+            builder.act(piece, reading.own)
+            if left is None and self.reads:
+                self._read_piece(builder, piece, reading)
         n_tokens = int(self.runner.query_start_loc.np[self.runner.input_batch.num_reqs])
         return builder.plan(n_tokens, self._device)
 
-    def _pieces(self) -> Iterator[StepPiece | None]:
-        """Each request's tokens in the next forward pass; None for a request without a note."""
+    def _pieces(self) -> Iterator[tuple[str, StepPiece | None]]:
+        """The next pass's requests, by vLLM's name, with their tokens; None without a note."""
         batch, starts = self.runner.input_batch, self.runner.query_start_loc.np
         for i in range(batch.num_reqs):
-            note = self._note(batch.req_ids[i])
+            request = batch.req_ids[i]
+            extra = self.runner.requests[request].sampling_params.extra_args
+            note = extra.get(NOTE) if extra else None
             if note is None:
-                yield None
+                yield request, None
                 continue
             start, stop = int(starts[i]), int(starts[i + 1])
             first = int(batch.num_computed_tokens_cpu[i])
-            yield StepPiece(note, start, first, first + stop - start)
+            yield request, StepPiece(note, start, first, first + stop - start)
 
-    def _project(self, builder: PlanBuilder, piece: StepPiece, first: int) -> None:
-        id = piece.note["id"]
-        if piece.restarts:
-            self._projections[id] = []
-        # A request that was taken before its end may have one more pass, which is ignored.
-        if id in self._projections:
-            values = builder.project(piece, first)
-            if values is not None:
-                self._projections[id].append(values)
+    def _reading(self, request: str, note: RequestNote) -> Reading:
+        """The reading of a request; its own tensors are unpacked when its first token runs."""
+        found = self._readings.get(note["id"])
+        if found is not None and found.request == request:
+            return found
+        own = None
+        if note["own"] is not None:
+            packed = OwnTensors.unpacked(note["own"])
+            table = packed.table.to(self._device, self._dtype)
+            own = OwnTensors(table, packed.units.to(self._device))
+        found = self._readings[note["id"]] = Reading(request, note, own)
+        return found
 
-    def _own_of(self, piece: StepPiece) -> OwnTensors | None:
-        """A request's own tensors, which are unpacked when its first token runs.
-
-        None if it has none, and for a request that was taken before its end.
-        """
+    def _read_piece(self, builder: PlanBuilder, piece: StepPiece, reading: Reading) -> None:
+        """Capture and project the tokens of a piece that were not read before."""
         note = piece.note
-        if note["own"] is None:
-            return None
-        if piece.restarts:
-            found = OwnTensors.unpacked(note["own"])
-            self._own[note["id"]] = OwnTensors(
-                found.table.to(self._device, self._dtype), found.units.to(self._device)
-            )
-        return self._own.get(note["id"])
+        if note["response"] is not None:
+            reading.rows = reading.rows or self._sums.take(len(SPANS))
+            if piece.first > reading.until:
+                self._skip_cached(piece, reading)
+            reading.count += builder.capture(piece, reading, note["response"])
+            self._capture_blocks(builder, piece)
+        if note["project"] is not None:
+            if piece.first > max(note["project"], reading.until):
+                raise RuntimeError(f"tokens of request {note['id']} came from the prefix cache")
+            values = builder.project(piece, max(note["project"], reading.until))
+            if values is not None:
+                reading.projections.append(values)
+        reading.until = max(reading.until, piece.end)
 
-    def _note(self, request: str) -> RequestNote | None:
-        extra = self.runner.requests[request].sampling_params.extra_args
-        return extra.get(NOTE) if extra else None
+    def _skip_cached(self, piece: StepPiece, reading: Reading) -> None:
+        """Start reading a request after the blocks that it took from the prefix cache."""
+        blocks, rest = divmod(piece.first, self.block_size)
+        if rest or blocks > len(piece.note["beginning"]):
+            raise RuntimeError(f"a cached block of request {piece.note['id']} was not captured")
+        self._sums.clear(reading.rows)
+        reading.start = reading.until = piece.first
+        reading.count = 0
 
-    def _slot(self, name: str, *, restarts: bool) -> int:
-        """A request's slot in the sums, which is set to zero if the request restarts."""
-        if name not in self._slots:
-            taken = set(self._slots.values())
-            free = (i for i in range(len(taken) + 1) if i not in taken)
-            self._slots[name] = next(free)
-            self._make_room(self._slots[name])
-            restarts = True
-        slot = self._slots[name]
-        if restarts:
-            self._sums[:, slot * N_SPANS : (slot + 1) * N_SPANS] = 0
-            self._counts[name] = 0
-        return slot
-
-    def _make_room(self, slot: int) -> None:
-        have = self._sums.shape[1] if self._sums.dim() == 3 else 0
-        if (slot + 1) * N_SPANS <= have:
-            return
-        hidden = self.runner.model_config.get_hidden_size()
-        shape = (len(self.layers), max(64 * N_SPANS, 2 * have), hidden)
-        wider = torch.zeros(shape, device=self._device)
-        if have:
-            wider[:, :have] = self._sums
-        self._sums = wider
+    def _capture_blocks(self, builder: PlanBuilder, piece: StepPiece) -> None:
+        """Capture blocks that other prompts may take from the prefix cache."""
+        numbers = piece.note["beginning"]
+        for place in range(piece.first // self.block_size, len(numbers)):
+            if place * self.block_size >= piece.end:
+                break
+            if numbers[place] not in self._blocks:
+                (row,) = self._sums.take(1)
+                self._blocks[numbers[place]] = BlockSum(row, place * self.block_size)
+            block = self._blocks[numbers[place]]
+            builder.capture_block(piece, block, (place + 1) * self.block_size)

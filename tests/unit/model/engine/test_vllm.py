@@ -5,14 +5,12 @@ and what is refused. The rest runs in tests/live/test_vllm.py.
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
+from vllm_runner import HIDDEN, LAYERS, Worker, alone, states
 
 from personavec import LoadedModel
 from personavec.cli.main import main
@@ -20,82 +18,8 @@ from personavec.errors import ActivationError, HookError, PersonavecError, Usage
 from personavec.model import Action, Cap, Steering
 from personavec.model.engine import Generation, Request, Sampling, VllmEngine
 from personavec.model.engine.vllm_answer import VllmAnswer, opened, with_means
-from personavec.model.engine.vllm_note import NOTE, SteeringTable, note_of, request_seed
+from personavec.model.engine.vllm_note import SteeringTable, note_of, request_seed
 from personavec.model.engine.vllm_plan import steered_positions
-from personavec.model.engine.vllm_worker import Residual
-
-HIDDEN, LAYERS = 8, 3
-
-
-class Block(torch.nn.Module):
-    """Returns the stream in two halves, as most of vLLM's blocks do, or whole."""
-
-    def __init__(self, number: int, *, halves: bool):
-        super().__init__()
-        generator = torch.Generator().manual_seed(number)
-        self.weight = torch.nn.Parameter(torch.randn(HIDDEN, HIDDEN, generator=generator) / 3)
-        self.halves = halves
-
-    def forward(self, positions: Any, hidden: torch.Tensor, residual: torch.Tensor | None) -> Any:
-        stream = hidden if residual is None else hidden + residual
-        out = torch.tanh(stream @ self.weight)
-        return (out, stream) if self.halves else out + stream
-
-
-@dataclass
-class Worker:
-    """A runner of vLLM's, as far as the hooks look at it, around a few blocks."""
-
-    halves: bool = True
-    blocks: dict[int, Block] = field(default_factory=dict)
-    requests: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.blocks = {n: Block(n, halves=self.halves) for n in range(1, LAYERS + 1)}
-        self.model_config = SimpleNamespace(get_hidden_size=lambda: HIDDEN)
-
-    def hooked(self, reads: bool = True) -> Residual:
-        return Residual(self, self.blocks, reads=reads, serves=lambda: True)
-
-    @torch.inference_mode()
-    def step(self, pieces: list[tuple[str, int, torch.Tensor]]) -> torch.Tensor:
-        """One forward of (request, first position, states [token, hidden]); the last layer's."""
-        lengths = [len(states) for _, _, states in pieces]
-        self.query_start_loc = SimpleNamespace(np=np.concatenate([[0], np.cumsum(lengths)]))
-        self.input_batch = SimpleNamespace(
-            num_reqs=len(pieces),
-            req_ids=[name for name, _, _ in pieces],
-            num_computed_tokens_cpu=np.array([first for _, first, _ in pieces]),
-        )
-        hidden, residual = torch.cat([states for _, _, states in pieces]), None
-        for block in self.blocks.values():
-            out = block(None, hidden, residual)
-            hidden, residual = out if isinstance(out, tuple) else (out, None)
-        return hidden if residual is None else hidden + residual
-
-    def ask(self, name: str, prompt: int, **note: Any) -> None:
-        wanted = note_of(name, prompt, (), SteeringTable(LAYERS, HIDDEN)) | note
-        params = SimpleNamespace(extra_args={NOTE: wanted})
-        self.requests[name] = SimpleNamespace(sampling_params=params)
-
-
-def states(name: str, n: int) -> torch.Tensor:
-    return torch.randn(n, HIDDEN, generator=torch.Generator().manual_seed(len(name)))
-
-
-def alone(
-    blocks: dict[int, Block],
-    text: torch.Tensor,
-    added: dict[int, torch.Tensor],
-    act: Callable[[int, torch.Tensor], torch.Tensor] = lambda layer, stream: stream,
-) -> torch.Tensor:
-    """[layer, token, hidden] of one text by a plain loop; `added` by layer, [token, hidden]."""
-    stream, found = text, [text]
-    for layer, block in blocks.items():
-        stream = torch.tanh(stream @ block.weight) + stream + added.get(layer, 0)
-        stream = act(layer, stream)
-        found.append(stream)
-    return torch.stack(found).detach()
 
 
 @pytest.mark.parametrize("halves", [True, False])
@@ -189,7 +113,10 @@ def test_requests_bring_their_own_vectors_and_caps() -> None:
     # One more forward of a request that was taken before its end is of no one.
     worker.step([("a", 6, a[:1]), ("ccc", 2, c[:1])])
     assert load(residual.take(["a", "bb"])) == {}
-    assert not residual._own
+    assert residual._readings.keys() == {"ccc"}
+    del worker.requests["a"]
+    worker.step([("ccc", 3, c[:1])])
+    assert residual._left.keys() == {"bb"}
 
 
 def acted(actions: tuple[Action, ...], prompt: int) -> Callable[[int, torch.Tensor], torch.Tensor]:
@@ -243,7 +170,7 @@ def test_logits_that_are_no_numbers_are_noted_of_their_request() -> None:
     assert sound == {"0": True, "1": False, "2": False, "3": False}
     step(4, logits)
     residual.peek([])
-    assert residual._sound.keys() == {"taken"}  # set back, it is a request again
+    assert not residual._readings  # not even of the one that was taken, though it still runs
     worker.step([("late", 0, states("late", 1))])
     with pytest.raises(RuntimeError, match="1 requests, but logits for 5"):
         residual.check_logits(logits)
@@ -379,12 +306,9 @@ def test_a_model_in_memory_is_refused(llama: LoadedModel) -> None:
 def test_without_vllm_the_remedy_is_named(
     llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Python 3.11 another line: the extra would install nothing there."""
-    for name in ("vllm", "vllm_lens"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "vllm", None)
     monkeypatch.setattr(llama.model.config, "name_or_path", "somewhere", raising=False)
-    match = "Python 3.12 or later" if sys.version_info < (3, 12) else r"personavec\[vllm\]"
-    with pytest.raises(PersonavecError, match=match):
+    with pytest.raises(PersonavecError, match=r"personavec\[vllm\]"):
         VllmEngine(llama)
 
 
