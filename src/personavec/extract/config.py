@@ -11,6 +11,8 @@ from personavec.presets import Preset, choose_sizes, sizes
 
 #: Intervals are over questions; fewer questions than this have none.
 MIN_QUESTIONS = 2
+#: Layers over the middle of the network are at most so many.
+MAX_CANDIDATES = 8
 
 ROLLOUTS = panel("Rollouts")
 VALIDATION = panel("Layer and validation")
@@ -36,16 +38,17 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 
 
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
-#: on both sides included, and it selects the layer at the dose that it goes to. It tests on ten
-#: questions, since intervals over fewer are too narrow (see `stats/bootstrap.py`).
+#: on both sides included. It selects the layer among fewer, at the dose that it goes to, on as many
+#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`).
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
-    pairs=(2, None, None),
+    pairs=(3, None, None),
     judge_pairs=(1, None, None),
-    questions=(16, None, None),
+    questions=(12, None, None),
     sweep_coefficients=((3.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
-    sweep_questions=(4, 8, 8),
+    candidates=(4, 8, 8),
+    sweep_questions=(8, 8, 8),
     coefficients=((-3, -1, 0, 1, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
     validation_questions=(10, None, None),
     validation_samples=(1, 2, 4),
@@ -82,7 +85,9 @@ class ExtractConfig:
     coherence_floor: Annotated[float, ROLLOUTS] = 50
     """Rollouts below this coherence are dropped."""
     layers: Annotated[Integers | None, VALIDATION] = None
-    """Candidate layers, e.g. 10,14,18; default: eight, evenly over the middle of the network."""
+    """Candidate layers, e.g. 10,14,18; default: evenly over the middle of the network."""
+    candidates: Annotated[int, VALIDATION, between(1, MAX_CANDIDATES)] = SIZES["candidates"]
+    """Candidate layers where --layers names none."""
     sweep_coefficients: Annotated[Numbers, VALIDATION] = SIZES["sweep_coefficients"]
     """Coefficients that layers are selected at."""
     sweep_questions: Annotated[Count, VALIDATION] = SIZES["sweep_questions"]

@@ -67,7 +67,7 @@ def run(
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
     """
     config = config or ExtractConfig()
-    layers = candidate_layers(loaded, config.layers)
+    layers = candidate_layers(loaded, config)
     selecting, testing = split_questions(spec, config)  # Raises SpecError for too few.
     extraction = Extraction(
         loaded=loaded,
@@ -211,11 +211,13 @@ def used_part(spec: TraitSpec, config: ExtractConfig) -> TraitSpec:
     )
 
 
-def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
-    """The layers to sweep: those given, or about eight over the middle of the network."""
-    n = loaded.identity.n_layers
+def candidate_layers(loaded: LoadedModel, config: ExtractConfig) -> list[int]:
+    """The layers to sweep: those given, or about `candidates` over the middle of the network."""
+    n, layers = loaded.identity.n_layers, config.layers
     if layers:
         if bad := [layer for layer in layers if not 1 <= layer <= n]:
             raise UsageError(f"layer {bad[0]} does not exist: {loaded.identity.name} has 1 to {n}")
         return sorted(set(layers))
-    return sorted({max(1, round(n * share)) for share in _LAYER_SHARES})
+    step = len(_LAYER_SHARES) / config.candidates
+    shares = [_LAYER_SHARES[round((i + 1) * step) - 1] for i in range(config.candidates)]
+    return sorted({max(1, round(n * share)) for share in shares})

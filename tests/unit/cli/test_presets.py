@@ -102,11 +102,11 @@ def test_the_part_of_a_spec_that_quick_uses() -> None:
     spec = load_trait("evil")[0]
     quick = extract.ExtractConfig(preset="quick")
     used = used_part(spec, quick)
-    assert used.instruction == spec.instruction[:2]
+    assert used.instruction == spec.instruction[:3]
     assert used.judge_instruction == spec.judge_instruction[:1]
-    assert used.questions.extraction == spec.questions.extraction[:16]
-    assert len(used.questions.evaluation) == 4 + 10
-    assert len(questions_to_judge(spec, quick)) == 2 * 2 * 16
+    assert used.questions.extraction == spec.questions.extraction[:12]
+    assert len(used.questions.evaluation) == 8 + 10
+    assert len(questions_to_judge(spec, quick)) == 2 * 3 * 12
     assert used_part(spec, extract.ExtractConfig()) == spec
 
 
