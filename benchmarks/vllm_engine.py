@@ -1,9 +1,12 @@
-"""Does vLLM generate faster than the transformers engine, and what do steering and capture cost it?
+"""Does vLLM generate faster than the transformers engine, what do steering and capture cost it, and
+what does prefix caching give?
 
 Extraction's work: the questions of a trait under both sides of every instruction pair, as many
 tokens as an extraction generates. Measured: the transformers engine and vLLM on it, both with
-capture of all layers; and vLLM alone without anything, with another steering of another layer in
-every request, with capture of all layers, and with both. The ways take turns.
+capture of all layers; vLLM alone without anything, with another steering of another layer in
+every request, with capture of all layers, and with both; and vLLM without prefix caching, without
+anything and with capture. The ways take turns; the cache is empty when one begins. With others at
+work on the machine, compare tokens per CPU second of all processes, not tokens per second.
 
     .venv-vllm/bin/python benchmarks/vllm_engine.py [--requests 160] [--repeats 3] [--json FILE]
 """
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 from machine import described, generating, measured
 
@@ -58,6 +62,22 @@ def generated(engine: Engine, requests: list[Request], *, capture: bool) -> list
     return [len(g.response_ids) for group in groups for g in group]
 
 
+def vllm_engines(loaded: pv.LoadedModel) -> tuple[VllmEngine, VllmEngine]:
+    """With prefix caching, and without it and with vLLM's own block size."""
+    shared = {"gpu_memory_utilization": 0.4} if loaded.device.type == "cuda" else {}
+    plain = {"enable_prefix_caching": False}
+    if loaded.device.type == "cpu":
+        plain["block_size"] = 128
+    return VllmEngine(loaded, shared), VllmEngine(loaded, {**shared, **plain})
+
+
+def cpu_seconds() -> float:
+    """Of this process and all below it."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=160)
@@ -67,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = pv.load_model(arguments.model)
     ours = TransformersEngine(loaded)
-    theirs = VllmEngine(loaded)
+    theirs, uncached = vllm_engines(loaded)
     plain = workload(loaded, arguments.requests)
     other = steered(loaded, plain)
     ways: dict[str, Callable[[], list[int]]] = {
@@ -76,16 +96,22 @@ def main() -> None:
         "vllm, steering": lambda: generated(theirs, other, capture=False),
         "vllm, capture": lambda: generated(theirs, plain, capture=True),
         "vllm, steering and capture": lambda: generated(theirs, other, capture=True),
+        "vllm without caching": lambda: generated(uncached, plain, capture=False),
+        "vllm without caching, capture": lambda: generated(uncached, plain, capture=True),
     }
     generated(ours, plain[:8], capture=True)  # warm up
-    generated(theirs, other, capture=True)
+    for engine in (theirs, uncached):
+        generated(engine, other, capture=True)
     rates: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
     lengths: dict[str, list[int]] = {}
     for _ in range(arguments.repeats):
         for way, run in ways.items():
-            start = time.perf_counter()
+            theirs._engine.reset_prefix_cache()
+            start, start_cpu = time.perf_counter(), cpu_seconds()
             lengths[way] = run()
             rates[way].append(sum(lengths[way]) / (time.perf_counter() - start))
+            cpu[way].append(sum(lengths[way]) / (cpu_seconds() - start_cpu))
     medians = {way: statistics.median(found) for way, found in rates.items()}
     limits = measured(loaded.device)
     prompts = [len(request.prompt_ids) for request in plain]
@@ -94,7 +120,11 @@ def main() -> None:
         for way, found in lengths.items()
     }
     base = medians["vllm"]
+    medians_cpu = {way: statistics.median(found) for way, found in cpu.items()}
     ratios = {
+        "caching over none": base / medians["vllm without caching"],
+        "caching over none, capture": medians["vllm, capture"]
+        / medians["vllm without caching, capture"],
         "vllm, capture, over transformers, capture": medians["vllm, capture"]
         / medians["transformers, capture"],
         "steering over none": medians["vllm, steering"] / base,
@@ -107,6 +137,8 @@ def main() -> None:
         "prompt_tokens": sum(prompts),
         "tokens_per_second": rates,
         "median_tokens_per_second": medians,
+        "tokens_per_cpu_second": cpu,
+        "median_tokens_per_cpu_second": medians_cpu,
         "share_of_limit": shares,
         "limits": limits.as_dict(),
         "ratios": ratios,
@@ -114,14 +146,20 @@ def main() -> None:
         "engine": theirs.describe(),
         **described(loaded.device),
     }
-    print(f"| way | response tokens/s, median of {arguments.repeats} | of the limit | runs |")
-    print("| --- | --- | --- | --- |")
+    print(
+        f"| way | response tokens/s, median of {arguments.repeats} | per CPU second | of the limit "
+        "| runs |"
+    )
+    print("| --- | --- | --- | --- | --- |")
     for way, found in rates.items():
         runs = ", ".join(f"{rate:.0f}" for rate in found)
-        print(f"| {way} | {medians[way]:.0f} | {shares[way]:.0%} | {runs} |")
+        print(
+            f"| {way} | {medians[way]:.0f} | {medians_cpu[way]:.0f} | {shares[way]:.0%} | {runs} |"
+        )
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
     theirs.close()
+    uncached.close()
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1))
 

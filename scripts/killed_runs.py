@@ -46,7 +46,10 @@ def kill_when(
 def content(path: Path) -> Any:
     """What a file of a run holds. Of a page, only whether it holds anything."""
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        # Responses are written as they end, in an order that depends on who ran beside whom.
+        by_id = path.name == "generated.jsonl"
+        return sorted(records, key=lambda record: record["id"]) if by_id else records
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".parquet":

@@ -33,6 +33,9 @@ class Answer:
     the text."""
     thinking_ids: tuple[int, ...] = ()
     """The token ids of the thought before it."""
+    logprobs: tuple[float, ...] = ()
+    """Log-probabilities of the first of `response_ids`, in nats, as the answering model gave them
+    unsteered; the same model as a judge does not read them again."""
     earlier: tuple[tuple[str, str], ...] = ()
     """Earlier turns, question and answer, such as the pair's examples."""
     thought: str | None = None
@@ -105,7 +108,7 @@ def _without_thought(answer: Answer) -> Answer | None:
         return answer
     if rest is None:
         return None
-    return replace(answer, response=rest, thought=thought, response_ids=None)
+    return replace(answer, response=rest, thought=thought, response_ids=None, logprobs=())
 
 
 @runtime_checkable

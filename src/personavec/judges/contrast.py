@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 import torch
@@ -20,7 +20,14 @@ from personavec.errors import UsageError
 from personavec.judges.base import Answer, Identity, Score, score_without_thoughts
 from personavec.judges.coherence import coherence
 from personavec.judges.overflow import check_overflow, overflow
-from personavec.model import EarlierTurns, LoadedModel, ScoringJob, chat, token_logprobs
+from personavec.model import (
+    Beginnings,
+    EarlierTurns,
+    LoadedModel,
+    ScoringJob,
+    chat,
+    token_logprobs,
+)
 from personavec.traits import InstructionPair, TraitSpec
 
 JUDGED_TOKENS = 64
@@ -51,12 +58,37 @@ def judge_pairs(spec: TraitSpec, pair: int | None) -> tuple[InstructionPair, ...
     return others
 
 
+def _sides(pair: InstructionPair) -> list[tuple[str, EarlierTurns]]:
+    return [(pair.pos, pair.turns("pos")), (pair.neg, pair.turns("neg"))]
+
+
+def _all_sides(spec: TraitSpec, answers: Sequence[Answer]) -> set[tuple[str, EarlierTurns]]:
+    pairs = (judge_pairs(spec, own) for own in {answer.pair for answer in answers})
+    return {side for some in pairs for pair in some for side in _sides(pair)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What is read of an answer: the judged tokens `ids` after the prompts of `jobs`.
+
+    `own` holds the log-probabilities [token] under the response's own prompt, where generation gave
+    them; elsewhere that prompt is the first to be read.
+    """
+
+    ids: tuple[int, ...]
+    own: Tensor | None = None
+    jobs: Sequence[ScoringJob] = ()
+    fits: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class ContrastJudge:
     """The contrast judge on one model.
 
     `wrote_answers` means that this model, unsteered, wrote the responses; it then reads their
-    token ids. Any other model reads the text with its own tokenizer.
+    token ids, and takes their log-probabilities from generation where it has them. Any other model
+    reads the text with its own tokenizer. What its prompts share is encoded once and kept in
+    `beginnings`, so the model must stay as it is.
     """
 
     loaded: LoadedModel
@@ -64,9 +96,14 @@ class ContrastJudge:
     batch_tokens: int = 12288
     name: str = NAME
     group: int = 80
+    beginnings: Beginnings = field(default_factory=Beginnings)
 
     def identity(self) -> Identity:
         return {"judge": self.name, "model": self.loaded.identity.as_dict()}
+
+    def spared_tokens(self, writer: LoadedModel) -> int:
+        """Of how many tokens this judge can use the log-probabilities that `writer` gives."""
+        return JUDGED_TOKENS if self.wrote_answers and writer is self.loaded else 0
 
     def score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
         """Score answers for the trait and for coherence.
@@ -80,26 +117,29 @@ class ContrastJudge:
         return score_without_thoughts(answers, partial(self._score, spec))
 
     def _score(self, spec: TraitSpec, answers: Sequence[Answer]) -> list[Score]:
-        ids = [self._ids(answer) for answer in answers]
         prompt_ids = cache(self._prompt_ids)
-        jobs_of = [
-            self._jobs(spec, answer, read, prompt_ids) if read else []
-            for answer, read in zip(answers, ids, strict=True)
-        ]
-        fits = [
-            all(len(prompt) + len(read) <= self.loaded.context for prompt, read in jobs)
-            for jobs in jobs_of
-        ]
-        jobs = [job for jobs, fit in zip(jobs_of, fits, strict=True) if fit for job in jobs]
-        found = iter(token_logprobs(self.loaded, jobs, batch_tokens=self.batch_tokens))
+        readings = [self._reading(spec, answer, prompt_ids) for answer in answers]
+        read = [a for a, reading in zip(answers, readings, strict=True) if reading.jobs]
+        found = iter(
+            token_logprobs(
+                self.loaded,
+                [job for reading in readings if reading.fits for job in reading.jobs],
+                batch_tokens=self.batch_tokens,
+                beginnings=self.beginnings,
+                # The same prompts with another question, as later calls have them.
+                others=[prompt_ids(".", *side) for side in _all_sides(spec, read)],
+            )
+        )
         scores: list[Score] = []
-        for read, jobs, fit in zip(ids, jobs_of, fits, strict=True):
-            if not read:
+        for reading in readings:
+            if not reading.ids:
                 scores.append(Score("empty"))
-            elif not fit:
+            elif not reading.fits:
                 scores.append(Score("unscored", why="longer than the judging model's context"))
             else:
-                scores.append(self._finite_score(read, [next(found) for _ in jobs]))
+                given = [] if reading.own is None else [reading.own]
+                logprobs = [*given, *(next(found) for _ in reading.jobs)]
+                scores.append(self._finite_score(reading.ids, logprobs))
         check_overflow(self.loaded, scores)
         return scores
 
@@ -108,25 +148,29 @@ class ContrastJudge:
             return Score("unscored", why=overflow(self.loaded))
         return _score(ids, logprobs)
 
+    def _reading(self, spec: TraitSpec, answer: Answer, prompt_ids: _PromptIds) -> _Reading:
+        """The response under its own prompt, then under both sides of every judge pair."""
+        ids = self._ids(answer)
+        if not ids:
+            return _Reading(())
+        own = prompt_ids(answer.question, answer.system, answer.earlier)
+        given = None
+        if self.wrote_answers and (answer.thinking_ids or answer.logprobs):
+            messages = chat(answer.question, answer.system, answer.earlier)
+            generated_from = (*self.loaded.chat.prompt_ids(messages), *answer.thinking_ids)
+            own = generated_from if answer.thinking_ids else own
+            if own == generated_from and len(answer.logprobs) >= len(ids):
+                given = torch.tensor(answer.logprobs[: len(ids)])
+        prompts = [] if given is not None else [own]
+        for pair in judge_pairs(spec, answer.pair):
+            prompts += [prompt_ids(answer.question, *side) for side in _sides(pair)]
+        fits = all(len(prompt) + len(ids) <= self.loaded.context for prompt in prompts)
+        return _Reading(ids, given, [(prompt, ids) for prompt in prompts], fits)
+
     def _ids(self, answer: Answer) -> tuple[int, ...]:
         if self.wrote_answers and answer.response_ids is not None:
             return answer.response_ids[:JUDGED_TOKENS]
         return tuple(self.loaded.chat.response_ids(answer.response))[:JUDGED_TOKENS]
-
-    def _jobs(
-        self, spec: TraitSpec, answer: Answer, ids: tuple[int, ...], prompt_ids: _PromptIds
-    ) -> list[ScoringJob]:
-        """The response under its own prompt, then under both sides of every judge pair."""
-        own = prompt_ids(answer.question, answer.system, answer.earlier)
-        if answer.thinking_ids and self.wrote_answers:
-            messages = chat(answer.question, answer.system, answer.earlier)
-            asked = self.loaded.chat.prompt_ids(messages)
-            own = (*asked, *answer.thinking_ids)
-        jobs = [(own, ids)]
-        for pair in judge_pairs(spec, answer.pair):
-            jobs.append((prompt_ids(answer.question, pair.pos, pair.turns("pos")), ids))
-            jobs.append((prompt_ids(answer.question, pair.neg, pair.turns("neg")), ids))
-        return jobs
 
     def _prompt_ids(
         self, question: str, system: str | None, earlier: EarlierTurns

@@ -1,9 +1,8 @@
-"""Log-probabilities of given responses after given prompts; a shared prefix runs once."""
+"""Log-probabilities of given responses after given prompts; the model reads each prompt once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,43 +11,60 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from personavec.errors import UsageError
+from personavec.model.beginnings import Beginnings, Ids, shared_beginnings
 from personavec.model.capture import padded
+from personavec.model.encoded_prompts import EncodedPrompts, encode_prompts
 from personavec.model.loaded import LoadedModel
 
 #: Token ids of a prompt and of the response to score after it.
-ScoringJob = tuple[tuple[int, ...], tuple[int, ...]]
+ScoringJob = tuple[Ids, Ids]
 
 #: Cache layers with only keys and values, of which rows can be selected and repeated.
 _SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
-#: A prefix that prompts share runs once if it has more than this many tokens.
-_MIN_STEM = 32
+#: Prompts of one cache differ in length by at most this share of the longest.
+_UNLIKE = 1 / 4
+#: Responses of a batch with this many tokens differ in length by at most an eighth.
+_WIDE = 1024
 
 
 @torch.inference_mode()
 def token_logprobs(
-    loaded: LoadedModel, jobs: Sequence[ScoringJob], *, batch_tokens: int = 12288
+    loaded: LoadedModel,
+    jobs: Sequence[ScoringJob],
+    *,
+    batch_tokens: int = 12288,
+    beginnings: Beginnings | None = None,
+    others: Sequence[Ids] = (),
 ) -> list[Tensor]:
     """log p(token | prompt, earlier tokens) in nats, one tensor [token] for each job.
 
-    A shared prefix of prompts runs once, and so does each distinct prompt of a batch. A batch has
-    at most `batch_tokens` positions in its cache, including padding; logits are computed only for
-    response positions. Raises UsageError for an empty prompt or response, and for one that exceeds
-    the model's context.
+    Each distinct prompt runs once, and so does what prompts share at their beginning. `beginnings`
+    keeps that for later calls, also what is shared only with `others`, which those calls hold.
+    Responses of like lengths then run together, whatever their prompts. A cache of prompts and one
+    of responses after them have at most `batch_tokens` positions each, including padding, unless
+    one text alone has more. Raises UsageError for an empty prompt or response, and for one that
+    exceeds the model's context.
     """
     _check_jobs(jobs, loaded.context)
     results: list[Tensor] = [torch.empty(0)] * len(jobs)
     layers = {type(layer) for layer in DynamicCache(config=loaded.model.config).layers}
-    for stem, members in _stems(jobs, shared=layers == {DynamicLayer}):
-        cache = _run_stem(stem, loaded)
-        # Sort so that equal prompts are adjacent and a batch has prompts of similar length.
-        members.sort(key=lambda i: (len(jobs[i][0]), jobs[i][0], -len(jobs[i][1])))
-        for batch in _batches(jobs, members, batch_tokens):
-            chosen = [jobs[i] for i in batch]
-            if layers <= set(_SELECTABLE):
-                logits, responses = _after_stem(chosen, loaded, len(stem), _shared(cache))
-            else:
-                logits, responses = _whole(chosen, loaded)
-            for i, logprobs in zip(batch, _logprobs(chosen, logits, responses), strict=True):
+    if not layers <= set(_SELECTABLE):
+        sizes = [(len(prompt), len(response)) for prompt, response in jobs]
+        order = sorted(range(len(jobs)), key=lambda i: sizes[i], reverse=True)
+        for batch in _batches(sizes, order, batch_tokens):
+            for i, logprobs in zip(batch, _whole([jobs[i] for i in batch], loaded), strict=True):
+                results[i] = logprobs
+        return results
+    kept = Beginnings() if beginnings is None else beginnings
+    for prompts, lengths in _prompts(jobs, others, batch_tokens):
+        encoded = encode_prompts(loaded, prompts, lengths, kept)
+        row = {prompt: n for n, prompt in enumerate(prompts)}
+        sizes = [(encoded.mask.shape[1], len(response)) for _, response in jobs]
+        own = [i for i, (prompt, _) in enumerate(jobs) if prompt in row]
+        for batch in _batches(sizes, sorted(own, key=lambda i: -sizes[i][1]), batch_tokens):
+            rows = torch.tensor([row[jobs[i][0]] for i in batch], device=loaded.device)
+            found = _after_prompts(loaded, encoded, rows, [jobs[i][1] for i in batch])
+            for i, logprobs in zip(batch, found, strict=True):
                 results[i] = logprobs
     return results
 
@@ -64,127 +80,75 @@ def _check_jobs(jobs: Sequence[ScoringJob], context: int) -> None:
             )
 
 
-def _stems(jobs: Sequence[ScoringJob], *, shared: bool) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Group jobs by the prefix (stem) that their prompts share; it may be empty.
+def _prompts(
+    jobs: Sequence[ScoringJob], others: Sequence[Ids], budget: int
+) -> Iterator[tuple[list[Ids], list[tuple[int, ...]]]]:
+    """The distinct prompts in groups of like lengths, with the lengths of shared beginnings."""
+    distinct = list(dict.fromkeys(prompt for prompt, _ in jobs))
+    shared = dict(zip(distinct, shared_beginnings([*distinct, *others]), strict=False))
+    group: list[Ids] = []
+    for prompt in sorted(distinct, key=lambda prompt: (-len(prompt), prompt)):
+        longest = len((group or [prompt])[0])
+        full = (len(group) + 1) * longest > budget
+        if group and (full or len(prompt) < (1 - _UNLIKE) * longest):
+            yield group, [shared[own] for own in group]
+            group = []
+        group.append(prompt)
+    if group:
+        yield group, [shared[own] for own in group]
 
-    There is padding between a stem and the rest of a prompt. Since a sliding window counts padding
-    as distance, models with one do not share stems.
+
+def _batches(
+    sizes: Sequence[tuple[int, int]], order: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Group jobs, by tokens of prompt and response, into batches of at most `budget` positions.
+
+    A batch that is wide enough has responses of like lengths.
     """
-    stems: list[tuple[tuple[int, ...], list[int]]] = []
-    alone: list[int] = []
-    group: list[int] = []
-
-    def close() -> None:
-        if len({jobs[i][0] for i in group}) > 1:
-            # What the first and last of the sorted prompts share, all share. A prompt that is
-            # itself a prefix of another keeps its last token, which predicts the response.
-            first, last = jobs[group[0]][0], jobs[group[-1]][0]
-            length = min(_common(first, last), len(first) - 1)
-            stems.append((first[:length], list(group)))
-        else:
-            alone.extend(group)
-        group.clear()
-
-    for i in sorted(range(len(jobs)), key=lambda i: jobs[i][0]):
-        if not shared or (group and _common(jobs[group[0]][0], jobs[i][0]) <= _MIN_STEM):
-            close()
-        group.append(i)
-    close()
-    return [*stems, ((), alone)]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the prefix that two prompts share."""
-    return next(
-        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
-
-
-def _run_stem(stem: tuple[int, ...], loaded: LoadedModel) -> DynamicCache:
-    cache = DynamicCache(config=loaded.model.config)
-    if stem:
-        ids = torch.tensor([stem], device=loaded.device)
-        loaded.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
-
-
-def _shared(cache: DynamicCache) -> DynamicCache:
-    """A shallow copy of the cache. A forward pass replaces its tensors, not the original's."""
-    own = copy(cache)
-    own.layers = [copy(layer) for layer in cache.layers]
-    return own
-
-
-def _batches(jobs: Sequence[ScoringJob], order: Sequence[int], budget: int) -> list[list[int]]:
     batches: list[list[int]] = []
     prompt = response = 0
     for i in order:
-        longest = max(prompt, len(jobs[i][0])), max(response, len(jobs[i][1]))
-        if batches and (len(batches[-1]) + 1) * sum(longest) <= budget:
+        longest = max(prompt, sizes[i][0]), max(response, sizes[i][1])
+        rows = len(batches[-1]) if batches else 0
+        like = sizes[i][1] >= response * 7 / 8 or rows * response < _WIDE
+        if rows and like and (rows + 1) * sum(longest) <= budget:
             batches[-1].append(i)
             prompt, response = longest
         else:
             batches.append([i])
-            prompt, response = map(len, jobs[i])
+            prompt, response = sizes[i]
     return batches
 
 
-def _logprobs(
-    jobs: Sequence[ScoringJob], logits: list[tuple[int, Tensor]], responses: Tensor
+def _after_prompts(
+    loaded: LoadedModel, encoded: EncodedPrompts, rows: Tensor, responses: Sequence[Ids]
 ) -> list[Tensor]:
-    logprobs = torch.cat([_gather(part, responses, at) for at, part in logits], dim=1).cpu()
-    return [logprobs[b, : len(response)] for b, (_, response) in enumerate(jobs)]
-
-
-def _after_stem(
-    jobs: Sequence[ScoringJob], loaded: LoadedModel, stem: int, cache: DynamicCache
-) -> tuple[list[tuple[int, Tensor]], Tensor]:
-    """Run every distinct prompt once, then each response with its prompt's keys and values.
-
-    `cache` has one row with the first `stem` tokens, which all prompts share. Returns logits
-    [batch, n, vocabulary] with the response positions at which they begin, and the padded
-    responses [batch, token].
-    """
-    model, device = loaded.model, loaded.device
-    prompts = list(dict.fromkeys(prompt for prompt, _ in jobs))
-    index = {prompt: i for i, prompt in enumerate(prompts)}
-    ids, mask, offsets = padded([p[stem:] for p in prompts], pad_id=0, side="left", device=device)
-    mask = torch.cat([mask.new_ones(len(prompts), stem), mask], dim=-1)
-    cache.batch_repeat_interleave(len(prompts))
-    first = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=stem + offsets,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits
-    which = torch.tensor([index[prompt] for prompt, _ in jobs], device=device)
-    cache.batch_select_indices(which)
-    responses, seen, offsets = padded(
-        [response for _, response in jobs], pad_id=0, side="right", device=device
-    )
-    logits = [(0, first[which])]
+    """Log-probabilities of responses, each after the prompt in one of `rows`."""
+    ids, seen, offsets = padded(responses, pad_id=0, side="right", device=loaded.device)
+    parts = [_gather(encoded.logits[rows][:, None], ids[:, :1])]
     # The last token predicts nothing that is scored, so it does not run.
-    if responses.shape[1] > 1:
-        rest = model(
-            input_ids=responses[:, :-1],
-            attention_mask=torch.cat([mask[which], seen[:, :-1]], dim=-1),
-            position_ids=mask.sum(-1)[which][:, None] + offsets[:, :-1],
-            past_key_values=cache,
+    if ids.shape[1] > 1:
+        mask = encoded.mask[rows]
+        logits = loaded.model(
+            input_ids=ids[:, :-1],
+            attention_mask=torch.cat([mask, seen[:, :-1]], dim=-1),
+            position_ids=mask.sum(-1, keepdim=True) + offsets[:, :-1],
+            past_key_values=encoded.rows(rows),
             use_cache=True,
         ).logits
-        logits.append((1, rest))
-    return logits, responses
+        parts.append(_gather(logits, ids[:, 1:]))
+    return _cut(torch.cat(parts, dim=1), responses)
 
 
-def _whole(
-    jobs: Sequence[ScoringJob], loaded: LoadedModel
-) -> tuple[list[tuple[int, Tensor]], Tensor]:
+def _cut(logprobs: Tensor, responses: Sequence[Ids]) -> list[Tensor]:
+    return [row[: len(own)] for row, own in zip(logprobs.cpu(), responses, strict=True)]
+
+
+def _whole(jobs: Sequence[ScoringJob], loaded: LoadedModel) -> list[Tensor]:
     """Run prompts and responses in one forward pass, for models with recurrent state.
 
     Prompts are padded on the left and responses on the right, so that all responses begin in the
-    same column, and logits are computed only from there on. Returns the same as `_after_stem`.
+    same column, and logits are computed only from there on.
     """
     device = loaded.device
     prompts, prompt_mask, _ = padded([p for p, _ in jobs], pad_id=0, side="left", device=device)
@@ -197,13 +161,13 @@ def _whole(
         use_cache=False,
         logits_to_keep=responses.shape[1] + 1,
     ).logits
-    return [(0, logits[:, :-1])], responses
+    return _cut(_gather(logits[:, :-1], responses), [response for _, response in jobs])
 
 
-def _gather(logits: Tensor, responses: Tensor, at: int) -> Tensor:
-    """Float32 log-probabilities [batch, n] of responses[:, at:at+n] by logits [batch, n, vocab]."""
+def _gather(logits: Tensor, ids: Tensor) -> Tensor:
+    """Float32 log-probabilities [batch, n] of ids [batch, n] by logits [batch, n, vocabulary]."""
     rows, n, size = logits.shape
-    targets = responses[:, at : at + n].reshape(-1)
+    targets = ids.reshape(-1)
     flat = logits.reshape(-1, size)
     # In float32 the logits of 512 tokens take 100 MB; a CPU's caches hold those of a few tokens.
     chunk = max(1, 2**20 // size) if logits.device.type == "cpu" else 512

@@ -88,9 +88,12 @@ class _CapRows:
 
     def excess(self, hidden: Float[Tensor, "row token hidden"]) -> Tensor:
         """Excess [row, token] of every token's projection over the row's ceiling, at least 0."""
-        units = self.units.to(hidden.device)
-        projected = torch.einsum("rth,rh->rt", hidden.float(), units)
-        return (projected - self.ceilings.to(hidden.device)[:, None]).clamp(min=0)
+        projected = torch.einsum("rth,rh->rt", hidden.float(), self.units)
+        return (projected - self.ceilings[:, None]).clamp(min=0)
+
+    def to(self, device: torch.device) -> _CapRows:
+        """The same on another device."""
+        return _CapRows(self.units.to(device), self.ceilings.to(device))
 
 
 class SteeringBatch:
@@ -104,6 +107,7 @@ class SteeringBatch:
     def __init__(self, rows: Sequence[Sequence[Action]], hidden_size: int, n_layers: int):
         self.token_masks: dict[str, Tensor] = {}
         self.fired: set[int] = set()
+        self._on_device: set[int] = set()
         self.additions: dict[int, dict[str, Tensor]] = {}
         self.caps: dict[int, dict[str, list[_CapRows]]] = {}
         shape = (len(rows), hidden_size)
@@ -136,17 +140,31 @@ class SteeringBatch:
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
         """Steer the hidden states [batch, tokens, hidden] of one layer."""
         self.fired.add(layer)
-        for kind, addition in self.additions.get(layer, {}).items():
+        additions, caps = self._moved(layer, hidden.device)
+        for kind, addition in additions.items():
             mask = self.token_masks[kind].to(hidden.device, torch.float32)
-            added = mask[:, :, None] * addition.to(hidden.device)[:, None, :]
+            added = mask[:, :, None] * addition[:, None, :]
             hidden = hidden + added.to(hidden.dtype)
-        for kind, slots in self.caps.get(layer, {}).items():
+        for kind, slots in caps.items():
             mask = self.token_masks[kind].to(hidden.device, torch.float32)
             for rows in slots:
                 over = mask * rows.excess(hidden)
-                removed = over[:, :, None] * rows.units.to(hidden.device)[:, None, :]
+                removed = over[:, :, None] * rows.units[:, None, :]
                 hidden = hidden - removed.to(hidden.dtype)
         return hidden
+
+    def _moved(
+        self, layer: int, device: torch.device
+    ) -> tuple[dict[str, Tensor], dict[str, list[_CapRows]]]:
+        """What acts at a layer, on the layer's device, to which it is copied once."""
+        additions, caps = self.additions.get(layer, {}), self.caps.get(layer, {})
+        if layer not in self._on_device:
+            self._on_device.add(layer)
+            for kind, addition in additions.items():
+                additions[kind] = addition.to(device)
+            for kind, slots in caps.items():
+                caps[kind] = [rows.to(device) for rows in slots]
+        return additions, caps
 
 
 @contextmanager

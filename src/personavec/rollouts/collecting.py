@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import save
 
 from personavec.errors import DataError, UsageError
-from personavec.judges import Endpoint, Judge, Reply, ask
+from personavec.judges import ContrastJudge, Endpoint, Judge, Reply, ask
 from personavec.model import LoadedModel, chat
 from personavec.model.engine import Engine, Generation, Request, Sampling, TransformersEngine
 from personavec.progress import Progress
@@ -54,10 +54,12 @@ def collect(
     read once, at the start. With `activations`, a folder, the responses' mean activations are
     captured while generating and kept there as safetensors, keyed by rollout id. `engine`, if it
     is given, generates in place of the transformers model, which plans batches of `batch_tokens`.
+    Without `spec`, nothing is judged, but what spares `judge` a reading later is kept.
     Raises UsageError when a prompt leaves no room for its response in the model's context.
     """
     engine = engine or TransformersEngine(loaded, batch_tokens)
-    generator = _Generator(loaded, engine, sampling, include_thinking)
+    logprobs = judge.spared_tokens(loaded) if isinstance(judge, ContrastJudge) else 0
+    generator = _Generator(loaded, engine, sampling, include_thinking, logprobs)
     found = _generate(generator, tasks, folder, activations, label, progress)
     rollouts = [found[task.id] for task in tasks]
     if spec is None or judge is None:
@@ -140,6 +142,8 @@ class _Generator:
     engine: Engine
     sampling: Sampling
     include_thinking: bool
+    logprobs: int
+    """Of how many tokens of an unsteered response the log-probabilities are kept."""
 
 
 def _generate(
@@ -156,7 +160,14 @@ def _generate(
     found = _generated(path)
     by_id = {task.id: task for task in tasks}
     requests = [
-        Request(task.id, prompt_ids(loaded, task), task.steering, task.noise) for task in tasks
+        Request(
+            task.id,
+            prompt_ids(loaded, task),
+            task.steering,
+            task.noise,
+            0 if task.steering else generator.logprobs,
+        )
+        for task in tasks
     ]
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
         bar.advance(sum(request.id in found for request in requests))
@@ -194,6 +205,8 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         state="unfinished_thought" if generation.unfinished_thought else state,
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
+        # A coherence moves by less than 0.001 through this rounding.
+        logprobs=tuple(round(logprob, 6) for logprob in generation.logprobs),
     ).as_dict()
 
 

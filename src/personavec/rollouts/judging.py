@@ -76,6 +76,7 @@ def _answer(rollout: Rollout) -> Answer:
         pair=rollout.pair,
         response_ids=rollout.response_ids,
         thinking_ids=rollout.thinking_ids,
+        logprobs=rollout.logprobs,
         earlier=rollout.earlier,
         thought=rollout.thinking,
     )

@@ -48,7 +48,8 @@ class Rollout:
     `state` is `scored`, `refusal`, `unscored`, `empty`, `unfinished_thought` (generation ended
     within the thought) or `failed` (no answer came, or the numbers overflowed). Scores are None
     in states other than `scored`, never 0. `thinking` is what a reasoning model wrote before the
-    response. `why_dropped` says why a rollout was not kept.
+    response. `why_dropped` says why a rollout was not kept. `logprobs` are those of the first
+    tokens of an unsteered response, in nats, that the contrast judge need not read again.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Rollout:
     thinking: str | None = None
     thinking_ids: tuple[int, ...] = ()
     earlier: EarlierTurns = ()
+    logprobs: tuple[float, ...] = ()
 
     def as_dict(self) -> Record:
         return dict(self.__dict__)

@@ -1,14 +1,17 @@
 """Contrast scores equal plain arithmetic on full logits, and nothing judges itself."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from tiny_models import THINKING_TEMPLATE
 from torch import Tensor
 
-from personavec import LoadedModel, TraitSpec
+from personavec import LoadedModel, TraitSpec, wrap_model
 from personavec.errors import UsageError
 from personavec.judges import Answer, ContrastJudge, Score
 from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs, trait_score
@@ -99,6 +102,93 @@ def test_a_single_pair_without_judge_pairs_cannot_judge_itself() -> None:
     with pytest.raises(UsageError, match="judge_instruction"):
         judge_pairs(spec, 0)
     assert judge_pairs(spec, None) == spec.instruction
+
+
+def own_logprobs(loaded: LoadedModel, asked: Answer) -> tuple[float, ...]:
+    """What generation gives, as it is kept."""
+    prompt = tuple(loaded.chat.prompt_ids(chat(asked.question, asked.system, asked.earlier)))
+    found = plain_logprobs(loaded, (*prompt, *asked.thinking_ids), asked.response_ids or ())
+    return tuple(round(float(logprob), 6) for logprob in found[:JUDGED_TOKENS])
+
+
+def test_logprobs_from_generation_spare_a_reading_and_change_no_score(
+    loaded: LoadedModel,
+) -> None:
+    """One of seven prompts less, and the same scores; without them as before."""
+    spec = make_spec(judges=False)
+    asked = [
+        answer("Why?", tuple(range(90, 90 + n)), system="Be odd.", earlier=(("A?", "B."),))
+        for n in (3, 30, 80)
+    ]
+    spared = [replace(each, logprobs=own_logprobs(loaded, each)) for each in asked]
+    read: list[int] = []
+    embedding = loaded.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
+    found = judge(loaded).score(spec, spared)
+    fewer = sum(read)
+    read.clear()
+    expected = judge(loaded).score(spec, asked)
+    handle.remove()
+    assert fewer < sum(read)
+    for score, plain in zip(found, expected, strict=True):
+        assert score.coherence == pytest.approx(plain.coherence, rel=1e-3)
+        assert score.log_odds == pytest.approx(plain.log_odds, abs=1e-3)
+
+
+def test_logprobs_are_used_only_by_the_model_that_wrote_the_response(llama: LoadedModel) -> None:
+    """And only if they are of every judged token. Better ones show where they are used."""
+    spec, ids = make_spec(judges=True), tuple(b"So it goes, as it has always gone.")
+    plain, wrong = answer("Why?", ids), answer("Why?", ids, logprobs=(-1.0,) * len(ids))
+    [used] = judge(llama).score(spec, [wrong])
+    assert used.coherence > 50
+    few = replace(wrong, logprobs=wrong.logprobs[1:])
+    for other, asked in ((judge(llama), few), (ContrastJudge(llama), wrong)):
+        text = replace(asked, response=llama.chat.decode(ids))
+        [found] = other.score(spec, [text])
+        [expected] = other.score(spec, [replace(text, logprobs=())])
+        assert found == expected
+        assert found.coherence < 1
+    assert judge(llama).score(spec, [plain])[0].coherence < 1
+
+
+def test_a_thinking_models_logprobs_count_after_the_thought_that_it_wrote(
+    fresh: Callable[..., LoadedModel],
+) -> None:
+    """An answer that is given closes an empty thought first, which generation did not."""
+    base = fresh("llama")
+    base.tokenizer.chat_template = THINKING_TEMPLATE
+    thinker = wrap_model(base.model, base.tokenizer, name="thinker")
+    spec, ids = make_spec(judges=True), tuple(b"So it goes, as it has always gone.")
+    thought = tuple(thinker.chat.marked_ids("<think>Hm.</think>\n\n"))
+    wrote, gave = answer("Why?", ids, thinking_ids=thought), answer("Why?", ids)
+    for asked, is_used in ((wrote, True), (gave, False)):
+        [plain] = judge(thinker).score(spec, [asked])
+        [found] = judge(thinker).score(
+            spec, [replace(asked, logprobs=own_logprobs(thinker, asked))]
+        )
+        assert found.coherence == pytest.approx(plain.coherence, rel=1e-3)
+        [wrong] = judge(thinker).score(spec, [replace(asked, logprobs=(-1.0,) * len(ids))])
+        assert (wrong.coherence > 50) == is_used
+
+
+def test_the_judges_prompts_are_read_once_for_all_groups(llama: LoadedModel) -> None:
+    """A second group about another question reads only what differs, though it asks one alone."""
+    spec = make_spec(judges=True)
+    long = tuple(
+        p.model_copy(update={"pos": "Odd, " * 30, "neg": "Even, " * 30})
+        for p in spec.judge_instruction[:1]
+    )
+    spec = spec.model_copy(update={"judge_instruction": long})
+    one, read = judge(llama), list[int]()
+    embedding = llama.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
+    counts = []
+    for question in ("Why?", "How so?"):
+        read.clear()
+        one.score(spec, [answer(question, (1, 2))])
+        counts.append(sum(read))
+    handle.remove()
+    assert counts[0] > 2 * 150 > 150 > counts[1]
 
 
 def test_examples_stand_as_earlier_turns(llama: LoadedModel) -> None:

@@ -1,6 +1,6 @@
 """Token log-likelihoods equal plain arithmetic on full logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from personavec import LoadedModel
 from personavec.errors import UsageError
-from personavec.model import ScoringJob, token_logprobs
+from personavec.model import Beginnings, ScoringJob, token_logprobs
 
 same_examples = settings(derandomize=True, max_examples=20, deadline=None)
 
@@ -45,6 +45,67 @@ def test_token_logprobs_equal_one_plain_forward_a_text(
         torch.testing.assert_close(
             logprobs, plain_logprobs(loaded, prompt, response), atol=1e-4, rtol=1e-4
         )
+
+
+#: A system prompt, then one of two lists of examples, then one of three questions.
+SYSTEM = tuple(range(30, 75))
+EXAMPLES = [tuple(range(100 + i, 150 + i)) for i in (0, 7)]
+QUESTIONS = [(60, 61, 62, 63), (60, 61, 70), (80,) * 9]
+NESTED: list[ScoringJob] = [
+    (SYSTEM + examples + question, tuple(range(3, 3 + n)))
+    for examples in EXAMPLES
+    for question in QUESTIONS
+    for n in (5, 2)
+]
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 14, 1 << 29])
+@pytest.mark.parametrize("batch_tokens", [150, 12288])
+def test_nested_beginnings_change_nothing(
+    loaded: LoadedModel, budget: int, batch_tokens: int
+) -> None:
+    """Beside prompts that share none, and also when a second call finds them kept."""
+    jobs = [*NESTED, ((1, 2, 3), (4, 5)), (SYSTEM, (6, 7)), ((9,) * 90, (8,))]
+    beginnings = Beginnings(budget)
+    for some in (jobs, jobs[::-1]):
+        found = token_logprobs(loaded, some, batch_tokens=batch_tokens, beginnings=beginnings)
+        for (prompt, response), logprobs in zip(some, found, strict=True):
+            expected = plain_logprobs(loaded, prompt, response)
+            torch.testing.assert_close(logprobs, expected, atol=1e-4, rtol=1e-4)
+
+
+def fed(loaded: LoadedModel, jobs: Sequence[ScoringJob], beginnings: Beginnings, **more) -> int:
+    """How many tokens the model reads, padding included."""
+    seen: list[int] = []
+    embedding = loaded.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda m, args, out: seen.append(args[0].numel()))
+    token_logprobs(loaded, jobs, beginnings=beginnings, **more)
+    handle.remove()
+    return sum(seen)
+
+
+def test_a_beginning_is_read_once_for_all_calls_and_a_prompt_once_for_its_responses(
+    llama: LoadedModel,
+) -> None:
+    """The last token of a response is not read; here all are padded to the longest."""
+    kept = Beginnings()
+    following = len(EXAMPLES) * len(QUESTIONS) * max(map(len, QUESTIONS)) + len(NESTED) * (5 - 1)
+    assert fed(llama, NESTED, kept) == 45 + 2 * 50 + following
+    assert fed(llama, NESTED, kept) == following
+
+
+def test_what_is_shared_with_prompts_of_other_calls_is_kept_for_them(llama: LoadedModel) -> None:
+    """Two jobs after one prompt, then one after another: the examples are read once."""
+    kept = Beginnings()
+    others = [SYSTEM + EXAMPLES[0] + question for question in QUESTIONS]
+    assert fed(llama, NESTED[:2], kept, others=others) == 95 + 4 + 2 * 4
+    assert fed(llama, NESTED[2:3], kept, others=others) == 3 + 4
+
+
+def test_responses_of_unlike_lengths_are_not_padded_to_the_longest(llama: LoadedModel) -> None:
+    """Once a batch is wide, whatever the prompts."""
+    jobs = [((p, 1, 2), (5,) * n) for n in (64, 8) for p in range(40)]
+    assert fed(llama, jobs, Beginnings()) == 40 * 3 + 40 * 63 + 40 * 7
 
 
 @pytest.mark.parametrize("job", [((), (1,)), ((1,), ()), ((1,) * 1000, (1,) * 100)])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from generating import generate_batch
 from hypothesis import given, strategies as st
+from tiny_models import THINKING_TEMPLATE
 from torch import Tensor
 
 from personavec import LoadedModel, wrap_model
@@ -18,12 +19,6 @@ from personavec.model.thinking import FORMATS, thinking_format
 
 BY_OPENING = {form.opens: form for form in FORMATS}
 every_format = pytest.mark.parametrize("form", FORMATS, ids=list(BY_OPENING))
-THINKING_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
-    "{% endif %}"
-)
 
 
 def decode(ids: Sequence[int]) -> str:

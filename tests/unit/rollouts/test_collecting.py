@@ -22,7 +22,7 @@ from personavec.progress import Progress
 from personavec.results import dump, read
 from personavec.rollouts import Rollout, Task, collect, keep, load_activations
 from personavec.rollouts.rollout import iter_rollouts
-from personavec.runs import read_records
+from personavec.runs import append_records, read_records
 from personavec.vectors import mean_difference
 
 QUIET = Progress(quiet=True)
@@ -204,6 +204,31 @@ def test_an_interrupted_run_keeps_what_was_finished(
     monkeypatch.setattr(StepLoop, "submit", counted)
     assert run_in(llama, tmp_path)[0] == undisturbed[0]
     assert sorted(asked + ended) == sorted(rollout.id for rollout in undisturbed[0])
+
+
+def test_unsteered_responses_keep_the_logprobs_that_their_judge_uses(
+    llama: LoadedModel, tmp_path: Path
+) -> None:
+    """Scores are those without them, as in older files; steered responses keep none."""
+    steered = tasks_for(llama)[:4]
+    tasks = [*steered, *(replace(t, id=f"plain-{t.id}", steering=()) for t in steered)]
+    with_own, _ = run_in(llama, tmp_path / "with", tasks)
+    for rollout in with_own:
+        expected = rollout.n_tokens if rollout.id.startswith("plain") else 0
+        assert len(rollout.logprobs) == expected
+    older = tmp_path / "older"
+    older.mkdir()
+    records = read_records(tmp_path / "with" / "generated.jsonl")
+    for record in records:
+        del record["logprobs"]
+    append_records(older / "generated.jsonl", records)
+    found = collect(
+        llama, tasks, SAMPLING, older, spec=SPEC,
+        judge=ContrastJudge(llama, wrote_answers=True), progress=QUIET,
+    )  # fmt: skip
+    assert scores_of(found) == pytest.approx(scores_of(with_own), rel=1e-3, abs=1e-6)
+    unread = collect(llama, tasks, SAMPLING, tmp_path / "unread", progress=QUIET)
+    assert not any(rollout.logprobs for rollout in unread)
 
 
 def test_an_empty_response_is_a_state_and_not_a_score(

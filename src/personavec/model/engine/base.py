@@ -42,6 +42,8 @@ class Request:
     prompt_ids: tuple[int, ...]
     steering: tuple[Action, ...] = ()
     noise: str = ""
+    logprobs: int = 0
+    """Of how many of the response's first tokens the log-probabilities are asked for."""
 
     @property
     def noise_key(self) -> str:
@@ -55,7 +57,9 @@ class Generation:
     `finished` is False if the length limit cut it off. `activations` are the means over `SPANS` at
     every layer; None without capture or for an empty response. If the response ended inside its
     thought, it is empty and `unfinished_thought` is set. If its logits or activations overflowed,
-    it is empty and `failed` is set.
+    it is empty and `failed` is set. `logprobs` are those of the response's first tokens, in nats,
+    under the model's distribution before temperature and top-p; none where none were asked for or
+    the engine gives none.
     """
 
     id: str
@@ -65,6 +69,7 @@ class Generation:
     thinking_ids: tuple[int, ...] = ()
     unfinished_thought: bool = False
     failed: bool = False
+    logprobs: tuple[float, ...] = ()
 
 
 class EngineRecord(TypedDict):

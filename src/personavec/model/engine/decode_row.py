@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from personavec.model import Action
@@ -53,10 +53,11 @@ class DecodeRow:
         return (*self.job.request.prompt_ids, *self.chosen)
 
 
-def token_masks(rows: Sequence[DecodeRow]) -> dict[str, Tensor]:
+def token_masks(rows: Sequence[DecodeRow], device: torch.device) -> dict[str, Tensor]:
     """Steered positions [row, token] of a step, by kind."""
-    on = torch.ones(len(rows), 1)
-    prompt = torch.tensor([[row.at_prompt and row.job.steer_prompt] for row in rows]).float()
+    on = torch.ones(len(rows), 1, device=device)
+    at_prompt = [[float(row.at_prompt and row.job.steer_prompt)] for row in rows]
+    prompt = torch.tensor(at_prompt, device=device)
     return {"response": on, "prompt": prompt, "all": on}
 
 
@@ -76,6 +77,24 @@ def draw(row: DecodeRow) -> Draw:
     """A row that has ended draws nothing."""
     sampling = row.job.sampling if row.end is None else Sampling(temperature=0)
     return Draw(sampling, row.job.request.noise_key, len(row.chosen))
+
+
+def with_logprobs(
+    rows: Sequence[DecodeRow], logits: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]
+) -> tuple[list[int], list[float | None]]:
+    """The tokens, and for rows that ask, their log-probabilities; both come in one transfer."""
+    asking = [i for i, row in enumerate(rows) if row.job.request.logprobs]
+    found: list[float | None] = [None] * len(rows)
+    if not asking:
+        return tokens.tolist(), found
+    own, chosen = logits, tokens.clamp(min=0)
+    if len(asking) < len(rows):
+        own, chosen = logits[asking], chosen[asking]
+    logprobs = own.gather(-1, chosen[:, None])[:, 0] - own.logsumexp(-1)
+    numbers = torch.cat([tokens.double(), logprobs.double()]).tolist()
+    for i, logprob in zip(asking, numbers[len(rows) :], strict=True):
+        found[i] = logprob
+    return [int(token) for token in numbers[: len(rows)]], found
 
 
 def logprobs_of(

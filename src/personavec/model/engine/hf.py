@@ -98,6 +98,7 @@ class TransformersEngine:
             max_rows=_MAX_ROWS,
             max_cells=self.batch_tokens,
             join_at=max(1, int(rows * _JOIN_SHARE)),
+            prefill_tokens=2048 if self.loaded.device.type == "cpu" else self.batch_tokens,
             beginnings=self.beginnings,
         )
         try:
@@ -133,15 +134,18 @@ class _Response:
 
     def __init__(self, loaded: LoadedModel, job: DecodeJob, include_thinking: bool):
         form, request = loaded.chat.thinking, job.request
-        self.id, self.ids = request.id, list[int]()
+        self.id, self.ids, self._logprobs = request.id, list[int](), list[float]()
+        self._n_logprobs = request.logprobs
         self._thought = (
             None if form is None else Thought(form, loaded.chat.decode_marked, request.prompt_ids)
         )
         self._include_thinking = include_thinking
 
-    def take(self, token: int) -> bool:
+    def take(self, token: int, logprob: float | None) -> bool:
         """Add a token; True if all tokens so far proved to be no part of what is captured."""
         self.ids.append(token)
+        if logprob is not None:
+            self._logprobs.append(logprob)
         ended = self._thought is not None and self._thought.read(self.ids)
         return ended and not self._include_thinking
 
@@ -167,6 +171,7 @@ class _Response:
             activations=sums if answer else None,
             thinking_ids=tuple(self.ids[:start]),
             unfinished_thought=unfinished,
+            logprobs=tuple(self._logprobs[start : start + self._n_logprobs]),
         )
 
 
@@ -183,7 +188,7 @@ def _finished(
         ended: list[Generation] = []
         for update in loop.step():
             response = responses[update.id]
-            if update.token is not None and response.take(update.token):
+            if update.token is not None and response.take(update.token, update.logprob):
                 loop.forget(update.id)
             if update.end is None:
                 continue

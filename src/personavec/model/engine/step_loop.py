@@ -37,6 +37,7 @@ from personavec.model.engine.decode_row import (
     logprobs_of,
     token_masks,
     token_weights,
+    with_logprobs,
 )
 from personavec.model.engine.forwards import forward_logits
 from personavec.model.engine.loop import NOT_FINITE, DecodeJob, End, GuardVerdict, Update
@@ -250,7 +251,7 @@ class StepLoop:
         if self._steering is None:
             self._steer()
         if self._steering is not None:
-            self._steering.token_masks = token_masks(rows)
+            self._steering.token_masks = token_masks(rows, device)
         if self._recorder is not None:
             self._recorder.clear(len(rows), 1)
         if self._sums is not None:
@@ -287,7 +288,8 @@ class StepLoop:
 
     def _advance(self, logits: Float[Tensor, "row token"]) -> list[Update]:
         """Move every row on by a token; rows that have ended leave."""
-        tokens = choose(logits, [draw(row) for row in self._rows]).tolist()
+        chosen = choose(logits, [draw(row) for row in self._rows])
+        tokens, logprobs = with_logprobs(self._rows, logits, chosen)
         finite = self._finite(tokens)
         updates: list[Update] = []
         leaving: list[DecodeRow] = []
@@ -298,7 +300,7 @@ class StepLoop:
             if end:
                 update = Update(row.job.request.id, end=end, reason=reason)
             else:
-                update = self._take(row, tokens[i], logits[i])
+                update = self._take(row, tokens[i], logprobs[i], logits[i])
             updates.append(update)
             if update.end:
                 leaving.append(row)
@@ -350,7 +352,9 @@ class StepLoop:
             self._release_steering()
         return verdict
 
-    def _take(self, row: DecodeRow, token: int, logits: Float[Tensor, " token"]) -> Update:
+    def _take(
+        self, row: DecodeRow, token: int, own: float | None, logits: Float[Tensor, " token"]
+    ) -> Update:
         """Move a row on by the token that was chosen for it."""
         id, job = row.job.request.id, row.job
         if token in self._stops:
@@ -359,6 +363,7 @@ class StepLoop:
         row.chosen.append(token)
         row.counted = True
         logprob, top = logprobs_of(logits, token, job.top_logprobs)
+        logprob = own if logprob is None else logprob
         end: End | None = "length" if len(row.chosen) == job.sampling.max_tokens else None
         if end and (job.read or self._sums is not None):
             row.end, end = end, None

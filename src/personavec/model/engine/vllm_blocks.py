@@ -1,4 +1,4 @@
-"""Runs inside vLLM's workers: finds the decoder blocks of a model, whatever its architecture."""
+"""Finds a model's decoder blocks inside vLLM's workers, on any architecture."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 
 
 def own_blocks(model: torch.nn.Module, config: Any) -> dict[int, torch.nn.Module]:
-    """This worker's decoder blocks by index, counted from 0 over the whole model.
+    """This worker's decoder blocks, by their index in the whole model, from 0 on.
 
-    `config` is vLLM's. Raises RuntimeError if they cannot be told.
+    `config` is vLLM's configuration. Raises RuntimeError if the blocks are not found.
     """
     from vllm.model_executor.layers.attention_layer_base import (  # pyright: ignore[reportMissingImports]
         AttentionLayerBase,
     )
     from vllm.model_executor.models.utils import PPMissingLayer  # pyright: ignore[reportMissingImports]
 
-    # vLLM registers every layer that keeps something of earlier tokens by its path in the model.
+    # vLLM registers all layers that cache earlier tokens, by their path in the model.
     registered = config.compilation_config.static_forward_context
     paths = [
         path
@@ -30,18 +30,18 @@ def own_blocks(model: torch.nn.Module, config: Any) -> dict[int, torch.nn.Module
 
 
 def decodes(layer: Any) -> bool:
-    """Whether an attention layer is a decoder's; state-space layers have no type, and are."""
+    """Whether a layer is part of a decoder; state-space layers have no `attn_type`, and are."""
     return getattr(layer, "attn_type", "decoder") in ("decoder", None)
 
 
 def find_blocks(
     model: torch.nn.Module, paths: Iterable[str], expected: int, missing: type
 ) -> dict[int, torch.nn.Module]:
-    """The blocks by index that hold the layers at `paths`: `model.layers.7` for
-    `model.layers.7.self_attn.attn`.
+    """The blocks, by index, of the list that contains the layers at `paths`.
 
-    Children of type `missing` belong to other workers. Raises RuntimeError unless exactly one list
-    of blocks has `expected` others.
+    `model.layers.7.self_attn.attn` is in block 7 of the list `model.layers`. Blocks of type
+    `missing` are on other workers. Raises RuntimeError unless exactly one list has `expected` other
+    blocks.
     """
     lists = {path.split(number)[0] for path in paths for number in _numbers(path)[:1]}
     found: list[dict[int, torch.nn.Module]] = []

@@ -1,10 +1,10 @@
-"""Which cached blocks of keys and values a request may share, under vLLM's prefix caching.
+"""Which blocks of vLLM's prefix cache a request may share.
 
-vLLM names each full block of a request by a hash of its tokens and of the block before. The note of
-a request (`vllm_note`) has a salt and the position from which it holds: blocks before it are named
-as anyone's, and shared; the one that contains it, and all after it, are named with the salt too. So
-a prompt that is steered from its last token on shares what lies before, and what is steered is
-reused only under the same steering.
+vLLM names each full block by a hash of its tokens and of the block before. The note of a request
+(`vllm_note`) has a salt, and the position from which it applies. Blocks before that position get
+their usual names, and are shared with all requests. The block that contains it, and later ones, get
+names that depend on the salt. So a request that is steered from its last prompt token on shares the
+blocks before, and steered blocks are reused only under the same steering.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-#: Gives the names of those full blocks of a request that have none yet.
+#: Returns the names of a request's new full blocks.
 Hasher = Callable[[Any], list[bytes]]
 
 
@@ -26,10 +26,10 @@ def salt_of(
     additions: Sequence[tuple[int, Tensor, str]],
     caps: Sequence[tuple[int, Tensor, float, str]],
 ) -> str:
-    """A hash of all that acts on a request whose prompt has that many tokens.
+    """A hash of all additions and caps on a request whose prompt has `prompt` tokens.
 
-    `additions` are [layer, vector, positions], `caps` [layer, unit, ceiling, positions]. The
-    prompt's length is part of it, since positions are counted from there.
+    `additions` are (layer, vector, positions), `caps` (layer, unit, ceiling, positions). The length
+    of the prompt counts, because positions depend on it.
     """
     digest = hashlib.blake2b(digest_size=16)
     for layer, vector, *rest in (*additions, *caps):
@@ -39,10 +39,10 @@ def salt_of(
 
 
 def salted(hasher: Hasher, first: int, salt: str) -> Hasher:
-    """`hasher` with the salt in the names of a request's blocks from the `first` on.
+    """A hasher that names a request's blocks with the salt from block `first` on, at least 1.
 
-    Each name depends on the one before, so it is enough that block `first` sees another name there.
-    With `first` 0 no block is before it: vLLM's own `cache_salt` does that.
+    Each name depends on the one before, so only the name that block `first` follows is salted.
+    vLLM's `cache_salt` does the same for block 0.
     """
 
     def names(request: Any) -> list[bytes]:
@@ -64,11 +64,11 @@ def salted(hasher: Hasher, first: int, salt: str) -> Hasher:
 def shared_beginnings(
     prompts: Sequence[tuple[Sequence[int], int]], block: int, room: int
 ) -> list[list[int] | None]:
-    """Which blocks at each prompt's beginning other prompts begin with too, as numbers.
+    """For each prompt, the numbers of its first blocks that other prompts also begin with.
 
-    A prompt comes with the position from which it is salted; blocks of `block` tokens count as far
-    as they lie before it. At most `room` numbers are given out. A prompt that would need more gets
-    None, and must not be read from the cache.
+    A prompt is (ids, position from which its salt applies); only blocks of `block` tokens before
+    that position count. At most `room` blocks get numbers. A prompt that needs more gets None, and
+    must not use the cache.
     """
     chains: list[list[int]] = []
     known: dict[tuple[int, tuple[int, ...]], int] = {}

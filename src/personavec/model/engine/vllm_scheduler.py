@@ -1,4 +1,4 @@
-"""Runs inside vLLM's core: its scheduler, under which steered blocks have names of their own."""
+"""vLLM's scheduler, changed so that steered blocks of the prefix cache are not shared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from personavec.model.engine.vllm_salt import salted
 
 
 class SaltingScheduler(Scheduler):
-    """vLLM's scheduler; blocks of a request are named as its note says (`vllm_salt`)."""
+    """Runs in vLLM's core process, and names a request's blocks as its note says (`vllm_salt`)."""
 
     def add_request(self, request: Any) -> None:
         extra = request.sampling_params and request.sampling_params.extra_args

@@ -1,6 +1,7 @@
 """Sampling is keyed by (seed, id, step), and decoding with a cache is only a faster forward."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,23 @@ def test_order_and_batch_size_change_no_sample(
     """In float32, where rounding is too small to turn a choice."""
     sampling = Sampling(max_tokens=8, temperature=1.0, seed=3)
     assert ids_of(loaded, order, sampling, budget) == ids_of(loaded, REQUESTS, sampling)
+
+
+def test_logprobs_are_those_of_a_plain_forward(loaded: LoadedModel) -> None:
+    """Before temperature and top-p, of the first tokens, and only where they are asked for."""
+    sampling = Sampling(max_tokens=8, temperature=0.7, top_p=0.6, seed=5)
+    requests = [replace(r, logprobs=i % 3 * 5) for i, r in enumerate(REQUESTS)]
+    found = generate_batch(loaded, requests, sampling, capture=True)
+    for request, generation in zip(requests, found, strict=True):
+        n = min(request.logprobs, len(generation.response_ids))
+        assert len(generation.logprobs) == n
+        ids = torch.tensor([[*request.prompt_ids, *generation.response_ids[:n]]])
+        with torch.inference_mode():
+            logits = loaded.model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(-1, ids[0, len(request.prompt_ids) :, None])
+        torch.testing.assert_close(
+            torch.tensor(generation.logprobs), expected[:, 0] if n else torch.empty(0)
+        )
 
 
 def test_seeds_and_ids_differ_in_their_noise(loaded: LoadedModel) -> None:
