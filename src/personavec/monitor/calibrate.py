@@ -21,9 +21,9 @@ from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, s
 from personavec.model import Directions, LoadedModel, project_tokens
 from personavec.model.engine import Sampling
 from personavec.monitor.calibration_tasks import (
-    answers_to_judge,
     best_examples,
     example_tasks,
+    expected,
     neutral_tasks,
     tasks_of_conditions,
 )
@@ -82,10 +82,8 @@ def run(
         examples, into = example_tasks(spec, config), folder / "examples"
         judged_examples = partial(judged, folder=into, label="examples")
         if not (into / "generated.jsonl").exists():
-            n = answers_to_judge(spec, config)
-            write = partial(written, folder=into, label="examples")
-            counts = {"to_write": n + config.neutral_prompts, "to_judge": n}
-            say_estimate(examples, write, judged_examples, **counts, progress=progress)
+            write, n = partial(written, folder=into, label="examples"), expected(spec, config)
+            say_estimate(examples, write, judged_examples, **n, progress=progress)
         tried = judged_examples(examples)
 
         # 2. Answers under every condition, with their prompts' projections.
@@ -99,9 +97,8 @@ def run(
         scored = scored_answers(vector, asked, answers, folder / "activations")
 
         # 3. Projections of ordinary response tokens.
-        neutral = written(
-            neutral_tasks(config), folder=folder / "neutral-prompts", label="neutral prompts"
-        )
+        asked_neutral, label = neutral_tasks(config), "neutral prompts"
+        neutral = written(asked_neutral, folder=folder / "neutral-prompts", label=label)
         ordinary = _capped_tokens(loaded, neutral, directions)
 
         # 4. The forecast, fitted on some questions and tested on others.

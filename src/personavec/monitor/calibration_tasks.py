@@ -47,10 +47,12 @@ def example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
     ]
 
 
-def answers_to_judge(spec: TraitSpec, config: CalibrateConfig) -> int:
-    """At most so many: candidates for examples, and every question under every condition."""
+def expected(spec: TraitSpec, config: CalibrateConfig) -> dict[str, int]:
+    """How many answers are to be written and to be judged, at most."""
     questions = config.fit_questions + config.test_questions
-    return config.example_questions + questions * (len(spec.monitoring) + len(config.shots))
+    asked = questions * (len(spec.monitoring) + len(config.shots))
+    to_judge = config.example_questions + asked
+    return {"to_write": to_judge + config.neutral_prompts, "to_judge": to_judge}
 
 
 def best_examples(rollouts: Sequence[Rollout]) -> EarlierTurns:
