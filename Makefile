@@ -155,6 +155,7 @@ bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 	$(BIN)/python benchmarks/training_step.py --json benchmarks/results/training_step.json
 	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve.json
+	$(BIN)/python benchmarks/conversations.py --json benchmarks/results/conversations.json
 	$(BIN)/python benchmarks/ray_screen.py --json benchmarks/results/ray_screen.json
 	$(VLLM)/bin/python benchmarks/vllm_engine.py --json benchmarks/results/vllm_engine.json
 	$(BIN)/python benchmarks/gpu.py --shapes smollm2 --device cpu \

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import personavec as pv
+from personavec.model.loading import choose_dtype
 from personavec.results import versions
 
 
@@ -34,7 +36,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bfloat16 operations in matrix products, and bytes moved, both a second."""
+    """Operations in matrix products, in the precision in use, and bytes moved, both a second."""
 
     operations: float
     bandwidth: float
@@ -56,7 +58,7 @@ def described(device: str | torch.device = "cpu") -> dict[str, Any]:
     on = torch.device(device)
     return {
         "machine": {
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "device": torch.cuda.get_device_name(on) if on.type == "cuda" else str(on),
             "threads": torch.get_num_threads(),
         },
@@ -65,13 +67,25 @@ def described(device: str | torch.device = "cpu") -> dict[str, Any]:
     }
 
 
-def measured(device: str | torch.device = "cpu") -> Limits:
-    """The best rate of square products of several sizes, and of a copy larger than any cache."""
+def processor() -> str:
+    """The processor's name, such as "AMD EPYC"; its architecture where the system names none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def measured(device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Limits:
+    """The best rate of square products of several sizes, and of a copy larger than any cache.
+
+    Products are of `dtype`, by default that in which models are loaded on this device.
+    """
     on = torch.device(device)
+    precision = dtype or choose_dtype(None, str(on))
     sizes = (4096, 8192, 16384) if on.type == "cuda" else (1024, 2048, 4096)
     operations = 0.0
     for n in sizes:
-        a, b = (torch.randn(n, n, device=on).to(torch.bfloat16) for _ in range(2))
+        a, b = (torch.randn(n, n, device=on).to(precision) for _ in range(2))
         operations = max(operations, 2 * n**3 / _least(lambda a=a, b=b: a @ b, on))
     source = torch.ones(1 << 28, dtype=torch.uint8, device=on)
     target = torch.empty_like(source)
@@ -161,16 +175,19 @@ def training(loaded: pv.LoadedModel, lengths: Sequence[int]) -> Work:
 
 
 def _weights(loaded: pv.LoadedModel, depth: int | None) -> int:
+    """Of products, without asking packed layers for their weights, which would unpack them."""
     return sum(
-        parameter.numel()
+        module.in_features * module.out_features
+        if isinstance(module, nn.Linear)
+        else sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() == 2)
         for block in list(loaded.blocks.stack)[:depth]
-        for parameter in block.parameters()
-        if parameter.dim() == 2
+        for module in block.modules()
     )
 
 
 def _head(loaded: pv.LoadedModel) -> int:
-    return loaded.model.get_output_embeddings().weight.numel()
+    head = loaded.model.get_output_embeddings()
+    return head.in_features * head.out_features
 
 
 def _attention_width(loaded: pv.LoadedModel, depth: int | None) -> int:

@@ -22,10 +22,10 @@ INTRODUCTION = """# Performance
 Written by `python scripts/performance.py` from `benchmarks/results`. Each figure stands with its
 command, and with the baseline that was measured in the same run. "Of the limit" is the distance
 from what the machine can do: the least time for the work over the time it took. The least time is
-the operations that the work needs over the rate of the fastest bf16 matrix product, or the bytes
-over the bandwidth of a copy in memory, whichever takes longer, both measured in the same run
-(`benchmarks/machine.py`). Operations are those of the texts' own tokens in the layers that are
-read; where responses are generated, all of them share every step's read of the weights.
+the operations that the work needs over the rate of the fastest matrix product in the precision in
+use, or the bytes over the bandwidth of a copy in memory, whichever takes longer, both measured in
+the same run (`benchmarks/machine.py`). Operations are those of the texts' own tokens in the layers
+that are read; where responses are generated, all of them share every step's read of the weights.
 """
 
 MACHINE = """Up to the last section: two processor cores, SmolLM2-135M. The machine is a virtual
@@ -195,6 +195,18 @@ def serve(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def conversations(found: dict[str, Any]) -> list[str]:
+    first, whole = found["ratios"]["first token"], found["ratios"]["all"]
+    kept, anew = (statistics.median(found["first_token_p50"][way]) for way in ("kept", "read anew"))
+    return [
+        f"{found['clients']} conversations of {found['turns']} turns after one system prompt of "
+        f"{found['system_tokens']} tokens, replies of {found['tokens']} tokens: the first token "
+        f"comes after {kept:.2f} s (p50) where beginnings are kept, and after {anew:.2f} s where "
+        f"prompts are read anew: {first[0]:.2f} ({first[1]:.2f} to {first[2]:.2f}) times as late; "
+        f"all take {whole[0]:.2f} ({whole[1]:.2f} to {whole[2]:.2f}) times as long."
+    ]
+
+
 def vllm(found: dict[str, Any]) -> list[str]:
     medians, share = found["median_tokens_per_second"], found["share_of_limit"]
     return [
@@ -248,7 +260,10 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ("judge_throughput", "benchmarks/judge_throughput.py", judge_throughput),
     ),
     "A training step": (("training_step", "benchmarks/training_step.py", training_step),),
-    "Serving": (("serve", "benchmarks/serve.py", serve),),
+    "Serving": (
+        ("serve", "benchmarks/serve.py", serve),
+        ("conversations", "benchmarks/conversations.py", conversations),
+    ),
     "vLLM": (("vllm_engine", "benchmarks/vllm_engine.py", vllm),),
     "How the cost grows": (
         ("processor", "benchmarks/gpu.py --shapes smollm2 --device cpu", growth),

@@ -11,6 +11,7 @@ import torch
 
 from personavec.errors import ModelError, UsageError
 from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
+from personavec.model.packing import pack
 from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf
 from personavec.model.sources import LOAD_IT_YOURSELF, REFUSALS, first_line, from_pretrained
 from personavec.model.weights import hash_of_files
@@ -47,7 +48,7 @@ def load_model(
     model_args: Mapping[str, Any] | None = None,
     template_args: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """Load a model and its tokenizer for inference.
+    """Load a model and its tokenizer for inference; on a processor its weights are packed.
 
     `name` is `smollm2` (embedded), a Hugging Face id, a local folder, a folder with a LoRA
     adapter, or a `.gguf` file. `model_args` are passed to transformers' `from_pretrained`
@@ -80,6 +81,7 @@ def load_model(
         arguments=model_args,
         weights=_weights(name, model, model_args),
     )
+    pack(loaded.model)
     _try_out(loaded)
     return loaded
 
@@ -164,7 +166,7 @@ def _load_adapter(
         model_args=model_args,
         template_args=template_args,
     )
-    return wrap_model(
+    loaded = wrap_model(
         apply_adapter(base.model, folder, base_name=base.identity.name),
         adapter_tokenizer(folder, base),
         name=folder,
@@ -173,3 +175,5 @@ def _load_adapter(
         arguments=model_args,
         weights=adapted_weights(base.identity, folder),
     )
+    pack(loaded.model)
+    return loaded

@@ -12,6 +12,7 @@ from personavec.errors import ModelError
 from personavec.model.adapters import adapter_tokenizer, apply_adapter, is_adapter, take_off
 from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
 from personavec.model.loading import load_model
+from personavec.model.packing import pack
 from personavec.model.snapshots import EMBEDDED
 
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -63,6 +64,7 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
         return
     tokenizer = adapter_tokenizer(name, base)
     network: Any = apply_adapter(base.model, name, base_name=base.identity.name)
+    pack(network)
     try:
         yield wrap_model(
             network,
@@ -74,3 +76,4 @@ def tuned_model(base: LoadedModel, name: str) -> Iterator[LoadedModel]:
         )
     finally:
         take_off(network)
+        pack(base.model)

@@ -38,6 +38,8 @@ class ServeConfig:
     """Replies written at a time."""
     queue: Annotated[int, LIMITS, between(0)] = 64
     """Further replies that may wait."""
+    prefix_cache: Annotated[int, LIMITS, between(0)] = 512
+    """MiB of keys and values kept for later prompts that begin alike; 0 keeps none."""
     max_tokens: Annotated[Count, LIMITS] = 1024
     """Longest reply that a request may ask for, in tokens."""
     request_seconds: Annotated[float, LIMITS, between(1)] = 300.0

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from personavec.model import LoadedModel
+from personavec.model import Beginnings, LoadedModel
 from personavec.model.engine import NOT_FINITE, Loop, StepLoop, VllmEngine, VllmLoop
 from personavec.serve.config import ServeConfig
 from personavec.serve.intake import Intake
@@ -78,7 +78,11 @@ class Service:
             if engine is not None:
                 return VllmLoop(engine, directions=served.directions)
             return StepLoop(
-                loaded, directions=served.directions, max_rows=config.rows, remember=True
+                loaded,
+                directions=served.directions,
+                max_rows=config.rows,
+                beginnings=Beginnings(config.prefix_cache << 20),
+                remember=config.prefix_cache > 0,
             )
 
         self.worker = Worker(make_loop, max_rows=config.rows, queue_size=config.queue)
