@@ -3,19 +3,26 @@
 200 responses as an extraction has them: 20 questions, ten responses each under the ten eliciting
 prompts, judged in groups as rollouts are. The plain way: full logits, one judge pair and one
 polarity at a time, unsorted batches of 16. Texts are those of the bundled checks' tune halves;
-only the time matters here. Scores in bfloat16 depend on the other texts of a batch, so two more
-figures stand beside the difference: that of the plain way from itself in batches of 7, and the
-difference in float32.
+only the time matters here. One more way, `spared`: as if the judging model had written them, so
+that generation gave their log-probabilities under their own prompts. The ways take turns,
+`--repeats` times. Scores in bfloat16 depend on the other texts of a batch, so two more figures
+stand beside the difference: that of the plain way from itself in batches of 7, and the difference
+in float32.
 
-    python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--json FILE]
+    python benchmarks/contrast_judge.py [--trait optimistic] [--questions 20] [--repeats 3]
+        [--dtype DTYPE] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import Work, described, measured, reading
@@ -116,56 +123,101 @@ def tokens(scores: list[Score]) -> list[Tensor]:
     return [torch.tensor(score.log_odds_per_token) for score in scores]
 
 
+def spared(loaded: pv.LoadedModel, answers: list[Answer]) -> list[Answer]:
+    """The answers with log-probabilities, of which only the time that they spare matters."""
+    ids = [tuple(loaded.chat.response_ids(a.response)) for a in answers]
+    return [
+        replace(a, response_ids=own, logprobs=(-1.0,) * len(own))
+        for a, own in zip(answers, ids, strict=True)
+    ]
+
+
+def timed(way: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    found = way()
+    return time.perf_counter() - start, found
+
+
+def figures(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def turns(
+    loaded: pv.LoadedModel, spec: TraitSpec, answers: list[Answer], repeats: int
+) -> tuple[dict[str, list[float]], list[Score], list[Tensor]]:
+    """Seconds of every way, and what the judge and the plain way find."""
+    written = spared(loaded, answers)
+    scores, per_token = list[Score](), list[Tensor]()
+    seconds: dict[str, list[float]] = {"judge": [], "spared": [], "plain": []}
+    for _ in range(repeats):
+        # A judge of its own each time, which has kept no beginnings yet.
+        judge, own = ContrastJudge(loaded), ContrastJudge(loaded, wrote_answers=True)
+        took, scores = timed(lambda judge=judge: ours(judge, spec, answers))
+        seconds["judge"].append(took)
+        seconds["spared"].append(timed(lambda own=own: ours(own, spec, written))[0])
+        took, per_token = timed(lambda: plain(loaded, spec, answers))
+        seconds["plain"].append(took)
+    return seconds, scores, per_token
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trait", default="optimistic")
     parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dtype")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    loaded = pv.load_model("smollm2")
+    loaded = pv.load_model("smollm2", **({"dtype": arguments.dtype} if arguments.dtype else {}))
     spec = pv.load_trait(arguments.trait)[0]
     answers = workload(spec, arguments.questions)
-    judge = ContrastJudge(loaded)
-    judge.score(spec, answers[:2])  # warm up
-    start = time.perf_counter()
-    scores = ours(judge, spec, answers)
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    per_token = plain(loaded, spec, answers)
-    plain_seconds = time.perf_counter() - start
+    ContrastJudge(loaded).score(spec, answers[:2])  # warm up
+    seconds, scores, per_token = turns(loaded, spec, answers, arguments.repeats)
+    ratios = {
+        way: figures([p / s for p, s in zip(seconds["plain"], seconds[way], strict=True)])
+        for way in ("judge", "spared")
+    }
     limits = measured()
-    share = limits.share(least_work(loaded, spec, answers), seconds)
+    work = least_work(loaded, spec, answers)
     few = answers[:20]
-    rounding = off(plain(loaded, spec, few, OTHER_BATCH), per_token[: len(few)])
     exact = pv.load_model("smollm2", dtype="float32")
-    in_float32 = off(tokens(ours(ContrastJudge(exact), spec, few)), plain(exact, spec, few))
     record = {
         "trait": spec.name,
         "responses": len(answers),
         "dtype": loaded.identity.dtype,
         "seconds": seconds,
-        "plain_seconds": plain_seconds,
-        "ratio": plain_seconds / seconds,
+        "ratios": ratios,
         "nats_per_token_off": off(tokens(scores), per_token),
-        "plain_off_itself": rounding,
-        "float32_off": in_float32,
+        "plain_off_itself": off(plain(loaded, spec, few, OTHER_BATCH), per_token[: len(few)]),
+        "float32_off": off(tokens(ours(ContrastJudge(exact), spec, few)), plain(exact, spec, few)),
         "limits": limits.as_dict(),
-        "share_of_limit": share,
+        "share_of_limit": limits.share(work, statistics.median(seconds["judge"])),
         **described(),
     }
-    print("| way | s | responses/s |\n| --- | --- | --- |")
-    print(f"| contrast judge | {seconds:.1f} | {len(answers) / seconds:.2f} |")
-    print(f"| plain | {plain_seconds:.1f} | {len(answers) / plain_seconds:.2f} |")
-    print(f"ratio {record['ratio']:.2f}, {share:.0%} of the limit\n")
-    print("| log-odds differ by, nats a token | mean | most |\n| --- | --- | --- |")
-    for name, found in (
-        (f"judge and plain, {loaded.identity.dtype}", record["nats_per_token_off"]),
-        (f"plain and plain in batches of {OTHER_BATCH}, {len(few)} responses", rounding),
-        (f"judge and plain, float32, {len(few)} responses", in_float32),
-    ):
-        print(f"| {name} | {found['mean']:.1e} | {found['max']:.1e} |")
+    show(record, few=len(few))
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def show(record: dict[str, Any], *, few: int) -> None:
+    print("| way | s | plain / it | least | most |\n| --- | --- | --- | --- | --- |")
+    for way, ratio in record["ratios"].items():
+        median = statistics.median(record["seconds"][way])
+        found = " | ".join(f"{ratio[figure]:.2f}" for figure in ("median", "low", "high"))
+        print(f"| {way} | {median:.1f} | {found} |")
+    print(f"| plain | {statistics.median(record['seconds']['plain']):.1f} | | | |")
+    dtype, share = record["dtype"], record["share_of_limit"]
+    print(f"{record['responses']} responses, {dtype}; {share:.0%} of the limit\n")
+    print("| log-odds differ by, nats a token | mean | most |\n| --- | --- | --- |")
+    for name, found in (
+        (f"judge and plain, {dtype}", record["nats_per_token_off"]),
+        (
+            f"plain and plain in batches of {OTHER_BATCH}, {few} responses",
+            record["plain_off_itself"],
+        ),
+        (f"judge and plain, float32, {few} responses", record["float32_off"]),
+    ):
+        print(f"| {name} | {found['mean']:.1e} | {found['max']:.1e} |")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def run(
     with lock(out):
         claim(out, _settings(writer, engine, spec, asked, config, judge))
         tasks = _tasks(spec, asked, config.samples)
-        answers = _answers(writer, engine, spec, tasks, config, out / "run", progress)
+        answers = _answers(writer, engine, spec, tasks, config, judge, out / "run", progress)
         rollouts = _judged(judge, answers, spec, config, out / "run", progress)
         write_rollouts(out / "rollouts.jsonl", rollouts)
         levels = by_level(rollouts)
@@ -159,6 +159,7 @@ def _answers(
     spec: TraitSpec,
     tasks: Sequence[Task],
     config: ElicitConfig,
+    judge: Judge,
     folder: Path,
     progress: Progress,
 ) -> list[Rollout]:
@@ -173,6 +174,7 @@ def _answers(
         tasks,
         sampling,
         folder,
+        judge=judge,
         batch_tokens=config.batch_tokens,
         engine=engine,
         label=label,

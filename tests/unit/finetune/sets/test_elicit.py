@@ -113,7 +113,12 @@ def test_a_killed_run_equals_an_undisturbed_one(
         (run_folder / name).write_bytes(whole[: len(whole) // 2])  # in the middle of a line
     run(llama, SPEC, tmp_path, CONFIG, progress=QUIET)
     for level in ("normal", "mild", "strong"):
-        assert rows(tmp_path / f"{level}.jsonl") == rows(made / f"{level}.jsonl")
+        found, expected = (rows(folder / f"{level}.jsonl") for folder in (tmp_path, made))
+        for name in ("trait_score", "log_odds", "coherence"):
+            # Answers that are judged in other company differ in the last bit.
+            values = [row.pop(name) for row in expected]
+            assert [row.pop(name) for row in found] == pytest.approx(values, abs=1e-3)
+        assert found == expected
     with pytest.raises(SettingsMismatchError, match="seed"):
         run(llama, SPEC, tmp_path, replace(CONFIG, seed=2), progress=QUIET)
 
