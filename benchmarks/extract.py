@@ -3,11 +3,10 @@
 About a tenth of a standard extraction: 4 of 20 extraction questions under every prompt (with fewer
 no vector is made), the sweep of eight layers at one coefficient, nine doses and both ends of five
 random directions on two questions each, these under every prompt too, and five neutral prompts. The
-plain way: `generate`
-for one configuration after another in batches of 16, a second forward with `output_hidden_states`,
-and the judge with full logits, one pair and polarity at a time. Each run is a process of its own
-and includes loading the model; the ways take turns. `--baseline` adds another checkout of this
-package. The verdicts of so small an extraction mean nothing.
+plain way: `generate` for one configuration after another in batches of 16, a second forward with
+`output_hidden_states`, and the judge with full logits, one pair and polarity at a time. Each run is
+a process of its own and includes loading the model; the ways take turns. `--baseline` adds another
+checkout of this package. The verdicts of so small an extraction mean nothing.
 
     python benchmarks/extract.py [--repeats 3] [--baseline PATH] [--small] [--json FILE]
 """
