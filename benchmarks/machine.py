@@ -22,6 +22,9 @@ import personavec as pv
 from personavec.model.loading import choose_dtype
 from personavec.results import versions
 
+#: Of square products, on an accelerator and on a processor.
+_CUDA_SIZES, _SIZES = (4096, 8192, 16384), (1024, 2048, 4096)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -82,7 +85,7 @@ def measured(device: str | torch.device = "cpu", dtype: torch.dtype | None = Non
     """
     on = torch.device(device)
     precision = dtype or choose_dtype(None, str(on))
-    sizes = (4096, 8192, 16384) if on.type == "cuda" else (1024, 2048, 4096)
+    sizes = _CUDA_SIZES if on.type == "cuda" else _SIZES
     operations = 0.0
     for n in sizes:
         a, b = (torch.randn(n, n, device=on).to(precision) for _ in range(2))

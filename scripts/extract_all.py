@@ -45,7 +45,7 @@ def extract(which: str, out: Path, names: Sequence[str] = ()) -> int:
             print(f"{name}: FAILED: {error}")
             continue
         (folder / "failed.txt").unlink(missing_ok=True)
-        print(f"{name}: {'passed' if found.passed else 'FAILED'}, layer {found.layer}")
+        print(f"{name}: {found.verdict}, layer {found.layer}")
     return failures
 
 

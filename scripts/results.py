@@ -142,7 +142,8 @@ def _random(results: dict[str, Any], coefficient: float) -> str:
 def _summary_row(r: dict[str, Any]) -> list[str]:
     low, high = r["coherent_range"]
     kept, dropped = r["rollouts"], r["coherence_dropped_share"]
-    failed = [c["name"] for c in r["verdict"]["checks"] if not c["passed"]]
+    verdict = r["verdict"]["verdict"]
+    others = [f"{c['verdict']}: {c['name']}" for c in r["verdict"]["checks"]]
     return [
         r["trait"]["name"],
         str(r["layer"]),
@@ -157,7 +158,7 @@ def _summary_row(r: dict[str, Any]) -> list[str]:
         pm(r["wrong_way"], "share"),
         pm(r["separability_auc"]),
         pm(r["split_half_cosine"]),
-        "passed" if not failed else "FAILED: " + "; ".join(failed),
+        "; ".join(each for each in others if not each.startswith("passed")) or verdict,
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cyclopts.help import DefaultFormatter, HelpPanel
 
 from personavec import __version__
 from personavec.errors import UsageError
+from personavec.presets import BySize
 
 #: Where every command is, and what the list of commands says of it, in the paper's order.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -75,7 +77,7 @@ def build(arguments: Sequence[str] = ()) -> App:
         help_flags="--help",
         help_format="plaintext",
         help_formatter=_Help(),
-        config=(_from_file, _check_numbers),
+        config=(_from_file, _choose_defaults, _check_numbers),
         default_parameter=Parameter(
             allow_repeating=True,  # The last one counts.
             json_dict=False,  # A text that begins with a bracket is a text.
@@ -167,6 +169,16 @@ def _wrong_in_file(error: CycloptsError, path: str) -> str:
     return str(error.__cause__ or error)
 
 
+def _choose_defaults(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Show the library one default for each size, which it checks against the field's type."""
+    given = arguments.get("--preset", None)
+    name = given.tokens[-1].value if given is not None and given.tokens else "standard"
+    for argument in arguments:
+        if isinstance(sizes := argument.field_info.default, BySize):
+            argument.field_info = copy(argument.field_info)
+            argument.field_info.default = getattr(sizes, name, sizes.standard)
+
+
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse what the library would let through: 1.5 for a whole number, infinity, 1e300."""
     for argument in arguments:
@@ -187,6 +199,8 @@ def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentColle
 
 def default_shown(value: Any) -> Any:
     """What help shows as a default; nothing where there is nothing to see."""
+    if isinstance(value, BySize):
+        value = value.standard
     if isinstance(value, tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None
     return value if isinstance(value, str | int | float | Path) and value is not False else None

@@ -13,12 +13,14 @@ def list_traits(*, output: PrintOptions = PrintOptions()) -> None:
     """List the bundled traits. Example: `personavec traits list`"""
     from personavec.traits import bundled_traits, load_trait
     from personavec.traits.terminal import show_list
+    from personavec.vectors import bundled_verdicts
 
     specs = [load_trait(name)[0] for name in bundled_traits()]
     if output.as_json:
-        print_json({"traits": {spec.name: spec.description for spec in specs}})
+        traits = {spec.name: spec.description for spec in specs}
+        print_json({"traits": traits, "verdicts": bundled_verdicts()})
     else:
-        show_list(specs)
+        show_list(specs, bundled_verdicts())
 
 
 def show(
@@ -41,12 +43,15 @@ def show(
     """
     from personavec.traits import load_trait
     from personavec.traits.terminal import show as show_spec
+    from personavec.vectors import bundled_verdicts
 
     spec, origin = load_trait(trait, description)
+    verdict = bundled_verdicts().get(spec.name) if origin == "bundled" else None
     if output.as_json:
-        print_json({**spec.model_dump(mode="json"), "origin": origin, "hash": spec.hash})
+        found = {**spec.model_dump(mode="json"), "origin": origin, "hash": spec.hash}
+        print_json({**found, "verdict": verdict})
     else:
-        show_spec(spec, origin)
+        show_spec(spec, origin, verdict)
 
 
 def check(trait: str, /, *, output: PrintOptions = PrintOptions()) -> None:

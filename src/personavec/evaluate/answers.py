@@ -6,11 +6,12 @@ the question is asked, `plain` or under a `cue`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from personavec.evaluate.config import EvaluateConfig
+from personavec.evaluate.config import SIZES, EvaluateConfig
 from personavec.evaluate.cues import Cue
 from personavec.evaluate.results import Variant
 from personavec.evaluate.subject import Arm, Subject, Subjects
@@ -18,7 +19,7 @@ from personavec.judges import Judge
 from personavec.model import Cap
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
+from personavec.rollouts import Rollout, Task, collect, judged, say_estimate, write_rollouts
 from personavec.traits import TraitSpec
 
 Cell: TypeAlias = tuple[Arm, Variant]
@@ -27,8 +28,14 @@ Cells = Mapping[Cell, list[Rollout]]
 
 
 def questions_of(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    """The evaluation questions that are asked."""
-    return spec.last_questions(config.questions)
+    """The evaluation questions that are asked.
+
+    Raises UsageError for more than there are, unless it is a preset that says so.
+    """
+    n = config.questions
+    if n is not None and n == getattr(SIZES["questions"], config.preset):
+        n = min(n, len(spec.questions.evaluation))
+    return spec.last_questions(n)
 
 
 def tasks_of(
@@ -81,10 +88,8 @@ def answer(
     progress: Progress,
 ) -> dict[str, Rollout]:
     """The answers to all tasks, by id. All that one model answers goes through it together."""
-    sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
     found: dict[str, Rollout] = {}
-    by_model = {id(subject.loaded): subject for subject in subjects.values()}
-    for number, subject in enumerate(by_model.values()):
+    for number, subject in enumerate(_by_model(subjects)):
         arms = {arm for arm, each in subjects.items() if each.loaded is subject.loaded}
         own = [
             task
@@ -93,18 +98,58 @@ def answer(
             for task in some
             if arm in arms
         ]
-        collected = collect(
-            subject.loaded,
-            own,
-            sampling,
-            folder / f"model-{number}",
-            batch_tokens=config.batch_tokens,
-            engine=subject.engine,
-            label=subject.name,
-            progress=progress,
-        )
+        collected = _writer(subject, config, folder / f"model-{number}", progress)(own)
         found |= {rollout.id: rollout for rollout in collected}
     return found
+
+
+def estimate(
+    subjects: Subjects,
+    specs: Sequence[TraitSpec],
+    tasks: Mapping[str, Mapping[Cell, list[Task]]],
+    judge: Judge,
+    config: EvaluateConfig,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Say how long all answers will take, by the model's first ones; not where some are there."""
+    spec, subject = specs[0], _by_model(subjects)[0]
+    if (folder / "model-0" / "generated.jsonl").exists():
+        return
+    write = _writer(subject, config, folder / "model-0", progress)
+    judging = spec.at_most(judge_pairs=config.judge_pairs)
+    to_come = sum(len(some) for cells in tasks.values() for some in cells.values())
+    say_estimate(
+        tasks[spec.name]["model", "plain"],
+        write,
+        lambda some: judged(
+            judge, write(some), judging, folder, label=spec.name, progress=progress
+        ),
+        to_write=to_come,
+        to_judge=to_come,
+        progress=progress,
+    )
+
+
+def _by_model(subjects: Subjects) -> list[Subject]:
+    """One subject for each loaded model."""
+    return list({id(subject.loaded): subject for subject in subjects.values()}.values())
+
+
+def _writer(
+    subject: Subject, config: EvaluateConfig, folder: Path, progress: Progress
+) -> Callable[[Sequence[Task]], list[Rollout]]:
+    """Writes a model's answers into a folder."""
+    return partial(
+        collect,
+        subject.loaded,
+        sampling=Sampling(config.max_tokens, config.temperature, config.top_p, config.seed),
+        folder=folder,
+        batch_tokens=config.batch_tokens,
+        engine=subject.engine,
+        label=subject.name,
+        progress=progress,
+    )
 
 
 def judge_answers(
@@ -112,12 +157,14 @@ def judge_answers(
     spec: TraitSpec,
     tasks: Mapping[Cell, list[Task]],
     answers: Mapping[str, Rollout],
+    config: EvaluateConfig,
     out: Path,
     progress: Progress,
 ) -> dict[Cell, list[Rollout]]:
     """One trait's answers with their scores, by cell; writes them to `rollouts/`."""
     own = [answers[task.id] for some in tasks.values() for task in some]
-    scored = judged(judge, own, spec, out / "run", label=spec.name, progress=progress)
+    judging = spec.at_most(judge_pairs=config.judge_pairs)
+    scored = judged(judge, own, judging, out / "run", label=spec.name, progress=progress)
     write_rollouts(out / "rollouts" / f"{spec.name}.jsonl", scored)
     by_id = {rollout.id: rollout for rollout in scored}
     return {cell: [by_id[task.id] for task in some] for cell, some in tasks.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, LayerOrAll, Names, Numbers, between, options, panel
+from personavec.presets import Preset, choose_sizes, sizes
 
 if TYPE_CHECKING:
     from personavec.evaluate.subject import SteeredBy
@@ -80,16 +81,31 @@ class EvaluateInputs:
         return found * len(self.vectors) if len(found) == 1 else found
 
 
+#: None is all that there are.
+SIZES = sizes(
+    #                  quick, standard, thorough
+    samples=(1, 1, 4),
+    questions=(6, None, None),
+    judge_pairs=(1, None, None),
+    capability_items=(32, None, None),
+)
+
+
 @options()
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Everything that decides an evaluation's result, beside the models and the specs."""
 
-    samples: Annotated[Count, ANSWERS] = 1
+    preset: Preset = "standard"
+    """How large the run is: sets the defaults of --samples, --questions, --judge-pairs and
+    --capability-items."""
+    samples: Annotated[Count, ANSWERS] = SIZES["samples"]
     """Responses per question."""
-    questions: Annotated[int | None, ANSWERS, between(MIN_QUESTIONS)] = None
+    questions: Annotated[int | None, ANSWERS, between(MIN_QUESTIONS)] = SIZES["questions"]
     """Only the last N evaluation questions of a trait: an extraction selects a vector's layer on
     the first ones. Default: all."""
+    judge_pairs: Annotated[int | None, ANSWERS, between(1)] = SIZES["judge_pairs"]
+    """Only the first N judge pairs; default: all."""
     system: Annotated[str | None, ANSWERS] = None
     """System prompt before every question."""
     max_tokens: Annotated[Count, ANSWERS] = 64
@@ -102,12 +118,13 @@ class EvaluateConfig:
     """Seed of all sampling."""
     capability: Annotated[Names, CAPABILITY] = ()
     """Tasks of lm-evaluation-harness, separated by commas; `packaged` comes with this package."""
-    capability_items: Annotated[int | None, CAPABILITY, between(2)] = None
+    capability_items: Annotated[int | None, CAPABILITY, between(2)] = SIZES["capability_items"]
     """Only the first items of each task; default: all."""
     batch_tokens: Annotated[Count, MODEL] = 16384
     """Tokens in a batch; bounds memory."""
 
     def __post_init__(self) -> None:
+        choose_sizes(self)
         if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
             raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
         if self.questions is not None and self.questions < MIN_QUESTIONS:

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from personavec import results as base
 from personavec.evaluate import capability, figures
-from personavec.evaluate.answers import Cells, answer, judge_answers, questions_of, tasks_of
+from personavec.evaluate.answers import (
+    Cells,
+    answer,
+    estimate,
+    judge_answers,
+    questions_of,
+    tasks_of,
+)
 from personavec.evaluate.capability import HarnessTask, TaskScore
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.cues import Cue, Cues, usable_cues
@@ -64,9 +71,10 @@ def run(
         started = time.monotonic()
         used = _usable(cues, subjects, specs, config)
         tasks = tasks_of(subjects, specs, config, used)
+        estimate(subjects, specs, tasks, judge, config, out / "run", progress)
         answers = answer(subjects, tasks, config, out / "run", progress)
         by_trait = {
-            spec.name: judge_answers(judge, spec, tasks[spec.name], answers, out, progress)
+            spec.name: judge_answers(judge, spec, tasks[spec.name], answers, config, out, progress)
             for spec in specs
         }
         scores = _capability(subjects, harness, config, out / "capability", progress)

@@ -7,9 +7,12 @@ from typing import Annotated
 
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, Integers, Numbers, between, options, panel, parsed
+from personavec.presets import Preset, choose_sizes, sizes
 
 #: Intervals are over questions; fewer questions than this have none.
 MIN_QUESTIONS = 2
+#: Layers over the middle of the network are at most so many.
+MAX_CANDIDATES = 8
 
 ROLLOUTS = panel("Rollouts")
 VALIDATION = panel("Layer and validation")
@@ -26,7 +29,32 @@ def _estimators(text: str) -> tuple[str, ...]:
     return (text,)
 
 
+def _halves(end: int) -> tuple[float, ...]:
+    """From -end to end in steps of a half."""
+    return tuple(step / 2 for step in range(-2 * end, 2 * end + 1))
+
+
 ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_choices=False)
+
+
+#: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
+#: on both sides included. It selects the layer among fewer, at the dose that it goes to, on as many
+#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`).
+SIZES = sizes(
+    #                       quick, standard, thorough
+    samples=(1, 1, 2),
+    pairs=(3, None, None),
+    judge_pairs=(1, None, None),
+    questions=(12, None, None),
+    sweep_coefficients=((3.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
+    candidates=(4, 8, 8),
+    sweep_questions=(8, 8, 8),
+    coefficients=((-3, -1, 0, 1, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
+    validation_questions=(10, None, None),
+    validation_samples=(1, 2, 4),
+    random_directions=(5, 5, 10),
+    neutral_prompts=(16, 48, 48),
+)
 
 
 @options()
@@ -34,8 +62,16 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 class ExtractConfig:
     """Everything that decides an extraction's result, beside the model and the spec."""
 
-    samples: Count = 1
+    preset: Preset = "standard"
+    """How large the run is: sets the defaults of the sizes below."""
+    samples: Count = SIZES["samples"]
     """Responses per question, pair and polarity."""
+    pairs: Annotated[int | None, ROLLOUTS, between(1)] = SIZES["pairs"]
+    """Only the first N instruction pairs; default: all."""
+    judge_pairs: Annotated[int | None, ROLLOUTS, between(1)] = SIZES["judge_pairs"]
+    """Only the first N judge pairs; default: all."""
+    questions: Annotated[int | None, ROLLOUTS, between(MIN_QUESTIONS)] = SIZES["questions"]
+    """Only the first N extraction questions; default: all."""
     max_tokens: Annotated[Count, ROLLOUTS] = 64
     """Longest response, in tokens."""
     temperature: Annotated[float, ROLLOUTS, between(0)] = 0.7
@@ -49,18 +85,24 @@ class ExtractConfig:
     coherence_floor: Annotated[float, ROLLOUTS] = 50
     """Rollouts below this coherence are dropped."""
     layers: Annotated[Integers | None, VALIDATION] = None
-    """Candidate layers, e.g. 10,14,18; default: eight, evenly over the middle of the network."""
-    sweep_coefficients: Annotated[Numbers, VALIDATION] = (2.0, 4.0)
+    """Candidate layers, e.g. 10,14,18; default: evenly over the middle of the network."""
+    candidates: Annotated[int, VALIDATION, between(1, MAX_CANDIDATES)] = SIZES["candidates"]
+    """Candidate layers where --layers names none."""
+    sweep_coefficients: Annotated[Numbers, VALIDATION] = SIZES["sweep_coefficients"]
     """Coefficients that layers are selected at."""
-    sweep_questions: Annotated[Count, VALIDATION] = 8
+    sweep_questions: Annotated[Count, VALIDATION] = SIZES["sweep_questions"]
     """Evaluation questions set aside for layer selection; validation uses the others."""
-    coefficients: Annotated[Numbers, VALIDATION] = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
+    coefficients: Annotated[Numbers, VALIDATION] = SIZES["coefficients"]
     """Dose-response coefficients, 0 included."""
-    validation_samples: Annotated[Count, VALIDATION] = 2
+    validation_questions: Annotated[int | None, VALIDATION, between(MIN_QUESTIONS)] = SIZES[
+        "validation_questions"
+    ]
+    """Only the last N evaluation questions for validation; default: all that are left."""
+    validation_samples: Annotated[Count, VALIDATION] = SIZES["validation_samples"]
     """Steered responses per validation question and coefficient, controls included."""
-    random_directions: Annotated[Count, VALIDATION] = 5
+    random_directions: Annotated[Count, VALIDATION] = SIZES["random_directions"]
     """Random directions that the vector is compared with."""
-    neutral_prompts: Annotated[Count, VALIDATION] = 48
+    neutral_prompts: Annotated[Count, VALIDATION] = SIZES["neutral_prompts"]
     """Neutral prompts whose projections standardise later readings."""
     estimators: Annotated[tuple[str, ...], ESTIMATORS, VALIDATION] = ("mean",)
     """How the direction is estimated: mean, logistic, or both: the layer sweep then picks."""
@@ -70,6 +112,7 @@ class ExtractConfig:
     """Tokens in a batch; bounds memory."""
 
     def __post_init__(self) -> None:
+        choose_sizes(self)
         if 0 not in self.coefficients:
             raise UsageError("the coefficients must include 0, the unsteered baseline")
         # A dose-response is read from left to right, whatever order they were given in.
@@ -77,6 +120,8 @@ class ExtractConfig:
         object.__setattr__(self, "sweep_coefficients", tuple(sorted({*self.sweep_coefficients})))
         if self.sweep_questions < MIN_QUESTIONS:
             raise UsageError(f"sweep_questions must be at least {MIN_QUESTIONS}")
+        if min(each or MIN_QUESTIONS for each in (self.questions, self.validation_questions)) < 2:
+            raise UsageError(f"an interval needs at least {MIN_QUESTIONS} questions")
         if self.max_tokens < 1 or self.samples < 1 or self.batch_tokens < 1:
             raise UsageError("max_tokens, samples and batch_tokens must be at least 1")
 

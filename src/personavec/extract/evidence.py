@@ -18,7 +18,8 @@ from personavec.extract.results import (
     Transcript,
     WrongWay,
 )
-from personavec.extract.validation import Validation, mean_log_odds, verdict, wrong_way
+from personavec.extract.validation import Validation, mean_log_odds, wrong_way
+from personavec.extract.verdict import verdict
 from personavec.judges import COHERENCE_FLOOR
 from personavec.results import Estimate, finite, versions
 from personavec.rollouts import Rollout
@@ -56,7 +57,7 @@ def results_of(
     unsteered = MeanLogOdds.of(mean_log_odds(validation.by_dose[0], seed))
     return ExtractResults(
         trait=ExtractedTrait(name=spec.name, description=spec.description, origin=origin),
-        spec=SpecSizes.of(spec),
+        spec=SpecSizes.of(spec, extraction.spec_hash),
         model=extraction.loaded.identity,
         engine=extraction.engine.describe(),
         judge=extraction.judge.identity(),

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from personavec.rollouts import (
     keep,
     load_activations,
     neutral_means,
+    say_estimate,
     write_rollouts,
 )
 from personavec.runs import Settings
@@ -62,6 +63,15 @@ class Extraction:
 
     loaded: LoadedModel
     spec: TraitSpec
+    """The part that is used."""
+    spec_hash: str
+    """Of the whole spec."""
+    selecting: Sequence[str]
+    """Evaluation questions that select the layer."""
+    testing: Sequence[str]
+    """Evaluation questions that test the vector."""
+    n_candidates: int
+    """Candidate layers."""
     origin: Origin
     out: Path
     config: ExtractConfig
@@ -90,7 +100,7 @@ class Extraction:
         return {
             "command": "extract",
             "trait": self.spec.name,
-            "spec": self.spec.hash,
+            "spec": self.spec_hash,
             "model": self.loaded.identity.as_dict(),
             "judge": self.judge.identity(),
             "engine": self.engine.name,
@@ -133,8 +143,42 @@ class Extraction:
                 self.spec, self.spec.questions.extraction, self.config.samples
             )
             activations = self.out / "activations"
+            self._say_estimate(tasks)
             return self.collect(tasks, "extraction", judge=self.judge, activations=activations)
         return self._adopt(self.adopted)
+
+    def _say_estimate(self, tasks: Sequence[Task]) -> None:
+        """How long the whole will take, unless some of it is done."""
+        folder = self.out / "run" / "extraction"
+        if (folder / "generated.jsonl").exists():
+            return
+        first = partial(
+            collect,
+            self.loaded,
+            sampling=self.sampling,
+            folder=folder,
+            activations=self.out / "activations",
+            include_thinking=self.config.include_thinking,
+            engine=self.engine,
+            label="first answers",
+            progress=self.progress,
+        )
+        to_judge = len(tasks) + self._steered() + 2 * len(self.spec.instruction) * len(self.testing)
+        say_estimate(
+            tasks,
+            first,
+            partial(first, spec=self.spec, judge=self.judge),
+            to_write=to_judge + self.config.neutral_prompts,
+            to_judge=to_judge,
+            progress=self.progress,
+        )
+
+    def _steered(self) -> int:
+        """Answers of the layer sweep and of the validation, in which both ends have controls."""
+        c = self.config
+        swept = len(c.estimators) * self.n_candidates * len(c.sweep_coefficients)
+        doses = len(c.coefficients) + 2 * c.random_directions
+        return swept * len(self.selecting) + doses * len(self.testing) * c.validation_samples
 
     def _adopt(self, adopted: AdoptedRollouts) -> list[Rollout]:
         """The adopted rollouts, judged."""

@@ -67,11 +67,15 @@ def run(
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
     """
     config = config or ExtractConfig()
-    layers = candidate_layers(loaded, config.layers)
-    split_questions(spec, config)  # Raises SpecError for too few.
+    layers = candidate_layers(loaded, config)
+    selecting, testing = split_questions(spec, config)  # Raises SpecError for too few.
     extraction = Extraction(
         loaded=loaded,
-        spec=spec,
+        spec=used_part(spec, config),
+        spec_hash=spec.hash,
+        selecting=selecting,
+        testing=testing,
+        n_candidates=len(layers),
         origin=origin,
         out=out,
         config=config,
@@ -88,7 +92,6 @@ def run(
 def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
     """The method, step by step as in `docs/extract.md`."""
     spec, config, out = extraction.spec, extraction.config, extraction.out
-    selecting, testing = split_questions(spec, config)
 
     # 1. Rollouts and 2. Judging: answers under contrastive system prompts, with scores.
     answers = extraction.elicit()
@@ -105,7 +108,7 @@ def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
         directions,
         layers,
         config.sweep_coefficients,
-        selecting,
+        extraction.selecting,
         extraction.collect,
         seed=config.seed,
     )
@@ -117,7 +120,7 @@ def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
         directions[selected.estimator],
         selected.layer,
         kept.residual_norms(),
-        testing,
+        extraction.testing,
     )
 
     # 7. Baseline: projections of answers to neutral prompts standardise later readings.
@@ -173,7 +176,8 @@ def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
 
     Steered responses are not among them: the contrast judge measures those.
     """
-    tasks = elicitation_tasks(spec, spec.questions.extraction, config.samples)
+    used = used_part(spec, config)
+    tasks = elicitation_tasks(used, used.questions.extraction, config.samples)
     return [task.question for task in tasks]
 
 
@@ -192,14 +196,28 @@ def split_questions(
             "test the vector with"
         )
     aside = min(config.sweep_questions, len(questions) // 2)
-    return questions[:aside], questions[aside:]
+    testing, n = questions[aside:], config.validation_questions
+    return questions[:aside], testing if n is None else testing[-n:]
 
 
-def candidate_layers(loaded: LoadedModel, layers: Sequence[int] | None) -> list[int]:
-    """The layers to sweep: those given, or about eight over the middle of the network."""
-    n = loaded.identity.n_layers
+def used_part(spec: TraitSpec, config: ExtractConfig) -> TraitSpec:
+    """The pairs and questions of the spec that the extraction uses. Raises SpecError."""
+    selecting, testing = split_questions(spec, config)
+    return spec.at_most(
+        pairs=config.pairs,
+        judge_pairs=config.judge_pairs,
+        extraction=config.questions,
+        evaluation=(*selecting, *testing),
+    )
+
+
+def candidate_layers(loaded: LoadedModel, config: ExtractConfig) -> list[int]:
+    """The layers to sweep: those given, or about `candidates` over the middle of the network."""
+    n, layers = loaded.identity.n_layers, config.layers
     if layers:
         if bad := [layer for layer in layers if not 1 <= layer <= n]:
             raise UsageError(f"layer {bad[0]} does not exist: {loaded.identity.name} has 1 to {n}")
         return sorted(set(layers))
-    return sorted({max(1, round(n * share)) for share in _LAYER_SHARES})
+    step = len(_LAYER_SHARES) / config.candidates
+    shares = [_LAYER_SHARES[round((i + 1) * step) - 1] for i in range(config.candidates)]
+    return sorted({max(1, round(n * share)) for share in shares})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from personavec.report import (
 )
 from personavec.results import Estimate
 from personavec.traits import Polarity
-from personavec.vectors import Estimator
+from personavec.vectors import Estimator, Verdict
 from personavec.wording import plural
 
 T = TypeVar("T")
@@ -75,7 +76,9 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
     )
 
 
-def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
+def vector_report(
+    trait: str, layer: int, meta: Mapping[str, Any], verdict: Verdict | None = None
+) -> str:
     """The page of a vector whose extraction's results are not at hand, from its `vector.json`.
 
     Anything in `meta` that is not what an extraction writes is shown as not measured.
@@ -94,7 +97,7 @@ def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
                 *(figure(kept.get("neg"), "d"), " negative"),
             ],
         ),
-        ("checks", _checks(_as(bool, meta.get("passed")))),
+        ("verdict", verdict or not_measured()),
     ]
     name = model.name or "unnamed model"
     note = (
@@ -136,12 +139,6 @@ def _as(kind: Callable[..., T], value: object) -> T | None:
         return None
 
 
-def _checks(passed: bool | None) -> Content:
-    if passed is None:
-        return not_measured()
-    return "passed" if passed else "failed"
-
-
 def _heading(trait: str, description: str, model: str, layer: int, notes: Sequence[str]) -> Markup:
     return page.heading(
         "Persona vector: extraction",
@@ -153,22 +150,30 @@ def _heading(trait: str, description: str, model: str, layer: int, notes: Sequen
 
 
 def _verdict(verdict: ValidationVerdict) -> Markup:
-    passed = sum(check.passed for check in verdict.checks)
-    of = plural(len(verdict.checks), "check")
-    if verdict.passed:
-        line = element("p", f"Passed: {passed} of {of}.", class_="verdict good")
-    else:
-        failed = len(verdict.checks) - passed
-        line = element("p", f"Failed: {failed} of {of}.", class_="verdict bad")
+    found = Counter(check.verdict for check in verdict.checks)
+    rest = [f"{found[each]} {each}" for each in _STATES if found[each] and each != "passed"]
+    counts = f"{found['passed']} of {plural(len(verdict.checks), 'check')} passed"
+    _, style = _STATES[verdict.verdict]
+    line = element(
+        "p",
+        f"{verdict.verdict.capitalize()}: {', '.join([counts, *rest])}.",
+        class_=f"verdict {style}",
+    )
     checks = element("ul", *map(_check, verdict.checks), class_="checks")
     return section("Verdict", "verdict", line, checks)
 
 
+#: The mark of a verdict, and the class it is drawn by.
+_STATES: dict[Verdict, tuple[str, str]] = {
+    "passed": ("✓", "good"),
+    "failed": ("✗", "bad"),
+    "not decided": ("?", "open"),
+}
+
+
 def _check(check: ValidationCheck) -> Markup:
-    if check.passed:
-        state = element("span", "✓ passed", class_="state good")
-    else:
-        state = element("span", "✗ failed", class_="state bad")
+    mark, style = _STATES[check.verdict]
+    state = element("span", f"{mark} {check.verdict}", class_=f"state {style}")
     detail = element("span", check.detail, class_="detail")
     return element("li", state, element("span", check.name, detail))
 

@@ -7,6 +7,7 @@ be measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from personavec.results import Estimate, dump
 from personavec.runs import Settings
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
-from personavec.vectors import Estimator
+from personavec.vectors import Estimator, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class ExtractedTrait:
 
 @dataclass(frozen=True, kw_only=True)
 class SpecSizes:
-    """A spec's hash and the number of its parts."""
+    """A spec's hash, and how many of its parts were used."""
 
     hash: str
     pairs: int
@@ -43,9 +44,10 @@ class SpecSizes:
     evaluation_questions: int
 
     @classmethod
-    def of(cls, spec: TraitSpec) -> SpecSizes:
+    def of(cls, spec: TraitSpec, whole: str) -> SpecSizes:
+        """The sizes of the part that was used, with the hash of the whole."""
         return cls(
-            hash=spec.hash,
+            hash=whole,
             pairs=len(spec.instruction),
             judge_pairs=len(spec.judge_instruction),
             extraction_questions=len(spec.questions.extraction),
@@ -183,23 +185,36 @@ class ValidationCheck:
     """A test of whether steering worked; `detail` has its figures."""
 
     name: str
-    passed: bool
+    verdict: Verdict
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationVerdict:
-    """Whether steering with the vector worked: passed where all checks are."""
+    """Whether steering with the vector worked.
 
-    passed: bool
+    Failed where a check failed, else not decided where one is not, else passed.
+    """
+
+    verdict: Verdict
     checks: tuple[ValidationCheck, ...]
+
+    @classmethod
+    def of(cls, checks: Sequence[ValidationCheck]) -> ValidationVerdict:
+        found = {check.verdict for check in checks}
+        open_one: Verdict = "not decided" if "not decided" in found else "passed"
+        return cls(verdict="failed" if "failed" in found else open_one, checks=tuple(checks))
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "passed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractResults:
     """Everything that an extraction measured, and from what."""
 
-    format: int = 1
+    format: int = 2
     trait: ExtractedTrait
     spec: SpecSizes
     model: ModelIdentity
@@ -258,7 +273,7 @@ class ExtractResults:
             "engine": self.engine["name"],
             "seed": self.settings.seed,
             "kept": {polarity: counts.kept for polarity, counts in self.rollouts.items()},
-            "passed": self.verdict.passed,
+            "verdict": self.verdict.verdict,
             **taken,
         }
 
@@ -293,6 +308,7 @@ class ExtractSummary:
     separability_auc: Estimate | None
     split_half_cosine: Estimate | None
     passed: bool
+    verdict: Verdict
     checks: tuple[ValidationCheck, ...]
     notes: tuple[str, ...]
     report: Path
@@ -319,6 +335,7 @@ def summary(results: ExtractResults, out: Path) -> ExtractSummary:
         separability_auc=results.separability_auc,
         split_half_cosine=results.split_half_cosine,
         passed=results.verdict.passed,
+        verdict=results.verdict.verdict,
         checks=results.verdict.checks,
         notes=results.notes,
         report=out / "report.html",

@@ -8,7 +8,10 @@ from personavec.data.terminal import show_reading
 from personavec.extract.import_reference import ImportResult
 from personavec.extract.results import ExtractSummary
 from personavec.terminal import console
+from personavec.vectors import Verdict
 from personavec.wording import plural
+
+_STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "not decided": "yellow"}
 
 
 def show(found: ExtractSummary) -> None:
@@ -21,8 +24,10 @@ def show(found: ExtractSummary) -> None:
     )
     console.print(_dose_table(found))
     for check in found.checks:
-        mark, style = ("passed", "green") if check.passed else ("FAILED", "red")
-        console.print(f"{mark}  {check.name}: {check.detail}", style=style)
+        console.print(
+            f"{check.verdict}  {check.name}: {check.detail}", style=_STYLES[check.verdict]
+        )
+    console.print(f"verdict: {found.verdict}", style=_STYLES[found.verdict])
     for note in found.notes:
         console.print(f"note: {note}")
     console.print(f"{found.seconds:.0f} s; report: {found.report}")

@@ -1,4 +1,4 @@
-"""Steering as a test of a persona vector: layer selection, dose-response, controls, verdict.
+"""Steering as a test of a persona vector: layer selection, dose-response, controls.
 
 The model answers evaluation questions without a system prompt while it is steered. Figures are
 means over the answers with intervals clustered by question (paper, section 3).
@@ -6,11 +6,9 @@ means over the answers with intervals clustered by question (paper, section 3).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,14 +19,12 @@ from personavec.extract.results import (
     DoseResponse,
     RandomDose,
     SteeredDose,
-    ValidationCheck,
-    ValidationVerdict,
 )
 from personavec.judges import COHERENCE_FLOOR
 from personavec.model import Steering
 from personavec.results import Estimate
 from personavec.rollouts import Rollout, Task
-from personavec.stats import Interval, clustered_bootstrap, monotone_within_intervals
+from personavec.stats import Interval, clustered_bootstrap
 from personavec.vectors import Estimator, random_directions
 
 Collect = Callable[[Sequence[Task], str], list[Rollout]]
@@ -195,6 +191,7 @@ def validate(
         for c, found in by_dose.items()
     )
     ends = coherent_range(doses)
+    extraction.progress.say(first_pair(by_dose, ends[1]))
     control = random_controls(
         random_directions(direction, config.random_directions, seed=config.seed),
         layer,
@@ -220,6 +217,20 @@ def dose_response(
     """Answers to the evaluation questions, steered by each coefficient."""
     cells = [steered_tasks("dose", questions, direction, layer, c, samples) for c in coefficients]
     return dict(zip(coefficients, _collected(cells, "dose-response", collect), strict=True))
+
+
+def first_pair(by_dose: Mapping[float, Sequence[Rollout]], end: float) -> str:
+    """The first question with an answer unsteered and one steered towards the trait, as text.
+
+    Steered at `end`, the upper end of the coherent range, or else by the smallest dose.
+    """
+    steered = end or min((c for c in by_dose if c > 0), default=0.0)
+    pairs = zip(by_dose[0], by_dose[steered], strict=True)
+    found = next(((a, b) for a, b in pairs if a.response and b.response), None)
+    if found is None or not steered:
+        return "no question was answered both unsteered and steered towards the trait"
+    plain, towards = (" ".join(rollout.response.split()) for rollout in found)
+    return f"{found[0].question}\n  unsteered: {plain}\n  steered by {steered:+g}: {towards}"
 
 
 def coherent_range(doses: Sequence[SteeredDose]) -> tuple[float, float]:
@@ -275,47 +286,3 @@ def _by_question(rollouts: Sequence[Rollout]) -> dict[str, float]:
         if rollout.log_odds is not None:
             values.setdefault(rollout.question, []).append(rollout.log_odds)
     return {question: sum(found) / len(found) for question, found in values.items()}
-
-
-def verdict(
-    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
-) -> ValidationVerdict:
-    """Whether steering worked over the coherent range; each check states its figures."""
-    ordered = sorted(doses, key=lambda dose: dose.coefficient)
-    inside = [dose for dose in ordered if ends[0] <= dose.coefficient <= ends[1]]
-    checks = (
-        ValidationCheck(
-            name="coherent over a range on both sides of 0",
-            passed=ends[0] < 0 < ends[1],
-            detail=f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
-            f"{COHERENCE_FLOOR:g}",
-        ),
-        ValidationCheck(
-            name="dose-response monotone within its intervals",
-            passed=len(inside) > 1
-            and monotone_within_intervals([dose.log_odds_interval for dose in inside]),
-            detail=", ".join(
-                f"{d.coefficient:+g}: {d.log_odds_interval.value:.1f}" for d in inside
-            ),
-        ),
-        _beyond_random("positive", 1, inside[-1], control),
-        _beyond_random("negative", -1, inside[0], control),
-    )
-    return ValidationVerdict(passed=all(check.passed for check in checks), checks=checks)
-
-
-def _beyond_random(
-    name: str, sign: int, dose: SteeredDose, control: Sequence[RandomDose]
-) -> ValidationCheck:
-    """Whether steering at one end moves the trait further than every random direction does."""
-    others = [c.log_odds_interval for c in control if c.coefficient == dose.coefficient]
-    reached = [sign * (other.high if sign > 0 else other.low) for other in others]
-    # NumPy's maximum is NaN where any interval is missing, and no value exceeds NaN.
-    bound = float(np.max(reached)) * sign if reached else math.nan
-    value = dose.log_odds_interval.value
-    return ValidationCheck(
-        name=f"beyond every random direction's interval at the {name} end",
-        passed=sign * dose.coefficient > 0 and sign * value > sign * bound,
-        detail=f"log-odds {value:.1f} at {dose.coefficient:+g}; the random directions' "
-        f"intervals reach {bound:.1f}",
-    )

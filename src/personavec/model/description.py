@@ -8,7 +8,7 @@ from personavec.errors import ModelError
 from personavec.model.chat_format import chat
 from personavec.model.loaded import LoadedModel, ModelIdentity
 from personavec.model.snapshots import EMBEDDED, cache_folder, embedded_gguf
-from personavec.vectors import bundled_vectors
+from personavec.vectors import Verdict, bundled_vectors, bundled_verdicts
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class EmbeddedModel:
     """Its GGUF file; None if the package is not installed."""
     vectors: list[str]
     """The traits of its bundled vectors."""
+    verdicts: dict[str, Verdict | None]
+    """Whether steering with them worked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class ModelDescription(ModelIdentity):
     parameters: int
     notes: list[str]
     """What the chat template does not support, and what is done instead."""
+    verdicts: dict[str, Verdict | None]
+    """Whether steering with the bundled vectors worked, where they are this model's."""
     prompt: str
     """A short conversation as the chat template writes it."""
 
@@ -57,7 +61,8 @@ def list_models() -> ModelList:
     except ModelError:
         file = None
     return ModelList(
-        embedded=EmbeddedModel(EMBEDDED, file, bundled_vectors()), cache=str(cache_folder())
+        embedded=EmbeddedModel(EMBEDDED, file, bundled_vectors(), bundled_verdicts()),
+        cache=str(cache_folder()),
     )
 
 
@@ -70,5 +75,6 @@ def describe(loaded: LoadedModel) -> ModelDescription:
         block=type(loaded.blocks.stack[0]).__name__,
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         notes=list(loaded.chat.notes),
+        verdicts=bundled_verdicts() if loaded.identity.name == EMBEDDED else {},
         prompt=loaded.chat.text(chat("What is a persona?", "Be brief.")),
     )

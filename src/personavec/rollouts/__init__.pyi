@@ -3,6 +3,7 @@ from .collecting import (
     collect_from_endpoint as collect_from_endpoint,
     prompt_ids as prompt_ids,
 )
+from .estimate import say_estimate as say_estimate
 from .expression import (
     Expression as Expression,
     ExpressionDifference as ExpressionDifference,

@@ -158,6 +158,30 @@ class TraitSpec(BaseModel):
             )
         return questions[len(questions) - n :] if n is not None else questions
 
+    def at_most(
+        self,
+        *,
+        pairs: int | None = None,
+        judge_pairs: int | None = None,
+        extraction: int | None = None,
+        evaluation: tuple[str, ...] | None = None,
+    ) -> TraitSpec:
+        """This spec with its first pairs, judge pairs and extraction questions; None keeps all.
+
+        `evaluation` are the evaluation questions to keep.
+        """
+        questions = Questions.model_construct(
+            extraction=self.questions.extraction[:extraction],
+            evaluation=self.questions.evaluation if evaluation is None else evaluation,
+        )
+        return self.model_copy(
+            update={
+                "instruction": self.instruction[:pairs],
+                "judge_instruction": self.judge_instruction[:judge_pairs],
+                "questions": questions,
+            }
+        )
+
     @property
     def hash(self) -> str:
         """A short hash of what decides an extraction; checks and provenance do not."""

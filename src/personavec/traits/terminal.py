@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -10,17 +10,19 @@ from personavec.terminal import console
 from personavec.traits.spec import Origin, TraitSpec
 
 
-def show_list(specs: Sequence[TraitSpec]) -> None:
-    """Names and descriptions."""
-    table = Table("trait", "description")
+def show_list(specs: Sequence[TraitSpec], verdicts: Mapping[str, str | None]) -> None:
+    """Names, descriptions, and whether steering with the bundled vectors worked."""
+    table = Table("trait", "description", "bundled vector")
     for spec in specs:
-        table.add_row(spec.name, spec.description)
+        table.add_row(spec.name, spec.description, verdicts.get(spec.name) or "–")
     console.print(table)
 
 
-def show(spec: TraitSpec, origin: Origin) -> None:
-    """A spec's prompts and questions."""
+def show(spec: TraitSpec, origin: Origin, verdict: str | None) -> None:
+    """A spec's prompts and questions, and the verdict on its bundled vector."""
     console.print(f"{spec.name} ({origin}): {spec.description}")
+    if verdict:
+        console.print(f"bundled vector: {verdict}")
     for label, pairs in (("eliciting", spec.instruction), ("judging", spec.judge_instruction)):
         for pair in pairs:
             console.print(f"{label}  + {pair.pos}\n{' ' * len(label)}  - {pair.neg}")

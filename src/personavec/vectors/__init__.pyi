@@ -39,3 +39,4 @@ from .vector import (
     cosine as cosine,
     other_model_notes as other_model_notes,
 )
+from .verdict import Verdict as Verdict, bundled_verdicts as bundled_verdicts

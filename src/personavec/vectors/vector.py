@@ -22,6 +22,7 @@ from personavec.traits import check_trait_name
 from personavec.vectors.calibration import Calibration
 from personavec.vectors.estimators import Estimator
 from personavec.vectors.limits import Ordinary
+from personavec.vectors.verdict import Verdict, verdict_of
 
 FORMAT = 1
 #: The file in a vector's folder that holds its drift limits.
@@ -96,6 +97,11 @@ class PersonaVector:
         """The range of coefficients over which steered answers stayed coherent, if measured."""
         found = self.meta.get("coherent_range")
         return (found[0], found[1]) if found else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether steering with it worked when it was extracted; None where nothing says."""
+        return verdict_of(self.meta)
 
     @property
     def directions(self) -> Float[Tensor, "layer hidden"]:

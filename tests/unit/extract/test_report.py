@@ -186,10 +186,10 @@ def example_results(**changes: Any) -> ExtractResults:
         ),
         transcripts=transcripts(),
         verdict=ValidationVerdict(
-            passed=False,
+            verdict="failed",
             checks=(
-                ValidationCheck(name="steering moves the trait", passed=True, detail="+3.4 nats"),
-                ValidationCheck(name="no massive activation", passed=False, detail="61% at 311"),
+                ValidationCheck(name="steering moves", verdict="passed", detail="+3.4 nats"),
+                ValidationCheck(name="no coordinate", verdict="failed", detail="61% at 311"),
             ),
         ),
     )

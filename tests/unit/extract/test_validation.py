@@ -10,7 +10,8 @@ from personavec.errors import SpecError, TooFewRolloutsError, UsageError
 from personavec.extract import ExtractConfig
 from personavec.extract.pipeline import split_questions
 from personavec.extract.results import RandomDose, SteeredDose
-from personavec.extract.validation import coherent_range, select, verdict
+from personavec.extract.validation import coherent_range, select
+from personavec.extract.verdict import verdict
 from personavec.traits import TraitSpec
 
 
@@ -57,8 +58,8 @@ def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
 def test_what_could_not_be_measured_passes_no_check() -> None:
     """A dose without log-odds, and a random direction without an interval."""
     gap = [*RISING[:3], dose(1.0), RISING[4]]
-    checks = {c.name: c.passed for c in verdict(gap, CONTROL, (-2.0, 2.0)).checks}
-    assert not checks["dose-response monotone within its intervals"]
+    checks = {c.name: c.verdict for c in verdict(gap, CONTROL, (-2.0, 2.0)).checks}
+    assert checks["dose-response rises, as far as its intervals tell"] == "not decided"
     for place in range(len(CONTROL)):
         control = [*CONTROL]
         control[place] = replace(control[place], low=None, high=None)

@@ -356,7 +356,9 @@ def test_an_extraction_on_a_model_that_means_nothing(
     assert "<html" in (out / "report.html").read_text("utf-8")
     assert results.coherent_range == ((-1, 1) if coherent else (0, 0))
     assert len(results.control) == (4 if coherent else 0)
-    assert results.verdict.passed == all(check.passed for check in results.verdict.checks)
+    assert results.verdict.passed == all(
+        check.verdict == "passed" for check in results.verdict.checks
+    )
     if not coherent:
         assert not results.verdict.passed
     assert finite(dump(summary(results, out)))
@@ -377,6 +379,55 @@ def test_an_extraction_on_a_model_that_means_nothing(
     # Run again, everything is read back and comes out the same.
     again = extract.run(loaded, SPEC, out, config, progress=QUIET)
     assert replace(again, seconds={}) == replace(results, seconds={})
+
+
+class Heard(Progress):
+    """Keeps what it would say."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_the_whole_is_estimated_from_its_first_answers(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate counts every answer, and those that it is made from are written once."""
+    config = balanced(loaded, tmp_path / "first")
+    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    heard, out = Heard(), tmp_path / "out"
+    extract.run(loaded, SPEC, out, config, progress=heard)
+    ids = {
+        name: [
+            (path.parent.name, record["id"])
+            for path in (out / "run").glob(f"*/{name}")
+            for record in lines(path)
+        ]
+        for name in ("generated.jsonl", "scores.jsonl")
+    }
+    estimate, pair = heard.said
+    written, judged = map(len, ids.values())
+    assert estimate.startswith("about ")
+    assert estimate.endswith(
+        f" for the whole, by the first 24 answers: {written} to write, {judged} to judge"
+    )
+    for name, found in ids.items():
+        assert len(found) == len({*found}), name
+    question, plain, steered = pair.splitlines()
+    assert question in SPEC.questions.evaluation
+    assert plain.startswith("  unsteered: ")
+    assert steered.startswith("  steered by +1: ")
+
+    heard.said.clear()
+    extract.run(loaded, SPEC, out, config, progress=heard)
+    assert heard.said == [pair], "a run that is continued is not estimated"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def test_too_few_rollouts_are_counted_explained_and_kept(

@@ -4,7 +4,7 @@ import { signed } from "./conversation.js";
 import { Trajectory } from "./chart.js";
 
 export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines, alarms, both, label }) {
-  const { trait, description, coherent_range: range, report } = vector;
+  const { trait, description, coherent_range: range, verdict, report } = vector;
   const id = `slider-${trait}`;
   return html`
     <section class=${`trait ${shown ? "shown" : ""}`} aria-label=${trait}>
@@ -14,6 +14,7 @@ export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines
                  aria-label=${`colour tokens by ${trait}`} />
           ${trait}
         </label>
+        ${verdict && html`<span class="quiet" title="steering with this vector, when it was extracted">${verdict}</span>`}
         ${alarms.length > 0 && html`<span class="alarm-mark">alarm</span>`}
         <a href=${report} target="_blank" rel="noopener">report<span class="hidden"> of ${trait}, in a new tab</span></a>
       </div>

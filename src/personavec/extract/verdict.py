@@ -1,0 +1,127 @@
+"""The verdict of a validation: whether steering with the vector worked, as far as intervals tell.
+
+A check passes where the intervals show what it asks for, fails where they show that it is not so,
+and is not decided where they are too wide for either. Fewer answers make intervals wider, and wider
+intervals around the same means decide less: they turn no failure into a pass, except that a dip of
+the curve that is smaller than its rise may go unseen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from personavec.extract.results import (
+    RandomDose,
+    SteeredDose,
+    ValidationCheck,
+    ValidationVerdict,
+)
+from personavec.judges import COHERENCE_FLOOR
+from personavec.stats import Interval, monotone_within_intervals
+from personavec.vectors import Verdict
+
+_SIDES = (("positive", 1), ("negative", -1))
+
+
+def verdict(
+    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
+) -> ValidationVerdict:
+    """Whether steering worked over the coherent range `ends`; each check states its figures."""
+    ordered = sorted(doses, key=lambda dose: dose.coefficient)
+    inside = [dose for dose in ordered if ends[0] <= dose.coefficient <= ends[1]]
+    return ValidationVerdict.of(
+        [
+            _coherent(ordered, ends),
+            _rises(inside),
+            *(_beyond_random(name, sign, inside[-(sign > 0)], control) for name, sign in _SIDES),
+        ]
+    )
+
+
+def _stated(*, holds: bool, fails: bool) -> Verdict:
+    return "failed" if fails else "passed" if holds else "not decided"
+
+
+def _coherent(ordered: Sequence[SteeredDose], ends: tuple[float, float]) -> ValidationCheck:
+    """Whether the doses next to 0 are coherent on both sides, by their intervals."""
+    below = [dose for dose in ordered if dose.coefficient < 0][-1:]
+    above = [dose for dose in ordered if dose.coefficient > 0][:1]
+    nearest = [dose.coherence_estimate for dose in (*below, *above)]
+    return ValidationCheck(
+        name="coherent over a range on both sides of 0",
+        verdict=_stated(
+            holds=ends[0] < 0 < ends[1]
+            and all(each.low is not None and each.low >= COHERENCE_FLOOR for each in nearest),
+            fails=not (below and above)
+            or any(each.high is None or each.high < COHERENCE_FLOOR for each in nearest),
+        ),
+        detail=f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
+        f"{COHERENCE_FLOOR:g}; the intervals next to 0 reach down to "
+        + ", ".join("nothing" if each.low is None else f"{each.low:.0f}" for each in nearest),
+    )
+
+
+def _rises(inside: Sequence[SteeredDose]) -> ValidationCheck:
+    """Whether log-odds rise with the dose.
+
+    They do where they surely rise by more than they may have fallen on the way, and do not where
+    they surely fall.
+    """
+    found = [dose.log_odds_interval for dose in inside]
+    pairs = list(combinations(found, 2))
+    # NaN where an interval is missing: then neither is shown.
+    rise = found[-1].low - found[0].high
+    may_fall = _largest([before.high - after.low for before, after in pairs])
+    measured = not math.isnan(may_fall)
+    means = ", ".join(f"{d.coefficient:+g}: {d.log_odds_interval.value:.1f}" for d in inside)
+    sure = f"at least {rise:.1f} up from end to end, at most {may_fall:.1f} down on the way"
+    return ValidationCheck(
+        name="dose-response rises, as far as its intervals tell",
+        verdict=_stated(
+            holds=rise > 0 and rise > may_fall,
+            fails=measured and not monotone_within_intervals(found),
+        ),
+        detail=f"{means}; {sure if measured else 'not all measured'}",
+    )
+
+
+def _beyond_random(
+    name: str, sign: int, dose: SteeredDose, control: Sequence[RandomDose]
+) -> ValidationCheck:
+    """Whether steering at one end moves the trait further than every random direction does.
+
+    It does where its mean is beyond every random direction's interval, and does not where a random
+    direction's mean is beyond its interval. Without a coherent dose at this end there is nothing to
+    compare, and the check of coherence says whether that is for certain.
+    """
+    reached = sign * dose.coefficient > 0
+    others = [c.log_odds_interval for c in control if reached and c.coefficient == dose.coefficient]
+    own = dose.log_odds_interval
+    bound = _largest([sign * _far(other, sign) for other in others])
+    furthest = _largest([sign * other.value for other in others])
+    return ValidationCheck(
+        name=f"beyond every random direction's interval at the {name} end",
+        verdict=_stated(
+            holds=sign * own.value > bound,
+            fails=furthest >= sign * _far(own, sign),
+        ),
+        detail=f"log-odds {own.value:.1f} ({own.low:.1f} to {own.high:.1f}) at "
+        f"{dose.coefficient:+g}; the random directions' means reach {sign * furthest:.1f}, their "
+        f"intervals {sign * bound:.1f}"
+        if reached
+        else "no coherent coefficient at this end",
+    )
+
+
+def _far(interval: Interval, sign: int) -> float:
+    """The end of an interval that is further towards the trait, or away from it."""
+    return interval.high if sign > 0 else interval.low
+
+
+def _largest(values: Sequence[float]) -> float:
+    """The largest; NaN, which no number exceeds, for none or where one is missing."""
+    return float(np.max(values)) if values else math.nan

@@ -1,0 +1,51 @@
+"""How long a run will take, measured on its first answers before the others are begun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from personavec.progress import Progress
+from personavec.rollouts.rollout import Task
+
+#: Answers that the rates are measured on; they are part of the run.
+TRIED = 24
+
+
+def say_estimate(
+    tasks: Sequence[Task],
+    write: Callable[[Sequence[Task]], object],
+    judge: Callable[[Sequence[Task]], object],
+    *,
+    to_write: int,
+    to_judge: int,
+    progress: Progress,
+) -> None:
+    """Write and judge the first of the tasks, and say how long the whole will take.
+
+    `write` stores the answers where the run finds them again, and `judge` the scores, so nothing
+    is done twice. `to_write` and `to_judge` count all answers of the run, these included. A run
+    that is not much longer than its first answers is not estimated.
+    """
+    tried = tasks[:TRIED]
+    if not tried or to_write < 3 * len(tried):
+        return
+    start = time.monotonic()
+    write(tried)
+    written = time.monotonic()
+    judge(tried)
+    judged = time.monotonic()
+    whole = ((written - start) * to_write + (judged - written) * to_judge) / len(tried)
+    progress.say(
+        f"about {duration(whole)} for the whole, by the first {len(tried)} answers: "
+        f"{to_write} to write, {to_judge} to judge"
+    )
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take: 40 s, 4 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
