@@ -65,7 +65,7 @@ def generated(engine: Engine, requests: list[Request], *, capture: bool) -> list
 def vllm_engines(loaded: pv.LoadedModel) -> tuple[VllmEngine, VllmEngine]:
     """With prefix caching, and without it and with vLLM's own block size."""
     shared = {"gpu_memory_utilization": 0.4} if loaded.device.type == "cuda" else {}
-    plain = {"enable_prefix_caching": False}
+    plain: dict[str, bool | int] = {"enable_prefix_caching": False}
     if loaded.device.type == "cpu":
         plain["block_size"] = 128
     return VllmEngine(loaded, shared), VllmEngine(loaded, {**shared, **plain})

@@ -438,7 +438,7 @@ def test_every_command_tells_an_odd_setting_in_one_line(
     with pytest.raises(SystemExit) as ended:
         main([*given, str(tmp_path / "model"), "--device", "cpu"])
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert (ended.value.code, "cannot read two tokens" in line) == (1, True)
+    assert (ended.value.code, "attention window of 0 tokens" in line) == (1, True)
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + b"\xff" * 60, b"\x00" * 100])
