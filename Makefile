@@ -64,7 +64,7 @@ $(VLLM_READY):
 	touch $@
 
 demo: $(READY)  ## extract the optimistic vector from the embedded model
-	$(BIN)/personavec extract --preset quick --trait optimistic --out out/demo
+	$(BIN)/personavec extract --trait optimistic --out out/demo
 	@echo "The report is at out/demo/report.html"
 
 test: $(READY)  ## run all tests but cluster's, and those of programs that are missing
