@@ -47,8 +47,8 @@ def content(path: Path) -> Any:
     """What a file of a run holds. Of a page, only whether it holds anything."""
     if path.suffix == ".jsonl":
         records = [json.loads(line) for line in path.read_text().splitlines()]
-        # Responses are written as they end, in an order that depends on who ran beside whom.
-        by_id = path.name == "generated.jsonl"
+        # Responses and scores are written as they are made, in any order.
+        by_id = path.name in ("generated.jsonl", "scores.jsonl")
         return sorted(records, key=lambda record: record["id"]) if by_id else records
     if path.suffix == ".json":
         return json.loads(path.read_text())

@@ -18,13 +18,16 @@ Answers = dict[str, tuple[int, ...]]
 
 
 def answer(
-    loaded: LoadedModel, steering: tuple[Steering, ...] = (), system: str | None = None
+    loaded: LoadedModel,
+    steering: tuple[Steering, ...] = (),
+    system: str | None = None,
+    seed: int = 0,
 ) -> Answers:
     """Ordinary sampling, 64 tokens at temperature 0.7."""
     requests = [
         Request(q, tuple(loaded.chat.prompt_ids(chat(q, system))), steering) for q in QUESTIONS
     ]
-    batches = generate(loaded, requests, Sampling(max_tokens=64, temperature=0.7))
+    batches = generate(loaded, requests, Sampling(max_tokens=64, temperature=0.7, seed=seed))
     return {g.id: g.response_ids for batch in batches for g in batch}
 
 
@@ -56,9 +59,13 @@ def test_ordinary_answers_stay_above_75(smollm2: LoadedModel, ordinary: Answers)
 def test_the_trait_itself_is_no_fault(smollm2: LoadedModel) -> None:
     """Under an eliciting system prompt, which the score reads, answers are as coherent."""
     system = load_trait("humorous")[0].instruction[0].pos
-    found = scores(smollm2, answer(smollm2, system=system), system)
+    found = [
+        score
+        for seed in range(3)
+        for score in scores(smollm2, answer(smollm2, system=system, seed=seed), system)
+    ]
     show("humorous system prompt", found)
-    assert sum(s > 75 for s in found) >= 10
+    assert sum(s > 75 for s in found) / len(found) >= 10 / 12
 
 
 def test_answers_steered_into_collapse_fall_below_50(smollm2: LoadedModel) -> None:

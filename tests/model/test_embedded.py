@@ -135,8 +135,11 @@ def test_extract_prints_one_json_object_with_the_promised_keys(
         assert 0 <= dose["coherence"] <= 100
     for control in found["control"]:
         assert set(control) >= {"coefficient", "log_odds", "low", "high", "coherence"}
-    # Positive prompts make the trait, negative ones its opposite: log-odds far apart.
-    assert found["log_odds"]["pos"]["low"] > found["log_odds"]["neg"]["high"]
+    # Positive prompts make the trait, negative ones its opposite: each mean lies beyond the
+    # other's interval, which is wide over six questions.
+    positive, negative = found["log_odds"]["pos"], found["log_odds"]["neg"]
+    assert positive["log_odds"] > negative["high"]
+    assert negative["log_odds"] < positive["low"]
 
 
 def test_a_killed_extraction_generates_nothing_twice(killed_and_continued: Continued) -> None:
@@ -209,7 +212,10 @@ def test_steer_shows_every_coefficient_and_the_system_prompt(
     assert [(a["question"], a["coefficient"]) for a in found] == [
         (q, c) for q in ("How are you?", "What is rain?") for c in (-1, 0, 1)
     ]
-    assert read_records(answers) == found
+    # Answers are written as they end.
+    assert sorted(read_records(answers), key=lambda a: str(a["id"])) == sorted(
+        found, key=lambda a: str(a["id"])
+    )
     code, stdout, _ = cli("steer", "How are you?", *options)
     assert code == 0
     assert "How are you?" in stdout

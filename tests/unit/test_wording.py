@@ -27,7 +27,7 @@ NEVER_ONE = {
     "replies": 2,
     "rows": 3,
     "texts": 2,
-    "tokens": 9,
+    "tokens": 10,
 }
 
 

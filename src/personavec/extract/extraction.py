@@ -160,6 +160,7 @@ class Extraction:
             activations=self.out / "activations",
             include_thinking=self.config.include_thinking,
             engine=self.engine,
+            judge=self.judge,
             label="first answers",
             progress=self.progress,
         )
@@ -167,7 +168,7 @@ class Extraction:
         say_estimate(
             tasks,
             first,
-            partial(first, spec=self.spec, judge=self.judge),
+            partial(first, spec=self.spec),
             to_write=to_judge + self.config.neutral_prompts,
             to_judge=to_judge,
             progress=self.progress,

@@ -102,8 +102,8 @@ def _try_out(loaded: LoadedModel) -> None:
     window = getattr(loaded.model.config.get_text_config(), "sliding_window", None)
     if isinstance(window, int) and window < 1:
         raise ModelError(
-            f"model '{name}' has an attention window of {window} tokens by its config.json; correct "
-            "sliding_window there"
+            f"model '{name}' has an attention window of {window} tokens by its config.json; "
+            "correct sliding_window there"
         )
     try:
         try_forward(loaded)

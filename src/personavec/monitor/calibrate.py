@@ -82,7 +82,8 @@ def run(
         examples, into = example_tasks(spec, config), folder / "examples"
         judged_examples = partial(judged, folder=into, label="examples")
         if not (into / "generated.jsonl").exists():
-            write, n = partial(written, folder=into, label="examples"), expected(spec, config)
+            write = partial(written, folder=into, judge=judge, label="examples")
+            n = expected(spec, config)
             say_estimate(examples, write, judged_examples, **n, progress=progress)
         tried = judged_examples(examples)
 

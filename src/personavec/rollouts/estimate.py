@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from personavec.progress import Progress
 from personavec.rollouts.rollout import Task
+from personavec.wording import plural
 
 #: Answers that the rates are measured on; they are part of the run.
 TRIED = 24
@@ -37,7 +38,7 @@ def say_estimate(
     judged = time.monotonic()
     whole = ((written - start) * to_write + (judged - written) * to_judge) / len(tried)
     progress.say(
-        f"about {duration(whole)} for the whole, by the first {len(tried)} answers: "
+        f"about {duration(whole)} for the whole, by the first {plural(len(tried), 'answer')}: "
         f"{to_write} to write, {to_judge} to judge"
     )
 
