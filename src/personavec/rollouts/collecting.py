@@ -53,7 +53,7 @@ def collect(
     Writes `generated.jsonl` and `scores.jsonl` into `folder` as it goes. What is there already is
     read once, at the start. With `activations`, a folder, the responses' mean activations are
     captured while generating and kept there as safetensors, keyed by rollout id. `engine`, if it
-    is given, generates in place of the transformers model, which plans batches of `batch_tokens`.
+    is given, generates in place of the transformers model, whose batches hold `batch_tokens`.
     Without `spec`, nothing is judged, but what spares `judge` a reading later is kept.
     Raises UsageError when a prompt leaves no room for its response in the model's context.
     """
