@@ -62,8 +62,7 @@ def run(
     other settings, and DataError when too few answers could be scored.
     """
     config = config or CalibrateConfig()
-    judge = judge or ContrastJudge(loaded, wrote_answers=True)
-    progress = progress or Progress()
+    judge, progress = judge or ContrastJudge(loaded, wrote_answers=True), progress or Progress()
     _check_monitoring(spec)
     directions = gauge([vector], loaded).directions
     folder = out / "calibration"
@@ -82,8 +81,8 @@ def run(
         examples, into = example_tasks(spec, config), folder / "examples"
         judged_examples = partial(judged, folder=into, label="examples")
         if not (into / "generated.jsonl").exists():
-            write = partial(written, folder=into, judge=judge, label="examples")
             n = expected(spec, config)
+            write = partial(judged_examples, spec=None)
             say_estimate(examples, write, judged_examples, **n, progress=progress)
         tried = judged_examples(examples)
 
