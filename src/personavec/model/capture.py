@@ -65,11 +65,6 @@ class SpanSums:
             self._by_slot[slot] = torch.zeros(self._shape, device=device)
         self._by_slot[slot].baddbmm_(self._weights[device], hidden.float())
 
-    def forget(self, span: int, row: int) -> None:
-        """Reset one row's sums over one span at every layer."""
-        for sums in self._by_slot.values():
-            sums[row, span] = 0
-
     @property
     def sums(self) -> Float[Tensor, "span batch layer hidden"]:
         """The sums so far, on the CPU."""
