@@ -43,6 +43,8 @@ class LabelledAnswer:
     source: str
     key: str
     earlier: tuple[tuple[str, str], ...] = ()
+    cut: bool = False
+    """The length limit ended it."""
 
     @property
     def half(self) -> Half:
@@ -58,13 +60,20 @@ def half_of(key: str) -> Half:
     return "tune" if hashlib.sha256(key.encode()).digest()[0] % 2 == 0 else "report"
 
 
-def written(name: str = "answers.jsonl") -> list[LabelledAnswer]:
+def written(path: Path = FOLDER / "answers.jsonl") -> list[LabelledAnswer]:
     """The answers that the repository holds, without the unclear ones."""
     return [
-        LabelledAnswer(row["prompt"], row["answer"], row["label"], row["kind"], row["from"], key)
-        for row in _lines(FOLDER / name)
+        LabelledAnswer(
+            row["prompt"],
+            row["answer"],
+            row["label"],
+            row["kind"],
+            row["from"],
+            row["prompt"],
+            cut=row.get("cut", False),
+        )
+        for row in _lines(path)
         if row["label"] != "unclear"
-        for key in [row["prompt"]]
     ]
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_models import ARCHITECTURES, build
@@ -29,7 +30,7 @@ MILD = (-2, 2)
 RELATIVE = (0.5, 0.8, 1.2, 2.0)
 PER_DOSE = 4
 SAMPLING = Sampling(max_tokens=64, temperature=0.7)
-Row = dict[str, str]
+Row = dict[str, Any]
 Steered = tuple[str, Steering]
 
 
@@ -56,7 +57,10 @@ def answers(loaded: LoadedModel, steered: list[Steered], writer: str, skip: int 
             rows[key] = {"prompt": question, "from": f"{writer}, {source}"}
     for batch in TransformersEngine(loaded, 1 << 13).generate(requests, SAMPLING):
         for found in batch:
-            rows[found.id]["answer"] = loaded.chat.decode(found.response_ids)
+            rows[found.id] |= {
+                "answer": loaded.chat.decode(found.response_ids),
+                "cut": not found.finished,
+            }
     return [row for row in rows.values() if row.get("answer", "").strip()]
 
 
