@@ -19,7 +19,7 @@ space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits ordinary drift capping unbundled \
-  soak finetuning checks results models cluster bench clean
+  soak finetuning checks coherence results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -112,6 +112,9 @@ capping: $(READY)  ## what capping costs beside addition, with the bundled vecto
 
 unbundled: $(READY)  ## extract three traits from a name and a description alone
 	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
+
+coherence: $(READY)  ## fit the coherence model on the tune half of the labelled answers
+	$(BIN)/python scripts/fit_coherence.py
 
 cluster: $(READY)  ## the tests on a Ray cluster of several nodes
 	$(BIN)/pytest -m cluster tests/live/test_ray.py

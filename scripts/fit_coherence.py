@@ -23,8 +23,20 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from personavec import LoadedModel, load_model
 from personavec.judges.coherence_features import Reading
-from personavec.judges.coherence_model import FORMAT, CoherenceModel, Norms, bundled_model
-from personavec.judges.coherence_readings import Unread, as_record, model_norms, read
+from personavec.judges.coherence_model import (
+    FORMAT,
+    CoherenceModel,
+    Norms,
+    bundled_model,
+    norms,
+)
+from personavec.judges.coherence_readings import (
+    Unread,
+    as_record,
+    model_norms,
+    neutral_readings,
+    read,
+)
 from personavec.judges.contrast import JUDGED_TOKENS
 from personavec.model import Beginnings, chat
 
@@ -33,7 +45,7 @@ FOREIGN = {"german", "spanish", "french", "italian", "portuguese", "dutch", "swe
 #: Answers made by breaking sound ones, of every kind; and unread turns of each file.
 MADE, UNREAD = 40, 400
 #: Weights of what nobody labelled by reading, and the strength of the regularisation.
-MADE_WEIGHT, UNREAD_WEIGHT, STRENGTH = 0.5, 0.25, 0.3
+MADE_WEIGHT, UNREAD_WEIGHT, STRENGTH = 0.1, 0.05, 0.3
 FOLDS = 6
 FLOOR = 50
 SHORT_WORDS = 8
@@ -79,7 +91,7 @@ def fitted(x: np.ndarray, sound: np.ndarray, weights: np.ndarray):
     model = LogisticRegression(C=STRENGTH, max_iter=3000)
     model.fit((x - centre) / spread, sound, sample_weight=balanced)
     coefficients = model.coef_[0] / spread
-    return coefficients, float(model.intercept_[0] - coefficients @ centre)
+    return coefficients, float(np.ravel(model.intercept_)[0] - coefficients @ centre)
 
 
 def cross_validated(
@@ -145,7 +157,7 @@ def standardised(found: Sequence[Reading], of_model: Norms) -> tuple[np.ndarray,
 def fit() -> None:
     """Fit, print cross-validated figures, and write what is bundled."""
     loaded = load_model("smollm2")
-    of_model = model_norms(loaded)
+    of_model = norms(neutral_readings(loaded))
     labelled = [answer for answer in [*written(), *shared()] if answer.half == "tune"]
     turns = unread("tune", UNREAD)
     answers = [*labelled, *made(labelled, turns), *turns]

@@ -16,8 +16,10 @@ from jaxtyping import Float
 #: Tokens of the model's typical likelihood that are added to a response, so that a short one is
 #: judged with care.
 _TYPICAL_TOKENS = 4
-#: Above this log-probability a token counts as sure, below the other as a shock (nats).
-_SURE, _SHOCK = -0.3, -9.0
+#: Above this log-probability a token counts as sure (nats).
+_SURE = -0.3
+#: How many tokens come before the late ones.
+_LATE = 8
 #: Sound answers end with a log-probability above this (nats); below, up to a further `_MOST`
 #: nats count.
 _ENDS, _MOST = -10.0, 12.0
@@ -70,30 +72,24 @@ def worst_run(values: Values, length: int, usual: float) -> float:
     return float((sums[length:] - sums[:-length]).min() + 2 * usual) / (length + 2)
 
 
-def same_at(ids: Sequence[int], distance: int) -> float:
-    """The share of tokens that equal the one `distance` before."""
-    pairs = zip(ids, ids[distance:], strict=False)
-    return sum(a == b for a, b in pairs) / (len(ids) + _TYPICAL_TOKENS)
-
-
 def features(reading: Reading, usual: Typical) -> dict[str, float]:
     """The numbers of a reading by name, not yet standardised."""
     own, alone = np.minimum(reading.own, 0.0), np.minimum(reading.alone, 0.0)
     gain, usual_gain = own - alone, usual.own - usual.alone
     found = {
         "own": _mean(own, usual.own),
-        "alone": _mean(alone, usual.alone),
+        "own_late": _mean(own[_LATE:], usual.own),
+        "own_75": _quantile(own, 0.75, usual.own),
+        "sure": float((own > _SURE).sum()) / (len(own) + _TYPICAL_TOKENS),
+        "alone_10": _quantile(alone, 0.10, usual.alone),
+        "alone_75": _quantile(alone, 0.75, usual.alone),
         "gain": _mean(gain, usual_gain),
-        "gain_run": worst_run(gain, 16, usual_gain),
-        "sure": _share(own > _SURE),
-        "sure_alone": _share(alone > _SURE),
-        "shock": _share(own < _SHOCK),
-        "repeated_2": repeated_share(reading.ids, 2),
-        "repeated_3": repeated_share(reading.ids, 3),
+        "gain_50": _quantile(gain, 0.50, usual_gain),
+        "repeated": repeated_share(reading.ids, 2),
         "length": float(np.log(len(own))),
     }
-    found |= {f"run_{n}": worst_run(own, n, usual.own) for n in (4, 8, 16)}
-    found |= {f"same_{n}": same_at(reading.ids, n) for n in (1, 2)}
+    found |= {f"own_run_{n}": worst_run(own, n, usual.own) for n in (4, 8, 24)}
+    found |= {f"gain_run_{n}": worst_run(gain, n, usual_gain) for n in (3, 8)}
     end = 0.0 if reading.end is None else reading.end
     return found | {"unended": max(-_MOST, min(0.0, end - _ENDS))}
 
@@ -102,8 +98,8 @@ def _mean(values: Values, usual: float) -> float:
     return float(values.sum() + _TYPICAL_TOKENS * usual) / (len(values) + _TYPICAL_TOKENS)
 
 
-def _share(hits: np.ndarray) -> float:
-    return float(hits.sum()) / (len(hits) + _TYPICAL_TOKENS)
+def _quantile(values: Values, share: float, usual: float) -> float:
+    return float(np.quantile(np.concatenate([values, np.full(_TYPICAL_TOKENS, usual)]), share))
 
 
 #: The names of the numbers.

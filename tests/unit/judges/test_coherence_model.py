@@ -42,7 +42,7 @@ def test_neutral_readings_are_standard(neutral: list[Reading]) -> None:
 def test_coherence_is_the_logistic_of_a_weighted_sum(neutral: list[Reading]) -> None:
     """Recomputed from the numbers themselves."""
     of_model, one = norms(neutral), random_reading(shift=-2.0)
-    model = CoherenceModel({"own": 0.7, "repeated_2": -0.4}, 0.3)
+    model = CoherenceModel({"own": 0.7, "repeated": -0.4}, 0.3)
     total = 0.3
     for name, weight in model.weights.items():
         z = (features(one, of_model.usual)[name] - of_model.mean[name]) / of_model.spread[name]
@@ -56,7 +56,7 @@ def test_likelihoods_of_another_scale_score_alike(neutral: list[Reading]) -> Non
     def scaled(reading: Reading) -> Reading:
         return Reading(reading.ids, 2 * reading.own, 2 * reading.alone)
 
-    model = CoherenceModel({"own": 0.7, "alone": 0.2, "run_8": 0.1, "gain": 0.4}, 0.3)
+    model = CoherenceModel({"own": 0.7, "alone_10": 0.2, "own_run_8": 0.1, "gain": 0.4}, 0.3)
     one, of_one = random_reading(shift=-1.0), norms(neutral)
     of_other = norms([scaled(each) for each in neutral])
     assert model.coherence(scaled(one), of_other) == pytest.approx(model.coherence(one, of_one))
