@@ -35,7 +35,7 @@ from personavec.judges.coherence_readings import (
     as_record,
     model_norms,
     neutral_readings,
-    read,
+    read_both_ways,
 )
 from personavec.judges.contrast import JUDGED_TOKENS
 from personavec.model import Beginnings, chat
@@ -55,7 +55,7 @@ def readings(loaded: LoadedModel, answers: Sequence[LabelledAnswer]) -> list[Rea
     """The model's readings of the answers, as a judge of their text has them."""
     beginnings, found = Beginnings(), []
     for start in range(0, len(answers), 40):
-        found += read(
+        found += read_both_ways(
             loaded,
             [_unread(loaded, answer) for answer in answers[start : start + 40]],
             batch_tokens=6144,

@@ -48,26 +48,26 @@ def alone_job(loaded: LoadedModel, unread: Unread) -> ScoringJob:
     return tuple(loaded.chat.answer_prompt_ids(chat(NOTHING))), (*unread.ids, *end)
 
 
-def reading(ids: tuple[int, ...], own: Tensor, alone: Tensor) -> Reading:
+def as_reading(ids: tuple[int, ...], own: Tensor, alone: Tensor) -> Reading:
     """From log-probabilities [token] of both readings; the second may have the end as well."""
     end = float(alone[len(ids)]) if len(alone) > len(ids) else None
     values = own.double().numpy(), alone[: len(ids)].double().numpy()
     return Reading(ids, *values, end)
 
 
-def read(
+def read_both_ways(
     loaded: LoadedModel,
     unread: Sequence[Unread],
     *,
     batch_tokens: int = _BATCH_TOKENS,
     beginnings: Beginnings | None = None,
 ) -> list[Reading]:
-    """Read responses, which are not empty, both ways. Raises UsageError for one too long."""
+    """The readings of responses that are not empty. Raises UsageError for one too long."""
     jobs: list[ScoringJob] = [(each.prompt, each.ids) for each in unread]
     jobs += [alone_job(loaded, each) for each in unread]
     found = token_logprobs(loaded, jobs, batch_tokens=batch_tokens, beginnings=beginnings)
     pairs = zip(found[: len(unread)], found[len(unread) :], strict=True)
-    return [reading(each.ids, *pair) for each, pair in zip(unread, pairs, strict=True)]
+    return [as_reading(each.ids, *pair) for each, pair in zip(unread, pairs, strict=True)]
 
 
 def neutral_readings(loaded: LoadedModel) -> list[Reading]:
@@ -90,7 +90,7 @@ def neutral_readings(loaded: LoadedModel) -> list[Reading]:
             f"{loaded.identity.name} answered {len(unread)} of {len(prompts)} neutral prompts; "
             "coherence is measured against at least two"
         )
-    return read(loaded, unread)
+    return read_both_ways(loaded, unread)
 
 
 def model_norms(loaded: LoadedModel) -> Norms:

@@ -15,7 +15,7 @@ from personavec.judges.coherence_readings import (
     as_record,
     model_norms,
     neutral_readings,
-    read,
+    read_both_ways,
 )
 from personavec.model import chat
 
@@ -35,7 +35,7 @@ def test_both_readings_and_the_end(loaded: LoadedModel) -> None:
     whole, cut = tuple(b"It is what it is."), tuple(b"It is what")
     end = loaded.chat.turn_end
     assert end is not None
-    first, second = read(loaded, [Unread(prompt, whole, ended=True), Unread(prompt, cut)])
+    first, second = read_both_ways(loaded, [Unread(prompt, whole, ended=True), Unread(prompt, cut)])
     assert first.own.tolist() == pytest.approx(plain(loaded, prompt, whole), abs=1e-4)
     *alone, last = plain(loaded, nothing, (*whole, end))
     assert first.alone.tolist() == pytest.approx(alone, abs=1e-4)
