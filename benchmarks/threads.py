@@ -104,7 +104,9 @@ def main() -> None:
             for jobs in (1, 2):
                 took = seconds(way, jobs, arguments.rows, arguments.tokens)
                 found[name][str(jobs)].append(took)
-    print("| waiting | one job, s | two side by side, s | times as long |\n| --- | --- | --- | --- |")
+    print(
+        "| waiting | one job, s | two side by side, s | times as long |\n| --- | --- | --- | --- |"
+    )
     for name, took in found.items():
         one, two = (statistics.median(took[jobs]) for jobs in ("1", "2"))
         print(f"| {name} | {one:.2f} | {two:.2f} | {two / one:.2f} |")
