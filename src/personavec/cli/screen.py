@@ -66,18 +66,23 @@ def command(
 
     if config.rule.percentile is not None and inputs.reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
-    if inputs.ray is not None and engine.engine != "transformers":
+    if inputs.ray is not None and engine.engine == "vllm":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     out = output.folder(output.out)
     vectors = chosen.load()
     check_layer(config.layer, vectors)
     specs = specs_of(vectors, inputs.trait) if inputs.judge else []
+    # How many rows a natural response is generated for is not known before the data are read.
+    tokens = None if config.natural in ("generate", "two-stage") else 0
     loaded = model.load()
     judging = None
     if inputs.judge is not None:
         from personavec.judges import ContrastJudge
 
         judging = ContrastJudge(loaded)
+    started = None
+    if inputs.ray is None:
+        started = engine.resolved(loaded, folder=out, tokens=tokens).start(loaded)
     results = screen.run(
         loaded,
         vectors,
@@ -89,7 +94,7 @@ def command(
         judge=judging,
         specs=specs,
         ray=inputs.ray,
-        engine=None if engine.engine == "transformers" else engine.start(loaded),
+        engine=started,
     )
     if output.as_json:
         print_json(screen.summarised(results))
