@@ -80,9 +80,7 @@ def command(
         from personavec.judges import ContrastJudge
 
         judging = ContrastJudge(loaded)
-    started = None
-    if inputs.ray is None:
-        started = engine.resolved(loaded, folder=out, tokens=tokens).start(loaded)
+    running = engine.resolved(loaded, folder=out, tokens=tokens) if inputs.ray is None else None
     results = screen.run(
         loaded,
         vectors,
@@ -94,7 +92,7 @@ def command(
         judge=judging,
         specs=specs,
         ray=inputs.ray,
-        engine=started,
+        engine=running and running.start(loaded),
     )
     if output.as_json:
         print_json(screen.summarised(results))
