@@ -19,7 +19,7 @@ space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits ordinary drift capping unbundled \
-  soak finetuning checks coherence results models cluster bench clean
+  soak finetuning checks coherence thresholds results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -127,6 +127,9 @@ checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	  $(BIN)/personavec judges check --trait $$trait --out out/checks/$$trait.json || exit 1; \
 	done
 
+thresholds: checks  ## bundle the thresholds that the known answers give the contrast judge
+	$(BIN)/python scripts/bundle_thresholds.py out/checks
+
 results: $(READY)  ## write docs/results.md from the runs that it names
 	$(BIN)/python scripts/results.py out
 
@@ -151,6 +154,9 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/python scripts/models_page.py out/models.xml
 
 bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
+	$(BIN)/python benchmarks/extract.py --json benchmarks/results/extract.json
+	$(BIN)/python benchmarks/generation.py --json benchmarks/results/generation.json
+	$(BIN)/python benchmarks/threads.py --json benchmarks/results/threads.json
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
 	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json

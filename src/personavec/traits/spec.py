@@ -108,6 +108,10 @@ class Check(BaseModel):
     question: str
     answer: str
     shows: bool
+    half: Literal["tune", "report"] | None = None
+    """Whether it is for choosing and fitting or for the report; None where questions take turns."""
+    near_miss: bool = False
+    """Its words or tone suggest the other verdict."""
 
 
 class TraitSpec(BaseModel):
@@ -186,6 +190,12 @@ class TraitSpec(BaseModel):
     def hash(self) -> str:
         """A short hash of what decides an extraction; checks and provenance do not."""
         text = self.model_dump_json(exclude={"checks", "monitoring", "provenance"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def judge_hash(self) -> str:
+        """A short hash of the judge pairs."""
+        text = "".join(pair.model_dump_json() for pair in self.judge_instruction)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
