@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, MODEL, KeyValues, Names, key_values, options, parsed
 from personavec.runs import check_writable
+from personavec.terminal import log
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
@@ -134,6 +135,7 @@ class EngineOptions:
         if self.engine == "transformers":
             return TransformersEngine(loaded, batch_tokens)
         started = VllmEngine(loaded, key_values(self.engine_arg, "--engine-arg"))
+        log(started.mode)
         # At exit Python waits for the processes that multiprocessing started; this comes before.
         atexit.register(started.close)
         return started
