@@ -149,6 +149,9 @@ models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/python scripts/models_page.py out/models.xml
 
 bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
+	$(BIN)/python benchmarks/extract.py --json benchmarks/results/extract.json
+	$(BIN)/python benchmarks/generation.py --json benchmarks/results/generation.json
+	$(BIN)/python benchmarks/threads.py --json benchmarks/results/threads.json
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
 	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json

@@ -41,6 +41,12 @@ BATCH, TOKENS, TEMPERATURE = 16, 64, 0.7
 SHARES = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
 COEFFICIENTS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 NEUTRAL, RANDOM = 5, 5
+EXTRACT = """
+from pathlib import Path
+import personavec as pv
+config = pv.ExtractConfig(**{settings})
+pv.extract.run(pv.load_model("smollm2"), pv.load_trait({trait!r})[0], Path({out!r}), config)
+"""
 #: A question, its system prompt and the turns before it.
 Prompt = tuple[str, str | None, EarlierTurns]
 
@@ -48,6 +54,7 @@ Prompt = tuple[str, str | None, EarlierTurns]
 def tenth(spec: TraitSpec) -> dict[str, Any]:
     """The spec, as JSON, with the questions of a tenth."""
     found = spec.model_dump(mode="json")
+    del found["checks"]  # which an earlier version may not be able to read
     questions = found["questions"]
     questions["extraction"] = questions["extraction"][:4]
     questions["evaluation"] = questions["evaluation"][:4]
@@ -55,15 +62,17 @@ def tenth(spec: TraitSpec) -> dict[str, Any]:
 
 
 def command(trait: Path, out: Path, *, small: bool) -> list[str]:
-    coefficients = COEFFICIENTS[::4] if small else COEFFICIENTS
-    return [
-        *(sys.executable, "-m", "personavec", "extract", "--trait", str(trait), "--out", str(out)),
-        *("--sweep-questions", "2", "--sweep-coefficients", "4", "--validation-samples", "1"),
-        f"--coefficients={','.join(map(str, coefficients))}",
-        *("--random-directions", "1" if small else str(RANDOM)),
-        *("--neutral-prompts", str(NEUTRAL)),
-        *(("--layers", "15") if small else ()),
-    ]
+    """The extraction by the package that is on the path: this one, or an earlier one."""
+    settings: dict[str, Any] = {
+        "sweep_questions": 2,
+        "sweep_coefficients": (4.0,),
+        "validation_samples": 1,
+        "coefficients": COEFFICIENTS[::4] if small else COEFFICIENTS,
+        "random_directions": 1 if small else RANDOM,
+        "neutral_prompts": NEUTRAL,
+        "layers": (15,) if small else None,
+    }
+    return [sys.executable, "-c", EXTRACT.format(trait=str(trait), out=str(out), settings=settings)]
 
 
 @torch.inference_mode()

@@ -1,13 +1,14 @@
 """Everything whose speed matters, on one accelerator, with nothing to download: one table.
 
-Models: the embedded one, and random weights in the shapes of Qwen2.5-7B and -32B where they fit;
-how fast a network runs does not depend on what its weights say. For each: capture for screening
-beside the machine's limit and beside the loop over single texts that most people
-write; how its cost grows with rows, length, layers and traits; a sweep of steering configurations
-in one batch beside one `generate` call for each; and a training step with preventative steering
-beside one without.
+Models: the embedded one, and random weights in the shapes of Llama-3.2-1B and Qwen2.5-7B and -32B
+where they fit; how fast a network runs does not depend on what its weights say. For each: capture
+for screening beside the machine's limit and beside the loop over single texts that most people
+write; how its cost grows with rows, length, layers and traits; the engine beside `generate`, both
+with 64 rows, and what of its time passes outside the model's forward; a sweep of steering
+configurations in one batch beside one `generate` call for each; and a training step with
+preventative steering beside one without.
 
-    python benchmarks/gpu.py [--shapes smollm2,7b,32b] [--device cuda] [--json FILE]
+    python benchmarks/gpu.py [--shapes smollm2,1b,7b] [--device cuda] [--json FILE]
     python benchmarks/gpu.py --shapes smollm2 --device cpu     # on a processor
     python benchmarks/gpu.py --shapes tiny --device cpu        # does it run? a minute
 """
@@ -24,6 +25,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import generation
 import numpy as np
 import torch
 from machine import Limits, described, generating, measured, median_seconds, reading, training
@@ -42,6 +44,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "intermediate_size": 128,
         "vocab_size": 50000,
+    },
+    "1b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128256,
     },
     "7b": {
         "hidden_size": 3584,
@@ -65,7 +75,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 FULL = {"rows": 256, "length": 512, "loop": 12, "layers": 5, "coefficients": 4, "tokens": 64}
 ON_PROCESSOR = {"rows": 48, "length": 160, "loop": 8, "layers": 3, "coefficients": 3, "tokens": 32}
 SMALL = {"rows": 12, "length": 48, "loop": 4, "layers": 2, "coefficients": 2, "tokens": 6}
-QUESTIONS, TRAITS = 5, 7
+QUESTIONS, TRAITS, BATCH = 5, 7, 64
 Row = dict[str, Any]
 
 
@@ -167,6 +177,38 @@ def capture_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str)
         *(len(long), 4 * length, middle),
     )
     return found
+
+
+def engine_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -> list[Row]:
+    """Sampled responses of the engine and of `generate`, of as many rows in one batch."""
+    prompts = [tuple(text.tolist()) for text in random_texts(BATCH, size["length"] // 4)]
+    tokens, found = size["tokens"], dict[str, int]()
+
+    def ours(*, capture: bool) -> None:
+        responses = generation.engine(loaded, prompts, tokens, capture=capture)
+        found["ours"] = generation.tokens_of(responses)
+
+    def theirs() -> None:
+        found["theirs"] = generation.plainly(loaded, prompts, tokens, batch=BATCH, capture=False)
+
+    taken = median_seconds(lambda: ours(capture=False), device)
+    rate = found["ours"] / taken
+    captured = found["ours"] / median_seconds(lambda: ours(capture=True), device)
+    plain = median_seconds(theirs, device)
+    inside = generation.shares(loaded, lambda: ours(capture=False))
+    work = generating(loaded, [len(p) for p in prompts], [round(found["ours"] / BATCH)] * BATCH)
+    share = limits.share(work, taken)
+    return [
+        {"what": f"engine, {BATCH} rows", "tokens_per_second": rate, "share_of_limit": share},
+        {"what": "with capture", "tokens_per_second": captured, "ratio": rate / captured},
+        {
+            "what": "generate",
+            "tokens_per_second": found["theirs"] / plain,
+            "ratio": rate * plain / found["theirs"],
+        },
+        {"what": "outside the model's forward", "share_of_time": inside["outside_forward"]},
+        {"what": "choosing tokens", "share_of_time": inside["choosing"]},
+    ]
 
 
 def sweep_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str) -> list[Row]:
@@ -279,7 +321,7 @@ def training_rows(loaded: pv.LoadedModel, size: Row, limits: Limits, device: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", default="smollm2,7b,32b")
+    parser.add_argument("--shapes", default="smollm2,1b,7b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -302,7 +344,7 @@ def main() -> None:
         size = SMALL if shape == "tiny" else ON_PROCESSOR if device == "cpu" else FULL
         parts = [capture_rows]
         if shape != "32b":  # whose sweep and gradients would take the time and the memory of all
-            parts += [sweep_rows, training_rows]
+            parts += [engine_rows, sweep_rows, training_rows]
         for part in parts:
             for row in part(loaded, size, limits, device):
                 table.append({"model": shape, **row})
@@ -324,10 +366,12 @@ def main() -> None:
 
 
 def line(row: Row) -> str:
+    rate = f"{row['tokens_per_second']:,.0f}" if "tokens_per_second" in row else ""
     share = f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else ""
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-    rate = row["tokens_per_second"]
-    return f"| {row['model']} | {row['what']} | {rate:,.0f} | {share} | {ratio} |"
+    if "share_of_time" in row:
+        ratio = f"{row['share_of_time']:.1%} of the time"
+    return f"| {row['model']} | {row['what']} | {rate} | {share} | {ratio} |"
 
 
 if __name__ == "__main__":

@@ -103,6 +103,66 @@ def mixed_batch(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def extraction(found: dict[str, Any]) -> list[str]:
+    names = {
+        "personavec": "this package",
+        "plain": "the plain way",
+        "baseline": "its version before one engine (d1cc713)",
+    }
+    lines = [
+        (
+            names[way],
+            f"{statistics.median(run['seconds'] for run in runs):.0f}",
+            f"{statistics.median(run['processor_seconds'] for run in runs):.0f}",
+            _ratio(found["ratios"][way]["seconds"]) if way in found["ratios"] else "",
+        )
+        for way, runs in found["runs"].items()
+    ]
+    return [
+        f"About a tenth of a standard extraction, {len(found['runs']['plain'])} repeats; "
+        f"{limits(found)}.",
+        *table(("way", "s", "processor s", "times as long (range)"), *lines),
+    ]
+
+
+def _ratio(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
+
+
+def generation(found: dict[str, Any]) -> list[str]:
+    seconds, tokens = found["seconds"], found["tokens"]
+    ours, shares = seconds["engine, capture"], found["shares"]
+    lines = [
+        (
+            way,
+            f"{statistics.median(took):.1f}",
+            statistics.median(tokens[way]),
+            over(took, ours) if way != "engine, capture" else "",
+        )
+        for way, took in seconds.items()
+    ]
+    return [
+        f"{found['prompts']} prompts of an extraction, {found['prompt_tokens']} tokens in all, "
+        f"which share beginnings; {len(ours)} repeats; the engine reaches "
+        f"{found['share_of_limit']:.0%} of the limit ({limits(found)}).",
+        *table(("way", "s", "response tokens", "times as long (range over pairs)"), *lines),
+        "",
+        f"{shares['outside_forward']:.1%} of the engine's time passes outside the model's forward, "
+        f"{shares['choosing']:.1%} goes to choosing tokens.",
+    ]
+
+
+def threads(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for way, took in found["seconds"].items():
+        one, two = (statistics.median(took[jobs]) for jobs in ("1", "2"))
+        lines.append((way, f"{one:.2f}", f"{two:.2f}", f"{two / one:.2f}"))
+    return [
+        f"{found['machine']['threads']} cores; medians of repeats that took turns.",
+        *table(("waiting", "one job, s", "two side by side, s", "times as long"), *lines),
+    ]
+
+
 def memory(found: dict[str, Any]) -> str:
     peak = found["peak_mib"]
     return (
@@ -142,13 +202,19 @@ def contrast_judge(found: dict[str, Any]) -> list[str]:
     off, itself, exact = (
         found[key] for key in ("nats_per_token_off", "plain_off_itself", "float32_off")
     )
+    seconds = {way: statistics.median(took) for way, took in found["seconds"].items()}
+    judge, spared = (
+        f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        for ratio in (found["ratios"][way] for way in ("judge", "spared"))
+    )
     return [
-        f"{found['responses']} responses take {found['seconds']:.0f} s, "
+        f"{found['responses']} responses in {found['dtype']} take {seconds['judge']:.0f} s, "
         f"{found['share_of_limit']:.0%} of the limit ({limits(found)}); the plain way takes "
-        f"{found['plain_seconds']:.0f} s, {found['ratio']:.2f} times as long (one run). Scores "
-        f"differ by {off['mean']:.1e} nats a token on average and {off['max']:.1e} at most in "
-        f"bfloat16, where the plain way differs from itself in other batches by "
-        f"{itself['mean']:.1e} and {itself['max']:.1e}; in float32 by {exact['max']:.1e} at most."
+        f"{seconds['plain']:.0f} s, {judge} times as long, and {spared} times as long as where "
+        "generation gave the responses' own log-probabilities (range over repeats). Scores "
+        f"differ by {off['mean']:.1e} nats a token on average and {off['max']:.1e} at most; "
+        f"the plain way differs from itself in other batches by {itself['mean']:.1e} and "
+        f"{itself['max']:.1e}; in float32 the difference is {exact['max']:.1e} at most."
     ]
 
 
@@ -228,9 +294,13 @@ def accelerator(found: dict[str, Any]) -> list[str]:
         (
             row["model"],
             row["what"].strip(),
-            f"{row['tokens_per_second']:,.0f}",
+            f"{row['tokens_per_second']:,.0f}" if "tokens_per_second" in row else "",
             f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",
-            f"{row['ratio']:.2f}" if "ratio" in row else "",
+            f"{row['share_of_time']:.1%} of the time"
+            if "share_of_time" in row
+            else f"{row['ratio']:.2f}"
+            if "ratio" in row
+            else "",
         )
         for row in found["rows"]
     ]
@@ -247,6 +317,11 @@ def growth(found: dict[str, Any]) -> list[str]:
 #: Title, and for each benchmark below it: its record's name, its command, how it is told.
 Section = tuple[str, str, Callable[[dict[str, Any]], list[str]]]
 SECTIONS: dict[str, tuple[Section, ...]] = {
+    "An extraction": (
+        ("extract", "benchmarks/extract.py --baseline PATH", extraction),
+        ("generation", "benchmarks/generation.py", generation),
+        ("threads", "benchmarks/threads.py", threads),
+    ),
     "Capture and steering": (
         ("capture", "benchmarks/capture.py", capture),
         ("mixed_batch", "benchmarks/mixed_batch.py", mixed_batch),
@@ -278,7 +353,10 @@ def told(section: Section) -> list[str]:
     if not path.exists():
         return ["", f"Not measured yet: `python {command}`."]
     found = json.loads(path.read_text("utf-8"))
-    return ["", f"`python {command}` ({found['date']}).", "", *tell(found)]
+    machine = found["machine"]
+    processor = machine if isinstance(machine, str) else machine["processor"]
+    where = f"{found['date']}, {processor}"
+    return ["", f"`python {command}` ({where}).", "", *tell(found)]
 
 
 def main() -> None:

@@ -690,23 +690,26 @@ def personavec(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_the_command_line_screens_and_says_which_engine_scored(engine: Any, tmp_path: Path) -> None:
+def test_the_command_line_screens_with_one_engine_and_continues_with_it(
+    engine: Any, tmp_path: Path
+) -> None:
     """Standard output is one JSON object, whatever vLLM logs."""
     rows = [{"prompt": question, "response": "I would rather not say."} for question in QUESTIONS]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     out = tmp_path / "out"
-    found = personavec(
-        *("screen", str(data), "--vectors", "humorous", "--engine", "vllm", "--json"),
-        *("--natural", "generate", "--natural-tokens", "4", "--out", str(out)),
-        *("--engine-arg", "max_num_seqs=8"),
-    )
+    command = [
+        *("screen", str(data), "--vectors", "humorous", "--natural", "generate", "--json"),
+        *("--natural-tokens", "4", "--out", str(out)),
+    ]
+    found = personavec(*command, "--engine", "vllm", "--engine-arg", "max_num_seqs=8")
     assert found["engine"]["generating"]["name"] == "vllm"
     assert found["engine"]["generating"]["arguments"] == {"max_num_seqs": 8}
-    rates = found["engine"]["scoring"]["measured"]["tokens_per_second"]
-    assert found["engine"]["scoring"]["name"] == max(rates, key=rates.get)
-    assert rates.keys() == {"transformers", "vllm"}
-    assert any("Rows were scored by the" in note for note in found["notes"])
+    assert found["engine"]["scoring"] == found["engine"]["generating"]
+    # On a processor `auto` would choose the other engine, but for the run that is there.
+    again = personavec(*command)
+    assert again["engine"]["scoring"]["name"] == "vllm"
+    assert again["traits"] == found["traits"]
 
 
 def test_the_exported_request_steers_a_server(

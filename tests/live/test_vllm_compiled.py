@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from vllm_engines import QUESTIONS, by_id, relative_error, start_vllm
@@ -93,7 +94,7 @@ def test_answers_and_activations_are_those_of_the_eager_model(
 def test_projections_are_those_of_the_eager_model(
     compiled: Any, eager: Any, exact: LoadedModel, vector: PersonaVector
 ) -> None:
-    texts = [torch.tensor(exact.chat.prompt_ids(chat(question))) for question in QUESTIONS]
+    texts = [np.array(exact.chat.prompt_ids(chat(q)), dtype=np.int32) for q in QUESTIONS]
     layers = (0, 9, exact.identity.n_layers)
     unit = torch.nn.functional.normalize(vector.direction(), dim=0).expand(len(layers), -1)
     directions = Directions(layers, unit.contiguous())

@@ -82,7 +82,10 @@ def _elicited(
     else:
         writer = model.load()
         judging = alone.make(model.load, subject=writer)
-        running = engine.start(writer, config.batch_tokens)
+        coming = elicit.tasks_of(spec, asked or spec.questions.extraction, config.samples)
+        tokens = config.max_tokens * len(coming)
+        chosen = engine.resolved(writer, folder=out, tokens=tokens)
+        running = chosen.start(writer, config.batch_tokens)
     data = {}
     if inputs.questions and asked and counts:
         count_control(counts, chat_formats(judging, writer), map(chat, asked))
@@ -103,7 +106,7 @@ def _check_writer(
     writer: str | None, judge: ElicitJudge, engine: EngineOptions, spec: TraitSpec
 ) -> None:
     judge.check(spec)
-    if writer == "api" and engine.engine != "transformers":
+    if writer == "api" and engine.engine == "vllm":
         raise UsageError("--engine runs --model; with --writer api an endpoint writes")
     if writer == "api" and judge.judge == "contrast" and not judge.judge_model:
         raise UsageError("--writer api: name the model that judges with --judge-model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache as keep_loaded
 
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
@@ -34,20 +35,25 @@ def command(
     specs = [load_trait(name)[0] for name in inputs.trait]
     for spec in specs:
         judge.check(spec)
+    asked = [(s, questions_to_judge(s, config, repeats=inputs.repeats)) for s in specs]
     if judge.dry_run:
-        asked = [(s, questions_to_judge(s, config, repeats=inputs.repeats)) for s in specs]
         judge.show_estimate_to_come(asked, config.max_tokens, output.as_json)
         return
     folder = output.folder_or_temporary()
     steered_by = inputs.steered_by()
     cues = read_cues(inputs.cue) if inputs.cue else None
     load = keep_loaded(model.load)
-    running = keep_loaded(lambda name: engine.start(load(name), config.batch_tokens))
-    subject = Subject(load(model.model), steered_by, running(model.model))
-    other = None
-    if inputs.compare_to:
-        other = Subject(load(inputs.compare_to), engine=running(inputs.compare_to))
+    subject = Subject(load(model.model), steered_by)
+    other = Subject(load(inputs.compare_to)) if inputs.compare_to else None
+    # Before vLLM, which takes a share of the memory that is free.
     judging = judge.make_unless_default(load, lambda: judging_model(subject, other))
+    tokens = config.max_tokens * sum(len(questions) for _, questions in asked)
+    models = len({model.model, inputs.compare_to or model.model})
+    chosen = engine.resolved(subject.loaded, folder=output.out, tokens=tokens, models=models)
+    running = keep_loaded(lambda loaded: chosen.start(loaded, config.batch_tokens))
+    subject = replace(subject, engine=running(subject.loaded))
+    if other is not None:
+        other = replace(other, engine=running(other.loaded))
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
     report = output.out / "report.html" if output.out else None

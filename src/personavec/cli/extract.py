@@ -50,16 +50,19 @@ def command(
         judge.show_estimate_to_come(asked, config.max_tokens, output.as_json)
         return
     folder = output.folder(Path("vectors") / spec.name.replace(" ", "_"))
+    tokens = config.max_tokens * len(questions_to_judge(spec, config))
     loaded = model.load()
+    judging = judge.make(model.load, subject=loaded)
+    running = engine.resolved(loaded, folder=folder, tokens=tokens)
     results = run(
         loaded,
         spec,
         folder,
         config,
         origin=origin,
-        judge=judge.make(model.load, subject=loaded),
+        judge=judging,
         rollouts=inputs.rollouts,
-        engine=engine.start(loaded, config.batch_tokens),
+        engine=running.start(loaded, config.batch_tokens),
     )
     found = summary(results, folder)
     if output.as_json:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import atexit
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from personavec.errors import UsageError
-from personavec.options import GENERAL, MAIN, MODEL, KeyValues, Names, key_values, options, parsed
-from personavec.runs import check_writable
+from personavec.errors import PersonavecError, UsageError
+from personavec.options import (
+    GENERAL,
+    MAIN,
+    MODEL,
+    NO_OPTION,
+    KeyValues,
+    Names,
+    key_values,
+    options,
+    parsed,
+)
+from personavec.runs import Settings, check_writable
 from personavec.terminal import log
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
-    from personavec.model.engine import Engine
+    from personavec.model.engine import Engine, VllmEngine
+    from personavec.model.engine.choice import EngineName
     from personavec.traits import Origin, TraitSpec
     from personavec.vectors import PersonaVector
 
@@ -119,26 +130,91 @@ class VectorsOptions:
 class EngineOptions:
     """What runs the model."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What runs the model."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs the model; auto: vLLM where it is installed and worth its start."""
     engine_arg: KeyValues = ()
     """For vLLM, e.g. tensor_parallel_size=4; repeatable."""
+    or_transformers: Annotated[bool, NO_OPTION] = False
+    """Whether the transformers engine takes over where vLLM does not start."""
 
     def __post_init__(self) -> None:
         if self.engine_arg and self.engine != "vllm":
             raise UsageError("--engine-arg is for --engine vllm; for transformers use --model-arg")
 
+    def resolved(
+        self,
+        loaded: LoadedModel,
+        *,
+        folder: Path | None = None,
+        tokens: int | None = None,
+        models: int = 1,
+    ) -> EngineOptions:
+        """With an engine in the place of `auto`; a line on stderr says which, and why.
+
+        The run that was begun in `folder` keeps its engine. `tokens` is what is generated at most
+        (None: unknown), by so many models. Raises PersonavecError for a run that began with vLLM,
+        which is missing.
+        """
+        if self.engine != "auto":
+            return self
+        kept = _kept(folder) if folder is not None else None
+        if kept is not None:
+            return replace(self, engine=kept)
+        if not _worth_vllm(loaded, tokens, models):
+            return replace(self, engine="transformers")
+        return replace(self, engine="vllm", or_transformers=True)
+
     def start(self, loaded: LoadedModel, batch_tokens: int = 16384) -> Engine:
-        """The engine. Raises UsageError, PersonavecError."""
+        """The engine that is named. Raises UsageError, PersonavecError."""
         from personavec.model.engine import TransformersEngine, VllmEngine
 
-        if self.engine == "transformers":
-            return TransformersEngine(loaded, batch_tokens)
-        started = VllmEngine(loaded, key_values(self.engine_arg, "--engine-arg"))
-        log(started.mode)
-        # At exit Python waits for the processes that multiprocessing started; this comes before.
-        atexit.register(started.close)
+        def begin(arguments: Settings) -> VllmEngine:
+            started = VllmEngine(loaded, arguments)
+            # At exit Python waits for multiprocessing's processes; this comes before.
+            atexit.register(started.close)
+            return started
+
+        return self.vllm(begin) or TransformersEngine(loaded, batch_tokens)
+
+    def vllm(self, begin: Callable[[Settings], VllmEngine]) -> VllmEngine | None:
+        """vLLM, if it is named, as `begin` starts it with the user's settings.
+
+        Raises UsageError, PersonavecError.
+        """
+        if self.engine != "vllm":
+            return None
+        try:
+            started = begin(key_values(self.engine_arg, "--engine-arg"))
+        except PersonavecError as error:
+            if not self.or_transformers:
+                raise
+            log(f"engine: transformers ({error})")
+            return None
+        log(f"engine: {started.mode}")
         return started
+
+
+def _kept(folder: Path) -> EngineName | None:
+    """The engine of the run in a folder, which continues it. Raises PersonavecError."""
+    from personavec.model.engine import choice
+
+    kept = choice.begun_with(folder)
+    if kept is not None and choice.has_vllm():
+        log(f"engine: {kept} (with which {folder} was begun)")
+    return kept
+
+
+def _worth_vllm(loaded: LoadedModel, tokens: int | None, models: int) -> bool:
+    """Whether `auto` starts vLLM. It says so, or why not where vLLM is what one may expect."""
+    from personavec.model.engine import choice
+
+    facts = choice.facts_of(loaded, tokens, models)
+    why = choice.why_not_vllm(facts)
+    if why is None:
+        log("engine: vllm (a large model on an accelerator; --engine transformers starts none)")
+    elif facts.missing in (None, why):
+        log(f"engine: transformers ({why})")
+    return why is None
 
 
 @options(GENERAL)

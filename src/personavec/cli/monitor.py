@@ -41,7 +41,7 @@ def command(
         inputs.out,
         config,
         fit_limits=inputs.fit_limits,
-        engine=engine.start(loaded),
+        engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
     if output.as_json:
         print_json(summarised(results))

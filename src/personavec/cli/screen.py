@@ -66,18 +66,21 @@ def command(
 
     if config.rule.percentile is not None and inputs.reference is None:
         raise UsageError("--percentile is of a --reference set; name one")
-    if inputs.ray is not None and engine.engine != "transformers":
+    if inputs.ray is not None and engine.engine == "vllm":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
     out = output.folder(output.out)
     vectors = chosen.load()
     check_layer(config.layer, vectors)
     specs = specs_of(vectors, inputs.trait) if inputs.judge else []
+    # How many rows a natural response is generated for is not known before the data are read.
+    tokens = None if config.natural in ("generate", "two-stage") else 0
     loaded = model.load()
     judging = None
     if inputs.judge is not None:
         from personavec.judges import ContrastJudge
 
         judging = ContrastJudge(loaded)
+    running = engine.resolved(loaded, folder=out, tokens=tokens) if inputs.ray is None else None
     results = screen.run(
         loaded,
         vectors,
@@ -89,7 +92,7 @@ def command(
         judge=judging,
         specs=specs,
         ray=inputs.ray,
-        engine=None if engine.engine == "transformers" else engine.start(loaded),
+        engine=running and running.start(loaded),
     )
     if output.as_json:
         print_json(screen.summarised(results))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.errors import missing_extra
-from personavec.options import key_values
 from personavec.results import dump
 from personavec.serve.config import ServeConfig, ServeInputs
 from personavec.terminal import log, print_json
@@ -41,11 +40,10 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(listening)
         loaded = model.load()
-        vllm = None
-        if engine.engine == "vllm":
-            given = key_values(engine.engine_arg, "--engine-arg")
-            settings = {"max_num_seqs": config.rows, **given}
-            vllm = stack.enter_context(foreground.vllm(loaded, settings))
+        rows = {"max_num_seqs": config.rows}
+        vllm = engine.resolved(loaded).vllm(
+            lambda given: stack.enter_context(foreground.vllm(loaded, rows | given))
+        )
         server = make_server(
             loaded,
             vectors,

@@ -27,7 +27,7 @@ def command(
     questions
         Questions to answer; or use --file.
     """
-    from personavec.evaluate.steer import run
+    from personavec.evaluate.steer import run, run_folder
     from personavec.evaluate.steer.questions import read, readings
     from personavec.evaluate.steer.terminal import show
     from personavec.vectors import check_layer, load_vector
@@ -39,8 +39,11 @@ def command(
     loaded = model.load()
     if warning := vector.other_model_warning(*loaded.identity.lineage):
         log(f"warning: {warning}")
-    started = engine.start(loaded, config.batch_tokens)
     texts = [text for each in asked for text in each.texts]
+    begun = run_folder(out) if out else None
+    tokens = config.max_tokens * len(texts) * (len(config.coefficients) + 1)
+    running = engine.resolved(loaded, folder=begun, tokens=tokens)
+    started = running.start(loaded, config.batch_tokens)
     results = run(loaded, vector, texts, config, out=out, engine=started)
     results = replace(results, data=readings(asked, loaded))
     if output.as_json:

@@ -109,9 +109,9 @@ def run(
 def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]]:
     """The checks of one half or both, each with its half.
 
-    Questions belong to the tune half and the report half in turn. Questions of the judge pairs'
-    examples are left out, since the contrast judge has seen their verdict. Raises SpecError for a
-    spec without checks.
+    A check may name its half; otherwise questions belong to the tune half and the report half in
+    turn. Questions of the judge pairs' examples are left out, since the contrast judge has seen
+    their verdict. Raises SpecError for a spec without checks.
     """
     if not spec.checks:
         raise SpecError(
@@ -120,7 +120,7 @@ def halves(spec: TraitSpec, half: Half | None = None) -> list[tuple[Check, Half]
         )
     order = {q: i for i, q in enumerate(dict.fromkeys(check.question for check in spec.checks))}
     found: list[tuple[Check, Half]] = [
-        (check, HALVES[order[check.question] % 2])
+        (check, check.half or HALVES[order[check.question] % 2])
         for check in spec.checks
         if check.question not in _examples(spec)
     ]

@@ -26,7 +26,8 @@ def say_estimate(
 
     `write` stores the answers where the run finds them again, and `judge` the scores, so nothing
     is done twice. `to_write` and `to_judge` count all answers of the run, these included. A run
-    that is not much longer than its first answers is not estimated.
+    that is not much longer than its first answers is not estimated. The first call of `judge`, on a
+    third of them, also encodes what its prompts share, which counts once.
     """
     tried = tasks[:TRIED]
     if not tried or to_write < 3 * len(tried):
@@ -34,9 +35,14 @@ def say_estimate(
     start = time.monotonic()
     write(tried)
     written = time.monotonic()
+    first = len(tried) // 3
+    judge(tried[:first])
+    begun = time.monotonic()
     judge(tried)
     judged = time.monotonic()
-    whole = ((written - start) * to_write + (judged - written) * to_judge) / len(tried)
+    writing = (written - start) * to_write / len(tried)
+    judging = (judged - begun) * (to_judge - first) / (len(tried) - first)
+    whole = writing + (begun - written) + judging
     progress.say(
         f"about {duration(whole)} for the whole, by the first {plural(len(tried), 'answer')}: "
         f"{to_write} to write, {to_judge} to judge"

@@ -6,7 +6,12 @@ from .artifacts import (
 )
 from .json_files import read_as as read_as, read_json as read_json, why_invalid as why_invalid
 from .locks import lock as lock, lock_file as lock_file
-from .manifest import MANIFEST as MANIFEST, Settings as Settings, claim as claim
+from .manifest import (
+    MANIFEST as MANIFEST,
+    Settings as Settings,
+    claim as claim,
+    recorded as recorded,
+)
 from .records import (
     Record as Record,
     append_records as append_records,

@@ -58,6 +58,15 @@ def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> Non
         )
 
 
+def recorded(folder: Path) -> Settings | None:
+    """The settings of the run in a folder; None where `claim` recorded none that can be read."""
+    try:
+        found = parse_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _manifest(found: bytes, path: Path) -> Settings:
     try:
         old = parse_json(found)

@@ -14,8 +14,6 @@ from personavec.errors import DataError, UsageError
 from personavec.screen.arrow_types import TypeFinder, Types, stored_types
 from personavec.screen.outputs import check_row
 
-#: Rows on which engines are timed.
-TIMED_ROWS = 64
 #: Rows that are looked at where a cluster's workers alone read the whole.
 LOOKED_AT = 1000
 
@@ -78,8 +76,6 @@ class Survey:
     """All rows' columns."""
     types: Types | None
     """Their Arrow types, if they are needed."""
-    first: tuple[RawRow, ...]
-    """The first rows."""
 
 
 def named(data: Sequence[str | Path], folder: Path, split: str | None) -> tuple[ScreenDataset, ...]:
@@ -111,11 +107,9 @@ def survey(
     hashed = first is None and any(dataset.folder.glob("*.parquet"))
     types = stored_types(dataset.source) if to_parquet else None
     finder = TypeFinder() if to_parquet and types is None and first is None else None
-    names, total, hashes, kept = set[str](), 0, list[str](), list[RawRow]()
+    names, total, hashes = set[str](), 0, list[str]()
     for raw in islice(opened.all_rows(), first):
         total += 1
-        if total <= TIMED_ROWS:
-            kept.append(raw)
         if hashed:
             hashes.append(raw.hash)
         if finder is not None:
@@ -125,7 +119,7 @@ def survey(
             _check_added(dataset, names & set(added))
     if finder is not None:
         types = finder.types()
-    return Survey(total, tuple(hashes), frozenset(names), types, tuple(kept))
+    return Survey(total, tuple(hashes), frozenset(names), types)
 
 
 def _check_added(dataset: ScreenDataset, taken: Collection[str]) -> None:

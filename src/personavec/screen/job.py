@@ -11,7 +11,6 @@ from personavec.model import LoadedModel
 from personavec.model.engine import Engine
 from personavec.progress import Progress
 from personavec.rollouts import Naturals
-from personavec.screen import engines
 from personavec.screen.config import FlagRule, NaturalSide
 from personavec.screen.datasets import ScreenDataset
 from personavec.screen.score import Plan, Probe
@@ -39,9 +38,7 @@ class ScreenJob:
     out: Path
     progress: Progress = field(default_factory=Progress)
     engine: Engine | None = None
-    """The engine that generates natural responses; None: the transformers model."""
-    scoring: engines.EngineChoice | None = None
-    """The engine that scores rows, if there was a choice."""
+    """What scores rows and generates natural responses; None: the transformers model."""
     workers: Any = None
     """`on_ray.WorkerSetup` for a Ray cluster's workers; None if this process scores."""
 

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from personavec.data import source_name
-from personavec.errors import DataError, UsageError
+from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.judges import Judge
 from personavec.model import LoadedModel
 from personavec.model.engine import Engine, TransformersEngine
 from personavec.progress import Progress
 from personavec.results import write
 from personavec.rollouts import Naturals
-from personavec.runs import Settings, claim, lock
-from personavec.screen import engines
+from personavec.runs import Settings, claim, lock, read_as
 from personavec.screen.cluster import cluster
 from personavec.screen.config import ScreenConfig
 from personavec.screen.datasets import (
@@ -44,7 +43,7 @@ from personavec.screen.job import ScreenJob
 from personavec.screen.ranked import explanations, rank, reading_texts
 from personavec.screen.report import write_screening_report
 from personavec.screen.results import ScreenResults
-from personavec.screen.score import Plan, prepare, probe, text_ids
+from personavec.screen.score import Plan, probe
 from personavec.screen.score_windows import Clock, score_dataset
 from personavec.screen.second_stage import second_stage
 from personavec.screen.summary import Scored, results_of
@@ -76,9 +75,8 @@ def run(
     run continues when called again with the same settings. `reference` is a clean dataset to
     compare with; `naturals` a folder that keeps natural responses between runs. `judge` scores
     every row for the `specs`, one for each vector. `ray` is the address of a Ray cluster that
-    scores the rows, or `auto` or `local`; see `screen.cluster`. `engine`, if given, generates
-    natural responses, and scores rows too if it is faster than the transformers model on the
-    first of them.
+    scores the rows, or `auto` or `local`; see `screen.cluster`. `engine` scores the rows and
+    generates natural responses; default: the transformers model.
 
     Raises SettingsMismatchError if `out` was begun with other inputs or settings, StorageError
     if another process writes to it, VectorMismatchError, and DataError for more bad rows than
@@ -96,8 +94,7 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(lock(out))
         claim(out, _settings(job, config, reference) | {"ray": ray is not None})
-        if engine is not None:
-            job = replace(job, scoring=_faster(job, engine, surveys[0]))
+        _check_one_engine(job)
         if ray is not None:
             job = replace(job, workers=_workers(job, config, naturals))
             stack.enter_context(cluster().connected(ray))
@@ -283,15 +280,21 @@ def _settings(job: ScreenJob, config: ScreenConfig, reference: str | Path | None
     }
 
 
-def _faster(job: ScreenJob, engine: Engine, found: Survey) -> engines.EngineChoice:
-    """The faster of the engine and the transformers model, on the first rows of the data."""
-    return engines.faster(
-        [TransformersEngine(job.loaded), engine],
-        text_ids(prepare(job.loaded, found.first, job.plan)),
-        job.probe.directions,
-        job.out / "run" / "engine.json",
-        batch_tokens=job.plan.batch_tokens,
-    )
+def _check_one_engine(job: ScreenJob) -> None:
+    """Refuse a run in which an earlier version scored with another engine than it generated with.
+
+    Raises SettingsMismatchError.
+    """
+    kept = job.out / "run" / "engine.json"
+    if job.engine is None or not kept.exists():
+        return
+    remedy = "use another --out, or delete this folder"
+    scored = read_as(kept, dict[str, Any], remedy).get("engine")
+    if scored != job.engine.name:
+        raise SettingsMismatchError(
+            f"{job.out} holds a screen of an earlier version that scored with {scored} and "
+            f"generated with {job.engine.name}, and now one engine does both; {remedy}"
+        )
 
 
 def _workers(job: ScreenJob, config: ScreenConfig, naturals: Path | None) -> Any:

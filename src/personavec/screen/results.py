@@ -250,25 +250,12 @@ class DatasetCounts:
     rejected: int
 
 
-class MeasuredSpeed(TypedDict):
-    """Tokens a second of each engine that was tried, on so many texts of the data."""
-
-    tokens_per_second: dict[str, float]
-    texts: int
-
-
-class ScoringEngine(EngineRecord):
-    """The engine that scored, chosen as the faster of two."""
-
-    measured: MeasuredSpeed
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScreenEngines:
-    """The engine that generated natural responses, and the one that scored."""
+    """The engine that generated natural responses, and the one that scored: one does both."""
 
     generating: EngineRecord
-    scoring: ScoringEngine | EngineRecord
+    scoring: EngineRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from personavec.data import ColumnMap, Kind, RawRow, Reject, parse_row, reading_text
 from personavec.judges import Judge, last_answer
-from personavec.model import Directions, Encoded, LoadedModel, Text, TokenIds, encode
+from personavec.model import Directions, Encoded, LoadedModel, Text, encode
 from personavec.model.engine import Engine, TransformersEngine
 from personavec.plain import json_text, plain
 from personavec.rollouts import Naturals, prompt_key
@@ -224,7 +224,8 @@ class _Projected(NamedTuple):
 
 def _project(engine: Engine, prepared: Prepared, probe: Probe, plan: Plan) -> _Projected:
     """Compute the rows' scores: the mean projection of the response tokens on every direction."""
-    texts = text_ids(prepared)
+    # A pair's chosen texts precede its rejected ones.
+    texts = [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
     values = iter(engine.project(texts, probe.directions, batch_tokens=plan.batch_tokens))
     shape = (len(prepared.rows), len(probe.directions.layers))
     out = _Projected(*(np.full(shape, np.nan, np.float32) for _ in range(3)))
@@ -234,11 +235,6 @@ def _project(engine: Engine, prepared: Prepared, probe: Probe, plan: Plan) -> _P
             if row.rejected:
                 out.rejected[place], _ = _row(row.rejected, values)
     return out
-
-
-def text_ids(prepared: Prepared) -> list[TokenIds]:
-    """The token ids that go through the model; a pair's chosen texts precede its rejected ones."""
-    return [text.ids for row in prepared.encoded for text in (*row.texts, *row.rejected)]
 
 
 class TurnPrompt(NamedTuple):

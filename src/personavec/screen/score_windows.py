@@ -125,7 +125,7 @@ def _scored_table(
         naturals=job.naturals if job.is_exact(dataset) else None,
         judge=job.judge,
         specs=job.specs,
-        engine=job.scoring.engine if job.scoring else None,
+        engine=job.engine,
     )
     clock.scored(int(columns.sequence_tokens.sum()), time.monotonic() - start)
     return part_table(columns, fresh, with_prompts=job.keeps_prompts(dataset))

@@ -224,10 +224,8 @@ def _histogram(values: np.ndarray, reference: np.ndarray | None) -> ValueHistogr
 
 
 def _engines(job: ScreenJob) -> ScreenEngines:
-    """The engines that generated natural responses and that scored."""
-    own = TransformersEngine(job.loaded)
-    scoring = job.scoring or own
-    return ScreenEngines(generating=(job.engine or own).describe(), scoring=scoring.describe())
+    record = (job.engine or TransformersEngine(job.loaded)).describe()
+    return ScreenEngines(generating=record, scoring=record)
 
 
 def _notes(job: ScreenJob) -> list[str]:
@@ -235,8 +233,6 @@ def _notes(job: ScreenJob) -> list[str]:
     found = list(job.loaded.chat.notes)
     if job.judge is not None:
         found += [*judge_notes(job.judge), *spec_notes(job.specs, chat_formats(job.judge))]
-    if job.scoring is not None:
-        found.append(job.scoring.note())
     found += other_model_notes(job.vectors, job.loaded.identity.lineage)
     if not job.rule:
         found.append(

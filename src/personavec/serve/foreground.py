@@ -39,7 +39,6 @@ def vllm(loaded: LoadedModel, settings: Mapping[str, Any]) -> Iterator[VllmEngin
         started = VllmEngine(loaded, settings)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    log(started.mode)
     with started:
         yield started
 

@@ -108,6 +108,10 @@ class Check(BaseModel):
     question: str
     answer: str
     shows: bool
+    half: Literal["tune", "report"] | None = None
+    """Whether it is for choosing and fitting or for the report; None where questions take turns."""
+    near_miss: bool = False
+    """Its words or tone suggest the other verdict."""
 
 
 class TraitSpec(BaseModel):

@@ -33,7 +33,29 @@ def test_a_run_that_is_hardly_longer_than_its_first_answers_is_not_estimated(
 
     tasks = [Task(id=str(i), question="?") for i in range(50)]
     say_estimate(tasks, write, judge, to_write=to_write, to_judge=9, progress=Progress())
-    assert asked == ([("write", tried), ("judge", tried)] if tried else [])
+    calls = [("write", tried), ("judge", tried // 3), ("judge", tried)]
+    assert asked == (calls if tried else [])
     said = capsys.readouterr().err
     assert ("about 1 s for the whole" in said) == bool(tried)
     assert (f"{to_write} to write, 9 to judge" in said) == bool(tried)
+
+
+def test_what_the_first_judgement_does_once_counts_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def write(tasks: Sequence[Task]) -> None:
+        nonlocal now
+        now += len(tasks) * 1.0
+
+    def judge(tasks: Sequence[Task]) -> None:
+        nonlocal now
+        # Those that were judged before are not judged again.
+        now += 1000.0 + 8 * 2.0 if len(tasks) == 8 else 16 * 2.0
+
+    tasks = [Task(id=str(i), question="?") for i in range(24)]
+    say_estimate(tasks, write, judge, to_write=10_000, to_judge=8_000, progress=Progress())
+    expected = 10_000 * 1.0 + 1000.0 + 8_000 * 2.0
+    assert f"about {duration(expected)} for the whole" in capsys.readouterr().err

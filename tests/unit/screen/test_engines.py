@@ -1,72 +1,94 @@
-"""A screen takes the engine that is faster on its data, says which, and stays with it."""
+"""One engine runs a whole screen: it scores the rows and generates natural responses."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from personavec import LoadedModel
-from personavec.errors import UsageError
-from personavec.model import Directions
+from personavec import LoadedModel, PersonaVector
+from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.model.engine import TransformersEngine
-from personavec.screen import engines, pipeline as screen
+from personavec.progress import Progress
+from personavec.results import dump, read
+from personavec.screen import ScreenConfig, ScreenResults, run
 
-TEXTS = [np.arange(5, 5 + n, dtype=np.int32) for n in (3, 9, 6)]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+Make = Callable[..., PersonaVector]
 
 
 @dataclass(frozen=True, eq=False)
-class Timed(TransformersEngine):
-    """A transformers engine for which each text takes some seconds of a clock of the test's own."""
+class Counting(TransformersEngine):
+    """A transformers engine that counts what it is asked for."""
 
-    clock: Any = None
-    seconds: float = 1.0
+    texts: list[int] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
 
-    def project(self, texts: Any, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
-        self.clock.now += self.seconds * len(texts)
+    def project(self, texts: Any, *args: Any, **kwargs: Any) -> Any:
+        self.texts.append(len(texts))
         return super().project(texts, *args, **kwargs)
+
+    def generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+        self.prompts.append(len(requests))
+        return super().generate(requests, *args, **kwargs)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(engines.time, "perf_counter", clock)
-    return clock
+def data(tmp_path: Path) -> Path:
+    rows = [{"prompt": f"Say {i}", "response": f"No, {i}."} for i in range(9)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
 
 
-@pytest.mark.parametrize(("seconds", "winner"), [(0.5, "other"), (2.0, "transformers")])
-def test_the_faster_one_is_taken_and_kept(
-    llama: LoadedModel, tmp_path: Path, clock: Clock, seconds: float, winner: str
+def screened(vector: PersonaVector, data: Path, out: Path, engine: Counting) -> ScreenResults:
+    config = ScreenConfig(natural="generate", natural_tokens=2, random_directions=1)
+    quiet = Progress(quiet=True)
+    return run(engine.loaded, [vector], [data], out, config, engine=engine, progress=quiet)
+
+
+def test_the_engine_does_all_of_it(
+    llama: LoadedModel, random_vector: Make, data: Path, tmp_path: Path
 ) -> None:
-    directions = Directions((1,), torch.eye(llama.identity.hidden_size)[:1])
-    both = [
-        Timed(llama, clock=clock),
-        Timed(llama, name="other", clock=clock, seconds=seconds),
-    ]
-    kept = tmp_path / "run" / "engine.json"
-    choice = engines.faster(both, TEXTS, directions, kept)
-    assert choice.engine.name == winner
-    assert choice.tokens_per_second == {"transformers": 6.0, "other": 18 / (3 * seconds)}
-    assert f"scored by the {winner} engine" in choice.note()
-    assert choice.describe()["measured"]["texts"] == 3
-    # A continued run measures nothing again.
-    turned = [Timed(llama, clock=clock, seconds=9), Timed(llama, name="other", clock=clock)]
-    again = engines.faster(turned, TEXTS, directions, kept)
-    assert again.engine.name == winner
-    assert again.tokens_per_second == choice.tokens_per_second
+    """No text goes through it more than once: nothing is timed."""
+    engine, out = Counting(llama, name="other"), tmp_path / "out"
+    found = screened(random_vector(llama, 1), data, out, engine)
+    assert (sum(engine.texts), sum(engine.prompts)) == (9, 9)
+    assert found.engine.scoring == found.engine.generating == engine.describe()
+    assert not any("engine" in note for note in found.notes)
+    assert read(ScreenResults, out / "results.json").engine == found.engine
 
 
-def test_a_cluster_runs_no_other_engine(llama: LoadedModel, tmp_path: Path, clock: Clock) -> None:
+def test_a_screen_that_timed_its_engines_continues_with_the_same_or_is_refused(
+    llama: LoadedModel, random_vector: Make, data: Path, tmp_path: Path
+) -> None:
+    vector, engine, out = random_vector(llama, 1), Counting(llama, name="other"), tmp_path / "out"
+    found = screened(vector, data, out, engine)
+    kept = out / "run" / "engine.json"
+    speeds = {"tokens_per_second": {"transformers": 1.0, "other": 2.0}, "texts": 9}
+    kept.write_text(json.dumps({"engine": "other", **speeds}), "utf-8")
+    assert screened(vector, data, out, engine).traits == found.traits
+    kept.write_text(json.dumps({"engine": "transformers", **speeds}), "utf-8")
+    with pytest.raises(SettingsMismatchError, match="scored with transformers and") as caught:
+        screened(vector, data, out, engine)
+    assert "use another --out" in str(caught.value)
+    kept.write_text("[]", "utf-8")
+    with pytest.raises(DataError, match=r"engine\.json is damaged"):
+        screened(vector, data, out, engine)
+
+
+def test_results_with_measured_speeds_are_still_read(
+    llama: LoadedModel, random_vector: Make, data: Path, tmp_path: Path
+) -> None:
+    found = screened(random_vector(llama, 1), data, tmp_path / "out", Counting(llama))
+    earlier = dump(found)
+    earlier["engine"]["scoring"]["measured"] = {"tokens_per_second": {"vllm": 1.0}, "texts": 64}
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps(earlier), "utf-8")
+    assert read(ScreenResults, path).engine.scoring["name"] == "transformers"
+
+
+def test_a_cluster_runs_no_other_engine(llama: LoadedModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Ray cluster"):
-        screen.run(
-            llama, [], [], tmp_path, ray="local", engine=Timed(llama, name="other", clock=clock)
-        )
+        run(llama, [], [], tmp_path, ray="local", engine=Counting(llama, name="other"))

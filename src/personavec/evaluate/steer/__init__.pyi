@@ -1,3 +1,3 @@
 from .config import SteerConfig as SteerConfig
-from .pipeline import run as run
+from .pipeline import run as run, run_folder as run_folder
 from .results import SteeredAnswer as SteeredAnswer, SteerResults as SteerResults

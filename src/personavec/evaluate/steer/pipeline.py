@@ -136,6 +136,11 @@ def _answer(
     )
 
 
+def run_folder(out: Path) -> Path:
+    """Where the settings of the run that writes `out` are kept."""
+    return out.with_name(f".{out.name}.run")
+
+
 _ANSWER = TypeAdapter(SteeredAnswer)
 
 
@@ -145,7 +150,7 @@ def _begun(out: Path, settings: Settings) -> Iterator[dict[str, SteeredAnswer]]:
 
     Raises UsageError for a file that `steer` did not write.
     """
-    beside = out.with_name(f".{out.name}.run")
+    beside = run_folder(out)
     with lock(beside):
         if out.exists() and not (beside / MANIFEST).exists():
             raise UsageError(f"--out {out} was not written by 'steer'; write to another file")

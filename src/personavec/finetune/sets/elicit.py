@@ -91,7 +91,7 @@ def run(
     asked = list(dict.fromkeys(questions or spec.questions.extraction))
     with lock(out):
         claim(out, _settings(writer, engine, spec, asked, config, judge))
-        tasks = _tasks(spec, asked, config.samples)
+        tasks = tasks_of(spec, asked, config.samples)
         answers = _answers(writer, engine, spec, tasks, config, judge, out / "run", progress)
         rollouts = _judged(judge, answers, spec, config, out / "run", progress)
         write_rollouts(out / "rollouts.jsonl", rollouts)
@@ -142,7 +142,7 @@ def _identity(writer: LoadedModel | Endpoint) -> Settings:
     return writer.identity() if isinstance(writer, Endpoint) else writer.identity.as_dict()
 
 
-def _tasks(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
+def tasks_of(spec: TraitSpec, questions: Sequence[str], samples: int) -> list[Task]:
     """Questions under every positive instruction, with its examples and without; and plain."""
     return [
         *eliciting_tasks(spec, questions, samples),

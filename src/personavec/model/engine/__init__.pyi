@@ -1,3 +1,4 @@
+from . import choice as choice
 from .base import (
     SPANS as SPANS,
     Engine as Engine,

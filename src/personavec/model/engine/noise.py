@@ -1,14 +1,13 @@
-"""Sampling noise, by a counter-based hash of (seed, noise key, step, token).
+"""Sampling noise, by a counter-based hash of (seed, noise key, step, counter).
 
-Every token of the vocabulary gets 32 bits, computed where the logits are. They are the same on
-every device and in every batch, so that runs that share noise can be compared in pairs.
+Every counter, a token or a group of tokens, gets 32 bits, computed where the logits are. They are
+the same on every device and in every batch, so that runs that share noise can be compared in pairs.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import torch
@@ -30,9 +29,11 @@ def row_keys(seeds: Sequence[tuple[int, str, int]]) -> Int[Tensor, "row 2"]:
     return torch.from_numpy(np.frombuffer(b"".join(digests), "<i4").reshape(-1, 2).copy())
 
 
-def uniform_bits(keys: Int[Tensor, "row 2"], vocabulary: int) -> Int[Tensor, "row token"]:
-    """32 uniform bits for every token, as signed integers. A row's are all different."""
-    bits = _token_bits(vocabulary, keys.device) ^ keys[:, :1]
+def uniform_bits(
+    keys: Int[Tensor, "row 2"], counters: Int[Tensor, "#row n"]
+) -> Int[Tensor, "row n"]:
+    """32 uniform bits for every counter, as signed integers; different ones in a row differ."""
+    bits = _hashed(counters.int()) ^ keys[:, :1]
     bits.mul_(_FACTORS[0])
     bits.bitwise_xor_(_shifted(bits, 15))
     bits.add_(keys[:, 1:]).mul_(_FACTORS[1])
@@ -48,10 +49,9 @@ def gumbel(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return -torch.log(-torch.log1p(-w.clamp(max=_BELOW_ONE)))
 
 
-@cache
-def _token_bits(vocabulary: int, device: torch.device) -> Int[Tensor, " token"]:
-    """A hash of every token's id; the rows' keys are mixed in later."""
-    bits = torch.arange(vocabulary, dtype=torch.int32, device=device) * _GOLDEN
+def _hashed(counters: Int[Tensor, "row n"]) -> Int[Tensor, "row n"]:
+    """A hash of every counter; the rows' keys are mixed in later."""
+    bits = counters * _GOLDEN
     bits = (bits ^ _shifted(bits, 16)) * _FACTORS[0]
     bits = (bits ^ _shifted(bits, 15)) * _FACTORS[1]
     return bits ^ _shifted(bits, 16)

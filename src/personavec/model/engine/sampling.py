@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.noise import gumbel, row_keys, uniform_bits
 
 #: Size of a first, partial sort. Most nuclei are smaller, so a full sort is rarely needed.
 _LIKELY = 256
-#: Tokens whose bound is within this many nats of the highest are scored exactly first.
-_CLOSE = 0.75
+#: Tokens of a group, of which one is chosen before one of its tokens.
+_GROUP = 256
 #: Numbers that a processor's caches hold while noise is drawn for them.
 _CACHED = 2**19
 
@@ -43,8 +44,8 @@ def usable(logits: Float[Tensor, "row token"]) -> Bool[Tensor, " row"]:
 def choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Tensor, " row"]:
     """The next token of every row, on the logits' device; -1 for a row that is not usable.
 
-    It is the arg-max of the row's logits plus its own Gumbel noise. That samples from the softmax,
-    and a rounding difference in the logits changes the choice only if two candidates nearly tie.
+    The row's own Gumbel noise, added to logits, makes their arg-max a sample from the softmax. A
+    rounding difference in the logits changes the choice only if two candidates nearly tie.
     Temperature 0 adds no noise.
     """
     size = len(draws)
@@ -62,15 +63,27 @@ def _choose(logits: Float[Tensor, "row token"], draws: Sequence[Draw]) -> Int[Te
     rows = [draws[i] for i in sampled]
     scaled = _scaled(logits if len(rows) == len(draws) else logits[sampled], rows)
     keys = row_keys([(draw.sampling.seed, draw.noise_key, draw.step) for draw in rows])
-    if device.type == "cpu":
-        if not bool(found.all()):
-            scaled = torch.where(found[sampled, None], scaled, 0)
-        tokens = _highest(scaled, keys)
-    else:
-        tokens = (scaled + gumbel(uniform_bits(keys.to(device), logits.shape[1]))).argmax(-1)
+    tokens = _sample(scaled, keys.to(device))
     if len(rows) < len(draws):
         tokens = logits.argmax(-1).index_copy(0, torch.tensor(sampled, device=device), tokens)
     return torch.where(found, tokens, -1)
+
+
+def _sample(scaled: Float[Tensor, "row token"], keys: Int[Tensor, "row 2"]) -> Int[Tensor, " row"]:
+    """A token of each row, from the softmax: first a group by its probability, then one of it.
+
+    So few numbers need noise. Token t is in group t mod the number of groups. Groups have the
+    counters -1, -2, ...; tokens have their ids.
+    """
+    groups = -(-scaled.shape[1] // _GROUP)
+    if rest := groups * _GROUP - scaled.shape[1]:
+        scaled = functional.pad(scaled, (0, rest), value=-math.inf)
+    shares = scaled.softmax(-1).unflatten(1, (_GROUP, groups)).sum(1).log()
+    numbers = torch.arange(groups, device=scaled.device)
+    group = (shares + gumbel(uniform_bits(keys, -1 - numbers[None]))).argmax(-1)
+    members = group[:, None] + groups * torch.arange(_GROUP, device=scaled.device)
+    noisy = scaled.gather(1, members) + gumbel(uniform_bits(keys, members))
+    return members.gather(1, noisy.argmax(-1)[:, None])[:, 0]
 
 
 def _scaled(logits: Float[Tensor, "row token"], rows: Sequence[Draw]) -> Float[Tensor, "row token"]:
@@ -88,29 +101,6 @@ def _scaled(logits: Float[Tensor, "row token"], rows: Sequence[Draw]) -> Float[T
 
 def _column(values: Sequence[float], device: torch.device) -> Float[Tensor, "row 1"]:
     return torch.tensor(values, device=device)[:, None]
-
-
-def _highest(scaled: Float[Tensor, "row token"], keys: Int[Tensor, "row 2"]) -> Int[Tensor, " row"]:
-    """Each row's token with the highest sum of logit and noise; few tokens need logarithms.
-
-    -log(w) exceeds the noise -log(-log(1 - w)), and the bits of w as a float, read as an integer,
-    are a lower bound of its base-2 logarithm. So only tokens with a high bound can win.
-    """
-    bits = uniform_bits(keys, scaled.shape[1])
-    # Half of w * 2^32, which leaves the sign bit free; 0 would have no logarithm.
-    halves = (bits >> 1).bitwise_and_(0x7FFFFFFF).float().add_(0.25)
-    bound = torch.add(scaled, halves.view(torch.int32).float(), alpha=-math.log(2) / 2**23)
-    # In the bound's units, with a margin for its rounding.
-    offset = (127 + 31) * math.log(2) + 1e-3
-    limit = bound.amax(-1) - _CLOSE
-    while True:
-        row, token = (bound >= limit[:, None]).nonzero().T
-        sums = scaled[row, token] + gumbel(bits[row, token])
-        best = sums.new_full((len(scaled),), -math.inf).scatter_reduce(0, row, sums, "amax")
-        if bool((best - offset >= limit).all()):
-            wins = sums == best[row]
-            return torch.zeros_like(best, dtype=torch.long).scatter(0, row[wins], token[wins])
-        limit = torch.minimum(limit, best - offset)
 
 
 def within_top_p(

@@ -66,12 +66,13 @@ class VllmQueue:
             return f"{name} runs the model eagerly"
         try:
             self._launch(compiled=True)
-        except (ModelError, HookError, dead_error()) as error:
+        except (ModelError, HookError) as error:
             if "enforce_eager" in self._arguments:
                 raise
             self._launch(compiled=False)
-            reason = last_line(error.__cause__ or error)
-            return f"{name} runs the model eagerly, since compiled it fails: {reason}"
+            cause = error.__cause__ if isinstance(error, ModelError) else None
+            why = last_line(cause or error)
+            return f"{name} runs the model eagerly, since compiled it fails: {why}"
         if self.compiled:
             return f"{name} runs the model compiled"
         return f"{name} runs the model eagerly, since it cannot compile it"
@@ -88,12 +89,18 @@ class VllmQueue:
         self.compiled = all(self._engine.collective_rpc("personavec_compiled"))
         self._begun = 0
         if self.compiled:
-            identity = self.loaded.identity
-            try:
-                check_hooks(identity.n_layers, identity.hidden_size, self._probe)
-            except Exception:
-                self.close()
-                raise
+            self._check_hooks()
+
+    def _check_hooks(self) -> None:
+        """Check the hooks of a compiled model; vLLM is closed if they fail. Raises HookError."""
+        identity = self.loaded.identity
+        try:
+            check_hooks(identity.n_layers, identity.hidden_size, self._probe)
+        except Exception as error:
+            self.close()
+            if isinstance(error, dead_error()):
+                raise HookError("vLLM's worker died when its hooks were checked") from error
+            raise
 
     def _install(self) -> tuple[list[list[int]], int]:
         """Put hooks into every worker; returns the layers of each, and the number of tokens in a

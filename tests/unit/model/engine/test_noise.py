@@ -1,4 +1,4 @@
-"""Noise is a function of (seed, key, step, token), uniform, and the same however it is computed."""
+"""Noise is a function of (seed, key, step, counter), uniform, and samples from the softmax."""
 
 import math
 
@@ -18,7 +18,8 @@ VOCABULARY = 50_000
 
 def bits(*seeds: tuple[int, str, int], vocabulary: int = VOCABULARY) -> np.ndarray:
     """As numbers from 0 to 2^32 - 1."""
-    return uniform_bits(row_keys(seeds), vocabulary).numpy().astype(np.int64) % 2**32
+    counters = torch.arange(vocabulary)[None]
+    return uniform_bits(row_keys(seeds), counters).numpy().astype(np.int64) % 2**32
 
 
 def test_bits_are_those_of_the_hash_in_plain_integers() -> None:
@@ -30,13 +31,14 @@ def test_bits_are_those_of_the_hash_in_plain_integers() -> None:
         return x ^ x >> 16
 
     [[first, second]] = row_keys([(3, "a", 7)]).tolist()
-    found = bits((3, "a", 7))[0]
-    for token in (0, 1, 2, 777, VOCABULARY - 1):
-        x = low_bias(token * 0x9E3779B9 % 2**32) ^ first % 2**32
+    counters = [0, 1, 2, 777, VOCABULARY - 1, -1, -200]
+    found = uniform_bits(row_keys([(3, "a", 7)]), torch.tensor([counters]))[0].tolist()
+    for counter, own in zip(counters, found, strict=True):
+        x = low_bias(counter * 0x9E3779B9 % 2**32) ^ first % 2**32
         x = x * 0x7FEB352D % 2**32
         x = (x ^ x >> 15) + second % 2**32
         x = x * 0x846CA68B % 2**32
-        assert found[token] == x ^ x >> 16
+        assert own % 2**32 == x ^ x >> 16
 
 
 def test_bits_are_uniform_and_rows_and_tokens_independent() -> None:
@@ -72,16 +74,57 @@ def test_noise_is_finite_at_both_ends_and_large_where_the_bits_are_small() -> No
     assert (found.diff() < 0).all()
 
 
+@pytest.mark.parametrize("vocabulary", [5, 256, 700, 2000])
+def test_tokens_are_drawn_by_their_probabilities(vocabulary: int) -> None:
+    """Over many steps; fails for one seed in a million. Some tokens are outside the nucleus."""
+    logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(vocabulary)) * 2
+    logits[1] = -math.inf
+    steps = 8_000
+    draws = [Draw(Sampling(temperature=1.3, seed=4), "r", step) for step in range(steps)]
+    found = choose(logits.expand(steps, -1), draws).bincount(minlength=vocabulary).double()
+    expected = (logits.double() / 1.3).softmax(-1) * steps
+    assert found[1] == 0
+    often = expected >= 5
+    counts = torch.cat([found[often], found[~often].sum()[None]])
+    wanted = torch.cat([expected[often], expected[~often].sum()[None]])
+    wanted, counts = wanted[wanted > 0], counts[wanted > 0]
+    assert stats.chisquare(counts.numpy(), wanted.numpy()).pvalue > 1e-6
+
+
 @few
 @given(seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 0.5, 3.0, 30.0]))
-def test_the_fast_way_chooses_what_the_whole_noise_does(seed: int, spread: float) -> None:
-    """Rows that nearly tie everywhere, and rows of one likely token."""
-    logits = torch.randn(24, 2000, generator=torch.Generator().manual_seed(seed)) * spread
-    logits += torch.arange(2000) * 1e-6  # not all equal
+def test_choices_are_those_of_two_stages_in_plain_numbers(seed: int, spread: float) -> None:
+    """Rows that nearly tie everywhere, and rows of one likely token; 700 tokens are 3 groups."""
+    logits = torch.randn(24, 700, generator=torch.Generator().manual_seed(seed)) * spread
+    logits += torch.arange(700) * 1e-6  # not all equal
     draws = [Draw(Sampling(temperature=1.3, seed=seed), f"r{i}", i) for i in range(24)]
-    keys = row_keys([(seed, f"r{i}", i) for i in range(24)])
-    whole = (logits / 1.3 + gumbel(uniform_bits(keys, 2000))).argmax(-1)
-    assert choose(logits, draws).tolist() == whole.tolist()
+    found = choose(logits, draws).tolist()
+    for i, row in enumerate(logits.double() / 1.3):
+        keys = row_keys([(seed, f"r{i}", i)])
+        by_group = [row[group::3].logsumexp(-1) for group in range(3)]
+        of_groups = gumbel(uniform_bits(keys, torch.tensor([[-1, -2, -3]])))[0]
+        group = int((torch.stack(by_group) + of_groups).argmax())
+        tokens = torch.arange(group, 700, 3)
+        best = int((row[group::3] + gumbel(uniform_bits(keys, tokens[None]))[0]).argmax())
+        assert found[i] == tokens[best]
+
+
+def test_shared_noise_draws_alike_from_distributions_that_are_alike() -> None:
+    """As often as where every token has its noise: paired differences stay as narrow."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 700, generator=generator) * 3
+    other = logits + torch.randn(2000, 700, generator=generator) * 0.2
+    draws = [Draw(Sampling(seed=2), "shared", step) for step in range(2000)]
+    alike = float((choose(logits, draws) == choose(other, draws)).float().mean())
+    apart = float((logits.softmax(-1) - other.softmax(-1)).abs().sum(-1).mean() / 2)
+    uniform = torch.rand(2, 2000, 700, generator=generator, dtype=torch.float64)
+    noise = -(-uniform[0].log()).log()
+    whole = float(((logits + noise).argmax(-1) == (other + noise).argmax(-1)).float().mean())
+    # At most one less the distance; independent noise draws alike far less often.
+    error = 3 * math.sqrt(alike * (1 - alike) / 2000)
+    assert whole - error < alike < 1 - apart + error
+    own = [Draw(Sampling(seed=2), "own", step) for step in range(2000)]
+    assert float((choose(logits, draws) == choose(other, own)).float().mean()) < alike / 2
 
 
 def test_rows_that_are_not_usable_choose_nothing_and_disturb_nobody() -> None:

@@ -315,7 +315,7 @@ def test_without_vllm_the_remedy_is_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "vlm"], "--engine vlm: use transformers or vllm"),
+        (["--engine", "vlm"], "--engine vlm: use auto, transformers or vllm"),
         (["--engine-arg", "a=1"], "--engine-arg is for --engine vllm"),
     ],
 )

@@ -190,27 +190,21 @@ class Starting(VllmQueue):
             raise self.error
 
 
-@pytest.fixture
-def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    class Dead(Exception):
-        pass
-
-    monkeypatch.setattr("personavec.model.engine.vllm_queue.dead_error", lambda: Dead)
-    return SimpleNamespace(device=torch.device("cuda"))
+ON_GPU: Any = SimpleNamespace(device=torch.device("cuda"))
 
 
-def test_the_mode_is_named(on_gpu: Any, llama: LoadedModel) -> None:
-    assert Starting(on_gpu, {}).mode == "vLLM 0 runs the model compiled"
+def test_the_mode_is_named(llama: LoadedModel) -> None:
+    assert Starting(ON_GPU, {}).mode == "vLLM 0 runs the model compiled"
     assert Starting(llama, {}).mode == "vLLM 0 runs the model eagerly"
-    mode = Starting(on_gpu, {"uncompilable": True}).mode
+    mode = Starting(ON_GPU, {"uncompilable": True}).mode
     assert mode == "vLLM 0 runs the model eagerly, since it cannot compile it"
 
 
 @pytest.mark.parametrize("error", [HookError("layer 1"), ModelError("layer 1")])
-def test_a_model_that_fails_compiled_runs_eagerly(on_gpu: Any, error: Exception) -> None:
+def test_a_model_that_fails_compiled_runs_eagerly(error: Exception) -> None:
     """Unless the user asked for it compiled."""
-    queue = Starting(on_gpu, {}, error)
+    queue = Starting(ON_GPU, {}, error)
     assert queue.launched == [True, False]
     assert queue.mode == "vLLM 0 runs the model eagerly, since compiled it fails: layer 1"
     with pytest.raises(type(error)):
-        Starting(on_gpu, {"enforce_eager": False}, error)
+        Starting(ON_GPU, {"enforce_eager": False}, error)
