@@ -107,7 +107,7 @@ def test_a_run_goes_on_with_transformers_whatever_is_installed_by_then(
     assert steer() == (0, [f"engine: transformers {begun}"], "transformers")
     assert not started
     assert (tmp_path / "out.jsonl").read_text() == written
-    code, [line], _ = steer("--engine", "vllm")
+    code, [_, line], _ = steer("--engine", "vllm")
     assert code == 1
     assert 'engine was "transformers", now "vllm"' in line
 
