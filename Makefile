@@ -19,7 +19,7 @@ space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint llamacpp vllm vectors calibrations limits ordinary drift capping unbundled \
-  soak finetuning checks results models cluster bench clean
+  soak finetuning checks thresholds results models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -124,6 +124,9 @@ checks: $(READY)  ## the contrast judge on every bundled trait's known answers
 	for trait in $(TRAITS); do \
 	  $(BIN)/personavec judges check --trait $$trait --out out/checks/$$trait.json || exit 1; \
 	done
+
+thresholds: checks  ## bundle the thresholds that the known answers give the contrast judge
+	$(BIN)/python scripts/bundle_thresholds.py out/checks
 
 results: $(READY)  ## write docs/results.md from the runs that it names
 	$(BIN)/python scripts/results.py out

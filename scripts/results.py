@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from results_checks import checks
 from results_finetuning import finetuning
 from results_monitoring import monitoring
 from results_screening import datasets, detection, logistic
@@ -33,9 +34,17 @@ TRIAL = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="the folder that holds the runs' folders")
-    out = parser.parse_args().out
-    bundled, unbundled, checks = (out / name for name in ("vectors", "unbundled", "checks"))
-    pages = [HEAD, CHECKS, _checks(checks)]
+    parser.add_argument(
+        "--only-checks", action="store_true", help="replace the section on known answers alone"
+    )
+    given = parser.parse_args()
+    out, page = given.out, DOCS / "results.md"
+    told = checks([json.loads(p.read_text("utf-8")) for p in sorted(out.glob("checks/*.json"))])
+    if given.only_checks:
+        page.write_text(_with_section(page.read_text("utf-8"), told), "utf-8")
+        return
+    bundled, unbundled = out / "vectors", out / "unbundled"
+    pages = [HEAD, told]
     for title, folder in (("Bundled traits", bundled), ("Traits from a name alone", unbundled)):
         found = _all_results(folder)
         failed = sorted(p.parent.name for p in folder.glob("*/failed.txt"))
@@ -59,8 +68,16 @@ def main() -> None:
         ),
     ]
     text = "\n".join(pages)
-    (DOCS / "results.md").write_text(text, "utf-8")
+    page.write_text(text, "utf-8")
     print(text)
+
+
+def _with_section(page: str, section: str) -> str:
+    """The page with `section` in place of its own section of that heading."""
+    heading = section.splitlines()[0]
+    before, found, after = page.partition(f"{heading}\n")
+    assert found, f"no section '{heading}'"
+    return before + section + after[after.index("\n## ") :]
 
 
 def _all_results(folder: Path, name: str = "results.json") -> list[dict[str, Any]]:
@@ -87,14 +104,6 @@ that are built from a name alone have none: their judge is much weaker (see [LOG
 the log-odds of the two kinds are not on one scale.
 """
 
-CHECKS = """## The contrast judge on answers whose verdict is known
-
-Hand-written answers, 30 that show the trait and 30 to the same questions that do not, near misses
-among them (`personavec judges check --trait NAME`). Examples of the judge pairs were chosen with
-the tune half (even questions) in view; questions that serve as examples are left out of it. The
-report half was looked at once, when the judge was final.
-"""
-
 
 def _summary(found: list[dict[str, Any]]) -> str:
     head = [
@@ -114,18 +123,6 @@ def _summary(found: list[dict[str, Any]]) -> str:
         "verdict",
     ]
     return table(head, [_summary_row(r) for r in found])
-
-
-def _checks(folder: Path) -> str:
-    found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
-    head = ["trait", "AUC, tune half", "AUC, report half", "right at 50, report half", "n"]
-    rows = []
-    for check in found:
-        tune, report = (check["halves"][half] for half in ("tune", "report"))
-        cells = pm(tune["auc"]), pm(report["auc"]), pm(report["agreement"])
-        rows.append([check["trait"], *cells, f"{tune['n']} and {report['n']}"])
-    mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
-    return f"{table(head, rows)}\nMean AUC over traits, report half: {mean:.3f}.\n"
 
 
 def _dose(results: dict[str, Any], coefficient: float) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score, last_answer
 from personavec.judges.control_notes import chat_formats, count_control, spec_notes
 from personavec.judges.results import ScoreResults
+from personavec.judges.thresholds import showing_above
 from personavec.plain import plain
 from personavec.progress import Progress
 from personavec.runs import (
@@ -89,13 +90,16 @@ def score_file(
         missing = [i for i in range(len(rows)) if i not in kept]
         found = kept | _score(judge, spec, rows, parsed, missing, out, progress or Progress())
         _write(out, found)
+    above = showing_above(spec, judge.identity())
     return ScoreResults(
         trait=spec.name,
         rows=len(rows),
         kept=len(kept),
         scored=sum(record["state"] == "scored" for record in found.values()),
         states=dict(Counter(found[i]["state"] for i in range(len(rows)))),
-        share_above_50=_share_above_50(list(found.values())),
+        share_above_50=_share_above(50, list(found.values())),
+        threshold=above,
+        share_above_threshold=_share_above(above, list(found.values())),
         notes=[*judge_notes(judge), *spec_notes([spec], chat_formats(judge)), *_replaced(rows)],
         data={path.name: _reading(parsed, judge)},
         out=str(out),
@@ -271,8 +275,8 @@ def _state(score: Score) -> str:
 # Results
 
 
-def _share_above_50(records: Sequence[Record]) -> float | None:
-    scored = [r["trait_score"] > 50 for r in records if r["state"] == "scored"]
+def _share_above(threshold: float, records: Sequence[Record]) -> float | None:
+    scored = [r["trait_score"] > threshold for r in records if r["state"] == "scored"]
     return sum(scored) / len(scored) if scored else None
 
 

@@ -16,6 +16,7 @@ from personavec.errors import DataError, SpecError
 from personavec.judges.api_rubric import judge_notes
 from personavec.judges.base import Answer, Judge, Score
 from personavec.judges.config import Half
+from personavec.judges.contrast import trait_score
 from personavec.judges.control_notes import chat_formats, spec_notes
 from personavec.judges.results import (
     CalibrationQuality,
@@ -24,9 +25,11 @@ from personavec.judges.results import (
     Figure,
     HalfResults,
     ReportedCalibration,
+    Undefined,
     UnreportedCalibration,
     estimate_or_reason,
 )
+from personavec.judges.thresholds import DEFAULT, Threshold, bundled_threshold
 from personavec.progress import Progress
 from personavec.stats import auc_interval, clustered_bootstrap, mean
 from personavec.traits import Check, TraitSpec
@@ -54,10 +57,10 @@ class Checked:
         assert score is not None
         return score if log_odds is None else log_odds
 
-    @property
-    def is_right(self) -> bool:
+    def is_right(self, above: float) -> bool:
+        """Whether the verdict is right if what scores above `above` shows the trait."""
         assert self.score.trait_score is not None
-        return (self.score.trait_score > 50) == self.check.shows
+        return (self.score.trait_score > above) == self.check.shows
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,32 @@ def run(
 ) -> CheckResults:
     """Score the checks and measure, by half, how well the judge tells them apart.
 
-    With both halves, a calibration is fitted on the tune half and tested on the report half.
-    Raises SpecError for a spec without checks, DataError when none of them could be scored.
+    A calibration and a threshold are fitted on the tune half and tested on the report half. Where
+    the tune half is not judged, the threshold is the bundled one, if there is one. Raises SpecError
+    for a spec without checks, DataError when none of them could be scored.
     """
     checked = score_checks(judge, spec, half, progress or Progress())
     scored = [c for c in checked if c.is_scored]
     if not scored:
         raise _none_scored(checked)
-    calibration = fit([c for c in scored if c.half == "tune"])
+    tune = [c for c in scored if c.half == "tune"]
+    calibration = fit(tune)
+    bundled = bundled_threshold(spec, judge.identity())
+    threshold = _threshold(calibration, tune) if tune else bundled
+    above = DEFAULT if threshold is None else threshold.trait_score
     return CheckResults(
         trait=spec.name,
         judge=judge.identity(),
         notes=[*judge_notes(judge), *spec_notes([spec], chat_formats(judge))],
         in_examples=len(spec.checks) - len(halves(spec)),
         halves={
-            which: _summary([c for c in checked if c.half == which])
+            which: _summary([c for c in checked if c.half == which], threshold)
             for which in HALVES
             if half in (None, which)
         },
+        threshold=threshold,
         calibration=_tested(calibration, [c for c in scored if c.half == "report"]),
-        wrong=[_record(c) for c in scored if not c.is_right],
+        wrong=[_record(c) for c in scored if not c.is_right(above)],
         not_scored=[_record(c) for c in checked if not c.is_scored],
         scores=[_record(c) for c in checked],
     )
@@ -178,6 +187,16 @@ def fit(checked: Sequence[Checked]) -> JudgeCalibration | None:
     return JudgeCalibration(slope, float(model.intercept_[0]) - slope * middle)
 
 
+def _threshold(calibration: JudgeCalibration | None, tune: Sequence[Checked]) -> Threshold | None:
+    """Where the calibration is 50; None for a judge that ranks the answers the wrong way round."""
+    if calibration is None or calibration.slope <= 0:
+        return None
+    turn = -calibration.intercept / calibration.slope
+    if all(c.score.log_odds is None for c in tune):
+        return Threshold(trait_score=min(100.0, max(0.0, turn)), answers=len(tune))
+    return Threshold(trait_score=trait_score(turn), log_odds=turn, answers=len(tune))
+
+
 def _tested(
     calibration: JudgeCalibration | None, report: Sequence[Checked]
 ) -> ReportedCalibration | UnreportedCalibration | None:
@@ -206,7 +225,7 @@ def _quality(report: Sequence[Checked], values: Sequence[float | None]) -> Calib
     )
 
 
-def _summary(checked: Sequence[Checked]) -> HalfResults:
+def _summary(checked: Sequence[Checked], threshold: Threshold | None) -> HalfResults:
     scored = [c for c in checked if c.is_scored]
     masses = [c.score.mass for c in scored if c.score.mass is not None]
     return HalfResults(
@@ -216,7 +235,10 @@ def _summary(checked: Sequence[Checked]) -> HalfResults:
         thoughts=sum(c.score.had_thought for c in checked),
         mean_mass=mean(np.array(masses)) if masses else None,
         auc=_auc(scored),
-        agreement=_agreement(scored, [c.is_right for c in scored]),
+        agreement=_agreement(scored, [c.is_right(DEFAULT) for c in scored]),
+        agreement_at_threshold=Undefined(why="no threshold was fitted")
+        if threshold is None
+        else _agreement(scored, [c.is_right(threshold.trait_score) for c in scored]),
     )
 
 
@@ -251,6 +273,7 @@ def _record(checked: Checked) -> CheckedAnswer:
         answer=check.answer,
         shows=check.shows,
         half=checked.half,
+        near_miss=check.near_miss,
         state=score.state,
         trait_score=score.trait_score,
         log_odds=score.log_odds,

@@ -13,6 +13,7 @@ from personavec.data import DataReading, RawColumns
 from personavec.errors import DataError
 from personavec.judges.base import Identity, State
 from personavec.judges.config import Half
+from personavec.judges.thresholds import Threshold
 from personavec.results import Estimate
 from personavec.stats import Interval
 
@@ -50,6 +51,11 @@ class ScoreResults:
     """Rows by state: `scored`, or the reason of a missing score."""
     share_above_50: float | None
     """Share of the scored rows with a trait score above 50; None where no row is scored."""
+    threshold: float
+    """The trait score above which an answer shows the trait: the judge's own for this trait where
+    one was fitted, else 50."""
+    share_above_threshold: float | None
+    """Share of the scored rows that show the trait; None where no row is scored."""
     notes: list[str]
     data: dict[str, DataReading]
     """How the file was read, by its name."""
@@ -65,6 +71,8 @@ class CheckedAnswer:
     shows: bool
     """The known verdict: whether the answer shows the trait."""
     half: Half
+    near_miss: bool
+    """Its words or tone suggest the other verdict."""
     state: State
     trait_score: float | None
     log_odds: float | None
@@ -92,6 +100,9 @@ class HalfResults:
     auc: Figure
     agreement: Figure
     """Share of answers on the right side of 50."""
+    agreement_at_threshold: Figure
+    """Share of answers on the right side of the threshold. That of the tune half is too high where
+    the threshold was fitted on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +140,20 @@ class ReportedCalibration:
 class CheckResults:
     """How well a judge scores answers with a known verdict."""
 
-    format: int = 1
+    format: int = 2
     trait: str
     judge: Identity
     notes: list[str]
     in_examples: int
     """Known answers left out, since the judge pairs' examples hold their questions."""
     halves: dict[Half, HalfResults]
+    threshold: Threshold | None
+    """Fitted on the tune half; where only the report half was judged, the bundled one. None where
+    there is neither."""
     calibration: ReportedCalibration | UnreportedCalibration | None
     """None where the tune half has no answers, or all of one verdict."""
     wrong: list[CheckedAnswer]
-    """Answers on the wrong side of 50."""
+    """Answers on the wrong side of the threshold, or of 50 where there is none."""
     not_scored: list[CheckedAnswer]
     scores: list[CheckedAnswer]
     """All answers that were judged."""

@@ -16,6 +16,7 @@ from personavec.judges.results import (
     PairAgreement,
     ScoreResults,
 )
+from personavec.judges.thresholds import Threshold
 from personavec.terminal import console, log_notes
 from personavec.wording import estimated, plural
 
@@ -34,7 +35,7 @@ def show_scores(found: ScoreResults) -> None:
     show_reading({name: replace(of, rejected={}) for name, of in found.data.items()})
     console.print(
         f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
-        f"{found.share_above_50:.0%} above 50; written to {found.out}"
+        f"{_shares_above(found)}; written to {found.out}"
         if found.share_above_50 is not None
         else f"written to {found.out}"
     )
@@ -46,26 +47,40 @@ def show_scores(found: ScoreResults) -> None:
             console.print(f"  {plural(n, 'row')}: {state}")
 
 
+def _shares_above(found: ScoreResults) -> str:
+    shares = {50.0: found.share_above_50, found.threshold: found.share_above_threshold}
+    return ", ".join(f"{share:.0%} above {above:.3g}" for above, share in shares.items())
+
+
 def show_check(found: CheckResults, target: Path) -> None:
-    """A table of halves, what was left out, and the answers on the wrong side of 50."""
-    table = Table("half", "scored", "AUC [95%]", "agreement at 50 [95%]")
+    """A table of halves, what was left out, and the answers on the wrong side."""
+    figures = {"auc": "AUC", "agreement": "right at 50"}
+    if found.threshold is not None:
+        figures["agreement_at_threshold"] = "right at the threshold"
+    table = Table("half", "scored", *(f"{shown} [95%]" for shown in figures.values()))
     for name, half in found.halves.items():
         scored = f"{half.states.get('scored', 0)} of {half.n}"
-        table.add_row(name, scored, _figure(half.auc), _figure(half.agreement))
-    after = getattr(found.calibration, "after", None)
-    if after is not None:
-        table.add_row("report, calibrated", "", "as before", _figure(after.agreement))
+        table.add_row(name, scored, *(_figure(getattr(half, figure)) for figure in figures))
     console.print(table)
+    if found.threshold is not None:
+        console.print(f"  threshold: {_threshold(found.threshold)}")
     for half in found.halves.values():
         _show_left_out(half)
     if found.in_examples:
         console.print(
             f"  {plural(found.in_examples, 'answer')} left out: the judge pairs' examples hold them"
         )
-    console.print(f"{len(found.wrong)} on the wrong side of 50:")
+    side = "50" if found.threshold is None else "the threshold"
+    console.print(f"{len(found.wrong)} on the wrong side of {side}:")
     _show_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
     log_notes(found.notes)
     console.print(f"written to {target}")
+
+
+def _threshold(found: Threshold) -> str:
+    nats = "" if found.log_odds is None else f" (log-odds {found.log_odds:.1f})"
+    fitted = plural(found.answers, "answer")
+    return f"{found.trait_score:.3g}{nats}, fitted on {fitted} of the tune half"
 
 
 def _show_left_out(half: HalfResults) -> None:

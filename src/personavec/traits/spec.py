@@ -192,6 +192,12 @@ class TraitSpec(BaseModel):
         text = self.model_dump_json(exclude={"checks", "monitoring", "provenance"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def judge_hash(self) -> str:
+        """A short hash of the judge pairs."""
+        text = "".join(pair.model_dump_json() for pair in self.judge_instruction)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def folded(text: str) -> str:
     return re.sub(r"\W+", " ", text).strip().lower()

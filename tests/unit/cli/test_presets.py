@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from personavec.cli import app
-from personavec.errors import UsageError
+from personavec.errors import SettingsMismatchError, UsageError
 from personavec.evaluate import config as evaluate
 from personavec.evaluate.answers import questions_of
 from personavec.extract import config as extract
 from personavec.extract.pipeline import questions_to_judge, split_questions, used_part
 from personavec.monitor import config as monitor
 from personavec.presets import BySize, choose_sizes
+from personavec.runs import claim
 from personavec.traits import bundled_traits, load_trait
 
 CONFIGS = {
@@ -76,6 +77,13 @@ def test_a_preset_that_there_is_not() -> None:
         choose_sizes(SimpleNamespace(preset="fast"))
     with pytest.raises(UsageError, match="--preset fast: use quick, standard or thorough"):
         app.run(["extract", "--trait", "evil", "--preset", "fast"])
+
+
+def test_another_preset_does_not_continue_a_run(tmp_path: Path) -> None:
+    claim(tmp_path, {"config": asdict(extract.ExtractConfig(preset="quick"))})
+    with pytest.raises(SettingsMismatchError, match='preset was "quick", now "standard"'):
+        claim(tmp_path, {"config": asdict(extract.ExtractConfig())})
+    claim(tmp_path, {"config": asdict(extract.ExtractConfig(preset="quick"))})
 
 
 def test_quick_passes_no_easier() -> None:

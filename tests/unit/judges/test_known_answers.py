@@ -86,8 +86,14 @@ def test_figures_equal_counting_by_hand() -> None:
         assert summary.agreement.value == pytest.approx(right)
         assert summary.auc.low <= wins <= summary.auc.high
         assert (summary.n, summary.questions) == (12, 6)
+    assert found.threshold is not None
+    above = found.threshold.trait_score
+    assert 40 < above < 60
     wrong = {(row.answer, row.shows) for row in found.wrong}
-    assert wrong == {("40", True), ("45", True), ("50", True), ("55", False), ("60", False)}
+    assert wrong == {
+        (c.answer, c.shows) for c in spec.checks if (float(c.answer) > above) != c.shows
+    }
+    assert {("40", True), ("60", False)} <= wrong
     assert len(found.scores) == 24
 
 
