@@ -76,7 +76,7 @@ def start(
 def may_compile(device: torch.device, arguments: Mapping[str, Any]) -> bool:
     """Whether vLLM compiles the model: as `arguments` say, otherwise unless it runs on a CPU.
 
-    On a CPU compiling takes longer than it saves.
+    On a CPU compiling takes a minute or more even for a small model.
     """
     return not arguments.get("enforce_eager", device.type == "cpu")
 
