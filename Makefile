@@ -85,6 +85,7 @@ llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with 
 # vLLM leaves sockets' contexts open when it ends, of which pytest would make an error.
 vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in it
 	VLLM_REQUIRED=1 $(VLLM)/bin/pytest tests/live/test_vllm.py tests/live/test_vllm_cache.py \
+	  tests/live/test_vllm_compiled.py \
 	  -W ignore::pytest.PytestUnraisableExceptionWarning
 
 vectors: $(READY)  ## remake the bundled vectors of all seven traits

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from personavec.model.engine.vllm_hooks import put_hooks
 from personavec.model.engine.vllm_note import NOTE, SteeringTable, note_of
 from personavec.model.engine.vllm_worker import Residual
 
@@ -42,7 +43,9 @@ class Worker:
         self.model_config = SimpleNamespace(get_hidden_size=lambda: HIDDEN)
 
     def hooked(self, reads: bool = True) -> Residual:
-        return Residual(self, self.blocks, reads=reads, serves=lambda: True, block_size=2)
+        residual = Residual(self, self.blocks, reads=reads, serves=lambda: True, block_size=2)
+        put_hooks(self.blocks, residual.visit)
+        return residual
 
     @torch.inference_mode()
     def step(self, pieces: list[tuple[str, int, torch.Tensor]]) -> torch.Tensor:
@@ -54,7 +57,10 @@ class Worker:
             req_ids=[name for name, _, _ in pieces],
             num_computed_tokens_cpu=np.array([first for _, first, _ in pieces]),
         )
-        hidden, residual = torch.cat([states for _, _, states in pieces]), None
+        return self.forward(torch.cat([states for _, _, states in pieces]))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        residual = None
         for block in self.blocks.values():
             out = block(None, hidden, residual)
             hidden, residual = out if isinstance(out, tuple) else (out, None)

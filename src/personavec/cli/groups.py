@@ -184,12 +184,14 @@ class EngineOptions:
         if self.engine != "vllm":
             return None
         try:
-            return begin(key_values(self.engine_arg, "--engine-arg"))
+            started = begin(key_values(self.engine_arg, "--engine-arg"))
         except PersonavecError as error:
             if not self.or_transformers:
                 raise
             log(f"engine: transformers ({error})")
             return None
+        log(f"engine: {started.mode}")
+        return started
 
 
 def _kept(folder: Path) -> EngineName | None:

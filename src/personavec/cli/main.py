@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     _quiet_libraries(debug)
+    _leave_cores()
     try:
         try:
             sys.exit(_guarded(lambda: _run(arguments), debug))
@@ -69,6 +70,16 @@ def _fail(message: str, code: int, debug: bool) -> int:
         raise
     terminal.make_console(stderr=True).print(f"error: {message}", style="red", soft_wrap=True)
     return code
+
+
+def _leave_cores() -> None:
+    """Let threads that wait for each other spin for a moment only, so that other jobs get the core.
+
+    GNU's OpenMP, which torch brings along on Linux, reads this when torch is imported
+    (`benchmarks/threads.py`).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _quiet_libraries(debug: bool) -> None:

@@ -21,6 +21,7 @@ from personavec.model.engine import TransformersEngine, choice
 @dataclass(frozen=True, eq=False)
 class UnderItsName(TransformersEngine):
     name: str = "vllm"
+    mode: str = "vLLM runs the model eagerly"
 
     def close(self) -> None:
         pass
@@ -106,7 +107,7 @@ def test_a_run_goes_on_with_transformers_whatever_is_installed_by_then(
     assert steer() == (0, [f"engine: transformers {begun}"], "transformers")
     assert not started
     assert (tmp_path / "out.jsonl").read_text() == written
-    code, [line], _ = steer("--engine", "vllm")
+    code, [_, line], _ = steer("--engine", "vllm")
     assert code == 1
     assert 'engine was "transformers", now "vllm"' in line
 
@@ -115,12 +116,13 @@ def test_a_run_goes_on_with_vllm_or_says_what_is_missing(
     steer: Any, vllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = vllm(worth=True)
-    code, [line], engine = steer()
+    code, [line, mode], engine = steer()
     assert (code, engine, started) == (0, "vllm", [{}])
     assert line.startswith("engine: vllm (a large model on an accelerator")
+    assert mode == "engine: vLLM runs the model eagerly"
     monkeypatch.setattr(choice, "why_not_vllm", lambda facts: "it is not worth it any more")
     begun = f"(with which {tmp_path / '.out.jsonl.run'} was begun)"
-    assert steer() == (0, [f"engine: vllm {begun}"], "vllm")
+    assert steer() == (0, [f"engine: vllm {begun}", mode], "vllm")
     code, [line], _ = steer("--engine", "transformers")
     assert code == 1
     assert 'engine was "vllm", now "transformers"' in line

@@ -28,14 +28,14 @@ class TokenCaps:
     ceilings: Tensor
     """Ceilings of the projections, [token]."""
 
-    def apply(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
-        """Cap the residual stream `hidden + residual` [token, hidden]; returns a new `hidden`."""
+    def apply(self, hidden: Tensor, residual: Tensor | None) -> None:
+        """Cap the residual stream `hidden + residual` [token, hidden], in place in `hidden`."""
         stream = hidden[self.tokens].float()
         if residual is not None:
             stream = stream + residual[self.tokens].float()
         over = ((stream * self.units).sum(-1) - self.ceilings).clamp(min=0)
         removed = -over[:, None] * self.units
-        return hidden.index_add(0, self.tokens, removed.to(hidden.dtype))
+        hidden.index_add_(0, self.tokens, removed.to(hidden.dtype))
 
 
 @dataclass

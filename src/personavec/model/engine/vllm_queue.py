@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,15 +13,23 @@ from safetensors.torch import save
 from torch import Tensor
 
 from personavec.errors import HookError, ModelError
-from personavec.model import Directions, LoadedModel
+from personavec.model import Directions, LoadedModel, Steering, chat
 from personavec.model.engine.base import Sampling
 from personavec.model.engine.vllm_answer import VllmAnswer, empty_sums, gathered
-from personavec.model.engine.vllm_note import NOTE, RequestNote, request_seed
+from personavec.model.engine.vllm_note import (
+    NOTE,
+    RequestNote,
+    SteeringTable,
+    note_of,
+    request_seed,
+)
+from personavec.model.engine.vllm_probe import check_hooks
 from personavec.model.engine.vllm_setup import (
     check_arguments,
     dead_error,
     import_vllm,
     last_line,
+    may_compile,
     model_source,
     output_kind,
     set_environment,
@@ -42,16 +51,56 @@ class VllmQueue:
         self._arguments = dict(arguments or {})
         check_arguments(self._arguments)
         self.loaded = loaded
-        source = model_source(loaded)
+        self._source = model_source(loaded)
         set_environment(loaded.device)
-        vllm = self._vllm = import_vllm()
-        self._version = vllm.__version__
-        self._engine = start(vllm, loaded, source, self._arguments)
+        self._vllm = import_vllm()
+        self._version = self._vllm.__version__
+        #: A sentence that says whether the model is compiled.
+        self.mode = self._start()
+
+    def _start(self) -> str:
+        """Start vLLM, compiled if it may and can be, otherwise eager; returns `mode`."""
+        name = f"vLLM {self._version}"
+        if not may_compile(self.loaded.device, self._arguments):
+            self._launch(compiled=False)
+            return f"{name} runs the model eagerly"
+        try:
+            self._launch(compiled=True)
+        except (ModelError, HookError) as error:
+            if "enforce_eager" in self._arguments:
+                raise
+            self._launch(compiled=False)
+            cause = error.__cause__ if isinstance(error, ModelError) else None
+            why = last_line(cause or error)
+            return f"{name} runs the model eagerly, since compiled it fails: {why}"
+        if self.compiled:
+            return f"{name} runs the model compiled"
+        return f"{name} runs the model eagerly, since it cannot compile it"
+
+    def _launch(self, *, compiled: bool) -> None:
+        """Start vLLM. Raises ModelError, and HookError if hooks do not act in a compiled model."""
+        self._engine = start(
+            self._vllm, self.loaded, self._source, self._arguments, compiled=compiled
+        )
         self._died = watch(self._engine.engine_core)
         self.context = int(self._engine.model_config.max_model_len) - 1
         self.max_rows = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
         self._stages, self._block = self._install()
+        self.compiled = all(self._engine.collective_rpc("personavec_compiled"))
         self._begun = 0
+        if self.compiled:
+            self._check_hooks()
+
+    def _check_hooks(self) -> None:
+        """Check the hooks of a compiled model; vLLM is closed if they fail. Raises HookError."""
+        identity = self.loaded.identity
+        try:
+            check_hooks(identity.n_layers, identity.hidden_size, self._probe)
+        except Exception as error:
+            self.close()
+            if isinstance(error, dead_error()):
+                raise HookError("vLLM's worker died when its hooks were checked") from error
+            raise
 
     def _install(self) -> tuple[list[list[int]], int]:
         """Put hooks into every worker; returns the layers of each, and the number of tokens in a
@@ -74,6 +123,20 @@ class VllmQueue:
             )
         caching = self._engine.vllm_config.cache_config.enable_prefix_caching
         return stages, block if caching else 0
+
+    def _probe(self, steering: tuple[Steering, ...]) -> VllmAnswer:
+        """The answer to a short prompt, of one token, with sums over the prompt."""
+        table = SteeringTable(self.loaded.identity.n_layers, self.loaded.identity.hidden_size)
+        ids = self.loaded.chat.prompt_ids(chat("Hello."))[: self.context]
+        # A worker may not have forgotten the last request yet, so this one has another name.
+        name = f"probe {self._begun}"
+        note = note_of(name, len(ids), steering, table, response=[len(ids), len(ids) + 1])
+        self.begin(table.rows())
+        self.add(name, ids, self.one_token(), note)
+        outputs = []
+        while not (outputs and outputs[0].finished):
+            outputs = self.step()
+        return replace(self.read([name])[name], token_ids=tuple(outputs[0].outputs[0].token_ids))
 
     @property
     def alive(self) -> bool:

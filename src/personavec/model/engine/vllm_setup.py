@@ -13,13 +13,13 @@ import torch
 
 from personavec.errors import ModelError, UsageError, missing_extra
 from personavec.model import LoadedModel
+from personavec.model.engine.vllm_hooks import VISIT
 
 #: Settings without which steering and capture would be wrong.
 FIXED = {
     "scheduler_cls": "personavec.model.engine.vllm_scheduler.SaltingScheduler",
     "async_scheduling": False,  # It runs tokens past the end of a response.
     "speculative_config": None,  # Rejected draft tokens would be captured too.
-    "enforce_eager": True,  # Compiled graphs do not run hooks.
     "skip_tokenizer_init": True,  # Only token ids are exchanged.
     "worker_extension_cls": "personavec.model.engine.vllm_worker.Extension",
     "disable_log_stats": True,
@@ -40,7 +40,9 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, Any]) -> Any:
+def start(
+    vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, Any], *, compiled: bool
+) -> Any:
     """Start vLLM's engine for the model at `source`. Raises ModelError if it cannot be loaded."""
     try:
         settings = {
@@ -50,8 +52,11 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
             **_room(loaded.device),
             **arguments,
             **FIXED,
+            "enforce_eager": not compiled,
             "trust_remote_code": False,
         }
+        if compiled:
+            settings["compilation_config"] = keeping_hooks(arguments.get("compilation_config"))
         if loaded.device.type == "cpu":
             settings = {
                 **_whole_prompts(settings["max_model_len"]),
@@ -68,6 +73,33 @@ def start(vllm: Any, loaded: LoadedModel, source: str, arguments: Mapping[str, A
         ) from error
 
 
+def may_compile(device: torch.device, arguments: Mapping[str, Any]) -> bool:
+    """Whether vLLM compiles the model: as `arguments` say, otherwise unless it runs on a CPU.
+
+    On a CPU compiling takes a minute or more even for a small model.
+    """
+    return not arguments.get("enforce_eager", device.type == "cpu")
+
+
+def keeping_hooks(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """vLLM's compilation settings `given`, with those under which compiled graphs keep the hooks.
+
+    A hook runs between pieces that are compiled, and captured as CUDA graphs, one by one.
+    """
+    from vllm.config import (  # pyright: ignore[reportMissingImports]
+        CompilationConfig,
+        CompilationMode,
+    )
+
+    default = CompilationConfig(mode=CompilationMode.VLLM_COMPILE)
+    default.set_splitting_ops_for_v1(all2all_backend="")
+    return {
+        **(given or {}),
+        "splitting_ops": [*default.splitting_ops, VISIT],
+        "cudagraph_mode": "PIECEWISE",
+    }
+
+
 def set_environment(device: torch.device) -> None:
     """Set environment variables for vLLM; those that are already set are kept."""
     found = {
@@ -79,6 +111,8 @@ def set_environment(device: torch.device) -> None:
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
         # The hooks read the batch of the first of vLLM's two model runners, not of the second.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
+        # Such graphs do not run the hooks.
+        "VLLM_USE_BREAKABLE_CUDAGRAPH": "0",
         # If installed, that plugin would change vLLM's settings.
         "VLLM_LENS_DISABLE": "1",
         # By default, attention in float32 rounds its factors to TF32 on a GPU.

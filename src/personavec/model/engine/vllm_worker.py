@@ -1,8 +1,9 @@
 """Steering and capture inside vLLM's workers, for all requests of a step at once.
 
 `Extension` is a worker extension of vLLM. It finds the decoder layers (`vllm_blocks`) on every
-architecture and pipeline stage, and puts hooks on them. Each step is planned once (`vllm_plan`),
-each layer needs one addition, and an error ends the run.
+architecture and pipeline stage, and puts hooks on them (`vllm_hooks`), before the model runs or is
+compiled. Each step is planned once (`vllm_plan`), each layer needs one addition, and an error ends
+the run.
 
 The note of each request (`vllm_note`) says how to steer it and what to read. Tensors are exchanged
 as safetensors; nothing is unpickled.
@@ -21,6 +22,7 @@ from torch import Tensor
 from personavec.model.engine.base import SPANS
 from personavec.model.engine.sampling import usable
 from personavec.model.engine.vllm_blocks import own_blocks
+from personavec.model.engine.vllm_hooks import VISIT, put_hooks, visit
 from personavec.model.engine.vllm_note import NOTE, OwnTensors, RequestNote
 from personavec.model.engine.vllm_plan import PlanBuilder, StepPiece, StepPlan
 from personavec.model.engine.vllm_reading import BlockSum, Reading, Sums
@@ -29,32 +31,70 @@ from personavec.model.engine.vllm_reading import BlockSum, Reading, Sums
 class Extension:
     """Mixed into vLLM's worker; the engine calls its methods by name."""
 
-    model_runner: Any  # attributes of vLLM's worker
-    vllm_config: Any
+    vllm_config: Any  # an attribute of vLLM's worker
+    _personavec: Residual
+    _personavec_error: RuntimeError | None = None
 
-    def personavec_install(self) -> list[int]:
-        """Put hooks on this worker's layers; returns the layers (0 is the embedding)."""
+    @property
+    def model_runner(self) -> Any:
+        """The worker's model runner, as vLLM sets it."""
+        return vars(self)["model_runner"]
+
+    @model_runner.setter
+    def model_runner(self, runner: Any) -> None:
+        vars(self)["model_runner"] = runner
+        if runner is None:
+            return
+        load = runner.load_model
+
+        def load_model(*args: Any, **kwargs: Any) -> None:
+            # Between loading and the first pass, in which a compiled model is traced.
+            load(*args, **kwargs)
+            self._personavec_hook()
+
+        runner.load_model = load_model
+
+    def _personavec_hook(self) -> None:
+        """Put hooks on this worker's layers; what fails is raised by `personavec_install`."""
         from vllm.distributed import parallel_state  # pyright: ignore[reportMissingImports]
         from vllm.forward_context import get_forward_context  # pyright: ignore[reportMissingImports]
 
-        model = self.model_runner.model
-        self._personavec = Residual(
+        model = self.model_runner.get_model()
+        try:
+            found = own_blocks(model, self.vllm_config)
+        except RuntimeError as error:
+            self._personavec_error = error
+            return
+        blocks = {i + 1: block for i, block in found.items()}
+        residual = self._personavec = Residual(
             self.model_runner,
-            {i + 1: block for i, block in own_blocks(model, self.vllm_config).items()},
+            blocks,
             reads=parallel_state.get_tensor_model_parallel_rank() == 0,
             # vLLM also runs forward passes without requests, for example to measure memory.
             serves=lambda: get_forward_context().attn_metadata is not None,
-            block_size=self.personavec_block(),
         )
+        self.vllm_config.compilation_config.static_forward_context[VISIT] = residual.visit
+        put_hooks(blocks, visit)
         compute = model.compute_logits
 
         def compute_logits(*args: Any, **kwargs: Any) -> Any:
             logits = compute(*args, **kwargs)
-            self._personavec.check_logits(logits)
+            residual.check_logits(logits)
             return logits
 
         model.compute_logits = compute_logits
+
+    def personavec_install(self) -> list[int]:
+        """The layers of this worker (0 is the embedding), on which there are hooks."""
+        if self._personavec_error is not None:
+            raise self._personavec_error
+        self._personavec.block_size = self.personavec_block()
         return list(self._personavec.layers)
+
+    def personavec_compiled(self) -> bool:
+        """Whether the model, or a part of it, runs as a compiled graph."""
+        modules = self.model_runner.get_model().modules()
+        return any(getattr(module, "do_not_compile", True) is False for module in modules)
 
     def personavec_block(self) -> int:
         """The number of tokens in a block of the prefix cache."""
@@ -83,7 +123,7 @@ class Residual:
 
     `blocks` maps layers, from 1 on, to modules. `reads` is False if another worker reads the same
     layers. `serves` says whether the current forward pass runs requests. `block_size` is the number
-    of tokens in a block of vLLM's prefix cache.
+    of tokens in a block of vLLM's prefix cache, which is known once requests come.
     """
 
     def __init__(
@@ -93,10 +133,10 @@ class Residual:
         *,
         reads: bool,
         serves: Callable[[], bool],
-        block_size: int,
+        block_size: int = 0,
     ):
         self.runner, self.reads, self.serves, self.block_size = runner, reads, serves, block_size
-        first = min(blocks)
+        first = self._first = min(blocks)
         #: The first stage of a pipeline also has the embedding, layer 0.
         self.layers = ([0] if first == 1 else []) + sorted(blocks)
         self._next = 0
@@ -113,9 +153,6 @@ class Residual:
         self._blocks: dict[int, BlockSum] = {}
         #: Requests, and whether their last logits were usable [request]; not yet in `_readings`.
         self._unsettled: tuple[list[Reading | None], Tensor] | None = None
-        blocks[first].register_forward_pre_hook(self._before_first, with_kwargs=True)
-        for layer, block in sorted(blocks.items()):
-            block.register_forward_hook(self._after(layer))
 
     def begin(self, tensors: Mapping[str, Tensor], layers: Sequence[int]) -> None:
         """Forget all requests, and set the table and directions for the next ones."""
@@ -180,31 +217,27 @@ class Residual:
 
     # Forward pass
 
-    def _before_first(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Plan the forward pass that begins, and read the embedding, the first block's input."""
+    def visit(self, hidden: Tensor, residual: Tensor | None, layer: int) -> None:
+        """Act on a layer's tokens in place, and read them; see `vllm_hooks.put_hooks`."""
+        if layer < self._first:
+            self._begin_pass()
+            if layer in self.layers:
+                self._read(layer, hidden)
+            return
+        if layer in self._step.additions:
+            tokens, rows = self._step.additions[layer]
+            hidden.index_add_(0, tokens, self._step.table[rows])
+        for caps in self._step.caps.get(layer, ()):
+            caps.apply(hidden, residual)
+        self._read(layer, hidden if residual is None else hidden + residual)
+
+    def _begin_pass(self) -> None:
+        """Plan the forward pass that begins."""
         if self._next not in (0, len(self.layers)):
             raise RuntimeError(f"the last forward ended before layer {self.layers[self._next]}")
         self._settle()
         self._step = self._plan()
         self._next = 0
-        if self.layers[0] == 0:
-            # The first argument of vLLM's blocks is positions; the first block has no residual.
-            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[1]
-            self._read(0, hidden)
-
-    def _after(self, layer: int) -> Any:
-        def hook(module: Any, args: Any, output: Any) -> Any:
-            # Most of vLLM's blocks return the stream as two summands, which the next norm adds.
-            hidden, residual = output if isinstance(output, tuple) else (output, None)
-            if layer in self._step.additions:
-                tokens, rows = self._step.additions[layer]
-                hidden = hidden.index_add(0, tokens, self._step.table[rows])
-            for caps in self._step.caps.get(layer, ()):
-                hidden = caps.apply(hidden, residual)
-            self._read(layer, hidden if residual is None else hidden + residual)
-            return (hidden, residual) if isinstance(output, tuple) else hidden
-
-        return hook
 
     def _read(self, layer: int, stream: Tensor) -> None:
         if self._next == len(self.layers) or self.layers[self._next] != layer:

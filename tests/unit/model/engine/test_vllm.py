@@ -294,8 +294,8 @@ def test_seeds_are_of_the_run_and_the_request() -> None:
 
 
 def test_what_steering_needs_cannot_be_set(llama: LoadedModel) -> None:
-    with pytest.raises(UsageError, match="--engine-arg enforce_eager is set by personavec"):
-        VllmEngine(llama, {"enforce_eager": False})
+    with pytest.raises(UsageError, match="--engine-arg async_scheduling is set by personavec"):
+        VllmEngine(llama, {"async_scheduling": True})
 
 
 def test_a_model_in_memory_is_refused(llama: LoadedModel) -> None:
