@@ -9,8 +9,8 @@ A label says whether the first 64 tokens, which are what a judge reads, are an a
 could have meant: grammatical or deliberately not, in words, and about the question. False, rude and
 odd answers are sound. So is what the length limit cuts off; an answer that ends by itself in the
 middle of a sentence is broken. `unclear` is left out. All labels were given by reading, before any
-score. `qwen.jsonl` holds answers of a second model, on which nothing is fitted; there, answers of 64
-tokens count as cut off.
+score. `qwen.jsonl` holds answers of a second model, on which nothing is fitted; there, answers of
+64 tokens count as cut off.
 """
 
 from __future__ import annotations
