@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vllm_engines import QUESTIONS, by_id, relative_error, start_vllm
+from vllm_engines import QUESTIONS, by_id, need_vllm, relative_error, start_vllm
 from vllm_runner import HIDDEN, LAYERS, Worker, states
 
 from personavec import LoadedModel, PersonaVector, load_model, load_vector
@@ -108,6 +108,7 @@ def test_projections_are_those_of_the_eager_model(
 def test_accelerators_split_the_graph_at_every_hook(halves: bool) -> None:
     """vLLM's own splitting, with the operations that personavec sets: a graph whose pieces run one
     by one steers and reads as the blocks do."""
+    need_vllm()
     from vllm.compilation.backends import split_graph
     from vllm.forward_context import override_forward_context
 

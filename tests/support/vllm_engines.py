@@ -20,12 +20,17 @@ QUESTIONS = (
 )
 
 
-def start_vllm(loaded: LoadedModel, **arguments: Any) -> Any:
-    """vLLM where it is installed, else a skip, which VLLM_REQUIRED makes a failure."""
+def need_vllm() -> None:
+    """Skip the test where vLLM is not installed, or fail it where VLLM_REQUIRED is set."""
     if importlib.util.find_spec("vllm") is None:
         if os.environ.get("VLLM_REQUIRED"):
             pytest.fail("vLLM is not installed here: run make vllm")
         pytest.skip("vLLM is not installed here; make vllm builds it and runs these tests")
+
+
+def start_vllm(loaded: LoadedModel, **arguments: Any) -> Any:
+    """vLLM on the model, where it is installed."""
+    need_vllm()
     from personavec.model.engine import VllmEngine
 
     return VllmEngine(loaded, arguments)

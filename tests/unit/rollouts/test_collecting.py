@@ -103,7 +103,8 @@ def test_each_file_of_records_is_read_once(
 
 
 def scores_of(rollouts: Sequence[Rollout]) -> list[float]:
-    """In float32 the last bit of a score depends on where in memory it was computed."""
+    """In float32 the last bit of a log-probability depends on where in memory it was computed; a
+    coherence, 0 to 100, moves by up to 71 a nat."""
     return [v for r in rollouts for v in (r.log_odds or 0.0, r.coherence or 0.0)]
 
 
@@ -146,7 +147,7 @@ def test_a_run_killed_at_any_byte_and_run_again_equals_the_undisturbed_one(
             (folder / path).write_bytes(content)
         again, activations_again = run_in(llama, folder)
         assert without_scores(again) == without_scores(rollouts)
-        assert scores_of(again) == pytest.approx(scores_of(rollouts), abs=1e-5)
+        assert scores_of(again) == pytest.approx(scores_of(rollouts), rel=1e-5, abs=1e-5)
         torch.testing.assert_close(activations_again, activations, atol=1e-5, rtol=1e-5)
         lines = (folder / "generated.jsonl").read_bytes().splitlines()
         assert sorted(lines) == sorted(generated.splitlines())
@@ -332,7 +333,8 @@ def balanced(loaded: LoadedModel, folder: Path) -> ExtractConfig:
     """A random model shows no trait: put the threshold where half of either side is kept."""
     with pytest.raises(TooFewRolloutsError):
         extract.run(loaded, SPEC, folder, replace(SMALL, trait_threshold=200), progress=QUIET)
-    scores = sorted(r.trait_score for r in iter_rollouts(folder / "rollouts.jsonl"))
+    judged = [r.trait_score for r in iter_rollouts(folder / "rollouts.jsonl")]
+    scores = sorted(score for score in judged if score is not None)
     return replace(SMALL, trait_threshold=scores[len(scores) // 2])
 
 

@@ -14,6 +14,7 @@ from personavec.errors import PersonavecError, UsageError
 from personavec.model import LoadedModel
 from personavec.model.engine.vllm_setup import model_source
 from personavec.runs import recorded
+from personavec.wording import plural
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -59,7 +60,7 @@ def why_not_vllm(facts: EngineFacts) -> str | None:
     if facts.parameters < LEAST_PARAMETERS:
         return f"the model is small: {facts.parameters / 1e9:.2g} billion parameters"
     if facts.tokens is not None and facts.tokens < LEAST_TOKENS:
-        return f"{facts.tokens:,} tokens at most are generated"
+        return f"it generates at most {plural(facts.tokens, 'token')}"
     if facts.models > 1:
         return f"{facts.models} models generate, and vLLM would take the memory for one"
     if facts.free < LEAST_ROOM * facts.weights:

@@ -33,7 +33,7 @@ WORTH_IT = EngineFacts(
         ({"tokens": None}, None),
         ({"tokens": 50_000, "parameters": 10**9, "weights": 2 * 10**9, "free": 6 * 10**9}, None),
         ({"tokens": 0}, "nothing is generated"),
-        ({"tokens": 49_999}, "49,999 tokens at most are generated"),
+        ({"tokens": 49_999}, "it generates at most 49999 tokens"),
         ({"device": "cpu", "free": 0}, "the model is on cpu"),
         ({"device": "mps", "free": 0}, "the model is on mps"),
         ({"parameters": 999_999_999}, "the model is small: 1 billion parameters"),
