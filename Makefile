@@ -160,7 +160,8 @@ bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
 	$(BIN)/python benchmarks/threads.py --json benchmarks/results/threads.json
 	$(BIN)/python benchmarks/mixed_batch.py --json benchmarks/results/mixed_batch.json
 	$(BIN)/python benchmarks/judge_throughput.py --json benchmarks/results/judge_throughput.json
-	$(BIN)/python benchmarks/contrast_judge.py --json benchmarks/results/contrast_judge.json
+	$(BIN)/python benchmarks/contrast_judge.py --questions 6 \
+	  --json benchmarks/results/contrast_judge.json
 	$(BIN)/python benchmarks/capture.py --json benchmarks/results/capture.json
 	$(BIN)/python benchmarks/screen.py --json benchmarks/results/screen.json
 	$(BIN)/python benchmarks/training_step.py --json benchmarks/results/training_step.json

@@ -30,7 +30,8 @@ that are read; where responses are generated, all of them share every step's rea
 
 MACHINE = """Up to the last section: two processor cores, SmolLM2-135M. The machine is a virtual
 one whose speed changed between these runs and within them, as its measured limits show: compare the
-ways of one run, which took turns, and not the seconds of two.
+ways of one run, which took turns, and not the seconds of two. What is dated before 2026-11-28 was
+measured on the engines before this one.
 """
 
 GROWTH = """
@@ -331,7 +332,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ("ray_screen", "benchmarks/ray_screen.py", ray),
     ),
     "Judging": (
-        ("contrast_judge", "benchmarks/contrast_judge.py", contrast_judge),
+        ("contrast_judge", "benchmarks/contrast_judge.py --questions 6", contrast_judge),
         ("judge_throughput", "benchmarks/judge_throughput.py", judge_throughput),
     ),
     "A training step": (("training_step", "benchmarks/training_step.py", training_step),),
