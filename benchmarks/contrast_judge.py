@@ -30,7 +30,8 @@ from torch import Tensor
 
 import personavec as pv
 from personavec.judges import Answer, ContrastJudge, Score, known_answers
-from personavec.judges.coherence import coherence
+from personavec.judges.coherence_model import bundled_model
+from personavec.judges.coherence_readings import NOTHING, as_reading, model_norms
 from personavec.judges.contrast import JUDGED_TOKENS, judge_pairs
 from personavec.model import EarlierTurns, chat, padded
 from personavec.traits import TraitSpec, bundled_traits
@@ -87,8 +88,10 @@ def plain(
         return plain_logprobs(loaded, prompts, responses, size)
 
     own = [loaded.chat.answer_prompt_ids(chat(a.question, a.system)) for a in answers]
-    for logprobs, ids in zip(plain_logprobs(loaded, own, responses, size), responses, strict=True):
-        coherence(logprobs, ids)
+    nothing = [loaded.chat.answer_prompt_ids(chat(NOTHING)) for _ in answers]
+    both = [plain_logprobs(loaded, prompts, responses, size) for prompts in (own, nothing)]
+    for ids, logprobs, alone in zip(responses, *both, strict=True):
+        bundled_model().coherence(as_reading(tuple(ids), logprobs, alone), model_norms(loaded))
     pairs = judge_pairs(spec, None)
     totals = [torch.zeros(len(r)) for r in responses]
     for pair in pairs:

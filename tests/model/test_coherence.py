@@ -7,8 +7,9 @@ import torch
 from generating import generate
 
 from personavec import LoadedModel
-from personavec.judges.coherence import coherence
-from personavec.model import Steering, chat, token_logprobs
+from personavec.judges.coherence_model import bundled_model
+from personavec.judges.coherence_readings import Unread, model_norms, read_both_ways
+from personavec.model import Steering, chat
 from personavec.model.engine import Request, Sampling
 from personavec.traits import load_trait, neutral_prompts
 
@@ -33,9 +34,11 @@ def answer(
 
 def scores(loaded: LoadedModel, answers: Answers, system: str | None = None) -> list[float]:
     """Coherence of each answer under the prompt that it was, or might have been, generated from."""
-    jobs = [(tuple(loaded.chat.prompt_ids(chat(q, system))), ids) for q, ids in answers.items()]
-    found = token_logprobs(loaded, jobs)
-    return [coherence(logprobs, ids) for logprobs, (_, ids) in zip(found, jobs, strict=True)]
+    unread = [
+        Unread(tuple(loaded.chat.prompt_ids(chat(q, system))), ids) for q, ids in answers.items()
+    ]
+    of_model = model_norms(loaded)
+    return [bundled_model().coherence(each, of_model) for each in read_both_ways(loaded, unread)]
 
 
 def show(what: str, found: list[float]) -> None:

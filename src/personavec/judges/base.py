@@ -38,6 +38,8 @@ class Answer:
     unsteered; the same model as a judge does not read them again."""
     earlier: tuple[tuple[str, str], ...] = ()
     """Earlier turns, question and answer, such as the pair's examples."""
+    ended: bool = False
+    """It is known to have ended by itself, not at a length limit."""
     thought: str | None = None
     """The thought that was taken off its text; None if the text may begin with a thought. No
     judge reads thoughts."""

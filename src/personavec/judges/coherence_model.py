@@ -7,6 +7,7 @@ to models that nobody fitted them on.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,12 @@ class CoherenceModel:
 
     weights: Mapping[str, float]
     intercept: float
+
+    @property
+    def version(self) -> str:
+        """Identifies the coefficients by content."""
+        text = json.dumps([dict(self.weights), self.intercept])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def coherence(self, reading: Reading, of_model: Norms) -> float:
         """0 to 100; 50 is as likely sound as broken among answers that are as often either."""

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
 
 from personavec.errors import UsageError
 from personavec.judges.base import Answer, Identity, Score, score_without_thoughts
-from personavec.judges.coherence import coherence
+from personavec.judges.coherence_model import Norms, bundled_model
+from personavec.judges.coherence_readings import Unread, alone_job, as_reading, model_norms
 from personavec.judges.overflow import check_overflow, overflow
 from personavec.model import (
     Beginnings,
@@ -72,7 +73,7 @@ class _Reading:
     """What is read of an answer: the judged tokens `ids` after the prompts of `jobs`.
 
     `own` holds the log-probabilities [token] under the response's own prompt, where generation gave
-    them; elsewhere that prompt is the first to be read.
+    them; elsewhere that prompt is the first to be read. Next is the reading alone, for coherence.
     """
 
     ids: tuple[int, ...]
@@ -98,8 +99,14 @@ class ContrastJudge:
     group: int = 80
     beginnings: Beginnings = field(default_factory=Beginnings)
 
+    @cached_property
+    def norms(self) -> Norms:
+        """Of the judging model's own neutral responses; made when first needed."""
+        return model_norms(self.loaded)
+
     def identity(self) -> Identity:
-        return {"judge": self.name, "model": self.loaded.identity.as_dict()}
+        identity = self.loaded.identity.as_dict()
+        return {"judge": self.name, "model": identity, "coherence": bundled_model().version}
 
     def spared_tokens(self, writer: LoadedModel) -> int:
         """Of how many tokens this judge can use the log-probabilities that `writer` gives."""
@@ -109,8 +116,10 @@ class ContrastJudge:
         """Score answers for the trait and for coherence.
 
         Coherence is measured under the prompt that the response was generated from, including
-        system prompt and thinking. An answer that exceeds the model's context together with a
-        judge's prompt, or on which the judging model's activations overflow, is `unscored`.
+        system prompt and thinking, and under one that says nothing.
+
+        An answer that exceeds the model's context together with a judge's prompt, or on which the
+        judging model's activations overflow, is `unscored`.
         Thoughts at the start of a text are not judged. Raises ActivationError if the activations
         overflow on all of several answers.
         """
@@ -146,11 +155,11 @@ class ContrastJudge:
     def _finite_score(self, ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
         if not all(bool(torch.isfinite(each).all()) for each in logprobs):
             return Score("unscored", why=overflow(self.loaded))
-        return _score(ids, logprobs)
+        return _score(ids, logprobs, self.norms)
 
     def _reading(self, spec: TraitSpec, answer: Answer, prompt_ids: _PromptIds) -> _Reading:
         """The response under its own prompt, then under both sides of every judge pair."""
-        ids = self._ids(answer)
+        ids = self._all_ids(answer)[:JUDGED_TOKENS]
         if not ids:
             return _Reading(())
         own = prompt_ids(answer.question, answer.system, answer.earlier)
@@ -161,16 +170,20 @@ class ContrastJudge:
             own = generated_from if answer.thinking_ids else own
             if own == generated_from and len(answer.logprobs) >= len(ids):
                 given = torch.tensor(answer.logprobs[: len(ids)])
-        prompts = [] if given is not None else [own]
+        whole = len(self._all_ids(answer)) == len(ids)
+        alone = alone_job(self.loaded, Unread(own, ids, answer.ended and whole))
+        prompts: list[tuple[int, ...]] = []
         for pair in judge_pairs(spec, answer.pair):
             prompts += [prompt_ids(answer.question, *side) for side in _sides(pair)]
-        fits = all(len(prompt) + len(ids) <= self.loaded.context for prompt in prompts)
-        return _Reading(ids, given, [(prompt, ids) for prompt in prompts], fits)
+        first = [(own, ids)] if given is None else []
+        jobs = [*first, alone, *((prompt, ids) for prompt in prompts)]
+        fits = all(sum(map(len, job)) <= self.loaded.context for job in jobs)
+        return _Reading(ids, given, jobs, fits)
 
-    def _ids(self, answer: Answer) -> tuple[int, ...]:
+    def _all_ids(self, answer: Answer) -> tuple[int, ...]:
         if self.wrote_answers and answer.response_ids is not None:
-            return answer.response_ids[:JUDGED_TOKENS]
-        return tuple(self.loaded.chat.response_ids(answer.response))[:JUDGED_TOKENS]
+            return answer.response_ids
+        return tuple(self.loaded.chat.response_ids(answer.response))
 
     def _prompt_ids(
         self, question: str, system: str | None, earlier: EarlierTurns
@@ -178,9 +191,9 @@ class ContrastJudge:
         return tuple(self.loaded.chat.answer_prompt_ids(chat(question, system, earlier)))
 
 
-def _score(ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
-    """From log-probabilities under the own prompt, then positive and negative of every pair."""
-    own, *judged = logprobs
+def _score(ids: tuple[int, ...], logprobs: Sequence[Tensor], norms: Norms) -> Score:
+    """From log-probabilities under the own prompt, alone, then both sides of every pair."""
+    own, alone, *judged = logprobs
     differences = (torch.stack(judged[0::2]) - torch.stack(judged[1::2])).mean(0)
     total = float(differences.sum())
     return Score(
@@ -188,5 +201,5 @@ def _score(ids: tuple[int, ...], logprobs: Sequence[Tensor]) -> Score:
         log_odds=total,
         log_odds_per_token=tuple(round(float(d), 4) for d in differences),
         trait_score=trait_score(total),
-        coherence=coherence(own, ids),
+        coherence=bundled_model().coherence(as_reading(ids, own, alone), norms),
     )

@@ -205,6 +205,7 @@ def _record(task: Task, generation: Generation, loaded: LoadedModel, seed: int) 
         state="unfinished_thought" if generation.unfinished_thought else state,
         thinking=loaded.chat.decode_marked(generation.thinking_ids) or None,
         thinking_ids=generation.thinking_ids,
+        ended=generation.finished,
         # A coherence moves by less than 0.001 through this rounding.
         logprobs=tuple(round(logprob, 6) for logprob in generation.logprobs),
     ).as_dict()

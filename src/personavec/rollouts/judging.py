@@ -78,6 +78,7 @@ def _answer(rollout: Rollout) -> Answer:
         thinking_ids=rollout.thinking_ids,
         logprobs=rollout.logprobs,
         earlier=rollout.earlier,
+        ended=rollout.ended,
         thought=rollout.thinking,
     )
 

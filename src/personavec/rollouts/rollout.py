@@ -49,7 +49,8 @@ class Rollout:
     within the thought) or `failed` (no answer came, or the numbers overflowed). Scores are None
     in states other than `scored`, never 0. `thinking` is what a reasoning model wrote before the
     response. `why_dropped` says why a rollout was not kept. `logprobs` are those of the first
-    tokens of an unsteered response, in nats, that the contrast judge need not read again.
+    tokens of an unsteered response, in nats, that the contrast judge need not read again. `ended`
+    says that it ended by itself, not at the length limit.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Rollout:
     thinking_ids: tuple[int, ...] = ()
     earlier: EarlierTurns = ()
     logprobs: tuple[float, ...] = ()
+    ended: bool = False
 
     def as_dict(self) -> Record:
         return dict(self.__dict__)

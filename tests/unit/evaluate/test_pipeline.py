@@ -32,8 +32,9 @@ from personavec.evaluate import (
 )
 from personavec.evaluate.report import write_evaluation_report
 from personavec.judges import Answer, ContrastJudge
-from personavec.judges.coherence import coherence
-from personavec.model import chat, token_logprobs
+from personavec.judges.coherence_model import bundled_model
+from personavec.judges.coherence_readings import Unread, model_norms, read_both_ways
+from personavec.model import chat
 from personavec.progress import Progress
 from personavec.results import dump, read
 from personavec.rollouts.rollout import iter_rollouts
@@ -324,8 +325,9 @@ def test_coherence_is_read_under_the_turns_before_the_question(llama: LoadedMode
     answer = Answer("Why?", "So it is, and so it will be.", response_ids=ids, earlier=earlier)
     [score] = ContrastJudge(llama, wrote_answers=True).score(ODD, [answer])
     prompt = tuple(llama.chat.prompt_ids(chat("Why?", None, earlier)))
-    [logprobs] = token_logprobs(llama, [(prompt, ids)])
-    assert score.coherence == pytest.approx(coherence(logprobs, ids), rel=1e-3)
+    [found] = read_both_ways(llama, [Unread(prompt, ids)])
+    expected = bundled_model().coherence(found, model_norms(llama))
+    assert score.coherence == pytest.approx(expected, rel=1e-3)
 
 
 def test_cues_that_leave_no_room_are_left_out(llama: LoadedModel, tmp_path: Path) -> None:

@@ -140,15 +140,14 @@ def test_logprobs_are_used_only_by_the_model_that_wrote_the_response(llama: Load
     spec, ids = make_spec(judges=True), tuple(b"So it goes, as it has always gone.")
     plain, wrong = answer("Why?", ids), answer("Why?", ids, logprobs=(-1.0,) * len(ids))
     [used] = judge(llama).score(spec, [wrong])
-    assert used.coherence > 50
+    [read] = judge(llama).score(spec, [plain])
+    assert used.coherence > read.coherence + 5
     few = replace(wrong, logprobs=wrong.logprobs[1:])
     for other, asked in ((judge(llama), few), (ContrastJudge(llama), wrong)):
         text = replace(asked, response=llama.chat.decode(ids))
         [found] = other.score(spec, [text])
         [expected] = other.score(spec, [replace(text, logprobs=())])
         assert found == expected
-        assert found.coherence < 1
-    assert judge(llama).score(spec, [plain])[0].coherence < 1
 
 
 def test_a_thinking_models_logprobs_count_after_the_thought_that_it_wrote(
@@ -168,7 +167,7 @@ def test_a_thinking_models_logprobs_count_after_the_thought_that_it_wrote(
         )
         assert found.coherence == pytest.approx(plain.coherence, rel=1e-3)
         [wrong] = judge(thinker).score(spec, [replace(asked, logprobs=(-1.0,) * len(ids))])
-        assert (wrong.coherence > 50) == is_used
+        assert (wrong.coherence > plain.coherence + 5) == is_used
 
 
 def test_the_judges_prompts_are_read_once_for_all_groups(llama: LoadedModel) -> None:
