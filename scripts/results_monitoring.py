@@ -6,11 +6,6 @@ from collections.abc import Sequence
 
 from results_tables import Record, log_odds, pm, share, table
 
-FORECASTS = """How it reads. Overall the prompt tells the answer's expression for apathetic, evil,
-humorous and impolite, hardly for hallucinating and optimistic. Much of that is which condition it
-is: within conditions only impolite's correlation excludes 0.
-"""
-
 CAPPING = """How it reads. Under a prompt that asks for the trait, the cap lowers evil and
 sycophantic by one to two nats, and no other trait beyond chance; apathetic and hallucinating it
 raises a little, which nothing here explains. It leaves the packaged task and neutral text alone,
@@ -37,9 +32,8 @@ def monitoring(
     return "\n".join(
         [
             "## Monitoring and serving\n",
-            _forecasts(calibrations),
-            FORECASTS if calibrations else "",
-            _alarms(ordinary),
+            forecasts(calibrations),
+            alarms(ordinary),
             _caught(drift),
             _capping(capping),
             CAPPING if capping else "",
@@ -48,13 +42,14 @@ def monitoring(
     )
 
 
-def _forecasts(calibrations: Sequence[Record]) -> str:
+def forecasts(calibrations: Sequence[Record]) -> str:
+    """The section on calibrations."""
     text = (
         "### The prompt forecasts the answer\n\n"
-        "`make calibrations`: Pearson's r of the last prompt token's projection with the judged "
-        "log-odds of the answer that follows, on questions that fitted nothing, overall and within "
-        "conditions, with 95% intervals over questions. *Held*: the share of answers inside the "
-        "forecast's 90% interval.\n"
+        "`personavec calibrate --vectors TRAIT`: Pearson's r of the last prompt token's projection "
+        "with the judged log-odds of the answer that follows, on questions that fitted nothing, "
+        "overall and within conditions, with 95% intervals over questions. *Held*: the share of "
+        "answers inside the forecast's 90% interval.\n"
     )
     if not calibrations:
         return f"{text}\nNot measured.\n"
@@ -67,18 +62,35 @@ def _forecasts(calibrations: Sequence[Record]) -> str:
         ]
         tested = record["results"]["tested_on"]["answers"]
         rows.append([record["trait"], *cells, pm(record["results"]["coverage"]), tested])
-    return f"{text}\n{table(head, rows)}"
+    return f"{text}\n{table(head, rows)}\n{_how_forecasts_read(calibrations)}"
 
 
 _OF = ("overall", "within")
 
 
-def _alarms(ordinary: Record | None) -> str:
+def _how_forecasts_read(calibrations: Sequence[Record]) -> str:
+    overall, within = (
+        [
+            record["trait"]
+            for record in calibrations
+            if (record["results"]["correlations"]["all"][of]["low"] or 0) > 0
+        ]
+        for of in _OF
+    )
+    return (
+        f"How it reads. The correlation's interval is above 0 over all conditions for "
+        f"{', '.join(overall) or 'no trait'}; within conditions, where it no longer helps to know "
+        f"which one it is, for {', '.join(within) or 'no trait'}.\n"
+    )
+
+
+def alarms(ordinary: Record | None) -> str:
+    """The section on ordinary conversations, with the limits that were fitted on half of them."""
     text = (
         "### False alarms\n\n"
-        "`make limits ORDINARY=dialogues.jsonl`: ordinary conversations in which the default chart "
-        "alarms. Limits were fitted on the conversations of even rows, and are counted here on "
-        "those of odd rows. Exact 95% intervals.\n"
+        "`make bundle STAGE=limits ORDINARY=dialogues.jsonl`: ordinary conversations in which the "
+        "default chart alarms. Limits were fitted on the conversations of even rows, and are "
+        "counted here on those of odd rows. Exact 95% intervals.\n"
     )
     if ordinary is None:
         return f"{text}\nNot measured.\n"

@@ -3,7 +3,7 @@
 A contrast judge compares two prompts, neither of which is neutral, so where its scores turn from
 one verdict to the other differs between traits; 50 is not the place. `personavec judges check`
 fits the place on the tune half of the known answers. The embedded model's, for the bundled traits,
-are in `bundled/thresholds.json`, which `scripts/bundle_thresholds.py` writes.
+are in `bundled/thresholds.json`, which `make bundle` writes.
 """
 
 from __future__ import annotations

@@ -167,8 +167,8 @@ def shipped(trait: str) -> DialogueReadings:
 def test_the_readings_that_are_shipped_are_of_what_is_shipped() -> None:
     for trait in bundled_vectors():
         record = json.loads((BUNDLED / "vectors" / trait / FILE).read_text("utf-8"))
-        assert record["vector"] == load_vector(trait).hash, "run `make ordinary`"
-        assert record["dialogues"] == ordinary.dialogues_hash(), "run `make ordinary`"
+        assert record["vector"] == load_vector(trait).hash, "run `make bundle`"
+        assert record["dialogues"] == ordinary.dialogues_hash(), "run `make bundle`"
         assert record["model"]["name"] == "smollm2"
 
 
