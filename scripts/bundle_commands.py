@@ -30,29 +30,35 @@ def run_all(
 ) -> list[str]:
     """Run commands by name, at most `jobs` at a time; the names of those that failed.
 
-    They share the cores evenly, and end with this process, however it ends.
+    Each has its share of the cores, and ends with this process, however that ends.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, left = list(commands), len(commands)
     running: dict[str, _Running] = {}
     failed: list[str] = []
-    threads = max(1, _cores() // max(1, min(jobs, left)))
+    threads = max(1, _cores() // jobs)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
-                running[name] = _start(commands[name], logs / f"{stage}-{name}.log", root, threads)
-                say(f"{stage} {name}: started")
+                log = logs / f"{_title(stage, name).replace(' ', '-')}.log"
+                running[name] = _start(commands[name], log, root, threads)
+                say(f"{_title(stage, name)}: started")
             time.sleep(_LOOK)
             for name in [name for name, each in running.items() if each.process.poll() is not None]:
                 left -= 1
-                if not _ended(f"{stage} {name}", running.pop(name), left):
+                if not _ended(_title(stage, name), running.pop(name), left):
                     failed.append(name)
     finally:
         for each in running.values():
             each.process.kill()
             each.process.wait()
     return failed
+
+
+def _title(stage: str, name: str) -> str:
+    """A stage's only command has its name."""
+    return stage if name == stage else f"{stage} {name}"
 
 
 def say(line: str) -> None:
@@ -71,6 +77,8 @@ def _start(command: Sequence[str], log: Path, root: Path, threads: int) -> _Runn
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
+        # Threads that wait for each other leave the core to others, as `personavec` sets it.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     # Else a killed driver would leave commands behind, which hold their folders' locks.

@@ -27,7 +27,7 @@ def checks(found: Sequence[Record]) -> str:
     parts = [HEAD, table(head, [_row(check) for check in found])]
     mean = sum(c["halves"]["report"]["auc"]["value"] for c in found) / max(1, len(found))
     parts.append(f"Mean AUC over traits, report half: {mean:.3f}.\n")
-    missed = [check for check in found if _right(check) < ENOUGH]
+    missed = [check for check in found if (right := _right(check)) is None or right < ENOUGH]
     names = ", ".join(check["trait"] for check in missed) or "none"
     parts.append(f"Traits right in fewer than {ENOUGH:.0%}: {names}.\n")
     return "\n".join([*parts, *(_fooled(check) for check in missed)])
@@ -35,12 +35,13 @@ def checks(found: Sequence[Record]) -> str:
 
 def _row(check: Record) -> list[str]:
     tune, report = (check["halves"][half] for half in ("tune", "report"))
+    threshold = check["threshold"]
     return [
         check["trait"],
         pm(tune["auc"]),
         pm(report["auc"]),
         pm(report["agreement"]),
-        f"{check['threshold']['trait_score']:.1f}",
+        "not fitted" if threshold is None else f"{threshold['trait_score']:.1f}",
         pm(report["agreement_at_threshold"]),
         _near_misses(check),
         f"{tune['n']} and {report['n']}",
@@ -54,7 +55,8 @@ def _near_misses(check: Record) -> str:
     return f"{len(near) - len(wrong)} of {len(near)}" if near else "not marked"
 
 
-def _right(check: Record) -> float:
+def _right(check: Record) -> float | None:
+    """None where no threshold was fitted."""
     return check["halves"]["report"]["agreement_at_threshold"]["value"]
 
 
