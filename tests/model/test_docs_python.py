@@ -88,7 +88,9 @@ def _small_world(smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(pv, "load_model", lambda name: {"smollm2": smollm2}[name])
     monkeypatch.setattr(pv, "load_trait", shortened(pv.load_trait))
     monkeypatch.setattr("personavec.extract.extraction.MIN_KEPT", 1)
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 90.0
+    )
     for name, changes in SMALL.items():
         verb: ModuleType = getattr(pv, name)
         config = getattr(verb, f"{name.title()}Config")

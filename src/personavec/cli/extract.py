@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
-from personavec.options import options
+from personavec.options import between, options
 from personavec.results import dump
 from personavec.terminal import print_json
 
@@ -19,6 +20,8 @@ from personavec.terminal import print_json
 class ExtractInputs:
     rollouts: tuple[Path, ...] = ()
     """Adopt rollouts: a rollouts.jsonl, or a CSV for each polarity; repeatable."""
+    more: Annotated[int | None, between(1)] = None
+    """Add at least N rollouts to the finished run in --out, and make its vector anew."""
 
 
 def command(
@@ -46,7 +49,7 @@ def command(
     if judge.dry_run:
         if inputs.rollouts:
             raise UsageError("--dry-run counts responses that are to come: leave --rollouts out")
-        asked = [(spec, questions_to_judge(spec, config))]
+        asked = [(spec, questions_to_judge(spec, config, inputs.more))]
         judge.show_estimate_to_come(asked, config.max_tokens, output.as_json)
         return
     folder = output.folder(Path("vectors") / spec.name.replace(" ", "_"))
@@ -62,6 +65,7 @@ def command(
         origin=origin,
         judge=judging,
         rollouts=inputs.rollouts,
+        more=inputs.more,
         engine=running.start(loaded, config.batch_tokens),
     )
     found = summary(results, folder)

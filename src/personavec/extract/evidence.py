@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from personavec.extract.extraction import Extraction, KeptRollouts, PromptedRollouts
 from personavec.extract.results import (
@@ -19,7 +20,7 @@ from personavec.extract.results import (
     WrongWay,
 )
 from personavec.extract.validation import Validation, mean_log_odds, wrong_way
-from personavec.extract.verdict import verdict
+from personavec.extract.verdict import Reliability, verdict
 from personavec.judges import COHERENCE_FLOOR
 from personavec.results import Estimate, finite, versions
 from personavec.rollouts import Rollout
@@ -55,13 +56,18 @@ def results_of(
     mean = {p: MeanLogOdds.of(mean_log_odds(group, seed)) for p, group in by_polarity.items()}
     prompted = _by_polarity(validation.prompted.rollouts)
     unsteered = MeanLogOdds.of(mean_log_odds(validation.by_dose[0], seed))
+    reliability = Reliability(
+        split_half=_split_half_cosine(vector, kept, seed),
+        held_out=_separability(vector, validation.prompted, seed),
+        rollouts=len(rollouts),
+    )
     return ExtractResults(
         trait=ExtractedTrait(name=spec.name, description=spec.description, origin=origin),
         spec=SpecSizes.of(spec, extraction.spec_hash),
         model=extraction.loaded.identity,
         engine=extraction.engine.describe(),
         judge=extraction.judge.identity(),
-        settings=config,
+        settings=replace(config, samples=extraction.samples),
         versions=versions(),
         notes=extraction.notes(),
         rejected=len(adopted.rejected) if adopted else 0,
@@ -85,13 +91,13 @@ def results_of(
         prompted={p: MeanLogOdds.of(mean_log_odds(group, seed)) for p, group in prompted.items()},
         coherent_range=validation.ends,
         wrong_way=_wrong_way(validation, seed),
-        split_half_cosine=_split_half_cosine(vector, kept, seed),
+        split_half_cosine=reliability.split_half,
         question_agreement=_question_agreement(vector, kept, seed),
-        separability_auc=_separability(vector, validation.prompted, seed),
+        separability_auc=reliability.held_out,
         relative_norm=_relative_norm(vector),
         massive=_massive_activation(vector),
         transcripts=_transcripts(validation),
-        verdict=verdict(validation.doses, validation.control, validation.ends),
+        verdict=verdict(validation.doses, validation.control, validation.ends, reliability),
         seconds=extraction.clock.seconds(),
     )
 

@@ -81,7 +81,14 @@ class Extraction:
     adopted: AdoptedRollouts | None
     """Rollouts from files, in place of generating."""
     progress: Progress
+    added_samples: int = 0
+    """Samples that were added to those of `config`, once these had made a vector."""
     clock: StageClock = field(default_factory=StageClock)
+
+    @property
+    def samples(self) -> int:
+        """Responses per question, pair and polarity."""
+        return self.config.samples + self.added_samples
 
     @property
     def sampling(self) -> Sampling:
@@ -106,6 +113,7 @@ class Extraction:
             "engine": self.engine.name,
             "config": asdict(self.config),
             **({"rollouts": self.adopted.fingerprints} if self.adopted else {}),
+            **({"added_samples": self.added_samples} if self.added_samples else {}),
         }
 
     def collect(
@@ -115,13 +123,17 @@ class Extraction:
         *,
         judge: Judge | None = None,
         activations: Path | None = None,
+        below: Path = Path(),
     ) -> list[Rollout]:
-        """Rollouts of the tasks, with scores of `judge` (default: the measuring one)."""
+        """Rollouts of the tasks, with scores of `judge` (default: the measuring one).
+
+        They are kept in a folder named by the label, `below` the run's.
+        """
         found = collect(
             self.loaded,
             tasks,
             self.sampling,
-            self.out / "run" / label.replace(" ", "-"),
+            self.out / "run" / below / label.replace(" ", "-"),
             spec=self.spec,
             judge=judge or self.measuring_judge,
             activations=activations,
@@ -133,15 +145,18 @@ class Extraction:
         self.clock.lap(label)
         return found
 
+    def collect_steered(self, tasks: Sequence[Task], label: str) -> list[Rollout]:
+        """Rollouts that are steered by the vector, which rollouts that are added change."""
+        below = Path(f"added-{self.added_samples}") if self.added_samples else Path()
+        return self.collect(tasks, label, below=below)
+
     def elicit(self) -> list[Rollout]:
         """Judged rollouts of the extraction questions under both sides of every pair.
 
         Their activations are written into `activations/`.
         """
         if self.adopted is None:
-            tasks = elicitation_tasks(
-                self.spec, self.spec.questions.extraction, self.config.samples
-            )
+            tasks = elicitation_tasks(self.spec, self.spec.questions.extraction, self.samples)
             activations = self.out / "activations"
             self._say_estimate(tasks)
             return self.collect(tasks, "extraction", judge=self.judge, activations=activations)
@@ -228,6 +243,11 @@ class Extraction:
                 f"The rollouts were kept by the {self.judge.name} judge; steering was measured in "
                 "log-odds by the contrast judge."
             )
+        if self.added_samples:
+            found.append(
+                "Rollouts were added after a verdict was known (--more). Adding until it passes "
+                "makes a pass likelier than its intervals say."
+            )
         found += [*judge_notes(self.judge), *self.loaded.chat.notes]
         if self.origin == "template":
             found.append(
@@ -296,9 +316,9 @@ def _too_few(rollouts: Sequence[Rollout], pos: int, neg: int, out: Path) -> str:
     negative = len(rollouts) - positive
     of = f"{positive} each" if positive == negative else f"{positive} and {negative}"
     unfinished = any(r.state == "unfinished_thought" for r in rollouts)
-    remedy = "--max-tokens" if unfinished else "--samples"
+    remedy = "raise --max-tokens" if unfinished else "add rollouts with --more"
     return (
         f"only {pos} positive and {plural(neg, 'negative rollout')} of {of} are left, "
-        f"{MIN_KEPT} of each are needed ({why}); raise {remedy}, or make the pairs or the "
+        f"{MIN_KEPT} of each are needed ({why}); {remedy}, or make the pairs or the "
         f"description plainer; the rollouts are kept in {out / 'rollouts.jsonl'}"
     )

@@ -20,6 +20,7 @@ from personavec.extract.adopt import read_rollouts
 from personavec.extract.config import MIN_QUESTIONS, ExtractConfig
 from personavec.extract.evidence import results_of
 from personavec.extract.extraction import Extraction, KeptRollouts, keep_contrasting
+from personavec.extract.growing import check_can_grow, continued, grown, samples_for
 from personavec.extract.report import write_extraction_report
 from personavec.extract.results import ExtractResults, SteeredDose
 from personavec.extract.validation import select, sweep_layers, validate
@@ -53,6 +54,7 @@ def run(
     origin: Origin = "file",
     judge: Judge | None = None,
     rollouts: Sequence[Path] = (),
+    more: int | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> ExtractResults:
@@ -60,8 +62,9 @@ def run(
 
     Writes the vector, `rollouts.jsonl`, `activations/`, `results.json` and `report.html` into
     `out`. A killed run continues when it is called again with the same settings. `rollouts` are
-    files of existing rollouts to adopt in place of generating. `engine` generates in place of the
-    transformers model.
+    files of existing rollouts to adopt in place of generating. `more` adds at least so many
+    rollouts to a run in `out` that has finished with the same settings. `engine` generates in place
+    of the transformers model.
 
     Raises SettingsMismatchError when `out` was begun with other settings, TooFewRolloutsError
     when fewer than 10 rollouts of a polarity survive the filter (the rollouts stay on disk).
@@ -84,8 +87,13 @@ def run(
         adopted=read_rollouts(loaded, rollouts, spec) if rollouts else None,
         progress=progress or Progress(),
     )
+    if more:
+        check_can_grow(extraction)
     with lock(out):
+        extraction = continued(extraction)
         claim(out, extraction.settings())
+        if more:
+            extraction = grown(extraction, more)
         return _extract(extraction, layers)
 
 
@@ -109,7 +117,7 @@ def _extract(extraction: Extraction, layers: Sequence[int]) -> ExtractResults:
         layers,
         config.sweep_coefficients,
         extraction.selecting,
-        extraction.collect,
+        extraction.collect_steered,
         seed=config.seed,
     )
     selected = select(sweep)
@@ -171,13 +179,17 @@ def _persona_vector(
     )
 
 
-def questions_to_judge(spec: TraitSpec, config: ExtractConfig) -> list[str]:
+def questions_to_judge(
+    spec: TraitSpec, config: ExtractConfig, more: int | None = None
+) -> list[str]:
     """The question of every rollout that is generated for the judge, in order.
 
-    Steered responses are not among them: the contrast judge measures those.
+    With `more`, only of those that are added to a finished run; see `run`. Steered responses are
+    not among them: the contrast judge measures those.
     """
     used = used_part(spec, config)
-    tasks = elicitation_tasks(used, used.questions.extraction, config.samples)
+    samples = samples_for(used, more) if more else config.samples
+    tasks = elicitation_tasks(used, used.questions.extraction, samples)
     return [task.question for task in tasks]
 
 

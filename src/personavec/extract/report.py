@@ -33,7 +33,7 @@ from personavec.report import (
 )
 from personavec.results import Estimate
 from personavec.traits import Polarity
-from personavec.vectors import Estimator, Verdict
+from personavec.vectors import STABLE, TELLS_APART, Estimator, Verdict, verdict_of
 from personavec.wording import plural
 
 T = TypeVar("T")
@@ -76,15 +76,14 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
     )
 
 
-def vector_report(
-    trait: str, layer: int, meta: Mapping[str, Any], verdict: Verdict | None = None
-) -> str:
+def vector_report(trait: str, layer: int, meta: Mapping[str, Any]) -> str:
     """The page of a vector whose extraction's results are not at hand, from its `vector.json`.
 
     Anything in `meta` that is not what an extraction writes is shown as not measured.
     """
     model = _as(_StoredModel, meta.get("model")) or _StoredModel()
     kept = _as(dict[Polarity, int], meta.get("kept")) or {}
+    verdict = verdict_of(meta)
     facts: list[Sequence[Content]] = [
         ("model", code(model.name)),
         ("revision", code(model.revision)),
@@ -97,7 +96,7 @@ def vector_report(
                 *(figure(kept.get("neg"), "d"), " negative"),
             ],
         ),
-        ("verdict", verdict or not_measured()),
+        ("verdict", verdict.words if verdict else not_measured()),
     ]
     name = model.name or "unnamed model"
     note = (
@@ -154,13 +153,11 @@ def _verdict(verdict: ValidationVerdict) -> Markup:
     rest = [f"{found[each]} {each}" for each in _STATES if found[each] and each != "passed"]
     counts = f"{found['passed']} of {plural(len(verdict.checks), 'check')} passed"
     _, style = _STATES[verdict.verdict]
-    line = element(
-        "p",
-        f"{verdict.verdict.capitalize()}: {', '.join([counts, *rest])}.",
-        class_=f"verdict {style}",
-    )
+    words = verdict.words
+    line = element("p", f"{words[0].upper()}{words[1:]}.", class_=f"verdict {style}")
+    of = element("p", f"{', '.join([counts, *rest])}.")
     checks = element("ul", *map(_check, verdict.checks), class_="checks")
-    return section("Verdict", "verdict", line, checks)
+    return section("Verdict", "verdict", line, of, checks)
 
 
 #: The mark of a verdict, and the class it is drawn by.
@@ -190,7 +187,12 @@ def _reliability(found: Mapping[str, Estimate | None]) -> Markup:
     return section(
         "Reliability",
         "reliability",
-        element("p", "Would other questions have given the same vector? With 95% intervals."),
+        element(
+            "p",
+            "Would other questions have given the same vector? With 95% intervals; that of the "
+            f"split-half cosine must lie above {STABLE.bound:g}, that of the AUC above "
+            f"{TELLS_APART.bound:g}.",
+        ),
         table(("measure", "value", "meaning"), rows, "measures"),
     )
 

@@ -21,7 +21,7 @@ from personavec.results import Estimate, dump
 from personavec.runs import Settings
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
-from personavec.vectors import Estimator, Verdict
+from personavec.vectors import Estimator, StoredVerdict, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class Transcript:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationCheck:
-    """A test of whether steering worked; `detail` has its figures."""
+    """A test of the vector; `detail` has its figures."""
 
     name: str
     verdict: Verdict
@@ -191,7 +191,7 @@ class ValidationCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationVerdict:
-    """Whether steering with the vector worked.
+    """Whether the vector can be relied on: steering with it works, and it is stable.
 
     Failed where a check failed, else not decided where one is not, else passed.
     """
@@ -201,9 +201,13 @@ class ValidationVerdict:
 
     @classmethod
     def of(cls, checks: Sequence[ValidationCheck]) -> ValidationVerdict:
-        found = {check.verdict for check in checks}
-        open_one: Verdict = "not decided" if "not decided" in found else "passed"
-        return cls(verdict="failed" if "failed" in found else open_one, checks=tuple(checks))
+        found = StoredVerdict.of((check.name, check.verdict) for check in checks)
+        return cls(verdict=found.value, checks=tuple(checks))
+
+    @property
+    def words(self) -> str:
+        """As every report, command and page prints it."""
+        return StoredVerdict.of((check.name, check.verdict) for check in self.checks).words
 
     @property
     def passed(self) -> bool:
@@ -274,6 +278,7 @@ class ExtractResults:
             "seed": self.settings.seed,
             "kept": {polarity: counts.kept for polarity, counts in self.rollouts.items()},
             "verdict": self.verdict.verdict,
+            "checks": {check.name: check.verdict for check in self.verdict.checks},
             **taken,
         }
 
@@ -313,6 +318,11 @@ class ExtractSummary:
     notes: tuple[str, ...]
     report: Path
     seconds: float
+
+    @property
+    def words(self) -> str:
+        """The verdict as every report, command and page prints it."""
+        return StoredVerdict.of((check.name, check.verdict) for check in self.checks).words
 
 
 def summary(results: ExtractResults, out: Path) -> ExtractSummary:

@@ -27,7 +27,7 @@ def show(found: ExtractSummary) -> None:
         console.print(
             f"{check.verdict}  {check.name}: {check.detail}", style=_STYLES[check.verdict]
         )
-    console.print(f"verdict: {found.verdict}", style=_STYLES[found.verdict])
+    console.print(f"verdict: {found.words}", style=_STYLES[found.verdict])
     for note in found.notes:
         console.print(f"note: {note}")
     console.print(f"{found.seconds:.0f} s; report: {found.report}")

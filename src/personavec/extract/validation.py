@@ -182,7 +182,7 @@ def validate(
         layer,
         config.coefficients,
         questions,
-        extraction.collect,
+        extraction.collect_steered,
         samples=config.validation_samples,
     )
     size = float(direction.norm() / residual_norm[layer])
@@ -197,7 +197,7 @@ def validate(
         layer,
         [end for end in ends if end],
         questions,
-        extraction.collect,
+        extraction.collect_steered,
         samples=config.validation_samples,
         seed=config.seed,
     )

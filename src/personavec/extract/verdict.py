@@ -1,4 +1,4 @@
-"""The verdict of a validation: whether steering with the vector worked, as far as intervals tell.
+"""The verdict on a vector: whether steering with it works, and it is stable, by intervals.
 
 A check passes where the intervals show what it asks for, fails where they show that it is not so,
 and is not decided where they are too wide for either. Fewer answers make intervals wider, and wider
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -21,16 +22,24 @@ from personavec.extract.results import (
     ValidationVerdict,
 )
 from personavec.judges import COHERENCE_FLOOR
-from personavec.stats import Interval, monotone_within_intervals
-from personavec.vectors import Verdict
+from personavec.results import Estimate
+from personavec.stats import Interval, monotone_within_intervals, times_as_many
+from personavec.vectors import STABLE, TELLS_APART, ReliabilityCheck, Verdict
+from personavec.wording import plural
 
 _SIDES = (("positive", 1), ("negative", -1))
 
 
 def verdict(
-    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
+    doses: Sequence[SteeredDose],
+    control: Sequence[RandomDose],
+    ends: tuple[float, float],
+    reliability: Reliability,
 ) -> ValidationVerdict:
-    """Whether steering worked over the coherent range `ends`; each check states its figures."""
+    """Whether steering works over the coherent range `ends`, and whether the vector is stable.
+
+    Each check states its figures.
+    """
     ordered = sorted(doses, key=lambda dose: dose.coefficient)
     inside = [dose for dose in ordered if ends[0] <= dose.coefficient <= ends[1]]
     return ValidationVerdict.of(
@@ -38,7 +47,62 @@ def verdict(
             _coherent(ordered, ends),
             _rises(inside),
             *(_beyond_random(name, sign, inside[-(sign > 0)], control) for name, sign in _SIDES),
+            _stable(reliability),
+            _tells_apart(reliability.held_out),
         ]
+    )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Would other questions have given the same vector, and does it tell responses apart?"""
+
+    split_half: Estimate
+    """Cosine of the vectors of two halves of the questions."""
+    held_out: Estimate
+    """AUC of projections of held-out responses, under positive against negative prompts."""
+    rollouts: int
+    """Of both polarities, kept or not."""
+
+    def more_rollouts(self) -> float:
+        """How many more would lift the whole interval of the split-half cosine above its bound.
+
+        By Spearman and Brown's formula for its lower end; 0 if it is there already, NaN if it was
+        not measured, infinite if it reaches 0.
+        """
+        if self.split_half.low is None:
+            return math.nan
+        times = times_as_many(self.split_half.low, STABLE.bound)
+        return max(0.0, times - 1) * self.rollouts
+
+
+def _stable(found: Reliability) -> ValidationCheck:
+    """Whether two halves of the questions give the same direction."""
+    more = found.more_rollouts()
+    if math.isinf(more):
+        needed = "; how many more rollouts it needs cannot be told from an interval that reaches 0"
+    else:
+        needed = f"; needs about {plural(math.ceil(more), 'more rollout')}" if more > 0 else ""
+    return _reliability_check(STABLE, found.split_half, "split-half cosine", needed)
+
+
+def _tells_apart(found: Estimate) -> ValidationCheck:
+    """Whether projections tell held-out responses apart."""
+    return _reliability_check(TELLS_APART, found, "held-out AUC")
+
+
+def _reliability_check(
+    check: ReliabilityCheck, found: Estimate, figure: str, remedy: str = ""
+) -> ValidationCheck:
+    shown = (
+        f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+        if found.value is not None and found.low is not None and found.high is not None
+        else "not measured"
+    )
+    return ValidationCheck(
+        name=check.name,
+        verdict=check.verdict(found.low, found.high),
+        detail=f"{figure} {shown}, to lie above {check.bound:g}{remedy}",
     )
 
 

@@ -8,7 +8,7 @@ from personavec.errors import ModelError
 from personavec.model.chat_format import chat
 from personavec.model.loaded import LoadedModel, ModelIdentity
 from personavec.model.snapshots import EMBEDDED, cache_folder, embedded_gguf
-from personavec.vectors import Verdict, bundled_vectors, bundled_verdicts
+from personavec.vectors import bundled_vectors, bundled_verdicts
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EmbeddedModel:
     """Its GGUF file; None if the package is not installed."""
     vectors: list[str]
     """The traits of its bundled vectors."""
-    verdicts: dict[str, Verdict | None]
+    verdicts: dict[str, str | None]
     """Whether steering with them worked."""
 
 
@@ -48,7 +48,7 @@ class ModelDescription(ModelIdentity):
     parameters: int
     notes: list[str]
     """What the chat template does not support, and what is done instead."""
-    verdicts: dict[str, Verdict | None]
+    verdicts: dict[str, str | None]
     """Whether steering with the bundled vectors worked, where they are this model's."""
     prompt: str
     """A short conversation as the chat template writes it."""

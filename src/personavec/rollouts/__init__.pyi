@@ -18,6 +18,7 @@ from .rollout import (
     Rollout as Rollout,
     Task as Task,
     from_record as from_record,
+    iter_rollouts as iter_rollouts,
     load_activations as load_activations,
     write_rollouts as write_rollouts,
 )

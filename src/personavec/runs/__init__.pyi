@@ -9,6 +9,7 @@ from .locks import lock as lock, lock_file as lock_file
 from .manifest import (
     MANIFEST as MANIFEST,
     Settings as Settings,
+    amend as amend,
     claim as claim,
     recorded as recorded,
 )

@@ -58,6 +58,17 @@ def claim(folder: Path, settings: Settings, *, beside: str | None = None) -> Non
         )
 
 
+def amend(folder: Path, changes: Settings) -> None:
+    """Record settings by which a claimed run has grown, in place of what they were.
+
+    Call it after `claim`, under the same lock. Raises DataError and StorageError.
+    """
+    path = folder / MANIFEST
+    with storage_errors(path):
+        old = _manifest(path.read_bytes(), path)
+    atomic_write(path, encode({**old, **changes}, path, indent=2) + b"\n")
+
+
 def recorded(folder: Path) -> Settings | None:
     """The settings of the run in a folder; None where `claim` recorded none that can be read."""
     try:

@@ -23,7 +23,7 @@ from personavec.errors import PersonavecError
 from personavec.extract import vector_report
 from personavec.serve.protocol import ApiError
 from personavec.serve.service import Service
-from personavec.vectors import PersonaVector, Verdict
+from personavec.vectors import PersonaVector
 
 #: A report is one file with an inline script. It is sandboxed, and so has no origin and cannot
 #: access the page, the key or the API.
@@ -45,7 +45,7 @@ class VectorEntry(BaseModel):
     """A loaded vector.
 
     `coherent_range` has the lowest and highest coefficients that keep replies coherent; None if
-    they were not measured. `verdict` says whether steering with it worked. `report` is the address
+    they were not measured. `verdict` is that on the vector, in words. `report` is the address
     of the vector's report until the server stops.
     """
 
@@ -53,7 +53,7 @@ class VectorEntry(BaseModel):
     description: str
     layer: int
     coherent_range: tuple[float, float] | None
-    verdict: Verdict | None
+    verdict: str | None
     neutral: Baseline
     report: str
 
@@ -149,7 +149,7 @@ def _entry(vector: PersonaVector, report: str) -> VectorEntry:
         description=str(vector.meta.get("description") or ""),
         layer=vector.layer,
         coherent_range=(min(0.0, measured[0]), max(0.0, measured[1])) if measured else None,
-        verdict=vector.verdict,
+        verdict=vector.verdict and vector.verdict.words,
         neutral=Baseline(
             prompt_last=tuple(vector.neutral_prompt_last[vector.layer].tolist()),
             response_mean=tuple(vector.neutral_response_mean[vector.layer].tolist()),
@@ -161,4 +161,4 @@ def _entry(vector: PersonaVector, report: str) -> VectorEntry:
 def _report(vector: PersonaVector, report: Path | None) -> str:
     if report is not None and report.is_file():
         return report.read_text("utf-8")
-    return vector_report(vector.trait, vector.layer, vector.meta, vector.verdict)
+    return vector_report(vector.trait, vector.layer, vector.meta)

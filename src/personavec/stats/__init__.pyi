@@ -11,6 +11,7 @@ from .interval import (
     Interval as Interval,
     monotone_within_intervals as monotone_within_intervals,
 )
+from .reliability import times_as_many as times_as_many
 from .robust import (
     cluster_mean as cluster_mean,
     clustered_share as clustered_share,

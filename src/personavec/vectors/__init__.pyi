@@ -39,4 +39,12 @@ from .vector import (
     cosine as cosine,
     other_model_notes as other_model_notes,
 )
-from .verdict import Verdict as Verdict, bundled_verdicts as bundled_verdicts
+from .verdict import (
+    STABLE as STABLE,
+    TELLS_APART as TELLS_APART,
+    ReliabilityCheck as ReliabilityCheck,
+    StoredVerdict as StoredVerdict,
+    Verdict as Verdict,
+    bundled_verdicts as bundled_verdicts,
+    verdict_of as verdict_of,
+)

@@ -22,7 +22,7 @@ from personavec.traits import check_trait_name
 from personavec.vectors.calibration import Calibration
 from personavec.vectors.estimators import Estimator
 from personavec.vectors.limits import Ordinary
-from personavec.vectors.verdict import Verdict, verdict_of
+from personavec.vectors.verdict import StoredVerdict, verdict_of
 
 FORMAT = 1
 #: The file in a vector's folder that holds its drift limits.
@@ -99,8 +99,8 @@ class PersonaVector:
         return (found[0], found[1]) if found else None
 
     @property
-    def verdict(self) -> Verdict | None:
-        """Whether steering with it worked when it was extracted; None where nothing says."""
+    def verdict(self) -> StoredVerdict | None:
+        """Whether it can be relied on, by its extraction; None where nothing says."""
         return verdict_of(self.meta)
 
     @property

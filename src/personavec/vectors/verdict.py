@@ -1,18 +1,76 @@
-"""Whether steering with a vector worked, as its `vector.json` says it. Loads no torch."""
+"""Whether a vector can be relied on, as its `vector.json` says it. Loads no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal, TypeAlias, get_args
 
-#: Of a validation by steering; not decided where its intervals are too wide.
+#: Of a check; not decided where its interval is too wide.
 Verdict: TypeAlias = Literal["passed", "failed", "not decided"]
 
 
-def verdict_of(meta: Mapping[str, Any]) -> Verdict | None:
-    """The verdict in what a `vector.json` holds; None where it says none."""
+@dataclass(frozen=True)
+class ReliabilityCheck:
+    """A figure of a vector whose whole 95% interval must lie above a bound."""
+
+    figure: str
+    """Its field in results and in `vector.json`."""
+    name: str
+    bound: float
+
+    def verdict(self, low: float | None, high: float | None) -> Verdict:
+        """By the ends of the figure's interval; None for one that was not measured."""
+        if low is not None and low > self.bound:
+            return "passed"
+        return "failed" if high is not None and high < self.bound else "not decided"
+
+
+STABLE = ReliabilityCheck(
+    "split_half_cosine", "either half of the questions gives the same direction", 0.6
+)
+TELLS_APART = ReliabilityCheck(
+    "separability_auc", "projections tell held-out responses apart", 0.75
+)
+
+
+@dataclass(frozen=True)
+class StoredVerdict:
+    """The verdict on a vector, and the checks that it rests on if it is not passed."""
+
+    value: Verdict
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """As reports, commands and the page print it."""
+        return ": ".join([self.value, *filter(None, ["; ".join(self.reasons)])])
+
+    @classmethod
+    def of(cls, checks: Iterable[tuple[str, Verdict]]) -> StoredVerdict:
+        """Failed where a check failed, else not decided where one is not, else passed."""
+        checks = list(checks)
+        found = {verdict for _, verdict in checks}
+        open_one: Verdict = "not decided" if "not decided" in found else "passed"
+        value: Verdict = "failed" if "failed" in found else open_one
+        return cls(value, tuple(name for name, each in checks if each == value != "passed"))
+
+
+def verdict_of(meta: Mapping[str, Any]) -> StoredVerdict | None:
+    """The verdict in what a `vector.json` holds; None where it says none.
+
+    Files of versions in which a verdict was of steering alone are held to both reliability checks
+    as well, by the figures that they hold.
+    """
+    stored = _stored(meta)
+    if stored is None:
+        return None
+    return StoredVerdict.of(_checks(meta.get("checks")) or _checks_of_earlier(stored, meta))
+
+
+def _stored(meta: Mapping[str, Any]) -> Verdict | None:
     found = meta.get("verdict")
     if found is None and isinstance(passed := meta.get("passed"), bool):
         # As files said it before a verdict could be left open.
@@ -20,11 +78,31 @@ def verdict_of(meta: Mapping[str, Any]) -> Verdict | None:
     return found if found in get_args(Verdict) else None
 
 
-def bundled_verdicts() -> dict[str, Verdict | None]:
-    """The verdicts of the bundled vectors, by trait."""
+def _checks(found: object) -> list[tuple[str, Verdict]]:
+    """The checks in a `vector.json`, by name; none if they are not all well formed."""
+    if not isinstance(found, dict) or any(each not in get_args(Verdict) for each in found.values()):
+        return []
+    return list(found.items())
+
+
+def _checks_of_earlier(stored: Verdict, meta: Mapping[str, Any]) -> list[tuple[str, Verdict]]:
+    steering: list[tuple[str, Verdict]] = [("steering with it", stored)]
+    return [*steering, *((check.name, _reliable(check, meta)) for check in (STABLE, TELLS_APART))]
+
+
+def _reliable(check: ReliabilityCheck, meta: Mapping[str, Any]) -> Verdict:
+    found = meta.get(check.figure)
+    ends = [found.get(end) if isinstance(found, dict) else None for end in ("low", "high")]
+    low, high = (end if isinstance(end, int | float) else None for end in ends)
+    return check.verdict(low, high)
+
+
+def bundled_verdicts() -> dict[str, str | None]:
+    """The verdicts on the bundled vectors in words, by trait; None for one without."""
     folder = resources.files("personavec") / "bundled" / "vectors"
     vectors = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.name)
-    return {
+    found = {
         vector.name: verdict_of(json.loads((vector / "vector.json").read_text("utf-8")))
         for vector in vectors
     }
+    return {name: verdict and verdict.words for name, verdict in found.items()}

@@ -87,7 +87,9 @@ def test_our_own_rollouts_give_the_vector_that_generating_them_gave(
     llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores stand; activations are read from the text in place of while generating."""
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 90.0
+    )
     monkeypatch.setattr("personavec.extract.extraction.MIN_KEPT", 1)
     first = extract.run(llama, SPEC, tmp_path / "first", CONFIG, progress=QUIET)
     file = tmp_path / "first" / "rollouts.jsonl"

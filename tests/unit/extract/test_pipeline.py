@@ -6,33 +6,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from small_extraction import CONFIG, SPEC
 
-from personavec import ExtractConfig, LoadedModel, TraitSpec
+from personavec import LoadedModel
 from personavec.extract import pipeline
 from personavec.progress import Progress
 from personavec.runs import read_records
-
-SPEC = TraitSpec.model_validate(
-    {
-        "name": "odd",
-        "description": "Being odd.",
-        "instruction": [{"pos": f"Be odd, {i}.", "neg": f"Be even, {i}."} for i in range(2)],
-        "judge_instruction": [{"pos": "Odd!", "neg": "Even!"}],
-        "questions": {
-            "extraction": [f"Why {i}?" for i in range(6)],
-            "evaluation": [f"When {i}?" for i in range(4)],
-        },
-    }
-)
-CONFIG = ExtractConfig(
-    max_tokens=4,
-    layers=(2,),
-    coefficients=(-1, 0, 1),
-    sweep_coefficients=(1,),
-    sweep_questions=2,
-    random_directions=1,
-    neutral_prompts=4,
-)
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -40,7 +19,9 @@ def test_every_file_is_read_once(
     llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     """Records and activations, by a run that makes everything and by one that finds it made."""
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 90.0
+    )
     monkeypatch.setattr("personavec.extract.extraction.MIN_KEPT", 1)
     if again:
         pipeline.run(llama, SPEC, tmp_path, CONFIG, progress=Progress(quiet=True))

@@ -11,7 +11,8 @@ from personavec.extract import ExtractConfig
 from personavec.extract.pipeline import split_questions
 from personavec.extract.results import RandomDose, SteeredDose
 from personavec.extract.validation import coherent_range, select
-from personavec.extract.verdict import verdict
+from personavec.extract.verdict import Reliability, verdict
+from personavec.results import Estimate
 from personavec.traits import TraitSpec
 
 
@@ -33,6 +34,7 @@ def dose(coefficient: float, log_odds: float | None = None, *, layer: int = 1) -
     )
 
 
+RELIABLE = Reliability(Estimate(0.8, 0.7, 0.9), Estimate(0.9, 0.8, 1.0), 200)
 RISING = [dose(c, 2 * c) for c in (-2.0, -1.0, 0.0, 1.0, 2.0)]
 CONTROL = [
     RandomDose(direction=i, **vars(replace(dose(c, 0.0), low=-1.0, high=1.0)))
@@ -45,8 +47,8 @@ CONTROL = [
 def test_the_verdict_is_the_same_in_whatever_order_doses_come(doses: Sequence[SteeredDose]) -> None:
     ends = coherent_range(doses)
     assert ends == (-2.0, 2.0)
-    assert verdict(doses, CONTROL, ends) == verdict(RISING, CONTROL, ends)
-    assert verdict(doses, CONTROL, ends).passed
+    assert verdict(doses, CONTROL, ends, RELIABLE) == verdict(RISING, CONTROL, ends, RELIABLE)
+    assert verdict(doses, CONTROL, ends, RELIABLE).passed
 
 
 def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
@@ -58,14 +60,14 @@ def test_coefficients_of_an_extraction_are_sorted_and_each_taken_once() -> None:
 def test_what_could_not_be_measured_passes_no_check() -> None:
     """A dose without log-odds, and a random direction without an interval."""
     gap = [*RISING[:3], dose(1.0), RISING[4]]
-    checks = {c.name: c.verdict for c in verdict(gap, CONTROL, (-2.0, 2.0)).checks}
+    checks = {c.name: c.verdict for c in verdict(gap, CONTROL, (-2.0, 2.0), RELIABLE).checks}
     assert checks["dose-response rises, as far as its intervals tell"] == "not decided"
     for place in range(len(CONTROL)):
         control = [*CONTROL]
         control[place] = replace(control[place], low=None, high=None)
-        assert not verdict(RISING, control, (-2.0, 2.0)).passed
-    assert verdict(RISING, CONTROL, (-2.0, 2.0)).passed
-    assert not verdict(RISING, [], (-2.0, 2.0)).passed
+        assert not verdict(RISING, control, (-2.0, 2.0), RELIABLE).passed
+    assert verdict(RISING, CONTROL, (-2.0, 2.0), RELIABLE).passed
+    assert not verdict(RISING, [], (-2.0, 2.0), RELIABLE).passed
 
 
 def test_a_layer_is_selected_among_doses_that_were_measured() -> None:

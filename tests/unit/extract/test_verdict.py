@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from personavec.extract.results import RandomDose, SteeredDose, ValidationCheck, ValidationVerdict
-from personavec.extract.verdict import verdict
-from personavec.vectors import Verdict
+from personavec.extract.verdict import Reliability, verdict
+from personavec.results import Estimate
+from personavec.stats import times_as_many
+from personavec.vectors import STABLE, TELLS_APART, Verdict
 
 ENDS = (-1.0, 1.0)
-CHECKS = ("coherent", "rises", "positive", "negative")
+CHECKS = ("coherent", "rises", "positive", "negative", "stable", "apart")
+RELIABLE = Reliability(Estimate(0.8, 0.7, 0.9), Estimate(0.9, 0.8, 1.0), 200)
 
 
 def dose(c: float, value: float, half: float = 0.5, coherence: float = 90, by: float = 2):
@@ -41,9 +44,12 @@ def random_doses(value: float, half: float) -> list[RandomDose]:
 
 
 def states(
-    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float] = ENDS
+    doses: Sequence[SteeredDose],
+    control: Sequence[RandomDose],
+    ends: tuple[float, float] = ENDS,
+    reliability: Reliability = RELIABLE,
 ) -> dict[str, Verdict]:
-    found = verdict(doses, control, ends)
+    found = verdict(doses, control, ends, reliability)
     return {short: c.verdict for short, c in zip(CHECKS, found.checks, strict=True)}
 
 
@@ -157,3 +163,51 @@ def test_one_check_that_fails_fails_the_vector(checks: Sequence[Verdict], expect
 def test_a_direction_that_was_not_measured_leaves_the_check_open() -> None:
     gap = [replace(each, low=None, high=None) for each in random_doses(0, 1)]
     assert states(RISING, gap)["positive"] == states(RISING, [])["negative"] == "not decided"
+
+
+@pytest.mark.parametrize(
+    ("middle", "low", "high", "stable", "apart"),
+    [
+        (0.8, 0.7, 0.9, "passed", "not decided"),  # 0.6 and 0.75 are the bounds
+        (0.9, 0.8, 0.95, "passed", "passed"),
+        (0.65, 0.6, 0.7, "not decided", "failed"),
+        (0.55, 0.5, 0.61, "not decided", "failed"),
+        (0.4, 0.3, 0.59, "failed", "failed"),
+        (None, None, None, "not decided", "not decided"),
+    ],
+)
+def test_the_whole_interval_of_both_reliabilities_must_lie_above_its_bound(
+    middle: float | None, low: float | None, high: float | None, stable: Verdict, apart: Verdict
+) -> None:
+    found = Estimate(middle, low, high)
+    states_ = states(RISING, random_doses(0, 1), reliability=Reliability(found, found, 200))
+    assert (states_["stable"], states_["apart"]) == (stable, apart)
+    whole = verdict(RISING, random_doses(0, 1), ENDS, Reliability(found, RELIABLE.held_out, 200))
+    assert whole.verdict == stable
+    assert whole.words == (stable if stable == "passed" else f"{stable}: {STABLE.name}")
+
+
+@given(cosine=st.floats(0.01, 0.59), rollouts=st.integers(20, 5000))
+def test_as_many_more_rollouts_as_reach_the_bound(cosine: float, rollouts: int) -> None:
+    """By the formula itself: k times as many turn r into k r / (1 + (k - 1) r)."""
+    more = Reliability(Estimate(cosine, cosine, cosine), Estimate(), rollouts).more_rollouts()
+    k = (rollouts + more) / rollouts
+    assert k * cosine / (1 + (k - 1) * cosine) == pytest.approx(STABLE.bound)
+    assert times_as_many(cosine, STABLE.bound) == pytest.approx(k)
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [
+        (0.7, ""),
+        (0.5, "; needs about 100 more rollouts"),  # 1.5 times as many
+        (0.0, "; how many more rollouts it needs cannot be told from an interval that reaches 0"),
+        (None, ""),
+    ],
+)
+def test_what_a_stable_vector_would_need_is_said(low: float | None, said: str) -> None:
+    reliability = Reliability(Estimate(low and 0.75, low, low and 0.8), RELIABLE.held_out, 200)
+    found = verdict(RISING, random_doses(0, 1), ENDS, reliability)
+    detail = {check.name: check.detail for check in found.checks}[STABLE.name]
+    assert detail.endswith(f"to lie above 0.6{said}")
+    assert TELLS_APART.name in {check.name for check in found.checks}

@@ -14,7 +14,7 @@ export function Trait({ vector, coefficient, onCoefficient, shown, onShow, lines
                  aria-label=${`colour tokens by ${trait}`} />
           ${trait}
         </label>
-        ${verdict && html`<span class="quiet" title="steering with this vector, when it was extracted">${verdict}</span>`}
+        ${verdict && html`<span class="quiet" title="the verdict of its extraction">${verdict}</span>`}
         ${alarms.length > 0 && html`<span class="alarm-mark">alarm</span>`}
         <a href=${report} target="_blank" rel="noopener">report<span class="hidden"> of ${trait}, in a new tab</span></a>
       </div>
