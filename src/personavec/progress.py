@@ -35,6 +35,9 @@ class Bar:
     def advance(self, n: int) -> None:
         """Count `n` more items as done."""
 
+    def found(self, n: int) -> None:
+        """Count `n` items that were done before: they say nothing of the rate."""
+
 
 class _LiveBar(Bar):
     def __init__(self, rich: RichProgress, label: str, total: int):
@@ -43,13 +46,26 @@ class _LiveBar(Bar):
     def advance(self, n: int) -> None:
         self._rich.advance(self._task, n)
 
+    def found(self, n: int) -> None:
+        done = self._rich.tasks[self._task].completed + n
+        self._rich.reset(self._task, completed=int(done))
+
 
 class _LineBar(Bar):
-    """Where no terminal redraws: a line at the end of each task, and every 30 seconds."""
+    """Where no terminal redraws: a line at the end of each task, and every 30 seconds.
+
+    A task of which all was found done has none.
+    """
 
     def __init__(self, label: str, total: int):
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done, self._found = label, total, 0, 0
         self._start = self._printed = time.monotonic()
+
+    def found(self, n: int) -> None:
+        self._done += n
+        self._found += n
+        if n > 0 and self._done < self._total:
+            terminal.log(f"{self._label}: continuing, {self._done} of {self._total} done")
 
     def advance(self, n: int) -> None:
         self._done += n
@@ -57,8 +73,9 @@ class _LineBar(Bar):
         if self._done >= self._total or now - self._printed > 30:
             self._printed = now
             spent = now - self._start
-            left = spent * (self._total - self._done) / max(1, self._done)
-            rate = self._done / max(spent, 1e-3)
+            new = self._done - self._found
+            left = spent * (self._total - self._done) / max(1, new)
+            rate = new / max(spent, 1e-3)
             terminal.log(
                 f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s, "
                 f"{left:.0f} s left"

@@ -243,7 +243,7 @@ def _score(
     """Judge the missing rows in groups and append each group to `out`; the records by place."""
     found: dict[int, Record] = {}
     with progress.bar("judging", len(rows)) as bar:
-        bar.advance(len(rows) - len(missing))
+        bar.found(len(rows) - len(missing))
         for start in range(0, len(missing), judge.group):
             group = missing[start : start + judge.group]
             scores = iter(judge.score(spec, _answers([parsed[i] for i in group])))

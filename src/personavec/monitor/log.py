@@ -74,7 +74,7 @@ def read_log(job: LogJob, progress: Progress) -> int:
     done, extremes = _sound_windows(job, total, progress)
     rejected = sum(done.values())
     with progress.bar(f"reading {name}", total) as bar, _gathered(job):
-        bar.advance(sum(min(WINDOW, total - number * WINDOW) for number in done))
+        bar.found(sum(min(WINDOW, total - number * WINDOW) for number in done))
         missing = _missing_windows(job, done, total)
         for number, raws, rows in parts.ahead(missing):
             rejected += _read_window(job, number, raws, rows, extremes)

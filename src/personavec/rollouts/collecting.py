@@ -170,7 +170,7 @@ def _generate(
         for task in tasks
     ]
     with progress.bar(f"{label}: generating", len(tasks)) as bar:
-        bar.advance(sum(request.id in found for request in requests))
+        bar.found(sum(request.id in found for request in requests))
         for group in generator.engine.generate(
             requests,
             sampling,

@@ -57,7 +57,7 @@ def _judge(
     # Responses to one question share the judge's prompts, so they are judged together.
     todo = sorted((r for r in rollouts if r.id not in done), key=lambda r: r.question)
     with progress.bar(f"{label}: judging", len(rollouts)) as bar:
-        bar.advance(len(rollouts) - len(todo))
+        bar.found(len(rollouts) - len(todo))
         for start in range(0, len(todo), judge.group):
             group = todo[start : start + judge.group]
             scores = judge.score(spec, [_answer(rollout) for rollout in group])

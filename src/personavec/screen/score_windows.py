@@ -104,7 +104,7 @@ def _here(
                 yield number, raws, prepare(job.loaded, fresh, job.plan)
 
     with job.progress.bar(f"scoring {dataset.name}", total) as bar:
-        bar.advance(min(total, len(done) * parts.WINDOW))
+        bar.found(min(total, len(done) * parts.WINDOW))
         for number, raws, fresh in parts.ahead(prepared()):
             table = _scored_table(job, dataset, clock, fresh) if fresh.raws else None
             table = known.complete(raws, table, job.plan.columns)
@@ -142,7 +142,7 @@ def _on_ray(
     todo, total = stretches(dataset.source, split=dataset.split, size=parts.WINDOW, done=done)
     left = sum(min(s.size, total - n * s.size) for s in todo for n in s.numbers)
     with job.progress.bar(f"scoring {dataset.name}", total) as bar:
-        bar.advance(total - left)
+        bar.found(total - left)
         since = time.monotonic()
         for scored in on_ray.score_stretches(work, todo, dataset.folder, dataset.name):
             now = time.monotonic()

@@ -68,7 +68,7 @@ def scored_rows(
 
     done = len(kept())
     with bench.progress.bar(f"scoring {label}", len(rows)) as bar:
-        bar.advance(done)
+        bar.found(done)
         for start in range(done, len(rows), _GROUP):
             group = rows[start : start + _GROUP]
             raws = [

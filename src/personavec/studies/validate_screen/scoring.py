@@ -59,7 +59,7 @@ def score(
     specs = [trait.spec for trait in traits]
     plan = Plan(turns="last")
     with job.progress.bar(f"scoring {label}", len(rows)) as bar:
-        bar.advance(done)
+        bar.found(done)
         for start in range(done, len(rows), _GROUP):
             group = rows[start : start + _GROUP]
             raws = [_raw(place, row) for place, row in enumerate(group, start=start)]

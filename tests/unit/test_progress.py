@@ -1,0 +1,51 @@
+"""What long work says of how far it is, where stderr is no terminal and where it is one."""
+
+from __future__ import annotations
+
+import pytest
+from rich.progress import Progress as RichProgress
+
+from personavec import progress
+from personavec.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that progress reads, in seconds, as a list of one."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_was_found_done_is_said_and_makes_no_rate(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress().bar("judging", 200) as bar:
+        bar.found(120)
+        clock[0] += 40
+        bar.advance(40)
+        clock[0] += 20
+        bar.advance(40)
+    assert capsys.readouterr().err.splitlines() == [
+        "judging: continuing, 120 of 200 done",
+        "judging 160/200, 40 s, 1.0/s, 40 s left",
+        "judging 200/200, 60 s, 1.3/s, 0 s left",
+    ]
+
+
+def test_work_that_is_all_done_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress().bar("judging", 200) as bar:
+        bar.found(200)
+    with Progress().bar("judging", 200) as bar:
+        bar.found(0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminals_bar_counts_what_was_found_but_not_in_its_rate() -> None:
+    with RichProgress(disable=True) as rich:
+        bar = progress._LiveBar(rich, "judging", 200)
+        bar.found(120)
+        [task] = rich.tasks
+        assert (task.completed, task.speed) == (120, None)
+        bar.advance(5)
+        assert task.completed == 125
