@@ -18,9 +18,11 @@ from typing import Any
 
 import personavec
 
-# Before transformers is imported: bars would tear the lines apart.
-os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+if __name__ == "__main__":
+    # Before torch and transformers are imported: threads that wait leave the core to others, as
+    # `personavec` has it, and no bar tears the lines apart.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 from bundle_commands import duration, run_all, say
 from bundle_stages import ROOT, STAGES, Run, Stage

@@ -77,8 +77,6 @@ def _start(command: Sequence[str], log: Path, root: Path, threads: int) -> _Runn
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
-        # Threads that wait for each other leave the core to others, as `personavec` sets it.
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     # Else a killed driver would leave commands behind, which hold their folders' locks.

@@ -307,7 +307,9 @@ STAGES = (
         folder="monitor-ordinary",
         lacks=_no_log,
     ),
-    Stage("checks", ("specs", "answers", "model", *_JUDGE), _checks, _ship_checks, ("norms",)),
+    Stage(
+        "checks", ("judge_pairs", "answers", "model", *_JUDGE), _checks, _ship_checks, ("norms",)
+    ),
     Stage(
         "unbundled",
         ("unbundled", *_MODEL, *_JUDGE, "extract"),

@@ -63,6 +63,10 @@ def _specs(bundled: Path) -> dict[str, str]:
     return {path.stem: load_trait(str(path))[0].hash for path in _traits(bundled)}
 
 
+def _judge_pairs(bundled: Path) -> dict[str, str]:
+    return {path.stem: load_trait(str(path))[0].judge_hash for path in _traits(bundled)}
+
+
 def _monitoring(bundled: Path) -> dict[str, str]:
     found = {path.stem: load_trait(str(path))[0].monitoring for path in _traits(bundled)}
     return {trait: digest(json.dumps(prompts).encode()) for trait, prompts in found.items()}
@@ -131,6 +135,7 @@ def _judged(norms: str) -> list[list[float]]:
 
 FINGERPRINTS: Mapping[str, Callable[[Path], Any]] = {
     "specs": _specs,
+    "judge_pairs": _judge_pairs,
     "monitoring": _monitoring,
     "answers": _answers,
     "unbundled": lambda _: {name: spec.hash for name, spec in unbundled_specs().items()},

@@ -67,8 +67,8 @@ runs that each section names. Log-odds are in nats over the first 64 response to
 contrast judge with prompts and examples that elicited nothing; intervals are 95%, from a bootstrap
 clustered by question. Steered answers have no system prompt and answer evaluation questions that
 neither made the vector nor selected its layer. "Random" is the range of the random directions' 95%
-intervals, norms equal to the vector's. The verdict is that of the report's four checks; a failed
-one is printed as failed.
+intervals, norms equal to the vector's. The verdict is that of the report's checks; one that is not
+passed is printed with what it says.
 
 The specs of the bundled traits hold examples, in eliciting pairs and, others, in judge pairs. Specs
 that are built from a name alone have none: their judge is much weaker (see [LOG.md](LOG.md)), and

@@ -5,9 +5,11 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import results_extractions
+import unbundled
 from bundle_stages import PAGE, ROOT, STAGES, Run, copy
 from results_monitoring import forecasts
 from results_page import section
@@ -169,6 +171,31 @@ def test_a_trait_that_failed_is_on_the_page(tmp_path: Path) -> None:
     text = results_extractions.extractions("Traits from a name alone", tmp_path)
     assert "**formal: FAILED.** too few rollouts" in text
     assert "poetic" not in text
+
+
+def test_too_few_rollouts_of_a_name_alone_are_a_result_and_all_else_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: LoadedModel
+) -> None:
+    spec, _ = load_trait("formal", unbundled.UNBUNDLED["formal"])
+    assert unbundled.specs()["formal"].hash == spec.hash
+    monkeypatch.setattr(unbundled, "load_model", lambda name: llama)
+
+    def small(*given: Any, **options: Any) -> Any:
+        config = ExtractConfig(pairs=1, judge_pairs=1, questions=4, max_tokens=2, layers=(2,))
+        return extract(*given, config, **options, progress=Progress(quiet=True))
+
+    monkeypatch.setattr(unbundled, "run", small)
+    unbundled.extract(tmp_path, ["formal"])
+    failed = tmp_path / "formal" / "failed.txt"
+    said = failed.read_text("utf-8")
+    assert "rollouts" in said
+    # Read back, it fails as before.
+    unbundled.extract(tmp_path, ["formal"])
+    assert failed.read_text("utf-8") == said
+    (tmp_path / "formal" / "manifest.json").write_text("[]")
+    with pytest.raises(DataError):
+        unbundled.extract(tmp_path, ["formal"])
+    assert not failed.exists()
 
 
 def test_commands_are_of_the_copy_that_they_are_for(run: Run) -> None:

@@ -58,10 +58,14 @@ def edited(path: Path, edit: Callable[[Any], Any]) -> None:
 def test_a_changed_spec_names_the_stages_that_judge_or_elicit_with_it(root: Path) -> None:
     path = root / BUNDLED / "traits" / "evil.json"
     edited(path, lambda spec: {**spec, "description": "Bad."})
-    assert complaints(root, wanted(root)) == [
+    named = [
         f"bundled '{stage}' is stale (specs.evil changed): {RUN}"
-        for stage in ("vectors", "calibrations", "checks")
+        for stage in ("vectors", "calibrations")
     ]
+    assert complaints(root, wanted(root)) == named
+    edited(path, lambda spec: {**spec, "judge_instruction": spec["judge_instruction"][1:]})
+    named.append(f"bundled 'checks' is stale (judge_pairs.evil changed): {RUN}")
+    assert complaints(root, wanted(root)) == named
 
 
 def test_changed_answers_and_prompts_name_their_stage(root: Path) -> None:
