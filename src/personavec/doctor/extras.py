@@ -31,13 +31,16 @@ def find_extras(requirements: Iterable[str]) -> list[Extra]:
 
 
 def _missing(extra: str, wanted: Iterable[Requirement]) -> list[str]:
-    missing = []
-    for each in wanted:
-        if each.marker is None or each.marker.evaluate({"extra": ""}):
-            continue  # Of the core.
-        if each.marker.evaluate({"extra": extra}) and (lack := _lack(each)):
-            missing.append(lack)
-    return missing
+    own = [
+        each
+        for each in wanted
+        if each.marker is not None
+        and each.marker.evaluate({"extra": extra})
+        and not each.marker.evaluate({"extra": ""})
+    ]
+    if not own:  # An editable installation keeps the requirements of the day it was made.
+        return ["unknown to this installation; install the package again"]
+    return [lack for each in own if (lack := _lack(each))]
 
 
 def _lack(wanted: Requirement) -> str | None:

@@ -37,8 +37,16 @@ def run() -> DoctorResults:
         device=find_device(),
         weights=_weights(),
         caches=caches(),
-        extras=find_extras(metadata.requires("personavec") or ()),
+        extras=find_extras(_requirements()),
     )
+
+
+def _requirements() -> list[str]:
+    """The package's own, as it was installed; none where it only lies on Python's path."""
+    try:
+        return metadata.requires("personavec") or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str | None]:

@@ -104,6 +104,18 @@ def test_each_extra_says_what_is_missing_of_it(monkeypatch: pytest.MonkeyPatch) 
     assert found["finetune"] == ["trl>=1.16"]
     assert found["vllm"] == ["vllm<0.33,>=0.32 (0.31.0 is installed)"]
     assert found["ray"] == ["ray>=2.50"]
+    (unknown, *_) = find_extras(["torch>=2.4"])
+    assert "install the package again" in unknown.missing[0]
+
+
+def test_a_package_that_only_lies_on_the_path_has_extras_that_are_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert all("install the package again" in extra.missing[0] for extra in run().extras)
 
 
 def test_it_tells_no_key_and_no_user(tmp_path: Path) -> None:
