@@ -39,7 +39,7 @@ def main() -> None:
         names = {each["metadata"]["name"] for each in json.loads(ended.stdout)["install"]}
         more = len(names - {"personavec"})
         print(
-            f"personavec[{extra}]: {more} packages more, {time.monotonic() - begun:.0f} s",
+            f"personavec[{extra}]: {more} more to install, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
 
