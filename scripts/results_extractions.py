@@ -9,6 +9,8 @@ from typing import Any
 
 from results_tables import pm, table
 
+from personavec.vectors import StoredVerdict
+
 #: The trial that the project started from: mean log-odds at the best of its coefficients, and at
 #: -2. Other specs, another judge, other sampling: not a baseline measured here.
 TRIAL = {
@@ -74,8 +76,7 @@ def _random(results: dict[str, Any], coefficient: float) -> str:
 def _summary_row(r: dict[str, Any]) -> list[str]:
     low, high = r["coherent_range"]
     kept, dropped = r["rollouts"], r["coherence_dropped_share"]
-    verdict = r["verdict"]["verdict"]
-    others = [f"{c['verdict']}: {c['name']}" for c in r["verdict"]["checks"]]
+    verdict = StoredVerdict.of((c["name"], c["verdict"]) for c in r["verdict"]["checks"])
     return [
         r["trait"]["name"],
         str(r["layer"]),
@@ -90,7 +91,7 @@ def _summary_row(r: dict[str, Any]) -> list[str]:
         pm(r["wrong_way"], "share"),
         pm(r["separability_auc"]),
         pm(r["split_half_cosine"]),
-        "; ".join(each for each in others if not each.startswith("passed")) or verdict,
+        verdict.words,
     ]
 
 

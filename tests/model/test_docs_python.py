@@ -32,9 +32,6 @@ PAGES = [
     for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
     if _BLOCK.search(page.read_text(encoding="utf-8"))
 ]
-LIBRARY = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
-#: `extract.run(loaded, spec, out, config=None)` at the beginning of a table's row.
-_SIGNATURE = re.compile(r"^\| `([\w.]+)(\(.*?\))` \|", re.MULTILINE)
 #: Sizes that take the place of defaults and of a page's own.
 SMALL: dict[str, dict[str, Any]] = {
     "extract": {
@@ -176,31 +173,3 @@ def test_blocks_of_the_judges_page_run(
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         execute(ROOT / "docs" / "judges.md", names)
     assert names["results"].rows == len(names["scores"]) == 1
-
-
-def test_signatures_of_the_library_page_are_those_of_the_code() -> None:
-    """The page may leave out keywords that have a default."""
-    found = _SIGNATURE.findall(LIBRARY)
-    assert len(found) > 15
-    for name, arguments in found:
-        target: Any = pv
-        for part in name.split("."):
-            target = getattr(target, part)
-        names: dict[str, Any] = {}
-        exec(f"def shown{arguments}: ...", names)
-        shown, actual = parameters(names["shown"]), parameters(target)
-        assert [p for p in actual if p in shown] == shown, name
-        left_out = [p for p in actual if p not in shown]
-        assert all(p[1] is inspect.Parameter.KEYWORD_ONLY for p in left_out), name
-
-
-def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    found = inspect.signature(function).parameters.values()
-    return [(p.name, p.kind, p.default) for p in found]
-
-
-def test_the_library_page_names_all_that_is_public() -> None:
-    cells = re.findall(r"^\| ([^|]+) \|", LIBRARY, re.MULTILINE)
-    assert set(vars(pv)["__all__"]) <= {
-        name for cell in cells for name in re.findall(r"`(\w+)", cell)
-    }

@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "judges compare": ("judges_compare:command", "Compare judges on the same answers."),
     "models list": ("models:list_models", "List the models that need no download."),
     "models show": ("models:show", "Load a model and describe it."),
+    "doctor": ("doctor:command", "Show versions, device, caches, extras; for reports of faults."),
 }
 #: No option means more than this; larger numbers fail somewhere below.
 _LARGEST = 2**53

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
-from personavec.errors import missing_extra
 from personavec.results import dump
 from personavec.serve.config import ServeConfig, ServeInputs
 from personavec.terminal import log, print_json
@@ -26,11 +25,9 @@ def command(
     Example: `personavec serve --guard 'evil>3sigma: steer -1'`, then any OpenAI client at
     http://127.0.0.1:8000/v1. With `--json` one object with the address is printed once it serves.
     """
-    try:
-        from personavec.serve import bound, foreground, make_server, parse_guard
-        from personavec.serve.results import ServeResult
-    except ImportError:
-        raise missing_extra("serve") from None
+    from personavec.serve import bound, foreground, make_server, parse_guard
+    from personavec.serve.results import ServeResult
+
     foreground.log_to_stderr(debug=output.debug)
     vectors, reports = inputs.load()
     guards = {f"guard {text!r}": parse_guard(text, vectors).condition for text in config.guard}

@@ -61,7 +61,7 @@ class AdoptedRollouts:
     def note(self) -> str:
         """A sentence for the reader of the result."""
         names = ", ".join(path.name for path in self.paths)
-        text = f"The {len(self.rollouts)} rollouts were adopted from {names}, not generated"
+        text = f"{plural(len(self.rollouts), 'rollout')} adopted from {names}, not generated"
         if not self.rejected:
             return f"{text}."
         reasons = Counter(row.why for row in self.rejected)

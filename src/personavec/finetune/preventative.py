@@ -85,6 +85,7 @@ class PreventativeSteering(TrainerCallback):
 
     @property
     def positions(self) -> TrainedPositions:
+        """Which positions are steered."""
         return self._hooks.positions
 
     def advance(self, share: float) -> None:
@@ -113,18 +114,22 @@ class PreventativeSteering(TrainerCallback):
     # As a callback
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any):
+        """Attach the hooks to the trainer's model."""
         self.advance(_done(state))
         # The trainer's model: PEFT or FSDP may have wrapped the one given.
         self._hooks.attach(self.model if model is None else model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any):
+        """Set the coefficients of this step."""
         self.advance(_done(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any):
+        """Raise HookError where no hook has fired."""
         # Fail after the first step, not at the end of the run.
         self._hooks.check_fired()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any):
+        """Remove the hooks. Raises HookError where none has fired."""
         self._hooks.detach()
         self._hooks.check_fired()
 

@@ -30,6 +30,7 @@ from .chat_format import (
     chat as chat,
     control_notes as control_notes,
 )
+from .embedded import embedded_gguf as embedded_gguf
 from .encoding import (
     Encoded as Encoded,
     Text as Text,
@@ -51,9 +52,6 @@ from .projecting import (
 )
 from .scoring import ScoringJob as ScoringJob, token_logprobs as token_logprobs
 from .sequences import sequence_logprobs as sequence_logprobs
-from .snapshots import (
-    embedded_gguf as embedded_gguf,
-)
 from .steering import (
     Action as Action,
     Cap as Cap,

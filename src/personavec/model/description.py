@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from personavec.errors import ModelError
 from personavec.model.chat_format import chat
+from personavec.model.embedded import EMBEDDED, embedded_gguf
 from personavec.model.loaded import LoadedModel, ModelIdentity
-from personavec.model.snapshots import EMBEDDED, cache_folder, embedded_gguf
+from personavec.runs import cache_folder
 from personavec.vectors import bundled_vectors, bundled_verdicts
 
 

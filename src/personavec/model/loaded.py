@@ -58,10 +58,12 @@ class LoadedModel:
 
     @property
     def blocks(self) -> Blocks:
+        """The stack of decoder blocks. Raises ModelError where none is found."""
         return find_blocks(self.model)
 
     @property
     def device(self) -> torch.device:
+        """Where token ids go in."""
         return input_device(self.model)
 
     @property

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from personavec.errors import ModelError, UsageError
+from personavec.model.embedded import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf
 from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
 from personavec.model.packing import pack
-from personavec.model.snapshots import EMBEDDED, EMBEDDED_PACKAGE, embedded_gguf
 from personavec.model.sources import LOAD_IT_YOURSELF, REFUSALS, first_line, from_pretrained
 from personavec.model.weights import hash_of_files
 

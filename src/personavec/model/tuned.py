@@ -10,10 +10,10 @@ from typing import Any
 
 from personavec.errors import ModelError
 from personavec.model.adapters import adapter_tokenizer, apply_adapter, is_adapter, take_off
+from personavec.model.embedded import EMBEDDED
 from personavec.model.loaded import LoadedModel, adapted_weights, wrap_model
 from personavec.model.loading import load_model
 from personavec.model.packing import pack
-from personavec.model.snapshots import EMBEDDED
 
 _CONFIGS = ("config.json", "adapter_config.json")
 

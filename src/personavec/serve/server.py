@@ -66,8 +66,8 @@ def make_server(
     """
     if not is_loopback(host) and not config.api_key:
         raise UsageError(
-            f"--host {host} is reachable from other machines: set an API key in the variable "
-            "that --api-key-env names, or serve on 127.0.0.1"
+            f"--host {host} is reachable from other machines: set an API key in "
+            "PERSONAVEC_API_KEY, or in the variable that --api-key-env names, or serve on 127.0.0.1"
         )
     let_streams_finish()
     settings = uvicorn.Config(

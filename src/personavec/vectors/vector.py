@@ -68,10 +68,12 @@ class PersonaVector:
 
     @property
     def n_layers(self) -> int:
+        """The number of decoder blocks; the vector has a row more, for the embedding."""
         return self.response_mean_diff.shape[0] - 1
 
     @property
     def hidden_size(self) -> int:
+        """The width of the residual stream."""
         return self.response_mean_diff.shape[1]
 
     @property

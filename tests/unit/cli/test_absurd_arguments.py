@@ -50,6 +50,7 @@ COMMANDS: dict[str, list[str]] = {
     "judges compare": ["answers.jsonl", "--columns", "a,b"],
     "models list": [],
     "models show": [],
+    "doctor": [],
 }  # fmt: skip
 
 

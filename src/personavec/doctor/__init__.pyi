@@ -1,0 +1,2 @@
+from .pipeline import run as run
+from .results import DoctorResults as DoctorResults
