@@ -31,7 +31,7 @@ def reply(url: str, talk: Talk, coefficient: float, **more: Any) -> str:
         **more,
     }
     if coefficient:
-        asked["personavec"]["steer"] = [{"vector": "humorous", "coefficient": coefficient}]
+        asked["personavec"]["steer"] = [{"vector": "sycophantic", "coefficient": coefficient}]
     found = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=300).raise_for_status()
     return found.json()["choices"][0]["message"]["content"]
 
@@ -55,7 +55,7 @@ def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None
     loaded = load_model("smollm2")
     talks: Talks = {}
     settings = ServeConfig(name="smollm2", rows=2 * CONVERSATIONS)
-    with serving(loaded, {"humorous": load_vector("humorous")}, settings) as (url, _):
+    with serving(loaded, {"sycophantic": load_vector("sycophantic")}, settings) as (url, _):
         threads = [
             threading.Thread(target=converse, args=(url, number, coefficient, talks))
             for number in range(CONVERSATIONS)
@@ -71,7 +71,7 @@ def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None
     [expected] = generate_batch(loaded, [request], Sampling(TOKENS, 0.0))
     assert unsteered == loaded.chat.decode(expected.response_ids)
 
-    spec, judge = load_trait("humorous")[0], ContrastJudge(loaded)
+    spec, judge = load_trait("sycophantic")[0], ContrastJudge(loaded)
     means = {}
     for coefficient in (0.0, 2.0):
         for part, turns in (("first", range(3)), ("last", range(TURNS - 3, TURNS))):

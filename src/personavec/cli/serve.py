@@ -22,7 +22,7 @@ def command(
 ) -> None:
     """Serve a model to OpenAI clients, with readings and steering in every reply.
 
-    Example: `personavec serve --guard 'evil>3sigma: steer -1'`, then any OpenAI client at
+    Example: `personavec serve --guard 'evil>4sigma: steer -1'`, then any OpenAI client at
     http://127.0.0.1:8000/v1. With `--json` one object with the address is printed once it serves.
     """
     from personavec.serve import bound, foreground, make_server, parse_guard

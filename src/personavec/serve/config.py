@@ -29,7 +29,7 @@ class ServeConfig:
     """The settings of a server, except the model and its vectors."""
 
     guard: tuple[str, ...] = ()
-    """Act on a forecast: 'evil>3sigma: steer -1', ': cap' or ': refuse'; repeatable."""
+    """Act on a forecast: 'evil>4sigma: steer -1', ': cap' or ': refuse'; repeatable."""
     alarm_webhook: Annotated[str | None, STEERING] = None
     """URL to which drift alarms are posted."""
     allow_any_coefficient: Annotated[bool, STEERING] = False

@@ -1,4 +1,4 @@
-"""Guards, such as `--guard 'evil>3sigma: steer -1'`: act on a forecast before the reply begins."""
+"""Guards, such as `--guard 'evil>4sigma: steer -1'`: act on a forecast before the reply begins."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def parse_guard(text: str, vectors: Mapping[str, PersonaVector]) -> Guard:
     if not colon or found is None:
         raise UsageError(
             f"guard {text!r} is not CONDITION: steer COEFFICIENT, CONDITION: cap or "
-            "CONDITION: refuse, such as 'evil>3sigma: steer -1'"
+            "CONDITION: refuse, such as 'evil>4sigma: steer -1'"
         )
     when = parse_condition(condition, traits=list(vectors), units=("sigma", "norm"))
     vector = vectors[when.trait]

@@ -178,7 +178,9 @@ def files(
 def small(monkeypatch: pytest.MonkeyPatch, base: LoadedModel) -> None:
     """What a random model writes is kept, however little and incoherent."""
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: base)
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 90.0
+    )
     monkeypatch.setattr("personavec.judges.local_rubric._LEAST_LOCAL_MASS", 0.0)
     for name in (
         "extract.extraction.MIN_KEPT",

@@ -227,19 +227,25 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_notes_say_what_a_reader_must_know(
-    llama: LoadedModel, random_vector: MakeVector, tmp_path: Path
+    llama: LoadedModel,
+    random_vector: MakeVector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Broken text, questions that selected the layer, a vector of another model, few questions."""
+    # A tiny model's noise is as coherent as its answers to neutral prompts.
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 40.0
+    )
     vector = random_vector(llama)
     vector.meta.update(spec_hash=ODD.hash, settings={"sweep_questions": 2})
     vector.meta["model"] = {"name": "someone"}
-    # The tiny model writes noise.
     found = evaluate(Subject(llama, (SteeredBy(vector, 1.0),)), tmp_path / "all", specs=[ODD])
     notes = " ".join(found.notes)
     assert "selected on 2 of the 5 evaluation questions; --questions 3 leaves" in notes
     assert "extracted from someone" in notes
     assert "fewer than ten questions" in notes
-    assert found.traits["odd"].coherence < 75
+    assert found.traits["odd"].coherence == 40
     assert "below 75: its score there means little" in notes
     steered = Subject(llama, (SteeredBy(vector, 1.0),))
     config = replace(CONFIG, questions=3)

@@ -349,7 +349,9 @@ def test_an_extraction_on_a_model_that_means_nothing(
     """
     config = balanced(loaded, tmp_path / "first")
     level = 90.0 if coherent else 60.0
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: level)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: level
+    )
     out = tmp_path / "out"
     results = extract.run(loaded, SPEC, out, config, progress=QUIET)
     assert json.loads((out / "results.json").read_text("utf-8")) == dump(results)
@@ -399,7 +401,9 @@ def test_the_whole_is_estimated_from_its_first_answers(
 ) -> None:
     """The estimate counts every answer, and those that it is made from are written once."""
     config = balanced(loaded, tmp_path / "first")
-    monkeypatch.setattr("personavec.judges.contrast.coherence", lambda *_: 90.0)
+    monkeypatch.setattr(
+        "personavec.judges.coherence_model.CoherenceModel.coherence", lambda *_: 90.0
+    )
     heard, out = Heard(), tmp_path / "out"
     extract.run(loaded, SPEC, out, config, progress=heard)
     ids = {
@@ -441,7 +445,7 @@ def test_too_few_rollouts_are_counted_explained_and_kept(
     message = str(caught.value)
     assert "only 0 positive and 0 negative rollouts of 36 each" in message
     assert "36 pos: incoherent" in message
-    assert "--samples" in message
+    assert "--more" in message
     assert len(list(iter_rollouts(tmp_path / "rollouts.jsonl"))) == 72
     assert str(tmp_path / "rollouts.jsonl") in message
 
