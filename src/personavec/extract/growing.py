@@ -26,10 +26,9 @@ def continued(extraction: Extraction) -> Extraction:
 def grown(extraction: Extraction, more: int) -> Extraction:
     """The extraction with at least `more` further rollouts, in whole samples.
 
-    One that was stopped while it was adding goes on with what it began. Call it after `claim`.
-    Raises UsageError for an extraction of adopted rollouts, and for one that has not finished.
+    One that was stopped while it was adding goes on with what it began. Call it after
+    `check_can_grow` and `claim`. Raises UsageError for an extraction that has not finished.
     """
-    check_can_grow(extraction)
     if not _has_finished(extraction):
         if extraction.added_samples:
             extraction.progress.say("going on with the rollouts that were being added")
