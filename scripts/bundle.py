@@ -24,7 +24,7 @@ if __name__ == "__main__":
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TQDM_DISABLE", "1")
 
-from bundle_commands import duration, run_all, say
+from bundle_commands import run_all, say
 from bundle_stages import ROOT, STAGES, Run, Stage
 from fingerprints import depends
 from stamps import (
@@ -38,6 +38,7 @@ from stamps import (
 )
 
 from personavec.errors import PersonavecError
+from personavec.rollouts.estimate import duration
 from personavec.runs import atomic_write, lock_file, read_json
 
 #: What an earlier stage may still change, by name.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from personavec.rollouts.estimate import duration
+
 #: Seconds between two looks at whether a command has ended.
 _LOOK = 0.2
 #: Of a failed command's last line.
@@ -64,12 +66,6 @@ def _title(stage: str, name: str) -> str:
 def say(line: str) -> None:
     """Print a line at once."""
     print(line, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """As people say it, such as "2 min 5 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _start(command: Sequence[str], log: Path, root: Path, threads: int) -> _Running:

@@ -101,7 +101,7 @@ def test_a_failure_is_named_the_others_go_on_and_nothing_is_stamped(
     stages = (failing, stage("second", needs=("first",)), stage("third"))
     assert not bundle.bundle(stages, replace(run, jobs=1))
     said = capsys.readouterr().out
-    assert "first evil: FAILED after 0 s, 1 left: error: the disk is full (see " in said
+    assert "first evil: FAILED after 1 s, 1 left: error: the disk is full (see " in said
     assert "first humorous: done in" in said
     assert "second: NOT RUN: it needs first, which does not fit" in said
     assert "third: bundled in" in said

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from no_weights import hide_weights
 from tiny_models import build, random_vector, saved
 from transformers import BitsAndBytesConfig
 
@@ -96,14 +97,7 @@ def test_the_line_that_brings_the_weights_is_the_same_everywhere() -> None:
 def test_without_the_weights_one_line_says_what_brings_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = metadata.files
-
-    def without(name: str) -> Any:
-        if name == EMBEDDED_PACKAGE:
-            raise metadata.PackageNotFoundError(name)
-        return found(name)
-
-    monkeypatch.setattr(metadata, "files", without)
+    hide_weights(monkeypatch)
     with pytest.raises(ModelError) as caught:
         embedded_gguf()
     assert str(caught.value).endswith(f"run: {INSTALL_EMBEDDED}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from no_weights import hide_weights
 
 from personavec.doctor import run
 from personavec.doctor.caches import sizes
@@ -20,7 +21,7 @@ from personavec.doctor.extras import ADDS, find_extras
 from personavec.doctor.privacy import private
 from personavec.doctor.processor import features, quota
 from personavec.doctor.terminal import said_size, show
-from personavec.model.embedded import EMBEDDED_PACKAGE, INSTALL_EMBEDDED
+from personavec.model.embedded import INSTALL_EMBEDDED
 from personavec.model.loading import choose_device
 
 ROOT = Path(__file__).parents[3]
@@ -164,14 +165,7 @@ def test_a_size_counts_no_link_twice_and_says_where_it_stopped(
 def test_without_the_weights_it_says_what_brings_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = metadata.files
-
-    def without(name: str) -> Any:
-        if name == EMBEDDED_PACKAGE:
-            raise metadata.PackageNotFoundError(name)
-        return found(name)
-
-    monkeypatch.setattr(metadata, "files", without)
+    hide_weights(monkeypatch)
     weights = run().weights
     assert (weights.file, weights.converted, weights.install) == (None, False, INSTALL_EMBEDDED)
     show(run())
