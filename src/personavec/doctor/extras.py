@@ -14,6 +14,7 @@ ADDS = {
     "api": "judges and authors behind an OpenAI-compatible endpoint",
     "datasets": "datasets by name, from the Hugging Face hub",
     "eval": "the tasks of lm-eval in `evaluate`",
+    "figures": "`--figures`, which saves a report's charts as SVG, PNG and CSV",
     "finetune": "`finetune`, `compare-mitigations`, and models that are adapters",
     "quantise": "models in 8 and 4 bits",
     "ray": "`screen` on a cluster",
