@@ -149,7 +149,9 @@ function summary(steer, two) {
 /** Content that folds away behind its summary, on narrow screens only. */
 function Fold({ fold, summary, class: name, children }) {
   return fold
-    ? html`<details class=${name} name="fold"><summary>${summary}</summary>${children}</details>`
+    ? html`<aside aria-label="Traits">
+        <details class=${name} name="fold"><summary>${summary}</summary>${children}</details>
+      </aside>`
     : html`<aside class=${name} aria-label="Traits">${children}</aside>`;
 }
 

@@ -56,7 +56,7 @@ export function Trajectory({ trait, lines, alarms, both, names, label }) {
         ${alarms.map((turn) => html`
           <path class="alarm" d=${`M${x(turn) - 6},${TOP - 7} h12 l-6,9 z`} />`)}
       </svg>
-      <figcaption role="status" aria-live=${at === null ? "off" : "polite"}>
+      <figcaption aria-live=${at === null ? "off" : "polite"}>
         turn ${turn + 1}: ${words || "no reading"}${alarms.includes(turn) ? ", alarm" : ""}
       </figcaption>
     </figure>`;

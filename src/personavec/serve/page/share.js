@@ -77,7 +77,7 @@ function SharedReply({ reply, steer, trait, scale, side, title }) {
   const expected = expectedText(steer, reply);
   const others = (records) => records.filter((one) => !one.steered);
   return html`
-    <section role="group" class=${`reply ${side}`} aria-label=${title}>
+    <div role="group" class=${`reply ${side}`} aria-label=${title}>
       <h3>${title}</h3>
       <div class="reply-text tokens">
         ${!sigmas ? reply.text : reply.pieces.map((piece, i) => html`
@@ -90,7 +90,7 @@ function SharedReply({ reply, steer, trait, scale, side, title }) {
       ${reply.error && html`<p class="alert">${reply.error.message}</p>`}
       <p class="foot quiet">${footText(reply, trait && reading(reply, trait))}</p>
       ${reply.readings.length > 0 && html`<${Readings} readings=${reply.readings} />`}
-    </section>`;
+    </div>`;
 }
 
 function Readings({ readings }) {

@@ -24,13 +24,23 @@ export function Turns({ turns, trait, scale, names }) {
  * new turn brings it there again. A conversation that was loaded is shown from its beginning.
  */
 function useFollowed(turns) {
-  const box = useRef(null), atEnd = useRef(true), writing = useRef(false);
+  const box = useRef(null), atEnd = useRef(true), writing = useRef(false), last = useRef(0);
+  const isAtEnd = ({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight < 48;
   const follow = () => {
-    if (atEnd.current) box.current.scrollTop = box.current.scrollHeight;
+    const { current } = box;
+    // A reader's scrolling is told in the next frame only; the next token may come before.
+    if (current.scrollTop < last.current - 1 && !isAtEnd(current)) atEnd.current = false;
+    if (atEnd.current) current.scrollTop = current.scrollHeight;
+    last.current = current.scrollTop;
   };
   useLayoutEffect(() => {
     const now = replies(turns).some(isRunning);
-    if (now && !writing.current) atEnd.current = true;
+    if (now && !writing.current) {
+      atEnd.current = true;
+      last.current = 0;
+      // Where the document scrolls as a whole, in low windows.
+      box.current.lastElementChild.scrollIntoView({ block: "start" });
+    }
     if (!now && !writing.current) {
       atEnd.current = false;
       box.current.scrollTop = 0;
@@ -41,7 +51,8 @@ function useFollowed(turns) {
   useEffect(() => {
     const { current } = box;
     const scrolled = () => {
-      atEnd.current = current.scrollHeight - current.scrollTop - current.clientHeight < 48;
+      atEnd.current = isAtEnd(current);
+      last.current = current.scrollTop;
     };
     // Opening a panel leaves less height; the end stays in sight.
     const resized = new ResizeObserver(follow);
@@ -73,22 +84,22 @@ function Turn({ turn, trait, scale, names, before }) {
 
 function Reply({ reply, steer, trait, scale, title, side }) {
   return html`
-    <section role="group" class=${`reply ${side}`} aria-label=${title} aria-busy=${isRunning(reply)}>
+    <div role="group" class=${`reply ${side}`} aria-label=${title} aria-busy=${isRunning(reply)}>
       <h3>${title}</h3>
       <${Tokens} text=${reply.text} pieces=${reply.pieces} sigmas=${trait && pieceSigmas(reply, trait)}
         scale=${scale} trait=${trait} />
       ${isRunning(reply) && html`<span class="writing" role="img" aria-label="writing"></span>`}
       <${Notices} reply=${reply} steer=${steer} />
       <p class="foot quiet">${footText(reply, trait && reading(reply, trait))}</p>
-    </section>`;
+    </div>`;
 }
 
 function Legend({ trait, scale }) {
   return html`
     <p class="legend quiet">
       <span>Tokens by <b>${trait}</b></span>
-      <span class="ramp-end">− away ${signed(-scale, 0)} σ</span><span class="ramp" aria-hidden="true"></span>
-      <span class="ramp-end">${signed(scale, 0)} σ toward +</span>
+      <span class="ramp-end">${signed(-scale, 0)} σ away</span><span class="ramp" aria-hidden="true"></span>
+      <span class="ramp-end">toward ${signed(scale, 0)} σ</span>
     </p>`;
 }
 
