@@ -28,3 +28,13 @@ def estimated(
         return value
     low, high = f"{found.low:{form}}", f"{found.high:{form}}"
     return f"{value}\n{low} to {high}" if two_lines else f"{value} [{low}, {high}]"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign written out: +1.5, −1.5, 0."""
+    text = f"{abs(value):.{digits}f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    if text == "0":
+        return "0"
+    return ("−" if value < 0 else "+") + text

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import ModelOptions, OutputOptions
+from personavec.cli.groups import FigureOptions, ModelOptions, OutputOptions
 from personavec.data.conversations import ColumnMap
 from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
@@ -53,6 +53,7 @@ def command(
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     model: ModelOptions = ModelOptions(),
     output: CompareOutput = CompareOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Finetune on the same rows under several mitigations, and compare trait, capability, loss.
 
@@ -64,6 +65,7 @@ def command(
     """
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import run, summary
+    from personavec.studies.compare_mitigations.plots import plots
     from personavec.studies.compare_mitigations.terminal import show
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
@@ -82,6 +84,7 @@ def command(
     if judge.judge != "contrast" or judge.judge_model:
         judging = judge.make(model.load, subject=loaded if judge.judge == "rubric" else None)
     results = run(loaded, rows, vector, spec, out, config, judge=judging)
+    figures.save(plots, results)
     if output.as_json:
         print_json(summary(results))
     else:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    FigureOptions,
+    ModelOptions,
+    OutputOptions,
+    TraitOptions,
+)
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
@@ -33,6 +39,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
 
@@ -42,6 +49,7 @@ def command(
     model judges its own responses. --dry-run counts every response at its longest.
     """
     from personavec.extract import questions_to_judge, run, summary
+    from personavec.extract.plots import plots
     from personavec.extract.terminal import show
 
     spec, origin = trait.load()
@@ -68,6 +76,7 @@ def command(
         more=inputs.more,
         engine=running.start(loaded, config.batch_tokens),
     )
+    figures.save(plots, results)
     found = summary(results, folder)
     if output.as_json:
         print_json(dump(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
+from personavec.cli.groups import EngineOptions, FigureOptions, ModelOptions, PrintOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
 from personavec.terminal import print_json
 
@@ -16,6 +16,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: PrintOptions = PrintOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
 
@@ -30,6 +31,7 @@ def command(
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
     from personavec.monitor import run, summarised
+    from personavec.monitor.plots import plots
     from personavec.monitor.terminal import show
 
     vectors = inputs.load()
@@ -43,6 +45,7 @@ def command(
         fit_limits=inputs.fit_limits,
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
+    figures.save(plots, results)
     if output.as_json:
         print_json(summarised(results))
     else:

@@ -9,7 +9,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    FigureOptions,
+    ModelOptions,
+    OutputOptions,
+    VectorsOptions,
+)
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
 from personavec.screen.config import ScreenConfig, ScreenInputs
@@ -47,6 +53,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: ScreenOutput = ScreenOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """How far datasets would push a model along each trait, and which rows do it.
 
@@ -61,6 +68,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
+    from personavec.screen.plots import plots
     from personavec.screen.terminal import show
     from personavec.vectors import check_layer, specs_of
 
@@ -94,6 +102,7 @@ def command(
         ray=inputs.ray,
         engine=running and running.start(loaded),
     )
+    figures.save(plots, results)
     if output.as_json:
         print_json(screen.summarised(results))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from personavec.cli.groups import OutputOptions
+from personavec.cli.groups import FigureOptions, OutputOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
@@ -28,6 +28,7 @@ def command(
     config: ShiftConfig = ShiftConfig(),
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how far a finetune moved a model along each trait, in activations and answers.
 
@@ -45,6 +46,7 @@ def command(
         The model after it: a folder, an adapter's folder, an id.
     """
     from personavec.evaluate.shift import parse_conditions, run
+    from personavec.evaluate.shift.plots import plots
     from personavec.evaluate.shift.terminal import show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
@@ -69,6 +71,7 @@ def command(
             fail_if=conditions,
             judge=judging,
         )
+    figures.save(plots, results)
     log_notes(results.notes)
     if output.as_json:
         print_json(dump(results))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import FigureOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
 from personavec.terminal import print_json
@@ -30,6 +30,7 @@ def command(
     inputs: ValidateScreenInputs = ValidateScreenInputs(),
     model: ModelOptions = ModelOptions(),
     output: ValidateScreenOutput = ValidateScreenOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
 
@@ -44,6 +45,7 @@ def command(
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
     from personavec.studies.validate_screen import run, summary
+    from personavec.studies.validate_screen.plots import plots
     from personavec.studies.validate_screen.terminal import show
     from personavec.vectors import specs_of
 
@@ -51,6 +53,7 @@ def command(
     found = vectors.load()
     specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
+    figures.save(plots, results)
     if output.as_json:
         print_json(summary(results))
     else:

@@ -18,6 +18,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from personavec.results import Estimate
+from personavec.wording import signed as signed
 
 BLUE = "#2a82c7"
 ORANGE = "#d9661f"
@@ -52,16 +53,6 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign written out: +1.5, −1.5, 0."""
-    text = f"{abs(value):.{digits}f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    if text == "0":
-        return "0"
-    return ("−" if value < 0 else "+") + text
 
 
 def blank(x_title: str, y_title: str, height: int) -> go.Figure:
