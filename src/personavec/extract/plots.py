@@ -29,7 +29,7 @@ def plots(results: ExtractResults) -> list[Plot]:
     dose = partial(Plane, "coefficient", x_title=COEFFICIENT, colours=_SIDES)
     layer = partial(Plane, "layer", x_title="layer", whole=True)
     found: list[tuple[str, Sequence[Row], Plane]] = [
-        ("dose-response", dose_rows(results), dose("log_odds", y_title=LOG_ODDS, height=2.6)),
+        ("dose-response", dose_rows(results), dose("log_odds", y_title=LOG_ODDS, height=2.2)),
         (
             "dose-coherence",
             coherence_rows(results),

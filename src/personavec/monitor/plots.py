@@ -16,7 +16,7 @@ def plots(results: MonitorResults) -> list[Plot]:
     """The charts of a monitored log's report."""
     found = [Plot("readings", reading_rows(results), partial(forest, x_title=SIGMA, reference=0))]
     turns = Plane("turn", "sigma", "assistant turn", SIGMA, zero=True, whole=True)
-    server = Plane("reply", "level", "reply", "level of the chart", height=1.9)
+    server = Plane("reply", "level", "reply", "level of the chart", height=1.6)
     for trait, own in results.traits.items():
         if len(own.by_turn) > 1:
             drawn = partial(curves, plane=turns)

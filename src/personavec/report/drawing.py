@@ -42,14 +42,16 @@ class Plane:
     x_title: str
     y_title: str
     span: tuple[float, float] | None = None
-    height: float = 2.3
-    """In inches."""
+    height: float = 2.0
+    """In inches, without the legend."""
     colours: Colours = field(default_factory=dict)
     """By series, where a colour has a meaning."""
     zero: bool = False
     """Whether a line marks 0."""
     whole: bool = False
     """Whether x is counted in whole numbers."""
+    from_zero: bool = False
+    """Whether x begins at 0."""
 
 
 def curves(rows: Sequence[Row], width: float, plane: Plane) -> Figure:
@@ -79,6 +81,8 @@ def curves(rows: Sequence[Row], width: float, plane: Plane) -> Figure:
     axes.grid(axis="y")
     if plane.span:
         axes.set_ylim(plane.span)
+    if plane.from_zero:
+        axes.set_xlim(0, 1.06 * max(places, default=1.0))
     axes.xaxis.set_major_locator(_ticks(width, whole=plane.whole))
     _legend(figure, axes, width)
     return figure
@@ -100,7 +104,7 @@ def forest(
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
     series = list(dict.fromkeys(str(row["series"]) for row in rows))
     pitch = 0.14 + 0.1 * len(series)
-    figure, axes = _blank(width, 0.8 + pitch * len(labels), x_title, "")
+    figure, axes = _blank(width, 0.6 + pitch * len(labels), x_title, "")
     if reference is not None:
         axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":")
     step = 0.66 / max(len(series), 2)
@@ -132,7 +136,7 @@ def histogram(
 
     A row of the `kind` `line` is a line at `from`. `titles` are those of x and y.
     """
-    figure, axes = _blank(width, 2.1, *titles)
+    figure, axes = _blank(width, 1.9, *titles)
     for index, (name, own) in enumerate(_series(rows, "bin")):
         edges = [float(row["from"] or 0) for row in own] + [float(own[-1]["to"] or 0)]
         heights = [float(row[y] or 0) for row in own]
@@ -159,7 +163,7 @@ def field_of_colour(rows: Sequence[Row], width: float) -> Figure:
         if found.value is None:
             continue
         at = columns.index(str(row["column"])), lines.index(str(row["row"]))
-        _cell(axes, at, found, reach or 1.0)
+        _cell(axes, at, found, reach or 1.0, small=min(5.5, 13 * width / (len(columns) + 2)))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), map(clean, columns), rotation=35, ha="left")
@@ -298,7 +302,8 @@ def _shade(axes: Axes, rows: Sequence[Row], x: str) -> None:
         )
 
 
-def _cell(axes: Axes, at: tuple[int, int], found: Estimate, reach: float) -> None:
+def _cell(axes: Axes, at: tuple[int, int], found: Estimate, reach: float, *, small: float) -> None:
+    """One value, with its interval in letters of size `small`."""
     from matplotlib.patches import Rectangle
 
     value = found.value or 0.0
@@ -309,7 +314,7 @@ def _cell(axes: Axes, at: tuple[int, int], found: Estimate, reach: float) -> Non
     axes.text(at[0], at[1] - 0.12, signed(value), ha="center", va="center", fontsize=6)
     if found.low is not None and found.high is not None:
         interval = f"{signed(found.low)} … {signed(found.high)}"
-        axes.text(at[0], at[1] + 0.24, interval, ha="center", va="center", fontsize=3.8)
+        axes.text(at[0], at[1] + 0.24, interval, ha="center", va="center", fontsize=small)
 
 
 def _bars(found: Sequence[Estimate]) -> list[list[float]] | None:
@@ -325,5 +330,6 @@ def _legend(figure: Figure, axes: Axes, width: float) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
-    fits = int(width / (0.42 + 0.055 * max(map(len, labels))))
-    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, fits), handlelength=2.2)
+    fits = max(1, int(width / (0.42 + 0.055 * max(map(len, labels)))))
+    figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(labels) // fits))
+    figure.legend(handles, labels, loc="outside upper left", ncols=fits, handlelength=2.2)

@@ -66,4 +66,6 @@ def dose_rows(results: CompareResults, reading: Reading) -> list[Row]:
 
 def _plane(y_title: str) -> Plane:
     x_title = "|coefficient| (multiples of v)"
-    return Plane("coefficient", "value", x_title, y_title, colours=_COLOURS, height=2.6)
+    return Plane(
+        "coefficient", "value", x_title, y_title, colours=_COLOURS, height=2.2, from_zero=True
+    )
