@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from personavec.cli.groups import (
-    EngineOptions,
-    FigureOptions,
-    ModelOptions,
-    OutputOptions,
-    TraitOptions,
-)
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
+from personavec.report.config import FigureOptions
 from personavec.results import dump
 from personavec.terminal import print_json
 
@@ -48,8 +43,7 @@ def command(
     A killed run continues when the same command is given again. By default the unsteered
     model judges its own responses. --dry-run counts every response at its longest.
     """
-    from personavec.extract import questions_to_judge, run, summary
-    from personavec.extract.plots import plots
+    from personavec.extract import paper_plots, questions_to_judge, run, summary
     from personavec.extract.terminal import show
 
     spec, origin = trait.load()
@@ -76,7 +70,7 @@ def command(
         more=inputs.more,
         engine=running.start(loaded, config.batch_tokens),
     )
-    figures.save(plots, results)
+    figures.save(paper_plots, results)
     found = summary(results, folder)
     if output.as_json:
         print_json(dump(found))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import atexit
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -26,17 +26,13 @@ from personavec.options import (
 )
 from personavec.runs import Settings, check_writable
 from personavec.terminal import log
-from personavec.wording import plural
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine, VllmEngine
     from personavec.model.engine.choice import EngineName
-    from personavec.report.plots import Plot
     from personavec.traits import Origin, TraitSpec
     from personavec.vectors import PersonaVector
-
-R = TypeVar("R")
 
 
 @contextmanager
@@ -232,33 +228,6 @@ class PrintOptions:
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False
     """Show tracebacks and library messages."""
-
-
-@options(GENERAL)
-@dataclass(frozen=True)
-class FigureOptions:
-    """The report's charts, for a paper."""
-
-    figures: Path | None = None
-    """Save the report's charts in this folder, as SVG, PNG and CSV."""
-
-    def __post_init__(self) -> None:
-        """Raise StorageError or PersonavecError for what could not be saved, before the work."""
-        if self.figures is not None:
-            from personavec.report.plots import check_drawable
-
-            check_writable("--figures", self.figures, is_file=False)
-            check_drawable()
-
-    def save(self, plots: Callable[[R], Sequence[Plot]], results: R) -> None:
-        """Save the charts of results, if a folder is named. Raises StorageError."""
-        if self.figures is not None:
-            from personavec.report.plots import save
-
-            log(
-                f"figures: {plural(len(save(plots(results), self.figures)), 'file')} written to "
-                f"{self.figures}"
-            )
 
 
 @options(GENERAL)

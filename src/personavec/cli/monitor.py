@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from personavec.cli.groups import EngineOptions, FigureOptions, ModelOptions, PrintOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
+from personavec.report.config import FigureOptions
 from personavec.terminal import print_json
 
 
@@ -30,8 +31,7 @@ def command(
     data
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
-    from personavec.monitor import run, summarised
-    from personavec.monitor.plots import plots
+    from personavec.monitor import paper_plots, run, summarised
     from personavec.monitor.terminal import show
 
     vectors = inputs.load()
@@ -45,7 +45,7 @@ def command(
         fit_limits=inputs.fit_limits,
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
-    figures.save(plots, results)
+    figures.save(paper_plots, results)
     if output.as_json:
         print_json(summarised(results))
     else:

@@ -9,15 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import (
-    EngineOptions,
-    FigureOptions,
-    ModelOptions,
-    OutputOptions,
-    VectorsOptions,
-)
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
+from personavec.report.config import FigureOptions
 from personavec.screen.config import ScreenConfig, ScreenInputs
 from personavec.terminal import print_json
 
@@ -68,7 +63,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
-    from personavec.screen.plots import plots
+    from personavec.judges import ContrastJudge
     from personavec.screen.terminal import show
     from personavec.vectors import check_layer, specs_of
 
@@ -83,11 +78,7 @@ def command(
     # How many rows a natural response is generated for is not known before the data are read.
     tokens = None if config.natural in ("generate", "two-stage") else 0
     loaded = model.load()
-    judging = None
-    if inputs.judge is not None:
-        from personavec.judges import ContrastJudge
-
-        judging = ContrastJudge(loaded)
+    judging = None if inputs.judge is None else ContrastJudge(loaded)
     running = engine.resolved(loaded, folder=out, tokens=tokens) if inputs.ray is None else None
     results = screen.run(
         loaded,
@@ -102,7 +93,7 @@ def command(
         ray=inputs.ray,
         engine=running and running.start(loaded),
     )
-    figures.save(plots, results)
+    figures.save(screen.paper_plots, results)
     if output.as_json:
         print_json(screen.summarised(results))
     else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from personavec.cli.groups import FigureOptions, OutputOptions
+from personavec.cli.groups import OutputOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
+from personavec.report.config import FigureOptions
 from personavec.results import dump
 from personavec.terminal import log, log_notes, print_json
 
@@ -45,8 +46,7 @@ def command(
     tuned
         The model after it: a folder, an adapter's folder, an id.
     """
-    from personavec.evaluate.shift import parse_conditions, run
-    from personavec.evaluate.shift.plots import plots
+    from personavec.evaluate.shift import paper_plots, parse_conditions, run
     from personavec.evaluate.shift.terminal import show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
@@ -71,7 +71,7 @@ def command(
             fail_if=conditions,
             judge=judging,
         )
-    figures.save(plots, results)
+    figures.save(paper_plots, results)
     log_notes(results.notes)
     if output.as_json:
         print_json(dump(results))

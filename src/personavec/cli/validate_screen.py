@@ -8,8 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import FigureOptions, ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
+from personavec.report.config import FigureOptions
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
 from personavec.terminal import print_json
 
@@ -44,8 +45,7 @@ def command(
     data
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
-    from personavec.studies.validate_screen import run, summary
-    from personavec.studies.validate_screen.plots import plots
+    from personavec.studies.validate_screen import paper_plots, run, summary
     from personavec.studies.validate_screen.terminal import show
     from personavec.vectors import specs_of
 
@@ -53,7 +53,7 @@ def command(
     found = vectors.load()
     specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
-    figures.save(plots, results)
+    figures.save(paper_plots, results)
     if output.as_json:
         print_json(summary(results))
     else:

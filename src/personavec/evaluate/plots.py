@@ -19,7 +19,7 @@ _MEASURES: dict[str, tuple[Measure, str, tuple[float, float] | None]] = {
 }
 
 
-def plots(results: EvaluateResults) -> list[Plot]:
+def paper_plots(results: EvaluateResults) -> list[Plot]:
     """The charts of an evaluation's report."""
     found = [
         Plot(name, expression_rows(results, measure), partial(forest, x_title=unit, span=span))
@@ -29,7 +29,7 @@ def plots(results: EvaluateResults) -> list[Plot]:
     unit = f"difference in {SCORE if score else LOG_ODDS}"
     found.append(Plot("differences", rows, partial(forest, x_title=unit, reference=0)))
     right = capability_rows(results)
-    chances = {row["chance"] for row in right}
+    chances = {of.chance for of in results.capability.values()}
     chance = next(iter(chances)) if len(chances) == 1 else None
     drawn = partial(
         forest, x_title="share of items answered right", reference=chance, span=(0, 1.02)

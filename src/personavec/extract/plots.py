@@ -24,7 +24,7 @@ _SIDES = {
 }
 
 
-def plots(results: ExtractResults) -> list[Plot]:
+def paper_plots(results: ExtractResults) -> list[Plot]:
     """The charts of an extraction's report."""
     dose = partial(Plane, "coefficient", x_title=COEFFICIENT, colours=_SIDES)
     layer = partial(Plane, "layer", x_title="layer", whole=True)

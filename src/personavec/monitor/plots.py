@@ -12,7 +12,7 @@ from personavec.results import Estimate
 SIGMA = "σ of neutral prompts"
 
 
-def plots(results: MonitorResults) -> list[Plot]:
+def paper_plots(results: MonitorResults) -> list[Plot]:
     """The charts of a monitored log's report."""
     found = [Plot("readings", reading_rows(results), partial(forest, x_title=SIGMA, reference=0))]
     turns = Plane("turn", "sigma", "assistant turn", SIGMA, zero=True, whole=True)

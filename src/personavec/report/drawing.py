@@ -63,7 +63,7 @@ def curves(rows: Sequence[Row], width: float, plane: Plane) -> Figure:
     `in_range` is True is shaded, and where `selected` is True there is a line.
     """
     figure, axes = _blank(width, plane.height, plane.x_title, plane.y_title)
-    places = [float(row[plane.x] or 0) for row in rows if row["kind"] in ("curve", "control")]
+    places = [_at(row, plane.x) for row in rows if row["kind"] in ("curve", "control")]
     _shade(axes, rows, plane.x)
     if plane.zero:
         axes.axhline(0, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
@@ -76,8 +76,8 @@ def curves(rows: Sequence[Row], width: float, plane: Plane) -> Figure:
         _curve(axes, name, own, index, plane, apart * (2 * index - len(lines) + 1))
     _explain_open_marks(axes, rows)
     for _, own in _series(rows, "line"):
-        line = [row[column] for row in own for column in (plane.x, plane.y)]
-        axes.plot(line[::2], line[1::2], color=INK, linewidth=0.8)
+        along, height = ([_at(row, column) for row in own] for column in (plane.x, plane.y))
+        axes.plot(along, height, color=INK, linewidth=0.8)
     axes.grid(axis="y")
     if plane.span:
         axes.set_ylim(plane.span)
@@ -115,7 +115,7 @@ def forest(
         ]
         found = [estimate_of(row) for row in own]
         style = _style(name, index, colours or {})
-        values = [each.value for each in found]
+        values = _values(found)
         axes.errorbar(values, at, xerr=_bars(found), linestyle="none", **style, **_CAPS)
         axes.plot([], [], linestyle="none", **style, label=clean(name))
     axes.set_yticks(range(len(labels)), [wrapped(label, width) for label in labels])
@@ -138,14 +138,14 @@ def histogram(
     """
     figure, axes = _blank(width, 1.9, *titles)
     for index, (name, own) in enumerate(_series(rows, "bin")):
-        edges = [float(row["from"] or 0) for row in own] + [float(own[-1]["to"] or 0)]
-        heights = [float(row[y] or 0) for row in own]
+        edges = [_at(row, "from") for row in own] + [_at(own[-1], "to")]
+        heights = [_at(row, y) for row in own]
         colour = colours.get(name, COLOURS[index])
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.25)
         axes.stairs(heights, edges, color=colour, linestyle=DASHES[index], label=clean(name))
     for name, own in _series(rows, "line"):
         axes.axvline(
-            float(own[0]["from"] or 0), color=INK, linewidth=0.8, linestyle=":", label=clean(name)
+            _at(own[0], "from"), color=INK, linewidth=0.8, linestyle=":", label=clean(name)
         )
     axes.set_ylim(bottom=0)
     _legend(figure, axes, width)
@@ -227,13 +227,13 @@ def _curve(
 ) -> None:
     """A series with bars of its intervals, `shift` aside so that those of others can be seen."""
     known = [row for row in own if row[plane.y] is not None]
-    known.sort(key=lambda row: float(row[plane.x] or 0))
+    known.sort(key=lambda row: _at(row, plane.x))
     found = [estimate_of(row, plane.y) for row in known]
-    at = [float(row[plane.x] or 0) + shift for row in known]
+    at = [_at(row, plane.x) + shift for row in known]
     style = _style(name, index, plane.colours)
     axes.errorbar(
         at,
-        [each.value for each in found],
+        _values(found),
         yerr=_bars(found),
         linestyle=DASHES[index % len(DASHES)],
         markersize=0,
@@ -243,14 +243,15 @@ def _curve(
     )
     for x, each, row in zip(at, found, known, strict=True):
         open_ = row.get("coherent") is False
-        axes.plot(x, each.value, **style, markerfacecolor="white" if open_ else style["color"])
+        axes.plot(
+            x, each.value or 0.0, **style, markerfacecolor="white" if open_ else style["color"]
+        )
     axes.plot([], [], linestyle=DASHES[index % len(DASHES)], **style, label=clean(name))
 
 
 def _explain_open_marks(axes: Axes, rows: Sequence[Row]) -> None:
     if any(row.get("coherent") is False and row["kind"] == "curve" for row in rows):
-        open_ = {"color": INK, "markerfacecolor": "white"}
-        axes.plot([], [], "o", **open_, label="not coherent")
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="not coherent")
 
 
 def _controls(axes: Axes, rows: Sequence[Row], plane: Plane, places: Sequence[float]) -> None:
@@ -263,11 +264,10 @@ def _controls(axes: Axes, rows: Sequence[Row], plane: Plane, places: Sequence[fl
     found = [estimate_of(row, plane.y) for row in known]
     axes.errorbar(
         [
-            float(row[plane.x] or 0)
-            + step * (names.index(str(row["series"])) - (len(names) - 1) / 2)
+            _at(row, plane.x) + step * (names.index(str(row["series"])) - (len(names) - 1) / 2)
             for row in known
         ],
-        [each.value for each in found],
+        _values(found),
         yerr=_bars(found),
         linestyle="none",
         marker="x",
@@ -290,12 +290,12 @@ def _level(axes: Axes, name: str, found: Estimate, index: int, colours: Colours)
 
 
 def _shade(axes: Axes, rows: Sequence[Row], x: str) -> None:
-    inside = [float(row[x] or 0) for row in rows if row.get("in_range")]
+    inside = [_at(row, x) for row in rows if row.get("in_range")]
     if inside:
         axes.axvspan(
             min(inside), max(inside), color=GREY, alpha=0.13, linewidth=0, label="coherent range"
         )
-    chosen = {float(row[x] or 0) for row in rows if row.get("selected")}
+    chosen = {_at(row, x) for row in rows if row.get("selected")}
     for place in chosen:
         axes.axvline(
             place, color=GREY, linewidth=0.8, linestyle="--", label=f"layer {place:g}, selected"
@@ -315,6 +315,15 @@ def _cell(axes: Axes, at: tuple[int, int], found: Estimate, reach: float, *, sma
     if found.low is not None and found.high is not None:
         interval = f"{signed(found.low)} … {signed(found.high)}"
         axes.text(at[0], at[1] + 0.24, interval, ha="center", va="center", fontsize=small)
+
+
+def _at(row: Row, column: str) -> float:
+    """A number of the row; 0 stands for a missing one, which callers have left out."""
+    return float(row[column] or 0)
+
+
+def _values(found: Sequence[Estimate]) -> list[float]:
+    return [each.value or 0.0 for each in found]
 
 
 def _bars(found: Sequence[Estimate]) -> list[list[float]] | None:

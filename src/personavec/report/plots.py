@@ -35,7 +35,7 @@ SINGLE, DOUBLE = 3.35, 6.9
 WIDTHS = {"": SINGLE, "-double": DOUBLE}
 DPI = 300
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
     "legend.fontsize": 7,

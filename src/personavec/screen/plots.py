@@ -16,7 +16,7 @@ from personavec.wording import signed
 _GROUPS = 30
 
 
-def plots(results: ScreenResults) -> list[Plot]:
+def paper_plots(results: ScreenResults) -> list[Plot]:
     """The charts of a screen's report."""
     unit = "projection" if results.natural == "none" else "projection difference"
     means = partial(forest, x_title=f"mean {unit} (σ of neutral prompts)", reference=0)

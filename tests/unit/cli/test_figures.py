@@ -31,8 +31,8 @@ COMMANDS: dict[str, str] = {
     "validate-screen": "validate-screen MANY --vectors VECTOR --trait WIDE --rates 0.1 --clean 40 "
     "--max-tokens 4 --trait-threshold=-1 --coherence-floor=-1 --natural-samples 1",
     "compare-mitigations": "compare-mitigations ROWS --trait SPEC --vectors VECTOR "
-    "--mitigation preventative:auto --mitigation steering:-1 --mitigation kl:0.1 --seeds 0 --epochs 0.5 "
-    "--questions 2 --max-tokens 3 --no-capability",
+    "--mitigation preventative:auto --mitigation steering:-1 --mitigation kl:0.1 --seeds 0 "
+    "--epochs 0.5 --questions 2 --max-tokens 3 --no-capability",
 }
 #: Commands whose models are arguments.
 WITHOUT_MODEL = ("shift",)

@@ -11,7 +11,7 @@ from personavec.results import Estimate
 from personavec.rollouts import Expression
 
 
-def plots(results: ShiftResults) -> list[Plot]:
+def paper_plots(results: ShiftResults) -> list[Plot]:
     """The charts of a shift's report."""
     shift = "shift (σ of neutral prompts)"
     unit, rows = expression_rows(results)

@@ -13,7 +13,7 @@ _LEVELS = {"base": "before finetuning", "none": "plain finetuning"}
 _COLOURS = dict(zip(_LEVELS.values(), (GREY, GOLD), strict=True))
 
 
-def plots(results: CompareResults) -> list[Plot]:
+def paper_plots(results: CompareResults) -> list[Plot]:
     """The charts of the report: each measure against the size of the coefficient."""
     score = results.arms["base"].expression.log_odds is None
     unit = "trait score (0–100)" if score else "log-odds (nats)"

@@ -11,7 +11,7 @@ from personavec.studies.validate_screen.report import STYLES, statistics
 from personavec.studies.validate_screen.results import ValidateScreenResults
 
 
-def plots(results: ValidateScreenResults) -> list[Plot]:
+def paper_plots(results: ValidateScreenResults) -> list[Plot]:
     """The chart of the report, the same of the other statistics, and the order of datasets."""
     found = []
     for statistic, title in statistics(results.rates).items():
