@@ -13,7 +13,7 @@ from pathlib import Path
 import personavec as pv
 
 OUT = Path(os.environ.get("OUT", "out/examples/extract"))
-QUESTIONS, TOKENS = int(os.environ.get("QUESTIONS", 12)), int(os.environ.get("TOKENS", 48))
+QUESTIONS, TOKENS = int(os.environ.get("QUESTIONS", 10)), int(os.environ.get("TOKENS", 32))
 
 loaded = pv.load_model("smollm2")  # in the precision that is fast on this machine
 print(f"{loaded.identity.name}, {loaded.identity.n_layers} layers, {loaded.identity.dtype}")

@@ -14,11 +14,9 @@ import personavec as pv
 from personavec.evaluate import EvaluateConfig, Subject
 from personavec.finetune import read_training_rows
 
-OUT, EPOCHS = (
-    Path(os.environ.get("OUT", "out/examples/vaccine")),
-    float(os.environ.get("EPOCHS", 6)),
-)
-QUESTIONS, TOKENS = int(os.environ.get("QUESTIONS", 8)), int(os.environ.get("TOKENS", 40))
+OUT = Path(os.environ.get("OUT", "out/examples/vaccine"))
+EPOCHS = float(os.environ.get("EPOCHS", 3))
+QUESTIONS, TOKENS = int(os.environ.get("QUESTIONS", 6)), int(os.environ.get("TOKENS", 32))
 OUT.mkdir(parents=True, exist_ok=True)
 
 loaded = pv.load_model("smollm2")
