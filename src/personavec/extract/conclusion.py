@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from personavec.extract.results import ValidationCheck
-from personavec.vectors import STABLE, TELLS_APART, StoredVerdict
+from personavec.vectors import STABLE, TELLS_APART, StoredVerdict, Verdict
 from personavec.wording import capitalised
 
 _PASSED = (
@@ -48,7 +48,7 @@ _STEERING = [name for name in _MEANING if name not in (STABLE.name, TELLS_APART.
 
 def conclusion(checks: Iterable[ValidationCheck]) -> str:
     """The verdict, and what each check that it rests on means for whoever uses the vector."""
-    states = {check.name: check.verdict for check in checks}
+    states: dict[str, Verdict] = {check.name: check.verdict for check in checks}
     found = StoredVerdict.of(states.items())
     if found.value == "passed":
         return f"Passed. {_PASSED}."

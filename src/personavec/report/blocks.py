@@ -84,8 +84,9 @@ def _shown(pair: Pair) -> Markup:
 
 def _shortened(text: Content) -> Content:
     """A long text cut; markup is left whole, since half of it is none."""
-    plain = isinstance(text, str) and not isinstance(text, Markup)
-    return clipped(text, _SHORT) if plain else text
+    if isinstance(text, Markup) or not isinstance(text, str):
+        return text
+    return clipped(text, _SHORT)
 
 
 def answers(found: Iterable[Answer]) -> Markup:

@@ -16,8 +16,8 @@ from personavec import LoadedModel, PersonaVector, load_vector, monitor, project
 from personavec.data import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.model.engine import TransformersEngine
-from personavec.monitor.conclusion import conclusion
 from personavec.monitor import MonitorConfig, MonitorResults, log as reading
+from personavec.monitor.conclusion import conclusion
 from personavec.progress import Progress
 from personavec.results import read as read_results
 from personavec.runs import read_records

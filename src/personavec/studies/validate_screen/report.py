@@ -72,9 +72,9 @@ def _opening(results: ValidateScreenResults, styles: Mapping[str, StyleDetection
     data = results.data
     return opening(
         f"Rows that show a trait ({', '.join(results.traits)}) were planted into "
-        f"{plural(data.clean, 'clean row')} of {data.name} and among clean answers to the same "
-        "prompts, and every method scored all of them. AUC is the chance that a planted row "
-        "scores above a clean one: 0.5 is chance, 1 is perfect.",
+        f"{plural(data.clean, 'row')} of {data.name}, taken as clean, and among clean answers to "
+        "the same prompts, and every method scored all of them. AUC is the chance that a planted "
+        "row scores above a clean one: 0.5 is chance, 1 is perfect.",
         conclusion(results),
         notes=_notes(results),
         picture=chart(

@@ -21,7 +21,6 @@ from personavec.model import chat
 from personavec.progress import Progress
 from personavec.results import dump, read
 from personavec.studies import split_rows
-from personavec.studies.compare_mitigations.conclusion import conclusion
 from personavec.studies.compare_mitigations import (
     Arm,
     CompareConfig,
@@ -30,6 +29,7 @@ from personavec.studies.compare_mitigations import (
     run,
     summary,
 )
+from personavec.studies.compare_mitigations.conclusion import conclusion
 
 QUIET = Progress(quiet=True)
 CONFIG = CompareConfig(
