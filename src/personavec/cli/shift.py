@@ -9,7 +9,6 @@ from personavec.cli.groups import OutputOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
-from personavec.results import dump
 from personavec.terminal import log, log_notes, print_json
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def command(
         )
     log_notes(results.notes)
     if output.as_json:
-        print_json(dump(results))
+        print_json(results.summary())
     else:
         show(results)
     _check(results)
