@@ -61,10 +61,10 @@ def moved(what: str, difference: Estimate, unit: str, form: str = ".1f") -> str:
     if value is None:
         return f"{what} was not measured"
     if low is None or high is None:
-        return f"{what} changes by {value:+{form}} {unit}, without an interval".replace("-", "−")
+        return f"{what} changes by {value:+z{form}} {unit}, without an interval".replace("-", "−")
     if low > 0:
-        return f"{what} rises by {value:{form}} {unit} [{low:{form}}, {high:{form}}]"
+        return f"{what} rises by {value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]"
     if high < 0:
         return f"{what} falls by {-value:{form}} {unit} [{-high:{form}}, {-low:{form}}]"
-    shown = f"{value:{form}} {unit} [{low:{form}}, {high:{form}}]".replace("-", "−")
+    shown = f"{value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]".replace("-", "−")
     return f"no change of {what} is shown ({shown})"

@@ -10,7 +10,6 @@ from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
 from personavec.report.config import FigureOptions
-from personavec.results import dump
 from personavec.terminal import log, log_notes, print_json
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def command(
     figures.save(paper_plots, results)
     log_notes(results.notes)
     if output.as_json:
-        print_json(dump(results))
+        print_json(results.summary())
     else:
         show(results)
     _check(results)

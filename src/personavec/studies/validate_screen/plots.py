@@ -7,7 +7,8 @@ from functools import partial
 from personavec.report.drawing import forest
 from personavec.report.plots import Plot, Row, estimate_cells
 from personavec.results import Estimate
-from personavec.studies.validate_screen.report import STYLES, statistics
+from personavec.studies.validate_screen.conclusion import STYLES
+from personavec.studies.validate_screen.report import statistics
 from personavec.studies.validate_screen.results import ValidateScreenResults
 
 
