@@ -30,7 +30,7 @@ from .chat_format import (
     chat as chat,
     control_notes as control_notes,
 )
-from .embedded import embedded_gguf as embedded_gguf
+from .embedded import EMBEDDED as EMBEDDED, embedded_gguf as embedded_gguf
 from .encoding import (
     Encoded as Encoded,
     Text as Text,
@@ -50,6 +50,7 @@ from .projecting import (
     TokenProjections as TokenProjections,
     project_tokens as project_tokens,
 )
+from .responding import respond as respond
 from .scoring import ScoringJob as ScoringJob, token_logprobs as token_logprobs
 from .sequences import sequence_logprobs as sequence_logprobs
 from .steering import (
