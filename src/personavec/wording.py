@@ -28,3 +28,12 @@ def estimated(
         return value
     low, high = f"{found.low:{form}}", f"{found.high:{form}}"
     return f"{value}\n{low} to {high}" if two_lines else f"{value} [{low}, {high}]"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take: 40 s, 4 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -58,7 +58,8 @@ def command(
     Parameters
     ----------
     data
-        JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
+        JSONL, JSON, CSV or Parquet files, folders of them, or datasets. bundled:TRAIT is a set
+        to try it on, in which half of the rows show the trait.
     """
     from personavec import screen
     from personavec.screen.terminal import show
@@ -84,7 +85,7 @@ def command(
     results = screen.run(
         loaded,
         vectors,
-        data,
+        [_source(name) for name in data],
         out,
         config,
         reference=inputs.reference,
@@ -98,3 +99,11 @@ def command(
         print_json(screen.summarised(results))
     else:
         show(results)
+
+
+def _source(name: str) -> str | Path:
+    """The data of a name; those of `bundled:TRAIT` lie in the package. Raises SpecError."""
+    from personavec.traits import checks_file
+
+    bundled, _, trait = name.partition("bundled:")
+    return name if bundled or not trait else checks_file(trait)
