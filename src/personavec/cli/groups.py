@@ -95,6 +95,10 @@ class ModelOptions(ModelLoading):
         """The model, or another one in the same way. Raises UsageError, ModelError."""
         return super().load(name or self.model)
 
+    def named(self) -> tuple[str, ...]:
+        """The words that name it in a command, for what may be done next."""
+        return () if self.model == "smollm2" else ("--model", self.model)
+
 
 def _estimator(text: str) -> str:
     from personavec.vectors import ESTIMATORS
