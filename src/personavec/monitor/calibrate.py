@@ -77,6 +77,8 @@ def run(
     with lock(folder):
         claim(folder, _settings(loaded, spec, vector, config, judge))
 
+        progress.stages("examples", "monitoring", "neutral prompts", "forecast")
+
         # 1. Examples: the model's own answers to other questions that show the trait.
         examples, into = example_tasks(spec, config), folder / "examples"
         judged_examples = partial(judged, folder=into, label="examples")

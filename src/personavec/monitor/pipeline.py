@@ -66,15 +66,18 @@ def run(
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more rejected rows than allowed or if no row can be used, and VectorMismatchError.
     """
-    config = config or MonitorConfig()
+    config, progress = config or MonitorConfig(), progress or Progress()
     check_columns(raw_rows(log, split=config.split), config.columns)
     engine = engine or TransformersEngine(loaded)
     job = LogJob(loaded, gauge(vectors, loaded), engine, log, out, config)
     started = time.monotonic()
     with lock(out):
         claim(out, _settings(job, vectors))
+        progress.stages(
+            "reading every turn", "drift limits" if fit_limits else "", "charts, report"
+        )
         # 1. Read every turn that has no readings yet.
-        rejected = read_log(job, progress or Progress())
+        rejected = read_log(job, progress)
         turns = _turns(job)
         # 2. Take the drift limits of the vectors, or fit them on this log.
         ordinary, limits = _ordinary(turns, vectors, fit_limits)
