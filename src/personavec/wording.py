@@ -1,7 +1,8 @@
-"""Counts and estimates in words, for lines and tables that people read."""
+"""Counts, estimates and changes in words, for lines and tables that people read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +38,32 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def joined(names: Iterable[str], last: str = "and") -> str:
+    """Names as a sentence lists them: "a", "a and b", "a, b and c"."""
+    *others, end = names
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def capitalised(sentence: str) -> str:
+    """The sentence with a capital at its beginning."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def moved(what: str, difference: Estimate, unit: str, form: str = ".1f") -> str:
+    """Whether a difference's interval shows that something rises or falls, and by how much.
+
+    "evil rises by 2.1 nats [1.0, 3.2]", "no change of evil is shown (0.3 nats [−0.4, 1.0])".
+    """
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None:
+        return f"{what} was not measured"
+    if low is None or high is None:
+        return f"{what} changes by {value:+{form}} {unit}, without an interval".replace("-", "−")
+    if low > 0:
+        return f"{what} rises by {value:{form}} {unit} [{low:{form}}, {high:{form}}]"
+    if high < 0:
+        return f"{what} falls by {-value:{form}} {unit} [{-high:{form}}, {-low:{form}}]"
+    shown = f"{value:{form}} {unit} [{low:{form}}, {high:{form}}]".replace("-", "−")
+    return f"no change of {what} is shown ({shown})"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import personavec
-from personavec.wording import plural
+from personavec.results import Estimate
+from personavec.wording import joined, moved, plural
 
 PACKAGE = Path(personavec.__file__).parent
 TREES = [ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
@@ -77,3 +78,22 @@ def test_a_count_that_may_be_one_is_put_in_words_by_this_function() -> None:
         if noun is not None:
             found.setdefault(noun, []).append(value)
     assert {n: values for n, values in found.items() if len(values) > NEVER_ONE.get(n, 0)} == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Estimate(2.0, 1.0, 3.0), "evil rises by 2.0 nats [1.0, 3.0]"),
+        (Estimate(-2.0, -3.0, -1.0), "evil falls by 2.0 nats [1.0, 3.0]"),
+        (Estimate(0.5, -1.0, 2.0), "no change of evil is shown (0.5 nats [−1.0, 2.0])"),
+        (Estimate(-0.5), "evil changes by −0.5 nats, without an interval"),
+        (Estimate(), "evil was not measured"),
+    ],
+)
+def test_only_an_interval_beside_zero_shows_a_change(found: Estimate, said: str) -> None:
+    assert moved("evil", found, "nats") == said
+
+
+def test_names_are_listed_as_a_sentence_lists_them() -> None:
+    assert [joined(["a", "b", "c"][:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert joined(["a", "b"], "or") == "a or b"

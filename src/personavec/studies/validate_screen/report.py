@@ -23,13 +23,12 @@ from personavec.report import (
 )
 from personavec.results import Estimate
 from personavec.studies.validate_screen.charts import detection_auc
+from personavec.studies.validate_screen.conclusion import STYLES
 from personavec.studies.validate_screen.results import (
     DatasetOrder,
     StyleDetection,
     ValidateScreenResults,
 )
-
-STYLES = {"elicited": "rows elicited from the model", "written": "rows written by people"}
 
 
 def write_detection_report(results: ValidateScreenResults, path: Path) -> None:

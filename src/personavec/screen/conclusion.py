@@ -1,0 +1,74 @@
+"""What a screen says of its data, in words: headline of the report, end of the command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from personavec.screen.results import RandomControl, ScreenedTrait, ScreenResults
+from personavec.wording import capitalised, joined, plural
+
+#: Where training on the data would push: `random` where a random direction shifts as far.
+Push: TypeAlias = Literal["toward", "away", "random", "none", "unknown"]
+
+_SAID: dict[Push, str] = {
+    "toward": "training on these {rows} would push the model toward {traits}",
+    "away": "it would push away from {traits}",
+    "random": "for {traits} a random direction shifts as far: no evidence, the texts merely differ",
+    "none": "no push is shown for {traits}",
+    "unknown": "for {traits} raw projections are compared with nothing, and say nothing of a push",
+}
+
+
+def conclusion(results: ScreenResults) -> str:
+    """The traits by where the data would push, and how many rows are flagged."""
+    rows = "pairs" if results.kind == "pair" else "rows"
+    said = []
+    for push, form in _SAID.items():
+        names = [
+            _named(name, trait, results)
+            for name, trait in results.traits.items()
+            if pushes(trait, results) == push
+        ]
+        if names:
+            said.append(form.format(traits=joined(names), rows=rows))
+    return " ".join(f"{capitalised(each)}." for each in [*said, *_flagged(results)])
+
+
+def pushes(trait: ScreenedTrait, results: ScreenResults) -> Push:
+    """By the interval of the mean, minus the reference's if there is one, and by the control."""
+    found = trait.against_reference or trait
+    if results.natural == "none" and trait.against_reference is None:
+        return "unknown"
+    if found.low is None or found.high is None:
+        return "unknown" if found.mean is None else "none"
+    if found.low <= 0 <= found.high:
+        return "none"
+    control = trait.controls.random
+    if isinstance(control, RandomControl) and not _beyond(control):
+        return "random"
+    return "toward" if found.low > 0 else "away"
+
+
+def _beyond(control: RandomControl) -> bool:
+    """Whether the vector shifts further than each random direction, in either direction."""
+    own = control.trait.effect
+    others = [abs(each.effect) for each in control.directions if each.effect is not None]
+    return own is None or abs(own) > max(others, default=0.0)
+
+
+def _named(name: str, trait: ScreenedTrait, results: ScreenResults) -> str:
+    """The trait with its mean in σ of neutral prompts, where that says something."""
+    found = trait.against_reference or trait
+    if not trait.sigma or found.mean is None or pushes(trait, results) not in ("toward", "away"):
+        return name
+    return f"{name} ({found.mean / trait.sigma:+.2f} σ)".replace("-", "−")
+
+
+def _flagged(results: ScreenResults) -> Iterable[str]:
+    if results.flagged_any is None:
+        yield "no line was drawn, so no row is flagged"
+        return
+    each = [f"{t.flagged} for {name}" for name, t in results.traits.items() if t.flagged]
+    said = f"{results.flagged_any} of {plural(results.rows, 'row')} are flagged"
+    yield f"{said}: {joined(each)}" if len(each) > 1 else said
