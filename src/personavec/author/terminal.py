@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from personavec.author.results import AuthorResult, ProbeResult
-from personavec.terminal import console
+from personavec.terminal import console, print_table
 
 
 def show(found: AuthorResult) -> None:
@@ -17,13 +15,13 @@ def show(found: AuthorResult) -> None:
     for warning in found.warnings:
         console.print(f"  {warning}")
     if found.probe:
-        console.print(_probe_table(found.probe))
-    console.print(f"written to {found.spec}; read it before you use it")
+        _show_probe(found.probe)
 
 
-def _probe_table(probe: ProbeResult) -> Table:
+def _show_probe(probe: ProbeResult) -> None:
+    rows = [
+        (str(number), f"{kept.pos} of {kept.of}", f"{kept.neg} of {kept.of}")
+        for number, kept in enumerate(probe.pairs, start=1)
+    ]
     title = f"on {probe.model['name']}"
-    table = Table("pair", "positive rollouts kept", "negative", title=title)
-    for number, kept in enumerate(probe.pairs, start=1):
-        table.add_row(str(number), f"{kept.pos} of {kept.of}", f"{kept.neg} of {kept.of}")
-    return table
+    print_table(("pair", "positive rollouts kept", "negative"), rows, title=title)

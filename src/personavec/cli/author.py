@@ -10,7 +10,8 @@ from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.judges.config import EndpointOptions
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json, show_ending
+from personavec.wording import plural
 
 
 @options()
@@ -60,3 +61,11 @@ def command(
         print_json(dump(found))
     else:
         show(found)
+        extract = ("extract", "--trait", str(found.spec), "--preset", "quick", *model.named())
+        left = f"{plural(len(found.warnings), 'warning')} left" if found.warnings else "no warnings"
+        ending = Ending(
+            conclusion=f"A spec of {found.trait}, with {left}. Read it before you use it.",
+            written=found.spec,
+            next=Next("try whether it makes a vector", extract),
+        )
+        show_ending(ending)

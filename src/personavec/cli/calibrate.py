@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.judges.config import PlainJudgeOptions
 from personavec.monitor.config import CalibrateConfig, CalibrateInputs
-from personavec.terminal import log, print_json
-
-if TYPE_CHECKING:
-    pass
+from personavec.terminal import Ending, Next, log, print_json, show_ending
 
 
 def command(
@@ -29,7 +24,7 @@ def command(
     the trait. A killed run continues with the same command.
     """
     from personavec.monitor import calibrate, summarised_calibration
-    from personavec.monitor.terminal import show_calibration
+    from personavec.monitor.terminal import said_calibration, show_calibration
 
     vector, spec = inputs.load()
     judge.check(spec)
@@ -43,4 +38,13 @@ def command(
     if output.as_json:
         print_json(summarised_calibration(found, folder))
     else:
-        show_calibration(found, folder)
+        show_calibration(found)
+        command = ("serve", "--vectors", str(folder), *model.named())
+        to = "see the forecast beside each reply"
+        show_ending(
+            Ending(
+                conclusion=said_calibration(found),
+                written=folder,
+                next=Next(to, command) if inputs.out is None else None,
+            )
+        )

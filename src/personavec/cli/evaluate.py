@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache as keep_loaded
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
-from personavec.terminal import log_notes, print_json
+from personavec.terminal import Ending, Next, log_notes, print_json
 
 
 def command(
@@ -19,6 +19,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    report: ReportOptions = ReportOptions(),
 ) -> None:
     """Measure how strongly a model shows traits: as it is, finetuned, or steered.
 
@@ -29,6 +30,7 @@ def command(
     counts every response at its longest.
     """
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
+    from personavec.evaluate.conclusion import conclusion
     from personavec.evaluate.terminal import show
     from personavec.traits import load_trait
 
@@ -56,10 +58,31 @@ def command(
         other = replace(other, engine=running(other.loaded))
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
-    report = output.out / "report.html" if output.out else None
+    page = output.out / "report.html" if output.out else None
     log_notes(results.notes)
     if output.as_json:
-        print_json(results.summary(report))
+        print_json(results.summary(page))
     else:
-        show(results, report)
+        show(results)
+    ending = Ending(conclusion=conclusion(results), written=page, next=_next(inputs, output, model))
+    report.end(ending, as_json=output.as_json)
     results.check_measured()
+
+
+def _next(inputs: EvaluateInputs, output: OutputOptions, model: ModelOptions) -> Next:
+    from personavec.vectors import bundled_vectors
+
+    trait = inputs.trait[0]
+    if output.out is None:
+        asked = [word for each in inputs.trait for word in ("--trait", each)]
+        kept = ("--out", "out/evaluate", *model.named())
+        return Next("keep the answers and a report", ("evaluate", *asked, *kept))
+    if inputs.vectors:
+        named = ("--vectors", inputs.vectors[0], *model.named())
+        return Next("read steered answers", ("steer", "How was your day?", *named))
+    if trait in bundled_vectors() and model.model == "smollm2":
+        steered = ("--vectors", trait, "--coefficient=-1", "--compare-to", model.model)
+        out = ("--out", f"{output.out}-steered")
+        to = "see what steering away from the trait changes"
+        return Next(to, ("evaluate", "--trait", trait, *steered, *out))
+    return Next("make a vector of the trait", ("extract", "--trait", trait, *model.named()))

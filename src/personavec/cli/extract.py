@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    ModelOptions,
+    OutputOptions,
+    ReportOptions,
+    TraitOptions,
+)
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
 from personavec.results import dump
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json
 
 
 @options(ROLLOUTS)
@@ -33,6 +39,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    report: ReportOptions = ReportOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
 
@@ -42,6 +49,7 @@ def command(
     model judges its own responses. --dry-run counts every response at its longest.
     """
     from personavec.extract import questions_to_judge, run, summary
+    from personavec.extract.conclusion import conclusion
     from personavec.extract.terminal import show
 
     spec, origin = trait.load()
@@ -73,3 +81,12 @@ def command(
         print_json(dump(found))
     else:
         show(found)
+    ending = Ending(
+        conclusion=conclusion(found.checks),
+        written=found.report,
+        next=Next(
+            "see what it does",
+            ("steer", "How was your day?", "--vectors", str(folder), *model.named()),
+        ),
+    )
+    report.end(ending, as_json=output.as_json)

@@ -15,7 +15,7 @@ from personavec.errors import DataError, UsageError
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
-from personavec.terminal import print_json
+from personavec.terminal import Next, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -109,6 +109,15 @@ def command(
         if output.as_json:
             print_json(dump(results))
         else:
-            show_end(results)
+            show_end(results, [str(each) for each in config.stop_if], _next(inputs, model, out))
     if results.stopped:
         sys.exit(CONDITION_MET)
+
+
+def _next(inputs: FinetuneInputs, model: ModelOptions, out: Path) -> Next:
+    """The measurement of what the finetune did, along the vectors that it worked with."""
+    named = ",".join([*inputs.vectors, *inputs.watch])
+    vectors = ("--vectors", named) if named else ()
+    return Next(
+        "measure what it did to the traits", ("shift", model.model, str(out / "model"), *vectors)
+    )

@@ -25,7 +25,7 @@ from personavec.options import (
     parsed,
 )
 from personavec.runs import Settings, check_writable
-from personavec.terminal import log
+from personavec.terminal import Ending, log, open_report, show_ending
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
@@ -232,6 +232,22 @@ class PrintOptions:
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False
     """Show tracebacks and library messages."""
+
+
+@options(GENERAL)
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is done with the report."""
+
+    open_report: Annotated[bool, Parameter(name="--open")] = False
+    """Open the report in the browser at the end."""
+
+    def end(self, ending: Ending, *, as_json: bool) -> None:
+        """The command's last lines, unless it prints JSON; and the report, if that is asked for."""
+        if not as_json:
+            show_ending(ending)
+        if self.open_report and ending.written is not None:
+            open_report(ending.written)
 
 
 @options(GENERAL)

@@ -10,7 +10,7 @@ from personavec.extract.config import ImportConfig
 from personavec.options import options
 from personavec.results import dump
 from personavec.runs import check_writable
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json, show_ending
 
 
 @options()
@@ -55,3 +55,5 @@ def command(
         print_json(dump(found))
     else:
         show_import(found)
+        steer = ("steer", "How was your day?", "--vectors", str(found.vector), *model.named())
+        show_ending(Ending(written=found.vector, next=Next("see what it does", steer)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions, ReportOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json
 
 
 def command(
@@ -16,6 +16,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: PrintOptions = PrintOptions(),
+    report: ReportOptions = ReportOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
 
@@ -30,6 +31,7 @@ def command(
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
     from personavec.monitor import run, summarised
+    from personavec.monitor.conclusion import conclusion
     from personavec.monitor.terminal import show
 
     vectors = inputs.load()
@@ -47,3 +49,12 @@ def command(
         print_json(summarised(results))
     else:
         show(results)
+    ending = Ending(
+        conclusion=conclusion(results),
+        written=inputs.out / "report.html",
+        next=Next(
+            "raise such alarms while a model is served",
+            ("serve", "--vectors", ",".join(inputs.vectors or results.traits), *model.named()),
+        ),
+    )
+    report.end(ending, as_json=output.as_json)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    ModelOptions,
+    OutputOptions,
+    ReportOptions,
+    VectorsOptions,
+)
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
 from personavec.screen.config import ScreenConfig, ScreenInputs
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json
+
+if TYPE_CHECKING:
+    from personavec.screen.results import ScreenResults
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -47,6 +57,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: ScreenOutput = ScreenOutput(),
+    report: ReportOptions = ReportOptions(),
 ) -> None:
     """How far datasets would push a model along each trait, and which rows do it.
 
@@ -62,6 +73,7 @@ def command(
         to try it on, in which half of the rows show the trait.
     """
     from personavec import screen
+    from personavec.screen.conclusion import conclusion
     from personavec.screen.terminal import show
     from personavec.vectors import check_layer, specs_of
 
@@ -99,6 +111,28 @@ def command(
         print_json(screen.summarised(results))
     else:
         show(results)
+    ending = Ending(
+        conclusion=conclusion(results),
+        written=out / "report.html",
+        next=_next(results, data, chosen, model),
+    )
+    report.end(ending, as_json=output.as_json)
+
+
+def _next(
+    results: ScreenResults, data: Sequence[str], chosen: VectorsOptions, model: ModelOptions
+) -> Next | None:
+    named = ("--vectors", ",".join(chosen.vectors or results.traits))
+    if results.flagged_any is None:
+        again = ("--top", "10", "--out", f"{results.out}-flagged", *model.named())
+        return Next("flag the rows that push most", ("screen", *data, *named, *again))
+    files = results.files.get(next(iter(results.data)))
+    clean = files.get("clean") if isinstance(files, dict) else None
+    if clean is None:
+        return None
+    watch = ("--watch", named[1], "--out", f"{results.out}-finetune")
+    to = "finetune on the rows that are left, and watch the traits"
+    return Next(to, ("finetune", clean, *watch, *model.named()))
 
 
 def _source(name: str) -> str | Path:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.evaluate.steer.config import SteerConfig, SteerInputs
 from personavec.results import dump
-from personavec.terminal import Ending, log, print_json
+from personavec.terminal import Ending, Next, log, print_json
 
 
 def command(
@@ -55,7 +55,7 @@ def command(
         show_choice(vector, loaded.identity.name, chosen)
         with answers_shown(vector.trait) as screen:
             results = run(loaded, vector, texts, config, out=out, engine=started, show=screen.take)
-        to = "talk to the model on a page, and slide the trait"
         command = ("serve", "--vectors", inputs.vectors, *model.named())
-        show_end(results, Ending(written=out, command=command, to=to))
+        to = "talk to the model on a page, and slide the trait"
+        show_end(results, Ending(written=out, next=Next(to, command)))
     results.check_answered(loaded.identity.dtype)

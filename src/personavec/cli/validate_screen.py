@@ -8,10 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import ModelOptions, OutputOptions, ReportOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
-from personavec.terminal import print_json
+from personavec.terminal import Ending, Next, print_json
 
 
 @options(GENERAL)
@@ -30,6 +30,7 @@ def command(
     inputs: ValidateScreenInputs = ValidateScreenInputs(),
     model: ModelOptions = ModelOptions(),
     output: ValidateScreenOutput = ValidateScreenOutput(),
+    report: ReportOptions = ReportOptions(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
 
@@ -44,6 +45,7 @@ def command(
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
     from personavec.studies.validate_screen import run, summary
+    from personavec.studies.validate_screen.conclusion import conclusion
     from personavec.studies.validate_screen.terminal import show
     from personavec.vectors import specs_of
 
@@ -55,3 +57,10 @@ def command(
         print_json(summary(results))
     else:
         show(results)
+    screened = ("screen", data, "--vectors", ",".join(vectors.vectors or results.traits))
+    ending = Ending(
+        conclusion=conclusion(results),
+        written=out / "report.html",
+        next=Next("screen the data themselves", (*screened, *model.named())),
+    )
+    report.end(ending, as_json=output.as_json)

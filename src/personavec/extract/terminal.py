@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from personavec.data.terminal import show_reading
 from personavec.extract.import_reference import ImportResult
 from personavec.extract.results import ExtractSummary
-from personavec.terminal import console
+from personavec.terminal import console, print_table
 from personavec.vectors import Verdict
 from personavec.wording import plural
 
@@ -22,40 +20,40 @@ def show(found: ExtractSummary) -> None:
         f"\n{found.trait} on {found.model}: layer {found.layer}, estimator {found.estimator}, kept "
         f"{kept.pos} positive and {plural(kept.neg, 'negative rollout')} of {kept.of} each"
     )
-    console.print(_dose_table(found))
-    for check in found.checks:
-        console.print(
-            f"{check.verdict}  {check.name}: {check.detail}", style=_STYLES[check.verdict]
-        )
-    console.print(f"verdict: {found.words}", style=_STYLES[found.verdict])
+    _show_doses(found)
+    rows = [(check.verdict, f"{check.name}: {check.detail}") for check in found.checks]
+    print_table(("verdict", "check"), rows, styles=[_STYLES[c.verdict] for c in found.checks])
     for note in found.notes:
         console.print(f"note: {note}")
-    console.print(f"{found.seconds:.0f} s; report: {found.report}")
 
 
 def show_import(found: ImportResult) -> None:
     """What was imported, and what to know of it."""
-    console.print(f"{found.trait} on {found.model}, layer {found.layer}, written to {found.vector}")
+    console.print(f"{found.trait} on {found.model}, layer {found.layer}")
     for note in found.notes:
         console.print(f"note: {note}")
 
 
-def _dose_table(found: ExtractSummary) -> Table:
-    table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+def _show_doses(found: ExtractSummary) -> None:
+    rows, styles = [], []
     low, high = found.coherent_range
     for dose in found.dose_response:
         c = dose.coefficient
         others = [
             other.log_odds_interval.value for other in found.control if other.coefficient == c
         ]
-        table.add_row(
-            f"{c:+g}",
-            f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
-            _number(dose.coherence),
-            f"{min(others):.1f} to {max(others):.1f}" if others else "",
-            style=None if low <= c <= high else "dim",
+        coherent = low <= c <= high
+        rows.append(
+            (
+                f"{c:+g}" if c else "0",
+                f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
+                _number(dose.coherence) + ("" if coherent else ", too low"),
+                f"{min(others):.1f} to {max(others):.1f}" if others else "",
+            )
         )
-    return table
+        styles.append("" if coherent else "dim")
+    headers = ("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+    print_table(headers, rows, styles=styles)
 
 
 def _number(value: float | None) -> str:

@@ -28,19 +28,18 @@ class AnswerScreen:
 
     def __init__(self, to: Console, trait: str):
         self._to, self._trait = to, trait
-        self._answers: dict[str, AnswerSoFar] = {}
-        self._left: list[str] = []
-        """Questions whose answers are still to be shown, in order."""
+        self._left: dict[str, dict[str, AnswerSoFar]] = {}
+        """The answers by id, of each question that is still to be shown, in order."""
         self._live: Live | None = None
         self._drawn = 0.0
 
     def take(self, answer: AnswerSoFar) -> None:
         """Show an answer as it is now; see `steer.run`."""
-        if answer.id not in self._answers and answer.question not in self._left:
-            self._left.append(answer.question)
-        self._answers[answer.id] = answer
-        while self._left and self._show(self._left[0]):
-            self._left.pop(0)
+        self._left.setdefault(answer.question, {})[answer.id] = answer
+        if answer.question != next(iter(self._left)):
+            return  # It waits until the questions before it are done.
+        while self._left and self._show(question := next(iter(self._left))):
+            del self._left[question]
 
     def close(self) -> None:
         """Leave on the terminal what was written, also after an error."""
@@ -50,7 +49,7 @@ class AnswerScreen:
 
     def _show(self, question: str) -> bool:
         """Draw a question's answers, if it is time; True once they have all ended."""
-        answers = [a for a in self._answers.values() if a.question == question]
+        answers = list(self._left[question].values())
         ended = all(a.answer is not None for a in answers)
         if not any(a.pieces or a.answer for a in answers):
             return False

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from personavec.evaluate.steer.results import SteeredAnswer
 
+#: Of a character; more tokens than these hold no unfinished one.
+_MOST_BYTES = 4
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -45,7 +48,8 @@ class Spelling:
         for end in range(self._spelt + 1, len(ids) + 1):
             known = self.decode(ids[self._before : self._spelt])
             text = self.decode(ids[self._before : end])
-            if text.endswith("\ufffd") or len(text) <= len(known):
+            unfinished = text.endswith("\ufffd") and end - self._spelt < _MOST_BYTES
+            if unfinished or len(text) <= len(known):
                 continue
             own = sigmas[self._spelt : end]
             self.pieces.append(Piece(text[len(known) :], sum(own) / len(own)))

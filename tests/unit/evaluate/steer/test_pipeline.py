@@ -72,7 +72,8 @@ def test_answers_are_shown_while_they_are_written(
 ) -> None:
     out = tmp_path / "answers.jsonl"
     moments: list[AnswerSoFar] = []
-    found = steer.run(llama, vector, QUESTIONS, CONFIG, out=out, show=moments.append)
+    config = replace(CONFIG, max_tokens=24)
+    found = steer.run(llama, vector, QUESTIONS, config, out=out, show=moments.append)
     n = len(found.answers)
     assert [(m.id, m.pieces, m.answer) for m in moments[:n]] == [
         (a.id, (), None) for a in found.answers
@@ -85,7 +86,7 @@ def test_answers_are_shown_while_they_are_written(
         assert [m.answer for m in own if m.answer] == [answer]
         assert "".join(piece.text for piece in own[-1].pieces) == answer.response
     again: list[AnswerSoFar] = []
-    assert steer.run(llama, vector, QUESTIONS, CONFIG, out=out, show=again.append) == found
+    assert steer.run(llama, vector, QUESTIONS, config, out=out, show=again.append) == found
     assert [m.answer for m in again] == list(found.answers)
 
 
