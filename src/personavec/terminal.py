@@ -152,10 +152,10 @@ def print_table(
     title: str = "",
     styles: Sequence[str] = (),
 ) -> None:
-    """Print a table that fits the width: as it is, turned, or row by row. No word is cut.
+    """Print a table that fits the width: as it is, turned, in parts, or row by row.
 
-    `styles` has one for each row. Turned, its rows are the columns. A word that is longer than the
-    width, such as a path, has a line of its own.
+    `styles` has one for each row. Turned, its rows are the columns. No word is cut: one that is
+    longer than the width, such as a path, has a line of its own.
     """
     if title:
         console.print(title, style="bold")
@@ -171,9 +171,35 @@ def print_table(
             console.print(_table(turned, console.width))
             break
     else:
-        for row, style in zip(rows, given, strict=True):
-            _print_record(headers, row, style)
+        if parted := _parted(whole, console.width):
+            for part in parted[:-1]:
+                console.print(_table(part, console.width, given))
+                console.print()
+            console.print(_table(parted[-1], console.width, given))
+        else:
+            for row, style in zip(rows, given, strict=True):
+                _print_record(headers, row, style)
     console.print()
+
+
+def _parted(whole: Sequence[Sequence[str]], width: int) -> list[list[list[str]]]:
+    """A table's columns in several tables, each with the first column; none if one has no room."""
+    first = _widths(whole, str.split)[0]
+    lines, words = (_widths(whole, parts)[1:] for parts in (_lines, str.split))
+    # Rather more tables than lines of cells that are broken.
+    most = width - first - _GAP
+    wanted = [line if line <= most else word for line, word in zip(lines, words, strict=True)]
+    groups: list[list[int]] = []
+    room = 0
+    for number, own in enumerate(wanted, start=1):
+        if own > most:
+            return []
+        if own + _GAP > room:
+            groups.append([])
+            room = width - first
+        groups[-1].append(number)
+        room -= own + _GAP
+    return [[[row[n] for n in (0, *group)] for row in whole] for group in groups]
 
 
 def _lines(text: str) -> list[str]:
