@@ -52,9 +52,9 @@ class _LiveBar(Bar):
         self._rich.reset(self._task, completed=int(done))
 
 
-#: Where no terminal redraws: seconds until the first line of a task, which has the time left, and
-#: between later ones.
-_FIRST, _LATER = 5, 30
+#: Where no terminal redraws: seconds between two lines of a task; and after how many the first
+#: comes if a share of the task is done by then, so that the time left can be told.
+_LATER, _FIRST, _SHARE = 30, 5, 0.05
 
 
 class _LineBar(Bar):
@@ -65,8 +65,8 @@ class _LineBar(Bar):
 
     def __init__(self, label: str, total: int):
         self._label, self._total, self._done, self._found = label, total, 0, 0
-        self._start = time.monotonic()
-        self._next = self._start + _FIRST
+        self._start, self._told = time.monotonic(), False
+        self._next = self._start + _LATER
 
     def found(self, n: int) -> None:
         self._done += n
@@ -77,7 +77,8 @@ class _LineBar(Bar):
     def advance(self, n: int) -> None:
         self._done += n
         now = time.monotonic()
-        if self._done >= self._total or now >= self._next:
+        if self._done >= self._total or now >= self._next or self._can_tell(now):
+            self._told = True
             self._next = now + _LATER
             spent = now - self._start
             new = self._done - self._found
@@ -87,6 +88,11 @@ class _LineBar(Bar):
                 f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s"
                 + (f", about {duration(left)} left" if self._done < self._total else "")
             )
+
+    def _can_tell(self, now: float) -> bool:
+        """Whether it is time for the first line."""
+        new, all_new = self._done - self._found, self._total - self._found
+        return not self._told and now - self._start >= _FIRST and new >= _SHARE * all_new
 
 
 class Progress:

@@ -41,7 +41,7 @@ def show_scores(found: ScoreResults) -> None:
     if found.share_above_50 is not None:
         scored = f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}"
         said = f"{scored}, {_shares_above(found)}"
-    show_ending(Ending(conclusion=said, written=found.out))
+    show_ending(Ending(conclusion=said, written=Path(found.out)))
 
 
 def _shares_above(found: ScoreResults) -> str:

@@ -63,14 +63,14 @@ def said_calibration(found: Calibration) -> str:
     if own.overall.low is None or own.overall.low <= 0:
         shown = estimated(own.overall, missing="not measured")
         return (
-            f"The prompt's projection is not shown to forecast how much {found.trait} an answer "
-            f"shows (correlation {shown})."
+            f"The prompt's projection is not shown to forecast how {found.trait} the answer is "
+            f"(correlation {shown})."
         )
     within = "within one condition no correlation is shown"
     if own.within.low is not None and own.within.low > 0:
         within = f"within one condition it is {estimated(own.within)}"
     return (
-        f"The prompt's projection forecasts how much {found.trait} an answer shows: correlation "
+        f"The prompt's projection forecasts how {found.trait} the answer is: correlation "
         f"{estimated(own.overall)} over all conditions; {within}."
     )
 

@@ -36,8 +36,8 @@ def conclusion(found: ElicitResults | FlawedResults) -> str:
     apart = own.high is not None and most.low is not None and most.low > own.high
     shown = f"strong {estimated(most, '.1f')}, normal {estimated(own, '.1f')}"
     if apart:
-        return f"The strong rows show more {found.trait} than the normal ones: {shown}."
-    return f"The strong rows are not shown to show more {found.trait}: {shown}."
+        return f"The strong rows are more {found.trait} than the normal ones: {shown}."
+    return f"The strong rows are not shown to be more {found.trait}: {shown}."
 
 
 def _show_elicited(found: ElicitResults) -> None:
