@@ -16,7 +16,7 @@ import pytest
 from rich.table import Table
 
 from personavec import LoadedModel, PersonaVector, terminal
-from personavec.cli.groups import ReportOptions
+from personavec.cli.groups import PrintOptions, ReportOptions
 from personavec.cli.main import main
 from personavec.report import page
 from personavec.screen import charts
@@ -152,14 +152,15 @@ def test_a_report_is_opened_or_its_place_said(
 
     monkeypatch.setattr("webbrowser.open", browser)
     ending = Ending(conclusion="It holds.", written=Path("out/report.html"))
-    ReportOptions(open_report=True).end(ending, as_json=True)
+    record = {"verdict": "passed"}
+    ReportOptions(open_report=True).end(PrintOptions(as_json=True), record, list, ending)
     said = capsys.readouterr()
     assert opened == [Path("out/report.html").resolve().as_uri()]
-    assert said.out == ""
+    assert json.loads(said.out) == record
     assert ("out/report.html" in said.err) == (not there)
-    ReportOptions().end(ending, as_json=False)
+    ReportOptions().end(PrintOptions(), record, lambda: print("shown"), ending)
     assert len(opened) == 1
-    assert capsys.readouterr().out == "It holds.\nreport: out/report.html\n"
+    assert capsys.readouterr().out == "shown\nIt holds.\nreport: out/report.html\n"
 
 
 def test_lines_break_between_words_and_paths_stay_whole() -> None:

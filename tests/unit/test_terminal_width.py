@@ -19,29 +19,24 @@ from rich.console import Console
 from personavec import terminal
 from personavec.doctor import run as doctor, terminal as of_doctor
 from personavec.evaluate import terminal as of_evaluate
-from personavec.evaluate.conclusion import conclusion as said_of_evaluation
+from personavec.evaluate.config import EvaluateInputs
 from personavec.evaluate.results import EvaluateResults
 from personavec.evaluate.shift import terminal as of_shift
-from personavec.evaluate.shift.conclusion import conclusion as said_of_shift
+from personavec.evaluate.shift.config import ShiftInputs
 from personavec.evaluate.shift.results import ShiftResults
 from personavec.extract import ExtractResults, summary, terminal as of_extract
-from personavec.extract.conclusion import conclusion as said_of_extraction
 from personavec.finetune import FinetuneResults, terminal as of_finetune
 from personavec.finetune.sets import ElicitResults, terminal as of_sets
 from personavec.judges import CheckResults, terminal as of_judges
 from personavec.model import description, terminal as of_model
 from personavec.monitor import terminal as of_monitor
-from personavec.monitor.conclusion import conclusion as said_of_log
 from personavec.monitor.results import MonitorResults
 from personavec.results import read
 from personavec.screen import terminal as of_screen
-from personavec.screen.conclusion import conclusion as said_of_screen
 from personavec.screen.results import ScreenResults
 from personavec.studies.compare_mitigations import terminal as of_compare
-from personavec.studies.compare_mitigations.conclusion import conclusion as said_of_arms
 from personavec.studies.compare_mitigations.results import CompareResults
 from personavec.studies.validate_screen import terminal as of_validate
-from personavec.studies.validate_screen.conclusion import conclusion as said_of_methods
 from personavec.studies.validate_screen.results import ValidateScreenResults
 from personavec.terminal import Ending, Next, print_table, show_ending
 from personavec.traits import bundled_traits, load_trait, terminal as of_traits
@@ -66,7 +61,7 @@ def for_all(of: dict[str, Any]) -> dict[str, Any]:
 def _extract() -> None:
     found = summary(stored(ExtractResults, "extract"), LONG)
     of_extract.show(found)
-    show_ending(Ending(conclusion=said_of_extraction(found.checks), written=found.report))
+    show_ending(of_extract.ending(found, ("--model", "a/model")))
 
 
 def _evaluate() -> None:
@@ -79,41 +74,41 @@ def _evaluate() -> None:
     )
     found = replace(found, traits=for_all(found.traits), compare_to=other)
     of_evaluate.show(found)
-    show_ending(Ending(conclusion=said_of_evaluation(found)))
+    inputs = EvaluateInputs(trait=("evil",))
+    show_ending(of_evaluate.ending(found, inputs, LONG / "report.html", ()))
 
 
 def _shift() -> None:
     found = stored(ShiftResults, "shift")
     found = replace(found, traits=for_all(found.traits))
     of_shift.show(found)
-    show_ending(Ending(conclusion=said_of_shift(found)))
+    show_ending(of_shift.ending(found, ShiftInputs(), LONG, "smollm2"))
 
 
 def _screen() -> None:
     found = stored(ScreenResults, "screen")
     found = replace(found, traits=for_all(found.traits))
     of_screen.show(found)
-    show_ending(Ending(conclusion=said_of_screen(found)))
+    show_ending(of_screen.ending(found, ("rows.jsonl",), (), ()))
 
 
 def _monitor() -> None:
     found = stored(MonitorResults, "monitor")
     found = replace(found, traits=for_all(found.traits))
     of_monitor.show(found)
-    show_ending(Ending(conclusion=said_of_log(found)))
+    show_ending(of_monitor.ending(found, (), ()))
 
 
 def _calibrate() -> None:
     path = STORED / "calibration.json"
     found = calibration.from_json(path.read_bytes(), str(path))
-    of_monitor.show_calibration(found)
-    show_ending(Ending(conclusion=of_monitor.said_calibration(found)))
+    of_monitor.show_calibration(found, LONG, ())
 
 
 def _compare() -> None:
     found = stored(CompareResults, "compare-mitigations")
     of_compare.show(found)
-    show_ending(Ending(conclusion=said_of_arms(found)))
+    show_ending(of_compare.ending(found, "rows.jsonl", "evil", ()))
 
 
 def _validate() -> None:
@@ -123,14 +118,14 @@ def _validate() -> None:
         for name, style in found.styles.items()
     }
     of_validate.show(replace(found, styles=styles, order=for_all(found.order)))
-    show_ending(Ending(conclusion=said_of_methods(found)))
+    show_ending(of_validate.ending(found, "rows.jsonl", (), ()))
 
 
 def _finetune() -> None:
     found = stored(FinetuneResults, "finetune")
     of_finetune.show(found)
-    shift = Next("measure what it did", ("shift", "smollm2", str(LONG)))
-    of_finetune.show_end(replace(found, drift=LONG / "drift.jsonl"), ["evil>3sigma"], shift)
+    found = replace(found, model=LONG / "model", drift=LONG / "drift.jsonl")
+    of_finetune.show_end(found, ["evil>3sigma"], "smollm2", ["evil"])
 
 
 def _elicit() -> None:
@@ -138,8 +133,7 @@ def _elicit() -> None:
     levels = {
         name: replace(level, file=LONG / f"{name}.jsonl") for name, level in found.levels.items()
     }
-    of_sets.show(replace(found, levels=levels))
-    show_ending(Ending(conclusion=of_sets.conclusion(found), written=LONG))
+    of_sets.show(replace(found, levels=levels, out=LONG), ())
 
 
 def _check() -> None:

@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises UsageError, with one line, for arguments that make no call.
     """
     if not arguments:
-        from personavec.cli.greeting import greet
+        from personavec.doctor.greeting import greet
 
         greet()
         return

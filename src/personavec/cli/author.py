@@ -10,8 +10,6 @@ from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.judges.config import EndpointOptions
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import Ending, Next, print_json, show_ending
-from personavec.wording import plural
 
 
 @options()
@@ -57,15 +55,4 @@ def command(
     folder = output.folder(Path("traits") / name.strip().replace(" ", "_"))
     subject = model.load() if inputs.probe else None
     found = run(author, name, inputs.description, folder, config, subject=subject)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
-        extract = ("extract", "--trait", str(found.spec), "--preset", "quick", *model.named())
-        left = f"{plural(len(found.warnings), 'warning')} left" if found.warnings else "no warnings"
-        ending = Ending(
-            conclusion=f"A spec of {found.trait}, with {left}. Read it before you use it.",
-            written=found.spec,
-            next=Next("try whether it makes a vector", extract),
-        )
-        show_ending(ending)
+    output.tell(dump(found), lambda: show(found, model.named()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.judges.config import PlainJudgeOptions
 from personavec.monitor.config import CalibrateConfig, CalibrateInputs
-from personavec.terminal import Ending, Next, log, print_json, show_ending
+from personavec.terminal import log
 
 
 def command(
@@ -24,7 +24,7 @@ def command(
     the trait. A killed run continues with the same command.
     """
     from personavec.monitor import calibrate, summarised_calibration
-    from personavec.monitor.terminal import said_calibration, show_calibration
+    from personavec.monitor.terminal import show_calibration
 
     vector, spec = inputs.load()
     judge.check(spec)
@@ -35,16 +35,8 @@ def command(
     found = calibrate.run(
         loaded, spec, vector, folder, config, judge=judge.make(model.load, subject=loaded)
     )
-    if output.as_json:
-        print_json(summarised_calibration(found, folder))
-    else:
-        show_calibration(found)
-        command = ("serve", "--vectors", str(folder), *model.named())
-        to = "see the forecast beside each reply"
-        show_ending(
-            Ending(
-                conclusion=said_calibration(found),
-                written=folder,
-                next=Next(to, command) if inputs.out is None else None,
-            )
-        )
+    beside = inputs.out is None
+    output.tell(
+        summarised_calibration(found, folder),
+        lambda: show_calibration(found, folder, model.named() if beside else None),
+    )

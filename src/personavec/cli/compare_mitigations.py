@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,10 +14,6 @@ from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
 from personavec.options import GENERAL, MAIN, options, parsed
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
-from personavec.terminal import Ending, Next, print_json
-
-if TYPE_CHECKING:
-    from personavec.studies.compare_mitigations import CompareResults
 
 
 @options(DATA)
@@ -68,8 +64,7 @@ def command(
     """
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import run, summary
-    from personavec.studies.compare_mitigations.conclusion import conclusion
-    from personavec.studies.compare_mitigations.terminal import show
+    from personavec.studies.compare_mitigations.terminal import ending, show
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
 
@@ -87,28 +82,5 @@ def command(
     if judge.judge != "contrast" or judge.judge_model:
         judging = judge.make(model.load, subject=loaded if judge.judge == "rubric" else None)
     results = run(loaded, rows, vector, spec, out, config, judge=judging)
-    if output.as_json:
-        print_json(summary(results))
-    else:
-        show(results)
-    named = inputs.vectors or spec.name
-    ending = Ending(
-        conclusion=conclusion(results),
-        written=out / "report.html",
-        next=_next(results, data, named, model),
-    )
-    report.end(ending, as_json=output.as_json)
-
-
-def _next(results: CompareResults, data: str, vector: str, model: ModelOptions) -> Next | None:
-    """A finetune as the first arm was trained that works."""
-    from personavec.studies.compare_mitigations.conclusion import works
-
-    trained = ("preventative", "caft")
-    good = [arm for arm in results.arms.values() if works(arm) and arm.mitigation in trained]
-    if not good:
-        return None
-    how = ["--mitigation", good[0].mitigation, "--vectors", vector]
-    if good[0].amount is not None:
-        how += ["--dose" if good[0].amount == "auto" else "--coefficient", f"{good[0].amount}"]
-    return Next("finetune on all rows with what works", ("finetune", data, *how, *model.named()))
+    end = ending(results, data, inputs.vectors or spec.name, model.named())
+    report.end(output, summary(results), lambda: show(results), end)

@@ -10,7 +10,6 @@ from personavec.errors import UsageError
 from personavec.finetune.sets.config import ElicitConfig, ElicitInputs, ElicitJudge, FlawedConfig
 from personavec.options import key_values
 from personavec.results import dump
-from personavec.terminal import Ending, Next, print_json, show_ending
 
 if TYPE_CHECKING:
     from personavec.finetune.sets import ElicitResults, FlawedResults
@@ -34,31 +33,14 @@ def command(
     For defensive research: what finetuning on such rows does, and how to prevent it. A killed run
     continues with the same command.
     """
-    from personavec.finetune.sets.terminal import conclusion, show
+    from personavec.finetune.sets.terminal import show
 
     inputs.check()
     if inputs.flawed is not None:
         found = _flawed(inputs, inputs.flawed, config.seed, output)
     else:
         found = _elicited(inputs, config, judge, model, engine, output)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
-        next = _next(found, inputs.trait, model)
-        show_ending(Ending(conclusion=conclusion(found), written=found.out, next=next))
-
-
-def _next(found: ElicitResults | FlawedResults, trait: str | None, model: ModelOptions) -> Next:
-    """A screen along the trait where a vector of it is at hand, else a finetune."""
-    from personavec.vectors import bundled_vectors
-
-    strong = str(list(found.levels.values())[-1].file)
-    if trait in bundled_vectors() and model.model == "smollm2":
-        to = "see how far the strong rows would push the model"
-        return Next(to, ("screen", strong, "--vectors", trait))
-    out = ("--out", f"{found.out}-finetune", *model.named())
-    return Next("see what finetuning on the strong rows does", ("finetune", strong, *out))
+    output.tell(dump(found), lambda: show(found, model.named()))
 
 
 def _flawed(inputs: ElicitInputs, data: str, seed: int, output: OutputOptions) -> FlawedResults:

@@ -8,7 +8,7 @@ from functools import cache as keep_loaded
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
-from personavec.terminal import Ending, Next, log_notes, print_json
+from personavec.terminal import log_notes
 
 
 def command(
@@ -30,8 +30,7 @@ def command(
     counts every response at its longest.
     """
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
-    from personavec.evaluate.conclusion import conclusion
-    from personavec.evaluate.terminal import show
+    from personavec.evaluate.terminal import ending, show
     from personavec.traits import load_trait
 
     specs = [load_trait(name)[0] for name in inputs.trait]
@@ -60,29 +59,6 @@ def command(
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
     page = output.out / "report.html" if output.out else None
     log_notes(results.notes)
-    if output.as_json:
-        print_json(results.summary(page))
-    else:
-        show(results)
-    ending = Ending(conclusion=conclusion(results), written=page, next=_next(inputs, output, model))
-    report.end(ending, as_json=output.as_json)
+    end = ending(results, inputs, page, model.named())
+    report.end(output, results.summary(page), lambda: show(results), end)
     results.check_measured()
-
-
-def _next(inputs: EvaluateInputs, output: OutputOptions, model: ModelOptions) -> Next:
-    from personavec.vectors import bundled_vectors
-
-    trait = inputs.trait[0]
-    if output.out is None:
-        asked = [word for each in inputs.trait for word in ("--trait", each)]
-        kept = ("--out", "out/evaluate", *model.named())
-        return Next("keep the answers and a report", ("evaluate", *asked, *kept))
-    if inputs.vectors:
-        named = ("--vectors", inputs.vectors[0], *model.named())
-        return Next("read steered answers", ("steer", "How was your day?", *named))
-    if trait in bundled_vectors() and model.model == "smollm2":
-        steered = ("--vectors", trait, "--coefficient=-1", "--compare-to", model.model)
-        out = ("--out", f"{output.out}-steered")
-        to = "see what steering away from the trait changes"
-        return Next(to, ("evaluate", "--trait", trait, *steered, *out))
-    return Next("make a vector of the trait", ("extract", "--trait", trait, *model.named()))

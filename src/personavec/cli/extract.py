@@ -18,7 +18,6 @@ from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
 from personavec.results import dump
-from personavec.terminal import Ending, Next, print_json
 
 
 @options(ROLLOUTS)
@@ -49,8 +48,7 @@ def command(
     model judges its own responses. --dry-run counts every response at its longest.
     """
     from personavec.extract import questions_to_judge, run, summary
-    from personavec.extract.conclusion import conclusion
-    from personavec.extract.terminal import show
+    from personavec.extract.terminal import ending, show
 
     spec, origin = trait.load()
     judge.check(spec)
@@ -77,16 +75,5 @@ def command(
         engine=running.start(loaded, config.batch_tokens),
     )
     found = summary(results, folder)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
-    ending = Ending(
-        conclusion=conclusion(found.checks),
-        written=found.report,
-        next=Next(
-            "see what it does",
-            ("steer", "How was your day?", "--vectors", str(folder), *model.named()),
-        ),
-    )
-    report.end(ending, as_json=output.as_json)
+    end = ending(found, model.named())
+    report.end(output, dump(found), lambda: show(found), end)

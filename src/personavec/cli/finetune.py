@@ -15,7 +15,6 @@ from personavec.errors import DataError, UsageError
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
-from personavec.terminal import Next, print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -106,18 +105,8 @@ def command(
     results = run(model.load(), rows, out, config, vectors=vectors, watch=watch, spec=spec)
     if is_main_process():
         show(results)
-        if output.as_json:
-            print_json(dump(results))
-        else:
-            show_end(results, [str(each) for each in config.stop_if], _next(inputs, model, out))
+        named = [*inputs.vectors, *inputs.watch]
+        gates = [str(each) for each in config.stop_if]
+        output.tell(dump(results), lambda: show_end(results, gates, model.model, named))
     if results.stopped:
         sys.exit(CONDITION_MET)
-
-
-def _next(inputs: FinetuneInputs, model: ModelOptions, out: Path) -> Next:
-    """The measurement of what the finetune did, along the vectors that it worked with."""
-    named = ",".join([*inputs.vectors, *inputs.watch])
-    vectors = ("--vectors", named) if named else ()
-    return Next(
-        "measure what it did to the traits", ("shift", model.model, str(out / "model"), *vectors)
-    )

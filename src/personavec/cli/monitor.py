@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions, ReportOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
-from personavec.terminal import Ending, Next, print_json
 
 
 def command(
@@ -31,8 +30,7 @@ def command(
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
     from personavec.monitor import run, summarised
-    from personavec.monitor.conclusion import conclusion
-    from personavec.monitor.terminal import show
+    from personavec.monitor.terminal import ending, show
 
     vectors = inputs.load()
     loaded = model.load()
@@ -45,16 +43,5 @@ def command(
         fit_limits=inputs.fit_limits,
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
-    if output.as_json:
-        print_json(summarised(results))
-    else:
-        show(results)
-    ending = Ending(
-        conclusion=conclusion(results),
-        written=inputs.out / "report.html",
-        next=Next(
-            "raise such alarms while a model is served",
-            ("serve", "--vectors", ",".join(inputs.vectors or results.traits), *model.named()),
-        ),
-    )
-    report.end(ending, as_json=output.as_json)
+    end = ending(results, inputs.vectors, model.named())
+    report.end(output, summarised(results), lambda: show(results), end)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -20,10 +19,6 @@ from personavec.cli.groups import (
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
 from personavec.screen.config import ScreenConfig, ScreenInputs
-from personavec.terminal import Ending, Next, print_json
-
-if TYPE_CHECKING:
-    from personavec.screen.results import ScreenResults
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -73,8 +68,7 @@ def command(
         to try it on, in which half of the rows show the trait.
     """
     from personavec import screen
-    from personavec.screen.conclusion import conclusion
-    from personavec.screen.terminal import show
+    from personavec.screen.terminal import ending, show
     from personavec.vectors import check_layer, specs_of
 
     if config.rule.percentile is not None and inputs.reference is None:
@@ -107,32 +101,8 @@ def command(
         ray=inputs.ray,
         engine=running and running.start(loaded),
     )
-    if output.as_json:
-        print_json(screen.summarised(results))
-    else:
-        show(results)
-    ending = Ending(
-        conclusion=conclusion(results),
-        written=out / "report.html",
-        next=_next(results, data, chosen, model),
-    )
-    report.end(ending, as_json=output.as_json)
-
-
-def _next(
-    results: ScreenResults, data: Sequence[str], chosen: VectorsOptions, model: ModelOptions
-) -> Next | None:
-    named = ("--vectors", ",".join(chosen.vectors or results.traits))
-    if results.flagged_any is None:
-        again = ("--top", "10", "--out", f"{results.out}-flagged", *model.named())
-        return Next("flag the rows that push most", ("screen", *data, *named, *again))
-    files = results.files.get(next(iter(results.data)))
-    clean = files.get("clean") if isinstance(files, dict) else None
-    if clean is None:
-        return None
-    watch = ("--watch", named[1], "--out", f"{results.out}-finetune")
-    to = "finetune on the rows that are left, and watch the traits"
-    return Next(to, ("finetune", clean, *watch, *model.named()))
+    end = ending(results, data, chosen.vectors, model.named())
+    report.end(output, screen.summarised(results), lambda: show(results), end)
 
 
 def _source(name: str) -> str | Path:

@@ -10,7 +10,7 @@ from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
 from personavec.results import dump
-from personavec.terminal import Ending, Next, log, log_notes, print_json
+from personavec.terminal import log, log_notes
 
 if TYPE_CHECKING:
     from personavec.evaluate.shift import ShiftResults
@@ -46,8 +46,7 @@ def command(
         The model after it: a folder, an adapter's folder, an id.
     """
     from personavec.evaluate.shift import parse_conditions, run
-    from personavec.evaluate.shift.conclusion import conclusion
-    from personavec.evaluate.shift.terminal import show
+    from personavec.evaluate.shift.terminal import ending, show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
     folder = output.folder_or_temporary()
@@ -72,17 +71,8 @@ def command(
             judge=judging,
         )
     log_notes(results.notes)
-    if output.as_json:
-        print_json(dump(results))
-    else:
-        show(results)
-    page = output.out / "report.html" if output.out else None
-    ending = Ending(
-        conclusion=conclusion(results),
-        written=page if page and page.exists() else output.out,
-        next=_next(results, inputs, base, tuned),
-    )
-    report.end(ending, as_json=output.as_json)
+    end = ending(results, inputs, output.out, base)
+    report.end(output, dump(results), lambda: show(results), end)
     _check(results)
 
 
@@ -96,12 +86,3 @@ def _check(results: ShiftResults) -> None:
         sys.exit(CONDITION_MET)
     if results.unmeasured:
         raise DataError("; ".join(results.unmeasured))
-
-
-def _next(results: ShiftResults, inputs: ShiftInputs, base: str, tuned: str) -> Next:
-    from personavec.traits import bundled_traits
-
-    known = [*inputs.trait, *(name for name in results.traits if name in bundled_traits())]
-    asked = [word for each in known for word in ("--trait", each)]
-    to = "measure the traits in more answers, and what the model can still do"
-    return Next(to, ("evaluate", *asked, "--model", tuned, "--compare-to", base))

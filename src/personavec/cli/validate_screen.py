@@ -11,7 +11,6 @@ from cyclopts import Parameter
 from personavec.cli.groups import ModelOptions, OutputOptions, ReportOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
-from personavec.terminal import Ending, Next, print_json
 
 
 @options(GENERAL)
@@ -45,22 +44,12 @@ def command(
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
     from personavec.studies.validate_screen import run, summary
-    from personavec.studies.validate_screen.conclusion import conclusion
-    from personavec.studies.validate_screen.terminal import show
+    from personavec.studies.validate_screen.terminal import ending, show
     from personavec.vectors import specs_of
 
     out = output.folder(output.out)
     found = vectors.load()
     specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
-    if output.as_json:
-        print_json(summary(results))
-    else:
-        show(results)
-    screened = ("screen", data, "--vectors", ",".join(vectors.vectors or results.traits))
-    ending = Ending(
-        conclusion=conclusion(results),
-        written=out / "report.html",
-        next=Next("screen the data themselves", (*screened, *model.named())),
-    )
-    report.end(ending, as_json=output.as_json)
+    end = ending(results, data, vectors.vectors, model.named())
+    report.end(output, summary(results), lambda: show(results), end)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from personavec.data.terminal import show_reading
+from personavec.evaluate.conclusion import conclusion
+from personavec.evaluate.config import EvaluateInputs
 from personavec.evaluate.report import described
 from personavec.evaluate.results import CueResults, EvaluateResults
 from personavec.rollouts import ExpressionDifference
-from personavec.terminal import console, print_table
+from personavec.terminal import Ending, Next, console, print_table
+from personavec.vectors import bundled_vectors
 from personavec.wording import estimated, plural
 
 
@@ -29,6 +33,30 @@ def show(found: EvaluateResults) -> None:
             _show_differences(both.differences, "model minus other, both with cues")
     if found.capability:
         _show_capability(found)
+
+
+def ending(
+    found: EvaluateResults, inputs: EvaluateInputs, report: Path | None, model: Sequence[str]
+) -> Ending:
+    """The last lines; `report` is kept where a folder was named, `model` are the model's words."""
+    return Ending(conclusion=conclusion(found), written=report, next=_next(inputs, report, model))
+
+
+def _next(inputs: EvaluateInputs, report: Path | None, model: Sequence[str]) -> Next:
+    trait = inputs.trait[0]
+    if report is None:
+        asked = [word for each in inputs.trait for word in ("--trait", each)]
+        kept = ("--out", "out/evaluate", *model)
+        return Next("keep the answers and a report", ("evaluate", *asked, *kept))
+    if inputs.vectors:
+        named = ("--vectors", inputs.vectors[0], *model)
+        return Next("read steered answers", ("steer", "How was your day?", *named))
+    if trait in bundled_vectors() and not model:
+        steered = ("--vectors", trait, "--coefficient=-1", "--compare-to", "smollm2")
+        to = "see what steering away from the trait changes"
+        out = ("--out", f"{report.parent}-steered")
+        return Next(to, ("evaluate", "--trait", trait, *steered, *out))
+    return Next("make a vector of the trait", ("extract", "--trait", trait, *model))
 
 
 def _show_cues(cue: CueResults) -> None:

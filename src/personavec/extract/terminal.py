@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from personavec.data.terminal import show_reading
+from personavec.extract.conclusion import conclusion
 from personavec.extract.import_reference import ImportResult
 from personavec.extract.results import ExtractSummary
-from personavec.terminal import console, print_table
+from personavec.terminal import Ending, Next, console, print_table, show_ending
 from personavec.vectors import Verdict
 from personavec.wording import plural
 
@@ -27,11 +31,26 @@ def show(found: ExtractSummary) -> None:
         console.print(f"note: {note}")
 
 
-def show_import(found: ImportResult) -> None:
-    """What was imported, and what to know of it."""
+def ending(found: ExtractSummary, model: Sequence[str]) -> Ending:
+    """The last lines of an extraction; `model` are the words that name the model."""
+    return Ending(
+        conclusion=conclusion(found.checks),
+        written=found.report,
+        next=_steer(found.vector, model),
+    )
+
+
+def _steer(vector: Path, model: Sequence[str]) -> Next:
+    command = ("steer", "How was your day?", "--vectors", str(vector), *model)
+    return Next("see what it does", command)
+
+
+def show_import(found: ImportResult, model: Sequence[str]) -> None:
+    """What was imported, what to know of it, and how to try it."""
     console.print(f"{found.trait} on {found.model}, layer {found.layer}")
     for note in found.notes:
         console.print(f"note: {note}")
+    show_ending(Ending(written=found.vector, next=_steer(found.vector, model)))
 
 
 def _show_doses(found: ExtractSummary) -> None:

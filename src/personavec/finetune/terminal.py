@@ -18,8 +18,13 @@ def show(results: FinetuneResults) -> None:
         log(f"stopped at step {results.steps}: {results.stopped}")
 
 
-def show_end(results: FinetuneResults, gates: Sequence[str], next: Next) -> None:
-    """What was trained, and where it lies; `gates` are the conditions that did not stop it."""
+def show_end(
+    results: FinetuneResults, gates: Sequence[str], base: str, vectors: Sequence[str]
+) -> None:
+    """What was trained, and where it lies.
+
+    `gates` are the conditions that did not stop it, `base` and `vectors` words of the command.
+    """
     amount = "" if results.coefficient is None else f" at {results.coefficient}"
     console.print(
         f"{plural(results.rows, 'row')} ({results.rejected} rejected), "
@@ -30,9 +35,17 @@ def show_end(results: FinetuneResults, gates: Sequence[str], next: Next) -> None
         Ending(
             conclusion=_conclusion(results, gates),
             written=results.model,
-            next=next if results.model else None,
+            next=_next(results, base, vectors),
         )
     )
+
+
+def _next(results: FinetuneResults, base: str, vectors: Sequence[str]) -> Next | None:
+    if results.model is None:
+        return None
+    named = ("--vectors", ",".join(vectors)) if vectors else ()
+    command = ("shift", base, str(results.model), *named)
+    return Next("measure what it did to the traits", command)
 
 
 def _conclusion(results: FinetuneResults, gates: Sequence[str]) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from personavec.data.terminal import show_reading
+from personavec.monitor.conclusion import conclusion
 from personavec.monitor.results import FittedLimits, MonitorResults
-from personavec.terminal import console, log_notes, print_table
+from personavec.terminal import Ending, Next, console, log_notes, print_table, show_ending
 from personavec.vectors import Calibration
 from personavec.wording import estimated, plural
 
@@ -35,8 +39,22 @@ def show(results: MonitorResults) -> None:
     )
 
 
-def show_calibration(found: Calibration) -> None:
-    """Print the correlations, the forecast and its interval."""
+def ending(results: MonitorResults, vectors: Sequence[str], model: Sequence[str]) -> Ending:
+    """The last lines; `vectors` and `model` are words of the command that read the log."""
+    command = ("serve", "--vectors", ",".join(vectors or results.traits), *model)
+    return Ending(
+        conclusion=conclusion(results),
+        written=Path(results.out) / "report.html",
+        next=Next("raise such alarms while a model is served", command),
+    )
+
+
+def show_calibration(found: Calibration, folder: Path, model: Sequence[str] | None) -> None:
+    """Print the correlations, the forecast and its interval.
+
+    `folder` is where it was written; `model` the words that name the model, None where the vector
+    lies in another folder.
+    """
     results = found.results
     assert results is not None
     log_notes(results.notes)
@@ -54,9 +72,18 @@ def show_calibration(found: Calibration) -> None:
         f"{found.below:+.2f} to {found.above:+.2f} {unit}; its interval held "
         f"{estimated(results.coverage, missing='not measured')} of held-out answers"
     )
+    command = ("serve", "--vectors", str(folder), *(model or ()))
+    served = Next("see the forecast beside each reply", command)
+    show_ending(
+        Ending(
+            conclusion=_said_calibration(found),
+            written=folder,
+            next=None if model is None else served,
+        )
+    )
 
 
-def said_calibration(found: Calibration) -> str:
+def _said_calibration(found: Calibration) -> str:
     """Whether the prompt forecasts the answer, over all conditions and within one."""
     assert found.results is not None
     own = found.results.correlations["all"]

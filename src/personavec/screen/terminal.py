@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from personavec.data.terminal import show_reading
+from personavec.screen.conclusion import conclusion
 from personavec.screen.results import ScreenedTrait, ScreenResults
-from personavec.terminal import console, log_notes, print_table
+from personavec.terminal import Ending, Next, console, log_notes, print_table
 from personavec.wording import estimated, plural
 
 
@@ -32,6 +36,34 @@ def show(results: ScreenResults) -> None:
         f"{plural(results.rows, 'row')}, {results.rejected} rejected"
         + ("" if flagged is None else f", {flagged} flagged")
     )
+
+
+def ending(
+    results: ScreenResults, data: Sequence[str], vectors: Sequence[str], model: Sequence[str]
+) -> Ending:
+    """The last lines; `data`, `vectors` and `model` are words of the command that screened."""
+    return Ending(
+        conclusion=conclusion(results),
+        written=Path(results.out) / "report.html",
+        next=_next(results, data, ",".join(vectors or results.traits), model),
+    )
+
+
+def _next(
+    results: ScreenResults, data: Sequence[str], vectors: str, model: Sequence[str]
+) -> Next | None:
+    """Flag rows, where none are; else finetune on those that are left."""
+    if results.flagged_any is None:
+        again = ("--top", "10", "--out", f"{results.out}-flagged", *model)
+        to = "flag the rows that push most"
+        return Next(to, ("screen", *data, "--vectors", vectors, *again))
+    files = results.files.get(next(iter(results.data)))
+    clean = files.get("clean") if isinstance(files, dict) else None
+    if clean is None:
+        return None
+    watched = ("--watch", vectors, "--out", f"{results.out}-finetune", *model)
+    to = "finetune on the rows that are left, and watch the traits"
+    return Next(to, ("finetune", clean, *watched))
 
 
 def _show_groups(column: str, traits: dict[str, ScreenedTrait]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from personavec.evaluate.shift.conclusion import conclusion
+from personavec.evaluate.shift.config import ShiftInputs
 from personavec.evaluate.shift.results import ShiftResults, TraitShift
 from personavec.results import Estimate
-from personavec.terminal import print_table
+from personavec.terminal import Ending, Next, print_table
+from personavec.traits import bundled_traits
 from personavec.wording import estimated
 
 
@@ -30,6 +35,19 @@ def show(results: ShiftResults) -> None:
         *(f"{'score' if scored else 'log-odds'}, base", "tuned", "tuned minus base"),
     )
     print_table(headers, rows)
+
+
+def ending(results: ShiftResults, inputs: ShiftInputs, out: Path | None, base: str) -> Ending:
+    """The last lines; `out` is the folder that was named, `base` the model before finetuning."""
+    known = [*inputs.trait, *(name for name in results.traits if name in bundled_traits())]
+    asked = [word for each in known for word in ("--trait", each)]
+    compared = ("evaluate", *asked, "--model", results.tuned, "--compare-to", base)
+    report = out / "report.html" if out else None
+    return Ending(
+        conclusion=conclusion(results),
+        written=report if report and report.exists() else out,
+        next=Next("measure the traits in more answers, and what is still known", compared),
+    )
 
 
 def _expression(of: TraitShift) -> tuple[Estimate, Estimate, Estimate]:

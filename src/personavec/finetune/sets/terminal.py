@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from personavec.data.terminal import show_reading
 from personavec.finetune.sets.results import ElicitResults, FlawedResults
 from personavec.results import Estimate
-from personavec.terminal import console, log_notes, print_table
+from personavec.terminal import (
+    Ending,
+    Next,
+    console,
+    log_notes,
+    print_table,
+    print_text,
+    show_ending,
+)
+from personavec.vectors import bundled_vectors
 from personavec.wording import estimated, plural
 
 
-def show(found: ElicitResults | FlawedResults) -> None:
-    """How questions were read, a table of levels, and what was left out."""
+def show(found: ElicitResults | FlawedResults, model: Sequence[str]) -> None:
+    """How questions were read, a table of levels, what was left out, and the last lines.
+
+    `model` are the words that name the model.
+    """
     show_reading(found.data)
     if isinstance(found, ElicitResults):
         _show_elicited(found)
-        return
+    else:
+        _show_flawed(found)
+    show_ending(Ending(conclusion=conclusion(found), written=found.out, next=_next(found, model)))
+
+
+def _next(found: ElicitResults | FlawedResults, model: Sequence[str]) -> Next:
+    """A screen along the trait where a vector of it is at hand, else a finetune."""
+    strong = str(list(found.levels.values())[-1].file)
+    if isinstance(found, ElicitResults) and found.trait in bundled_vectors() and not model:
+        to = "see how far the strong rows would push the model"
+        return Next(to, ("screen", strong, "--vectors", found.trait))
+    command = ("finetune", strong, "--out", f"{found.out}-finetune", *model)
+    return Next("see what finetuning on the strong rows does", command)
+
+
+def _show_flawed(found: FlawedResults) -> None:
     rows = [(level, str(of.rows), str(of.file)) for level, of in found.levels.items()]
     print_table(("level", "rows", "file"), rows)
     if found.rejected:
         rejected = f"{found.out}/rejected.jsonl"
-        console.print(f"{plural(found.rejected, 'row')} cannot be used: {rejected}", soft_wrap=True)
+        print_text(f"{plural(found.rejected, 'row')} cannot be used: {rejected}")
 
 
 def conclusion(found: ElicitResults | FlawedResults) -> str:

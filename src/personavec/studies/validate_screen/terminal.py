@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from personavec.data.terminal import show_reading
 from personavec.results import Estimate
+from personavec.studies.validate_screen.conclusion import conclusion
 from personavec.studies.validate_screen.report import STYLES, statistics, verdict
 from personavec.studies.validate_screen.results import StyleDetection, ValidateScreenResults
-from personavec.terminal import console, log, log_notes, print_table
+from personavec.terminal import Ending, Next, console, log, log_notes, print_table
 from personavec.wording import estimated
 
 
@@ -27,6 +31,18 @@ def show(results: ValidateScreenResults) -> None:
     console.print(
         f"{data.clean} clean rows of {data.name} to plant into, {data.training} to train "
         f"on, {data.rejected} that cannot be used"
+    )
+
+
+def ending(
+    results: ValidateScreenResults, data: str, vectors: Sequence[str], model: Sequence[str]
+) -> Ending:
+    """The last lines; `data`, `vectors` and `model` are words of the command."""
+    command = ("screen", data, "--vectors", ",".join(vectors or results.traits), *model)
+    return Ending(
+        conclusion=conclusion(results),
+        written=Path(results.out) / "report.html",
+        next=Next("screen the data themselves", command),
     )
 
 
