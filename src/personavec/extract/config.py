@@ -38,18 +38,19 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 
 
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
-#: on both sides included. It selects the layer among fewer, at the dose that it goes to, on as many
-#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`).
+#: on both sides included. It selects the layer among fewer, at a dose at which most vectors are still
+#: coherent, on as many questions, and tests on ten: intervals over fewer are too narrow (see
+#: `stats/bootstrap.py`). Its rollouts are as many as a stable direction needs.
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
     pairs=(3, None, None),
-    judge_pairs=(1, None, None),
-    questions=(12, None, None),
-    sweep_coefficients=((3.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
+    judge_pairs=(2, None, None),
+    questions=(None, None, None),
+    sweep_coefficients=((2.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
     candidates=(4, 8, 8),
     sweep_questions=(8, 8, 8),
-    coefficients=((-3, -1, 0, 1, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
+    coefficients=((-3, -2, -1, 0, 1, 2, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
     validation_questions=(10, None, None),
     validation_samples=(1, 2, 4),
     random_directions=(5, 5, 10),

@@ -111,10 +111,10 @@ def test_the_part_of_a_spec_that_quick_uses() -> None:
     quick = extract.ExtractConfig(preset="quick")
     used = used_part(spec, quick)
     assert used.instruction == spec.instruction[:3]
-    assert used.judge_instruction == spec.judge_instruction[:1]
-    assert used.questions.extraction == spec.questions.extraction[:12]
+    assert used.judge_instruction == spec.judge_instruction[:2]
+    assert used.questions.extraction == spec.questions.extraction
     assert len(used.questions.evaluation) == 8 + 10
-    assert len(questions_to_judge(spec, quick)) == 2 * 3 * 12
+    assert len(questions_to_judge(spec, quick)) == 2 * 3 * 20
     assert used_part(spec, extract.ExtractConfig()) == spec
 
 
