@@ -52,10 +52,10 @@ TRIALS = (
         plain=11,
     ),
     Trial(
-        "personavec extract --trait optimistic --preset quick",
+        "personavec extract --trait apathetic --preset quick",
         "a vector made anew and tested by steering, with a report",
-        bf16=125,
-        plain=290,
+        bf16=274,
+        plain=656,
     ),
 )
 
