@@ -185,7 +185,8 @@ class Paper:
 
 
 def words(text: str) -> set[str]:
-    return set(re.findall(r"[^\s─\\]+", text))
+    """Those of a text; row by row, a column's name is followed by a colon."""
+    return {word.rstrip(":") for word in re.findall(r"[^\s─\\]+", text)}
 
 
 @pytest.mark.parametrize("command", PRINTED)
