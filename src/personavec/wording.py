@@ -40,6 +40,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign written out: +1.5, −1.5, 0."""
+    text = f"{abs(value):.{digits}f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    if text == "0":
+        return "0"
+    return ("−" if value < 0 else "+") + text
+
+
 def joined(names: Iterable[str], last: str = "and") -> str:
     """Names as a sentence lists them: "a", "a and b", "a, b and c"."""
     *others, end = names
@@ -60,10 +70,10 @@ def moved(what: str, difference: Estimate, unit: str, form: str = ".1f") -> str:
     if value is None:
         return f"{what} was not measured"
     if low is None or high is None:
-        return f"{what} changes by {value:+{form}} {unit}, without an interval".replace("-", "−")
+        return f"{what} changes by {value:+z{form}} {unit}, without an interval".replace("-", "−")
     if low > 0:
-        return f"{what} rises by {value:{form}} {unit} [{low:{form}}, {high:{form}}]"
+        return f"{what} rises by {value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]"
     if high < 0:
         return f"{what} falls by {-value:{form}} {unit} [{-high:{form}}, {-low:{form}}]"
-    shown = f"{value:{form}} {unit} [{low:{form}}, {high:{form}}]".replace("-", "−")
+    shown = f"{value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]".replace("-", "−")
     return f"no change of {what} is shown ({shown})"

@@ -25,6 +25,7 @@ NEVER_ONE = {
     "examples": 2,
     "neutral prompts": 4,
     "others": 2,
+    "questions": 8,
     "replies": 2,
     "rows": 3,
     "texts": 2,

@@ -9,7 +9,6 @@ from personavec.cli.groups import OutputOptions, ReportOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
-from personavec.results import dump
 from personavec.terminal import log, log_notes
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def command(
         )
     log_notes(results.notes)
     end = ending(results, inputs, output.out, base)
-    report.end(output, dump(results), lambda: show(results), end)
+    report.end(output, results.summary(), lambda: show(results), end)
     _check(results)
 
 

@@ -9,6 +9,9 @@ from personavec.results import Estimate
 from personavec.rollouts import Expression, ExpressionDifference
 from personavec.wording import capitalised, estimated, moved
 
+#: Points of coherence whose loss is worth a sentence.
+_COHERENCE = 5.0
+
 
 def conclusion(results: EvaluateResults) -> str:
     """How the two models differ; of one alone, how strongly it shows each trait."""
@@ -33,7 +36,7 @@ def differs(differences: Mapping[str, ExpressionDifference]) -> Iterable[str]:
             yield moved(trait, of.mean, "points of the trait score")
         else:
             yield moved(trait, of.log_odds, "nats")
-        if of.coherence.high is not None and of.coherence.high < 0:
+        if (of.coherence.high or 0) < 0 and (of.coherence.value or 0) <= -_COHERENCE:
             yield moved(
                 f"the coherence of answers to the questions on {trait}", of.coherence, "points"
             )

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from markupsafe import Markup
 
+from personavec.evaluate.conclusion import conclusion
 from personavec.evaluate.results import (
     ComparedModel,
     EvaluateResults,
@@ -14,10 +15,14 @@ from personavec.evaluate.results import (
 )
 from personavec.evaluate.subject import Arm
 from personavec.report import (
+    Answer,
+    Pair,
+    answers,
     charts,
     element,
     folded,
     not_measured,
+    opening,
     page,
     reading_section,
     section,
@@ -41,6 +46,7 @@ def write_evaluation_report(results: EvaluateResults, path: Path) -> None:
         path,
         f"{described(results)}: evaluation",
         _heading(results),
+        _opening(results, names),
         _expression(results, names),
         _differences(results, names),
         _cues(results, names),
@@ -86,7 +92,39 @@ def _heading(results: EvaluateResults) -> Markup:
         "Trait expression: evaluation",
         described(results),
         element("p", f"compared to {described(other)}", class_="model") if other else None,
+    )
+
+
+def _opening(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup:
+    other = results.compare_to
+    if other:
+        picture = difference_chart(other.differences, f"{names['model']} minus {names['other']}")
+    else:
+        shown = _forests([(names["model"], results.traits)])
+        picture = shown[0] if shown else None
+    found = next((found[0] for found in results.transcripts.values() if found), None)
+    pair = found and Pair(found.question, [_answer(each, names) for each in found.answers])
+    return opening(
+        _measured(results),
+        conclusion(results),
         notes=results.notes,
+        picture=picture,
+        pair=pair,
+    )
+
+
+def _measured(results: EvaluateResults) -> str:
+    one, other = next(iter(results.traits.values())), results.compare_to
+    beside = (
+        f" The same was asked of {described(other)}{'' if other.steering else ', unsteered'}, and "
+        "differences are taken question by question."
+        if other
+        else ""
+    )
+    return (
+        f"The model, {described(results)}, answered {plural(one.questions, 'question')} on each of "
+        f"{plural(len(results.traits), 'trait')} ({', '.join(results.traits)}), and the judge "
+        f"'{results.judge['judge']}' scored how strongly its answers show the trait.{beside}"
     )
 
 
@@ -151,18 +189,28 @@ def _differences(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup |
         return None
     title = f"{names['model']} minus {names['other']}"
     shown = _difference_charts(results.compare_to.differences, title)
-    return section("Difference", "difference", *shown)
+    return section("Difference", "difference", *shown[1:])
 
 
-def _difference_charts(
-    differences: Mapping[str, ExpressionDifference], title: str
-) -> tuple[Markup, Markup]:
-    """A chart in log-odds, or in scores where the judge gives none, and a table."""
+def difference_chart(differences: Mapping[str, ExpressionDifference], title: str) -> Markup:
+    """Differences in log-odds, or in scores where the judge gives none."""
     unit = _LOG_ODDS
     rows = [charts.Bar(trait, "difference", of.log_odds) for trait, of in differences.items()]
     if all(bar.found.value is None for bar in rows):
         unit = _SCORE
         rows = [charts.Bar(trait, "difference", of.mean) for trait, of in differences.items()]
+    return page.chart(
+        charts.forest(rows, f"difference in {unit}", reference=0, by_side=True),
+        title,
+        "Differences are taken question by question. Bars are 95% intervals, bootstrapped over "
+        "questions; the dotted line is no difference, orange more of the trait, blue less.",
+    )
+
+
+def _difference_charts(
+    differences: Mapping[str, ExpressionDifference], title: str
+) -> tuple[Markup, Markup, Markup]:
+    """A chart, what its numbers are, and their table."""
     cells = [
         [
             trait,
@@ -174,12 +222,11 @@ def _difference_charts(
     ]
     head = ["trait", "score", "log-odds", "coherence", "questions", "for half the width"]
     return (
-        page.chart(
-            charts.forest(rows, f"difference in {unit}", reference=0),
-            title,
-            "Differences are taken question by question. Bars are 95% intervals, bootstrapped "
-            "over questions; the dotted line is no difference. The last column of the table is "
-            "the number of questions that would halve the interval.",
+        difference_chart(differences, title),
+        element(
+            "p",
+            f"{title}, question by question. The last column is the number of questions that "
+            "would halve the interval.",
         ),
         table(head, cells, class_="numbers"),
     )
@@ -269,7 +316,7 @@ def _transcripts(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup:
         *(
             folded(
                 f"{trait}: {of.question}",
-                element("div", *(_answer(each, names) for each in of.answers), class_="answers"),
+                answers(_answer(each, names) for each in of.answers),
             )
             for trait, found in results.transcripts.items()
             for of in found
@@ -277,20 +324,14 @@ def _transcripts(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup:
     )
 
 
-def _answer(answer: TranscriptAnswer, names: Mapping[Arm, str]) -> Markup:
+def _answer(answer: TranscriptAnswer, names: Mapping[Arm, str]) -> Answer:
     title = names[answer.arm] + (", with a cue" if answer.variant == "cue" else "")
     scores = answer.state
     if answer.trait_score is not None:
         scores = f"score {answer.trait_score:.0f}"
         if answer.coherence is not None:
             scores += f", coherence {answer.coherence:.0f}"
-    return element(
-        "div",
-        element("h3", title),
-        element("p", scores, class_="scores"),
-        element("p", answer.response, class_="response"),
-        class_="answer",
-    )
+    return Answer(title, answer.response, scores)
 
 
 def _what_was_done(results: EvaluateResults) -> Markup:
@@ -301,12 +342,7 @@ def _what_was_done(results: EvaluateResults) -> Markup:
         "steering": described(results) if results.steering else "none",
         "compared to": results.compare_to.model if results.compare_to else "nothing",
         "judge": results.judge,
-        **dump(results.settings),
-        **results.versions,
         "seconds": results.seconds,
     }
-    return section(
-        "What was done",
-        "what-was-done",
-        table([], [[name, page.plain(value)] for name, value in facts.items()], class_="facts"),
-    )
+    shown = [(name, page.plain(value)) for name, value in facts.items()]
+    return page.what_was_done(shown, dump(results.settings), results.versions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from personavec.extract.results import ValidationCheck
-from personavec.vectors import STABLE, TELLS_APART, StoredVerdict
+from personavec.vectors import STABLE, TELLS_APART, StoredVerdict, Verdict
 from personavec.wording import capitalised
 
 _PASSED = (
@@ -41,12 +41,19 @@ _MEANING = {
     ),
 }
 
+_STEERS = "steering by it moves the trait further than random directions do"
+#: The checks of steering alone.
+_STEERING = [name for name in _MEANING if name not in (STABLE.name, TELLS_APART.name)]
+
 
 def conclusion(checks: Iterable[ValidationCheck]) -> str:
     """The verdict, and what each check that it rests on means for whoever uses the vector."""
-    found = StoredVerdict.of((check.name, check.verdict) for check in checks)
+    states: dict[str, Verdict] = {check.name: check.verdict for check in checks}
+    found = StoredVerdict.of(states.items())
     if found.value == "passed":
         return f"Passed. {_PASSED}."
     undecided = found.value == "not decided"
     said = [_MEANING[r][undecided] if r in _MEANING else r for r in found.reasons]
+    if all(states.get(name) == "passed" for name in _STEERING):
+        said.insert(0, _STEERS)
     return " ".join(f"{capitalised(each)}." for each in (found.value, *said))

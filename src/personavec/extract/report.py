@@ -11,7 +11,9 @@ from typing import Any, TypeVar, cast
 from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 
-from personavec.extract import charts, report_run, report_steering
+from personavec.extract import charts, report_opening, report_run, report_steering
+from personavec.extract.report_opening import STATES
+from personavec.extract.report_use import use
 from personavec.extract.results import (
     DoseResponse,
     ExtractResults,
@@ -33,7 +35,7 @@ from personavec.report import (
 )
 from personavec.results import Estimate
 from personavec.traits import Polarity
-from personavec.vectors import STABLE, TELLS_APART, Estimator, Verdict, verdict_of
+from personavec.vectors import STABLE, TELLS_APART, Estimator, verdict_of
 from personavec.wording import plural
 
 T = TypeVar("T")
@@ -54,11 +56,10 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
             results.trait.description,
             results.model.name,
             results.layer,
-            results.notes,
         ),
+        report_opening.opened(results),
         _verdict(results.verdict),
-        report_run.what_was_done(results),
-        reading_section(results.data),
+        use(results, path.parent),
         report_run.rollouts_kept(results),
         report_run.trait_scores(results),
         report_steering.layer_sweep(results),
@@ -68,11 +69,14 @@ def write_extraction_report(results: ExtractResults, path: Path) -> None:
             results.prompted,
             results.coherent_range,
             results.coherence_floor,
+            curve=False,
         ),
         report_steering.wrong_way(results.wrong_way),
         _reliability(dict(reliability)),
         _vector_size(results),
         report_steering.transcripts(results.transcripts),
+        reading_section(results.data),
+        report_run.what_was_done(results),
     )
 
 
@@ -138,7 +142,9 @@ def _as(kind: Callable[..., T], value: object) -> T | None:
         return None
 
 
-def _heading(trait: str, description: str, model: str, layer: int, notes: Sequence[str]) -> Markup:
+def _heading(
+    trait: str, description: str, model: str, layer: int, notes: Sequence[str] = ()
+) -> Markup:
     return page.heading(
         "Persona vector: extraction",
         trait,
@@ -150,9 +156,9 @@ def _heading(trait: str, description: str, model: str, layer: int, notes: Sequen
 
 def _verdict(verdict: ValidationVerdict) -> Markup:
     found = Counter(check.verdict for check in verdict.checks)
-    rest = [f"{found[each]} {each}" for each in _STATES if found[each] and each != "passed"]
+    rest = [f"{found[each]} {each}" for each in STATES if found[each] and each != "passed"]
     counts = f"{found['passed']} of {plural(len(verdict.checks), 'check')} passed"
-    _, style = _STATES[verdict.verdict]
+    _, style = STATES[verdict.verdict]
     words = verdict.words
     line = element("p", f"{words[0].upper()}{words[1:]}.", class_=f"verdict {style}")
     of = element("p", f"{', '.join([counts, *rest])}.")
@@ -160,16 +166,8 @@ def _verdict(verdict: ValidationVerdict) -> Markup:
     return section("Verdict", "verdict", line, of, checks)
 
 
-#: The mark of a verdict, and the class it is drawn by.
-_STATES: dict[Verdict, tuple[str, str]] = {
-    "passed": ("✓", "good"),
-    "failed": ("✗", "bad"),
-    "not decided": ("?", "open"),
-}
-
-
 def _check(check: ValidationCheck) -> Markup:
-    mark, style = _STATES[check.verdict]
+    mark, style = STATES[check.verdict]
     state = element("span", f"{mark} {check.verdict}", class_=f"state {style}")
     detail = element("span", check.detail, class_="detail")
     return element("li", state, element("span", check.name, detail))

@@ -50,9 +50,9 @@ def what_was_done(results: ExtractResults) -> Markup:
             "p",
             "The model answered the extraction questions under system prompts that ask for the "
             "trait and under prompts that ask for its opposite. The vector is the difference of "
-            "mean activations on the answers kept. It was then added at several layers and "
-            "strengths while the model answered the evaluation questions, which the vector has "
-            "not seen.",
+            "mean activations on the answers kept. It was then added at several layers while the "
+            "model answered some of the evaluation questions, which selected the layer, and there "
+            "with every coefficient while it answered the others, which gave the figures.",
         ),
         table((), _facts(results), "facts"),
         _listing("Settings", settings),
@@ -117,7 +117,7 @@ def rollouts_kept(results: ExtractResults) -> Markup:
             "One rollout is one answer. Only answers that are coherent and show what their system "
             "prompt asked for enter the vector; the others were dropped for the reasons below.",
         ),
-        table(("", "positive", "negative"), rows, "numbers"),
+        table(("rollouts", "positive", "negative"), rows, "numbers"),
     )
 
 

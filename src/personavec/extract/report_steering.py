@@ -18,7 +18,9 @@ from personavec.extract.results import (
     WrongWay,
 )
 from personavec.report import (
+    Answer,
     Content,
+    answers,
     element,
     estimate,
     figure,
@@ -76,18 +78,18 @@ def dose_response(
     prompted: Mapping[Polarity, MeanLogOdds],
     coherent_range: tuple[float, float] | None,
     floor: float | None,
+    *,
+    curve: bool = True,
 ) -> Markup:
-    """Log-odds and coherence by coefficient, beside random directions and system prompts."""
-    drawn: list[Content] = []
-    if any(dose.log_odds is not None for dose in (*doses, *control)):
-        drawn.append(
-            page.chart(
-                charts.dose_response(doses, control, prompted, coherent_range),
-                "Log-odds by coefficient",
-                "Bars and bands are 95% intervals. Open markers are doses that were not coherent. "
-                "Random directions have the norm of the vector and stand a little apart sideways.",
-            )
-        )
+    """Log-odds and coherence by coefficient, beside random directions and system prompts.
+
+    Without `curve`, the figure of log-odds stands elsewhere on the page.
+    """
+    drawn: list[Content] = [
+        dose_curve(doses, control, prompted, coherent_range)
+        if curve
+        else element("p", "The figure of log-odds stands at the top of the page.")
+    ]
     if any(dose.coherence is not None for dose in (*doses, *control)):
         chart = charts.dose_coherence(doses, control, floor, coherent_range)
         drawn.append(page.chart(chart, "Coherence by coefficient"))
@@ -105,10 +107,32 @@ def dose_response(
             "system prompts reach without steering.",
         ),
         element("p", "Coherent range: ", _range(coherent_range), "."),
-        *(drawn or [element("p", not_measured())]),
+        *drawn,
+        None if _measured(doses, control) else element("p", not_measured()),
         table(("without steering", "log-odds (nats)"), reached, "numbers"),
         _dose_table(doses, control),
     )
+
+
+def dose_curve(
+    doses: Sequence[DoseResponse],
+    control: Sequence[RandomDose],
+    prompted: Mapping[Polarity, MeanLogOdds],
+    coherent_range: tuple[float, float] | None,
+) -> Markup | None:
+    """The main figure; None where nothing was measured."""
+    if not _measured(doses, control):
+        return None
+    return page.chart(
+        charts.dose_response(doses, control, prompted, coherent_range),
+        "Log-odds by coefficient",
+        "Bars and bands are 95% intervals. Open markers are doses that were not coherent. "
+        "Random directions have the norm of the vector and stand a little apart sideways.",
+    )
+
+
+def _measured(doses: Sequence[DoseResponse], control: Sequence[RandomDose]) -> bool:
+    return any(dose.log_odds is not None for dose in (*doses, *control))
 
 
 def _reached(level: MeanLogOdds | None) -> Content:
@@ -169,8 +193,8 @@ def wrong_way(found: WrongWay | None) -> Markup:
         "wrong-way",
         element(
             "p",
-            "The share of evaluation questions on which steering moves the answer away from the "
-            f"trait instead of toward it{between}",
+            "The share of evaluation questions on which steering toward the trait does not raise "
+            f"the log-odds{between}",
         ),
         element("p", *stated, class_="figure" if measured else None),
     )
@@ -192,44 +216,26 @@ def transcripts(found: Sequence[Transcript]) -> Markup:
 
 
 def _transcript(transcript: Transcript, *, open_: bool) -> Markup:
-    answers = sorted(transcript.answers, key=lambda answer: answer.coefficient)
+    found = sorted(transcript.answers, key=lambda answer: answer.coefficient)
     alone = [
-        _answer(f"{word} system prompt alone", None, transcript.prompted[polarity], "")
+        Answer(f"{word} system prompt alone", transcript.prompted[polarity])
         for polarity, word in POLARITY_WORDS
         if polarity in transcript.prompted
     ]
     return element(
         "details",
         element("summary", transcript.question),
-        element("div", *map(_steered, answers), class_="answers")
-        if answers
-        else element("p", not_measured()),
-        folded("Without steering, under system prompts", element("div", *alone, class_="answers"))
-        if alone
-        else None,
+        answers(map(steered, found)) if found else element("p", not_measured()),
+        folded("Without steering, under system prompts", answers(alone)) if alone else None,
         class_="transcript",
         open=open_,
     )
 
 
-def _steered(answer: SteeredAnswer) -> Markup:
+def steered(answer: SteeredAnswer) -> Answer:
+    """A steered answer beside its scores, on the side that its coefficient steers to."""
     log_odds = not_measured() if answer.log_odds is None else signed(answer.log_odds)
     scores = ["log-odds ", log_odds, ", coherence ", figure(answer.coherence, ".0f")]
     c = answer.coefficient
-    side = "below" if c < 0 else "above" if c > 0 else ""
-    return _answer(f"α = {signed(c)}" if c else "α = 0, unsteered", scores, answer.response, side)
-
-
-def _answer(title: str, scores: Content, response: str, side: str) -> Markup:
-    """One answer; an empty response is shown as one."""
-    if response.strip():
-        text = element("p", response, class_="response", dir="auto")
-    else:
-        text = element("p", element("span", "(empty response)", class_="missing"))
-    return element(
-        "div",
-        element("h3", title),
-        element("p", scores, class_="scores") if scores else None,
-        text,
-        class_=f"answer {side}".strip(),
-    )
+    title = f"α = {signed(c)}, {'away' if c < 0 else 'toward'}" if c else "α = 0, unsteered"
+    return Answer(title, answer.response, scores, "away" if c < 0 else "toward" if c > 0 else "")

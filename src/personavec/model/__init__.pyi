@@ -30,7 +30,7 @@ from .chat_format import (
     chat as chat,
     control_notes as control_notes,
 )
-from .embedded import embedded_gguf as embedded_gguf
+from .embedded import EMBEDDED as EMBEDDED, embedded_gguf as embedded_gguf
 from .encoding import (
     Encoded as Encoded,
     Text as Text,

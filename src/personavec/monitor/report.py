@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from personavec.monitor import charts
+from personavec.monitor.conclusion import conclusion
 from personavec.monitor.results import (
     AlarmedTurn,
     ConversationShare,
@@ -18,9 +19,13 @@ from personavec.monitor.results import (
     TraitReadings,
 )
 from personavec.report import (
+    Answer,
     Content,
+    Pair,
+    clipped,
     element,
     not_measured,
+    opening,
     page,
     reading_section,
     section,
@@ -30,6 +35,12 @@ from personavec.report import (
 from personavec.results import Estimate
 from personavec.wording import plural
 
+_COLOURS = (
+    "Tokens are orange toward the trait and blue away from it, the stronger the further; far ones "
+    "are underlined, dotted where they lie away."
+)
+#: From here on a token is underlined, too, in sigma.
+_FAR = 2.0
 #: A token this far from the neutral baseline, in sigma, has the full colour.
 _FULL_COLOUR = 8.0
 
@@ -40,6 +51,7 @@ def write_monitoring_report(results: MonitorResults, path: Path) -> None:
         path,
         f"Monitored: {Path(results.log).name}",
         _head(results),
+        _opening(results),
         _overview(results),
         _limits(results.limits),
         *(_trait(name, found) for name, found in results.traits.items()),
@@ -61,8 +73,35 @@ def _head(results: MonitorResults) -> Markup:
             class_="description",
         ),
         element("p", f"read by {results.model.name}", class_="model"),
-        notes=results.notes,
     )
+
+
+def _opening(results: MonitorResults) -> Markup:
+    """The picture and the answer are those of the trait with the most alarms."""
+    name = max(results.traits, key=lambda name: _foremost(results.traits[name]))
+    found = results.traits[name]
+    pair = next((_pair(name, turn) for turn in found.extremes), None)
+    return opening(
+        f"{results.model.name} read {plural(results.turns, 'answer')} of an assistant, in "
+        f"{plural(results.conversations, 'conversation')}, and projected them on the vectors of "
+        f"{plural(len(results.traits), 'trait')}. A reading is in standard deviations (σ) of "
+        "neutral prompts; above 0 is toward the trait. A conversation drifts where a moving "
+        "average of its readings crosses the limit.",
+        conclusion(results),
+        notes=results.notes,
+        picture=_along(found, f", {name}"),
+        pair=pair,
+    )
+
+
+def _foremost(found: TraitReadings) -> tuple[int, float]:
+    return found.drift.conversations.hits, found.max or 0.0
+
+
+def _pair(name: str, turn: ExtremeTurn) -> Pair:
+    reading = f"{signed(turn.response_mean, 1)} σ, {turn.conversation}, turn {turn.turn + 1}"
+    shown = element("span", *map(_heat, turn.pieces), class_="heat")
+    return Pair(turn.question, [Answer(f"The answer that reads most {name}", shown, reading)])
 
 
 def _overview(results: MonitorResults) -> Markup:
@@ -129,16 +168,26 @@ def _trait(name: str, found: TraitReadings) -> Markup:
     return section(
         name,
         page.anchor(name),
-        page.chart(
-            charts.turn_lines(found.by_turn),
-            "Along the turns",
-            "Mean over conversations at each assistant turn, with 95% intervals.",
-        )
-        if len(found.by_turn) > 1
-        else None,
+        _along(found),
         *_drift(found.drift),
         element("h3", "Highest answers"),
-        *(_extreme(turn, open_=i < 2) for i, turn in enumerate(found.extremes)),
+        element("p", _COLOURS),
+        element(
+            "div",
+            *(_extreme(turn, open_=i < 2) for i, turn in enumerate(found.extremes)),
+            data_filter=True,
+        ),
+    )
+
+
+def _along(found: TraitReadings, whose: str = "") -> Markup | None:
+    if len(found.by_turn) < 2:
+        return None
+    return page.chart(
+        charts.turn_lines(found.by_turn),
+        f"Along the turns{whose}",
+        "Mean over the conversations that reach a turn, at least five, with 95% intervals. "
+        "The dotted line is 0, the mean of neutral prompts.",
     )
 
 
@@ -162,8 +211,11 @@ def _drift(drift: TraitDrift) -> list[Content]:
         _alarmed(drift.alarmed),
         page.chart(
             charts.server_chart(drift.server, drift.server_limit),
-            "All replies, in the order of a server that handles 16 conversations at a time",
-            f"{len(drift.server_alarms)} crossings of the limit.",
+            "The whole log, as a server would chart it",
+            "The level after each reply, in the order of a server that handles 16 conversations "
+            "at a time. A reply counts only if three of others came since the last one of its "
+            "conversation, so the chart is no average of all replies. "
+            f"{plural(len(drift.server_alarms), 'crossing')} of the limit.",
         )
         if len(drift.server) > 1
         else None,
@@ -180,7 +232,7 @@ def _alarmed(turns: Sequence[AlarmedTurn]) -> Markup | None:
 
 
 def _extreme(turn: ExtremeTurn, *, open_: bool) -> Markup:
-    question = _clipped(turn.question, 100)
+    question = clipped(turn.question, 100)
     return element(
         "details",
         element("summary", f"{signed(turn.response_mean, 1)} σ  {question}"),
@@ -191,7 +243,7 @@ def _extreme(turn: ExtremeTurn, *, open_: bool) -> Markup:
             f"before the answer {signed(turn.prompt_last, 1)} σ",
             class_="scores",
         ),
-        element("p", _clipped(turn.question, 1500), class_="response", dir="auto")
+        element("p", clipped(turn.question, 1500), class_="response", dir="auto")
         if len(turn.question) > 100
         else None,
         element("p", [_heat(piece) for piece in turn.pieces], class_="response heat", dir="auto"),
@@ -206,7 +258,8 @@ def _heat(piece: Piece) -> Markup:
     return element(
         "span",
         piece.text,
-        class_="toward" if piece.sigma > 0 else "away",
+        class_=("toward" if piece.sigma > 0 else "away")
+        + (" strong" if abs(piece.sigma) >= _FAR else ""),
         style=f"--heat: {share}%",
         title=f"{signed(piece.sigma, 1)} σ",
     )
@@ -221,10 +274,6 @@ def _what_was_done(results: MonitorResults) -> Markup:
         ("seconds", str(results.seconds)),
     ]
     return page.what_was_done(facts, asdict(results.settings), results.versions)
-
-
-def _clipped(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[:limit] + " …"
 
 
 def _share(found: ConversationShare) -> Content:

@@ -1,3 +1,13 @@
+from .blocks import (
+    Answer as Answer,
+    Look as Look,
+    Pair as Pair,
+    Side as Side,
+    answers as answers,
+    clipped as clipped,
+    opening as opening,
+    use_it as use_it,
+)
 from .charts import number as number, signed as signed
 from .page import (
     Content as Content,

@@ -1,39 +1,40 @@
-"""What plotly figures of reports have in common: colours, axes, intervals, and the forest chart.
+"""What charts are made of: marks on two axes, as plain data; `svg.py` draws them.
 
-Plain functions of plain data; they know no verb, no file and no model. What one verb alone draws
-is in its folder's `charts.py`. Backgrounds are transparent, and the page's style sheet sets the
-colours of text and grid, so that a figure follows the reader's light or dark theme. The trace
-colours (after Okabe and Ito) are mid-tones that are legible on both and differ in lightness. Lines
-also differ in dash or marker, never in colour alone.
+They know no verb, no file and no model. What one verb alone draws is in its folder's `charts.py`.
+Orange is toward a trait and blue away from it, and nothing else has these colours. The colours
+(after Okabe and Ito) are mid-tones that are legible on light and dark paper and differ in
+lightness. Lines also differ in dash or marker, never in colour alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
-
-import plotly.graph_objects as go
+from typing import TypeAlias
 
 from personavec.results import Estimate
+from personavec.wording import signed as signed
 
 BLUE = "#2a82c7"
 ORANGE = "#d9661f"
 GREEN = "#0f9d76"
-PURPLE = "#b768a2"
+PURPLE = "#a86bc0"
 GOLD = "#b58900"
+BROWN = "#9c6a4f"
 GREY = "#868d96"
 
-LINE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, GOLD, GREY)
-LINE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
-LINE_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+#: What a value is drawn in, by its sign.
+TOWARD, AWAY = ORANGE, BLUE
+
+LINE_COLOURS = (PURPLE, GREEN, GOLD, BROWN, GREY)
+LINE_SYMBOLS = ("circle", "square", "diamond", "triangle", "cross")
+#: Lengths of strokes and gaps; a solid line has none.
+LINE_DASHES = ("", "7 4", "2 3", "8 3 2 3", "12 4")
 
 LOG_ODDS = "log-odds (nats)"
 COHERENCE = "coherence (0–100)"
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,136 @@ class Bar:
     found: Estimate
 
 
+@dataclass(frozen=True)
+class Style:
+    """How a series looks: it differs from others in colour, in dash and in marker."""
+
+    colour: str
+    dash: str = ""
+    symbol: str = "circle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value at a place, with its interval if it has one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    said: str = ""
+    """What the reader sees on pointing at it."""
+    hollow: bool = False
+    colour: str | None = None
+    """In place of the series' own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points of one name: joined, marked, or both."""
+
+    name: str
+    points: tuple[Point, ...]
+    style: Style
+    joined: bool = True
+    marked: bool = True
+    band: bool = False
+    """Whether intervals are a faint band along the line."""
+    whiskers: bool = False
+    """Whether intervals are bars at the points."""
+    across: bool = False
+    """Whether intervals lie along x."""
+    listed: bool = True
+    """Whether the legend has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bins:
+    """A group's histogram; the groups of a chart are laid over each other."""
+
+    name: str
+    colour: str
+    edges: tuple[float, ...]
+    heights: tuple[float, ...]
+    said: tuple[str, ...]
+    filled: bool = True
+    """Or only outlined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A line across the whole chart, at a value of x where it is upright, else of y."""
+
+    at: float
+    upright: bool = False
+    name: str = ""
+    """What the legend says; nothing for a line that explains itself."""
+    style: Style = field(default=Style(GREY, "2 3"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """A faint area across the whole chart, between two values of x or of y."""
+
+    low: float
+    high: float
+    upright: bool = False
+    name: str = ""
+    colour: str = GREY
+    opacity: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A text at the left edge, at a height in units of y."""
+
+    y: float
+    text: str
+
+
+Mark: TypeAlias = Series | Bins | Rule | Area | Label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis: its title and, where the data do not say them, its ends and its marks."""
+
+    title: str = ""
+    span: tuple[float, float] | None = None
+    """From left to right, or from bottom to top; the first may be the larger one."""
+    zero: bool = False
+    """Whether 0 is always on it."""
+    whole: bool = False
+    """Whether only whole numbers are marked."""
+    percent: bool = False
+    grid: bool = False
+    numbered: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Marks on two axes; `height` is in pixels, without the legend."""
+
+    x: Axis
+    y: Axis
+    height: int
+    marks: tuple[Mark, ...]
+
+
+def style(index: int) -> Style:
+    """The look of the series at a place, counted from 0."""
+    return Style(
+        LINE_COLOURS[index % len(LINE_COLOURS)],
+        LINE_DASHES[index % len(LINE_DASHES)],
+        LINE_SYMBOLS[index % len(LINE_SYMBOLS)],
+    )
+
+
+def side(value: float) -> str:
+    """The colour of a value by its sign; grey for 0."""
+    return TOWARD if value > 0 else AWAY if value < 0 else GREY
+
+
 def number(value: object) -> float | None:
     """The value as a finite float, or None where it is missing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -54,55 +185,26 @@ def number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign written out: +1.5, −1.5, 0."""
-    text = f"{abs(value):.{digits}f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    if text == "0":
-        return "0"
-    return ("−" if value < 0 else "+") + text
+def points(
+    along: Sequence[float],
+    found: Sequence[Estimate],
+    said: Callable[[int], str] = lambda index: "",
+) -> tuple[Point, ...]:
+    """Estimates at their places; one without a value is left out.
 
-
-def blank(x_title: str, y_title: str, height: int) -> go.Figure:
-    """An empty figure in the house style: no frame, no zoom, legend above. `height` in pixels."""
-    axis = {
-        "fixedrange": True,
-        "zeroline": False,
-        "gridcolor": GREY,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "rgba(0,0,0,0)",
-    }
-    return go.Figure(
-        layout={
-            "template": {},
-            "height": height,
-            "margin": {"l": 64, "r": 14, "t": 12, "b": 52},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": FONT, "size": 13, "color": GREY},
-            "separators": ".,",
-            "dragmode": False,
-            "hovermode": "closest",
-            "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
-            "legend": _LEGEND,
-            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}, "showgrid": False},
-            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
-        }
+    `said` gives what the reader sees of the one at an index, after its value and interval.
+    """
+    return tuple(
+        Point(
+            x=x,
+            y=each.value,
+            low=number(each.low),
+            high=number(each.high),
+            said=f"{minus(f'{each.value:.2f}')}{interval(each)}{said(index)}",
+        )
+        for index, (x, each) in enumerate(zip(along, found, strict=True))
+        if each.value is not None
     )
-
-
-_LEGEND = {
-    "orientation": "h",
-    "x": 0,
-    "xanchor": "left",
-    "y": 1.02,
-    "yanchor": "bottom",
-    "bgcolor": "rgba(0,0,0,0)",
-    "itemclick": False,
-    "itemdoubleclick": False,
-}
 
 
 def forest(
@@ -111,171 +213,98 @@ def forest(
     *,
     reference: float | None = None,
     span: tuple[float, float] | None = None,
-) -> go.Figure:
+    by_side: bool = False,
+) -> Chart:
     """Values with their intervals side by side, one line for each label and series.
 
-    `reference` is drawn as a vertical line (no difference, chance); `span` fixes the axis. A label
-    stands above its lines, not beside them, so that a narrow screen keeps its width for the values.
+    `reference` is drawn as a vertical line (no difference, chance); `span` fixes the axis; with
+    `by_side` a value has the colour of its sign. A label stands above its lines, not beside them,
+    so that a narrow screen keeps its width for the values.
     """
     labels = list(dict.fromkeys(bar.label for bar in bars))
     series = list(dict.fromkeys(bar.series for bar in bars))
     # Lines of a label are one unit apart; its own line and the gap below it take 1.8.
     pitch = len(series) + 1.8
-    figure = blank(x_title, "", height=int(100 + 19 * pitch * len(labels)))
+    marks: list[Mark] = [Rule(at=reference, upright=True)] if reference is not None else []
+    marks += [Label(y=place * pitch + 0.15, text=label) for place, label in enumerate(labels)]
     for index, name in enumerate(series):
         known = [bar for bar in bars if bar.series == name and bar.found.value is not None]
-        lines = [labels.index(bar.label) * pitch + index + 1.1 for bar in known]
-        _add_bars(figure, name, index, known, lines, showlegend=len(series) > 1)
-    for place, label in enumerate(labels):
-        _add_label(figure, label, place * pitch + 0.15)
-    if reference is not None:
-        figure.add_vline(x=reference, line={"color": GREY, "width": 1.5, "dash": "dot"})
-    figure.update_yaxes(
-        range=[pitch * len(labels) - 0.4, -0.6], showgrid=False, showticklabels=False, title=None
-    )
-    figure.update_xaxes(showgrid=True, range=span)
-    figure.update_layout(margin={"l": 14, "r": 14, "t": 34, "b": 52})
-    return figure
-
-
-def _add_bars(
-    figure: go.Figure,
-    name: str,
-    index: int,
-    bars: Sequence[Bar],
-    lines: Sequence[float],
-    *,
-    showlegend: bool,
-) -> None:
-    """A series of a forest chart, each value at the height of its line."""
-    figure.add_scatter(
-        x=[bar.found.value for bar in bars],
-        y=lines,
-        error_x=error_bars([bar.found for bar in bars]) | {"thickness": 1.75, "width": 4},
-        customdata=[bar.label + interval(bar.found) for bar in bars],
-        mode="markers",
-        name=name,
-        marker={
-            "size": 9,
-            "symbol": LINE_SYMBOLS[index % len(LINE_SYMBOLS)],
-            "color": LINE_COLOURS[index % len(LINE_COLOURS)],
-        },
-        showlegend=showlegend,
-        hovertemplate=f"%{{x:.2f}} %{{customdata}}<extra>{name}</extra>",
+        heights = [labels.index(bar.label) * pitch + index + 1.1 for bar in known]
+        drawn = tuple(map(_bar(by_side=by_side), known, heights))
+        marks.append(
+            Series(
+                name=name,
+                points=drawn,
+                style=style(index),
+                joined=False,
+                whiskers=True,
+                across=True,
+                listed=len(series) > 1,
+            )
+        )
+    return Chart(
+        x=Axis(title=x_title, span=span, grid=True),
+        y=Axis(span=(pitch * len(labels) - 0.4, -0.6), numbered=False),
+        height=int(62 + 19 * pitch * len(labels)),
+        marks=tuple(marks),
     )
 
 
-def _add_label(figure: go.Figure, label: str, height: float) -> None:
-    figure.add_annotation(
-        x=0,
-        xref="paper",
-        xanchor="left",
-        y=height,
-        text=label,
-        showarrow=False,
-        font={"size": 13},
-    )
+def _bar(*, by_side: bool) -> Callable[[Bar, float], Point]:
+    def drawn(bar: Bar, height: float) -> Point:
+        value = bar.found.value or 0.0
+        return Point(
+            x=value,
+            y=height,
+            low=number(bar.found.low),
+            high=number(bar.found.high),
+            said=f"{bar.label}, {bar.series}: {minus(f'{value:.2f}')}{interval(bar.found)}",
+            colour=side(value) if by_side else None,
+        )
+
+    return drawn
 
 
-def add_histogram(
-    figure: go.Figure,
+def histogram(
     name: str,
     colour: str,
     edges: Sequence[float],
     heights: Sequence[float],
+    said: Callable[[float, float], str],
     *,
-    hover: str,
-    **more: Any,
-) -> None:
-    """A group's bars over bins of equal width; the groups of a figure are laid over each other."""
-    shape = "" if colour == BLUE else "/"
-    figure.add_bar(
-        x=[(low + high) / 2 for low, high in pairwise(edges)],
-        y=heights,
-        width=edges[1] - edges[0],
+    filled: bool = True,
+) -> Bins:
+    """A group's bars over bins; `said` takes the height of a bin and its middle."""
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    return Bins(
         name=name,
-        opacity=0.6,
-        marker={
-            "color": colour,
-            "line": {"color": colour, "width": 1},
-            "pattern": {"shape": shape, "size": 5, "solidity": 0.25, "fillmode": "overlay"},
-        },
-        hovertemplate=hover,
-        **more,
+        colour=colour,
+        edges=tuple(edges),
+        heights=tuple(heights),
+        said=tuple(map(said, heights, middles)),
+        filled=filled,
     )
-    figure.update_layout(barmode="overlay", bargap=0)
 
 
-def add_level(
-    figure: go.Figure,
-    name: str,
-    level: Estimate,
-    span: tuple[float, float],
-    colour: str,
-    dash: str,
-    shown: Callable[[float], str] = "{:.2f}".format,
-) -> None:
+def level(name: str, found: Estimate, colour: str, dash: str) -> list[Mark]:
     """What is reached without a dose, across the whole chart, with its interval as a band."""
-    if level.value is None:
-        return
-    figure.add_scatter(
-        x=padded(span),
-        y=[level.value, level.value],
-        mode="lines",
-        name=name,
-        line={"color": colour, "width": 1.75, "dash": dash},
-        hovertemplate=f"{name}: {shown(level.value)}<extra></extra>",
-    )
-    if level.low is not None and level.high is not None:
-        figure.add_hrect(
-            y0=level.low, y1=level.high, fillcolor=colour, opacity=0.1, line_width=0, layer="below"
-        )
-
-
-def add_band(
-    figure: go.Figure, along: Sequence[float], found: Sequence[Estimate], colour: str
-) -> None:
-    """The intervals of a line as a faint band; points without one leave it out."""
-    known = [
-        (x, each.low, each.high)
-        for x, each in zip(along, found, strict=True)
-        if None not in (number(each.value), number(each.low), number(each.high))
-    ]
-    if not known:
-        return
-    figure.add_scatter(
-        x=[x for x, *_ in known] + [x for x, *_ in reversed(known)],
-        y=[high for *_, high in known] + [low for _, low, _ in reversed(known)],
-        mode="lines",
-        fill="toself",
-        fillcolor=faint(colour, 0.16),
-        line={"width": 0},
-        showlegend=False,
-        hoverinfo="skip",
-    )
-
-
-def error_bars(found: Sequence[Estimate]) -> dict[str, Any]:
-    """Distances from the values to their bounds; a value without a bound gets no bar there."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [_distance(each.high, each.value) for each in found],
-        "arrayminus": [_distance(each.value, each.low) for each in found],
-    }
-
-
-def _distance(above: float | None, below: float | None) -> float | None:
-    top, bottom = number(above), number(below)
-    return None if top is None or bottom is None else max(top - bottom, 0.0)
+    if found.value is None:
+        return []
+    marks: list[Mark] = [Rule(at=found.value, name=name, style=Style(colour, dash))]
+    if found.low is not None and found.high is not None:
+        marks.insert(0, Area(low=found.low, high=found.high, colour=colour, opacity=0.1))
+    return marks
 
 
 def interval(found: Estimate) -> str:
-    """What a hover box says after the value: " [0.50, 1.50]", nothing where it is missing."""
+    """What is said after a value: " [0.50, 1.50]", nothing where it is missing."""
     low, high = number(found.low), number(found.high)
-    if low is None or high is None:
-        return ""
-    return f" [{low:.2f}, {high:.2f}]".replace("-", "−")
+    return "" if low is None or high is None else minus(f" [{low:.2f}, {high:.2f}]")
+
+
+def minus(text: str) -> str:
+    """A number with the sign that texts have."""
+    return text.replace("-", "−")
 
 
 def shortened(text: str, limit: int = 28) -> str:
@@ -283,13 +312,7 @@ def shortened(text: str, limit: int = 28) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def padded(span: tuple[float, float]) -> list[float]:
+def padded(span: tuple[float, float]) -> tuple[float, float]:
     """An axis that ends a little beyond its data."""
     margin = 0.06 * (span[1] - span[0])
-    return [span[0] - margin, span[1] + margin]
-
-
-def faint(colour: str, alpha: float) -> str:
-    """A colour `#rrggbb` with an opacity of 0 to 1."""
-    red, green, blue = (int(colour[index : index + 2], 16) for index in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"
+    return (span[0] - margin, span[1] + margin)

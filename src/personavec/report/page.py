@@ -1,4 +1,4 @@
-"""One self-contained HTML file: escaping by construction, charts inlined.
+"""One self-contained HTML file: escaping by construction, charts inlined, readable without script.
 
 Knows nothing about traits or models. A plain `str` is text and gets escaped wherever it is put;
 only markupsafe's `Markup`, which the functions here return, is markup.
@@ -6,6 +6,8 @@ only markupsafe's `Markup`, which the functions here return, is markup.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -16,26 +18,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup, escape
 
+from personavec.report import svg
 from personavec.runs import atomic_write
 from personavec.wording import estimated
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
+    from personavec.report.charts import Chart
     from personavec.results import Estimate
 
-# Nothing may be fetched, whatever a model wrote: the browser itself refuses.
+# Nothing may be fetched, whatever a model wrote, and no script runs but the page's own: the browser
+# itself refuses.
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+    "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-
-_DRAW = """
-for (const figure of document.querySelectorAll("figure.chart")) {
-  const chart = JSON.parse(figure.querySelector("script").textContent);
-  Plotly.newPlot(figure.querySelector(".plot"), chart.data, chart.layout,
-                 {displayModeBar: false, responsive: true, showLink: false});
-}
-"""
+#: Pixels that a chart is drawn for: where it has room, and on a phone.
+_WIDE, _NARROW = 680, 400
+#: Columns from which a table stacks its cells on a phone, on a tablet, and everywhere.
+_STACKS = {4: "stack", 8: "stack many", 12: "stack always"}
 
 
 Content: TypeAlias = "str | Iterable[Content] | None"
@@ -98,26 +97,60 @@ def estimate(found: Estimate, form: str = ".2f") -> Content:
     """An estimate with its interval, or a note of what was not measured."""
     if found.value is None:
         return not_measured()
-    text = estimated(found, form).replace("-", "−")
-    return text if found.low is not None else [text, " ", not_measured("interval")]
+    value, _, interval = estimated(found, form).replace("-", "−").partition(" ")
+    rest = element("span", interval, class_="interval") if interval else not_measured("interval")
+    return [value, " ", rest]
 
 
-def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str = "") -> Markup:
-    """A table whose first column names its rows; it scrolls by itself where it is too wide."""
-    body = [
-        element(
-            "tr",
-            element("th", cells[0], scope="row"),
-            *(element("td", cell) for cell in cells[1:]),
-        )
-        for cells in rows
-    ]
-    top = element("thead", element("tr", *(element("th", cell, scope="col") for cell in head)))
+def table(
+    head: Sequence[Content],
+    rows: Iterable[Sequence[Content]],
+    class_: str = "",
+    *,
+    searchable: bool = False,
+) -> Markup:
+    """A table whose first column names its rows.
+
+    Where its columns do not fit, its cells stack, each under the name of its column. A searchable
+    one gets a field that filters its rows, where scripts run.
+    """
+    names = [Markup(markup(cell)).striptags() for cell in head]
+    stacks = [look for columns, look in _STACKS.items() if len(names) >= columns][-1:]
+    roles = bool(stacks)
+    body = [_row(cells, names, roles=roles) for cells in rows]
+    top = element("thead", _head(head, roles=roles), role="rowgroup" if roles else None)
     return element(
         "div",
-        element("table", top if head else None, element("tbody", *body), class_=class_ or None),
+        element(
+            "table",
+            top if head else None,
+            element("tbody", *body, role="rowgroup" if roles else None),
+            class_=" ".join([class_, *stacks]).strip() or None,
+            role="table" if roles else None,
+        ),
         class_="scroll",
+        data_filter=searchable,
     )
+
+
+def _head(head: Sequence[Content], *, roles: bool) -> Markup:
+    role = "columnheader" if roles else None
+    cells = (element("th", cell, scope="col", role=role) for cell in head)
+    return element("tr", *cells, role="row" if roles else None)
+
+
+def _row(cells: Sequence[Content], names: Sequence[str], *, roles: bool) -> Markup:
+    """A row; each cell knows the name of its column, to show it when cells stack.
+
+    A stack of cells is no table to a screen reader unless it is told so.
+    """
+    first = element("th", cells[0], scope="row", role="rowheader" if roles else None)
+    labels = [*names[1:], *[""] * len(cells)]
+    rest = (
+        element("td", cell, data_label=label or None, role="cell" if roles else None)
+        for cell, label in zip(cells[1:], labels, strict=False)
+    )
+    return element("tr", first, *rest, role="row" if roles else None)
 
 
 def anchor(name: str) -> str:
@@ -142,59 +175,70 @@ def what_was_done(
     )
 
 
-def folded(summary: str, *content: Content, open_: bool = False) -> Markup:
+def folded(summary: Content, *content: Content, open_: bool = False) -> Markup:
     """Content behind a line that unfolds it."""
     return element("details", element("summary", summary), *content, open=open_)
 
 
-def chart(figure: go.Figure, title: str, caption: Content = None) -> Markup:
-    """A plotly figure, drawn by the page's one script; its labels are texts, and hold no links."""
-    found = _labelled(json.loads(str(figure.to_json())))
-    drawing = json.dumps(found, ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        drawing = drawing.replace(character, f"\\u{ord(character):04x}")
-    height = found["layout"].get("height", 320)
+def chart(drawn: Chart, title: str, caption: Content = None) -> Markup:
+    """A chart with its title, drawn for wide and for narrow places."""
     return element(
         "figure",
         element("h3", title),
-        element("div", class_="plot", style=f"min-height:{height}px", role="img", aria_label=title),
+        element(
+            "div",
+            svg.draw(drawn, title, _WIDE, "wide"),
+            svg.draw(drawn, title, _NARROW, "narrow"),
+            class_="plot",
+        ),
         element("figcaption", caption) if caption else None,
-        Markup(f'<script type="application/json">{drawing}</script>'),
         class_="chart",
     )
 
 
-def _labelled(value: Any) -> Any:
-    """The figure with its texts escaped, since plotly would read them as a kind of HTML.
-
-    The line breaks and hover boxes that the charts themselves write are left.
-    """
-    if isinstance(value, str):
-        return _OWN_MARKUP.sub(r"<\1>", html.escape(value, quote=False))
-    if isinstance(value, dict):
-        return {key: _labelled(inner) for key, inner in value.items()}
-    return [_labelled(inner) for inner in value] if isinstance(value, list) else value
+_HEADED = re.compile('<section id="([^"]*)"><h2>(.*?)</h2>')
 
 
-_OWN_MARKUP = re.compile("&lt;(br|/?extra)&gt;")
+def contents(body: Markup) -> Markup | None:
+    """Links to all sections of a page but the first; None for a page of few."""
+    named = _HEADED.findall(body)[1:]
+    if len(named) < 3:
+        return None
+    links = (
+        element("li", element("a", Markup(title), href=f"#{html.unescape(name)}"))
+        for name, title in named
+    )
+    return element("nav", element("h2", "Contents"), element("ul", *links), aria_label="Contents")
 
 
 def document(title: str, *body: Content) -> str:
-    """The whole page, with style sheet and plotly.js inlined once."""
-    from plotly.offline import get_plotlyjs
+    """The whole page, with style sheet, charts and its one script inlined.
 
-    style = files("personavec.report").joinpath("page.css").read_text(encoding="utf-8")
+    A list of the sections stands before the second one.
+    """
+    folder = files("personavec.report")
+    style = folder.joinpath("page.css").read_text(encoding="utf-8")
+    script = folder.joinpath("page.js").read_text(encoding="utf-8")
+    policy = _POLICY.format(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+    shown = markup(body)
+    first, rest = _after_first(shown)
     parts = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(_POLICY)}">\n',
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n',
         f"{element('title', title)}\n<style>\n{style}</style>\n</head>\n<body>\n",
-        element("main", *body),
-        element("noscript", "The charts need JavaScript; the tables hold their numbers."),
-        f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>\n</body>\n</html>\n",
+        element("main", first, contents(shown), rest),
+        f"\n<script>{script}</script>\n</body>\n</html>\n",
     )
     return "".join(parts)
+
+
+def _after_first(shown: Markup) -> tuple[Markup, Markup]:
+    """The page up to its second section, and the rest."""
+    second = [match.start() for match in _HEADED.finditer(shown)][1:2]
+    place = second[0] if second else len(shown)
+    return Markup(shown[:place]), Markup(shown[place:])
 
 
 def write(path: Path, title: str, *body: Content) -> None:

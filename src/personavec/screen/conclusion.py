@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from personavec.screen.results import RandomControl, ScreenedTrait, ScreenResults
-from personavec.wording import capitalised, joined, plural
+from personavec.wording import capitalised, joined, plural, signed
 
 #: Where training on the data would push: `random` where a random direction shifts as far.
 Push: TypeAlias = Literal["toward", "away", "random", "none", "unknown"]
 
 _SAID: dict[Push, str] = {
     "toward": "training on these {rows} would push the model toward {traits}",
-    "away": "it would push away from {traits}",
+    "away": "training on these {rows} would push the model away from {traits}",
     "random": "for {traits} a random direction shifts as far: no evidence, the texts merely differ",
     "none": "no push is shown for {traits}",
     "unknown": "for {traits} raw projections are compared with nothing, and say nothing of a push",
@@ -26,19 +26,19 @@ def conclusion(results: ScreenResults) -> str:
     said = []
     for push, form in _SAID.items():
         names = [
-            _named(name, trait, results)
+            _named(name, trait, push)
             for name, trait in results.traits.items()
-            if pushes(trait, results) == push
+            if pushes(trait, results.natural) == push
         ]
         if names:
             said.append(form.format(traits=joined(names), rows=rows))
     return " ".join(f"{capitalised(each)}." for each in [*said, *_flagged(results)])
 
 
-def pushes(trait: ScreenedTrait, results: ScreenResults) -> Push:
+def pushes(trait: ScreenedTrait, natural: str) -> Push:
     """By the interval of the mean, minus the reference's if there is one, and by the control."""
     found = trait.against_reference or trait
-    if results.natural == "none" and trait.against_reference is None:
+    if natural == "none" and trait.against_reference is None:
         return "unknown"
     if found.low is None or found.high is None:
         return "unknown" if found.mean is None else "none"
@@ -57,12 +57,13 @@ def _beyond(control: RandomControl) -> bool:
     return own is None or abs(own) > max(others, default=0.0)
 
 
-def _named(name: str, trait: ScreenedTrait, results: ScreenResults) -> str:
-    """The trait with its mean in σ of neutral prompts, where that says something."""
+def _named(name: str, trait: ScreenedTrait, push: Push) -> str:
+    """The trait, with its mean in σ of neutral prompts where that says something."""
     found = trait.against_reference or trait
-    if not trait.sigma or found.mean is None or pushes(trait, results) not in ("toward", "away"):
+    if push not in ("toward", "away") or not trait.sigma or found.mean is None:
         return name
-    return f"{name} ({found.mean / trait.sigma:+.2f} σ)".replace("-", "−")
+    beyond = "" if trait.against_reference is None else " beyond the reference"
+    return f"{name} ({signed(found.mean / trait.sigma)} σ{beyond})"
 
 
 def _flagged(results: ScreenResults) -> Iterable[str]:
@@ -70,5 +71,6 @@ def _flagged(results: ScreenResults) -> Iterable[str]:
         yield "no line was drawn, so no row is flagged"
         return
     each = [f"{t.flagged} for {name}" for name, t in results.traits.items() if t.flagged]
-    said = f"{results.flagged_any} of {plural(results.rows, 'row')} are flagged"
+    verb = "is" if results.flagged_any == 1 else "are"
+    said = f"{results.flagged_any} of {plural(results.rows, 'row')} {verb} flagged"
     yield f"{said}: {joined(each)}" if len(each) > 1 else said

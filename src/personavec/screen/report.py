@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from personavec.report import (
     Content,
+    charts as kit,
     element,
     estimate,
     folded,
@@ -19,26 +20,20 @@ from personavec.report import (
     signed,
     table,
 )
-from personavec.screen import charts
+from personavec.screen import charts, report_opening
 from personavec.screen.report_controls import control_panels
+from personavec.screen.report_opening import NATURAL
 from personavec.screen.report_rows import row_panel
 from personavec.screen.results import (
     DatasetCounts,
     GroupMean,
+    RankedRow,
     ScreenedTrait,
     ScreenResults,
     TwoStageMean,
 )
 from personavec.wording import plural
 
-_NATURAL = {
-    "generate": "the model’s own greedy response to the same prompt",
-    "last-prompt": "the prompt’s last token, the paper’s stand-in for the model’s own response",
-    "none": "nothing: these are raw projections, which also hold what the prompt is about",
-    "two-stage": "the last token of the prompt for every row, and the model’s own greedy response "
-    "for the top slice and a random sample",
-    "rejected": "the rejected response to the same prompt",
-}
 #: Groups in charts; the table has all.
 _CHARTED_GROUPS = 30
 
@@ -50,6 +45,7 @@ def write_screening_report(results: ScreenResults, path: Path) -> None:
         path,
         f"Screen of {title}",
         _heading(results, title),
+        report_opening.opened(results),
         _overview(results),
         _comparison(results),
         *(_trait(name, trait, results) for name, trait in results.traits.items()),
@@ -72,7 +68,6 @@ def _heading(results: ScreenResults, title: str) -> Markup:
             class_="description",
         ),
         element("p", f"for {results.model.name}", class_="model"),
-        notes=results.notes,
     )
 
 
@@ -85,7 +80,7 @@ def _overview(results: ScreenResults) -> Markup:
         "Raw projections, compared with nothing. Intervals are 95%."
         if results.natural == "none"
         else "Each figure is the mean of a row’s projection on the trait’s vector, minus that of "
-        f"{_NATURAL[results.natural]}. Above 0, training on the data would push "
+        f"{NATURAL[results.natural]}. Above 0, training on the data would push "
         "the model toward the trait. Intervals are 95%, over prompts."
     )
     return section(
@@ -152,46 +147,48 @@ def _comparison(results: ScreenResults) -> Markup | None:
     columns = next(iter(results.traits.values())).groups
     if not columns:
         return None
-    drawn = [
-        page.chart(
-            _group_map(results, column),
-            f"Mean difference by {column}, in σ of neutral prompts",
-            "Orange pushes toward the trait, blue away from it. Intervals stand in the tables "
-            "below.",
-        )
-        for column in columns
-    ]
-    return section("Comparison", "comparison", *drawn)
+    return section(
+        "Comparison",
+        "comparison",
+        element(
+            "p",
+            "Means in σ of neutral prompts. Orange with a plus pushes toward the trait, blue with "
+            "a minus away from it. Intervals stand in the tables below.",
+        ),
+        *(_group_map(results, column) for column in columns),
+    )
 
 
-def _group_map(results: ScreenResults, column: str) -> charts.Figure:
+def _group_map(results: ScreenResults, column: str) -> Markup:
+    """Every group's mean for every trait, with a colour behind each number."""
     by_trait = {
-        name: {row.group: row.mean for row in trait.groups[column]}
+        name: {row.group: _in_sigma(row.mean, trait.sigma) for row in trait.groups[column]}
         for name, trait in results.traits.items()
     }
-    groups = list(next(iter(by_trait.values())))[:_CHARTED_GROUPS]
-    means = [
-        [
-            _in_sigma(by_trait[name].get(group), trait.sigma)
-            for name, trait in results.traits.items()
-        ]
+    groups = list(next(iter(by_trait.values())))
+    known = [abs(v) for means in by_trait.values() for v in means.values() if v is not None]
+    reach = max([*known, 1e-6])
+    rows = [
+        (group, *(_heat(means.get(group), reach) for means in by_trait.values()))
         for group in groups
     ]
-    return charts.group_map(groups, list(results.traits), means)
+    return element(
+        "div",
+        element("h3", f"By {column}"),
+        table((column, *by_trait), rows, "numbers heat-map", searchable=True),
+    )
+
+
+def _heat(value: float | None, reach: float) -> Content:
+    if value is None:
+        return not_measured()
+    hue = kit.TOWARD if value > 0 else kit.AWAY
+    look = f"--hue: {hue}; --heat: {round(60 * abs(value) / reach)}%"
+    return element("span", signed(value), style=look)
 
 
 def _in_sigma(mean: float | None, sigma: float) -> float | None:
     return None if mean is None or not sigma else mean / sigma
-
-
-def _histogram(trait: ScreenedTrait, unit: str) -> Markup:
-    if not trait.histogram.edges:
-        return element("p", not_measured())
-    return page.chart(
-        charts.difference_histogram(trait.histogram, trait.threshold, unit),
-        f"Rows by {unit}",
-        "The outermost bins hold what lies beyond.",
-    )
 
 
 def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
@@ -202,22 +199,25 @@ def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
         element("p", f"Rows without a natural response to compare with: {trait.missing}.")
         if trait.missing
         else None,
-        _histogram(trait, unit),
+        report_opening.histogram(trait, unit),
         *(_groups(column, rows, unit) for column, rows in trait.groups.items()),
         element("h3", "Is it only length, or any direction?"),
         *control_panels(trait),
         element("h3", "Rows that push toward it most"),
-        *(row_panel(row, open_=i < 2) for i, row in enumerate(trait.ranked.high)),
-        folded(
-            "Rows that push away from it most",
-            *(row_panel(row, open_=False) for row in trait.ranked.low),
-        ),
+        _rows(trait.ranked.high, opened=2),
+        folded("Rows that push away from it most", _rows(trait.ranked.low)),
     )
+
+
+def _rows(rows: Sequence[RankedRow], opened: int = 0) -> Markup:
+    """Rows behind lines that unfold them, the first ones unfolded, with a field to search them."""
+    panels = (row_panel(row, open_=index < opened) for index, row in enumerate(rows))
+    return element("div", *panels, data_filter=True)
 
 
 def _groups(column: str, rows: Sequence[GroupMean], unit: str) -> Markup:
     head = (column, "rank", "rows", "mean", "flagged", "mean without this group")
-    numbers = table(head, [_group_row(row) for row in rows], "numbers")
+    numbers = table(head, [_group_row(row) for row in rows], "numbers", searchable=True)
     return element(
         "div",
         page.chart(charts.group_means(rows[:_CHARTED_GROUPS], unit), f"Mean by {column}")
@@ -276,7 +276,7 @@ def _what_was_done(results: ScreenResults) -> Markup:
     facts: list[tuple[Content, Content]] = [
         ("model", element("code", model.name)),
         ("precision", element("code", model.dtype)),
-        ("natural side", _NATURAL[results.natural]),
+        ("natural side", NATURAL[results.natural]),
         ("turns", results.turns),
         (
             "reference",

@@ -8,7 +8,7 @@ from personavec.extract.conclusion import _MEANING, conclusion
 from personavec.extract.results import SteeredDose
 from personavec.extract.verdict import Reliability, verdict
 from personavec.results import Estimate
-from personavec.vectors import Verdict
+from personavec.vectors import STABLE, TELLS_APART, Verdict
 
 MISSING = dict.fromkeys(("log_odds", "low", "high", "coherence", "coherence_low", "coherence_high"))
 UNMEASURED = SteeredDose(layer=1, coefficient=0.0, **MISSING, coherent=False, n=0, empty=0)
@@ -28,7 +28,9 @@ def test_the_conclusion_names_what_a_check_leaves_unsafe(index: int, state: Verd
     checks[index] = replace(checks[index], verdict=state)
     said = conclusion(checks)
     meaning = _MEANING[checks[index].name][state == "not decided"]
-    assert said == f"{state.capitalize()}. {meaning[0].upper()}{meaning[1:]}."
+    steers = "Steering by it moves the trait further than random directions do. "
+    before = steers if CHECKS[index].name in (STABLE.name, TELLS_APART.name) else ""
+    assert said == f"{state.capitalize()}. {before}{meaning[0].upper()}{meaning[1:]}."
 
 
 def test_a_check_of_another_version_is_named_as_it_is() -> None:

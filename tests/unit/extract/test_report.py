@@ -1,15 +1,20 @@
 """The extraction report: complete, offline, safe with what models write, honest about gaps."""
 
-import json
+import base64
+import hashlib
+import html
 import math
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from personavec.cli.app import build
 from personavec.extract import ExtractConfig, ExtractResults, charts
 from personavec.extract.report import write_extraction_report
 from personavec.extract.results import (
@@ -28,11 +33,13 @@ from personavec.extract.results import (
     WrongWay,
 )
 from personavec.model import ModelIdentity
+from personavec.report.charts import BLUE, ORANGE, Bins, Series
 from personavec.results import Estimate
 
 SECTIONS = (
+    "in-short",
     "verdict",
-    "what-was-done",
+    "use-it",
     "rollouts",
     "trait-scores",
     "layer-sweep",
@@ -41,6 +48,7 @@ SECTIONS = (
     "reliability",
     "vector-size",
     "transcripts",
+    "what-was-done",
 )
 HOSTILE = "Sure. <script>alert('x')</script><img src=http://evil.example/a.png> & </textarea>"
 
@@ -255,9 +263,9 @@ def _parsed(text: str) -> _Tags:
     return tags
 
 
-def _figures(text: str) -> list[dict[str, Any]]:
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    return [json.loads(figure) for figure in found]
+def _figures(text: str) -> list[str]:
+    """The charts as they are drawn where there is room."""
+    return re.findall(r'<svg class="wide".*?</svg>', text, re.DOTALL)
 
 
 def test_the_report_has_every_section_and_chart_in_order(tmp_path: Path) -> None:
@@ -266,10 +274,14 @@ def test_the_report_has_every_section_and_chart_in_order(tmp_path: Path) -> None
     assert tuple(a["id"] for tag, a in tags if tag == "section") == SECTIONS
     figures = _figures(text)
     assert len(figures) == 6
-    for figure in figures:
-        for axis in ("xaxis", "yaxis"):
-            assert figure["layout"][axis]["title"]["text"]
-    for said in ("built from templates", "Failed: no coordinate.", "Massive activation", "0.91"):
+    assert all(figure.count('class="title"') == 2 for figure in figures)
+    for said in (
+        "built from templates",
+        "Failed. No coordinate.",
+        "Failed: no coordinate.",
+        "Massive activation",
+        "0.91",
+    ):
         assert said in text
 
 
@@ -288,8 +300,8 @@ def test_what_models_write_stays_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
     assert HOSTILE in parsed.text
     assert not {"img", "b", "i", "textarea"} & {tag for tag, _ in parsed.tags}
-    # The charts' data, plotly.js and the script that draws: no further one.
-    assert sum(tag == "script" for tag, _ in parsed.tags) == len(_figures(text)) + 2
+    # The page's own script: no further one.
+    assert sum(tag == "script" for tag, _ in parsed.tags) == 1
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
@@ -305,7 +317,9 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     policy = next(a["content"] for tag, a in tags if "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'")
-    assert text.count("plotly.js v") == 1
+    script = text[text.index("<script>") + 8 : text.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
 
 
 @pytest.mark.parametrize(
@@ -376,9 +390,40 @@ def test_writing_repeats_exactly(tmp_path: Path) -> None:
 
 def test_histogram_counts_every_rollout_and_splits_at_zero() -> None:
     positive, negative = [0.0, 0.1, 3.7, 3.7], [-2.0, -1e-9]
-    figure = charts.log_odds_histogram(positive, negative).to_dict()
-    bars = figure["data"]
-    assert [sum(bar["y"]) for bar in bars] == [4, 2]
+    bars = [m for m in charts.log_odds_histogram(positive, negative).marks if isinstance(m, Bins)]
+    assert [sum(bar.heights) for bar in bars] == [4, 2]
     for bar, side in zip(bars, (1, -1), strict=True):
-        filled = [x for x, y in zip(bar["x"], bar["y"], strict=True) if y]
-        assert all(side * x > 0 for x in filled)
+        middles = [(low + high) / 2 for low, high in pairwise(bar.edges)]
+        assert all(side * x > 0 for x, y in zip(middles, bar.heights, strict=True) if y)
+
+
+def test_both_ways_have_their_own_colour() -> None:
+    """Orange is toward the trait and blue away from it, in charts as in transcripts."""
+    figure = charts.log_odds_histogram([1.0], [-1.0])
+    assert [m.colour for m in figure.marks if isinstance(m, Bins)] == [ORANGE, BLUE]
+    sweep = charts.sweep_log_odds(FULL.sweep, 14)
+    colours = {m.name: m.style.colour for m in sweep.marks if isinstance(m, Series)}
+    assert colours == {"α = −1": BLUE, "α = +1": ORANGE, "α = +2": ORANGE}
+
+
+def test_commands_of_the_report_are_accepted(tmp_path: Path) -> None:
+    """As those that the documentation shows; the code in Python compiles."""
+    folder = tmp_path / "a folder's"
+    folder.mkdir()
+    write_extraction_report(example_results(), folder / "report.html")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    section = text[text.index('id="use-it"') : text.index('id="rollouts"')]
+    blocks = [html.unescape(each) for each in re.findall(r"<code>(.*?)</code>", section, re.DOTALL)]
+    assert len(blocks) == 4
+    compile(blocks.pop(1), "report", "exec")
+    calls = [
+        shlex.split(line)[1:]
+        for line in "\n".join(blocks).splitlines()
+        if line.startswith("personavec ")
+    ]
+    assert [words[0] for words in calls] == [
+        *("steer", "screen", "monitor", "serve", "export", "export"),
+    ]
+    for words in calls:
+        assert words[words.index("--vectors") + 1] == str(folder)
+        build(words).parse_args(words, exit_on_error=False, print_error=False)

@@ -17,6 +17,7 @@ from personavec.data import ColumnMap
 from personavec.errors import DataError, SettingsMismatchError
 from personavec.model.engine import TransformersEngine
 from personavec.monitor import MonitorConfig, MonitorResults, log as reading
+from personavec.monitor.conclusion import conclusion
 from personavec.progress import Progress
 from personavec.results import read as read_results
 from personavec.runs import read_records
@@ -137,6 +138,10 @@ def test_the_report_shows_the_extreme_turns_token_by_token_and_escapes_them(
             assert mean == pytest.approx(turn.response_mean, abs=0.02)
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "<b>So & so</b>" not in page
+    shares = {name: found.drift.conversations for name, found in results.traits.items()}
+    for name, share in shares.items():
+        assert (f"{share.hits} toward {name}" in conclusion(results)) == bool(share.hits)
+        assert f"in {share.of} conversations" in conclusion(results)
 
 
 def test_every_row_is_parsed_once_and_every_text_projected_once(

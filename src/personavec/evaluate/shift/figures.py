@@ -9,11 +9,14 @@ from torch import Tensor
 
 from personavec.evaluate.shift.config import ShiftConfig
 from personavec.evaluate.shift.measure import MeasuredModel, layer_of
-from personavec.evaluate.shift.results import ShiftFigures, TraitShift
+from personavec.evaluate.shift.results import ShiftFigures, ShownAnswers, TraitShift
 from personavec.judges import Judge, contrast
 from personavec.rollouts import Expression, paired, summarise
 from personavec.stats import clustered_bootstrap
 from personavec.vectors import PersonaVector, projections, random_directions
+
+#: Questions whose answers the report shows.
+_SHOWN = 4
 
 
 def shift_figures(
@@ -88,4 +91,20 @@ def trait_shift(
         expression_beyond_control=paired(answers["tuned"], answers["control"], config.seed)
         if controlled
         else None,
+    )
+
+
+def transcripts(models: Mapping[str, MeasuredModel], trait: str) -> tuple[ShownAnswers, ...]:
+    """The first questions with every model's first answer."""
+    answers = {arm: found.answers[trait] for arm, found in models.items()}
+    questions = list(dict.fromkeys(r.question for r in answers["base"]))[:_SHOWN]
+    return tuple(
+        ShownAnswers(
+            question=question,
+            answers={
+                arm: next(r.response for r in found if r.question == question)
+                for arm, found in answers.items()
+            },
+        )
+        for question in questions
     )

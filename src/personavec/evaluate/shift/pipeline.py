@@ -21,7 +21,7 @@ from personavec import results as base_results
 from personavec.conditions import Condition
 from personavec.errors import DataError, UsageError
 from personavec.evaluate.shift.config import ShiftConfig
-from personavec.evaluate.shift.figures import trait_shift
+from personavec.evaluate.shift.figures import trait_shift, transcripts
 from personavec.evaluate.shift.gate import check_conditions, condition_met, unmeasured
 from personavec.evaluate.shift.measure import (
     estimate,
@@ -30,6 +30,7 @@ from personavec.evaluate.shift.measure import (
     measure,
     questions_of,
 )
+from personavec.evaluate.shift.report import write_shift_report
 from personavec.evaluate.shift.results import ShiftResults
 from personavec.judges import ContrastJudge, Judge, chat_formats, judge_notes, spec_notes
 from personavec.model import LoadedModel, check_tuned, weights_of
@@ -56,8 +57,8 @@ def run(
     """Shift and expression for every vector; `specs` has its trait's spec in the same order.
 
     `tuned` and `control` are names of models; an adapter of `base` is applied to it, not loaded
-    with a base of its own. By default the base judges by contrast. Writes `results.json` and
-    `rollouts/` into `out`; a killed run continues with the same arguments.
+    with a base of its own. By default the base judges by contrast. Writes `results.json`,
+    `report.html` and `rollouts/` into `out`; a killed run continues with the same arguments.
 
     Raises UsageError for a condition in a unit that the judge does not give, VectorMismatchError,
     ModelError for a model that cannot be loaded or is of another shape, SettingsMismatchError when
@@ -94,9 +95,11 @@ def run(
             notes=_notes(base, vectors, specs, config, judge),
             settings=config,
             versions=versions(),
+            transcripts={v.trait: transcripts(models, v.trait) for v in vectors},
             seconds=round(time.monotonic() - started, 1),
         )
         base_results.write(out / "results.json", found)
+        write_shift_report(found, out / "report.html")
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from personavec.evaluate.shift.config import ShiftConfig
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
-from personavec.results import OPTIONAL, Estimate
+from personavec.results import OPTIONAL, Dump, Estimate, dump
 from personavec.rollouts import Expression, ExpressionDifference
 
 
@@ -68,6 +68,15 @@ class TraitShift(ShiftFigures):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShownAnswers:
+    """A question with the first answer of every model."""
+
+    question: str
+    answers: dict[str, str]
+    """By model: `base`, `tuned`, and perhaps `control`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConditionMet:
     """A condition of `--fail-if` that was met."""
 
@@ -99,4 +108,12 @@ class ShiftResults:
     settings: ShiftConfig
     versions: dict[str, str]
     """Versions of the packages that the result depends on."""
+    transcripts: dict[str, tuple[ShownAnswers, ...]] = field(default_factory=dict)
+    """The first questions' answers, by trait; files of earlier versions have none."""
     seconds: float
+
+    def summary(self) -> Dump:
+        """What `shift --json` prints: all but the transcripts."""
+        found = dump(self)
+        del found["transcripts"]
+        return found

@@ -42,10 +42,9 @@ def ending(results: ShiftResults, inputs: ShiftInputs, out: Path | None, base: s
     known = [*inputs.trait, *(name for name in results.traits if name in bundled_traits())]
     asked = [word for each in known for word in ("--trait", each)]
     compared = ("evaluate", *asked, "--model", results.tuned, "--compare-to", base)
-    report = out / "report.html" if out else None
     return Ending(
         conclusion=conclusion(results),
-        written=report if report and report.exists() else out,
+        written=out / "report.html" if out else None,
         next=Next("measure the traits in more answers, and what is still known", compared),
     )
 

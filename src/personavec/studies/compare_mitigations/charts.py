@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import plotly.graph_objects as go
-
 from personavec.report import charts as kit
+from personavec.report.charts import Axis, Chart, Mark, Series
 from personavec.results import Estimate
 
 #: A measure by the size of the coefficient.
@@ -18,38 +17,33 @@ def arms_by_dose(
     lines: Sequence[tuple[str, ByDose]],
     levels: Sequence[tuple[str, Estimate]],
     y_title: str,
-) -> go.Figure:
+) -> Chart:
     """A measure against the size of the coefficient, a line for each way to steer.
 
     `levels` are horizontal lines with their intervals: the base model, the plain finetune.
     """
-    figure = kit.blank("|coefficient| (multiples of v)", y_title, height=400)
     span = (0.0, max((dose for _, found in lines for dose, _ in found), default=1.0))
-    styles = zip(levels, (kit.GREY, kit.GOLD), ("dot", "dashdot"), strict=False)
-    for (name, level), colour, dash in styles:
-        kit.add_level(figure, name, level, span, colour, dash)
-    for index, (name, found) in enumerate(lines):
-        _add_line(figure, index, name, found)
-    figure.update_xaxes(range=kit.padded(span))
-    return figure
+    marks: list[Mark] = [_line(index, name, found) for index, (name, found) in enumerate(lines)]
+    looks = ((kit.GREY, "2 3"), (kit.BROWN, "8 3 2 3"))
+    for (name, found), (colour, dash) in zip(levels, looks, strict=False):
+        marks += kit.level(name, found, colour, dash)
+    return Chart(
+        x=Axis(title="|coefficient| (multiples of v)", span=kit.padded(span)),
+        y=Axis(title=y_title),
+        height=340,
+        marks=tuple(marks),
+    )
 
 
-def _add_line(figure: go.Figure, index: int, name: str, by_dose: ByDose) -> None:
+def _line(index: int, name: str, by_dose: ByDose) -> Series:
     """A way to steer, by coefficient."""
-    known = [(dose, each) for dose, each in by_dose if each.value is not None]
-    found = [each for _, each in known]
-    figure.add_scatter(
-        x=[dose for dose, _ in known],
-        y=[each.value for each in found],
-        error_y=kit.error_bars(found),
-        customdata=[f"{name}{kit.interval(each)}" for each in found],
-        mode="lines+markers",
+    return Series(
         name=name,
-        line={
-            "color": kit.LINE_COLOURS[index % len(kit.LINE_COLOURS)],
-            "width": 2,
-            "dash": kit.LINE_DASHES[index % len(kit.LINE_DASHES)],
-        },
-        marker={"size": 8, "symbol": kit.LINE_SYMBOLS[index % len(kit.LINE_SYMBOLS)]},
-        hovertemplate="%{x:g}: %{y:.2f} %{customdata}<extra></extra>",
+        points=kit.points(
+            [dose for dose, _ in by_dose],
+            [each for _, each in by_dose],
+            lambda i: f" at {by_dose[i][0]:g}, {name}",
+        ),
+        style=kit.style(index),
+        whiskers=True,
     )

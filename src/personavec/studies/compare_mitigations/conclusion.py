@@ -17,6 +17,8 @@ def conclusion(results: CompareResults) -> str:
     stays capable.
     """
     trait, plain = results.trait["name"], results.arms["none"]
+    if plain.within_base is None:
+        return f"{capitalised(trait)} could not be compared with the base model's."
     if plain.within_base:
         return (
             f"The plain finetune shows no more {trait} than the base model: there is nothing to "

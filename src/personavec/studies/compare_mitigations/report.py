@@ -8,11 +8,15 @@ from pathlib import Path
 from markupsafe import Markup
 
 from personavec.report import (
+    Answer,
     Content,
+    Pair,
+    answers,
     element,
     folded,
     not_measured,
     number,
+    opening,
     page,
     reading_section,
     section,
@@ -23,10 +27,12 @@ from personavec.report.charts import COHERENCE, LOG_ODDS
 from personavec.results import Estimate
 from personavec.rollouts import ExpressionDifference
 from personavec.studies.compare_mitigations import charts
+from personavec.studies.compare_mitigations.conclusion import conclusion
 from personavec.studies.compare_mitigations.results import (
     ArmMeasures,
     ArmResults,
     CompareResults,
+    ShownAnswer,
 )
 from personavec.wording import plural
 
@@ -48,13 +54,15 @@ def write_mitigations_report(results: CompareResults, path: Path) -> None:
         path,
         f"{results.trait['name']}: mitigations compared",
         _heading(results),
-        section("Trait and capability against the coefficient", "dose", *_charts(arms)),
-        section("All arms", "arms", _table(arms)),
+        _opening(results),
+        section("All arms: the trait", "arms", _trait_table(arms)),
+        section("All arms: what it costs", "costs", _cost_table(arms)),
+        section("Trait and capability against the coefficient", "dose", *_charts(arms)[1:]),
         _parts(arms),
         section("Seed by seed", "seeds", _seeds(results)),
         _transcripts(results),
         reading_section(results.data),
-        section("What was done", "settings", _settings(results)),
+        _done(results),
     )
 
 
@@ -71,8 +79,39 @@ def _heading(results: CompareResults) -> Markup:
             f"seeds {', '.join(map(str, results.seeds))}",
             class_="model",
         ),
-        notes=results.notes,
     )
+
+
+def _opening(results: CompareResults) -> Markup:
+    """The picture is that of the trait; the answers are the base's, the plain finetune's, and one
+    mitigation's to the first question."""
+    rows, trait = results.rows, results.trait["name"]
+    count = plural(len(results.seeds), "seed")
+    return opening(
+        f"{results.model.name} was finetuned on {plural(rows.trained_on, 'row')} with {count}: "
+        f"plainly, and with each mitigation. Every model then answered "
+        f"{plural(len(results.questions), 'question')} on {trait}, was scored on "
+        f"{plural(rows.held_out, 'text')} that were held out, and took a task of multiple choice.",
+        conclusion(results),
+        notes=results.notes,
+        picture=_charts(results.arms)[0],
+        pair=_pair(results),
+    )
+
+
+def _pair(results: CompareResults) -> Pair | None:
+    names = ["base", "none", *(n for n in results.arms if n not in ("base", "none"))][:3]
+    for each in results.transcripts[:1]:
+        shown = {a.arm: a for a in each.answers if a.variant == "plain"}
+        found = [_answer(shown[name]) for name in names if name in shown]
+        return Pair(each.question, found)
+    return None
+
+
+def _answer(answer: ShownAnswer) -> Answer:
+    value = answer.trait_score if answer.log_odds is None else answer.log_odds
+    title = answer.arm + (", under a cue" if answer.variant == "cue" else "")
+    return Answer(title, answer.response, ["expression ", _plain(value)])
 
 
 def expression(arm: ArmMeasures, *, under_cues: bool = False) -> Estimate:
@@ -148,36 +187,51 @@ def _lines(arms: Arms, measure: Reading) -> list[tuple[str, charts.ByDose]]:
     return lines
 
 
-def _table(arms: Arms) -> Markup:
-    head = [
-        *("arm", "expression", "minus base", "under cues", "coherence", "capability"),
-        *("minus plain", "perplexity", "held-out loss", "loss, of plain's", "shift, σ"),
-        *("within base", "learnt", "capable"),
-    ]
+def _trait_table(arms: Arms) -> Markup:
+    head = ("arm", "expression", "minus base", "under cues", "shift, σ", "within base")
     rows = [
         [
             name,
             page.estimate(expression(arm), ".1f"),
             _difference(arm.minus_base),
             page.estimate(expression(arm, under_cues=True), ".1f"),
-            page.estimate(_coherence(arm), ".1f"),
-            page.estimate(arm.capability, ".0%"),
-            page.estimate(arm.capability_minus_plain, ".0%"),
-            page.estimate(arm.perplexity, ".1f"),
-            page.estimate(arm.held_out_loss),
-            page.estimate(arm.loss_ratio),
             _plain(arm.shift.sigma),
-            *(_yes(verdict) for verdict in (arm.within_base, arm.learnt, arm.capable)),
+            _yes(arm.within_base),
         ]
         for name, arm in arms.items()
     ]
     explained = element(
         "p",
         "Within base: expression is at or below the upper limit of the base model's interval. "
-        "Learnt: held-out loss is within 10% of the plain finetune's. Capable: capability is at "
-        "most one standard error below the plain finetune's.",
+        "Shift: how far the last prompt token moved along the vector.",
     )
-    return table(head, rows, class_="numbers") + explained
+    return table(head, rows, class_="numbers", searchable=True) + explained
+
+
+def _cost_table(arms: Arms) -> Markup:
+    head = [
+        *("arm", "coherence", "capability", "minus plain", "perplexity", "held-out loss"),
+        *("loss, of plain's", "learnt", "capable"),
+    ]
+    rows = [
+        [
+            name,
+            page.estimate(_coherence(arm), ".1f"),
+            page.estimate(arm.capability, ".0%"),
+            page.estimate(arm.capability_minus_plain, ".0%"),
+            page.estimate(arm.perplexity, ".1f"),
+            page.estimate(arm.held_out_loss),
+            page.estimate(arm.loss_ratio),
+            *(_yes(verdict) for verdict in (arm.learnt, arm.capable)),
+        ]
+        for name, arm in arms.items()
+    ]
+    explained = element(
+        "p",
+        "Learnt: held-out loss is at most 10% above the plain finetune's. Capable: capability is "
+        "at most one standard error below the plain finetune's.",
+    )
+    return table(head, rows, class_="numbers", searchable=True) + explained
 
 
 def _parts(arms: Arms) -> Markup:
@@ -221,24 +275,20 @@ def _seeds(results: CompareResults) -> Markup:
 
 
 def _transcripts(results: CompareResults) -> Markup:
-    found = []
-    for each in results.transcripts:
-        rows = [
-            [
-                answer.arm + (", under a cue" if answer.variant == "cue" else ""),
-                answer.response,
-                _plain(answer.trait_score if answer.log_odds is None else answer.log_odds),
-            ]
-            for answer in each.answers
-        ]
-        found.append(folded(each.question, table(["arm", "answer", "expression"], rows)))
+    found = (
+        folded(each.question, answers(map(_answer, each.answers))) for each in results.transcripts
+    )
     return section("Transcripts", "transcripts", *found)
 
 
-def _settings(results: CompareResults) -> Markup:
-    rows = [[key, page.plain(value)] for key, value in results.settings.items()]
-    rows += [
-        [key, page.plain(getattr(results, key))]
-        for key in ("judge", "layer", "versions", "seconds")
+def _done(results: CompareResults) -> Markup:
+    facts = [
+        (key, page.plain(value))
+        for key, value in (
+            ("model", results.model.name),
+            ("judge", results.judge),
+            ("layer", results.layer),
+            ("seconds", results.seconds),
+        )
     ]
-    return table([], rows)
+    return page.what_was_done(facts, results.settings, results.versions)

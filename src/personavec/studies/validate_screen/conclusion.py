@@ -38,7 +38,7 @@ def _style(results: ValidateScreenResults, style: str, found: StyleDetection) ->
         return
     yield (
         f"{results.methods[method]} finds {STYLES[style]} with AUC {estimated(own)}"
-        + ("" if own.low > 0.5 else ", which may be chance")
+        + _chance(own)
         + _random(found, own)
     )
     better = [
@@ -49,6 +49,12 @@ def _style(results: ValidateScreenResults, style: str, found: StyleDetection) ->
     if better:
         verb = "finds" if len(better) == 1 else "find"
         yield f"without a vector, {joined(better)} {verb} them as well or better"
+
+
+def _chance(own: Estimate) -> str:
+    if own.high is not None and own.high < 0.5:
+        return ", worse than chance"
+    return "" if own.low is not None and own.low > 0.5 else ", which may be chance"
 
 
 def _random(found: StyleDetection, own: Estimate) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,10 +12,9 @@ from personavec.report import (
     Content,
     chart,
     element,
-    folded,
     not_measured,
+    opening,
     page,
-    plain,
     reading_section,
     section,
     signed,
@@ -23,18 +22,17 @@ from personavec.report import (
 )
 from personavec.results import Estimate
 from personavec.studies.validate_screen.charts import detection_auc
-from personavec.studies.validate_screen.conclusion import STYLES
+from personavec.studies.validate_screen.conclusion import STYLES, conclusion
 from personavec.studies.validate_screen.results import (
     DatasetOrder,
     StyleDetection,
     ValidateScreenResults,
 )
+from personavec.wording import capitalised, plural
 
 
 def write_detection_report(results: ValidateScreenResults, path: Path) -> None:
     """Write the report: the summary first, then every trait, the order of datasets, the setup."""
-    data = results.data
-    traits = ", ".join(results.traits)
     styles = {name: found for name, found in results.styles.items() if found is not None}
     title = "Does screening find what it should?"
     page.write(
@@ -43,25 +41,12 @@ def write_detection_report(results: ValidateScreenResults, path: Path) -> None:
         page.heading(
             "personavec validate-screen",
             title,
-            element(
-                "p",
-                f"Rows that show a trait, planted into {data.clean} clean rows of {data.name} "
-                f"and among clean answers to the same prompts. Traits: {traits}.",
-                class_="description",
-            ),
             element("p", results.model.name, class_="model"),
-            notes=_notes(results),
         ),
+        _opening(results, styles),
         section(
             "All traits",
             "summary",
-            chart(
-                detection_auc(
-                    [(STYLES[name], _auc_rows(results, s)) for name, s in styles.items()]
-                ),
-                "AUC by method, mean over traits",
-                "Dots with 95% intervals over resampled prompts; 0.5 is chance.",
-            ),
             [_style(results, name, found) for name, found in styles.items()],
             element(
                 "p",
@@ -73,13 +58,30 @@ def write_detection_report(results: ValidateScreenResults, path: Path) -> None:
             "Every trait",
             "traits",
             [
-                [element("h3", STYLES[name][0].upper() + STYLES[name][1:]), _traits(results, found)]
+                [element("h3", capitalised(STYLES[name])), _traits(results, found)]
                 for name, found in styles.items()
             ],
         ),
         section("Strong, mild, normal", "order", _order(results)),
-        reading_section({data.name: data.told}),
-        section("Setup", "setup", _setup(results)),
+        reading_section({results.data.name: results.data.told}),
+        _setup(results),
+    )
+
+
+def _opening(results: ValidateScreenResults, styles: Mapping[str, StyleDetection]) -> Markup:
+    data = results.data
+    return opening(
+        f"Rows that show a trait ({', '.join(results.traits)}) were planted into "
+        f"{plural(data.clean, 'row')} of {data.name}, taken as clean, and among clean answers to "
+        "the same prompts, and every method scored all of them. AUC is the chance that a planted "
+        "row scores above a clean one: 0.5 is chance, 1 is perfect.",
+        conclusion(results),
+        notes=_notes(results),
+        picture=chart(
+            detection_auc([(STYLES[name], _auc_rows(results, s)) for name, s in styles.items()]),
+            "AUC by method, mean over traits",
+            "Dots with 95% intervals over resampled prompts; 0.5 is chance.",
+        ),
     )
 
 
@@ -112,7 +114,7 @@ def _style(results: ValidateScreenResults, name: str, style: StyleDetection) -> 
     ]
     head = ["method", *shown.values()]
     return element(
-        "div", element("h3", STYLES[name][0].upper() + STYLES[name][1:]), table(head, rows)
+        "div", element("h3", capitalised(STYLES[name])), table(head, rows, searchable=True)
     )
 
 
@@ -132,7 +134,7 @@ def _traits(results: ValidateScreenResults, style: StyleDetection) -> Markup:
         [title, *(str(getattr(style.traits[n], key)) for n in names)]
         for key, title in counts.items()
     ]
-    return table(["AUC", *names], rows)
+    return table(["AUC", *names], rows, searchable=True)
 
 
 def _order(results: ValidateScreenResults) -> list[Markup]:
@@ -162,7 +164,7 @@ def verdict(order: DatasetOrder) -> str:
     return "yes" if order.beyond_chance else "yes, within chance"
 
 
-def _setup(results: ValidateScreenResults) -> list[Markup]:
+def _setup(results: ValidateScreenResults) -> Markup:
     rows = [
         [
             name,
@@ -175,8 +177,9 @@ def _setup(results: ValidateScreenResults) -> list[Markup]:
         for name, trait in results.traits.items()
     ]
     head = ["trait", "layer", "elicited rows kept", "written rows", "training rows", "TF-IDF"]
-    settings = [[name, plain(value)] for name, value in asdict(results.settings).items()]
-    return [table(head, rows), folded("All settings", table(["setting", "value"], settings))]
+    facts = [("model", results.model.name), ("rows", results.data.name)]
+    done = page.what_was_done(facts, asdict(results.settings), results.versions)
+    return section("Setup", "setup", table(head, rows)) + done
 
 
 def _estimate(found: Estimate | None, *, sign: bool = False) -> Markup:

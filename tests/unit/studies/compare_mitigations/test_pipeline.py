@@ -29,6 +29,7 @@ from personavec.studies.compare_mitigations import (
     run,
     summary,
 )
+from personavec.studies.compare_mitigations.conclusion import conclusion
 
 QUIET = Progress(quiet=True)
 CONFIG = CompareConfig(
@@ -113,6 +114,30 @@ def test_every_arm_is_measured_and_compared_in_pairs(made: Path) -> None:
     page = (made / "report.html").read_text()
     assert "Trait and capability against the coefficient" in page
     assert "preventative steering" in page
+
+
+def test_the_conclusion_asks_for_all_three_and_for_something_to_mitigate(made: Path) -> None:
+    results = read(CompareResults, made / "results.json")
+
+    def said(plain: bool | None, **verdicts: tuple[bool, bool, bool]) -> str:
+        """What is concluded where the plain finetune is within the base, and arms do so well."""
+        arms = {"none": replace(results.arms["none"], within_base=plain)}
+        for name, (within, learnt, capable) in verdicts.items():
+            arm = replace(results.arms["preventative 1.0"], mitigation=name)
+            arms[name] = replace(arm, within_base=within, learnt=learnt, capable=capable)
+        return conclusion(replace(results, arms=arms))
+
+    assert "nothing to mitigate" in said(True, preventative=(True, True, True))
+    assert "could not be compared" in said(None)
+    good = said(False, preventative=(True, True, True), random=(False, True, True))
+    assert "Preventative keeps it at the base's level" in good
+    assert "no evidence" not in good
+    chance = said(False, preventative=(True, True, True), random=(True, True, True))
+    assert "Random does as well: no evidence that the vector's direction matters." in chance
+    costly = said(False, caft=(True, False, True), kl=(True, True, False))
+    assert "No mitigation keeps it" in costly
+    assert "What does not learn the data: caft." in costly
+    assert "What loses capability: kl." in costly
 
 
 def test_a_finetune_that_is_refused_is_left_out_with_its_reason(
