@@ -8,6 +8,7 @@ from functools import cache as keep_loaded
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
+from personavec.report.config import FigureOptions
 from personavec.terminal import log_notes
 
 
@@ -20,6 +21,7 @@ def command(
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
     report: ReportOptions = ReportOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how strongly a model shows traits: as it is, finetuned, or steered.
 
@@ -29,6 +31,7 @@ def command(
     by default the model compared to, else an adapter's base, else the model itself. --dry-run
     counts every response at its longest.
     """
+    from personavec import evaluate
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
     from personavec.evaluate.terminal import ending, show
     from personavec.traits import load_trait
@@ -57,6 +60,7 @@ def command(
         other = replace(other, engine=running(other.loaded))
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
+    figures.save(evaluate.paper_plots, results)
     page = output.out / "report.html" if output.out else None
     log_notes(results.notes)
     end = ending(results, inputs, page, model.named())

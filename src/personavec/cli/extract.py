@@ -17,6 +17,7 @@ from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
+from personavec.report.config import FigureOptions
 from personavec.results import dump
 
 
@@ -39,6 +40,7 @@ def command(
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
     report: ReportOptions = ReportOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
 
@@ -47,7 +49,7 @@ def command(
     A killed run continues when the same command is given again. By default the unsteered
     model judges its own responses. --dry-run counts every response at its longest.
     """
-    from personavec.extract import questions_to_judge, run, summary
+    from personavec.extract import paper_plots, questions_to_judge, run, summary
     from personavec.extract.terminal import ending, show
 
     spec, origin = trait.load()
@@ -74,6 +76,7 @@ def command(
         more=inputs.more,
         engine=running.start(loaded, config.batch_tokens),
     )
+    figures.save(paper_plots, results)
     found = summary(results, folder)
     end = ending(found, model.named())
     report.end(output, dump(found), lambda: show(found), end)

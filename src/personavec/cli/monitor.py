@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions, ReportOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
+from personavec.report.config import FigureOptions
 
 
 def command(
@@ -16,6 +17,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     output: PrintOptions = PrintOptions(),
     report: ReportOptions = ReportOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
 
@@ -29,7 +31,7 @@ def command(
     data
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
-    from personavec.monitor import run, summarised
+    from personavec.monitor import paper_plots, run, summarised
     from personavec.monitor.terminal import ending, show
 
     vectors = inputs.load()
@@ -43,5 +45,6 @@ def command(
         fit_limits=inputs.fit_limits,
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
+    figures.save(paper_plots, results)
     end = ending(results, inputs.vectors, model.named())
     report.end(output, summarised(results), lambda: show(results), end)

@@ -18,6 +18,7 @@ from personavec.cli.groups import (
 )
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
+from personavec.report.config import FigureOptions
 from personavec.screen.config import ScreenConfig, ScreenInputs
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
@@ -53,6 +54,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     output: ScreenOutput = ScreenOutput(),
     report: ReportOptions = ReportOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """How far datasets would push a model along each trait, and which rows do it.
 
@@ -68,6 +70,7 @@ def command(
         to try it on, in which half of the rows show the trait.
     """
     from personavec import screen
+    from personavec.judges import ContrastJudge
     from personavec.screen.terminal import ending, show
     from personavec.vectors import check_layer, specs_of
 
@@ -82,11 +85,7 @@ def command(
     # How many rows a natural response is generated for is not known before the data are read.
     tokens = None if config.natural in ("generate", "two-stage") else 0
     loaded = model.load()
-    judging = None
-    if inputs.judge is not None:
-        from personavec.judges import ContrastJudge
-
-        judging = ContrastJudge(loaded)
+    judging = None if inputs.judge is None else ContrastJudge(loaded)
     running = engine.resolved(loaded, folder=out, tokens=tokens) if inputs.ray is None else None
     results = screen.run(
         loaded,
@@ -101,6 +100,7 @@ def command(
         ray=inputs.ray,
         engine=running and running.start(loaded),
     )
+    figures.save(screen.paper_plots, results)
     end = ending(results, data, chosen.vectors, model.named())
     report.end(output, screen.summarised(results), lambda: show(results), end)
 

@@ -9,6 +9,7 @@ from personavec.cli.groups import OutputOptions, ReportOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
+from personavec.report.config import FigureOptions
 from personavec.terminal import log, log_notes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def command(
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     output: OutputOptions = OutputOptions(),
     report: ReportOptions = ReportOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how far a finetune moved a model along each trait, in activations and answers.
 
@@ -44,7 +46,7 @@ def command(
     tuned
         The model after it: a folder, an adapter's folder, an id.
     """
-    from personavec.evaluate.shift import parse_conditions, run
+    from personavec.evaluate.shift import paper_plots, parse_conditions, run
     from personavec.evaluate.shift.terminal import ending, show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
@@ -69,6 +71,7 @@ def command(
             fail_if=conditions,
             judge=judging,
         )
+    figures.save(paper_plots, results)
     log_notes(results.notes)
     end = ending(results, inputs, output.out, base)
     report.end(output, results.summary(), lambda: show(results), end)
