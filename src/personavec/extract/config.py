@@ -38,8 +38,8 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 
 
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
-#: on both sides included. It selects the layer among fewer, at a dose at which most vectors are still
-#: coherent, on as many questions, and tests on ten: intervals over fewer are too narrow (see
+#: on both sides included. It selects the layer among fewer, at a dose at which most vectors are
+#: still coherent, on as many questions, and tests on ten: intervals over fewer are too narrow (see
 #: `stats/bootstrap.py`). Its rollouts are as many as a stable direction needs.
 SIZES = sizes(
     #                       quick, standard, thorough

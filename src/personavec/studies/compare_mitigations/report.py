@@ -153,7 +153,10 @@ def _charts(arms: Arms) -> list[Markup]:
             [(name, measure(arms[arm])) for arm, name in _LEVELS],
             y_title,
         )
-        caption = "Bars and bands are 95% intervals; lines join the coefficients of one method."
+        caption = (
+            "Bars and bands are 95% intervals; lines join the coefficients of one method, a little "
+            "apart sideways."
+        )
         found.append(page.chart(figure, title, caption))
     return found
 
