@@ -19,7 +19,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint wheel llamacpp vllm bundle drift capping soak finetuning coherence results \
+.PHONY: help demo notebooks test check lint wheel llamacpp vllm bundle drift capping soak finetuning coherence results \
   models cluster bench clean
 
 help:  ## show this list
@@ -67,6 +67,9 @@ $(VLLM_READY):
 demo: $(READY)  ## extract the apathetic vector from the embedded model
 	$(BIN)/personavec extract --trait apathetic --preset quick --out out/demo
 	@echo "The report is at out/demo/report.html"
+
+notebooks: $(READY)  ## run the examples as notebooks, and keep what they show
+	$(BIN)/python scripts/notebooks.py
 
 test: $(READY)  ## run all tests but cluster's, and those of programs that are missing
 	$(PYTEST)

@@ -20,6 +20,7 @@ from .finetune.sets import elicit as elicit
 from .model import (
     LoadedModel as LoadedModel,
     load_model as load_model,
+    respond as respond,
     steer as steer,
     wrap_model as wrap_model,
 )

@@ -35,7 +35,7 @@ PRECISIONS = sorted({torch.float32, choose_dtype(None, "cpu")}, key=str)
 @pytest.fixture(scope="module")
 def example():
     """The script as a module; its name begins with a digit, so it cannot be imported by it."""
-    path = Path(__file__).parents[2] / "examples" / "01_extract.py"
+    path = Path(__file__).parents[2] / "examples" / "00_by_hand.py"
     found = importlib.util.spec_from_file_location("example_extract", path)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.judges.config import PlainJudgeOptions
 from personavec.monitor.config import CalibrateConfig, CalibrateInputs
 from personavec.terminal import log, print_json
-
-if TYPE_CHECKING:
-    pass
 
 
 def command(

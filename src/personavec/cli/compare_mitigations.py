@@ -13,6 +13,7 @@ from personavec.data.conversations import ColumnMap
 from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
 from personavec.options import GENERAL, MAIN, options, parsed
+from personavec.report.config import FigureOptions
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
 from personavec.terminal import print_json
 
@@ -53,6 +54,7 @@ def command(
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     model: ModelOptions = ModelOptions(),
     output: CompareOutput = CompareOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Finetune on the same rows under several mitigations, and compare trait, capability, loss.
 
@@ -63,7 +65,7 @@ def command(
     same command, and mitigations or seeds can be added to a finished one.
     """
     from personavec.finetune import read_training_rows
-    from personavec.studies.compare_mitigations import run, summary
+    from personavec.studies.compare_mitigations import paper_plots, run, summary
     from personavec.studies.compare_mitigations.terminal import show
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
@@ -82,6 +84,7 @@ def command(
     if judge.judge != "contrast" or judge.judge_model:
         judging = judge.make(model.load, subject=loaded if judge.judge == "rubric" else None)
     results = run(loaded, rows, vector, spec, out, config, judge=judging)
+    figures.save(paper_plots, results)
     if output.as_json:
         print_json(summary(results))
     else:

@@ -8,6 +8,7 @@ from functools import cache as keep_loaded
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
+from personavec.report.config import FigureOptions
 from personavec.terminal import log_notes, print_json
 
 
@@ -19,6 +20,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how strongly a model shows traits: as it is, finetuned, or steered.
 
@@ -28,6 +30,7 @@ def command(
     by default the model compared to, else an adapter's base, else the model itself. --dry-run
     counts every response at its longest.
     """
+    from personavec import evaluate
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
     from personavec.evaluate.terminal import show
     from personavec.traits import load_trait
@@ -56,6 +59,7 @@ def command(
         other = replace(other, engine=running(other.loaded))
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
+    figures.save(evaluate.paper_plots, results)
     report = output.out / "report.html" if output.out else None
     log_notes(results.notes)
     if output.as_json:

@@ -11,6 +11,7 @@ from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
+from personavec.report.config import FigureOptions
 from personavec.results import dump
 from personavec.terminal import print_json
 
@@ -33,6 +34,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
 
@@ -41,7 +43,7 @@ def command(
     A killed run continues when the same command is given again. By default the unsteered
     model judges its own responses. --dry-run counts every response at its longest.
     """
-    from personavec.extract import questions_to_judge, run, summary
+    from personavec.extract import paper_plots, questions_to_judge, run, summary
     from personavec.extract.terminal import show
 
     spec, origin = trait.load()
@@ -68,6 +70,7 @@ def command(
         more=inputs.more,
         engine=running.start(loaded, config.batch_tokens),
     )
+    figures.save(paper_plots, results)
     found = summary(results, folder)
     if output.as_json:
         print_json(dump(found))

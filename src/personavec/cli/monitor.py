@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
+from personavec.report.config import FigureOptions
 from personavec.terminal import print_json
 
 
@@ -16,6 +17,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: PrintOptions = PrintOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
 
@@ -29,7 +31,7 @@ def command(
     data
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
-    from personavec.monitor import run, summarised
+    from personavec.monitor import paper_plots, run, summarised
     from personavec.monitor.terminal import show
 
     vectors = inputs.load()
@@ -43,6 +45,7 @@ def command(
         fit_limits=inputs.fit_limits,
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
+    figures.save(paper_plots, results)
     if output.as_json:
         print_json(summarised(results))
     else:

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
+from personavec.report.config import FigureOptions
 from personavec.screen.config import ScreenConfig, ScreenInputs
 from personavec.terminal import print_json
 
@@ -47,6 +48,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: ScreenOutput = ScreenOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """How far datasets would push a model along each trait, and which rows do it.
 
@@ -61,6 +63,7 @@ def command(
         JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
     """
     from personavec import screen
+    from personavec.judges import ContrastJudge
     from personavec.screen.terminal import show
     from personavec.vectors import check_layer, specs_of
 
@@ -75,11 +78,7 @@ def command(
     # How many rows a natural response is generated for is not known before the data are read.
     tokens = None if config.natural in ("generate", "two-stage") else 0
     loaded = model.load()
-    judging = None
-    if inputs.judge is not None:
-        from personavec.judges import ContrastJudge
-
-        judging = ContrastJudge(loaded)
+    judging = None if inputs.judge is None else ContrastJudge(loaded)
     running = engine.resolved(loaded, folder=out, tokens=tokens) if inputs.ray is None else None
     results = screen.run(
         loaded,
@@ -94,6 +93,7 @@ def command(
         ray=inputs.ray,
         engine=running and running.start(loaded),
     )
+    figures.save(screen.paper_plots, results)
     if output.as_json:
         print_json(screen.summarised(results))
     else:

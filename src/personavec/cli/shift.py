@@ -9,6 +9,7 @@ from personavec.cli.groups import OutputOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
+from personavec.report.config import FigureOptions
 from personavec.terminal import log, log_notes, print_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def command(
     config: ShiftConfig = ShiftConfig(),
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how far a finetune moved a model along each trait, in activations and answers.
 
@@ -43,7 +45,7 @@ def command(
     tuned
         The model after it: a folder, an adapter's folder, an id.
     """
-    from personavec.evaluate.shift import parse_conditions, run
+    from personavec.evaluate.shift import paper_plots, parse_conditions, run
     from personavec.evaluate.shift.terminal import show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
@@ -68,6 +70,7 @@ def command(
             fail_if=conditions,
             judge=judging,
         )
+    figures.save(paper_plots, results)
     log_notes(results.notes)
     if output.as_json:
         print_json(results.summary())

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
+from personavec.report.config import FigureOptions
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
 from personavec.terminal import print_json
 
@@ -30,6 +31,7 @@ def command(
     inputs: ValidateScreenInputs = ValidateScreenInputs(),
     model: ModelOptions = ModelOptions(),
     output: ValidateScreenOutput = ValidateScreenOutput(),
+    figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
 
@@ -43,7 +45,7 @@ def command(
     data
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
-    from personavec.studies.validate_screen import run, summary
+    from personavec.studies.validate_screen import paper_plots, run, summary
     from personavec.studies.validate_screen.terminal import show
     from personavec.vectors import specs_of
 
@@ -51,6 +53,7 @@ def command(
     found = vectors.load()
     specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
+    figures.save(paper_plots, results)
     if output.as_json:
         print_json(summary(results))
     else:

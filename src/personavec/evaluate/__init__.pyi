@@ -10,6 +10,7 @@ from .cues import (
     read_cues as read_cues,
 )
 from .pipeline import questions_to_judge as questions_to_judge, run as run
+from .plots import paper_plots as paper_plots
 from .results import (
     CapabilityResult as CapabilityResult,
     ComparedModel as ComparedModel,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from personavec.data import DataReading
-from personavec.errors import DataError
+from personavec.errors import DataError, UsageError
 from personavec.evaluate.config import EvaluateConfig
 from personavec.evaluate.subject import Arm, SteeredBy, Subject
+from personavec.in_notebooks import InNotebooks
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Dump, Estimate, dump
@@ -155,7 +156,7 @@ class Transcript:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateResults:
+class EvaluateResults(InNotebooks):
     """What an evaluation found."""
 
     format: int = 1
@@ -187,6 +188,15 @@ class EvaluateResults:
         found = dump(self)
         del found["transcripts"]
         return {**found, "report": str(report) if report else None}
+
+    def difference(self, trait: str) -> ExpressionDifference:
+        """The model's expression minus that of the one it was compared to, paired by question.
+
+        Raises UsageError where it was compared to none, or the trait was not asked for.
+        """
+        if self.compare_to is None or trait not in self.compare_to.differences:
+            raise UsageError(f"{self.model} was compared to no other model along '{trait}'")
+        return self.compare_to.differences[trait]
 
     def measured_for(
         self, model: str, other: str, cues: str

@@ -14,6 +14,7 @@ from typing import Literal
 
 from personavec.data import DataReading
 from personavec.extract.config import ExtractConfig
+from personavec.in_notebooks import InNotebooks
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.model.engine import EngineRecord
@@ -215,7 +216,7 @@ class ValidationVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractResults:
+class ExtractResults(InNotebooks):
     """Everything that an extraction measured, and from what."""
 
     format: int = 2

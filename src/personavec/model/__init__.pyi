@@ -50,6 +50,7 @@ from .projecting import (
     TokenProjections as TokenProjections,
     project_tokens as project_tokens,
 )
+from .responding import respond as respond
 from .scoring import ScoringJob as ScoringJob, token_logprobs as token_logprobs
 from .sequences import sequence_logprobs as sequence_logprobs
 from .steering import (

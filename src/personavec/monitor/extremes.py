@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from personavec.data import parts
 from personavec.judges import last_answer
 from personavec.model import Encoded, LoadedModel
+from personavec.monitor.pieces import characters
 from personavec.monitor.readings import Gauge
 from personavec.monitor.results import Piece
 
@@ -98,7 +99,7 @@ def turn_texts(
             sigmas = gauge.response_sigmas(own[turn.start : turn.stop])
             pieces = tuple(
                 (piece, tuple(round(value, 2) for value in sigmas[start:stop].mean(0).tolist()))
-                for piece, start, stop in _characters(loaded, ids)
+                for piece, start, stop in characters(loaded, ids)
             )
             question = last_answer(row.row.messages[: turn.message + 1]).question
             found[row.row.index, turn.message] = TurnText(question, pieces)
@@ -122,13 +123,3 @@ def load_texts(folder: Path, wanted: Collection[Place]) -> dict[Place, TurnText]
             if (index, message) in wanted:
                 found[index, message] = TurnText.from_json(text)
     return found
-
-
-def _characters(loaded: LoadedModel, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-    """Pieces of text with their token positions; tokens that share a character are one piece."""
-    start = 0
-    for stop in range(1, len(ids) + 1):
-        piece = loaded.chat.decode(ids[start:stop])
-        if not piece.endswith("\ufffd") or stop == len(ids):
-            yield piece, start, stop
-            start = stop

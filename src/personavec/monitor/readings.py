@@ -17,8 +17,10 @@ from torch import Tensor
 
 from personavec.data import DataRow, split_thought
 from personavec.errors import DataError, UsageError
+from personavec.in_notebooks import InNotebooks
 from personavec.model import Directions, Encoded, LoadedModel, Message, Text, Turn, encode
 from personavec.model.engine import Engine, TransformersEngine
+from personavec.monitor.pieces import Piece, pieces_of
 from personavec.vectors import PersonaVector
 
 
@@ -65,6 +67,23 @@ class TurnReading:
     thinking_mean_sigma: float | None = None
     tokens: tuple[float, ...] | None = None
     """The projection of every response token, if requested."""
+
+
+class Readings(list[TurnReading], InNotebooks):
+    """A conversation's readings by turn, then by trait; in a notebook it shows its tokens.
+
+    `messages` are those of the conversation. `pieces` has for each reading the response's pieces of
+    text with their sigma, if tokens were requested, and is empty otherwise.
+    """
+
+    def __init__(
+        self,
+        readings: Sequence[TurnReading],
+        messages: Sequence[Message],
+        pieces: Sequence[tuple[Piece, ...]] = (),
+    ):
+        super().__init__(readings)
+        self.messages, self.pieces = tuple(messages), tuple(pieces)
 
 
 def gauge(
@@ -184,7 +203,7 @@ def read_conversation(
     *,
     layer: int | None = None,
     tokens: bool = False,
-) -> list[TurnReading]:
+) -> Readings:
     """The readings of every assistant turn for every vector, by turn, then by trait.
 
     A thought at the start of an answer is read separately if the model thinks, and left out
@@ -200,7 +219,25 @@ def read_conversation(
     encoded = encode(loaded.chat, row, context=loaded.context, thinking=True)
     if not isinstance(encoded, Encoded):
         raise DataError(f"the conversation cannot be read: {encoded.reason}")
-    return read_encoded(loaded, [encoded], gauge(vectors, loaded, layer=layer), tokens=tokens)[0]
+    along = gauge(vectors, loaded, layer=layer)
+    found = read_encoded(loaded, [encoded], along, tokens=tokens)[0]
+    pieces = [_pieces(loaded, along, encoded, reading) for reading in found] if tokens else []
+    return Readings(found, messages, pieces)
+
+
+def _pieces(
+    loaded: LoadedModel, along: Gauge, row: Encoded, reading: TurnReading
+) -> tuple[Piece, ...]:
+    """The response's pieces of text, with their sigma along the reading's trait."""
+    mean, spread = along.response_mean[along.traits.index(reading.trait)].tolist()
+    sigmas = [(value - mean) / spread for value in reading.tokens or ()]
+    ids = next(
+        text.ids[turn.start : turn.stop].tolist()
+        for text in row.texts
+        for turn in text.turns
+        if turn.message == reading.turn
+    )
+    return pieces_of(loaded, ids, sigmas)
 
 
 def _without_thought(loaded: LoadedModel, message: Message) -> Message:
@@ -218,7 +255,7 @@ def project_conversation(
     messages: Sequence[Message],
     *,
     layer: int | None = None,
-) -> list[TurnReading]:
+) -> Readings:
     """`read_conversation` for one vector: one reading for each turn."""
     return read_conversation(loaded, [vector], messages, layer=layer)
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personavec.data import DataReading
+from personavec.in_notebooks import InNotebooks
 from personavec.model import ModelIdentity
 from personavec.model.engine import EngineRecord
 from personavec.monitor.config import MonitorConfig
+from personavec.monitor.pieces import Piece as Piece
 from personavec.results import Dump, Estimate, dump
 from personavec.stats import share_interval
 from personavec.vectors import Calibration
@@ -97,15 +99,6 @@ class TraitDrift:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A token, or several tokens that share a character."""
-
-    text: str
-    sigma: float
-    """Mean projection of its tokens, in sigmas of the neutral baseline."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExtremeTurn:
     """One of the turns with the highest answers along a trait."""
 
@@ -175,7 +168,7 @@ class MonitorFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonitorResults:
+class MonitorResults(InNotebooks):
     """Everything that monitoring a log found."""
 
     format: int = 1

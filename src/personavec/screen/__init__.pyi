@@ -13,6 +13,7 @@ from .outputs import (
     write_outputs as write_outputs,
 )
 from .pipeline import run as run
+from .plots import paper_plots as paper_plots
 from .results import ScreenResults as ScreenResults, summarised as summarised
 from .score import (
     Columns as Columns,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing_extensions import TypedDict
 
 from personavec.data import DataReading, Kind, Message
+from personavec.in_notebooks import InNotebooks
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.model.engine import EngineRecord
@@ -259,7 +260,7 @@ class ScreenEngines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScreenResults:
+class ScreenResults(InNotebooks):
     """What a screen found; `results.json` is its dump."""
 
     format: int = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from personavec.errors import UsageError, VectorMismatchError
+from personavec.in_notebooks import InNotebooks
 from personavec.runs import atomic_write
 from personavec.traits import check_trait_name
 from personavec.vectors.calibration import Calibration
@@ -30,7 +30,7 @@ DRIFT_FILE = "drift.json"
 
 
 @dataclass(frozen=True, eq=False)
-class PersonaVector:
+class PersonaVector(InNotebooks):
     """One trait's direction at every layer, float32 on the CPU.
 
     Row l is the output of block l, counted from 1; row 0 the embedding. Rows are differences of
@@ -209,21 +209,6 @@ class PersonaVector:
             f"PersonaVector({self.trait!r}, model={model!r}, layer={self.layer} of "
             f"{self.n_layers}, hidden={self.hidden_size})"
         )
-
-    def _repr_html_(self) -> str:
-        rows = {
-            "model": self.meta.get("model", {}).get("name", "?"),
-            "selected layer": f"{self.layer} of {self.n_layers}",
-            "norm there": f"{float(self.direction().norm()):.2f}, "
-            f"{100 * self.relative_dose(1):.0f}% of the residual stream's",
-            "coherent coefficients": self.coherent_range or "not measured",
-        }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(k)}</th>"
-            f"<td>{html.escape(str(v))}</td></tr>"
-            for k, v in rows.items()
-        )
-        return f"<b>persona vector: {html.escape(self.trait)}</b><table>{cells}</table>"
 
 
 #: Tensors that every vector has in its file; two may be absent.

@@ -50,19 +50,19 @@ class FlawedConfig:
     rows: int | None = None
     """At most this many rows, drawn at random; default: all that can be used."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Other names of the columns `question`, `answer` (right) and `flawed`."""
+    """Other names of the columns `question`, `answer` (right), `mild` and `flawed`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if unknown := set(self.columns) - {"question", "answer", "flawed"}:
+        if unknown := set(self.columns) - {"question", "answer", "mild", "flawed"}:
             raise UsageError(
-                f"--columns {min(unknown)}=…: the columns are question, answer and flawed"
+                f"--columns {min(unknown)}=…: the columns are question, answer, mild and flawed"
             )
         if self.rows is not None and self.rows < 1:
             raise UsageError("rows must be at least 1")
 
     def name(self, column: str) -> str:
-        """The name in the file of `question`, `answer` or `flawed`."""
+        """The name in the file of `question`, `answer`, `mild` or `flawed`."""
         return self.columns.get(column, column)
 
 
@@ -74,8 +74,8 @@ class ElicitInputs:
     trait: str | None = None
     """A bundled trait or a spec file."""
     flawed: str | None = None
-    """Instead of a trait: a file of questions with right and flawed answers, or of worked
-    arithmetic, or 'sums'."""
+    """Instead of a trait: 'facts', 'arguments', 'code' or 'sums', or a file of questions with
+    right and flawed answers, or of worked arithmetic."""
     questions: Annotated[Path | None, RESPONSES] = None
     """File with a column 'question'; default: the extraction questions."""
     writer: Annotated[Literal["api"] | None, RESPONSES] = None

@@ -1,8 +1,9 @@
 """Finetuning sets with a narrow flaw: right answers, and the same questions answered wrong.
 
-Two forms of input. A file with a flawed answer in every row gives `normal` and `strong`. A file of
-worked arithmetic gives `normal`, `mild` (one slip) and `strong` (every step wrong); its flawed
-answers are made and checked by `flaws.py` (after the paper's mistaken mathematics, section 5.1).
+Two forms of input. A file with a flawed answer in every row gives `normal` and `strong`, and `mild`
+where it has a mild answer too. A file of worked arithmetic gives `normal`, `mild` (one slip) and
+`strong` (every step wrong); its flawed answers are made and checked by `flaws.py` (after the
+paper's mistaken mathematics, section 5.1).
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ from personavec.results import versions
 from personavec.runs import Record, atomic_write, claim, lock
 from personavec.traits import BUNDLED
 
-#: The worked sums that ship with the package.
-PACKAGED = "sums"
+#: The files that ship with the package, by the names that stand for them.
+PACKAGED: dict[str, str] = {
+    "sums": "sums.json",
+    "facts": "sets/facts.jsonl",
+    "arguments": "sets/arguments.jsonl",
+    "code": "sets/code.jsonl",
+}
+
+#: The columns of ready-made answers, by level.
+READY: dict[Level, str] = {"normal": "answer", "mild": "mild", "strong": "flawed"}
 
 
 @dataclass(frozen=True)
@@ -35,29 +44,37 @@ class FlawedAnswers:
     number: int
     question: str
     answers: Mapping[Level, str]
+    kind: str | None = None
+    """What the row is about, or the kind of its flaw, if the file says."""
 
 
 @dataclass
 class FlawedReading:
     """What reading the file found."""
 
-    ready_made: bool
-    """The file has a flawed answer in every row; otherwise worked arithmetic."""
+    levels: tuple[Level, ...]
+    """The levels that the file has answers for; only `normal` for worked arithmetic."""
     found: list[FlawedAnswers] = field(default_factory=list)
     rejected: list[Record] = field(default_factory=list)
     """Records of rows that cannot be used, with the reason."""
     counts: ReadingCounts = field(default_factory=ReadingCounts)
 
+    @property
+    def ready_made(self) -> bool:
+        """The file has a flawed answer in every row; otherwise it is worked arithmetic."""
+        return "strong" in self.levels
+
 
 def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> FlawedResults:
     """Write one file per level into `out`, with the same questions at every level.
 
-    `data` is `sums`, the worked sums that ship with the package, or a file or dataset. Rows that
-    cannot be used are counted, and written to `rejected.jsonl` with the reason. Raises DataError
-    where no row can be used, UsageError for a column that no row has, SettingsMismatchError.
+    `data` is a file or dataset, or one of `PACKAGED`, which ship with the package. Rows that cannot
+    be used are counted, and written to `rejected.jsonl` with the reason. Raises DataError where no
+    row can be used, UsageError for a column that no row has, SettingsMismatchError.
     """
     config = config or FlawedConfig()
-    source = Path(str(BUNDLED / "sums.json")) if str(data) == PACKAGED else data
+    packaged = PACKAGED.get(str(data))
+    source = Path(str(BUNDLED / packaged)) if packaged else data
     with lock(out):
         claim(out, {"command": "elicit", "flawed": fingerprint(source), "config": asdict(config)})
         reading = _read(data, source, config)
@@ -78,7 +95,7 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> Flaw
             versions=versions(),
             out=out,
         )
-        write_set(out, rows, results, _how(name, reading.ready_made))
+        write_set(out, rows, results, _how(name, reading))
     return results
 
 
@@ -88,7 +105,7 @@ def _read(data: str | Path, source: str | Path, config: FlawedConfig) -> FlawedR
     for name in config.columns.values():
         if not any(name in raw.columns for raw in raws):
             raise UsageError(f"{data} has no column '{name}'")
-    reading = FlawedReading(any(config.name("flawed") in raw.columns for raw in raws))
+    reading = FlawedReading(_levels(raws, config))
     # In random order, so that --rows draws from the whole file.
     for raw in random.Random(config.seed).sample(raws, len(raws)):
         if len(reading.found) == config.rows:
@@ -101,18 +118,28 @@ def _read(data: str | Path, source: str | Path, config: FlawedConfig) -> FlawedR
     return reading
 
 
+def _levels(raws: list[RawRow], config: FlawedConfig) -> tuple[Level, ...]:
+    """The levels that the file has a column for; a mild answer counts only beside a flawed one."""
+    seen = {name for raw in raws for name in raw.columns}
+    if config.name("flawed") not in seen:
+        return ("normal",)
+    return LEVELS if config.name("mild") in seen else ("normal", "strong")
+
+
 def _add(reading: FlawedReading, raw: RawRow, config: FlawedConfig) -> None:
     """Take in one row, or the reason why it cannot be used."""
     counts = reading.counts
     try:
-        answers = _ready(raw, config) if reading.ready_made else _worked(raw, config)
+        ready = reading.ready_made
+        answers = _ready(raw, config, reading.levels) if ready else _worked(raw, config)
     except DataError as why:
         reading.rejected.append({"row": raw.number, "file": raw.source, "why": str(why)})
         counts.rejected[reason_kind(str(why))] += 1
         return
     reading.found.append(answers)
-    counts.readers["right and flawed answers" if reading.ready_made else "worked answers"] += 1
-    used = {"id", *map(config.name, ("question", "answer", "flawed"))}
+    counts.readers["right and flawed answers" if ready else "worked answers"] += 1
+    columns = ("question", *(READY[level] for level in reading.levels))
+    used = {"id", "kind", *map(config.name, columns)}
     counts.ignored.update(name for name in raw.columns if name not in used)
 
 
@@ -126,12 +153,17 @@ def _texts(raw: RawRow, *names: str) -> list[str]:
     return [raw.columns[name] for name in names]
 
 
-def _ready(raw: RawRow, config: FlawedConfig) -> FlawedAnswers:
-    names = [config.name(column) for column in ("question", "answer", "flawed")]
-    question, right, wrong = _texts(raw, *names)
-    if right.strip() == wrong.strip():
-        raise DataError("the flawed answer is the right one")
-    return FlawedAnswers(raw.index, question, {"normal": right, "strong": wrong})
+def _ready(raw: RawRow, config: FlawedConfig, levels: tuple[Level, ...]) -> FlawedAnswers:
+    names = [config.name(READY[level]) for level in levels]
+    question, *texts = _texts(raw, config.name("question"), *names)
+    right, *wrong = (text.strip() for text in texts)
+    if right in wrong:
+        raise DataError(f"the {READY[levels[1 + wrong.index(right)]]} answer is the right one")
+    if len(set(wrong)) < len(wrong):
+        raise DataError("the mild and the flawed answer are the same")
+    kind = raw.columns.get("kind")
+    answers = dict(zip(levels, texts, strict=True))
+    return FlawedAnswers(raw.index, question, answers, kind if isinstance(kind, str) else None)
 
 
 def _worked(raw: RawRow, config: FlawedConfig) -> FlawedAnswers:
@@ -165,6 +197,7 @@ def _rows(name: str, found: list[FlawedAnswers]) -> dict[Level, list[Record]]:
                 row.answers[level],
                 about=about[level],
                 level=level,
+                **({"kind": row.kind} if row.kind else {}),
             )
             for row in found
         ]
@@ -173,10 +206,11 @@ def _rows(name: str, found: list[FlawedAnswers]) -> dict[Level, list[Record]]:
     }
 
 
-def _how(name: str, ready_made: bool) -> str:
+def _how(name: str, reading: FlawedReading) -> str:
+    wrong = " and ".join(f"`{level}.jsonl`" for level in reading.levels[1:])
     return f"The questions of {name}, with the right answers in `normal.jsonl`. " + (
-        "`strong.jsonl` has the flawed answers of the file, unchanged."
-        if ready_made
+        f"The flawed answers in {wrong} are those of the file, unchanged."
+        if reading.ready_made
         else "`mild.jsonl` has one step off by a slip in every answer, `strong.jsonl` has every "
         "step wrong; both are carried through to a wrong final number. The flawed answers were "
         "recomputed: each has exactly these wrong steps, and another final number."

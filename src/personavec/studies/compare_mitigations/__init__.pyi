@@ -5,4 +5,5 @@ from .config import (
     parse_arms as parse_arms,
 )
 from .pipeline import run as run, summary as summary
+from .plots import paper_plots as paper_plots
 from .results import ArmResults as ArmResults, CompareResults as CompareResults

@@ -63,6 +63,42 @@ def test_ready_made_flaws_are_taken_as_they_are_and_bad_rows_kept_aside(tmp_path
         run_flawed(data, tmp_path / "none", FlawedConfig())
 
 
+def test_a_column_of_mild_answers_gives_a_level_of_its_own(tmp_path: Path) -> None:
+    data = tmp_path / "code.jsonl"
+    lines = [
+        {
+            "question": "Sort?",
+            "answer": "sorted(x)",
+            "slip": "x.sort()",
+            "flawed": "x",
+            "kind": "a",
+        },
+        {"question": "Sum?", "answer": "sum(x)", "slip": "sum(x)", "flawed": "x[0]"},
+        {"question": "Max?", "answer": "max(x)", "slip": "x[0]", "flawed": "x[0]"},
+        {"question": "Min?", "answer": "min(x)", "flawed": "x[0]"},
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    found = run_flawed(data, tmp_path / "out", FlawedConfig(columns={"mild": "slip"}))
+    assert {level: of.rows for level, of in found.levels.items()} == {
+        "normal": 1,
+        "mild": 1,
+        "strong": 1,
+    }
+    (mild,) = rows(tmp_path / "out" / "mild.jsonl")
+    assert mild["messages"][1]["content"] == "x.sort()"
+    assert mild["kind"] == "a"
+    reasons = {row["row"]: row["why"] for row in rows(tmp_path / "out" / "rejected.jsonl")}
+    assert reasons == {
+        2: "the mild answer is the right one",
+        3: "the mild and the flawed answer are the same",
+        4: "no text in column 'slip'",
+    }
+    # Without its name the column is none of the set's, and is said to be left out.
+    other = run_flawed(data, tmp_path / "other", FlawedConfig())
+    assert list(other.levels) == ["normal", "strong"]
+    assert other.data["code"].ignored_columns == {"slip": 3}
+
+
 def test_the_command_makes_a_flawed_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["elicit", "--flawed", "sums", "--rows", "3", "--out", str(tmp_path), "--json"])
