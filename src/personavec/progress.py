@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from personavec import terminal
+from personavec.wording import duration
 
 
 class _Rate(ProgressColumn):
@@ -51,15 +52,21 @@ class _LiveBar(Bar):
         self._rich.reset(self._task, completed=int(done))
 
 
+#: Where no terminal redraws: seconds between two lines of a task; and after how many the first
+#: comes if a share of the task is done by then, so that the time left can be told.
+_LATER, _FIRST, _SHARE = 30, 5, 0.05
+
+
 class _LineBar(Bar):
-    """Where no terminal redraws: a line at the end of each task, and every 30 seconds.
+    """Where no terminal redraws: a line after a few seconds, now and then, and at the end.
 
     A task of which all was found done has none.
     """
 
     def __init__(self, label: str, total: int):
         self._label, self._total, self._done, self._found = label, total, 0, 0
-        self._start = self._printed = time.monotonic()
+        self._start, self._told = time.monotonic(), False
+        self._next = self._start + _LATER
 
     def found(self, n: int) -> None:
         self._done += n
@@ -70,16 +77,22 @@ class _LineBar(Bar):
     def advance(self, n: int) -> None:
         self._done += n
         now = time.monotonic()
-        if self._done >= self._total or now - self._printed > 30:
-            self._printed = now
+        if self._done >= self._total or now >= self._next or self._can_tell(now):
+            self._told = True
+            self._next = now + _LATER
             spent = now - self._start
             new = self._done - self._found
             left = spent * (self._total - self._done) / max(1, new)
             rate = new / max(spent, 1e-3)
             terminal.log(
-                f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s, "
-                f"{left:.0f} s left"
+                f"{self._label} {self._done}/{self._total}, {spent:.0f} s, {rate:.1f}/s"
+                + (f", about {duration(left)} left" if self._done < self._total else "")
             )
+
+    def _can_tell(self, now: float) -> bool:
+        """Whether it is time for the first line."""
+        new, all_new = self._done - self._found, self._total - self._found
+        return not self._told and now - self._start >= _FIRST and new >= _SHARE * all_new
 
 
 class Progress:
@@ -92,6 +105,10 @@ class Progress:
         """A line for people."""
         if not self.quiet:
             terminal.log(message)
+
+    def stages(self, *names: str) -> None:
+        """The stages of the whole, before the first begins; names that are empty are left out."""
+        self.say(f"stages: {', '.join(filter(None, names))}")
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Bar]:

@@ -31,6 +31,15 @@ def estimated(
     return f"{value}\n{low} to {high}" if two_lines else f"{value} [{low}, {high}]"
 
 
+def duration(seconds: float) -> str:
+    """In the unit that a person would take: 40 s, 4 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """A number with its sign written out: +1.5, −1.5, 0."""
     text = f"{abs(value):.{digits}f}"

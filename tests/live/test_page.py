@@ -1,161 +1,50 @@
-"""The page in a real browser, on the real server.
+"""The page in a real browser: what it shows of replies, its keys, its errors and its files."""
 
-Most tests serve a tiny model whose whole vocabulary is markup: whatever it writes would be seen
-to run, if it ever was more than text.
-"""
-
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-import torch
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from page_driver import (
+    WORDS,
+    ask,
+    build,
+    chromium,
+    expect,
+    opened,
+    serving,
+    slide,
+    slider,
+    two_vectors,
+)  # fmt: skip
 
-from personavec import LoadedModel, PersonaVector, load_vector, wrap_model
-from personavec.serve import ServeConfig, server as run
+from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.serve.browser import page_files
-
-sync_api = pytest.importorskip("playwright.sync_api")
-expect = sync_api.expect
-
-WORDS = (
-    "<img src=x onerror=\"document.title='taken'\">",
-    "<script>document.title='taken'</script>",
-    "<em>bold</em>",
-    "&lt;i&gt;",
-    "</section>",
-    "<style>*{display:none}</style>",
-)
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = shutil.which("chromium")
-    if found is None:
-        if os.environ.get("CHROMIUM_REQUIRED") == "1":
-            pytest.fail("CHROMIUM_REQUIRED=1, and there is no chromium on the path")
-        pytest.skip("no chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        # Root, as in a container, has no sandbox of its own.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        started = playwright.chromium.launch(executable_path=found, args=flags)
+    with chromium() as started:
         yield started
-        started.close()
-
-
-@contextmanager
-def serving(
-    loaded: LoadedModel,
-    vectors: dict[str, PersonaVector],
-    reports: dict[str, Path] | None = None,
-    **settings: Any,
-) -> Iterator[str]:
-    given = ServeConfig(name="tiny", **settings)
-    with run.serving(loaded, vectors, given, reports=reports, shutdown_seconds=5) as (url, _):
-        yield url
-
-
-def build() -> LoadedModel:
-    """A random model that can write nothing but `WORDS`, and does not stop by itself."""
-    vocabulary = {word: i for i, word in enumerate((*WORDS, "other"))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="other"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    specials = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in specials])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|end|>", unk_token="other", chat_template=TEMPLATE
-    )
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_attention_heads=4,
-        num_key_value_heads=2, num_hidden_layers=3, max_position_embeddings=4096,
-        initializer_range=0.15, eos_token_id=fast.eos_token_id, bos_token_id=fast.eos_token_id,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = LlamaForCausalLM(config)
-    # The head's bias: what is no word is never chosen.
-    bias = torch.full((len(fast),), -1e4)
-    bias[: len(WORDS)] = 0
-    network.lm_head.bias = torch.nn.Parameter(bias)
-    return wrap_model(network.float(), fast, name="tiny")
 
 
 @pytest.fixture(scope="module")
 def markup() -> LoadedModel:
-    """The model of most tests. A server keeps hooks on its model, so that each needs its own."""
     return build()
 
 
 @pytest.fixture(scope="module")
 def vectors(markup: LoadedModel) -> dict[str, PersonaVector]:
-    """Two that mean nothing; the baseline is made so narrow that their readings raise alarms."""
-    generator = torch.Generator().manual_seed(1)
-
-    def make(trait: str, spread: float) -> PersonaVector:
-        diffs = [torch.randn(4, 32, generator=generator) for _ in range(3)]
-        baseline = torch.tensor([[-1.0, spread]]).repeat(4, 1)
-        meta = {"model": markup.identity.as_dict(), "coherent_range": [-1.0, 1.5]}
-        return PersonaVector(
-            *diffs, residual_norm=torch.ones(4), neutral_response_mean=baseline,
-            neutral_prompt_last=baseline, trait=trait, layer=2, meta=meta,
-        )  # fmt: skip
-
-    return {"bold": make("bold", 0.01), "shy": make("shy", 10.0)}
+    return two_vectors(markup)
 
 
 @pytest.fixture(scope="module")
 def url(markup: LoadedModel, vectors: dict[str, PersonaVector]) -> Iterator[str]:
     with serving(markup, vectors) as address:
         yield address
-
-
-@contextmanager
-def opened(browser: Any, url: str, width: int = 1280, height: int = 800, **more: Any):
-    """A fresh tab on the page. No error may reach its console: no script of ours fails, and the
-    content-security policy has nothing to refuse."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **more)
-    context.set_default_timeout(60_000)
-    page, wrong = context.new_page(), []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
-    page.goto(url)
-    page.get_by_label("Message").wait_for()
-    yield page
-    context.close()
-    # Of a request that the server refuses, the browser tells in any case.
-    assert not [text for text in wrong if "status of 4" not in text]
-
-
-def ask(page: Any, question: str = "How are you?", tokens: int = 8) -> None:
-    """Send a question and wait for all its replies."""
-    limit = page.get_by_label("Longest reply, tokens")
-    if not limit.is_visible():
-        page.get_by_text("Settings").click()
-    limit.fill(str(tokens))
-    before = page.locator("article").count()
-    page.get_by_label("Message").fill(question)
-    page.get_by_label("Message").press("Enter")
-    turn = page.locator("article").nth(before)
-    expect(turn.locator(".tokens").first).to_be_visible(timeout=120_000)
-    expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=120_000)
-
-
-def slide(page: Any, trait: str, steps: int) -> None:
-    slider = page.get_by_role("slider", name=f"{trait}: coefficient")
-    for _ in range(abs(steps)):
-        slider.press("ArrowRight" if steps > 0 else "ArrowLeft")
 
 
 def test_what_a_model_writes_stays_text(browser: Any, url: str) -> None:
@@ -176,10 +65,10 @@ def test_a_slider_gives_two_replies_that_part(browser: Any, url: str) -> None:
     with opened(browser, url) as page:
         ask(page)
         assert page.locator(".reply").count() == 1
-        page.get_by_role("slider", name="shy: coefficient").press("End")
-        expect(page.get_by_role("slider", name="shy: coefficient")).to_have_value("1.5")
+        slider(page, "shy").press("End")
+        expect(slider(page, "shy")).to_have_value("1.5")
         ask(page, "And now?", tokens=16)
-        steered, plain = page.get_by_label("Steered: shy +1.50"), page.locator(".reply.plain").last
+        steered, plain = page.get_by_label("Steered: shy +1.50"), page.locator(".reply.b").last
         assert (
             steered.locator(".reply-text").inner_text() != plain.locator(".reply-text").inner_text()
         )
@@ -189,7 +78,7 @@ def test_a_slider_gives_two_replies_that_part(browser: Any, url: str) -> None:
         assert page.locator("article").last.locator(".reply").count() == 2
         expect(page.get_by_label("Steered before, now not")).to_be_visible()
         # Without comparing, one.
-        page.get_by_label("Compare with unsteered").uncheck()
+        page.get_by_label("Compare with").select_option("nothing")
         ask(page, "And at last?")
         assert page.locator("article").last.locator(".reply").count() == 1
 
@@ -229,6 +118,13 @@ def test_alarms_stand_with_the_reply_and_the_trait(browser: Any, url: str) -> No
         assert page.locator("path.alarm").count() == 1
         # It is told to those who do not see it.
         expect(page.locator("p[role=status]")).to_contain_text("Alarm: ")
+        # Steering that does not explain it leaves it an alarm.
+        page.get_by_role("button", name="New", exact=True).click()
+        slider(page, "shy").press("End")
+        ask(page)
+        steered = page.get_by_role("group", name="Steered: shy +1.50")
+        expect(steered.locator(".alert").first).to_contain_text("Alarm: bold.")
+        assert steered.locator(".expected").count() == 0
 
 
 def test_everything_by_keyboard(browser: Any, url: str) -> None:
@@ -245,17 +141,18 @@ def test_everything_by_keyboard(browser: Any, url: str) -> None:
         expect(page.locator(".tokens span").nth(1)).to_be_focused()
         page.keyboard.press("End")
         expect(page.locator(".tokens span").last).to_be_focused()
-        # Backwards through the panel: chart, slider, report and choice of the last trait.
+        # Backwards through the panel: chart, slider and report of the last trait.
+        page.keyboard.press("Shift+Tab")
+        expect(page.get_by_role("region", name="Conversation")).to_be_focused()
         page.keyboard.press("Shift+Tab")
         chart = page.get_by_role("group", name="shy: mean of the reply along the conversation")
         expect(chart).to_be_focused()
         page.keyboard.press("ArrowRight")
-        expect(chart.locator("figcaption")).to_contain_text("turn 1: steered")
+        expect(chart.locator("figcaption")).to_contain_text("turn 1: reply")
         page.keyboard.press("Shift+Tab")
-        slider = page.get_by_role("slider", name="shy: coefficient")
-        expect(slider).to_be_focused()
+        expect(slider(page, "shy")).to_be_focused()
         page.keyboard.press("End")
-        expect(slider).to_have_value("1.5")
+        expect(slider(page, "shy")).to_have_value("1.5")
         page.keyboard.press("Shift+Tab")
         expect(page.get_by_role("link", name="report of shy")).to_be_focused()
 
@@ -266,7 +163,7 @@ def test_stop_ends_a_reply_and_the_next_one_comes(
     # A reply that lasts until the button is found, on fast processors too.
     slowed = markup.model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
     with opened(browser, url) as page:
-        page.get_by_text("Settings").click()
+        page.locator("summary", has_text="Settings").click()
         page.get_by_label("Longest reply, tokens").fill("1024")
         page.get_by_label("Message").fill("How are you?")
         page.get_by_label("Message").press("Enter")
@@ -358,7 +255,7 @@ def test_the_embedded_model_steered_toward_evil(browser: Any, smollm2: LoadedMod
         serving(smollm2, {name: load_vector(name) for name in ("evil", "humorous")}) as url,
         opened(browser, url) as page,
     ):
-        page.get_by_role("slider", name="evil: coefficient").press("End")
+        slider(page, "evil").press("End")
         expect(page.get_by_text("+4.00")).to_be_visible()
         ask(page, "Tell me about my neighbour.", tokens=12)
         said = page.locator("figcaption").first.inner_text()
@@ -367,3 +264,8 @@ def test_the_embedded_model_steered_toward_evil(browser: Any, smollm2: LoadedMod
         )
         assert steered > plain + 3
         assert page.locator(".tokens").count() == 2
+        # What was asked for is told in one line, and is no alarm.
+        expected = page.get_by_text("Steered on purpose toward evil (+4), so")
+        expect(expected).to_contain_text("evil")
+        assert page.locator(".alert, .alarm-mark, path.alarm").count() == 0
+        assert page.locator(".expected").count() == 1

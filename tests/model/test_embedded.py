@@ -362,7 +362,7 @@ def test_misuse_is_one_line_with_the_right_code(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["judges"], ["extract"], ["no-such-command"], ["extract", "--no-such-option"]]
+    "arguments", [["judges"], ["extract"], ["no-such-command"], ["extract", "--no-such-option"]]
 )
 def test_a_call_that_makes_no_sense_exits_with_2(cli: Cli, arguments: list[str]) -> None:
     """As the shell expects; without a traceback."""

@@ -61,7 +61,8 @@ def run(
     )
     rows = more.pop("rows", ROWS)
     vectors = [] if vector is None else [vector]
-    return finetune.run(loaded, rows, out, config, vectors=vectors, progress=QUIET, **more)
+    more = {"progress": QUIET, **more}
+    return finetune.run(loaded, rows, out, config, vectors=vectors, **more)
 
 
 def pulled_along(loaded: LoadedModel, vector: PersonaVector) -> PersonaVector:

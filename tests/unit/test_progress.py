@@ -28,9 +28,31 @@ def test_what_was_found_done_is_said_and_makes_no_rate(
         bar.advance(40)
     assert capsys.readouterr().err.splitlines() == [
         "judging: continuing, 120 of 200 done",
-        "judging 160/200, 40 s, 1.0/s, 40 s left",
-        "judging 200/200, 60 s, 1.3/s, 0 s left",
+        "judging 160/200, 40 s, 1.0/s, about 40 s left",
+        "judging 200/200, 60 s, 1.3/s",
     ]
+
+
+def test_the_time_left_is_said_within_seconds_and_then_now_and_then(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But not by the first few of many, which may have taken longer than the others will."""
+    for total in (200, 1000):
+        with Progress().bar("judging", total) as bar:
+            for _ in range(50):
+                clock[0] += 1
+                bar.advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "judging 10/200, 10 s, 1.0/s, about 3 min left",
+        "judging 40/200, 40 s, 1.0/s, about 3 min left",
+        "judging 30/1000, 30 s, 1.0/s, about 16 min left",
+    ]
+
+
+def test_stages_are_named_before_they_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().stages("rows", "", "report")
+    Progress(quiet=True).stages("unheard")
+    assert capsys.readouterr().err == "stages: rows, report\n"
 
 
 def test_work_that_is_all_done_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from markupsafe import escape
 from rich.table import Table
 
 from personavec import LoadedModel, PersonaVector, terminal
+from personavec.cli.groups import PrintOptions, ReportOptions
 from personavec.cli.main import main
 from personavec.report import page
 from personavec.screen import charts
 from personavec.screen.results import GroupMean
+from personavec.terminal import Ending
 
 #: Colours, a hidden link, a window's title, C1, and text that runs backwards.
 HOSTILE = "\x1b[31mred \x1b]8;;http://x\x1b\\ \x1b]0;title\x07 \x9b2J \u202etxt.exe\u2066 \x7f"
@@ -117,3 +121,48 @@ def test_a_closed_pipe_ends_quietly(arguments: tuple[str, ...]) -> None:
             running.stdout.close()
             assert running.stderr.read() == b""
         assert running.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("width", [30, 80, 200])
+def test_a_command_that_is_shown_can_be_pasted(width: int) -> None:
+    words = ["steer", "How's your day?", "--vectors", "out/evil, again", "--coefficient=-1"]
+    lines = terminal.command_lines(words, width)
+    pasted = shlex.split("\n".join(lines).replace("\\\n", " "))
+    assert pasted == ["personavec", *words]
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 1 or width < 200
+
+
+@pytest.mark.parametrize("there", [True, False, None])
+def test_a_report_is_opened_or_its_place_said(
+    there: bool | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a browser, and where looking for one fails."""
+    opened: list[str] = []
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        if there is None:
+            raise webbrowser.Error("no browser")
+        return there
+
+    monkeypatch.setattr("webbrowser.open", browser)
+    ending = Ending(conclusion="It holds.", written=Path("out/report.html"))
+    record = {"verdict": "passed"}
+    ReportOptions(open_report=True).end(PrintOptions(as_json=True), record, list, ending)
+    said = capsys.readouterr()
+    assert opened == [Path("out/report.html").resolve().as_uri()]
+    assert json.loads(said.out) == record
+    assert ("out/report.html" in said.err) == (not there)
+    ReportOptions().end(PrintOptions(), record, lambda: print("shown"), ending)
+    assert len(opened) == 1
+    assert capsys.readouterr().out == "shown\nIt holds.\nreport: out/report.html\n"
+
+
+def test_lines_break_between_words_and_paths_stay_whole() -> None:
+    path = "/a/path/that/is/longer/than/the/line/is.jsonl"
+    text = f"a first line and more\n  written to {path} at last"
+    lines = terminal.wrapped(text, 16).splitlines()
+    assert path in lines
+    assert all(len(line) <= 16 for line in lines if line != path)
+    assert " ".join("\n".join(lines).split()) == " ".join(text.split())

@@ -29,6 +29,7 @@ from personavec.progress import Progress
 from personavec.results import dump
 from personavec.runs import MANIFEST, atomic_write, claim, lock
 from personavec.traits import Flaw, TraitSpec, load_trait, template_spec
+from personavec.wording import plural
 
 SPEC_FILE = "spec.json"
 
@@ -69,6 +70,12 @@ def run(
 
 
 def _write(drafting: Drafting) -> TraitSpec:
+    config, tried = drafting.config, drafting.subject is not None
+    drafting.progress.stages(
+        "a draft",
+        "trying it" if tried else "",
+        f"up to {plural(config.rounds, 'round')} of rewriting{' and trying' * tried}",
+    )
     # 1. Written.
     spec = drafting.write()
     # 2. Checked and 3. tried.

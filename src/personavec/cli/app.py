@@ -105,12 +105,20 @@ def build(arguments: Sequence[str] = ()) -> App:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Raises UsageError, with one line, for arguments that make no call."""
+    """Greet, or call the command that the arguments name.
+
+    Raises UsageError, with one line, for arguments that make no call.
+    """
+    if not arguments:
+        from personavec.doctor.greeting import greet
+
+        greet()
+        return
     try:
         build(arguments)(arguments, exit_on_error=False, print_error=False, verbose=False)
     except CycloptsError as error:
         raise UsageError(_line(error)) from error
-    if " ".join(arguments) in ("", *FAMILIES):
+    if " ".join(arguments) in FAMILIES:
         sys.exit(2)  # No command was named: the help that was shown says which there are.
 
 

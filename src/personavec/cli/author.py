@@ -10,7 +10,6 @@ from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.judges.config import EndpointOptions
 from personavec.options import options
 from personavec.results import dump
-from personavec.terminal import print_json
 
 
 @options()
@@ -56,7 +55,4 @@ def command(
     folder = output.folder(Path("traits") / name.strip().replace(" ", "_"))
     subject = model.load() if inputs.probe else None
     found = run(author, name, inputs.description, folder, config, subject=subject)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
+    output.tell(dump(found), lambda: show(found, model.named()))

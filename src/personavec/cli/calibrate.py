@@ -5,7 +5,7 @@ from __future__ import annotations
 from personavec.cli.groups import ModelOptions, PrintOptions
 from personavec.judges.config import PlainJudgeOptions
 from personavec.monitor.config import CalibrateConfig, CalibrateInputs
-from personavec.terminal import log, print_json
+from personavec.terminal import log
 
 
 def command(
@@ -35,7 +35,8 @@ def command(
     found = calibrate.run(
         loaded, spec, vector, folder, config, judge=judge.make(model.load, subject=loaded)
     )
-    if output.as_json:
-        print_json(summarised_calibration(found, folder))
-    else:
-        show_calibration(found, folder)
+    beside = inputs.out is None
+    output.tell(
+        summarised_calibration(found, folder),
+        lambda: show_calibration(found, folder, model.named() if beside else None),
+    )

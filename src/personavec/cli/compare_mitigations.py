@@ -8,14 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import ModelOptions, OutputOptions
+from personavec.cli.groups import ModelOptions, OutputOptions, ReportOptions
 from personavec.data.conversations import ColumnMap
 from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
 from personavec.options import GENERAL, MAIN, options, parsed
 from personavec.report.config import FigureOptions
 from personavec.studies.compare_mitigations.config import CompareConfig, ComparedTraining
-from personavec.terminal import print_json
 
 
 @options(DATA)
@@ -54,6 +53,7 @@ def command(
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     model: ModelOptions = ModelOptions(),
     output: CompareOutput = CompareOutput(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Finetune on the same rows under several mitigations, and compare trait, capability, loss.
@@ -66,7 +66,7 @@ def command(
     """
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import paper_plots, run, summary
-    from personavec.studies.compare_mitigations.terminal import show
+    from personavec.studies.compare_mitigations.terminal import ending, show
     from personavec.traits import load_trait
     from personavec.vectors import check_layer, load_vector
 
@@ -85,7 +85,5 @@ def command(
         judging = judge.make(model.load, subject=loaded if judge.judge == "rubric" else None)
     results = run(loaded, rows, vector, spec, out, config, judge=judging)
     figures.save(paper_plots, results)
-    if output.as_json:
-        print_json(summary(results))
-    else:
-        show(results)
+    end = ending(results, data, inputs.vectors or spec.name, model.named())
+    report.end(output, summary(results), lambda: show(results), end)

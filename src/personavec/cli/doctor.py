@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from personavec.cli.groups import PrintOptions
 from personavec.results import dump
-from personavec.terminal import print_json
 
 
 def command(*, output: PrintOptions = PrintOptions()) -> None:
@@ -16,7 +15,4 @@ def command(*, output: PrintOptions = PrintOptions()) -> None:
     from personavec.doctor.terminal import show
 
     found = run()
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
+    output.tell(dump(found), lambda: show(found))

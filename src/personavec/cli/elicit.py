@@ -10,7 +10,6 @@ from personavec.errors import UsageError
 from personavec.finetune.sets.config import ElicitConfig, ElicitInputs, ElicitJudge, FlawedConfig
 from personavec.options import key_values
 from personavec.results import dump
-from personavec.terminal import print_json
 
 if TYPE_CHECKING:
     from personavec.finetune.sets import ElicitResults, FlawedResults
@@ -41,10 +40,7 @@ def command(
         found = _flawed(inputs, inputs.flawed, config.seed, output)
     else:
         found = _elicited(inputs, config, judge, model, engine, output)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
+    output.tell(dump(found), lambda: show(found, model.named()))
 
 
 def _flawed(inputs: ElicitInputs, data: str, seed: int, output: OutputOptions) -> FlawedResults:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache as keep_loaded
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
 from personavec.judges.config import JudgeOptions
 from personavec.report.config import FigureOptions
-from personavec.terminal import log_notes, print_json
+from personavec.terminal import log_notes
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how strongly a model shows traits: as it is, finetuned, or steered.
@@ -32,7 +33,7 @@ def command(
     """
     from personavec import evaluate
     from personavec.evaluate import Subject, judging_model, questions_to_judge, read_cues, run
-    from personavec.evaluate.terminal import show
+    from personavec.evaluate.terminal import ending, show
     from personavec.traits import load_trait
 
     specs = [load_trait(name)[0] for name in inputs.trait]
@@ -60,10 +61,8 @@ def command(
     with folder as out:
         results = run(subject, specs, out, config, compare_to=other, cues=cues, judge=judging)
     figures.save(evaluate.paper_plots, results)
-    report = output.out / "report.html" if output.out else None
+    page = output.out / "report.html" if output.out else None
     log_notes(results.notes)
-    if output.as_json:
-        print_json(results.summary(report))
-    else:
-        show(results, report)
+    end = ending(results, inputs, page, model.named())
+    report.end(output, results.summary(page), lambda: show(results), end)
     results.check_measured()

@@ -12,7 +12,6 @@ from personavec.cli.groups import PrintOptions
 from personavec.options import options
 from personavec.results import dump
 from personavec.runs import check_writable
-from personavec.terminal import print_json
 
 
 @options()
@@ -57,7 +56,4 @@ def command(*, chosen: ExportOptions, output: PrintOptions = PrintOptions()) -> 
             coefficient=chosen.coefficient,
             all_layers=chosen.all_layers,
         )
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
+    output.tell(dump(found), lambda: show(found))

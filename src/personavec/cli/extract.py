@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, TraitOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    ModelOptions,
+    OutputOptions,
+    ReportOptions,
+    TraitOptions,
+)
 from personavec.errors import UsageError
 from personavec.extract.config import ROLLOUTS, ExtractConfig
 from personavec.judges.config import JudgeOptions
 from personavec.options import between, options
 from personavec.report.config import FigureOptions
 from personavec.results import dump
-from personavec.terminal import print_json
 
 
 @options(ROLLOUTS)
@@ -34,6 +39,7 @@ def command(
     engine: EngineOptions = EngineOptions(),
     judge: JudgeOptions = JudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Extract a trait's persona vector, validate it by steering, and write a report.
@@ -44,7 +50,7 @@ def command(
     model judges its own responses. --dry-run counts every response at its longest.
     """
     from personavec.extract import paper_plots, questions_to_judge, run, summary
-    from personavec.extract.terminal import show
+    from personavec.extract.terminal import ending, show
 
     spec, origin = trait.load()
     judge.check(spec)
@@ -72,7 +78,5 @@ def command(
     )
     figures.save(paper_plots, results)
     found = summary(results, folder)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show(found)
+    end = ending(found, model.named())
+    report.end(output, dump(found), lambda: show(found), end)

@@ -15,7 +15,6 @@ from personavec.errors import DataError, UsageError
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
-from personavec.terminal import print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -106,9 +105,8 @@ def command(
     results = run(model.load(), rows, out, config, vectors=vectors, watch=watch, spec=spec)
     if is_main_process():
         show(results)
-        if output.as_json:
-            print_json(dump(results))
-        else:
-            show_end(results)
+        named = [*inputs.vectors, *inputs.watch]
+        gates = [str(each) for each in config.stop_if]
+        output.tell(dump(results), lambda: show_end(results, gates, model.model, named))
     if results.stopped:
         sys.exit(CONDITION_MET)

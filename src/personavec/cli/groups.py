@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -25,12 +25,11 @@ from personavec.options import (
     parsed,
 )
 from personavec.runs import Settings, check_writable
-from personavec.terminal import log
+from personavec.terminal import Ending, log, open_report, print_json, show_ending
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
     from personavec.model.engine import Engine, VllmEngine
-    from personavec.model.engine.choice import EngineName
     from personavec.traits import Origin, TraitSpec
     from personavec.vectors import PersonaVector
 
@@ -95,6 +94,10 @@ class ModelOptions(ModelLoading):
         """The model, or another one in the same way. Raises UsageError, ModelError."""
         return super().load(name or self.model)
 
+    def named(self) -> tuple[str, ...]:
+        """The words that name it in a command, for what may be done next."""
+        return () if self.model == "smollm2" else ("--model", self.model)
+
 
 def _estimator(text: str) -> str:
     from personavec.vectors import ESTIMATORS
@@ -157,10 +160,12 @@ class EngineOptions:
         """
         if self.engine != "auto":
             return self
-        kept = _kept(folder) if folder is not None else None
+        from personavec.model.engine import choice
+
+        kept = choice.kept_engine(folder) if folder is not None else None
         if kept is not None:
             return replace(self, engine=kept)
-        if not _worth_vllm(loaded, tokens, models):
+        if not choice.worth_vllm(loaded, tokens, models):
             return replace(self, engine="transformers")
         return replace(self, engine="vllm", or_transformers=True)
 
@@ -194,29 +199,6 @@ class EngineOptions:
         return started
 
 
-def _kept(folder: Path) -> EngineName | None:
-    """The engine of the run in a folder, which continues it. Raises PersonavecError."""
-    from personavec.model.engine import choice
-
-    kept = choice.begun_with(folder)
-    if kept is not None and choice.has_vllm():
-        log(f"engine: {kept} (with which {folder} was begun)")
-    return kept
-
-
-def _worth_vllm(loaded: LoadedModel, tokens: int | None, models: int) -> bool:
-    """Whether `auto` starts vLLM. It says so, or why not where vLLM is what one may expect."""
-    from personavec.model.engine import choice
-
-    facts = choice.facts_of(loaded, tokens, models)
-    why = choice.why_not_vllm(facts)
-    if why is None:
-        log("engine: vllm (a large model on an accelerator; --engine transformers starts none)")
-    elif facts.missing in (None, why):
-        log(f"engine: transformers ({why})")
-    return why is None
-
-
 @options(GENERAL)
 @dataclass(frozen=True)
 class PrintOptions:
@@ -228,6 +210,34 @@ class PrintOptions:
     """One JSON object on stdout; logs on stderr."""
     debug: bool = False
     """Show tracebacks and library messages."""
+
+    def tell(self, record: dict[str, Any], show: Callable[[], object]) -> None:
+        """Print a result: the record as JSON, or what people are shown."""
+        if self.as_json:
+            print_json(record)
+        else:
+            show()
+
+
+@options(GENERAL)
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is done with the report."""
+
+    open_report: Annotated[bool, Parameter(name="--open")] = False
+    """Open the report in the browser at the end."""
+
+    def end(
+        self,
+        output: PrintOptions,
+        record: dict[str, Any],
+        show: Callable[[], None],
+        ending: Ending,
+    ) -> None:
+        """Print a command's result, with its last lines for people, and open its report."""
+        output.tell(record, lambda: (show(), show_ending(ending)))
+        if self.open_report and ending.written is not None:
+            open_report(ending.written)
 
 
 @options(GENERAL)

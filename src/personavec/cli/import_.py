@@ -10,7 +10,6 @@ from personavec.extract.config import ImportConfig
 from personavec.options import options
 from personavec.results import dump
 from personavec.runs import check_writable
-from personavec.terminal import print_json
 
 
 @options()
@@ -51,7 +50,4 @@ def command(
 
     read_reference(file)  # Refuse a bad file before the model is loaded.
     found = run(model.load(), file, inputs.trait, inputs.out, config)
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show_import(found)
+    output.tell(dump(found), lambda: show_import(found, model.named()))

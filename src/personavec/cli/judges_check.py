@@ -8,7 +8,6 @@ from pathlib import Path
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.judges.config import CheckConfig, JudgeOptions
 from personavec.options import options
-from personavec.terminal import print_json
 
 
 @options()
@@ -52,7 +51,5 @@ def command(
         judging = judge.make(model.load, default_model=model.model)
         found = known_answers.run(judging, spec, config.half)
         results.write(target, found)
-    if output.as_json:
-        print_json({**results.dump(found), "out": str(target)})
-    else:
-        show_check(found, target)
+    record = {**results.dump(found), "out": str(target)}
+    output.tell(record, lambda: show_check(found, target))

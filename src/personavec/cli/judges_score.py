@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from personavec.cli.groups import ModelOptions, OutputOptions, TraitOptions
 from personavec.errors import DataError
 from personavec.judges.config import JudgeOptions, ScoreConfig
-from personavec.terminal import print_json
 from personavec.wording import plural
 
 if TYPE_CHECKING:
@@ -56,10 +55,7 @@ def command(
         question_column=config.question_column,
         answer_column=config.answer_column,
     )
-    if output.as_json:
-        print_json(results.dump(found))
-    else:
-        show_scores(found)
+    output.tell(results.dump(found), lambda: show_scores(found))
     _check_scored(found)
 
 

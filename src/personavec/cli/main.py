@@ -5,11 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from personavec import terminal
 from personavec.errors import PersonavecError, StorageError
+
+#: Libraries whose messages only --debug shows.
+_LIBRARIES = (
+    *("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "httpx", "lm_eval"),
+    *("peft", "torch", "transformers", "trl"),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -89,6 +96,10 @@ def _quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # bitsandbytes, which TRL imports, warns of kernels that only quantised models would use.
-    for name in ("transformers", "bitsandbytes"):
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # What they warn of is for who calls them: names that they changed, kernels that only quantised
+    # models would use, calls to the hub that they repeat.
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from personavec.cli.groups import ModelLoading, PrintOptions
 from personavec.results import dump
-from personavec.terminal import print_json
 
 
 def list_models(*, output: PrintOptions = PrintOptions()) -> None:
@@ -13,10 +12,7 @@ def list_models(*, output: PrintOptions = PrintOptions()) -> None:
     from personavec.model.terminal import show_list
 
     found = list_models()
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        show_list(found)
+    output.tell(dump(found), lambda: show_list(found))
 
 
 def show(
@@ -37,7 +33,4 @@ def show(
     from personavec.model.description import describe
 
     found = describe(loading.load(model))
-    if output.as_json:
-        print_json(dump(found))
-    else:
-        terminal.show(found)
+    output.tell(dump(found), lambda: terminal.show(found))

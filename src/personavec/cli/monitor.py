@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions
+from personavec.cli.groups import EngineOptions, ModelOptions, PrintOptions, ReportOptions
 from personavec.monitor.config import MonitorConfig, MonitorInputs
 from personavec.report.config import FigureOptions
-from personavec.terminal import print_json
 
 
 def command(
@@ -17,6 +16,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: PrintOptions = PrintOptions(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Read logged conversations along every trait, turn by turn, and raise drift alarms.
@@ -32,7 +32,7 @@ def command(
         A JSONL, JSON, CSV or Parquet file of conversations, or a folder.
     """
     from personavec.monitor import paper_plots, run, summarised
-    from personavec.monitor.terminal import show
+    from personavec.monitor.terminal import ending, show
 
     vectors = inputs.load()
     loaded = model.load()
@@ -46,7 +46,5 @@ def command(
         engine=engine.resolved(loaded, folder=inputs.out, tokens=0).start(loaded),
     )
     figures.save(paper_plots, results)
-    if output.as_json:
-        print_json(summarised(results))
-    else:
-        show(results)
+    end = ending(results, inputs.vectors, model.named())
+    report.end(output, summarised(results), lambda: show(results), end)

@@ -9,12 +9,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import (
+    EngineOptions,
+    ModelOptions,
+    OutputOptions,
+    ReportOptions,
+    VectorsOptions,
+)
 from personavec.errors import UsageError
 from personavec.options import GENERAL, MAIN, options
 from personavec.report.config import FigureOptions
 from personavec.screen.config import ScreenConfig, ScreenInputs
-from personavec.terminal import print_json
 
 _ADDRESS = re.compile(r"auto|local|[^/\s]+:[0-9]+")
 
@@ -48,6 +53,7 @@ def command(
     model: ModelOptions = ModelOptions(),
     engine: EngineOptions = EngineOptions(),
     output: ScreenOutput = ScreenOutput(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """How far datasets would push a model along each trait, and which rows do it.
@@ -60,11 +66,12 @@ def command(
     Parameters
     ----------
     data
-        JSONL, JSON, CSV or Parquet files, folders of them, or datasets.
+        JSONL, JSON, CSV or Parquet files, folders of them, or datasets. bundled:TRAIT is a set
+        to try it on, in which half of the rows show the trait.
     """
     from personavec import screen
     from personavec.judges import ContrastJudge
-    from personavec.screen.terminal import show
+    from personavec.screen.terminal import ending, show
     from personavec.vectors import check_layer, specs_of
 
     if config.rule.percentile is not None and inputs.reference is None:
@@ -83,7 +90,7 @@ def command(
     results = screen.run(
         loaded,
         vectors,
-        data,
+        [_source(name) for name in data],
         out,
         config,
         reference=inputs.reference,
@@ -94,7 +101,13 @@ def command(
         engine=running and running.start(loaded),
     )
     figures.save(screen.paper_plots, results)
-    if output.as_json:
-        print_json(screen.summarised(results))
-    else:
-        show(results)
+    end = ending(results, data, chosen.vectors, model.named())
+    report.end(output, screen.summarised(results), lambda: show(results), end)
+
+
+def _source(name: str) -> str | Path:
+    """The data of a name; those of `bundled:TRAIT` lie in the package. Raises SpecError."""
+    from personavec.traits import checks_file
+
+    bundled, _, trait = name.partition("bundled:")
+    return name if bundled or not trait else checks_file(trait)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from personavec.cli.groups import OutputOptions
+from personavec.cli.groups import OutputOptions, ReportOptions
 from personavec.errors import DataError
 from personavec.evaluate.shift.config import ShiftConfig, ShiftInputs
 from personavec.judges.config import PlainJudgeOptions
 from personavec.report.config import FigureOptions
-from personavec.terminal import log, log_notes, print_json
+from personavec.terminal import log, log_notes
 
 if TYPE_CHECKING:
     from personavec.evaluate.shift import ShiftResults
@@ -28,6 +28,7 @@ def command(
     config: ShiftConfig = ShiftConfig(),
     judge: PlainJudgeOptions = PlainJudgeOptions(),
     output: OutputOptions = OutputOptions(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Measure how far a finetune moved a model along each trait, in activations and answers.
@@ -46,7 +47,7 @@ def command(
         The model after it: a folder, an adapter's folder, an id.
     """
     from personavec.evaluate.shift import paper_plots, parse_conditions, run
-    from personavec.evaluate.shift.terminal import show
+    from personavec.evaluate.shift.terminal import ending, show
     from personavec.vectors import bundled_vectors, check_layer, load_vector, specs_of
 
     folder = output.folder_or_temporary()
@@ -72,10 +73,8 @@ def command(
         )
     figures.save(paper_plots, results)
     log_notes(results.notes)
-    if output.as_json:
-        print_json(results.summary())
-    else:
-        show(results)
+    end = ending(results, inputs, output.out, base)
+    report.end(output, results.summary(), lambda: show(results), end)
     _check(results)
 
 

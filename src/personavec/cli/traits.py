@@ -6,7 +6,6 @@ from typing import Annotated
 
 from personavec.cli.groups import PrintOptions
 from personavec.options import MAIN
-from personavec.terminal import print_json
 
 
 def list_traits(*, output: PrintOptions = PrintOptions()) -> None:
@@ -16,11 +15,9 @@ def list_traits(*, output: PrintOptions = PrintOptions()) -> None:
     from personavec.vectors import bundled_verdicts
 
     specs = [load_trait(name)[0] for name in bundled_traits()]
-    if output.as_json:
-        traits = {spec.name: spec.description for spec in specs}
-        print_json({"traits": traits, "verdicts": bundled_verdicts()})
-    else:
-        show_list(specs, bundled_verdicts())
+    traits = {spec.name: spec.description for spec in specs}
+    verdicts = bundled_verdicts()
+    output.tell({"traits": traits, "verdicts": verdicts}, lambda: show_list(specs, verdicts))
 
 
 def show(
@@ -47,11 +44,8 @@ def show(
 
     spec, origin = load_trait(trait, description)
     verdict = bundled_verdicts().get(spec.name) if origin == "bundled" else None
-    if output.as_json:
-        found = {**spec.model_dump(mode="json"), "origin": origin, "hash": spec.hash}
-        print_json({**found, "verdict": verdict})
-    else:
-        show_spec(spec, origin, verdict)
+    found = {**spec.model_dump(mode="json"), "origin": origin, "hash": spec.hash}
+    output.tell({**found, "verdict": verdict}, lambda: show_spec(spec, origin, verdict))
 
 
 def check(trait: str, /, *, output: PrintOptions = PrintOptions()) -> None:
@@ -67,7 +61,5 @@ def check(trait: str, /, *, output: PrintOptions = PrintOptions()) -> None:
 
     spec, origin = load_trait(trait)
     warnings = lint(spec)
-    if output.as_json:
-        print_json({"trait": spec.name, "origin": origin, "hash": spec.hash, "warnings": warnings})
-    else:
-        show_warnings(spec, warnings)
+    found = {"trait": spec.name, "origin": origin, "hash": spec.hash, "warnings": warnings}
+    output.tell(found, lambda: show_warnings(spec, warnings))

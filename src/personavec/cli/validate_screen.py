@@ -8,11 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from personavec.cli.groups import ModelOptions, OutputOptions, VectorsOptions
+from personavec.cli.groups import ModelOptions, OutputOptions, ReportOptions, VectorsOptions
 from personavec.options import GENERAL, MAIN, options
 from personavec.report.config import FigureOptions
 from personavec.studies.validate_screen.config import ValidateScreenConfig, ValidateScreenInputs
-from personavec.terminal import print_json
 
 
 @options(GENERAL)
@@ -31,6 +30,7 @@ def command(
     inputs: ValidateScreenInputs = ValidateScreenInputs(),
     model: ModelOptions = ModelOptions(),
     output: ValidateScreenOutput = ValidateScreenOutput(),
+    report: ReportOptions = ReportOptions(),
     figures: FigureOptions = FigureOptions(),
 ) -> None:
     """Plant rows that show a trait into clean ones, and see which methods find them.
@@ -46,7 +46,7 @@ def command(
         Clean rows: a JSONL, JSON, CSV or Parquet file, or a dataset.
     """
     from personavec.studies.validate_screen import paper_plots, run, summary
-    from personavec.studies.validate_screen.terminal import show
+    from personavec.studies.validate_screen.terminal import ending, show
     from personavec.vectors import specs_of
 
     out = output.folder(output.out)
@@ -54,7 +54,5 @@ def command(
     specs = specs_of(found, inputs.trait)
     results = run(model.load(), found, specs, data, out, config, naturals=inputs.natural_cache)
     figures.save(paper_plots, results)
-    if output.as_json:
-        print_json(summary(results))
-    else:
-        show(results)
+    end = ending(results, data, vectors.vectors, model.named())
+    report.end(output, summary(results), lambda: show(results), end)

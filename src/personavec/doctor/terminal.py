@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from personavec.doctor.results import Cache, Device, DoctorResults, Extra, Processor, Weights
-from personavec.terminal import console
+from personavec.terminal import console, print_table, print_text
 from personavec.wording import plural
 
 
 def show(found: DoctorResults) -> None:
     """Print what was found, as a report of a fault can quote it."""
     versions = [f"{name} {version or '(missing)'}" for name, version in found.versions.items()]
-    about = Table.grid(padding=(0, 2))
-    about.add_column()
-    about.add_column(overflow="fold")
-    about.add_row("versions", ", ".join(versions))
-    about.add_row("installed in", found.location)
-    about.add_row("system", found.system)
-    about.add_row("processor", said_processor(found.processor))
-    about.add_row("threads", ", ".join(f"{k}={v}" for k, v in found.threads.items()) or "not set")
-    about.add_row("device", said_device(found.device))
-    about.add_row("smollm2", said_weights(found.weights))
-    console.print(about)
-    console.print(_caches(found.caches))
-    console.print(_extras(found.extras))
+    threads = ", ".join(f"{k}={v}" for k, v in found.threads.items()) or "not set"
+    for name, said in (
+        ("versions", ", ".join(versions)),
+        ("installed in", found.location),
+        ("system", found.system),
+        ("processor", said_processor(found.processor)),
+        ("threads", threads),
+        ("device", said_device(found.device)),
+        ("smollm2", said_weights(found.weights)),
+    ):
+        print_text(f"{name}: {said}")
+    console.print()
+    _show_caches(found.caches)
+    _show_extras(found.extras)
     if any(extra.missing for extra in found.extras):
         console.print("To add one: pip install 'personavec[EXTRA]'")
 
@@ -55,26 +54,14 @@ def said_weights(found: Weights) -> str:
     return f"weights in {found.file}; {state}"
 
 
-def _caches(found: list[Cache]) -> Table:
-    table = _table("Caches", "cache", "folder", "size")
-    for cache in found:
-        table.add_row(cache.name, cache.folder, said_size(cache))
-    return table
+def _show_caches(found: list[Cache]) -> None:
+    rows = [(cache.name, said_size(cache), cache.folder) for cache in found]
+    print_table(("cache", "size", "folder"), rows)
 
 
-def _extras(found: list[Extra]) -> Table:
-    table = _table("Extras", "extra", "adds", "missing")
-    for extra in found:
-        table.add_row(extra.name, extra.adds, ", ".join(extra.missing) or "nothing")
-    return table
-
-
-def _table(title: str, *headers: str) -> Table:
-    """A table that folds what is too long, and cuts nothing."""
-    table = Table(title=title, title_justify="left")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table
+def _show_extras(found: list[Extra]) -> None:
+    rows = [(extra.name, ", ".join(extra.missing) or "nothing", extra.adds) for extra in found]
+    print_table(("extra", "missing", "adds"), rows)
 
 
 def said_size(cache: Cache) -> str:

@@ -89,7 +89,7 @@ def answer(
 ) -> dict[str, Rollout]:
     """The answers to all tasks, by id. All that one model answers goes through it together."""
     found: dict[str, Rollout] = {}
-    for number, subject in enumerate(_by_model(subjects)):
+    for number, subject in enumerate(by_model(subjects)):
         arms = {arm for arm, each in subjects.items() if each.loaded is subject.loaded}
         own = [
             task
@@ -113,7 +113,7 @@ def estimate(
     progress: Progress,
 ) -> None:
     """Say how long all answers will take, by the model's first ones; not where some are there."""
-    spec, subject = specs[0], _by_model(subjects)[0]
+    spec, subject = specs[0], by_model(subjects)[0]
     if (folder / "model-0" / "generated.jsonl").exists():
         return
     write = _writer(subject, config, folder / "model-0", progress)
@@ -131,7 +131,7 @@ def estimate(
     )
 
 
-def _by_model(subjects: Subjects) -> list[Subject]:
+def by_model(subjects: Subjects) -> list[Subject]:
     """One subject for each loaded model."""
     return list({id(subject.loaded): subject for subject in subjects.values()}.values())
 

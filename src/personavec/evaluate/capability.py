@@ -237,7 +237,17 @@ def surprise(loaded: LoadedModel, texts: Sequence[str]) -> list[Float[Tensor, " 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings of the harness and the hub that every run would print."""
+    """Silence what the harness and the hub would say in every run.
+
+    The harness also asks git for a commit, which complains outside a repository, and several
+    programs for their versions; neither is read here.
+    """
+    from lm_eval import evaluator
+
+    harness: Any = evaluator
+    asked = {name: getattr(harness, name) for name in ("get_git_commit_hash", "add_env_info")}
+    for name in asked:
+        setattr(harness, name, lambda *_: None)
     loggers = [logging.getLogger(name) for name in ("lm_eval", "huggingface_hub")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -247,3 +257,5 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+        for name, function in asked.items():
+            setattr(harness, name, function)

@@ -20,6 +20,7 @@ from personavec.evaluate import capability, figures
 from personavec.evaluate.answers import (
     Cells,
     answer,
+    by_model,
     estimate,
     judge_answers,
     questions_of,
@@ -71,6 +72,12 @@ def run(
         started = time.monotonic()
         used = _usable(cues, subjects, specs, config)
         tasks = tasks_of(subjects, specs, config, used)
+        progress.stages(
+            *(f"answers of {subject.name}" for subject in by_model(subjects)),
+            f"judging {', '.join(spec.name for spec in specs)}",
+            *(f"capability: {task.name}" for task in harness),
+            "report",
+        )
         estimate(subjects, specs, tasks, judge, config, out / "run", progress)
         answers = answer(subjects, tasks, config, out / "run", progress)
         by_trait = {

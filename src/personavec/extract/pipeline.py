@@ -41,6 +41,11 @@ from personavec.vectors import (
 )
 
 _RESPONSE, _PROMPT_MEAN, _PROMPT_LAST = range(len(SPANS))
+#: As the labels of progress name them.
+STAGES = (
+    *("extraction", "layer sweep", "dose-response"),
+    *("random directions", "system prompts", "neutral prompts", "report"),
+)
 #: Candidate layers, as shares of the network's depth.
 _LAYER_SHARES = (0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.75)
 
@@ -89,6 +94,7 @@ def run(
     )
     if more:
         check_can_grow(extraction)
+    extraction.progress.stages(*STAGES)
     with lock(out):
         extraction = continued(extraction)
         claim(out, extraction.settings())

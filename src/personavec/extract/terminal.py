@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Sequence
+from pathlib import Path
 
 from personavec.data.terminal import show_reading
+from personavec.extract.conclusion import conclusion
 from personavec.extract.import_reference import ImportResult
 from personavec.extract.results import ExtractSummary
-from personavec.terminal import console
+from personavec.terminal import Ending, Next, console, print_table, show_ending
 from personavec.vectors import Verdict
 from personavec.wording import plural
 
@@ -22,40 +24,55 @@ def show(found: ExtractSummary) -> None:
         f"\n{found.trait} on {found.model}: layer {found.layer}, estimator {found.estimator}, kept "
         f"{kept.pos} positive and {plural(kept.neg, 'negative rollout')} of {kept.of} each"
     )
-    console.print(_dose_table(found))
-    for check in found.checks:
-        console.print(
-            f"{check.verdict}  {check.name}: {check.detail}", style=_STYLES[check.verdict]
-        )
-    console.print(f"verdict: {found.words}", style=_STYLES[found.verdict])
-    for note in found.notes:
-        console.print(f"note: {note}")
-    console.print(f"{found.seconds:.0f} s; report: {found.report}")
-
-
-def show_import(found: ImportResult) -> None:
-    """What was imported, and what to know of it."""
-    console.print(f"{found.trait} on {found.model}, layer {found.layer}, written to {found.vector}")
+    _show_doses(found)
+    rows = [(check.verdict, f"{check.name}: {check.detail}") for check in found.checks]
+    print_table(("verdict", "check"), rows, styles=[_STYLES[c.verdict] for c in found.checks])
     for note in found.notes:
         console.print(f"note: {note}")
 
 
-def _dose_table(found: ExtractSummary) -> Table:
-    table = Table("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+def ending(found: ExtractSummary, model: Sequence[str]) -> Ending:
+    """The last lines of an extraction; `model` are the words that name the model."""
+    return Ending(
+        conclusion=conclusion(found.checks),
+        written=found.report,
+        next=_steer(found.vector, model),
+    )
+
+
+def _steer(vector: Path, model: Sequence[str]) -> Next:
+    command = ("steer", "How was your day?", "--vectors", str(vector), *model)
+    return Next("see what it does", command)
+
+
+def show_import(found: ImportResult, model: Sequence[str]) -> None:
+    """What was imported, what to know of it, and how to try it."""
+    console.print(f"{found.trait} on {found.model}, layer {found.layer}")
+    for note in found.notes:
+        console.print(f"note: {note}")
+    show_ending(Ending(written=found.vector, next=_steer(found.vector, model)))
+
+
+def _show_doses(found: ExtractSummary) -> None:
+    rows, styles = [], []
     low, high = found.coherent_range
     for dose in found.dose_response:
         c = dose.coefficient
         others = [
             other.log_odds_interval.value for other in found.control if other.coefficient == c
         ]
-        table.add_row(
-            f"{c:+g}",
-            f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
-            _number(dose.coherence),
-            f"{min(others):.1f} to {max(others):.1f}" if others else "",
-            style=None if low <= c <= high else "dim",
+        coherent = low <= c <= high
+        rows.append(
+            (
+                f"{c:+g}" if c else "0",
+                f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
+                _number(dose.coherence) + ("" if coherent else ", too low"),
+                f"{min(others):.1f} to {max(others):.1f}" if others else "",
+            )
         )
-    return table
+        styles.append("" if coherent else "dim")
+    headers = ("coefficient", "log-odds (95% interval)", "coherence", "random directions")
+    print_table(headers, rows, styles=styles)
 
 
 def _number(value: float | None) -> str:

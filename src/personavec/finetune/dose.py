@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
+from accelerate import PartialState
 
 from personavec.data import DataRow, Reject
 from personavec.errors import DataError, RefusedError
@@ -25,10 +26,12 @@ from personavec.finetune.setup import TrainingSetup
 from personavec.finetune.texts import TrainingText
 from personavec.finetune.training import train
 from personavec.model import Directions, LoadedModel, encode, project_tokens
+from personavec.progress import Progress
 from personavec.rollouts import Naturals, prompt_key
 from personavec.runs import atomic_write, read_as, read_records
 from personavec.stats import Interval, clustered_bootstrap
 from personavec.vectors import PersonaVector
+from personavec.wording import plural
 
 #: Rows that the projection difference and the gradient are measured on, and steps of a trial.
 SAMPLE, TRIAL_STEPS = 32, 12
@@ -143,6 +146,12 @@ def _dose(
     # A mean that is not above 0 with an upper limit above 0 does not tell the sign.
     pulls = difference.value > 0
     start = (difference.value if pulls else difference.high) / norm
+    say = _progress(job).say
+    say(
+        f"dose: the data lie {difference.value:+.2f} ({difference.low:+.2f} to "
+        f"{difference.high:+.2f}) along {vector.trait}, and steering by 1 adds {norm:.2f}: "
+        f"begin at {start:.2f}"
+    )
     without = with_it = None
     if job.config.training.full:
         if not pulls:
@@ -155,6 +164,7 @@ def _dose(
             raise _nothing_to_prevent(vector, difference)
         cancels = f"cancels the {'mean' if pulls else 'upper limit of the'} projection difference"
         coefficient, why = _corrected(start, without, with_it, cancels)
+    say(f"dose: coefficient {coefficient:.3f}; {why}")
     return PreventativeDose(
         coefficient=round(coefficient, 3),
         difference=difference.value,
@@ -201,6 +211,18 @@ def _trial(job: FinetuneJob, texts: Sequence[TrainingText], coefficient: float |
     if coefficient is not None:
         model, positions = job.loaded.model, config.positions
         steering = (PreventativeSteering(model, vector, coefficient, layer, positions=positions),)
-    setup = TrainingSetup(steering=steering, drift=drift, max_steps=TRIAL_STEPS)
+    progress = _progress(job)
+    label = "trial without steering" if coefficient is None else f"trial at {coefficient:.2f}"
+    setup = TrainingSetup(
+        steering=steering, drift=drift, max_steps=TRIAL_STEPS, progress=progress, label=label
+    )
     train(job.loaded, texts, folder / "run", short, setup=setup)
-    return float(read_records(folder / "drift.jsonl")[-1]["traits"][vector.trait]["change"])
+    found = float(read_records(folder / "drift.jsonl")[-1]["traits"][vector.trait]["change"])
+    steps = plural(TRIAL_STEPS, "step")
+    progress.say(f"{label}: {vector.trait} changed by {found:+.2f} sigma in {steps}")
+    return found
+
+
+def _progress(job: FinetuneJob) -> Progress:
+    """Of several processes one speaks."""
+    return job.progress if PartialState().is_main_process else Progress(quiet=True)

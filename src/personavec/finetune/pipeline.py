@@ -89,6 +89,7 @@ def run(
 
 def _finetune(job: FinetuneJob) -> FinetuneResults:
     started = time.monotonic()
+    _say_stages(job)
     rows, row_notes = _mitigated_rows(job)
     texts, rejects = encode_rows(job.loaded, rows, job.config.training)
     reading = reading_of(job.data, texts, rejects).record()
@@ -131,6 +132,17 @@ def _finetune(job: FinetuneJob) -> FinetuneResults:
         versions=versions(),
     )
     return _saved(job, results)
+
+
+def _say_stages(job: FinetuneJob) -> None:
+    mitigation = job.config.mitigation
+    if is_main_process():
+        job.progress.stages(
+            "benign rows" if mitigation.name == "interleave" else "",
+            "pull of the data" if job.directions else "",
+            "trials of the dose" if mitigation.coefficient == "auto" else "",
+            "finetuning",
+        )
 
 
 def is_main_process() -> bool:

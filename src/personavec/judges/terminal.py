@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.table import Table
-
 from personavec.data.terminal import show_reading
 from personavec.judges.results import (
     CheckResults,
@@ -17,7 +15,7 @@ from personavec.judges.results import (
     ScoreResults,
 )
 from personavec.judges.thresholds import Threshold
-from personavec.terminal import console, log_notes
+from personavec.terminal import Ending, console, log_notes, print_table, show_ending
 from personavec.wording import estimated, plural
 
 _FIGURES = {
@@ -33,18 +31,17 @@ def show_scores(found: ScoreResults) -> None:
     """How many rows were scored, and what became of the others."""
     # The states below name the rows that could not be read.
     show_reading({name: replace(of, rejected={}) for name, of in found.data.items()})
-    console.print(
-        f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}, "
-        f"{_shares_above(found)}; written to {found.out}"
-        if found.share_above_50 is not None
-        else f"written to {found.out}"
-    )
     log_notes(found.notes)
     if found.kept:
         console.print(f"  {plural(found.kept, 'row')} with the scores of an earlier run")
     for state, n in found.states.items():
         if state != "scored":
             console.print(f"  {plural(n, 'row')}: {state}")
+    said = ""
+    if found.share_above_50 is not None:
+        scored = f"{found.scored} of {plural(found.rows, 'row')} scored for {found.trait}"
+        said = f"{scored}, {_shares_above(found)}"
+    show_ending(Ending(conclusion=said, written=Path(found.out)))
 
 
 def _shares_above(found: ScoreResults) -> str:
@@ -57,11 +54,11 @@ def show_check(found: CheckResults, target: Path) -> None:
     figures = {"auc": "AUC", "agreement": "right at 50"}
     if found.threshold is not None:
         figures["agreement_at_threshold"] = "right at the threshold"
-    table = Table("half", "scored", *(f"{shown} [95%]" for shown in figures.values()))
+    rows = []
     for name, half in found.halves.items():
         scored = f"{half.states.get('scored', 0)} of {half.n}"
-        table.add_row(name, scored, *(_figure(getattr(half, figure)) for figure in figures))
-    console.print(table)
+        rows.append((name, scored, *(_figure(getattr(half, figure)) for figure in figures)))
+    print_table(("half", "scored", *(f"{shown} [95%]" for shown in figures.values())), rows)
     if found.threshold is not None:
         console.print(f"  threshold: {_threshold(found.threshold)}")
     for half in found.halves.values():
@@ -74,7 +71,7 @@ def show_check(found: CheckResults, target: Path) -> None:
     console.print(f"{len(found.wrong)} on the wrong side of {side}:")
     _show_rows([vars(answer) for answer in found.wrong[:20]], ["shows", "trait_score"])
     log_notes(found.notes)
-    console.print(f"written to {target}")
+    show_ending(Ending(written=target))
 
 
 def _threshold(found: Threshold) -> str:
@@ -96,10 +93,8 @@ def _show_left_out(half: HalfResults) -> None:
 def show_pair(pair: PairAgreement) -> None:
     """A table of figures for two columns of scores, and rows on which they disagree."""
     a, b = pair.columns
-    table = Table("figure", "value [95%]", title=f"{a} and {b}", title_justify="left")
-    for name, shown in _FIGURES.items():
-        table.add_row(shown, _figure(getattr(pair, name)))
-    console.print(table)
+    rows = [(shown, _figure(getattr(pair, name))) for name, shown in _FIGURES.items()]
+    print_table(("figure", "value [95%]"), rows, title=f"{a} and {b}")
     console.print(f"{plural(pair.n, 'row')}; {pair.without_both_scores} without both scores")
     _show_rows(pair.disagreements[:5], [a, b])
 
@@ -113,13 +108,16 @@ def _show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> 
     """Answers with some of their columns."""
     if not rows:
         return
-    table = Table(*columns, "question", "answer")
+    shown = []
     for row in rows:
         cells = [f"{v:.1f}" if isinstance(v := row.get(c), float) else str(v) for c in columns]
-        table.add_row(*cells, _shortened(row.get("question")), _shortened(row.get("answer")))
-    console.print(table)
+        shown.append((*cells, _shortened(row.get("question")), _shortened(row.get("answer"))))
+    print_table((*columns, "question", "answer"), shown)
 
 
 def _shortened(text: object, length: int = 160) -> str:
-    text = "" if text is None else str(text)
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """The beginning of a text, up to a word's end."""
+    text = " ".join(("" if text is None else str(text)).split())
+    if len(text) <= length:
+        return text
+    return f"{text[:length].rpartition(' ')[0] or text[:length]} […]"

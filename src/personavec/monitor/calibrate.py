@@ -77,12 +77,12 @@ def run(
     with lock(folder):
         claim(folder, _settings(loaded, spec, vector, config, judge))
 
+        progress.stages("examples", "monitoring", "neutral prompts", "forecast")
         # 1. Examples: the model's own answers to other questions that show the trait.
         examples, into = example_tasks(spec, config), folder / "examples"
         judged_examples = partial(judged, folder=into, label="examples")
         if not (into / "generated.jsonl").exists():
-            n = expected(spec, config)
-            write = partial(judged_examples, spec=None)
+            n, write = expected(spec, config), partial(judged_examples, spec=None)
             say_estimate(examples, write, judged_examples, **n, progress=progress)
         tried = judged_examples(examples)
 

@@ -66,21 +66,21 @@ def run(
     Raises SettingsMismatchError when `out` was begun with other inputs or settings, DataError for
     more rejected rows than allowed or if no row can be used, and VectorMismatchError.
     """
-    config = config or MonitorConfig()
+    config, progress = config or MonitorConfig(), progress or Progress()
     check_columns(raw_rows(log, split=config.split), config.columns)
-    engine = engine or TransformersEngine(loaded)
-    job = LogJob(loaded, gauge(vectors, loaded), engine, log, out, config)
+    read = gauge(vectors, loaded)
+    job = LogJob(loaded, read, engine or TransformersEngine(loaded), log, out, config)
     started = time.monotonic()
     with lock(out):
         claim(out, _settings(job, vectors))
+        progress.stages("reading", "drift limits" if fit_limits else "", "charts, report")
         # 1. Read every turn that has no readings yet.
-        rejected = read_log(job, progress or Progress())
+        rejected = read_log(job, progress)
         turns = _turns(job)
         # 2. Take the drift limits of the vectors, or fit them on this log.
         ordinary, limits = _ordinary(turns, vectors, fit_limits)
         # 3. Run the control charts, and summarise each trait.
         charts = {trait: charted(turns, trait, ordinary[trait]) for trait in job.gauge.traits}
-        traits = _summaries(job, turns, vectors, ordinary, charts)
         # 4. Write readings, results and report.
         readings = write_readings(vectors, charts, out, config.format)
         results = MonitorResults(
@@ -89,13 +89,13 @@ def run(
             turns=len(turns.index),
             conversations=len(np.unique(turns.index)),
             rejected=rejected,
-            traits=traits,
+            traits=_summaries(job, turns, vectors, ordinary, charts),
             limits=limits,
             data={source_name(log): _how_it_was_read(job)},
             notes=_notes(loaded, vectors, ordinary),
             files=MonitorFiles(readings=str(readings), rejects=str(job.rejects)),
             model=loaded.identity,
-            engine=engine.describe(),
+            engine=job.engine.describe(),
             settings=config,
             versions=versions(),
             seconds=round(time.monotonic() - started, 1),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from personavec.progress import Progress
 from personavec.rollouts.rollout import Task
-from personavec.wording import plural
+from personavec.wording import duration, plural
 
 #: Answers that the rates are measured on; they are part of the run.
 TRIED = 24
@@ -47,12 +47,3 @@ def say_estimate(
         f"about {duration(whole)} for the whole, by the first {plural(len(tried), 'answer')}: "
         f"{to_write} to write, {to_judge} to judge"
     )
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would take: 40 s, 4 min, 2.5 h."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -103,6 +103,12 @@ def run(
 
 def _run(job: ScreenJob, config: ScreenConfig, surveys: Sequence[Survey]) -> ScreenResults:
     clock, notes = Clock(), list[str]()
+    job.progress.stages(
+        *(f"scoring {dataset.name}" for dataset in job.inputs),
+        "natural responses" if config.natural == "two-stage" else "",
+        *(f"writing {dataset.name}" for dataset in job.datasets),
+        "report",
+    )
 
     # 1. Every row's projections, and its natural side if that is cheap or asked for.
     for dataset, found in zip(job.inputs, surveys, strict=True):

@@ -17,6 +17,7 @@ from personavec.model.engine import GuardVerdict
 from personavec.monitor import Gauge
 from personavec.serve.actions import cap_at
 from personavec.serve.protocol import ApiError
+from personavec.serve.purpose import Purpose
 from personavec.vectors import PersonaVector
 
 _ACTION = re.compile(r"\s*(?:steer\s+([-+]?[0-9.]+)|(cap)(?:\s+([0-9.]+))?|(refuse))\s*")
@@ -30,6 +31,8 @@ class GuardRecord(TypedDict):
     forecast: float
     """The forecast in the condition's unit."""
     did: str
+    steered: bool
+    """Whether the request's own steering explains that it acted."""
     amount: NotRequired[float]
 
 
@@ -46,12 +49,13 @@ class Guard:
     amount: float = 0.0
     action: Action | None = None
 
-    def record(self, forecast: float) -> GuardRecord:
+    def record(self, forecast: float, *, steered: bool) -> GuardRecord:
         """The record for the reply, after the guard has acted."""
         found: GuardRecord = {
             "condition": str(self.condition),
             "forecast": round(forecast, 4),
             "did": self.does,
+            "steered": steered,
         }
         if self.does != "refuse":
             found["amount"] = self.amount
@@ -106,7 +110,7 @@ def _steering(text: str, when: Condition, vector: PersonaVector, amount: float) 
 class GuardedRow:
     """The guards of one reply. It is called with the forecast; `acted` are the guards that acted.
 
-    `asked` are the actions that the request asked for.
+    `asked` are the actions that the request asked for, and `purpose` what they add to readings.
     """
 
     def __init__(
@@ -115,19 +119,27 @@ class GuardedRow:
         gauge: Gauge,
         vectors: Mapping[str, PersonaVector],
         asked: Sequence[Action],
+        purpose: Purpose | None = None,
     ):
         self._guards, self._gauge, self._vectors, self._asked = guards, gauge, vectors, asked
+        self._purpose = purpose or Purpose()
         self.acted: list[GuardRecord] = []
 
     def __call__(self, forecast: Float[Tensor, " direction"]) -> GuardVerdict:
         actions: list[Action] = []
         refused = False
-        readings = _readings(forecast.tolist(), self._gauge, self._vectors)
+        values = forecast.tolist()
+        own = self._purpose.projections
+        rest = [v - own.get(t, 0.0) for t, v in zip(self._gauge.traits, values, strict=True)]
+        readings = _readings(values, self._gauge, self._vectors)
+        without = _readings(rest, self._gauge, self._vectors)
         for guard in self._guards:
-            own = readings[guard.condition.unit]
-            if not guard.condition.met(own):
+            when = guard.condition
+            found = readings[when.unit]
+            if not when.met(found):
                 continue
-            self.acted.append(guard.record(own[guard.condition.trait]))
+            steered = self._purpose.explains(when, without[when.unit])
+            self.acted.append(guard.record(found[when.trait], steered=steered))
             refused |= guard.does == "refuse"
             if guard.action is not None:
                 actions.append(guard.action)

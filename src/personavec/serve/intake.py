@@ -13,6 +13,7 @@ from personavec.model.engine import DecodeJob, Request, Sampling
 from personavec.serve.actions import additions, caps, find
 from personavec.serve.guards import GuardedRow
 from personavec.serve.protocol import ApiError, ChatRequest, CompletionRequest
+from personavec.serve.purpose import purpose
 from personavec.serve.requests import Kind, ReplyChoice, ReplyRequest
 from personavec.serve.served import ServedModel
 from personavec.serve.text import TextStream
@@ -147,7 +148,8 @@ class Intake:
         actions = tuple(one.action for one in request.applied)
         guard = None
         if served.guards and served.gauge is not None:
-            guard = GuardedRow(served.guards, served.gauge, served.vectors, actions)
+            own = purpose(request.applied, served.gauge)
+            guard = GuardedRow(served.guards, served.gauge, served.vectors, actions, own)
         return DecodeJob(
             Request(f"{request.id}/{index}", prompt, actions, noise=str(index)),
             sampling,

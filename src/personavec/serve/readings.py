@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from personavec.monitor import TurnReading, read_turn
 from personavec.serve.metrics import Metrics
+from personavec.serve.purpose import Purpose, purpose
 from personavec.serve.requests import ChoiceReadings, PersonavecField, ReplyChoice, ReplyRequest
 from personavec.serve.served import ServedModel
 from personavec.serve.watch import AlarmRecord, Watch
@@ -92,12 +93,14 @@ class ReplyReader:
     ) -> Mapping[int, list[AlarmRecord]]:
         """The alarms by choice. Several replies to one prompt count once on the server's chart."""
         found: dict[int, list[AlarmRecord]] = {choice.index: [] for choice in request.choices}
+        gauge = self._served.gauge
+        own = purpose(request.applied, gauge) if gauge else Purpose()
         for prompt in dict.fromkeys(choice.prompt for choice in request.choices):
             written = [c for c in request.choices if c.prompt == prompt and readings[c.index]]
             if not written:
                 continue
             replies = [(choice.stream.text, readings[choice.index]) for choice in written]
-            raised, counted = self.watch.take(written[0].messages, replies)
+            raised, counted = self.watch.take(written[0].messages, replies, own)
             found |= {choice.index: own for choice, own in zip(written, raised, strict=True)}
             for alarm in counted:
                 self._metrics.alarms.labels(alarm["trait"], alarm["scope"]).inc()

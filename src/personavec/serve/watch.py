@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from typing_extensions import TypedDict  # Pydantic takes no other before Python
 
 from personavec.data import Message
 from personavec.monitor import TurnReading
+from personavec.serve.purpose import Purpose
 from personavec.vectors import READING, Alarm, Chart, Ordinary
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class AlarmRecord(TypedDict):
     level: float
     """The chart's level, in its standard deviations."""
     limit: float
+    steered: bool
+    """Whether steering that requests asked for explains it: the reply was steered toward the trait,
+    or without what was added the chart is not above its limit."""
     time: str
     """UTC, ISO 8601."""
 
@@ -61,11 +65,26 @@ class AlarmList(BaseModel):
 
 
 @dataclass(frozen=True)
+class _Standardised:
+    """A reply's reading of a trait, in standard deviations of ordinary ones at its turn.
+
+    `rest` is the reading without what its request added. `place` is the reply's, of several.
+    """
+
+    trait: str
+    turn: int
+    value: float
+    rest: float
+    place: int
+
+
+@dataclass(frozen=True)
 class _ChartedTurn:
     """The charts after a turn. `name` is its conversation's: the hash of the first turn."""
 
     name: str
-    charts: dict[str, Chart]
+    charts: dict[str, tuple[Chart, Chart]]
+    """By trait: of its readings, and of their rest without what requests added to them."""
 
 
 class Watch:
@@ -75,59 +94,98 @@ class Watch:
     and the charts after that reply are kept. Therefore a regenerated reply replaces the earlier
     one, and both branches of a forked conversation have their own charts. Clients may drop white
     space around texts and thoughts in replies; the hash ignores both (`answer` removes thoughts).
+
+    Beside each chart runs another one, of the readings without what requests added on purpose. It
+    tells alarms that steering explains from others.
     """
 
     def __init__(
         self, ordinary: Mapping[str, Ordinary], answer: Callable[[str], str] = lambda text: text
     ):
         self._ordinary, self._answer = ordinary, answer
-        self._server = {trait: known.stream() for trait, known in ordinary.items()}
+        self._server = {t: (known.stream(), known.stream()) for t, known in ordinary.items()}
         self._turns: OrderedDict[str, _ChartedTurn] = OrderedDict()
         self.alarms: deque[AlarmRecord] = deque(maxlen=_KEPT)
 
     def levels(self) -> dict[str, float]:
         """Each trait's level on the server's chart, in the chart's standard deviations."""
-        return {trait: stream.level for trait, stream in self._server.items()}
+        return {trait: whole.level for trait, (whole, _) in self._server.items()}
 
     def take(
-        self, messages: Sequence[Message], replies: Sequence[ChartedReply]
+        self,
+        messages: Sequence[Message],
+        replies: Sequence[ChartedReply],
+        purpose: Purpose | None = None,
     ) -> tuple[list[list[AlarmRecord]], list[AlarmRecord]]:
         """Chart the replies to `messages`; returns the alarms of each reply, and those that count.
 
         Several replies to one request count as one. Each continues the conversation's charts
         separately; the server's charts are updated with their mean. Of one trait's alarms in one
-        scope, the one with the highest level counts.
+        scope, the one with the highest level counts. `purpose` is what the request added.
         """
+        own = purpose or Purpose()
         conversation = [message for message in messages if message["role"] != "system"]
         turn = sum(message["role"] == "assistant" for message in conversation)
         before, so_far = self._before(conversation)
         name = before.name if before else ""
         raised: list[list[AlarmRecord]] = []
-        readings: dict[str, list[tuple[float, int]]] = {}
+        values: dict[str, list[_Standardised]] = {}
         for place, (text, read) in enumerate(replies):
             charts = copy.deepcopy(before.charts) if before else {}
-            raised.append([])
-            for reading in read:
-                ordinary, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
-                if ordinary is None or sigma is None:
-                    continue
-                value = ordinary.standardise(sigma, turn)
-                readings.setdefault(reading.trait, []).append((value, place))
-                chart = charts.setdefault(reading.trait, ordinary.chart())
-                if alarm := chart.update(value):
-                    raised[-1].append(_record(reading.trait, "conversation", turn, alarm))
+            found = list(self._standardised(read, turn, place, own))
+            raised.append([alarm for one in found if (alarm := self._charted(charts, one, own))])
+            for one in found:
+                values.setdefault(one.trait, []).append(one)
             ended = so_far.copy()
             self._add(ended, {"role": "assistant", "content": text})
             name = name or ended.hexdigest()
             self._keep(ended.hexdigest(), _ChartedTurn(name, charts))
-        for trait, values in readings.items():
-            if alarm := self._server[trait].update(name, fmean(value for value, _ in values)):
-                raised[max(values)[1]].append(_record(trait, "server", turn, alarm))
+        for several in values.values():
+            if alarm := self._charted_over_server(name, several, own):
+                raised[max(several, key=lambda one: one.value).place].append(alarm)
         counted = _highest([alarm for alarms in raised for alarm in alarms])
         self.alarms.extend(counted)
         for alarm in counted:
-            log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s", alarm)
+            why = ", as the request was steered" if alarm["steered"] else ""
+            log.warning("drift toward %(trait)s over the %(scope)s: level %(level)s" + why, alarm)
         return raised, counted
+
+    def _standardised(
+        self, read: Sequence[TurnReading], turn: int, place: int, own: Purpose
+    ) -> Iterator[_Standardised]:
+        """The readings of one reply that can be charted."""
+        for reading in read:
+            ordinary, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
+            if ordinary is not None and sigma is not None:
+                value = ordinary.standardise(sigma, turn)
+                rest = ordinary.standardise(sigma - own.sigmas.get(reading.trait, 0.0), turn)
+                yield _Standardised(reading.trait, turn, value, rest, place)
+
+    def _charted(
+        self, charts: dict[str, tuple[Chart, Chart]], one: _Standardised, own: Purpose
+    ) -> AlarmRecord | None:
+        """Update a conversation's charts of a trait."""
+        ordinary = self._ordinary[one.trait]
+        whole, rest = charts.setdefault(one.trait, (ordinary.chart(), ordinary.chart()))
+        alarms = whole.update(one.value), rest.update(one.rest)
+        levels = whole.level, rest.level
+        return _record("conversation", one, alarms, levels, ordinary.conversation.limit, own)
+
+    def _charted_over_server(
+        self, name: str, several: Sequence[_Standardised], own: Purpose
+    ) -> AlarmRecord | None:
+        """Update the server's charts of a trait with the mean over the replies to a request."""
+        first = several[0]
+        one = replace(
+            first,
+            value=fmean(each.value for each in several),
+            rest=fmean(each.rest for each in several),
+        )
+        whole, rest = self._server[one.trait]
+        alarms = whole.update(name, one.value), rest.update(name, one.rest)
+        levels = whole.level, rest.level
+        limit = self._ordinary[one.trait].server.limit
+        return _record("server", one, alarms, levels, limit, own)
 
     def _before(self, conversation: Sequence[Message]) -> tuple[_ChartedTurn | None, _Hash]:
         """The latest known turn in `conversation`, and the hash of all messages in `conversation`.
@@ -168,13 +226,30 @@ def _highest(alarms: Sequence[AlarmRecord]) -> list[AlarmRecord]:
     return list(found.values())
 
 
-def _record(trait: str, scope: Scope, turn: int, alarm: Alarm) -> AlarmRecord:
+def _record(
+    scope: Scope,
+    one: _Standardised,
+    alarms: tuple[Alarm | None, Alarm | None],
+    levels: tuple[float, float],
+    limit: float,
+    own: Purpose,
+) -> AlarmRecord | None:
+    """The alarm of a trait's two charts, of its readings and of their rest, after an update.
+
+    A chart that is above its limit only because of steering is so again, as an alarm that steering
+    does not explain, when the rest exceeds the limit too.
+    """
+    steered = own.toward(one.trait) or levels[1] <= limit
+    unexplained = alarms[1] is not None and not steered and levels[0] > limit
+    if alarms[0] is None and not unexplained:
+        return None
     return {
-        "trait": trait,
+        "trait": one.trait,
         "scope": scope,
-        "turn": turn,
-        "reading": round(alarm.reading, 3),
-        "level": round(alarm.level, 3),
-        "limit": round(alarm.limit, 3),
+        "turn": one.turn,
+        "reading": round(one.value, 3),
+        "level": round(levels[0], 3),
+        "limit": round(limit, 3),
+        "steered": steered,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }

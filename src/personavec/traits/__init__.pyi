@@ -1,6 +1,7 @@
 from .linting import Flaw as Flaw, Part as Part, flaws as flaws, lint as lint
 from .loading import (
     bundled_traits as bundled_traits,
+    checks_file as checks_file,
     load_trait as load_trait,
     neutral_prompts as neutral_prompts,
 )

@@ -58,11 +58,21 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def checks_file(name: str) -> Path:
+    """The file of a bundled trait's answers, of which it is known whether they show the trait.
+
+    Raises SpecError for a trait that is not bundled.
+    """
+    if name not in bundled_traits():
+        raise SpecError(f"no bundled trait '{name}': use one of {', '.join(bundled_traits())}")
+    return Path(str(BUNDLED / "checks" / f"{name}.json"))
+
+
 @cache
 def _bundled_checks(name: str) -> tuple[Check, ...]:
     """In files of their own: they are longer than the specs, and were written independently."""
-    path = BUNDLED / "checks" / f"{name}.json"
-    return tuple(Check.model_validate(check) for check in json.loads(path.read_text("utf-8")))
+    text = checks_file(name).read_text("utf-8")
+    return tuple(Check.model_validate(check) for check in json.loads(text))
 
 
 def _parse(text: str, *, where: str, name: str) -> TraitSpec:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
-from personavec.terminal import console
+from personavec.terminal import console, print_table
 from personavec.traits.spec import Origin, TraitSpec
 
 
 def show_list(specs: Sequence[TraitSpec], verdicts: Mapping[str, str | None]) -> None:
     """Names, descriptions, and whether steering with the bundled vectors worked."""
-    table = Table("trait", "description", "bundled vector")
-    for spec in specs:
-        table.add_row(spec.name, spec.description, verdicts.get(spec.name) or "–")
-    console.print(table)
+    rows = [(spec.name, spec.description, verdicts.get(spec.name) or "–") for spec in specs]
+    print_table(("trait", "description", "bundled vector"), rows)
 
 
 def show(spec: TraitSpec, origin: Origin, verdict: str | None) -> None:

@@ -403,7 +403,8 @@ def test_from_the_command_line(
     says("no", "no")
     assert "--api-model" in cli(code=2)[1]
     error = cli("--api-model", "parrot", "--tries", "2", code=1)[1]
-    assert error.count("\n") == 1
+    stages, line = error.splitlines()
+    assert (stages[:8], line[:7]) == ("stages: ", "error: ")
     assert f"its last answer is in {out / 'unusable-answer.txt'}" in error
     says(good(Sizes()))
     found = json.loads(cli("--api-model", "parrot", code=0)[0])

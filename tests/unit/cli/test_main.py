@@ -1,6 +1,8 @@
 """What the command line sets before any library is imported."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +24,23 @@ def test_threads_that_wait_leave_the_core_unless_the_environment_says_otherwise(
     with pytest.raises(SystemExit):
         main(["--version"])
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_messages_of_libraries_are_for_debug(debug: bool) -> None:
+    """Their warnings and logged ones; our own warnings stay."""
+    code = f"""
+import logging, warnings
+from personavec.cli import main
+main._quiet_libraries({debug})
+def warn(module, text):
+    own = {{"__name__": module, "text": text, "warnings": warnings}}
+    exec("warnings.warn(text, FutureWarning)", own)
+warn("transformers.training_args", "another name")
+warn("personavec.model", "of our own")
+logging.getLogger("huggingface_hub.utils._http").warning("retrying")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ("another name" in done.stderr) == debug
+    assert ("retrying" in done.stderr) == debug
+    assert "of our own" in done.stderr

@@ -177,6 +177,8 @@ def test_no_path_is_cut_in_a_narrow_terminal(columns: str, tmp_path: Path) -> No
     deep = tmp_path.joinpath("a-rather-long-name-of-a-folder", "b" * 60)
     ended = doctor(PERSONAVEC_CACHE=str(deep), COLUMNS=columns)
     assert "…" not in ended.stdout
-    cells = [line.split("│") for line in ended.stdout.splitlines() if line.count("│") == 4]
-    assert str(deep) in "".join(folder.strip() for _, _, folder, *_ in cells)
-    assert all(len(line) <= int(columns) for line in ended.stdout.splitlines())
+    assert str(deep) in ended.stdout
+    # A path that is longer than the line stands alone on it, so that it can be copied.
+    assert all(
+        len(line) <= int(columns) or len(line.split()) == 1 for line in ended.stdout.splitlines()
+    )

@@ -83,6 +83,24 @@ def test_the_harness_scores_what_a_plain_steered_forward_scores(
     assert (found.metric, found.chance, len(found.items)) == ("acc_norm", 0.25, N)
 
 
+def test_outside_a_repository_git_is_not_asked(
+    llama: LoadedModel,
+    packaged: HarnessTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The harness would let git complain on stderr; its functions are its own again afterwards."""
+    from lm_eval import evaluator
+
+    before = [getattr(evaluator, name) for name in ("get_git_commit_hash", "add_env_info")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    run_task(llama, packaged, max_items=2, quiet=True)
+    assert "fatal" not in capfd.readouterr().err
+    assert [getattr(evaluator, n) for n in ("get_git_commit_hash", "add_env_info")] == before
+
+
 def test_coefficient_0_equals_unsteered_and_steering_changes_answers(
     llama: LoadedModel, random_vector: MakeVector, packaged: HarnessTask
 ) -> None:

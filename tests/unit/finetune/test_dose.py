@@ -29,6 +29,7 @@ from personavec.finetune.pull import pull_before
 from personavec.finetune.setup import TrainingSetup
 from personavec.finetune.training import train
 from personavec.model.engine import Request, Sampling
+from personavec.progress import Progress
 from personavec.rollouts import Naturals
 from personavec.runs import read_records
 
@@ -73,7 +74,10 @@ def test_the_projection_difference_is_that_of_the_naive_loop(
 
 
 def test_auto_starts_where_the_difference_is_cancelled(
-    fresh: Callable[..., LoadedModel], random_vector: Make, tmp_path: Path
+    fresh: Callable[..., LoadedModel],
+    random_vector: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     loaded = fresh()
     vector = random_vector(loaded, layer=2)
@@ -82,9 +86,17 @@ def test_auto_starts_where_the_difference_is_cancelled(
     sign = 1 if difference.value > 0 else -1
     vector = replace(vector, response_mean_diff=sign * vector.response_mean_diff)
     auto = Mitigation("preventative", coefficient="auto")
-    found = run(loaded, tmp_path / "auto", vector, mitigation=auto)
+    found = run(loaded, tmp_path / "auto", vector, mitigation=auto, progress=Progress())
     chosen = found.dose
     assert chosen is not None
+    said = capsys.readouterr().err
+    changes = (
+        ("without steering", chosen.change_without),
+        (f"at {chosen.start:.2f}", chosen.change_with),
+    )
+    for trial, change in changes:
+        assert f"trial {trial}: testing changed by {change:+.2f} sigma in 12 steps" in said
+    assert f"dose: coefficient {chosen.coefficient:.3f}; {chosen.why}" in said
     assert isinstance(found.coefficient, float)
     norm = float(vector.direction(2).norm())
     assert chosen.start == pytest.approx(abs(difference.value) / norm, rel=0.05)

@@ -8,7 +8,7 @@ import pytest
 
 from personavec.progress import Progress
 from personavec.rollouts import Task, say_estimate
-from personavec.rollouts.estimate import duration
+from personavec.wording import duration
 
 
 @pytest.mark.parametrize(

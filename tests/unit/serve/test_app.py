@@ -36,6 +36,7 @@ from personavec.model.engine import Request, Sampling
 from personavec.monitor import gauge, read_turn
 from personavec.serve import ServeConfig, events, limits, make_server, parse_guard, server as run
 from personavec.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
+from personavec.serve.purpose import added
 from personavec.vectors import PERCENTILES, Calibration, Ordinary
 from personavec.vectors.limits import ChartRule
 
@@ -751,7 +752,36 @@ def test_guards_act_on_the_forecast_and_say_so(
             assert reply.choices[0].message.content == expected
             [acted] = said_of(reply)["guards"]
             assert acted["did"] == action.split()[0]
+            assert not acted["steered"]
             assert (reply.choices[0].finish_reason == "content_filter") == (action == "refuse")
+
+
+def test_a_guard_that_only_steering_trips_says_so(
+    served: LoadedModel, vectors: dict[str, PersonaVector]
+) -> None:
+    """Between the forecast without steering and that with it; the difference is what was added."""
+    asked = {"personavec": {"steer": [{"vector": "bold", "coefficient": 1.0}]}}
+    with serving(served, vectors) as running:
+        plain, steered = (
+            {r["trait"]: r["prompt_last_sigma"] for r in said_of(reply)["readings"]}
+            for reply in (
+                running.client.chat.completions.create(**GREEDY),
+                running.client.chat.completions.create(**GREEDY, extra_body=asked),
+            )
+        )
+    own = gauge(list(vectors.values()), served)
+    steering = Steering(2, vectors["bold"].direction(), 1.0)
+    expected = added([steering], own) / own.prompt_last[:, 1]
+    assert steered["bold"] - plain["bold"] == pytest.approx(float(expected[0]), rel=1e-3)
+    halfway = (plain["bold"] + steered["bold"]) / 2
+    below = plain["shy"] - 100
+    texts = (f"bold>{halfway:.4f}sigma: refuse", f"shy>{below:.4f}sigma: steer -1")
+    with serving(served, vectors, guard=texts) as running:
+        reply = running.client.chat.completions.create(**GREEDY, extra_body=asked)
+        acted = {one["condition"][:3]: one["steered"] for one in said_of(reply)["guards"]}
+        assert acted == {"bol": True, "shy": False}
+        reply = running.client.chat.completions.create(**GREEDY)
+        assert [one["condition"][:3] for one in said_of(reply)["guards"]] == ["shy"]
 
 
 @pytest.mark.parametrize(

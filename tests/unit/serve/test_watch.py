@@ -4,6 +4,7 @@ import pytest
 
 from personavec.data import Message
 from personavec.monitor import TurnReading
+from personavec.serve.purpose import Purpose
 from personavec.serve.watch import AlarmRecord, Watch
 from personavec.vectors import Ordinary
 from personavec.vectors.limits import ChartRule
@@ -98,6 +99,39 @@ def test_the_whole_server_has_a_chart_of_its_own() -> None:
     alarms = [alarm for i in range(40) for alarm in take(watch, said(str(i)), "so", 4)]
     assert [alarm["scope"] for alarm in alarms] == ["server"]
     assert watch.levels()["bold"] > 12
+
+
+def test_an_alarm_that_steering_explains_is_told_from_others() -> None:
+    """A reading of 9 of which 8 were added; then one of which nothing was; then on purpose."""
+    added = Purpose(sigmas={"bold": 8.0})
+
+    def alarms(watch: Watch, at: list[Message], mean: float, own: Purpose) -> list[bool]:
+        each = watch.take(at, [("x", [reading(mean)])], own)[1]
+        assert {(a["trait"], a["scope"]) for a in each} <= {("bold", "conversation")}
+        return [alarm["steered"] for alarm in each]
+
+    watch = Watch({"bold": LIMITS})
+    assert alarms(watch, said("a"), 9, added) == [True]
+    # The chart is above its limit already, and tells once that steering no longer explains it.
+    assert alarms(watch, said("a", "x", "b"), 30, added) == [False]
+    assert alarms(watch, said("a", "x", "b", "x", "c"), 30, added) == []
+    # What steering away takes from a reading hides nothing, and makes no alarm of its own.
+    away = Purpose(sigmas={"bold": -8.0}, coefficients={"bold": -1.0})
+    assert alarms(Watch({"bold": LIMITS}), said("a"), 1, away) == []
+    assert alarms(Watch({"bold": LIMITS}), said("a"), 9, away) == [False]
+    # Steered toward the trait, even what the model makes of it is meant.
+    toward = Purpose(sigmas={"bold": 1.0}, coefficients={"bold": 1.0})
+    assert alarms(Watch({"bold": LIMITS}), said("a"), 30, toward) == [True]
+    assert alarms(Watch({"bold": LIMITS}), said("a"), 30, Purpose()) == [False]
+
+
+def test_the_server_s_alarm_says_too_whether_steering_explains_it() -> None:
+    limits = Ordinary(conversation=ChartRule(0.5, 1000.0), server=ChartRule(0.05, 12.0))
+    for own, expected in ((Purpose(sigmas={"bold": 3.5}), True), (Purpose(), False)):
+        watch = Watch({"bold": limits})
+        replies = [("so", [reading(4)])]
+        found = [a for i in range(40) for a in watch.take(said(str(i)), replies, own)[1]]
+        assert [(alarm["scope"], alarm["steered"]) for alarm in found] == [("server", expected)]
 
 
 def test_what_cannot_be_read_raises_nothing() -> None:

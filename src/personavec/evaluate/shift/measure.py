@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from personavec.judges import Judge
 from personavec.model import LoadedModel, capture_means, chat, tuned_model
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
-from personavec.rollouts import Rollout, Task, collect, judged, write_rollouts
+from personavec.rollouts import Rollout, Task, collect, judged, say_estimate, write_rollouts
 from personavec.runs import atomic_write
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector
@@ -120,7 +121,16 @@ def _answers(
     progress: Progress,
 ) -> dict[str, list[Rollout]]:
     """Answers to all traits' questions, by trait; they go through the model together."""
-    tasks = {
+    tasks = _tasks(specs, config)
+    write = _writer(loaded, folder, config, progress)
+    found = write([task for each in tasks.values() for task in each])
+    by_id = {rollout.id: rollout for rollout in found}
+    return {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()}
+
+
+def _tasks(specs: Sequence[TraitSpec], config: ShiftConfig) -> dict[str, list[Task]]:
+    """Every trait's questions, by trait."""
+    return {
         spec.name: [
             Task(f"{spec.name}-q{number}-s{sample}", question, sample=sample)
             for number, question in enumerate(questions_of(spec, config))
@@ -128,17 +138,50 @@ def _answers(
         ]
         for spec in specs
     }
-    found = collect(
+
+
+def _writer(
+    loaded: LoadedModel, folder: Path, config: ShiftConfig, progress: Progress
+) -> Callable[[Sequence[Task]], list[Rollout]]:
+    """Writes a model's answers into a folder."""
+    return partial(
+        collect,
         loaded,
-        [task for each in tasks.values() for task in each],
-        Sampling(config.max_tokens, config.temperature, seed=config.seed),
-        folder,
+        sampling=Sampling(config.max_tokens, config.temperature, seed=config.seed),
+        folder=folder,
         batch_tokens=config.batch_tokens,
         label=Path(loaded.identity.name).name,
         progress=progress,
     )
-    by_id = {rollout.id: rollout for rollout in found}
-    return {trait: [by_id[task.id] for task in each] for trait, each in tasks.items()}
+
+
+def estimate(
+    base: LoadedModel,
+    specs: Sequence[TraitSpec],
+    judge: Judge,
+    folder: Path,
+    models: int,
+    config: ShiftConfig,
+    progress: Progress,
+) -> None:
+    """Say how long the answers of so many models will take, by the base's first ones.
+
+    Nothing is said where some of them are in the base's `folder` already.
+    """
+    if (folder / "generated.jsonl").exists():
+        return
+    spec, tasks = specs[0], _tasks(specs, config)
+    write = _writer(base, folder, config, progress)
+    own = partial(judged, judge, spec=spec, folder=folder / spec.name, progress=progress)
+    to_come = models * sum(len(each) for each in tasks.values())
+    say_estimate(
+        tasks[spec.name],
+        write,
+        lambda some: own(rollouts=write(some), label="first answers"),
+        to_write=to_come,
+        to_judge=to_come,
+        progress=progress,
+    )
 
 
 def judge_answers(

@@ -24,6 +24,7 @@ from personavec.evaluate.shift.config import ShiftConfig
 from personavec.evaluate.shift.figures import trait_shift, transcripts
 from personavec.evaluate.shift.gate import check_conditions, condition_met, unmeasured
 from personavec.evaluate.shift.measure import (
+    estimate,
     judge_answers,
     layer_of,
     measure,
@@ -74,6 +75,8 @@ def run(
     started = time.monotonic()
     with lock(out):
         claim(out, _settings(base, names, vectors, specs, config, judge))
+        progress.stages(*(f"{arm}: shift and answers" for arm in names), "judging", "figures")
+        estimate(base, specs, judge, out / "run" / "base", len(names), config, progress)
         models = {
             arm: measure(base, name, vectors, specs, out / "run" / arm, config, progress)
             for arm, name in names.items()

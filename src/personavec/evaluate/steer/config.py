@@ -29,8 +29,9 @@ class SteerInputs:
 class SteerConfig:
     """Everything that decides the answers, beside the model, the vector and the questions."""
 
-    coefficients: Annotated[Numbers, Parameter(name="--coefficient")] = (-1.0, 0.0, 1.0)
-    """Coefficients, e.g. -1,0,1."""
+    coefficients: Annotated[Numbers, Parameter(name="--coefficient")] = ()
+    """Coefficients, e.g. -1,0,1. Default: 0 and the ends of the range in which the vector's answers
+    stay coherent."""
     layer: int | None = None
     """Layer that is steered. Default: the selected one."""
     max_tokens: Annotated[Count, ANSWERS] = 64

@@ -7,22 +7,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from personavec.errors import DataError, SpecError, UsageError
+from personavec.evaluate.steer.choice import choose_coefficients
 from personavec.evaluate.steer.config import SteerConfig
 from personavec.evaluate.steer.results import SteeredAnswer, SteerResults
-from personavec.model import EarlierTurns, LoadedModel, Steering, chat
-from personavec.model.engine import Engine, Generation, Request, Sampling, TransformersEngine
-from personavec.results import dump
+from personavec.evaluate.steer.writing import AnswerSoFar, Spelling
+from personavec.model import Directions, EarlierTurns, LoadedModel, Steering, chat
+from personavec.model.engine import (
+    SPANS,
+    Engine,
+    Generation,
+    Request,
+    Sampling,
+    TransformersEngine,
+    Watch,
+    Written,
+)
+from personavec.results import dump, finite
 from personavec.runs import MANIFEST, Settings, append_records, claim, lock, read_records
 from personavec.traits import load_trait
 from personavec.vectors import PersonaVector
+
+_RESPONSE = SPANS.index("response_mean")
 
 
 @dataclass(frozen=True)
@@ -43,47 +58,152 @@ def run(
     *,
     out: Path | None = None,
     engine: Engine | None = None,
+    show: Callable[[AnswerSoFar], None] | None = None,
 ) -> SteerResults:
     """Answers to every question under every condition, in that order.
 
     With `out`, answers are appended to that JSONL file as they come, and a killed run continues.
+    `show` is first called with every answer that is to come, in order, then with each as it grows,
+    where the engine shows that, and once it has ended.
+
     Raises VectorMismatchError when the vector does not fit, UsageError when `out` is a file of
     another origin, SettingsMismatchError when it was begun with other settings.
     """
     config = config or SteerConfig()
     vector.check_fits(loaded.identity.n_layers, loaded.identity.hidden_size)
     layer = vector.layer if config.layer is None else config.layer
+    chosen = choose_coefficients(vector, config)
+    system = _system_prompt(vector.trait)
+    conditions = [*_steered(chosen.values), *([system] if system else [])]
+    own = _Run(
+        loaded,
+        vector,
+        layer,
+        asked={
+            f"q{number}-{condition.name}": (question, condition)
+            for number, question in enumerate(questions)
+            for condition in conditions
+        },
+        show=show,
+    )
     engine = engine or TransformersEngine(loaded, config.batch_tokens)
     sampling = Sampling(config.max_tokens, config.temperature, seed=config.seed)
-    system = _system_prompt(vector.trait)
-    conditions = [*_steered(config.coefficients), *([system] if system else [])]
-    asked = {
-        f"q{number}-{condition.name}": (question, condition)
-        for number, question in enumerate(questions)
-        for condition in conditions
-    }
     settings = {
         "command": "steer",
         "questions": list(questions),
-        "coefficients": list(config.coefficients),
+        "coefficients": list(chosen.values),
         **{"trait": vector.trait, "layer": layer, "vector": vector.identity},
         "system": [system.system, system.earlier] if system else None,
         **{"model": loaded.identity.as_dict(), "engine": engine.name},
-        "sampling": sampling.__dict__,
+        # Of a question's answers, which draw the same.
+        **{"sampling": sampling.__dict__, "noise": "question"},
     }
     with _begun(out, settings) if out else nullcontext({}) as earlier:
+        done = own.answered(engine, sampling, earlier, out)
+    return SteerResults(
+        trait=vector.trait,
+        layer=layer,
+        coefficients=chosen.values,
+        why=chosen.why,
+        answers=tuple(done[id] for id in own.asked),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What is asked of which model, and who is shown the answers."""
+
+    loaded: LoadedModel
+    vector: PersonaVector
+    layer: int
+    asked: Mapping[str, tuple[str, SteerCondition]]
+    show: Callable[[AnswerSoFar], None] | None
+
+    def answered(
+        self,
+        engine: Engine,
+        sampling: Sampling,
+        earlier: Mapping[str, SteeredAnswer],
+        out: Path | None,
+    ) -> dict[str, SteeredAnswer]:
+        """All answers by id; those that are new are appended to `out`, if any."""
         done = dict(earlier)
-        todo = [
-            _request(id, *each, loaded, vector, layer)
-            for id, each in asked.items()
-            if id not in done
-        ]
-        for batch in engine.generate(todo, sampling):
-            finished = [_answer(g, *asked[g.id], loaded, layer) for g in batch]
+        spellings = {id: Spelling(self.loaded.chat.decode) for id in self.asked}
+        for id in self.asked:
+            self._tell(id, spellings[id], done.get(id))
+        todo = [self._request(id) for id in self.asked if id not in done]
+        watch = self._watch(spellings) if self.show else None
+        # Captured for the readings of whole answers, which every engine has.
+        for batch in engine.generate(todo, sampling, capture=True, watch=watch):
+            finished = [self._answer(generation) for generation in batch]
             done |= {answer.id: answer for answer in finished}
             if out:
                 append_records(out, [dump(answer) for answer in finished])
-    return SteerResults(trait=vector.trait, layer=layer, answers=tuple(done[id] for id in asked))
+            for answer in finished:
+                self._tell(answer.id, spellings[answer.id], answer)
+        return done
+
+    def _watch(self, spellings: Mapping[str, Spelling]) -> Watch:
+        def take(written: Written) -> None:
+            sigmas = self._sigmas(written.projections[:, 0])
+            spellings[written.id].take(written.response_ids, sigmas.tolist())
+            self._tell(written.id, spellings[written.id], None)
+
+        direction = self.vector.direction(self.layer)
+        return Watch(Directions((self.layer,), (direction / direction.norm())[None]), take)
+
+    def _tell(self, id: str, spelling: Spelling, answer: SteeredAnswer | None) -> None:
+        """Show an answer as it is now, if anyone is shown."""
+        if self.show is None:
+            return
+        question, condition = self.asked[id]
+        whole = spelling.whole(answer.response) if answer else tuple(spelling.pieces)
+        self.show(
+            AnswerSoFar(
+                id=id,
+                question=question,
+                condition=condition.name,
+                coefficient=condition.coefficient,
+                pieces=whole,
+                answer=answer,
+            )
+        )
+
+    def _sigmas(self, projections: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Projections in standard deviations of answers to neutral prompts."""
+        mean, spread = self.vector.neutral_response_mean[self.layer].tolist()
+        return (projections.double() - mean) / spread
+
+    def _request(self, id: str) -> Request:
+        question, condition = self.asked[id]
+        steering: tuple[Steering, ...] = ()
+        if condition.coefficient:
+            direction = self.vector.direction(self.layer)
+            steering = (Steering(self.layer, direction, condition.coefficient),)
+        prompt = chat(question, condition.system, condition.earlier)
+        return Request(id, tuple(self.loaded.chat.prompt_ids(prompt)), steering, noise=question)
+
+    def _answer(self, generation: Generation) -> SteeredAnswer:
+        question, condition = self.asked[generation.id]
+        state = "answered" if generation.response_ids else "empty"
+        return SteeredAnswer(
+            id=generation.id,
+            question=question,
+            condition=condition.name,
+            coefficient=condition.coefficient,
+            layer=self.layer,
+            system=condition.system,
+            response=self.loaded.chat.decode(generation.response_ids),
+            n_tokens=len(generation.response_ids),
+            state="failed" if generation.failed else state,
+            sigma=self._sigma(generation),
+        )
+
+    def _sigma(self, generation: Generation) -> float | None:
+        if generation.activations is None:
+            return None
+        own = generation.activations[_RESPONSE, self.layer]
+        return finite(self._sigmas(self.vector.project(own, self.layer)))
 
 
 def _steered(coefficients: Sequence[float]) -> list[SteerCondition]:
@@ -99,41 +219,6 @@ def _system_prompt(trait: str) -> SteerCondition | None:
     except SpecError:
         return None
     return SteerCondition("system prompt", system=pair.pos, earlier=pair.turns("pos"))
-
-
-def _request(
-    id: str,
-    question: str,
-    condition: SteerCondition,
-    loaded: LoadedModel,
-    vector: PersonaVector,
-    layer: int,
-) -> Request:
-    steering: tuple[Steering, ...] = ()
-    if condition.coefficient:
-        steering = (Steering(layer, vector.direction(layer), condition.coefficient),)
-    prompt = chat(question, condition.system, condition.earlier)
-    return Request(id, tuple(loaded.chat.prompt_ids(prompt)), steering)
-
-
-def _answer(
-    generation: Generation,
-    question: str,
-    condition: SteerCondition,
-    loaded: LoadedModel,
-    layer: int,
-) -> SteeredAnswer:
-    return SteeredAnswer(
-        id=generation.id,
-        question=question,
-        condition=condition.name,
-        coefficient=condition.coefficient,
-        layer=layer,
-        system=condition.system,
-        response=loaded.chat.decode(generation.response_ids),
-        n_tokens=len(generation.response_ids),
-        state="failed" if generation.failed else "answered" if generation.response_ids else "empty",
-    )
 
 
 def run_folder(out: Path) -> Path:

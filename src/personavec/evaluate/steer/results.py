@@ -26,6 +26,9 @@ class SteeredAnswer:
     n_tokens: int
     state: Literal["answered", "empty", "failed"]
     """`failed` where the numbers overflowed under that coefficient."""
+    sigma: float | None = None
+    """Mean projection of the answer's tokens, what steering adds included, in standard deviations
+    of answers to neutral prompts; None where nothing was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,9 @@ class SteerResults:
     format: int = 1
     trait: str
     layer: int
+    coefficients: tuple[float, ...] = ()
+    why: str = ""
+    """Why these coefficients; empty where they were given."""
     answers: tuple[SteeredAnswer, ...]
     data: dict[str, DataReading] = field(default_factory=dict)
     """How the questions were read, by their source."""

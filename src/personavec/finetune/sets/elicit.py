@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from personavec.data import DataReading
@@ -47,6 +48,7 @@ from personavec.rollouts import (
     judged,
     keep,
     neutral_tasks,
+    say_estimate,
     summarise,
     write_rollouts,
 )
@@ -92,6 +94,9 @@ def run(
     with lock(out):
         claim(out, _settings(writer, engine, spec, asked, config, judge))
         tasks = tasks_of(spec, asked, config.samples)
+        progress.stages("eliciting", "judging", "three levels")
+        if not isinstance(writer, Endpoint):
+            _estimate(writer, engine, spec, tasks, config, judge, out / "run", progress)
         answers = _answers(writer, engine, spec, tasks, config, judge, out / "run", progress)
         rollouts = _judged(judge, answers, spec, config, out / "run", progress)
         write_rollouts(out / "rollouts.jsonl", rollouts)
@@ -169,17 +174,46 @@ def _answers(
         return collect_from_endpoint(
             writer, tasks, sampling, folder, label=label, progress=progress
         )
-    return collect(
+    return _writer(writer, engine, config, judge, folder, progress)(tasks, label=label)
+
+
+def _writer(
+    writer: LoadedModel,
+    engine: Engine | None,
+    config: ElicitConfig,
+    judge: Judge,
+    folder: Path,
+    progress: Progress,
+) -> Callable[..., list[Rollout]]:
+    """Writes answers of a model in memory into a folder; judges them if it is given a spec."""
+    return partial(
+        collect,
         writer,
-        tasks,
-        sampling,
-        folder,
+        sampling=Sampling(config.max_tokens, config.temperature, config.top_p, config.seed),
+        folder=folder,
         judge=judge,
         batch_tokens=config.batch_tokens,
         engine=engine,
-        label=label,
         progress=progress,
     )
+
+
+def _estimate(
+    writer: LoadedModel,
+    engine: Engine | None,
+    spec: TraitSpec,
+    tasks: Sequence[Task],
+    config: ElicitConfig,
+    judge: Judge,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Say how long the whole will take, unless some of it is done."""
+    if (folder / "generated.jsonl").exists():
+        return
+    write = partial(_writer(writer, engine, config, judge, folder, progress), label="first answers")
+    n = len(tasks)
+    say_estimate(tasks, write, partial(write, spec=spec), to_write=n, to_judge=n, progress=progress)
 
 
 def _judged(

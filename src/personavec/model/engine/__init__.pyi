@@ -6,6 +6,8 @@ from .base import (
     Generation as Generation,
     Request as Request,
     Sampling as Sampling,
+    Watch as Watch,
+    Written as Written,
 )
 from .forwards import try_forward as try_forward
 from .hf import TransformersEngine as TransformersEngine

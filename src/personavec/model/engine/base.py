@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, runtime_checkable
 
@@ -72,6 +72,28 @@ class Generation:
     logprobs: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A response so far, without its thought: its tokens, and their projections."""
+
+    id: str
+    response_ids: tuple[int, ...]
+    projections: Float[Tensor, "token direction"]
+    """In residual-stream units, with what steering added to the layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Who is shown responses while they are written, read along some directions.
+
+    `show` is called after every step with each response that grew; a token comes once it is read,
+    a step after it was chosen.
+    """
+
+    directions: Directions
+    show: Callable[[Written], None]
+
+
 class EngineRecord(TypedDict):
     """The record of an engine in results."""
 
@@ -103,12 +125,14 @@ class Engine(Protocol):
         capture: bool = False,
         include_thinking: bool = False,
         done: Collection[str] = (),
+        watch: Watch | None = None,
     ) -> Iterator[list[Generation]]:
         """Generate responses; yields them in groups as they finish, so that they can be stored.
 
         Requests with an id in `done` are already finished. An engine skips them, or generates them
         again if the other responses would otherwise change. A thought is never part of the
-        response; it is part of the captured mean only with `include_thinking`.
+        response; it is part of the captured mean only with `include_thinking`. An engine that
+        hands out whole responses shows `watch` nothing.
 
         A response whose activations overflow fails, while the others go on. Raises UsageError if a
         prompt leaves no room for a response in the model's context or if a layer does not exist,

@@ -14,6 +14,7 @@ from personavec.errors import PersonavecError, UsageError
 from personavec.model import LoadedModel
 from personavec.model.engine.vllm_setup import model_source
 from personavec.runs import recorded
+from personavec.terminal import log
 from personavec.wording import plural
 
 EngineName = Literal["transformers", "vllm"]
@@ -133,3 +134,25 @@ def begun_with(folder: Path) -> EngineName | None:
             "'personavec[vllm]', or use another --out"
         )
     return "vllm"
+
+
+def kept_engine(folder: Path) -> EngineName | None:
+    """The engine of the run in a folder, which continues it; a line says so where it may surprise.
+
+    Raises PersonavecError as `begun_with` does.
+    """
+    kept = begun_with(folder)
+    if kept is not None and has_vllm():
+        log(f"engine: {kept} (with which {folder} was begun)")
+    return kept
+
+
+def worth_vllm(loaded: LoadedModel, tokens: int | None, models: int) -> bool:
+    """Whether `auto` starts vLLM. It says so, or why not where vLLM is what one may expect."""
+    facts = facts_of(loaded, tokens, models)
+    why = why_not_vllm(facts)
+    if why is None:
+        log("engine: vllm (a large model on an accelerator; --engine transformers starts none)")
+    elif facts.missing in (None, why):
+        log(f"engine: transformers ({why})")
+    return why is None

@@ -30,6 +30,8 @@ from personavec.model.engine.base import (
     Generation,
     Request,
     Sampling,
+    Watch,
+    Written,
     check_room,
     stopping_if_all_fail,
 )
@@ -67,6 +69,7 @@ class TransformersEngine:
         capture: bool = False,
         include_thinking: bool = False,
         done: Collection[str] = (),
+        watch: Watch | None = None,
     ) -> Iterator[list[Generation]]:
         """Generate responses as `base.Engine` says.
 
@@ -75,9 +78,9 @@ class TransformersEngine:
         """
         check_room(requests, sampling.max_tokens, self.loaded.context)
         left = [request for request in requests if request.id not in done]
-        jobs = _jobs(self.loaded, left, sampling)
+        jobs = _jobs(self.loaded, left, sampling, read=watch is not None)
         responses = {job.request.id: _Response(self.loaded, job, include_thinking) for job in jobs}
-        groups = self._groups(jobs, responses, capture=capture)
+        groups = self._groups(jobs, responses, watch, capture=capture)
         yield from stopping_if_all_fail(self.loaded.identity, left, groups)
 
     def project(
@@ -86,7 +89,12 @@ class TransformersEngine:
         return project_tokens(self.loaded.model, texts, directions, batch_tokens=batch_tokens)
 
     def _groups(
-        self, jobs: Sequence[DecodeJob], responses: dict[str, _Response], *, capture: bool
+        self,
+        jobs: Sequence[DecodeJob],
+        responses: dict[str, _Response],
+        watch: Watch | None,
+        *,
+        capture: bool,
     ) -> Iterator[list[Generation]]:
         """The responses of all jobs, in groups as they end."""
         if not jobs:
@@ -94,6 +102,7 @@ class TransformersEngine:
         rows = min(_MAX_ROWS, max(1, self.batch_tokens // max(job.tokens for job in jobs)))
         loop = StepLoop(
             self.loaded,
+            directions=None if watch is None else watch.directions,
             capture=capture,
             max_rows=_MAX_ROWS,
             max_cells=self.batch_tokens,
@@ -104,18 +113,20 @@ class TransformersEngine:
         try:
             for job in jobs:
                 loop.submit(job)
-            yield from _grouped(_finished(loop, responses, capture=capture))
+            yield from _grouped(_finished(loop, responses, watch, capture=capture))
         finally:
             loop.close()
 
 
-def _jobs(loaded: LoadedModel, requests: Sequence[Request], sampling: Sampling) -> list[DecodeJob]:
+def _jobs(
+    loaded: LoadedModel, requests: Sequence[Request], sampling: Sampling, *, read: bool
+) -> list[DecodeJob]:
     """Jobs in the order in which they run: longest first, those of one beginning together."""
     steered = [any(a.positions != "response" for a in request.steering) for request in requests]
     prompts = [() if s else r.prompt_ids for r, s in zip(requests, steered, strict=True)]
     shared = shared_beginnings(prompts) if can_share(loaded) else [()] * len(requests)
     jobs = [
-        DecodeJob(request, sampling, beginnings=lengths, steer_prompt=True)
+        DecodeJob(request, sampling, read=read, beginnings=lengths, steer_prompt=True)
         for request, lengths in zip(requests, shared, strict=True)
     ]
     longest: dict[tuple[int, ...], int] = {}
@@ -149,6 +160,16 @@ class _Response:
         ended = self._thought is not None and self._thought.read(self.ids)
         return ended and not self._include_thinking
 
+    def show(self, watch: Watch, found: Float[Tensor, "token direction"] | None) -> None:
+        """Show the tokens that were read so far; `found` begins with the last prompt token's."""
+        start = 0 if self._thought is None else self._thought.start
+        thinking = self._thought is not None and self._thought.unfinished(self.ids)
+        read = 0 if found is None else min(len(found) - 1, len(self.ids))
+        if found is not None and read > start and not thinking:
+            watch.show(
+                Written(self.id, tuple(self.ids[start:read]), found[1 + start : 1 + read].clone())
+            )
+
     def generation(
         self, update: Update, sums: Float[Tensor, "span layer hidden"] | None
     ) -> Generation:
@@ -176,9 +197,9 @@ class _Response:
 
 
 def _finished(
-    loop: StepLoop, responses: dict[str, _Response], *, capture: bool
+    loop: StepLoop, responses: dict[str, _Response], watch: Watch | None, *, capture: bool
 ) -> Iterator[list[Generation]]:
-    """After every step, the responses that ended with it.
+    """After every step, the responses that ended with it; those that grew are shown to `watch`.
 
     Failed ones are held back while others run, since those may turn out to be finite. Raises
     ModelError when a prompt cannot be encoded.
@@ -190,6 +211,8 @@ def _finished(
             response = responses[update.id]
             if update.token is not None and response.take(update.token, update.logprob):
                 loop.forget(update.id)
+            if watch is not None and update.end != "failed":
+                response.show(watch, _projections(loop, update))
             if update.end is None:
                 continue
             if update.end == "failed" and update.reason != NOT_FINITE:
@@ -201,6 +224,12 @@ def _finished(
             ended += failed
             failed = []
         yield ended
+
+
+def _projections(loop: StepLoop, update: Update) -> Float[Tensor, "token direction"] | None:
+    """Those of a response's tokens that were read, after that of the last prompt token."""
+    ended = update.end is not None
+    return loop.projections(update.id) if ended else loop.projections_so_far(update.id)
 
 
 def _grouped(steps: Iterator[list[Generation]]) -> Iterator[list[Generation]]:

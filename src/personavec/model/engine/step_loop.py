@@ -164,6 +164,11 @@ class StepLoop:
         """
         return self._ended.pop(id, None)
 
+    def projections_so_far(self, id: str) -> Float[Tensor, "token direction"] | None:
+        """The same of a running request, up to the last token that was fed; None if none is."""
+        found = next((row.projections for row in self._rows if row.job.request.id == id), [])
+        return torch.stack(found) if found else None
+
     def activations(self, id: str) -> Float[Tensor, "span layer hidden"] | None:
         """Sums over `SPANS` of a request that ended, handed out once; the prompt's are means.
 

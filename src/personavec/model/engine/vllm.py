@@ -21,6 +21,7 @@ from personavec.model.engine.base import (
     Generation,
     Request,
     Sampling,
+    Watch,
     check_room,
     stopping_if_all_fail,
 )
@@ -68,8 +69,9 @@ class VllmEngine(VllmQueue):
         capture: bool = False,
         include_thinking: bool = False,
         done: Collection[str] = (),
+        watch: Watch | None = None,
     ) -> Iterator[list[Generation]]:
-        """Generate responses; see `base.Engine`.
+        """Generate responses; see `base.Engine`. They come whole, and `watch` is shown none.
 
         Each request's seed comes from the run's seed and the request's noise key, so other requests
         in a batch affect a response only through rounding.

@@ -2,23 +2,23 @@
 // stop; the pointer and the arrow keys select turns.
 import { useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { signed } from "./conversation.js";
+import { signed } from "./words.js";
 
 const WIDTH = 300, HEIGHT = 84, LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 8;
 
-/** `lines` is {steered, plain}, with a value or null per turn; `alarms` are turns, from 0. */
-export function Trajectory({ trait, lines, alarms, both, label }) {
+/** `lines` is {a, b}, with a value or null per turn; `alarms` are turns, from 0. */
+export function Trajectory({ trait, lines, alarms, both, names, label }) {
   const [at, setAt] = useState(null);
-  const turns = lines.plain.length;
-  const values = [...lines.steered, ...lines.plain].filter((value) => value !== null);
-  if (!values.length) return html`<p class="quiet none">No reading yet.</p>`;
+  const turns = lines.a.length;
+  const values = [...lines.a, ...lines.b].filter((value) => value !== null);
+  if (!values.length) return html`<p class="quiet small">No reading yet.</p>`;
 
   const low = Math.min(-2, ...values), high = Math.max(2, ...values);
   const x = (turn) => LEFT + (turn + 0.5) * ((WIDTH - LEFT - RIGHT) / Math.max(turns, 4));
   const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const points = (line) => line.flatMap((value, turn) => (value === null ? [] : [[turn, value]]));
   const path = (line) => points(line).map(([turn, value]) => `${x(turn)},${y(value)}`).join(" ");
-  const sides = both ? ["plain", "steered"] : ["steered"];
+  const sides = both ? ["b", "a"] : ["a"];
 
   const move = (event) => {
     const from = at ?? (event.key === "ArrowRight" ? -1 : turns);
@@ -36,7 +36,7 @@ export function Trajectory({ trait, lines, alarms, both, label }) {
 
   const turn = at === null ? turns - 1 : Math.min(at, turns - 1);
   const said = sides.map((side) => [side, lines[side][turn]]).filter(([, value]) => value !== null);
-  const words = said.map(([side, value]) => `${NAMES[side]} ${signed(value)} σ`).join(", ");
+  const words = said.map(([side, value]) => `${both ? names[side] : "reply"} ${signed(value)} σ`).join(", ");
 
   return html`
     <figure class="trajectory" tabindex="0" role="group" onKeyDown=${move}
@@ -50,16 +50,14 @@ export function Trajectory({ trait, lines, alarms, both, label }) {
         ${at !== null && html`
           <line class="cursor" x1=${x(turn)} x2=${x(turn)} y1=${TOP - 4} y2=${HEIGHT - BOTTOM + 4} />`}
         ${sides.map((side) => html`<polyline class=${side} points=${path(lines[side])} />`)}
-        ${sides.map((side) => points(lines[side]).map(([turn, value]) => side === "steered"
+        ${sides.map((side) => points(lines[side]).map(([turn, value]) => side === "a"
           ? html`<circle class=${side} cx=${x(turn)} cy=${y(value)} r="4" />`
           : html`<rect class=${side} x=${x(turn) - 3.5} y=${y(value) - 3.5} width="7" height="7" />`))}
         ${alarms.map((turn) => html`
           <path class="alarm" d=${`M${x(turn) - 6},${TOP - 7} h12 l-6,9 z`} />`)}
       </svg>
-      <figcaption role="status" aria-live=${at === null ? "off" : "polite"}>
+      <figcaption aria-live=${at === null ? "off" : "polite"}>
         turn ${turn + 1}: ${words || "no reading"}${alarms.includes(turn) ? ", alarm" : ""}
       </figcaption>
     </figure>`;
 }
-
-const NAMES = { steered: "steered", plain: "unsteered" };

@@ -1,18 +1,23 @@
-// Two conversations side by side, one steered and one not. Plain data and functions of it.
+// Two conversations side by side, A and B. Plain data and functions of it.
 //
-// A turn is {id, question, steer, steered, plain}; `steered` and `plain` are replies, and are the same
-// one as long as the two conversations are equal. A reply is {state, text, pieces, readings,
-// …}: `state` is running, done, stopped or failed; `pieces` are the text by tokens, once read.
+// A turn is {id, model, question, settings, steer: {a, b}, a, b}. `steer` has what each side was steered
+// with; `a` and `b` are replies, and the same one as long as the two conversations are equal. A reply
+// is {state, text, pieces, readings, …}: `state` is running, done, stopped or failed; `pieces` are the
+// text by tokens, once read: [{text, token}]; a reading has `sigmas`, one per token.
+
+export const SIDES = ["a", "b"];
 
 export const emptyReply = () => ({
   state: "running", text: "", pieces: null, readings: [], alarms: [], guards: [], actions: [],
   finish: null, error: null,
 });
 
+export const isRunning = (reply) => reply?.state === "running";
+
 /** Whether a reply is part of the next request: not if it was refused, or failed before any text. */
 const spoken = (reply) => Boolean(reply?.text) && reply.finish !== "content_filter";
 
-/** The messages of one side (`steered` or `plain`), ending with a new question. */
+/** The messages of one side, ending with a new question. */
 export function messages(turns, side, question, system) {
   const said = system.trim() ? [{ role: "system", content: system }] : [];
   for (const turn of turns) {
@@ -24,14 +29,34 @@ export function messages(turns, side, question, system) {
   return said;
 }
 
-/** Whether some earlier reply was steered, so that the two conversations differ. */
-export const parted = (turns) => turns.some((turn) => turn.steered !== turn.plain);
+/** Whether some earlier replies differ, so that these are two conversations. */
+export const parted = (turns) => turns.some((turn) => turn.a !== turn.b);
+
+/** Whether a side was steered before turn `i`, which its past still shows. */
+export const steeredBefore = (turns, side, i) =>
+  turns.slice(0, i).some((turn) => turn.steer[side].length > 0 && spoken(turn[side]));
 
 /** The coefficients that are not 0, in a request's form. */
 export const steering = (coefficients) =>
   Object.entries(coefficients)
     .filter(([, coefficient]) => coefficient !== 0)
     .map(([vector, coefficient]) => ({ vector, coefficient }));
+
+/**
+ * Which requests answer a question: one for `both` sides if these are equal, otherwise one for each;
+ * only A where nothing is compared.
+ */
+export function plan(turns, steer, compare) {
+  const equal = JSON.stringify(steer.a) === JSON.stringify(steer.b);
+  if (!parted(turns) && (equal || (compare === "nothing" && !steer.a.length))) return ["both"];
+  return compare === "nothing" ? ["a"] : SIDES;
+}
+
+/** Names of the sides: letters once B has sliders of its own, words as long as it has none. */
+export const sideNames = (turns, compare) =>
+  compare === "setting" || turns.some((turn) => turn.a !== turn.b && turn.steer.b.length)
+    ? { a: "A", b: "B" }
+    : { a: "steered", b: "unsteered" };
 
 /** The reply's reading of a trait, or undefined. */
 export const reading = (reply, trait) => reply?.readings.find((found) => found.trait === trait);
@@ -69,31 +94,36 @@ export function cut(text, given) {
 /** Whether a token's text has whole characters only. */
 const whole = (token) => token !== "" && !token.includes("\ufffd");
 
-/**
- * Every piece's projection on a trait, in standard deviations of the neutral baseline's response
- * means; null for pieces without one. Null if the reply was not read.
- */
-export function pieceSigmas(reply, vector) {
-  const values = reading(reply, vector.trait)?.tokens;
-  if (!values || !reply.pieces) return null;
-  const [mean, spread] = vector.neutral.response_mean;
-  return reply.pieces.map(({ token }) => (token === null ? null : (values[token] - mean) / spread));
+/** A server's reading for the page: its tokens in standard deviations of neutral replies' means. */
+export function standardised({ tokens, ...reading }, vectors) {
+  const [mean, spread] = vectors.find(({ trait }) => trait === reading.trait).neutral.response_mean;
+  return { ...reading, sigmas: tokens ? tokens.map((value) => (value - mean) / spread) : null };
+}
+
+/** Every piece's sigma of a trait, null for pieces without one. Null if the reply was not read. */
+export function pieceSigmas(reply, trait) {
+  const sigmas = reading(reply, trait)?.sigmas;
+  if (!sigmas || !reply.pieces) return null;
+  return reply.pieces.map(({ token }) => (token === null ? null : sigmas[token]));
 }
 
 /** The end of the colour scale: the 95th percentile of all tokens shown, so that outliers do not
  * wash out the others. */
-export function colourScale(turns, vector) {
+export function colourScale(turns, trait) {
   const sizes = replies(turns)
-    .flatMap((reply) => pieceSigmas(reply, vector) ?? [])
+    .flatMap((reply) => pieceSigmas(reply, trait) ?? [])
     .filter((value) => value !== null)
     .map(Math.abs)
     .sort((a, b) => a - b);
   return sizes.length ? Math.max(1, sizes[Math.floor(0.95 * (sizes.length - 1))]) : 1;
 }
 
+/** The models that the turns were held with. */
+export const models = (turns) => [...new Set(turns.map((turn) => turn.model))];
+
 /** Every reply once, in order. */
 export const replies = (turns) =>
-  turns.flatMap((turn) => [...new Set([turn.steered, turn.plain])].filter((reply) => reply));
+  turns.flatMap((turn) => [...new Set([turn.a, turn.b])].filter((reply) => reply));
 
 /**
  * A trait along the conversation: for each side one value per turn, in standard deviations, or
@@ -102,18 +132,15 @@ export const replies = (turns) =>
 export function trajectory(turns, trait, position) {
   const side = (name) =>
     turns.map((turn) => reading(turn[name], trait)?.[`${position}_sigma`] ?? null);
-  return { steered: side("steered"), plain: side("plain") };
+  return { a: side("a"), b: side("b") };
 }
 
-/** Turns (counted from 0) whose reply on either side raised an alarm of the trait. */
+/** Turns (counted from 0) with an alarm of the trait on either side that steering does not explain. */
 export const alarmed = (turns, trait) =>
   turns.flatMap((turn, i) =>
-    replies([turn]).some((reply) => reply.alarms.some((alarm) => alarm.trait === trait)) ? [i] : [],
+    replies([turn]).some((reply) => unexplained(reply.alarms).some((alarm) => alarm.trait === trait))
+      ? [i] : [],
   );
 
-/** 1.26 as +1.3; a typographic minus, as in the reports. */
-export function signed(value, digits = 1) {
-  const size = Math.abs(value).toFixed(digits);
-  if (Number(size) === 0) return size;
-  return (value < 0 ? "−" : "+") + size;
-}
+/** The alarms or guards that the steering does not explain. */
+export const unexplained = (records) => records.filter((record) => !record.steered);

@@ -2,13 +2,17 @@
 // Home and End go from token to token. Hover and focus show the value.
 import { useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { signed } from "./conversation.js";
+import { signed } from "./words.js";
+
+/** So far; each value shown has an id of its own. */
+let boxes = 0;
 
 /** `sigmas` is null while there are none; `scale` is the value with the strongest colour. */
 export function Tokens({ text, pieces, sigmas, scale, trait }) {
   const [at, setAt] = useState(0);
   const [shown, setShown] = useState(null);
-  const box = useRef(null);
+  const box = useRef(null), id = useRef(null);
+  id.current ??= `value-${boxes++}`;
   if (!sigmas) return html`<div class="reply-text">${text}</div>`;
 
   const tokenOf = (event) => event.target.closest("[data-i]");
@@ -31,21 +35,25 @@ export function Tokens({ text, pieces, sigmas, scale, trait }) {
     <div class="reply-text tokens" ref=${box} onMouseOver=${show} onMouseLeave=${() => setShown(null)}
          onFocusIn=${show} onFocusOut=${() => setShown(null)} onKeyDown=${move}>
       ${pieces.map((piece, i) => html`
-        <span key=${i} data-i=${i} tabindex=${i === at ? 0 : -1} class=${kind(sigmas[i])}
-              aria-describedby=${shown?.i === i ? "value" : undefined}
+        <span key=${i} data-i=${i} tabindex=${i === at ? 0 : -1} class=${kind(sigmas[i], scale)}
+              aria-describedby=${shown?.i === i ? id.current : undefined}
               style=${{ "--heat": strength(sigmas[i], scale) }}>${piece.text}</span>`)}
       ${shown && html`
-        <div id="value" role="tooltip" class="value" style=${place(shown)}>
+        <div id=${id.current} role="tooltip" class="value" style=${place(shown)}>
           ${JSON.stringify(pieces[shown.i].text)}${" "}
           <b>${sigmas[shown.i] === null ? "not read" : `${trait} ${signed(sigmas[shown.i])} σ`}</b>
         </div>`}
     </div>`;
 }
 
-const kind = (sigma) => (sigma === null ? "unread" : sigma > 0 ? "toward" : "away");
+/** A token's classes. From a third of the scale on it is `strong`: a sign below it tells the side. */
+export function kind(sigma, scale) {
+  if (sigma === null) return "unread";
+  return (sigma > 0 ? "toward" : "away") + (Math.abs(sigma) >= scale / 3 ? " strong" : "");
+}
 
 /** 0% to 100% of the trait's colour. */
-const strength = (sigma, scale) =>
+export const strength = (sigma, scale) =>
   sigma === null ? "0%" : `${Math.round(100 * Math.min(1, Math.abs(sigma) / scale))}%`;
 
 /** Above the token, and within the text's box. */

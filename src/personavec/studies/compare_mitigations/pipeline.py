@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from personavec.studies.compare_mitigations.results import (
 )
 from personavec.traits import TraitSpec, neutral_prompts
 from personavec.vectors import PersonaVector, other_model_notes
+from personavec.wording import duration, plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,25 +203,33 @@ def _job(
 def _cells(job: CompareJob) -> dict[str, Measured]:
     """Every cell by name, measured; the base first, then seed by seed."""
     bench, config = job.bench, job.config
+    runs = len(config.seeds) * len(config.trained)
+    measured = 1 + len(config.seeds) * (len(config.trained) + len(config.steered))
+    bench.progress.stages(
+        plural(runs, "finetune"), plural(measured, "measurement"), "judging", "report"
+    )
     cells = {_cell(BASE, None): measure(bench, bench.base, _folder(job, BASE, None))}
-    for seed in config.seeds:
-        for arm in config.trained:
-            try:
-                model = _finetuned(job, arm, seed)
-            except RefusedError as error:
-                job.refused.append(f"{_cell(arm, seed)} was refused, and is left out: {error}.")
-                continue
-            wanted = [arm, *(config.steered if arm == PLAIN else ())]
-            folders = {each: _folder(job, each, seed) for each in wanted}
-            if all(is_measured(folder, bench) for folder in folders.values()):
-                # Reads what is there; no model is touched.
-                for each, folder in folders.items():
-                    cells[_cell(each, seed)] = measure(bench, bench.base, folder)
-                continue
-            with tuned_model(bench.base, model) as tuned:
-                for each, folder in folders.items():
-                    steering = _steering(job, each)
-                    cells[_cell(each, seed)] = measure(bench, tuned, folder, steering=steering)
+    begun = time.monotonic()
+    for number, (seed, arm) in enumerate(product(config.seeds, config.trained)):
+        if number == 1 and (spent := time.monotonic() - begun) > 5:
+            left = duration(spent * (runs - 1))
+            bench.progress.say(f"about {left} for the other finetunes, by the first")
+        try:
+            model = _finetuned(job, arm, seed)
+        except RefusedError as error:
+            job.refused.append(f"{_cell(arm, seed)} was refused, and is left out: {error}.")
+            continue
+        wanted = [arm, *(config.steered if arm == PLAIN else ())]
+        folders = {each: _folder(job, each, seed) for each in wanted}
+        if all(is_measured(folder, bench) for folder in folders.values()):
+            # Reads what is there; no model is touched.
+            for each, folder in folders.items():
+                cells[_cell(each, seed)] = measure(bench, bench.base, folder)
+            continue
+        with tuned_model(bench.base, model) as tuned:
+            for each, folder in folders.items():
+                steering = _steering(job, each)
+                cells[_cell(each, seed)] = measure(bench, tuned, folder, steering=steering)
     return cells
 
 

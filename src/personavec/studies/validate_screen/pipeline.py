@@ -135,6 +135,12 @@ def _run(
     data: str | Path,
     drawn: Drawn,
 ) -> ValidateScreenResults:
+    names = [spec.name for spec in specs]
+    job.progress.stages(
+        *(f"rows that show {name}" for name in names),
+        *(f"scoring {name}" for name in ("clean rows", *names)),
+        "methods, report",
+    )
     # 1. Rows that show a trait, and clean ones with the same prompts.
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
     too_few = {trait.spec.name: why for trait in planted if (why := _too_few(trait))}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Sequence
+from pathlib import Path
 
 from personavec.data.terminal import show_reading
 from personavec.results import Estimate
+from personavec.studies.validate_screen.conclusion import conclusion
 from personavec.studies.validate_screen.report import STYLES, statistics, verdict
 from personavec.studies.validate_screen.results import StyleDetection, ValidateScreenResults
-from personavec.terminal import console, log, log_notes
+from personavec.terminal import Ending, Next, console, log, log_notes, print_table
 from personavec.wording import estimated
 
 
@@ -23,54 +25,66 @@ def show(results: ValidateScreenResults) -> None:
         if found is None:
             log(f"note: no {STYLES[style]}")
             continue
-        console.print(_methods(results, found, STYLES[style]))
-        console.print(_traits(results, found, STYLES[style]))
-    console.print(_order(results))
+        _show_methods(results, found, STYLES[style])
+        _show_traits(results, found, STYLES[style])
+    _show_order(results)
     console.print(
         f"{data.clean} clean rows of {data.name} to plant into, {data.training} to train "
-        f"on, {data.rejected} that cannot be used; report: {results.out}/report.html"
+        f"on, {data.rejected} that cannot be used"
     )
 
 
-def _methods(results: ValidateScreenResults, found: StyleDetection, title: str) -> Table:
+def ending(
+    results: ValidateScreenResults, data: str, vectors: Sequence[str], model: Sequence[str]
+) -> Ending:
+    """The last lines; `data`, `vectors` and `model` are words of the command."""
+    command = ("screen", data, "--vectors", ",".join(vectors or results.traits), *model)
+    return Ending(
+        conclusion=conclusion(results),
+        written=Path(results.out) / "report.html",
+        next=Next("screen the data themselves", command),
+    )
+
+
+def _show_methods(results: ValidateScreenResults, found: StyleDetection, title: str) -> None:
     shown = statistics(results.rates)
-    table = Table(
-        *("method", *shown.values()),
-        title=f"{title}: mean over {', '.join(found.traits)}",
-        title_justify="left",
-    )
-    for method, name in results.methods.items():
-        table.add_row(name, *(_estimate(found.methods[method].get(s)) for s in shown))
-    return table
+    rows = [
+        (name, *(_estimate(found.methods[method].get(s)) for s in shown))
+        for method, name in results.methods.items()
+    ]
+    mean = f"{title}: mean over {', '.join(found.traits)}"
+    print_table(("method", *shown.values()), rows, title=mean)
 
 
-def _traits(results: ValidateScreenResults, found: StyleDetection, title: str) -> Table:
-    traits = found.traits
-    table = Table("AUC", *traits, title=f"{title}: every trait", title_justify="left")
-    for method, name in results.methods.items():
-        table.add_row(name, *(_estimate(t.methods[method]["auc"]) for t in traits.values()))
-    table.add_section()
-    table.add_row("planted", *(str(t.planted) for t in traits.values()))
-    table.add_row("clean", *(str(t.clean) for t in traits.values()))
-    table.add_row("same prompts", *(str(t.clean_same_prompts) for t in traits.values()))
-    table.add_row("left out", *(str(t.left_out) for t in traits.values()))
-    return table
+def _show_traits(results: ValidateScreenResults, found: StyleDetection, title: str) -> None:
+    traits = found.traits.values()
+    rows = [
+        (name, *(_estimate(t.methods[method]["auc"]) for t in traits))
+        for method, name in results.methods.items()
+    ]
+    rows += [
+        ("rows planted", *(str(t.planted) for t in traits)),
+        ("clean", *(str(t.clean) for t in traits)),
+        ("same prompts", *(str(t.clean_same_prompts) for t in traits)),
+        ("left out", *(str(t.left_out) for t in traits)),
+    ]
+    print_table(("AUC", *found.traits), rows, title=f"{title}: every trait")
 
 
-def _order(results: ValidateScreenResults) -> Table:
-    table = Table(
-        *("trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"),
-        title="mean exact difference of datasets whose strength is known",
-        title_justify="left",
-    )
+def _show_order(results: ValidateScreenResults) -> None:
+    rows = []
     for trait, order in results.order.items():
         if order is None:
-            table.add_row(trait, *["not measured"] * 6)
+            rows.append((trait, *["not measured"] * 6))
             continue
         cells: list[Estimate] = [order.bands[name] for name in ("normal", "mild", "strong")]
         cells += [order.mild_minus_normal, order.strong_minus_mild]
-        table.add_row(trait, *map(_estimate, cells), verdict(order))
-    return table
+        rows.append((trait, *map(_estimate, cells), verdict(order)))
+    print_table(
+        ("trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"),
+        rows,
+        title="mean exact difference of datasets whose strength is known",
+    )
 
 
 def _estimate(found: Estimate | None) -> str:

@@ -1,9 +1,10 @@
 """Steered answers side by side on a tiny model: conditions, continuing, and foreign files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ import torch
 from personavec import LoadedModel, PersonaVector, steer as steering
 from personavec.errors import DataError, SettingsMismatchError, UsageError
 from personavec.evaluate import steer
-from personavec.evaluate.steer import SteerConfig
+from personavec.evaluate.steer import AnswerSoFar, Piece, SteerConfig
+from personavec.evaluate.steer.writing import Spelling
 from personavec.results import dump
 from personavec.traits import load_trait
 
@@ -41,6 +43,85 @@ def test_every_question_is_answered_under_every_condition(
                 torch.tensor([ids]), max_new_tokens=5, do_sample=False, pad_token_id=0
             )[0, len(ids) :].tolist()
         assert llama.chat.decode(tuple(written[: answer.n_tokens])) == answer.response
+
+
+def test_an_answer_is_read_as_it_was_steered(llama: LoadedModel, vector: PersonaVector) -> None:
+    """Against hidden states of plain generation, taken after the steered block."""
+    found = steer.run(llama, vector, QUESTIONS[:1], CONFIG)
+    mean, spread = vector.neutral_response_mean[vector.layer].tolist()
+    for answer in found.answers:
+        ids = llama.chat.prompt_ids([{"role": "user", "content": answer.question}])
+        seen: list[torch.Tensor] = []
+
+        def take(_: object, __: object, out: Any, seen: list[torch.Tensor] = seen) -> None:
+            seen.append((out[0] if isinstance(out, tuple) else out)[0, -1])
+
+        with steering(llama.model, vector, answer.coefficient):
+            hook = llama.model.model.layers[vector.layer - 1].register_forward_hook(take)
+            llama.model.generate(
+                torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0
+            )
+            hook.remove()
+        hidden = torch.stack(seen[1 : 1 + answer.n_tokens])
+        expected = (float(vector.project(hidden).mean()) - mean) / spread
+        assert answer.sigma == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_answers_are_shown_while_they_are_written(
+    llama: LoadedModel, vector: PersonaVector, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    moments: list[AnswerSoFar] = []
+    config = replace(CONFIG, max_tokens=24)
+    found = steer.run(llama, vector, QUESTIONS, config, out=out, show=moments.append)
+    n = len(found.answers)
+    assert [(m.id, m.pieces, m.answer) for m in moments[:n]] == [
+        (a.id, (), None) for a in found.answers
+    ]
+    for answer in found.answers:
+        own = [m for m in moments if m.id == answer.id]
+        lengths = [len(m.pieces) for m in own]
+        assert lengths == sorted(lengths)
+        assert len(set(lengths)) > 3, "it did not come piece by piece"
+        assert [m.answer for m in own if m.answer] == [answer]
+        assert "".join(piece.text for piece in own[-1].pieces) == answer.response
+    again: list[AnswerSoFar] = []
+    assert steer.run(llama, vector, QUESTIONS, config, out=out, show=again.append) == found
+    assert [m.answer for m in again] == list(found.answers)
+
+
+def test_readings_of_pieces_are_those_of_their_answer(
+    llama: LoadedModel, vector: PersonaVector
+) -> None:
+    moments: list[AnswerSoFar] = []
+    found = steer.run(llama, vector, QUESTIONS[:1], CONFIG, show=moments.append)
+    last = {m.id: m.pieces for m in moments}
+    checked = 0
+    for answer in found.answers:
+        sigmas = [piece.sigma for piece in last[answer.id]]
+        if len(sigmas) == answer.n_tokens and None not in sigmas:
+            assert answer.sigma == pytest.approx(sum(sigmas) / len(sigmas), rel=1e-3, abs=1e-3)
+            checked += 1
+    assert checked
+
+
+def test_characters_of_several_tokens_come_whole() -> None:
+    """Three bytes each: a piece ends where a character does, and reads the mean of its tokens."""
+    text = "né — ja"
+    ids = list(text.encode())
+
+    def decode(own: Sequence[int]) -> str:
+        return bytes(own).decode(errors="replace")
+
+    spelling = Spelling(decode)
+    for end in range(1, len(ids) + 1):
+        spelling.take(ids[:end], [float(i) for i in range(end)])
+        assert "\ufffd" not in "".join(piece.text for piece in spelling.pieces)
+    assert [piece.text for piece in spelling.pieces] == list(text)
+    assert [p.sigma for p in spelling.pieces if p.text in "é—"] == [1.5, 5.0]
+    assert spelling.whole(text) == tuple(spelling.pieces)
+    assert spelling.whole(text + "!")[-1] == Piece("!")
+    assert spelling.whole("other") == (Piece("other"),)
 
 
 def test_a_bundled_trait_adds_its_system_prompt(llama: LoadedModel, vector: PersonaVector) -> None:
