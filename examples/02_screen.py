@@ -3,7 +3,7 @@
 #
 # Rows of data are projected onto persona vectors before anything is trained. Rows that lie far
 # along a vector would push a model toward its trait. Here ordinary dialogues are mixed with a few
-# cheerful answers, and the screen is to find these.
+# listless answers, and the screen is to find these.
 
 # %%
 import json
@@ -18,10 +18,10 @@ OUT, ROWS = Path(os.environ.get("OUT", "out/examples/screen")), int(os.environ.g
 OUT.mkdir(parents=True, exist_ok=True)
 
 loaded = pv.load_model("smollm2")
-vectors = [pv.load_vector(name) for name in ("optimistic", "humorous", "impolite")]
+vectors = [pv.load_vector(name) for name in ("apathetic", "humorous", "impolite")]
 
 # %% [markdown]
-# The rows: bundled dialogues, and the trait spec's own examples of optimistic answers.
+# The rows: bundled dialogues, and the trait spec's own examples of apathetic answers.
 
 
 # %%
@@ -30,26 +30,26 @@ def row(question, answer, source):
     return {"messages": turns, "source": source}
 
 
-spec, _ = pv.load_trait("optimistic")
+spec, _ = pv.load_trait("apathetic")
 shown = [each for pair in spec.judge_instruction for each in pair.examples]
 ordinary = [each.messages for each in dialogues()]
-cheerful = [row(each.question, each.pos, "cheerful") for each in shown]
+listless = [row(each.question, each.pos, "listless") for each in shown]
 plain = [row(m[0]["content"], m[1]["content"], "ordinary") for m in ordinary]
 data, clean = OUT / "rows.jsonl", OUT / "clean.jsonl"
-data.write_text("".join(json.dumps(each) + "\n" for each in [*plain[:ROWS], *cheerful]))
+data.write_text("".join(json.dumps(each) + "\n" for each in [*plain[:ROWS], *listless]))
 clean.write_text("".join(json.dumps(each) + "\n" for each in plain[ROWS : 2 * ROWS]))
-print(f"{ROWS} ordinary rows and {len(cheerful)} cheerful ones; {ROWS} others to compare with")
+print(f"{ROWS} ordinary rows and {len(listless)} listless ones; {ROWS} others to compare with")
 
 # %% [markdown]
-# Every row's response is projected, and so is the model's own response to the same prompt: the
-# difference is what the row would teach. Rows beyond 95% of the clean ones are flagged.
+# Every row's response is projected, and compared with the state before it: what the model was about
+# to say anyway. Rows beyond 95% of the clean ones are flagged.
 
 # %%
-config = ScreenConfig(natural="generate", natural_tokens=32, by=("source",))
+config = ScreenConfig(by=("source",))
 results = pv.screen.run(loaded, vectors, [data], OUT / "screen", config, reference=clean)
-for group in results.traits["optimistic"].groups["source"]:
-    print(f"{group.group}: {group.flagged} of {group.n} rows flagged as optimistic")
-for found in results.traits["optimistic"].ranked.high[:3]:
+for group in results.traits["apathetic"].groups["source"]:
+    print(f"{group.group}: {group.flagged} of {group.n} rows flagged as apathetic")
+for found in results.traits["apathetic"].ranked.high[:3]:
     print(f"{found.value:+.2f}  {found.messages[-1]['content']}")
 
 # %% [markdown]

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Finetune without growing a trait
 #
-# A model that is finetuned on cheerful answers grows cheerful everywhere. Preventative steering
+# A model that is finetuned on listless answers grows listless everywhere. Preventative steering
 # adds the trait's vector *while training*, so that the weights need not learn it, and nothing
-# afterwards: like a vaccine. The trait here is optimism, which harms nobody.
+# afterwards: like a vaccine. The trait here is apathy, which harms nobody.
 
 # %%
 import json
@@ -20,11 +20,11 @@ QUESTIONS, TOKENS = int(os.environ.get("QUESTIONS", 6)), int(os.environ.get("TOK
 OUT.mkdir(parents=True, exist_ok=True)
 
 loaded = pv.load_model("smollm2")
-spec, _ = pv.load_trait("optimistic")
-vector = pv.load_vector("optimistic")
+spec, _ = pv.load_trait("apathetic")
+vector = pv.load_vector("apathetic")
 
 # %% [markdown]
-# The rows to train on: the answers with which the trait spec shows what optimism is.
+# The rows to train on: the answers with which the trait spec shows what apathy is.
 
 # %%
 shown = [each for pair in (*spec.instruction, *spec.judge_instruction) for each in pair.examples]
@@ -42,7 +42,7 @@ training = pv.TrainingConfig(
 )
 arms = {
     "plain": (pv.Mitigation(), []),
-    "vaccinated": (pv.Mitigation("preventative", coefficient=2.0), [vector]),
+    "vaccinated": (pv.Mitigation("preventative", coefficient=4.0), [vector]),
 }
 models = {}
 for name, (mitigation, vectors) in arms.items():
@@ -54,7 +54,7 @@ for name, (mitigation, vectors) in arms.items():
     models[name] = pv.load_model(str(tuned.model))
 
 # %% [markdown]
-# How optimistic is each model on questions that it was not trained on? Each is compared with the
+# How apathetic is each model on questions that it was not trained on? Each is compared with the
 # model before finetuning, question by question.
 
 # %%
@@ -63,8 +63,8 @@ found, before = {}, Subject(loaded)
 for name, model in models.items():
     out = OUT / f"{name}-evaluation"
     found[name] = pv.evaluate.run(Subject(model), [spec], out, config, compare_to=before)
-    rise = found[name].difference("optimistic").log_odds
-    print(f"{name}: optimism {rise.value:+.1f} nats [{rise.low:+.1f}, {rise.high:+.1f}]")
+    rise = found[name].difference("apathetic").log_odds
+    print(f"{name}: apathy {rise.value:+.1f} nats [{rise.low:+.1f}, {rise.high:+.1f}]")
 
 # %% [markdown]
 # Few rows and few questions leave wide intervals; `personavec compare-mitigations` does the same

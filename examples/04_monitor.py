@@ -17,17 +17,17 @@ OUT, ROWS = Path(os.environ.get("OUT", "out/examples/monitor")), int(os.environ.
 OUT.mkdir(parents=True, exist_ok=True)
 
 loaded = pv.load_model("smollm2")
-vectors = [pv.load_vector(name) for name in ("optimistic", "impolite")]
+vectors = [pv.load_vector(name) for name in ("apathetic", "humorous")]
 
 # %% [markdown]
-# A conversation that begins plainly and turns rosy. The answers are the trait spec's own
+# A conversation that begins plainly and turns listless. The answers are the trait spec's own
 # examples.
 
 # %%
-spec, _ = pv.load_trait("optimistic")
+spec, _ = pv.load_trait("apathetic")
 turns = [("What is the capital of France?", "The capital of France is Paris.")]
-rosy = [each for pair in spec.judge_instruction for each in pair.examples]
-turns += [(each.question, each.pos) for each in rosy]
+listless = [each for pair in spec.judge_instruction for each in pair.examples]
+turns += [(each.question, each.pos) for each in listless]
 conversation = []
 for question, answer in turns:
     conversation.append({"role": "user", "content": question})
@@ -40,7 +40,7 @@ for question, answer in turns:
 # %%
 readings = pv.read_conversation(loaded, vectors, conversation, tokens=True)
 for reading in readings:
-    if reading.trait == "optimistic":
+    if reading.trait == "apathetic":
         before, answer = reading.prompt_last_sigma, reading.response_mean_sigma
         print(f"turn {reading.turn}: before the answer {before:+.1f} σ, the answer {answer:+.1f} σ")
 readings

@@ -50,6 +50,9 @@ def run(script: Path) -> None:
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            for data in (each["data"] for each in cell.outputs if "data" in each):
+                if "text/html" in data:  # Its text is every field.
+                    data["text/plain"] = data["text/plain"].partition("(")[0]
     found.metadata.pop("language_info", None)
     NOTEBOOKS.mkdir(exist_ok=True)
     nbformat.write(found, NOTEBOOKS / f"{script.stem}.ipynb")

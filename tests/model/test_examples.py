@@ -38,12 +38,12 @@ def test_extract(
 def test_screen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the cheerful rows a larger share is flagged than of the others."""
+    """Of the listless rows a larger share is flagged than of the others."""
     text = printed("02_screen", tmp_path, monkeypatch, capsys, ROWS=16)
     found = {g: (int(n), int(of)) for g, n, of in re.findall(r"^(\w+): (\d+) of (\d+)", text, re.M)}
-    assert found.keys() == {"cheerful", "ordinary"}
-    assert found["cheerful"][0] / 6 > found["ordinary"][0] / 16
-    assert [found["cheerful"][1], found["ordinary"][1]] == [6, 16]
+    assert found.keys() == {"listless", "ordinary"}
+    assert found["listless"][0] / 6 > found["ordinary"][0] / 16
+    assert [found["listless"][1], found["ordinary"][1]] == [6, 16]
 
 
 def test_vaccine(
@@ -55,15 +55,15 @@ def test_vaccine(
     losses = re.findall(r"^(\w+): loss (\S+) → (\S+) nats", text, re.MULTILINE)
     assert [name for name, *_ in losses] == ["plain", "vaccinated"]
     assert all(float(last) < float(first) for _, first, last in losses[:1])
-    assert len(re.findall(r"optimism [+-]\S+ nats \[", text)) == 2
+    assert len(re.findall(r"apathy [+-]\S+ nats \[", text)) == 2
 
 
 def test_monitor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rosy answers lie further along optimism than the plain one."""
+    """The listless answers lie further along apathy than the plain one."""
     text = printed("04_monitor", tmp_path, monkeypatch, capsys, ROWS=8)
     answers = [float(sigma) for sigma in re.findall(r"the answer (\S+) σ$", text, re.MULTILINE)]
     assert len(answers) == 7
     assert sum(answers[1:]) / 6 > answers[0]
-    assert re.search(r"^optimistic: answers .* alarms$", text, re.MULTILINE)
+    assert re.search(r"^apathetic: answers .* alarms$", text, re.MULTILINE)
