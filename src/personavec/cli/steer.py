@@ -20,7 +20,7 @@ def command(
 ) -> None:
     """Answers at several coefficients side by side, the system-prompted answer beside them.
 
-    Example: `personavec steer "How was your day?" --vectors humorous`
+    Example: `personavec steer "How was your day?" --vectors optimistic`
 
     Parameters
     ----------

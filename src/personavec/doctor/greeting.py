@@ -40,13 +40,13 @@ class Trial:
 
 TRIALS = (
     Trial(
-        'personavec steer "How was your day?" --vectors humorous',
+        'personavec steer "How was your day?" --vectors optimistic',
         "one question, answered as the model is and steered both ways",
         bf16=7,
         plain=10,
     ),
     Trial(
-        "personavec screen bundled:evil --vectors evil --top 10",
+        "personavec screen bundled:impolite --vectors impolite --by shows --top 10",
         "which of 60 answers would teach a model the trait",
         bf16=7,
         plain=11,

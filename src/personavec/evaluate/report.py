@@ -122,8 +122,8 @@ def _measured(results: EvaluateResults) -> str:
         else ""
     )
     return (
-        f"The model, {described(results)}, answered {plural(one.questions, 'question')} on each of "
-        f"{plural(len(results.traits), 'trait')} ({', '.join(results.traits)}), and the judge "
+        f"The model, {described(results)}, answered {plural(one.questions, 'question')} on each "
+        f"trait ({', '.join(results.traits)}), and the judge "
         f"'{results.judge['judge']}' scored how strongly its answers show the trait.{beside}"
     )
 

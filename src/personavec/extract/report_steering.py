@@ -102,14 +102,18 @@ def dose_response(
         "dose-response",
         element(
             "p",
-            "The vector was added with coefficient α at the selected layer. Random directions of "
-            "equal norm show what any push of that size does; the horizontal lines show what the "
-            "system prompts reach without steering.",
+            "The vector was added with coefficient α at the selected layer.",
+            " Random directions of equal norm show what any push of that size does."
+            if control
+            else None,
+            " The horizontal lines show what the system prompts reach without steering."
+            if prompted
+            else None,
         ),
         element("p", "Coherent range: ", _range(coherent_range), "."),
         *drawn,
         None if _measured(doses, control) else element("p", not_measured()),
-        table(("without steering", "log-odds (nats)"), reached, "numbers"),
+        table(("without steering", "log-odds (nats)"), reached, "numbers") if prompted else None,
         _dose_table(doses, control),
     )
 
@@ -126,8 +130,12 @@ def dose_curve(
     return page.chart(
         charts.dose_response(doses, control, prompted, coherent_range),
         "Log-odds by coefficient",
-        "Bars and bands are 95% intervals. Open markers are doses that were not coherent. "
-        "Random directions have the norm of the vector and stand a little apart sideways.",
+        "Bars and bands are 95% intervals. Open markers are doses that were not coherent."
+        + (
+            " Random directions have the norm of the vector and stand a little apart sideways."
+            if control
+            else ""
+        ),
     )
 
 

@@ -64,10 +64,11 @@ def _opening(results: ShiftResults) -> Markup:
     questions = max(of.questions for of in results.traits.values())
     minus = " Of a benign finetune, the control, the same was measured." if results.control else ""
     return opening(
-        f"{results.base.name} and its finetune were asked up to {plural(questions, 'question')} "
-        f"on each of {plural(len(results.traits), 'trait')}. The shift is how far the activation "
-        "at the prompt's last token moved along the trait's vector, in standard deviations (σ) of "
-        f"neutral prompts. Both also answered, and a judge scored the answers.{minus}",
+        f"{_short(results.base.name)} and its finetune were asked up to "
+        f"{plural(questions, 'question')} on each trait ({', '.join(results.traits)}). The shift "
+        "is how far the activation at the prompt's last token moved along the trait's vector, in "
+        "standard deviations (σ) of neutral prompts. Both also answered, and a judge scored the "
+        f"answers.{minus}",
         conclusion(results),
         look=look,
         notes=results.notes,

@@ -81,7 +81,7 @@ function SharedReply({ reply, steer, trait, scale, side, title }) {
       <h3>${title}</h3>
       <div class="reply-text tokens">
         ${!sigmas ? reply.text : reply.pieces.map((piece, i) => html`
-          <span class=${kind(sigmas[i], scale)} style=${{ "--heat": strength(sigmas[i], scale) }}
+          <span class=${kind(sigmas[i], scale, piece.text)} style=${{ "--heat": strength(sigmas[i], scale) }}
             title=${sigmas[i] === null ? undefined : `${signed(sigmas[i])} σ`}>${piece.text}</span>`)}
       </div>
       ${expected && html`<p class="expected">${expected}</p>`}

@@ -35,7 +35,7 @@ export function Tokens({ text, pieces, sigmas, scale, trait }) {
     <div class="reply-text tokens" ref=${box} onMouseOver=${show} onMouseLeave=${() => setShown(null)}
          onFocusIn=${show} onFocusOut=${() => setShown(null)} onKeyDown=${move}>
       ${pieces.map((piece, i) => html`
-        <span key=${i} data-i=${i} tabindex=${i === at ? 0 : -1} class=${kind(sigmas[i], scale)}
+        <span key=${i} data-i=${i} tabindex=${i === at ? 0 : -1} class=${kind(sigmas[i], scale, piece.text)}
               aria-describedby=${shown?.i === i ? id.current : undefined}
               style=${{ "--heat": strength(sigmas[i], scale) }}>${piece.text}</span>`)}
       ${shown && html`
@@ -47,9 +47,10 @@ export function Tokens({ text, pieces, sigmas, scale, trait }) {
 }
 
 /** A token's classes. From a third of the scale on it is `strong`: a sign below it tells the side. */
-export function kind(sigma, scale) {
+export function kind(sigma, scale, text) {
   if (sigma === null) return "unread";
-  return (sigma > 0 ? "toward" : "away") + (Math.abs(sigma) >= scale / 3 ? " strong" : "");
+  const strong = Math.abs(sigma) >= scale / 3 && text.trim();
+  return (sigma > 0 ? "toward" : "away") + (strong ? " strong" : "");
 }
 
 /** 0% to 100% of the trait's colour. */

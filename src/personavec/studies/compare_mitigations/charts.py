@@ -20,10 +20,15 @@ def arms_by_dose(
 ) -> Chart:
     """A measure against the size of the coefficient, a line for each way to steer.
 
+    Lines stand a little apart sideways, so that intervals at one coefficient can be told apart.
     `levels` are horizontal lines with their intervals: the base model, the plain finetune.
     """
     span = (0.0, max((dose for _, found in lines for dose, _ in found), default=1.0))
-    marks: list[Mark] = [_line(index, name, found) for index, (name, found) in enumerate(lines)]
+    apart, middle = 0.012 * span[1], (len(lines) - 1) / 2
+    marks: list[Mark] = [
+        _line(index, name, found, apart * (index - middle))
+        for index, (name, found) in enumerate(lines)
+    ]
     looks = ((kit.GREY, "2 3"), (kit.BROWN, "8 3 2 3"))
     for (name, found), (colour, dash) in zip(levels, looks, strict=False):
         marks += kit.level(name, found, colour, dash)
@@ -35,12 +40,12 @@ def arms_by_dose(
     )
 
 
-def _line(index: int, name: str, by_dose: ByDose) -> Series:
-    """A way to steer, by coefficient."""
+def _line(index: int, name: str, by_dose: ByDose, aside: float) -> Series:
+    """A way to steer, by coefficient, so far to the side."""
     return Series(
         name=name,
         points=kit.points(
-            [dose for dose, _ in by_dose],
+            [dose + aside for dose, _ in by_dose],
             [each for _, each in by_dose],
             lambda i: f" at {by_dose[i][0]:g}, {name}",
         ),

@@ -110,7 +110,7 @@ def _pair(results: CompareResults) -> Pair | None:
 
 def _answer(answer: ShownAnswer) -> Answer:
     value = answer.trait_score if answer.log_odds is None else answer.log_odds
-    title = answer.arm + (", under a cue" if answer.variant == "cue" else "")
+    title = _ARMS.get(answer.arm, answer.arm) + (", under a cue" if answer.variant == "cue" else "")
     return Answer(title, answer.response, ["expression ", _plain(value)])
 
 
@@ -153,12 +153,17 @@ def _charts(arms: Arms) -> list[Markup]:
             [(name, measure(arms[arm])) for arm, name in _LEVELS],
             y_title,
         )
-        caption = "Bars and bands are 95% intervals; lines join the coefficients of one method."
+        caption = (
+            "Bars and bands are 95% intervals; lines join the coefficients of one method, a little "
+            "apart sideways."
+        )
         found.append(page.chart(figure, title, caption))
     return found
 
 
 _LEVELS = (("base", "before finetuning"), ("none", "plain finetuning"))
+#: What answers call the arms that have no mitigation.
+_ARMS = dict(_LEVELS)
 
 
 def _coherence(arm: ArmMeasures) -> Estimate:
@@ -202,7 +207,8 @@ def _trait_table(arms: Arms) -> Markup:
     ]
     explained = element(
         "p",
-        "Within base: expression is at or below the upper limit of the base model's interval. "
+        "The arm none is the plain finetune. Within base: expression is at or below the upper "
+        "limit of the base model's interval. "
         "Shift: how far the last prompt token moved along the vector.",
     )
     return table(head, rows, class_="numbers", searchable=True) + explained
