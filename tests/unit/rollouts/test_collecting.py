@@ -414,8 +414,9 @@ def test_the_whole_is_estimated_from_its_first_answers(
         ]
         for name in ("generated.jsonl", "scores.jsonl")
     }
-    estimate, pair = heard.said
+    stages, estimate, pair = heard.said
     written, judged = map(len, ids.values())
+    assert stages.startswith("stages: ")
     assert estimate.startswith("about ")
     assert estimate.endswith(
         f" for the whole, by the first 24 answers: {written} to write, {judged} to judge"
@@ -429,7 +430,7 @@ def test_the_whole_is_estimated_from_its_first_answers(
 
     heard.said.clear()
     extract.run(loaded, SPEC, out, config, progress=heard)
-    assert heard.said == [pair], "a run that is continued is not estimated"
+    assert heard.said == [stages, pair], "a run that is continued is not estimated"
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
