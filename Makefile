@@ -19,7 +19,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test check lint wheel llamacpp vllm bundle drift capping soak finetuning coherence results \
+.PHONY: help demo notebooks test check lint wheel llamacpp vllm bundle replicate drift capping soak finetuning coherence results \
   models cluster bench clean
 
 help:  ## show this list
@@ -111,6 +111,12 @@ vllm: $(VLLM_READY)  ## build vLLM for processors once; test the vllm engine in 
 bundle: $(READY)  ## remake what ships of the embedded model; ORDINARY=LOG, STAGE=NAME, OUT=FOLDER
 	$(BIN)/python scripts/bundle.py $(OUT) $(if $(ORDINARY),--ordinary $(ORDINARY)) \
 	  $(if $(STAGE),--stage $(STAGE)) $(BUNDLE)
+
+# The bundled dialogues stand in for real conversations; REPLICATE="--chats FILE" names your own.
+replicate: $(READY)  ## a miniature of every stage of replicate on the embedded model
+	$(BIN)/personavec replicate --config scripts/miniature.toml --out $(OUT)/replicate-miniature \
+	  --chats src/personavec/bundled/dialogues.jsonl \
+	  --dialogues src/personavec/bundled/dialogues.jsonl $(REPLICATE)
 
 drift: $(READY)  ## how soon drift is caught on conversations of $(ORDINARY), a log
 	$(BIN)/python scripts/drift_study.py $(ORDINARY) out/drift-study

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "compare_mitigations:command",
         "Train and evaluate mitigations on the same rows.",
     ),
+    "replicate": ("replicate:command", "The paper's nine statements on a model, with verdicts."),
     "serve": ("serve:command", "An OpenAI-compatible server that reads and steers traits."),
     "export": ("export:command", "Write a vector as another program's file."),
     "import": ("import_:command", "Make a vector of another project's file."),
@@ -180,12 +181,12 @@ def _wrong_in_file(error: CycloptsError, path: str) -> str:
 
 def _choose_defaults(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Show the library one default for each size, which it checks against the field's type."""
-    given = arguments.get("--preset", None)
-    name = given.tokens[-1].value if given is not None and given.tokens else "standard"
     for argument in arguments:
         if isinstance(sizes := argument.field_info.default, BySize):
+            given = arguments.get(f"--{sizes.chosen_by}", None)
+            name = given.tokens[-1].value if given is not None and given.tokens else sizes.usual
             argument.field_info = copy(argument.field_info)
-            argument.field_info.default = getattr(sizes, name, sizes.standard)
+            argument.field_info.default = sizes.of(name)
 
 
 def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -209,7 +210,7 @@ def _check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentColle
 def default_shown(value: Any) -> Any:
     """What help shows as a default; nothing where there is nothing to see."""
     if isinstance(value, BySize):
-        value = value.standard
+        value = value.of(value.usual)
     if isinstance(value, tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None
     return value if isinstance(value, str | int | float | Path) and value is not False else None

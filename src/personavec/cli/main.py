@@ -45,7 +45,7 @@ def _run(arguments: list[str]) -> None:
     """The command that the arguments name."""
     from personavec.cli import app as derived
 
-    if arguments[:1] == ["screen"]:
+    if arguments[:1] in (["screen"], ["replicate"]):
         from personavec.cli.screen import with_ray_address
 
         arguments = with_ray_address(arguments)

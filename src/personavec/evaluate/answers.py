@@ -33,7 +33,7 @@ def questions_of(spec: TraitSpec, config: EvaluateConfig) -> tuple[str, ...]:
     Raises UsageError for more than there are, unless it is a preset that says so.
     """
     n = config.questions
-    if n is not None and n == getattr(SIZES["questions"], config.preset):
+    if n is not None and n == SIZES["questions"].of(config.preset):
         n = min(n, len(spec.questions.evaluation))
     return spec.last_questions(n)
 

@@ -45,7 +45,7 @@ def test_a_preset_means_the_same_on_the_command_line_and_in_python(
     found = config_of(command, "--preset", preset)
     assert found == kind(preset=preset)
     for name, rows in sizes.items():
-        expected = getattr(rows, preset)
+        expected = rows.of(preset)
         assert getattr(found, name) == expected
     assert not any(isinstance(getattr(found, field.name), BySize) for field in fields(kind))
 
@@ -68,7 +68,7 @@ def test_what_is_given_goes_before_the_preset(tmp_path: Path) -> None:
     file.write_text('preset = "quick"\nsamples = 3\npairs = 2\n', encoding="utf-8")
     found = config_of("extract", "--config", str(file), "--pairs", "4")
     assert (found.preset, found.samples, found.pairs) == ("quick", 3, 4)
-    assert found.questions == extract.SIZES["questions"].quick
+    assert found.questions == extract.SIZES["questions"].of("quick")
     assert config_of("extract", "--preset", "thorough", "--config", str(file)).preset == "thorough"
 
 

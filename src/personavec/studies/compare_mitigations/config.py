@@ -149,6 +149,8 @@ class CompareConfig:
     """Also ask under the training data's own cues."""
     capability: Annotated[bool, ON_OR_OFF] = True
     """Run the packaged task in every cell."""
+    task: Annotated[str, NO_OPTION] = "packaged"
+    """The capability task: the packaged one, or one of lm-evaluation-harness."""
     capability_items: Annotated[int | None, between(2)] = None
     """Only the task's first items."""
     texts: Annotated[int, NO_OPTION] = 48

@@ -183,7 +183,7 @@ def _job(
         sampling=Sampling(config.max_tokens, config.temperature, seed=config.seed),
         held_out=tuple(examples),
         texts=tuple(neutral_prompts()[: config.texts]),
-        capability=capability.load_tasks([capability.PACKAGED])[0] if config.capability else None,
+        capability=capability.load_tasks([config.task])[0] if config.capability else None,
         capability_items=config.capability_items,
         batch_tokens=config.batch_tokens,
         progress=progress,
@@ -333,7 +333,10 @@ def _settings(
 
 
 def _shown(config: CompareConfig) -> Settings:
-    return {**asdict(config), "arms": [arm.name for arm in config.arms]}
+    found = {**asdict(config), "arms": [arm.name for arm in config.arms]}
+    if config.task == capability.PACKAGED:
+        del found["task"]  # Folders of before there was a choice stay valid.
+    return found
 
 
 def _notes(job: CompareJob, judge: Judge) -> list[str]:

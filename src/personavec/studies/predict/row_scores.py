@@ -10,11 +10,20 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from personavec.data import DataRow, RawRow
-from personavec.judges import ContrastJudge
+from personavec.judges import Judge
 from personavec.results import dump
 from personavec.rollouts import Naturals
 from personavec.runs import append_records, read_scores
-from personavec.screen import Columns, Plan, judge_rows, prepare, probe, score_prepared
+from personavec.screen import (
+    Columns,
+    Plan,
+    Prepared,
+    Probe,
+    judge_rows,
+    prepare,
+    probe,
+    score_prepared,
+)
 from personavec.studies import Bench
 from personavec.traits import TraitSpec
 
@@ -33,6 +42,10 @@ class RowPredictors:
     """Log-odds, in nats."""
     length: float | None
     """Tokens."""
+    last_prompt: float | None = None
+    """Projection minus that of the last prompt token, which needs no natural response."""
+    random: tuple[float | None, ...] = ()
+    """The projection difference along random directions at the trait's layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +64,22 @@ _SCORES = TypeAdapter(list[RowScores])
 def scored_rows(
     bench: Bench,
     specs: Sequence[TraitSpec],
-    judge: ContrastJudge,
+    judge: Judge,
     naturals: Naturals,
     rows: Sequence[DataRow],
     path: Path,
     *,
     label: str,
+    judged_rows: int | None = None,
+    random: int = 1,
 ) -> list[RowScores]:
-    """Every row's predictors; those in the file at `path` stand."""
-    own = probe(list(bench.vectors), bench.base, random=1)
+    """Every row's predictors; those in the file at `path` stand.
+
+    The judge reads `judged_rows` rows, evenly over all of them, or all.
+    """
+    own = probe(list(bench.vectors), bench.base, random=random)
+    n = len(rows) if judged_rows is None else min(len(rows), judged_rows)
+    to_judge = {i * len(rows) // n for i in range(n)}
     ids = [row.id for row in rows]
 
     def kept() -> list[RowScores]:
@@ -77,14 +97,18 @@ def scored_rows(
             ]
             prepared = prepare(bench.base, raws, _LAST_TURN)
             columns = score_prepared(bench.base, prepared, own, _LAST_TURN, naturals=naturals)
-            judged = judge_rows(judge, list(specs), prepared)
-            append_records(path, map(dump, _row_scores(group, columns, judged, own.traits)))
+            judged = np.full((len(group), len(specs)), np.nan, np.float32)
+            if places := [i for i in range(len(group)) if start + i in to_judge]:
+                own_rows = [(prepared.raws[i], prepared.rows[i]) for i in places]
+                chosen = Prepared(*map(tuple, zip(*own_rows, strict=True)))
+                judged[places] = judge_rows(judge, list(specs), chosen)
+            append_records(path, map(dump, _row_scores(group, columns, judged, own)))
             bar.advance(len(group))
     return kept()
 
 
 def _row_scores(
-    rows: Sequence[DataRow], columns: Columns, judged: np.ndarray, traits: Sequence[str]
+    rows: Sequence[DataRow], columns: Columns, judged: np.ndarray, of: Probe
 ) -> list[RowScores]:
     """Every row's record, of the screen's scores and the judge's log-odds [row, trait]."""
     return [
@@ -97,8 +121,10 @@ def _row_scores(
                     projection=float(columns.projection[i, t]),
                     judge=float(judged[i, t]),
                     length=float(columns.n_tokens[i]),
+                    last_prompt=float(columns.minus_prompt[i, t]),
+                    random=tuple(float(columns.minus_natural[i, k]) for k in of.controls[t]),
                 )
-                for t, trait in enumerate(traits)
+                for t, trait in enumerate(of.traits)
             },
         )
         for i, row in enumerate(rows)
