@@ -62,7 +62,7 @@ def _next(
     if clean is None:
         return None
     watched = ("--watch", vectors, "--out", f"{results.out}-finetune", *model)
-    to = "finetune on the rows that are left, and watch the traits"
+    to = "finetune on the rows that are left, which may show traits too, and watch them"
     return Next(to, ("finetune", clean, *watched))
 
 
