@@ -6,11 +6,10 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
-from generating import generate_batch
+import torch
 
-from personavec import load_model, load_trait, load_vector
+from personavec import LoadedModel, load_model, load_trait, load_vector
 from personavec.judges import Answer, ContrastJudge
-from personavec.model.engine import Request, Sampling
 from personavec.serve import ServeConfig
 from personavec.serve.server import serving
 from personavec.traits import neutral_prompts
@@ -48,6 +47,18 @@ def converse(
     talks[number, coefficient] = talk
 
 
+def behind(loaded: LoadedModel, talk: Talk, said: str) -> float:
+    """The most nats that a token of a reply is behind the model's own choice, without steering."""
+    prompt = loaded.chat.prompt_ids(talk)
+    ids = loaded.tokenizer(said, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        logits = (
+            loaded.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].float()
+        )
+    chosen = logits.gather(1, torch.tensor(ids)[:, None])[:, 0]
+    return float((logits.max(-1).values - chosen).max())
+
+
 def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None:
     """Steered and unsteered conversations run side by side. The last three turns of the steered
     ones show the trait as the first three do, and more than the unsteered ones; and what is said
@@ -66,10 +77,9 @@ def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None
         for thread in threads:
             thread.join()
         goes_on = [*talks[0, 2.0], {"role": "user", "content": "What is the capital of France?"}]
-        unsteered = reply(url, goes_on, 0.0, temperature=0)
-    request = Request("r", tuple(loaded.chat.prompt_ids(goes_on)))
-    [expected] = generate_batch(loaded, [request], Sampling(TOKENS, 0.0))
-    assert unsteered == loaded.chat.decode(expected.response_ids)
+        unsteered, steered = (reply(url, goes_on, c, temperature=0) for c in (0.0, 2.0))
+    # Batches round differently, so a tie may fall either way; steering moves tokens much further.
+    assert behind(loaded, goes_on, unsteered) < 0.5 < behind(loaded, goes_on, steered)
 
     spec, judge = load_trait("sycophantic")[0], ContrastJudge(loaded)
     means = {}

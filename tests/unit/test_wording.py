@@ -29,7 +29,7 @@ NEVER_ONE = {
     "replies": 2,
     "rows": 3,
     "texts": 2,
-    "tokens": 10,
+    "tokens": 13,
 }
 
 

@@ -40,6 +40,7 @@ COMMANDS: dict[str, list[str]] = {
     "shift": ["smollm2", "smollm2", "--vectors", "evil"],
     "finetune": ["rows.jsonl", "--vectors", "evil", "--mitigation=preventative", "--coefficient=1"],
     "compare-mitigations": ["rows.jsonl", "--trait", "evil"],
+    "replicate": [],
     "export": ["--vectors", "evil", "--format", "pt", "--out", "evil.pt"],
     "import": ["evil.pt", "--trait", "evil", "--out", "imported"],
     "traits list": [],
