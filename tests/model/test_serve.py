@@ -60,9 +60,9 @@ def behind(loaded: LoadedModel, talk: Talk, said: str) -> float:
 
 
 def test_ten_steered_turns_keep_trait_and_coherence_and_leave_no_trace() -> None:
-    """Steered and unsteered conversations run side by side. The steered ones show the trait more, in
-    their last three turns as well; and what is said
-    next without steering is what the model says to that text."""
+    """Steered and unsteered conversations run side by side. The steered ones show the trait more,
+    in their last three turns as well; and what is said next without steering is what the model
+    says to that text."""
     loaded = load_model("smollm2")
     talks: Talks = {}
     settings = ServeConfig(name="smollm2", rows=2 * CONVERSATIONS)
