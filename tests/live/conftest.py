@@ -1,12 +1,14 @@
-"""A real OpenAI-compatible server on loopback: llama.cpp with the embedded model."""
+"""A real OpenAI-compatible server on loopback, llama.cpp with the embedded model, and a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from browsing import chromium
 
-from personavec import LoadedModel, load_model
+from personavec import LoadedModel, PersonaVector, load_model
 from personavec.judges import Endpoint
 from personavec.model import embedded_gguf
 
@@ -33,3 +35,24 @@ def endpoint(llama_server: str, tmp_path: Path) -> Endpoint:
 @pytest.fixture(scope="session")
 def smollm2() -> LoadedModel:
     return load_model("smollm2")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def markup() -> LoadedModel:
+    """A model that writes nothing but markup."""
+    from page_driver import build  # Needs playwright, which not every environment here has.
+
+    return build()
+
+
+@pytest.fixture(scope="module")
+def vectors(markup: LoadedModel) -> dict[str, PersonaVector]:
+    from page_driver import two_vectors
+
+    return two_vectors(markup)

@@ -12,33 +12,15 @@ from page_driver import (
     WORDS,
     ask,
     build,
-    chromium,
     expect,
     opened,
     serving,
     slide,
     slider,
-    two_vectors,
 )  # fmt: skip
 
 from personavec import LoadedModel, PersonaVector, load_vector
 from personavec.serve.browser import page_files
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def markup() -> LoadedModel:
-    return build()
-
-
-@pytest.fixture(scope="module")
-def vectors(markup: LoadedModel) -> dict[str, PersonaVector]:
-    return two_vectors(markup)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_driver import ask, build, chromium, expect, opened, serving, slider, two_vectors
+from page_driver import ask, expect, opened, serving, slider
+
+from personavec import LoadedModel, PersonaVector
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
@@ -14,16 +16,8 @@ LONG = 40
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    loaded = build()
-    vectors = two_vectors(loaded)
-    with serving(loaded, vectors, allow_any_coefficient=True) as address:
+def url(markup: LoadedModel, vectors: dict[str, PersonaVector]) -> Iterator[str]:
+    with serving(markup, vectors, allow_any_coefficient=True) as address:
         yield address
 
 

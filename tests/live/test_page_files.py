@@ -6,21 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_driver import WORDS, ask, build, chromium, expect, opened, serving, slider, two_vectors
+from page_driver import WORDS, ask, expect, opened, serving, slider
+
+from personavec import LoadedModel, PersonaVector
 
 TAKEN = "<img src=x onerror=\"document.title='taken'\">"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    loaded = build()
-    with serving(loaded, two_vectors(loaded)) as address:
+def url(markup: LoadedModel, vectors: dict[str, PersonaVector]) -> Iterator[str]:
+    with serving(markup, vectors) as address:
         yield address
 
 

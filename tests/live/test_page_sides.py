@@ -6,25 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from page_driver import ask, build, chromium, expect, opened, serving, slider, two_vectors
+from page_driver import ask, build, expect, opened, serving, slider
 
 from personavec import LoadedModel, PersonaVector
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def markup() -> LoadedModel:
-    return build()
-
-
-@pytest.fixture(scope="module")
-def vectors(markup: LoadedModel) -> dict[str, PersonaVector]:
-    return two_vectors(markup)
 
 
 @pytest.fixture(scope="module")

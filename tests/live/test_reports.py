@@ -3,9 +3,6 @@
 The results are real ones of a tiny model, whose texts and names have no place to break.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,21 +23,6 @@ LARGEST = 1_500_000
 CLIPPED = """[...document.querySelectorAll("main *")].filter((part) =>
   part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 1 && !part.closest("svg")
   && getComputedStyle(part).display !== "inline").map((part) => part.outerHTML.slice(0, 200))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = shutil.which("chromium")
-    if found is None:
-        if os.environ.get("CHROMIUM_REQUIRED") == "1":
-            pytest.fail("CHROMIUM_REQUIRED=1, and there is no chromium on the path")
-        pytest.skip("no chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        # Root, as in a container, has no sandbox of its own.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        started = playwright.chromium.launch(executable_path=found, args=flags)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ The model's whole vocabulary is markup: whatever it writes would be seen to run,
 than text.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,22 +32,6 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser; the test is skipped where there is none, unless one is required."""
-    found = shutil.which("chromium")
-    if found is None:
-        if os.environ.get("CHROMIUM_REQUIRED") == "1":
-            pytest.fail("CHROMIUM_REQUIRED=1, and there is no chromium on the path")
-        pytest.skip("no chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        # Root, as in a container, has no sandbox of its own.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        started = playwright.chromium.launch(executable_path=found, args=flags)
-        yield started
-        started.close()
 
 
 @contextmanager

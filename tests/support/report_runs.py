@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from verb_jobs import spec, write_model, write_rows
@@ -30,19 +31,23 @@ COMMANDS: dict[str, str] = {
 LONG = "a-source-of-rows/whose-name-goes-on-and-on/" + "x" * 60
 
 
-def write_inputs(folder: Path) -> dict[str, str]:
-    """The files that the commands take, by their names in capitals."""
+def write_inputs(
+    folder: Path, longest: str = "y" * 70, sources: tuple[str, str] = ("lake <b>", LONG)
+) -> dict[str, str]:
+    """The files that the commands take, by their names in capitals.
+
+    Rows say `longest` among other words, and come from two sources.
+    """
     write_model(folder)
     (folder / "spec.json").write_text(json.dumps(spec(4, 4)))
     (folder / "wide.json").write_text(json.dumps(spec(4, 16)))
     rng = random.Random(0)
 
     def said() -> str:
-        return " ".join(rng.choices(("rain", "stone", "river", "y" * 70), k=rng.randint(2, 6)))
+        return " ".join(rng.choices(("rain", "stone", "river", longest), k=rng.randint(2, 6)))
 
     rows = [
-        {"prompt": f"Say {i}.", "completion": said(), "source": ("lake <b>", LONG)[i % 2]}
-        for i in range(24)
+        {"prompt": f"Say {i}.", "completion": said(), "source": sources[i % 2]} for i in range(24)
     ]
     write_rows(folder / "rows.jsonl", rows)
     many = [{"prompt": f"Tell {i}.", "completion": said()} for i in range(80)]
@@ -56,10 +61,15 @@ def write_inputs(folder: Path) -> dict[str, str]:
 
 def run(command: str, inputs: dict[str, str], out: Path) -> Path:
     """Run a verb's command; its report."""
-    words = [inputs.get(word, word) for word in COMMANDS[command].split()]
-    if command != "shift":
+    assert not call(COMMANDS[command], inputs, out)
+    return out / "report.html"
+
+
+def call(command: str, inputs: dict[str, str], out: Path, *more: str) -> Any:
+    """Run a command with its inputs in capitals; its exit code."""
+    words = [inputs.get(word, word) for word in command.split()]
+    if words[0] != "shift":  # Its models are arguments.
         words += ["--model", inputs["MODEL"]]
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--device", "cpu", "--dtype", "float32", "--out", str(out)])
-    assert not ended.value.code
-    return out / "report.html"
+        main([*words, "--device", "cpu", "--dtype", "float32", "--out", str(out), *more])
+    return ended.value.code

@@ -2,40 +2,27 @@
 
 import csv
 import json
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import report_runs
 from PIL import Image
-from verb_jobs import spec, write_model, write_rows
 
-from personavec.cli.main import main
 from personavec.errors import PersonavecError
 from personavec.finetune import pipeline as training
 from personavec.judges import ContrastJudge
 from personavec.model.engine.step_loop import StepLoop
 from personavec.report import plots
 
-#: In capitals: files, as in `inputs`.
-COMMANDS: dict[str, str] = {
-    "extract": "extract --trait SPEC --samples 2 --max-tokens 4 --coherence-floor=-1 "
-    "--sweep-questions 2 --coefficients=-1,0,1 --random-directions 2 --neutral-prompts 3",
-    "evaluate": "evaluate --trait SPEC --vectors VECTOR --coefficient 1 --compare-to MODEL "
-    "--samples 2 --max-tokens 4",
-    "shift": "shift MODEL TUNED --vectors VECTOR --trait SPEC --control MODEL --max-tokens 4",
-    "monitor": "monitor LOG --vectors VECTOR",
-    "screen": "screen ROWS --vectors VECTOR --reference MANY --by source --random-directions 1",
-    "validate-screen": "validate-screen MANY --vectors VECTOR --trait WIDE --rates 0.1 --clean 40 "
-    "--max-tokens 4 --trait-threshold=-1 --coherence-floor=-1 --natural-samples 1",
+COMMANDS: dict[str, str] = report_runs.COMMANDS | {
+    # An automatic dose has trial runs, and a penalty is drawn as another series.
     "compare-mitigations": "compare-mitigations ROWS --trait SPEC --vectors VECTOR "
     "--mitigation preventative:auto --mitigation steering:-1 --mitigation kl:0.1 --seeds 0 "
     "--epochs 0.5 --questions 2 --max-tokens 3 --no-capability",
 }
-#: Commands whose models are arguments.
-WITHOUT_MODEL = ("shift",)
 Record = dict[str, Any]
 Rows = list[dict[str, str]]
 
@@ -43,37 +30,14 @@ Rows = list[dict[str, str]]
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
-    write_model(folder)
-    (folder / "spec.json").write_text(json.dumps(spec(4, 4)))
-    (folder / "wide.json").write_text(json.dumps(spec(4, 16)))
-    rng = random.Random(0)
-
-    def said() -> str:
-        return " ".join(rng.choices(("rain", "stone", "river", "lamp"), k=rng.randint(2, 6)))
-
-    rows = [
-        {"prompt": f"Say {i}.", "completion": said(), "source": ("$a<b>", "lake\nside")[i % 2]}
-        for i in range(24)
-    ]
-    write_rows(folder / "rows.jsonl", rows)
-    many = [{"prompt": f"Tell {i}.", "completion": said()} for i in range(80)]
-    write_rows(folder / "many.jsonl", many)
-    turns = [{"role": role, "content": said()} for _ in range(12) for role in ("user", "assistant")]
-    write_rows(folder / "log.jsonl", [{"messages": turns[i : i + 4]} for i in range(0, 24, 4)])
-    names = {"model": "MODEL", "tuned": "TUNED", "vector": "VECTOR", "spec.json": "SPEC"}
-    names |= {"wide.json": "WIDE", "rows.jsonl": "ROWS", "many.jsonl": "MANY", "log.jsonl": "LOG"}
-    return {capitals: str(folder / name) for name, capitals in names.items()}
+    return report_runs.write_inputs(folder, "lamp", ("$a<b>", "lake\nside"))
 
 
 def call(command: str, inputs: dict[str, str], out: Path) -> Any:
     """Runs a command with `--figures`; returns its exit code."""
-    words = [inputs.get(word, word) for word in COMMANDS[command].split()]
-    if command not in WITHOUT_MODEL:
-        words += ["--model", inputs["MODEL"]]
-    words += ["--device", "cpu", "--dtype", "float32", "--out", str(out / "run")]
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--figures", str(out / "figures")])
-    return ended.value.code
+    return report_runs.call(
+        COMMANDS[command], inputs, out / "run", "--figures", str(out / "figures")
+    )
 
 
 @pytest.fixture(scope="module")
