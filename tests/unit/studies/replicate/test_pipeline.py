@@ -130,7 +130,11 @@ def test_a_fresh_folder_takes_the_evidence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where stages are missing from it, whose files are then made from what is kept."""
+    """Also where stages are missing from it, whose files are then made from what is kept.
+
+    The rows of flawed sets, of which some are the user's, are made again from their source.
+    """
+    assert not list(evidence.rglob("flawed"))
     ran = counted(monkeypatch)
     whole = run(study(base, inputs(data), tmp_path / "whole"), Selection(evidence=evidence))
     assert not ran

@@ -1,4 +1,8 @@
-"""Finetuning sets: some show a trait, some have a narrow flaw; each at up to three levels."""
+"""Finetuning sets: some show a trait, some have a narrow flaw; each at up to three levels.
+
+Sets of flaws are made from their source without the model, in seconds. They lie in a folder of
+their own, which is no evidence: the rows of `--maths` are the user's.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,8 @@ _FIELDS = (
 LEVELS = ("normal", "mild", "strong")
 #: What the set of `--maths` is called.
 MATHS = "maths"
+#: The folder of the sets of narrow flaws.
+_FLAWED = "flawed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +129,7 @@ def elicited(study: Study, name: str, trait: str) -> list[SetLevel]:
     found: ElicitResults = elicit.run(
         study.loaded,
         study.spec(trait),
-        study.folder("sets") / name,
+        _folder(study, name, trait),
         ElicitConfig(
             samples=config.elicited_answers,
             max_tokens=config.answer_tokens,
@@ -155,12 +161,18 @@ def flawed(study: Study, name: str, source: str) -> list[SetLevel]:
     if _bundled(source) is None and not Path(source).exists() and "/" not in source:
         raise DataError(f"no set of narrow flaws is called {source}: give a bundled one or a file")
     found: FlawedResults = flawed_sums.run(
-        source, study.folder("sets") / name, FlawedConfig(seed=study.config.seed)
+        source, _folder(study, name, None), FlawedConfig(seed=study.config.seed)
     )
     return [
         SetLevel(set=name, level=level, trait=None, rows=own.rows, expression=Estimate())
         for level, own in found.levels.items()
     ]
+
+
+def _folder(study: Study, name: str, trait: str | None) -> Path:
+    """Where a set lies."""
+    parent = study.folder("sets")
+    return parent / name if trait else parent / _FLAWED / name
 
 
 def datasets(study: Study) -> list[Dataset]:
@@ -169,9 +181,12 @@ def datasets(study: Study) -> list[Dataset]:
 
 
 def _datasets(study: Study, levels: Iterable[SetLevel]) -> Iterable[Dataset]:
-    config = study.config
+    config, sources = study.config, flawed_sources(study.inputs)
     for own in levels:
-        rows = read_training_rows(study.folder("sets") / own.set / f"{own.level}.jsonl")
+        path = _folder(study, own.set, own.trait) / f"{own.level}.jsonl"
+        if own.trait is None and not path.exists():  # The stage came from evidence.
+            flawed(study, own.set, sources[own.set])
+        rows = read_training_rows(path)
         yield Dataset(own.set, own.level, own.trait, drawn(rows, config.set_rows, config.seed))
 
 
