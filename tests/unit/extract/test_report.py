@@ -278,7 +278,7 @@ def test_the_report_has_every_section_and_chart_in_order(tmp_path: Path) -> None
     for said in (
         "built from templates",
         "Failed. No coordinate.",
-        "Failed: no coordinate.",
+        "Failed: the check 'no coordinate' failed.",
         "Massive activation",
         "0.91",
     ):
