@@ -46,9 +46,15 @@ UNSTABLE = {"split_half_cosine": {"value": 0.41, "low": 0.3, "high": 0.5}}
         ({"verdict": "passed", **RELIABLE}, "passed"),
         ({"passed": True, **RELIABLE}, "passed"),
         ({"verdict": "not decided", **RELIABLE}, "not decided: steering with it may not work"),
-        ({"verdict": "failed", "passed": True, **RELIABLE}, "failed: steering with it does not work"),
+        (
+            {"verdict": "failed", "passed": True, **RELIABLE},
+            "failed: steering with it does not work",
+        ),
         ({"passed": False, **RELIABLE}, "failed: steering with it does not work"),
-        ({"verdict": "passed", **RELIABLE, **UNSTABLE}, "failed: other questions give another direction"),
+        (
+            {"verdict": "passed", **RELIABLE, **UNSTABLE},
+            "failed: other questions give another direction",
+        ),
         ({"verdict": "passed", **UNSTABLE}, "failed: other questions give another direction"),
         ({"verdict": "passed"}, f"not decided: {UNSURE}; projections may not tell {SHOW}"),
         (
