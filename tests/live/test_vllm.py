@@ -42,6 +42,7 @@ from personavec import (
     steer,
 )
 from personavec.errors import ModelError
+from personavec.evaluate.steer import AnswerSoFar, SteerConfig, run as steer_answers
 from personavec.model import (
     Action,
     Directions,
@@ -107,7 +108,7 @@ def mixed(loaded: LoadedModel, vector: PersonaVector) -> list[Request]:
     ]
 
 
-def agreeing(found: Sequence[int], expected: Sequence[int]) -> int:
+def agreeing(found: Sequence[object], expected: Sequence[object]) -> int:
     """Tokens until the first that differs."""
     pairs = zip(found, expected, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
@@ -150,6 +151,27 @@ def test_one_mixed_batch_answers_and_reads_as_transformers_does(
     assert same > 0.8 * len(requests)
     assert any(generation.finished for generation in found.values())
     assert not all(generation.finished for generation in found.values())
+
+
+def test_steered_answers_are_shown_as_they_grow_and_coloured_alike(
+    engine: Any, exact: LoadedModel, vector: PersonaVector
+) -> None:
+    """Every token's reading is that of the transformers engine, which streams too."""
+    config = SteerConfig(coefficients=(-1.0, 0.0, 2.0), max_tokens=24, temperature=0)
+    moments: dict[str, list[AnswerSoFar]] = {"vllm": [], "transformers": []}
+    for name, running in (("vllm", engine), ("transformers", None)):
+        show = moments[name].append
+        steer_answers(exact, vector, QUESTIONS[:2], config, engine=running, show=show)
+    last = {name: {m.id: m for m in found} for name, found in moments.items()}
+    for id, ours in last["vllm"].items():
+        growing = [len(m.pieces) for m in moments["vllm"] if m.id == id]
+        assert growing == sorted(growing)
+        assert len(set(growing)) > 3, "it did not come piece by piece"
+        theirs = last["transformers"][id]
+        same = agreeing([p.text for p in ours.pieces], [p.text for p in theirs.pieces])
+        assert same > 3
+        for own, other in zip(ours.pieces[:same], theirs.pieces[:same], strict=True):
+            assert own.sigma == pytest.approx(other.sigma, abs=1e-2)
 
 
 def test_sampling_depends_on_the_seed_and_the_id_alone(engine: Any, exact: LoadedModel) -> None:

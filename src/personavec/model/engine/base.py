@@ -86,8 +86,8 @@ class Written:
 class Watch:
     """Who is shown responses while they are written, read along some directions.
 
-    `show` is called after every step with each response that grew; a token comes once it is read,
-    a step after it was chosen.
+    `show` is called after every step with each response that grew, or once with the whole; a token
+    comes once it is read, a step after it was chosen.
     """
 
     directions: Directions
@@ -131,8 +131,8 @@ class Engine(Protocol):
 
         Requests with an id in `done` are already finished. An engine skips them, or generates them
         again if the other responses would otherwise change. A thought is never part of the
-        response; it is part of the captured mean only with `include_thinking`. An engine that
-        hands out whole responses shows `watch` nothing.
+        response; it is part of the captured mean only with `include_thinking`. `watch` may be
+        shown a thinking model's responses whole.
 
         A response whose activations overflow fails, while the others go on. Raises UsageError if a
         prompt leaves no room for a response in the model's context or if a layer does not exist,

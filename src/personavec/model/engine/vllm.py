@@ -22,6 +22,7 @@ from personavec.model.engine.base import (
     Request,
     Sampling,
     Watch,
+    Written,
     check_room,
     stopping_if_all_fail,
 )
@@ -71,14 +72,19 @@ class VllmEngine(VllmQueue):
         done: Collection[str] = (),
         watch: Watch | None = None,
     ) -> Iterator[list[Generation]]:
-        """Generate responses; see `base.Engine`. They come whole, and `watch` is shown none.
+        """Generate responses; see `base.Engine`. A thinking model's are shown to `watch` whole.
 
         Each request's seed comes from the run's seed and the request's noise key, so other requests
         in a batch affect a response only through rounding.
         """
         with contextlib.closing(
             self._generated(
-                requests, sampling, capture=capture, include_thinking=include_thinking, done=done
+                requests,
+                sampling,
+                capture=capture,
+                include_thinking=include_thinking,
+                done=done,
+                watch=watch,
             )
         ) as groups:
             yield from stopping_if_all_fail(self.loaded.identity, requests, groups)
@@ -121,6 +127,7 @@ class VllmEngine(VllmQueue):
         capture: bool,
         include_thinking: bool,
         done: Collection[str],
+        watch: Watch | None = None,
     ) -> Generator[list[Generation], None, None]:
         check_room(requests, sampling.max_tokens, self.context)
         todo = {request.id: request for request in requests if request.id not in done}
@@ -130,19 +137,27 @@ class VllmEngine(VllmQueue):
         beginnings: Sequence[list[int] | None] = [[]] * len(todo)
         if capture and not again:
             beginnings = self._beginnings(list(todo.values()))
+        # What is read again is shown as it is read then.
+        first = None if again else watch
+        live = first if self.loaded.chat.thinking is None else None
         asked = {
-            name: self._asked(todo[name], sampling, table, own, capture=capture, again=again)
+            name: self._asked(
+                todo[name], sampling, table, own, capture=capture, again=again, watch=first
+            )
             for name, own in zip(todo, beginnings, strict=True)
         }
+        directions = first and first.directions
         for names in _pieces(list(asked), 8 * GROUP if again else len(asked)):
-            groups = self._run({name: asked[name] for name in names}, table)
+            groups = self._run({name: asked[name] for name in names}, table, directions, live)
             # The queue cannot mix generating and reading, so all requests must finish first.
             for group in [_merged(groups)] if again else groups:
                 own = [todo[name] for name in group]
                 found = [self._generation(r, group[r.id], sampling) for r in own]
                 if again:
-                    found = self._read_again(own, found, table)
-                elif capture:
+                    found = self._read_again(own, found, table, watch)
+                elif first is not None:
+                    _show(first, found, group, {g.id: len(g.thinking_ids) for g in found})
+                if capture and not again:
                     found = [with_means(g, group[g.id], _n_tokens(g)) for g in found]
                 yield found
 
@@ -155,14 +170,24 @@ class VllmEngine(VllmQueue):
         *,
         capture: bool,
         again: bool,
+        watch: Watch | None,
     ) -> _QueuedRequest:
         n = len(request.prompt_ids)
         span = [n, n + sampling.max_tokens] if capture and not again else None
         note = note_of(
-            request.id, n, request.steering, table, response=span, beginning=beginning or ()
+            request.id,
+            n,
+            request.steering,
+            table,
+            response=span,
+            project=n if watch else None,
+            beginning=beginning or (),
         )
-        # vLLM runs the last token only if one more is generated; capture needs that.
-        params = self.sampling_params(sampling, request.noise_key, sampling.max_tokens + capture)
+        # vLLM runs the last token only if one more is generated; reading it needs that.
+        more = capture or watch is not None
+        params = self.sampling_params(
+            sampling, request.noise_key, sampling.max_tokens + more, stream=watch is not None
+        )
         params.skip_reading_prefix_cache = beginning is None
         return _QueuedRequest(request.prompt_ids, params, note)
 
@@ -198,7 +223,11 @@ class VllmEngine(VllmQueue):
         )
 
     def _read_again(
-        self, requests: Sequence[Request], found: Sequence[Generation], table: SteeringTable
+        self,
+        requests: Sequence[Request],
+        found: Sequence[Generation],
+        table: SteeringTable,
+        watch: Watch | None,
     ) -> list[Generation]:
         """Add means to the generations, from another forward pass over each whole text."""
         asked: dict[str, _QueuedRequest] = {}
@@ -208,9 +237,12 @@ class VllmEngine(VllmQueue):
             n = len(request.prompt_ids)
             ids = (*request.prompt_ids, *generation.thinking_ids, *generation.response_ids)
             span = [len(ids) - len(generation.response_ids), len(ids)]
-            note = note_of(request.id, n, request.steering, table, response=span)
+            project = span[0] if watch else None
+            note = note_of(request.id, n, request.steering, table, response=span, project=project)
             asked[request.id] = _QueuedRequest(ids, self.one_token(), note)
-        answers = _merged(self._run(asked, table))
+        answers = _merged(self._run(asked, table, watch and watch.directions))
+        if watch is not None:
+            _show(watch, [g for g in found if g.id in answers], answers, {})
         return [
             with_means(g, answers[g.id], len(g.response_ids)) if g.id in answers else g
             for g in found
@@ -223,8 +255,12 @@ class VllmEngine(VllmQueue):
         asked: Mapping[str, _QueuedRequest],
         table: SteeringTable,
         directions: Directions | None = None,
+        live: Watch | None = None,
     ) -> Iterator[dict[str, VllmAnswer]]:
-        """Run all requests in a continuous batch; yields answers by id, in groups."""
+        """Run all requests in a continuous batch; yields answers by id, in groups.
+
+        With `live`, responses are shown as they grow, and yielded as soon as they end.
+        """
         finished = 0
         running: set[str] = set()
         try:
@@ -232,7 +268,7 @@ class VllmEngine(VllmQueue):
             for name, (ids, params, note) in asked.items():
                 self.add(name, ids, params, note)
                 running.add(name)
-            for tokens in self._finishing(running):
+            for tokens in self._finishing(running, live):
                 group = self._take(tokens)
                 finished += len(group)
                 yield group
@@ -246,17 +282,36 @@ class VllmEngine(VllmQueue):
             if running:  # The caller stopped early.
                 self.abort(list(running))
 
-    def _finishing(self, running: set[str]) -> Iterator[dict[str, tuple[int, ...]]]:
+    def _finishing(
+        self, running: set[str], live: Watch | None
+    ) -> Iterator[dict[str, tuple[int, ...]]]:
         """Tokens of finished requests, in groups, until `running` is empty."""
+        so_far: dict[str, list[int]] = {name: [] for name in running}
         tokens: dict[str, tuple[int, ...]] = {}
         while running:
             for output in self.step():
-                if output.finished and output.request_id in running:
-                    running.remove(output.request_id)
-                    tokens[output.request_id] = tuple(output.outputs[0].token_ids)
-            if tokens and (len(tokens) >= GROUP or not running):
+                name = output.request_id
+                if name not in running:
+                    continue
+                so_far[name] += output.outputs[0].token_ids
+                if output.finished:
+                    running.remove(name)
+                    tokens[name] = tuple(so_far.pop(name))
+            if live is not None:
+                self._show_growing(live, so_far)
+            if tokens and (live is not None or len(tokens) >= GROUP or not running):
                 yield tokens
                 tokens = {}
+
+    def _show_growing(self, live: Watch, so_far: Mapping[str, Sequence[int]]) -> None:
+        """Show running responses, without the last token, which is not read yet."""
+        names = [name for name, ids in so_far.items() if len(ids) > 1]
+        found = self.read(names, keep=True) if names else {}
+        for name in names:
+            values = found[name].projections
+            if values is not None:
+                n = min(len(values), len(so_far[name]) - 1)
+                live.show(Written(name, tuple(so_far[name][:n]), values[:n]))
 
     def _take(self, tokens: Mapping[str, tuple[int, ...]]) -> dict[str, VllmAnswer]:
         found = self.read(list(tokens))
@@ -273,6 +328,24 @@ def _pieces(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def _merged(groups: Iterator[dict[str, VllmAnswer]]) -> dict[str, VllmAnswer]:
     return {name: answer for group in groups for name, answer in group.items()}
+
+
+def _show(
+    watch: Watch,
+    found: Sequence[Generation],
+    answers: Mapping[str, VllmAnswer],
+    skipped: Mapping[str, int],
+) -> None:
+    """Show whole responses; `skipped` are read tokens before each. Raises HookError."""
+    for generation in found:
+        if generation.failed or not generation.response_ids:
+            continue
+        n, start = len(generation.response_ids), skipped.get(generation.id, 0)
+        values = answers[generation.id].projections
+        if values is None or len(values) < start + n:
+            raise HookError("projections are missing: a hook in vLLM's workers did not fire")
+        own = values[start : start + n]
+        watch.show(Written(generation.id, generation.response_ids, own))
 
 
 def _n_tokens(generation: Generation) -> int:

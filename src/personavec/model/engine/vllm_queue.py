@@ -180,7 +180,10 @@ class VllmQueue:
             self._engine.abort_request(names)
 
     def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
-        """The workers' readings of requests, forgotten there without `keep`. Raises HookError."""
+        """The workers' readings of requests, forgotten there; with `keep` without sums, and not.
+
+        Raises HookError.
+        """
         shares = self._call("personavec_peek" if keep else "personavec_take", names)
         identity = self.loaded.identity
         empty = empty_sums(identity.n_layers, identity.hidden_size)

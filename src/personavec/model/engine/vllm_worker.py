@@ -168,8 +168,8 @@ class Residual:
         self._sums = Sums(len(self.layers), hidden, self._device)
 
     def take(self, ids: Sequence[str]) -> bytes:
-        """`peek`, and then forget the requests."""
-        found = self.peek(ids)
+        """What was read of requests, their sums [layer, span, hidden] too; forgets them then."""
+        found = self._packed(ids, sums=True)
         for name in ids:
             if (reading := self._readings.pop(name, None)) is not None:
                 self._left[reading.request] = reading
@@ -177,7 +177,11 @@ class Residual:
         return found
 
     def peek(self, ids: Sequence[str]) -> bytes:
-        """The requests' sums [layer, span, hidden], projections [token, direction] and soundness.
+        """The running requests' projections [token, direction] and soundness."""
+        return self._packed(ids, sums=False)
+
+    def _packed(self, ids: Sequence[str], *, sums: bool) -> bytes:
+        """Sums, if wanted, projections and soundness of requests.
 
         A request is sound if all its logits were usable. Packed as safetensors; empty if this
         worker does not read.
@@ -193,7 +197,7 @@ class Residual:
         for number, name in enumerate(ids):
             if (reading := self._readings.get(name)) is None:
                 continue
-            if reading.rows:
+            if sums and reading.rows:
                 out[f"sums {number}"] = self._summed(reading).cpu().contiguous()
                 counts[str(number)] = reading.count
             if reading.projections:

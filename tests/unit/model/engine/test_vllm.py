@@ -5,6 +5,7 @@ and what is refused. The rest runs in tests/live/test_vllm.py.
 import math
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,16 @@ from vllm_runner import HIDDEN, LAYERS, Worker, alone, states
 from personavec import LoadedModel
 from personavec.cli.main import main
 from personavec.errors import ActivationError, HookError, PersonavecError, UsageError
-from personavec.model import Action, Cap, Steering
-from personavec.model.engine import Generation, Request, Sampling, VllmEngine
+from personavec.model import Action, Cap, Directions, Steering
+from personavec.model.engine import (
+    Generation,
+    Request,
+    Sampling,
+    VllmEngine,
+    Watch,
+    Written,
+    vllm as vllm_engine,
+)
 from personavec.model.engine.vllm_answer import VllmAnswer, opened, with_means
 from personavec.model.engine.vllm_note import SteeringTable, note_of, request_seed
 from personavec.model.engine.vllm_plan import steered_positions
@@ -261,6 +270,81 @@ def test_a_model_that_overflows_unsteered_ends_the_run(llama: LoadedModel) -> No
     with pytest.raises(ActivationError, match="load it in another precision"):
         next(groups)
     assert engine.ended
+
+
+class Spoken(VllmEngine):
+    """vLLM whose outputs are written down: two requests, of which one ends before the other."""
+
+    def __init__(self, loaded: LoadedModel, stop: int):
+        self.loaded, self.context, self._block = loaded, 100, 0
+        self.stop = stop
+        self.outputs = [[("a", [5]), ("b", [7])], [("a", [6]), ("b", [stop])], [("a", [8, 9])]]
+        self.read_so_far = {"a": 0, "b": 0}
+        self.notes: dict[str, Any] = {}
+        self.kept: list[list[str]] = []
+
+    def begin(self, table: Any, directions: Any = None) -> None:
+        self.directions = directions
+
+    def sampling_params(self, sampling: Any, noise: str, new_tokens: int, **how: Any) -> Any:
+        assert (new_tokens, how["stream"]) == (sampling.max_tokens + 1, True)
+        return SimpleNamespace()
+
+    def add(self, name: str, ids: Any, params: Any, note: Any) -> None:
+        self.notes[name] = note
+
+    def abort(self, names: list[str]) -> None:
+        raise AssertionError(names)
+
+    def step(self) -> list[Any]:
+        found = self.outputs.pop(0)
+        for name, ids in found:
+            self.read_so_far[name] += len(ids)
+        return [
+            SimpleNamespace(
+                request_id=name,
+                finished=self.stop in ids or not self.outputs,
+                outputs=[SimpleNamespace(token_ids=ids)],
+            )
+            for name, ids in found
+        ]
+
+    def read(self, names: list[str], *, keep: bool = False) -> dict[str, VllmAnswer]:
+        if keep:
+            self.kept.append(names)
+        # The newest token has not run yet.
+        return {
+            name: VllmAnswer(
+                projections=torch.arange(float(self.read_so_far[name] - 1))[:, None], sound=True
+            )
+            for name in names
+        }
+
+
+def test_responses_are_shown_as_they_grow_with_what_was_read(
+    llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once its tokens are read, and whole when it ends; one that ended is yielded at once."""
+    monkeypatch.setattr(vllm_engine, "dead_error", lambda: OSError)
+    engine = Spoken(llama, min(llama.stop_ids))
+    shown: list[tuple[str, tuple[int, ...], list[float]]] = []
+
+    def show(found: Written) -> None:
+        shown.append((found.id, found.response_ids, found.projections[:, 0].tolist()))
+
+    unit = torch.eye(HIDDEN)[:1]
+    watch = Watch(Directions((1,), unit), show)
+    requests = [Request(name, (1, 2)) for name in "ab"]
+    groups = list(engine.generate(requests, Sampling(3), watch=watch))
+    assert [[g.id for g in group] for group in groups] == [["b"], ["a"]]
+    assert shown == [
+        ("a", (5,), [0.0]),
+        ("b", (7,), [0.0]),
+        ("a", (5, 6, 8), [0.0, 1.0, 2.0]),
+    ]
+    assert engine.directions is watch.directions
+    assert {note["project"] for note in engine.notes.values()} == {2}
+    assert engine.kept == [["a"]]
 
 
 @pytest.mark.parametrize(
