@@ -160,4 +160,4 @@ def _chart(doses: Iterable[DoseResponse]) -> Markup | None:
 
 
 def _estimated(found: Estimate | None, form: str = ".2f") -> str:
-    return estimated(found or Estimate(), form, missing="not measured").replace("-", "−")
+    return estimated(found or Estimate(), form, missing="not measured")

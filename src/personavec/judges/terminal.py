@@ -16,7 +16,7 @@ from personavec.judges.results import (
 )
 from personavec.judges.thresholds import Threshold
 from personavec.terminal import Ending, console, log_notes, print_table, show_ending
-from personavec.wording import estimated, plural
+from personavec.wording import decimal, estimated, plural
 
 _FIGURES = {
     "agreement": "same verdict at 50",
@@ -75,7 +75,7 @@ def show_check(found: CheckResults, target: Path) -> None:
 
 
 def _threshold(found: Threshold) -> str:
-    nats = "" if found.log_odds is None else f" (log-odds {found.log_odds:.1f})"
+    nats = "" if found.log_odds is None else f" (log-odds {decimal(found.log_odds, '.1f')})"
     fitted = plural(found.answers, "answer")
     return f"{found.trait_score:.3g}{nats}, fitted on {fitted} of the tune half"
 
@@ -110,7 +110,9 @@ def _show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> 
         return
     shown = []
     for row in rows:
-        cells = [f"{v:.1f}" if isinstance(v := row.get(c), float) else str(v) for c in columns]
+        cells = [
+            decimal(v, ".1f") if isinstance(v := row.get(c), float) else str(v) for c in columns
+        ]
         shown.append((*cells, _shortened(row.get("question")), _shortened(row.get("answer"))))
     print_table((*columns, "question", "answer"), shown)
 

@@ -22,8 +22,8 @@ from personavec.report.charts import (
     Point,
     Rule,
     Series,
-    minus,
 )
+from personavec.wording import decimal
 
 #: Width of a letter of the labels, in pixels, on average.
 _LETTER = 6.6
@@ -129,7 +129,7 @@ def _ticks(axis: Axis, ends: tuple[float, float], pixels: float) -> list[tuple[f
 def _written(axis: Axis, value: float, digits: int) -> str:
     if axis.percent:
         return f"{100 * value:.{max(0, digits - 2)}f}%"
-    return minus(f"{value + 0.0:.{digits}f}")
+    return decimal(value + 0.0, f".{digits}f")
 
 
 # Legend and axes

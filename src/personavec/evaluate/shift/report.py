@@ -28,7 +28,7 @@ from personavec.report import (
 )
 from personavec.results import Estimate, dump
 from personavec.rollouts import Expression
-from personavec.wording import plural
+from personavec.wording import decimal, plural
 
 
 def write_shift_report(results: ShiftResults, path: Path) -> None:
@@ -165,7 +165,7 @@ def _row(name: str, whose: str, found: ShiftFigures) -> Sequence[Content]:
         estimate(found.in_sigma, "+.2f"),
         estimate(found.in_norm, "+.3f"),
         estimate(found.projected, "+.2f"),
-        f"{found.random_largest:.2f}",
+        decimal(found.random_largest),
         not_measured() if found.cosine is None else signed(found.cosine),
     )
 

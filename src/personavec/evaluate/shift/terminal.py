@@ -10,7 +10,7 @@ from personavec.evaluate.shift.results import ShiftResults, TraitShift
 from personavec.results import Estimate
 from personavec.terminal import Ending, Next, print_table
 from personavec.traits import bundled_traits
-from personavec.wording import estimated
+from personavec.wording import decimal, estimated
 
 
 def show(results: ShiftResults) -> None:
@@ -24,7 +24,7 @@ def show(results: ShiftResults) -> None:
                 trait,
                 str(of.layer),
                 *(estimated(each, two_lines=True) for each in (of.in_sigma, of.projected)),
-                f"{of.random_largest:.2f}",
+                decimal(of.random_largest),
                 *(estimated(each, two_lines=True) for each in (*beyond, *_expression(of))),
             )
         )

@@ -79,7 +79,7 @@ def test_a_pipe_gets_every_answer_once_and_no_code() -> None:
     assert "\x1b" not in found
     assert found.count(QUESTION) == 1
     assert found.count("applause") == 2 * len(CONDITIONS)
-    assert "-2: away from odd" in found
+    assert "−2: away from odd" in found
     assert "+2: toward odd" in found
     assert found.count("reads +1.5 σ") == len(CONDITIONS)
 
