@@ -46,8 +46,11 @@ def duration(seconds: float) -> str:
 
 
 def decimal(value: float, form: str = ".2f") -> str:
-    """A number as people read it, with a true minus: "−1.50"."""
-    return f"{value:{form}}".replace("-", "−")
+    """A number as people read it, with a true minus: "−1.50". What rounds to 0 has no minus."""
+    text = f"{value:{form}}"
+    if not re.search("[1-9]", text):
+        text = text.replace("-", "+" if form.startswith("+") else "")
+    return text.replace("-", "−")
 
 
 def with_minus(text: str) -> str:
@@ -85,10 +88,10 @@ def moved(what: str, difference: Estimate, unit: str, form: str = ".1f") -> str:
     if value is None:
         return f"{what} was not measured"
     if low is None or high is None:
-        return f"{what} changes by {decimal(value, '+z' + form)} {unit}, without an interval"
+        return f"{what} changes by {decimal(value, '+' + form)} {unit}, without an interval"
     if low > 0:
-        return f"{what} rises by {value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]"
+        return f"{what} rises by {value:{form}} {unit} [{low:{form}}, {high:{form}}]"
     if high < 0:
         return f"{what} falls by {-value:{form}} {unit} [{-high:{form}}, {-low:{form}}]"
-    own, least, most = (decimal(each, "z" + form) for each in (value, low, high))
+    own, least, most = (decimal(each, form) for each in (value, low, high))
     return f"no change of {what} is shown ({own} {unit} [{least}, {most}])"

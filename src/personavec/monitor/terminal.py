@@ -29,7 +29,7 @@ def show(results: MonitorResults) -> None:
         )
         for name, found in results.traits.items()
     ]
-    print_table(("trait", "layer", "mean answer, σ [95%]", "highest", "alarms"), rows)
+    print_table(("trait", "layer", "mean answer, σ [95%]", "highest, σ", "alarms"), rows)
     console.print("σ: standard deviations of first answers to neutral prompts")
     if results.limits is not None:
         console.print(_fitted(results.limits))

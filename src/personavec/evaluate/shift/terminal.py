@@ -30,9 +30,9 @@ def show(results: ShiftResults) -> None:
         )
     scored = any(of.expression_base.log_odds is None for of in results.traits.values())
     headers = (
-        *("trait", "layer", "shift, σ", "shift", "largest of random directions"),
+        *("trait", "layer", "shift, σ", "shift, projection", "largest of random, projection"),
         *(("beyond control, σ",) if control else ()),
-        *(f"{'score' if scored else 'log-odds'}, base", "tuned", "tuned minus base"),
+        *(f"{'score' if scored else 'log-odds, nats'}: base", "tuned", "tuned minus base"),
     )
     print_table(headers, rows)
 
