@@ -224,7 +224,7 @@ def _control(
 
 def _dose_note(dose: DoseResponse, found: Estimate, unit: str) -> str:
     """What the reader sees on pointing at a dose."""
-    value = decimal(found.value)
+    value = decimal(found.value or 0.0)
     parts = [f"α = {signed(dose.coefficient)}: {value}{unit}{kit.interval(found)}"]
     if dose.relative_dose is not None:
         parts.append(f"relative dose {dose.relative_dose:.2f}")

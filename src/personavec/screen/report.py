@@ -86,7 +86,7 @@ def _overview(found: Shown) -> Markup:
         "the model toward the trait. Intervals are 95%, over prompts."
     )
     mean = "mean projection" if results.natural == "none" else "mean difference"
-    columns: dict[str, list[Content]] = {
+    columns: dict[str, Sequence[Content]] = {
         "trait": [element("a", n, href=f"#{page.anchor(n)}") for n in results.traits],
         "layer": [str(trait.layer) for trait in results.traits.values()],
         f"{mean} ({found.unit})": [_mean(trait) for trait in results.traits.values()],
