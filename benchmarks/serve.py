@@ -109,6 +109,7 @@ def main() -> None:
             timed("served", lambda: ask_all(bare, bodies(questions)))
             # Readings hook the model, so the server that reads is up for its own turns only.
             with serving(loaded, vectors, settings) as (full, _):
+                ask_all(full, bodies(questions))  # warm up, as the other one is
                 timed("readings", lambda: ask_all(full, bodies(questions)))
                 timed("readings, half steered", lambda: ask_all(full, steered))
                 first += ask_all(full, streamed)

@@ -60,6 +60,36 @@ def test_a_screen_of_hostile_names(
     assert '<a href="#' in report
 
 
+def test_what_was_found_goes_to_stdout_and_how_it_goes_on_to_stderr(
+    tmp_path: Path, llama: LoadedModel, random_vector: Callable[..., PersonaVector]
+) -> None:
+    """As docs/commands.md says; with --json stdout is one object."""
+    model = tmp_path / "model"
+    llama.model.save_pretrained(model)
+    llama.tokenizer.save_pretrained(model)
+    random_vector(llama, 1, "one").save(tmp_path / "vector")
+    data = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"Say {i}", "completion": "yes " * (i + 1)} for i in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["screen", str(data), f"--vectors={tmp_path / 'vector'}", f"--model={model}"]
+    arguments += ["--dtype=float32", "--top=3", f"--out={tmp_path / 'out'}"]
+    found: dict[str, tuple[str, str]] = {}
+    for how in ("", "--json"):
+        with _run(*arguments, *filter(None, [how])) as done:
+            out, err = (text.decode() for text in done.communicate())
+        assert done.returncode == 0, err
+        found[how] = out, err
+    ends = ("rows are flagged", "report: ", "next, ")
+    out, err = found[""]
+    assert all(end in out and end not in err for end in ends)
+    assert "data: read as" in err
+    assert "read as" not in out
+    out, err = found["--json"]
+    assert json.loads(out)["rows"] == 12
+    assert json.loads(out)["data"]["data"]["readers"]
+    assert not any(end in err for end in ends)
+
+
 def test_an_error_that_quotes_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["screen", f"{HOSTILE}.jsonl", f"--vectors={HOSTILE}"])

@@ -57,5 +57,5 @@ def command(
             results = run(loaded, vector, texts, config, out=out, engine=started, show=screen.take)
         command = ("serve", "--vectors", inputs.vectors, *model.named())
         to = "talk to the model on a page, and slide the trait"
-        show_end(results, Ending(written=out, next=Next(to, command)))
+        show_end(results, config.max_tokens, Ending(written=out, next=Next(to, command)))
     results.check_answered(loaded.identity.dtype)

@@ -36,13 +36,13 @@ def chosen(version: str, accelerators: list[str], *, has_rocm: bool) -> tuple[st
     if hip and has_rocm:
         return "cuda", f"torch is built for ROCm {hip}"
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return "mps", "an Apple processor"
+        return "mps", "the GPU of an Apple processor"
     if cuda or hip:
         built = f"CUDA {cuda}" if cuda else f"ROCm {hip}"
         return "cpu", f"torch is built for {built}, but no accelerator was found"
     if accelerators:
-        return "cpu", "torch is built for processors alone, so the accelerators are not used"
-    return "cpu", "torch is built for processors alone"
+        return "cpu", "this torch cannot use accelerators; install one that is built for them"
+    return "cpu", "this torch cannot use accelerators"
 
 
 def _built_for(version: str, platform: str) -> str:

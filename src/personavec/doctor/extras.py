@@ -21,6 +21,9 @@ ADDS = {
     "vllm": "the vLLM engine for large models",
 }
 
+#: What is missing of an extra that the installation does not know.
+UNKNOWN = "not known; install the package again"
+
 
 def find_extras(requirements: Iterable[str]) -> list[Extra]:
     """The extras among a package's requirements, `peft>=0.17; extra == 'finetune'`, by name."""
@@ -40,7 +43,7 @@ def _missing(extra: str, wanted: Iterable[Requirement]) -> list[str]:
         and not each.marker.evaluate({"extra": ""})
     ]
     if not own:  # An editable installation keeps the requirements of the day it was made.
-        return ["unknown to this installation; install the package again"]
+        return [UNKNOWN]
     return [lack for each in own if (lack := _lack(each))]
 
 

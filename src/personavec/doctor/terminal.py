@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from personavec.doctor.extras import UNKNOWN
 from personavec.doctor.results import Cache, Device, DoctorResults, Extra, Processor, Weights
 from personavec.terminal import console, print_table, print_text
 from personavec.wording import plural
@@ -9,15 +10,17 @@ from personavec.wording import plural
 
 def show(found: DoctorResults) -> None:
     """Print what was found, as a report of a fault can quote it."""
-    versions = [f"{name} {version or '(missing)'}" for name, version in found.versions.items()]
-    threads = ", ".join(f"{k}={v}" for k, v in found.threads.items()) or "not set"
+    versions = [
+        f"{name} {version or '(not installed)'}" for name, version in found.versions.items()
+    ]
+    threads = ", ".join(f"{k}={v}" for k, v in found.threads.items()) or "none"
     for name, said in (
         ("versions", ", ".join(versions)),
         ("installed in", found.location),
         ("system", found.system),
         ("processor", said_processor(found.processor)),
-        ("threads", threads),
-        ("device", said_device(found.device)),
+        ("settings of threads", threads),
+        ("models run on", said_device(found.device)),
         ("smollm2", said_weights(found.weights)),
     ):
         print_text(f"{name}: {said}")
@@ -25,20 +28,20 @@ def show(found: DoctorResults) -> None:
     _show_caches(found.caches)
     _show_extras(found.extras)
     if any(extra.missing for extra in found.extras):
-        console.print("To add one: pip install 'personavec[EXTRA]'")
+        console.print("To install one: pip install 'personavec[EXTRA]'")
 
 
 def said_processor(found: Processor) -> str:
     """The processor's name, cores and memory, and which instructions it has and lacks."""
     cores = plural(found.cores, "core")
     if found.quota is not None:
-        cores += f" (time of {found.quota:g})"
-    memory = "" if found.memory_gib is None else f", {found.memory_gib:g} GiB"
+        cores += f" (the container has the time of {found.quota:g})"
+    memory = "" if found.memory_gib is None else f", {found.memory_gib:g} GiB of memory"
     has = [name for name, there in found.features.items() if there]
     lacks = [name for name, there in found.features.items() if not there]
-    instructions = f"; with {', '.join(has)}" if has else ""
-    without = f"; without {', '.join(lacks)}" if lacks else ""
-    return f"{found.name}, {found.architecture}, {cores}{memory}{instructions}{without}"
+    instructions = f"; it has {', '.join(has)}" if has else ""
+    without = f"; it lacks {', '.join(lacks)}" if lacks else ""
+    return f"{found.name} ({found.architecture}), {cores}{memory}{instructions}{without}"
 
 
 def said_device(found: Device) -> str:
@@ -50,7 +53,7 @@ def said_weights(found: Weights) -> str:
     """Where the embedded model's weights are, or what brings them."""
     if found.file is None:
         return f"weights missing; run: {found.install}"
-    state = "converted" if found.converted else "the first start converts them"
+    state = "already converted" if found.converted else "the first start converts them"
     return f"weights in {found.file}; {state}"
 
 
@@ -60,8 +63,15 @@ def _show_caches(found: list[Cache]) -> None:
 
 
 def _show_extras(found: list[Extra]) -> None:
-    rows = [(extra.name, ", ".join(extra.missing) or "nothing", extra.adds) for extra in found]
-    print_table(("extra", "missing", "adds"), rows)
+    rows = [(extra.name, said_extra(extra), extra.adds) for extra in found]
+    print_table(("extra", "installed", "what for"), rows)
+
+
+def said_extra(found: Extra) -> str:
+    """Whether an extra is installed, and what it lacks if not."""
+    if not found.missing:
+        return "yes"
+    return UNKNOWN if UNKNOWN in found.missing else f"no: lacks {', '.join(found.missing)}"
 
 
 def said_size(cache: Cache) -> str:

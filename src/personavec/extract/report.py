@@ -170,7 +170,7 @@ def _check(check: ValidationCheck) -> Markup:
     mark, style = STATES[check.verdict]
     state = element("span", f"{mark} {check.verdict}", class_=f"state {style}")
     detail = element("span", with_minus(check.detail), class_="detail")
-    return element("li", state, element("span", check.name, detail))
+    return element("li", state, element("span", check.said, detail))
 
 
 _MEASURES = {

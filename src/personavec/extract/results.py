@@ -22,7 +22,7 @@ from personavec.results import Estimate, dump
 from personavec.runs import Settings
 from personavec.stats import Interval
 from personavec.traits import Origin, Polarity, TraitSpec
-from personavec.vectors import Estimator, StoredVerdict, Verdict
+from personavec.vectors import Estimator, StoredVerdict, Verdict, said_check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +188,11 @@ class ValidationCheck:
     name: str
     verdict: Verdict
     detail: str
+
+    @property
+    def said(self) -> str:
+        """What it found, in words."""
+        return said_check(self.name, self.verdict)
 
 
 @dataclass(frozen=True, kw_only=True)

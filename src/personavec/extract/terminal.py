@@ -25,7 +25,7 @@ def show(found: ExtractSummary) -> None:
         f"{kept.pos} positive and {plural(kept.neg, 'negative rollout')} of {kept.of} each"
     )
     _show_doses(found)
-    rows = [(check.verdict, f"{check.name}: {with_minus(check.detail)}") for check in found.checks]
+    rows = [(check.verdict, f"{check.said}: {with_minus(check.detail)}") for check in found.checks]
     print_table(("verdict", "check"), rows, styles=[_STYLES[c.verdict] for c in found.checks])
     for note in found.notes:
         console.print(f"note: {note}")

@@ -50,7 +50,7 @@ class AlarmRecord(TypedDict):
     limit: float
     steered: bool
     """Whether steering that requests asked for explains it: the reply was steered toward the trait,
-    or without what was added the chart is not above its limit."""
+    or without what steering did the chart is not above its limit."""
     time: str
     """UTC, ISO 8601."""
 
@@ -68,13 +68,14 @@ class AlarmList(BaseModel):
 class _Standardised:
     """A reply's reading of a trait, in standard deviations of ordinary ones at its turn.
 
-    `rest` is the reading without what its request added. `place` is the reply's, of several.
+    `rest` is the reading without what its request added toward the trait; None where it steered
+    toward it, as all of the reading is then meant. `place` is the reply's, of several.
     """
 
     trait: str
     turn: int
     value: float
-    rest: float
+    rest: float | None
     place: int
 
 
@@ -84,7 +85,7 @@ class _ChartedTurn:
 
     name: str
     charts: dict[str, tuple[Chart, Chart]]
-    """By trait: of its readings, and of their rest without what requests added to them."""
+    """By trait: of its readings, and of what steering does not explain of them."""
 
 
 class Watch:
@@ -95,8 +96,9 @@ class Watch:
     one, and both branches of a forked conversation have their own charts. Clients may drop white
     space around texts and thoughts in replies; the hash ignores both (`answer` removes thoughts).
 
-    Beside each chart runs another one, of the readings without what requests added on purpose. It
-    tells alarms that steering explains from others.
+    Beside each chart runs another one, of what steering does not explain. It leaves out replies
+    that were steered toward the trait, and of other readings what their requests added. It tells
+    alarms that steering explains from others.
     """
 
     def __init__(
@@ -157,9 +159,11 @@ class Watch:
         for reading in read:
             ordinary, sigma = self._ordinary.get(reading.trait), getattr(reading, READING)
             if ordinary is not None and sigma is not None:
-                value = ordinary.standardise(sigma, turn)
-                rest = ordinary.standardise(sigma - own.sigmas.get(reading.trait, 0.0), turn)
-                yield _Standardised(reading.trait, turn, value, rest, place)
+                trait, value = reading.trait, ordinary.standardise(sigma, turn)
+                # What was taken away hid nothing that the chart of all readings would show.
+                added = max(0.0, own.sigmas.get(trait, 0.0))
+                rest = None if own.toward(trait) else ordinary.standardise(sigma - added, turn)
+                yield _Standardised(trait, turn, value, rest, place)
 
     def _charted(
         self, charts: dict[str, tuple[Chart, Chart]], one: _Standardised, own: Purpose
@@ -167,7 +171,7 @@ class Watch:
         """Update a conversation's charts of a trait."""
         ordinary = self._ordinary[one.trait]
         whole, rest = charts.setdefault(one.trait, (ordinary.chart(), ordinary.chart()))
-        alarms = whole.update(one.value), rest.update(one.rest)
+        alarms = whole.update(one.value), None if one.rest is None else rest.update(one.rest)
         levels = whole.level, rest.level
         return _record("conversation", one, alarms, levels, ordinary.conversation.limit, own)
 
@@ -176,13 +180,14 @@ class Watch:
     ) -> AlarmRecord | None:
         """Update the server's charts of a trait with the mean over the replies to a request."""
         first = several[0]
-        one = replace(
-            first,
-            value=fmean(each.value for each in several),
-            rest=fmean(each.rest for each in several),
-        )
+        rests = [each.rest for each in several if each.rest is not None]
+        value = fmean(each.value for each in several)
+        one = replace(first, value=value, rest=fmean(rests) if rests else None)
         whole, rest = self._server[one.trait]
-        alarms = whole.update(name, one.value), rest.update(name, one.rest)
+        alarms = (
+            whole.update(name, one.value),
+            None if one.rest is None else rest.update(name, one.rest),
+        )
         levels = whole.level, rest.level
         limit = self._ordinary[one.trait].server.limit
         return _record("server", one, alarms, levels, limit, own)

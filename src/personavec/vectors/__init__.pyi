@@ -46,5 +46,6 @@ from .verdict import (
     StoredVerdict as StoredVerdict,
     Verdict as Verdict,
     bundled_verdicts as bundled_verdicts,
+    said_check as said_check,
     verdict_of as verdict_of,
 )

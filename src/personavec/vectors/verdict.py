@@ -34,6 +34,47 @@ STABLE = ReliabilityCheck(
 TELLS_APART = ReliabilityCheck(
     "separability_auc", "projections tell held-out responses apart", 0.75
 )
+#: Of steering, in files that name no checks.
+STEERS = "steering with it"
+#: By a check's name: what it means for whoever uses the vector that it failed, and that it is not
+#: decided.
+MEANINGS = {
+    "coherent over a range on both sides of 0": (
+        "answers lose their coherence before the trait moves",
+        "answers may lose their coherence next to 0 already",
+    ),
+    "dose-response rises, as far as its intervals tell": (
+        "log-odds do not rise with the dose",
+        "log-odds may not rise steadily with the dose",
+    ),
+    "beyond every random direction's interval at the positive end": (
+        "toward the trait a random direction moves as far: no evidence that the vector carries it",
+        "toward the trait a random direction may move as far",
+    ),
+    "beyond every random direction's interval at the negative end": (
+        "away from the trait a random direction moves as far: no evidence that the vector "
+        "carries it",
+        "away from the trait a random direction may move as far",
+    ),
+    STABLE.name: (
+        "other questions give another direction",
+        "other questions may give another direction",
+    ),
+    TELLS_APART.name: (
+        "projections do not tell answers that show the trait from those that do not",
+        "projections may not tell answers that show the trait from those that do not",
+    ),
+    STEERS: ("steering with it does not work", "steering with it may not work"),
+}
+
+
+def said_check(name: str, verdict: Verdict) -> str:
+    """What a check found, so that it cannot be read as its opposite: its name only if it passed."""
+    if verdict == "passed":
+        return name
+    unknown = (f"the check '{name}' failed", f"the check '{name}' is not decided")
+    failed, undecided = MEANINGS.get(name, unknown)
+    return failed if verdict == "failed" else undecided
 
 
 @dataclass(frozen=True)
@@ -41,7 +82,12 @@ class StoredVerdict:
     """The verdict on a vector, and the checks that it rests on if it is not passed."""
 
     value: Verdict
-    reasons: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """What each of these checks found."""
+        return [said_check(name, self.value) for name in self.checks]
 
     @property
     def words(self) -> str:
@@ -86,7 +132,7 @@ def _checks(found: object) -> list[tuple[str, Verdict]]:
 
 
 def _checks_of_earlier(stored: Verdict, meta: Mapping[str, Any]) -> list[tuple[str, Verdict]]:
-    steering: list[tuple[str, Verdict]] = [("steering with it", stored)]
+    steering: list[tuple[str, Verdict]] = [(STEERS, stored)]
     return [*steering, *((check.name, _reliable(check, meta)) for check in (STABLE, TELLS_APART))]
 
 

@@ -20,7 +20,7 @@ from personavec.doctor.device import chosen
 from personavec.doctor.extras import ADDS, find_extras
 from personavec.doctor.privacy import private
 from personavec.doctor.processor import features, quota
-from personavec.doctor.terminal import said_size, show
+from personavec.doctor.terminal import said_extra, said_size, show
 from personavec.model.embedded import INSTALL_EMBEDDED
 from personavec.model.loading import choose_device
 
@@ -107,6 +107,10 @@ def test_each_extra_says_what_is_missing_of_it(monkeypatch: pytest.MonkeyPatch) 
     assert found["ray"] == ["ray>=2.50"]
     (unknown, *_) = find_extras(["torch>=2.4"])
     assert "install the package again" in unknown.missing[0]
+    said = {extra.name: said_extra(extra) for extra in find_extras(REQUIREMENTS)}
+    assert said["datasets"] == "yes"
+    assert said["vllm"] == "no: lacks vllm<0.33,>=0.32 (0.31.0 is installed)"
+    assert said_extra(unknown) == unknown.missing[0]
 
 
 def test_a_package_that_only_lies_on_the_path_has_extras_that_are_unknown(

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from personavec.extract.conclusion import _MEANING, conclusion
+from personavec.extract.conclusion import conclusion
 from personavec.extract.results import SteeredDose
 from personavec.extract.verdict import Reliability, verdict
 from personavec.results import Estimate
 from personavec.vectors import STABLE, TELLS_APART, Verdict
+from personavec.vectors.verdict import MEANINGS, STEERS
 
 MISSING = dict.fromkeys(("log_odds", "low", "high", "coherence", "coherence_low", "coherence_high"))
 UNMEASURED = SteeredDose(layer=1, coefficient=0.0, **MISSING, coherent=False, n=0, empty=0)
@@ -17,7 +18,7 @@ CHECKS = verdict([UNMEASURED], [], (0.0, 0.0), RELIABILITY).checks
 
 
 def test_every_check_of_a_verdict_has_its_meaning() -> None:
-    assert [check.name for check in CHECKS] == [*_MEANING]
+    assert [*(check.name for check in CHECKS), STEERS] == [*MEANINGS]
 
 
 @pytest.mark.parametrize("index", range(len(CHECKS)))
@@ -27,7 +28,7 @@ def test_the_conclusion_names_what_a_check_leaves_unsafe(index: int, state: Verd
     assert conclusion(checks).startswith("Passed. Steering by this vector")
     checks[index] = replace(checks[index], verdict=state)
     said = conclusion(checks)
-    meaning = _MEANING[checks[index].name][state == "not decided"]
+    meaning = MEANINGS[checks[index].name][state == "not decided"]
     steers = "Steering by it moves the trait further than random directions do. "
     before = steers if CHECKS[index].name in (STABLE.name, TELLS_APART.name) else ""
     assert said == f"{state.capitalize()}. {before}{meaning[0].upper()}{meaning[1:]}."
@@ -35,4 +36,4 @@ def test_the_conclusion_names_what_a_check_leaves_unsafe(index: int, state: Verd
 
 def test_a_check_of_another_version_is_named_as_it_is() -> None:
     other = replace(CHECKS[0], name="of another version", verdict="failed")
-    assert conclusion([other]) == "Failed. Of another version."
+    assert conclusion([other]) == "Failed. The check 'of another version' failed."

@@ -277,8 +277,8 @@ def test_the_report_has_every_section_and_chart_in_order(tmp_path: Path) -> None
     assert all(figure.count('class="title"') == 2 for figure in figures)
     for said in (
         "built from templates",
-        "Failed. No coordinate.",
-        "Failed: no coordinate.",
+        "Failed. The check &#39;no coordinate&#39; failed.",
+        "Failed: the check &#39;no coordinate&#39; failed.",
         "Massive activation",
         "0.91",
     ):

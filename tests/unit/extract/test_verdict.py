@@ -12,7 +12,7 @@ from personavec.extract.results import RandomDose, SteeredDose, ValidationCheck,
 from personavec.extract.verdict import Reliability, verdict
 from personavec.results import Estimate
 from personavec.stats import times_as_many
-from personavec.vectors import STABLE, TELLS_APART, Verdict
+from personavec.vectors import STABLE, TELLS_APART, Verdict, said_check
 
 ENDS = (-1.0, 1.0)
 CHECKS = ("coherent", "rises", "positive", "negative", "stable", "apart")
@@ -184,7 +184,8 @@ def test_the_whole_interval_of_both_reliabilities_must_lie_above_its_bound(
     assert (states_["stable"], states_["apart"]) == (stable, apart)
     whole = verdict(RISING, random_doses(0, 1), ENDS, Reliability(found, RELIABLE.held_out, 200))
     assert whole.verdict == stable
-    assert whole.words == (stable if stable == "passed" else f"{stable}: {STABLE.name}")
+    found_so = "" if stable == "passed" else f": {said_check(STABLE.name, stable)}"
+    assert whole.words == stable + found_so
 
 
 @given(cosine=st.floats(0.01, 0.59), rollouts=st.integers(20, 5000))

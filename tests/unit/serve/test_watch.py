@@ -134,6 +134,26 @@ def test_the_server_s_alarm_says_too_whether_steering_explains_it() -> None:
         assert [(alarm["scope"], alarm["steered"]) for alarm in found] == [("server", expected)]
 
 
+@pytest.mark.parametrize("other", ["steered away", "as it is"])
+def test_two_sides_that_are_steered_on_purpose_leave_no_alarm_unexplained(other: str) -> None:
+    """What the model makes of steering toward the trait is no drift of the other side's replies,
+    and what steering away takes from these is none either."""
+    rule = ChartRule(0.05, 12.0)
+    watch = Watch({"bold": Ordinary(conversation=ChartRule(0.5, 1000.0), server=rule)})
+    toward = Purpose(sigmas={"bold": 17.0}, coefficients={"bold": 2.0})
+    away = Purpose(sigmas={"bold": -9.0}, coefficients={"bold": -2.0})
+    found: list[AlarmRecord] = []
+    for i in range(60):
+        sides = [(20.0, toward), (-4.0, away) if other == "steered away" else (0.5, Purpose())]
+        for side, (mean, own) in enumerate(sides):
+            at = said(f"{i}-{side}")
+            found += watch.take(at, [("so", [reading(mean)])], own)[1]
+    assert {(alarm["scope"], alarm["steered"]) for alarm in found} == {("server", True)}
+    # What nobody asked for is told still.
+    after = [a for i in range(60) for a in take(watch, said(f"plain {i}"), "so", 9)]
+    assert [(alarm["scope"], alarm["steered"]) for alarm in after] == [("server", False)]
+
+
 def test_what_cannot_be_read_raises_nothing() -> None:
     watch = Watch({"bold": LIMITS})
     assert watch.take(said("a"), [("", [reading(None), reading(100, "unknown")])]) == ([[]], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,21 @@ import pytest
 from personavec.cli import app
 from personavec.extract import vector_report
 from personavec.model import terminal
-from personavec.vectors import STABLE, TELLS_APART, bundled_vectors, bundled_verdicts, load_vector
+from personavec.vectors import (
+    TELLS_APART,
+    bundled_vectors,
+    bundled_verdicts,
+    load_vector,
+    said_check,
+)
 from personavec.vectors.verdict import verdict_of
 
 RELIABLE = {
     "split_half_cosine": {"value": 0.8, "low": 0.7, "high": 0.9},
     "separability_auc": {"value": 0.9, "low": 0.8, "high": 0.95},
 }
+UNSURE = "other questions may give another direction"
+SHOW = "answers that show the trait from those that do not"
 UNSTABLE = {"split_half_cosine": {"value": 0.41, "low": 0.3, "high": 0.5}}
 
 
@@ -31,20 +40,26 @@ UNSTABLE = {"split_half_cosine": {"value": 0.41, "low": 0.3, "high": 0.5}}
                 "verdict": "failed",
                 "checks": {"it rises": "failed", "it is stable": "not decided", "a": "failed"},
             },
-            "failed: it rises; a",
+            "failed: the check 'it rises' failed; the check 'a' failed",
         ),
         # Files in which the verdict was of steering alone are held to their reliability too.
         ({"verdict": "passed", **RELIABLE}, "passed"),
         ({"passed": True, **RELIABLE}, "passed"),
-        ({"verdict": "not decided", **RELIABLE}, "not decided: steering with it"),
-        ({"verdict": "failed", "passed": True, **RELIABLE}, "failed: steering with it"),
-        ({"passed": False, **RELIABLE}, "failed: steering with it"),
-        ({"verdict": "passed", **RELIABLE, **UNSTABLE}, f"failed: {STABLE.name}"),
-        ({"verdict": "passed", **UNSTABLE}, f"failed: {STABLE.name}"),
-        ({"verdict": "passed"}, f"not decided: {STABLE.name}; {TELLS_APART.name}"),
+        ({"verdict": "not decided", **RELIABLE}, "not decided: steering with it may not work"),
+        (
+            {"verdict": "failed", "passed": True, **RELIABLE},
+            "failed: steering with it does not work",
+        ),
+        ({"passed": False, **RELIABLE}, "failed: steering with it does not work"),
+        (
+            {"verdict": "passed", **RELIABLE, **UNSTABLE},
+            "failed: other questions give another direction",
+        ),
+        ({"verdict": "passed", **UNSTABLE}, "failed: other questions give another direction"),
+        ({"verdict": "passed"}, f"not decided: {UNSURE}; projections may not tell {SHOW}"),
         (
             {"verdict": "passed", **RELIABLE, "split_half_cosine": {"low": "x"}},
-            f"not decided: {STABLE.name}",
+            f"not decided: {UNSURE}",
         ),
         # Not verdicts.
         ({"verdict": "passed", **RELIABLE, "checks": {"it rises": ["passed"]}}, "passed"),
@@ -58,6 +73,13 @@ def test_the_verdict_in_a_file(meta: dict[str, Any], expected: str | None) -> No
     assert (found and found.words) == expected
 
 
+def test_a_check_that_did_not_pass_is_not_read_as_if_it_had() -> None:
+    """Its name, which says what was asked for, stands alone only where it holds."""
+    assert said_check(TELLS_APART.name, "passed") == TELLS_APART.name
+    assert said_check(TELLS_APART.name, "failed") == f"projections do not tell {SHOW}"
+    assert said_check(TELLS_APART.name, "not decided") == f"projections may not tell {SHOW}"
+
+
 def test_a_vector_keeps_its_verdict_and_its_page_says_it(tmp_path: Path) -> None:
     for name in bundled_vectors():
         found = load_vector(name).verdict
@@ -68,8 +90,9 @@ def test_a_vector_keeps_its_verdict_and_its_page_says_it(tmp_path: Path) -> None
     vector = replace(vector, meta={**vector.meta, "verdict": "not decided", "checks": checks})
     found = load_vector(vector.save(tmp_path))
     assert found.verdict is not None
-    assert found.verdict.words == "not decided: it is stable"
-    assert found.verdict.words in vector_report(found.trait, found.layer, found.meta)
+    assert found.verdict.words == "not decided: the check 'it is stable' is not decided"
+    report = unescape(vector_report(found.trait, found.layer, found.meta))
+    assert found.verdict.words in report
     assert "not decided" not in vector_report(found.trait, found.layer, {})
 
 

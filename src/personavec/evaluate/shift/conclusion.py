@@ -21,11 +21,11 @@ def conclusion(results: ShiftResults) -> str:
 def gate(results: ShiftResults) -> Iterable[str]:
     """Whether the conditions of `--fail-if` let the model pass; nothing without conditions."""
     if results.met:
-        yield f"the gate fails: {joined(met.reason for met in results.met)}"
+        yield f"the model fails the gate: {joined(met.reason for met in results.met)}"
     elif results.unmeasured:
-        yield f"the gate is open: {joined(results.unmeasured)}"
+        yield f"the gate is not decided, which is no pass: {joined(results.unmeasured)}"
     elif results.conditions:
-        yield f"the gate passes: {joined(results.conditions, 'or')} was not met"
+        yield f"the model passes the gate: {joined(results.conditions, 'or')} was not met"
 
 
 def _moved(trait: str, of: TraitShift, directions: int) -> str:

@@ -33,15 +33,15 @@ def choose_coefficients(vector: PersonaVector, config: SteerConfig) -> ChosenCoe
         return ChosenCoefficients(tuple(config.coefficients))
     found = vector.coherent_range
     if found is None:
-        return ChosenCoefficients(_UNKNOWN, "the vector's coherent range is not known")
+        return ChosenCoefficients(_UNKNOWN, "how far its answers stay coherent is not known")
     if config.layer not in (None, vector.layer):
-        why = f"the vector's coherent range was measured at layer {vector.layer}"
+        why = f"how far its answers stay coherent is known at layer {vector.layer} alone"
         return ChosenCoefficients(_UNKNOWN, why)
     values = tuple(sorted({found[0], 0.0, found[1]}))
     if values == (0.0,):
-        return ChosenCoefficients(_UNKNOWN, "only unsteered answers stayed coherent")
-    ends = "end" if len(values) == 2 else "ends"
-    return ChosenCoefficients(values, f"0 and the {ends} of the vector's coherent range")
+        return ChosenCoefficients(_UNKNOWN, "no steered answer stayed coherent when it was made")
+    ways = "" if len(values) == 2 else " either way"
+    return ChosenCoefficients(values, f"not at all, and as far{ways} as its answers stay coherent")
 
 
 def said(coefficients: Sequence[float]) -> str:

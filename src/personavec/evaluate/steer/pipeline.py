@@ -19,7 +19,7 @@ from torch import Tensor
 from personavec.errors import DataError, SpecError, UsageError
 from personavec.evaluate.steer.choice import choose_coefficients
 from personavec.evaluate.steer.config import SteerConfig
-from personavec.evaluate.steer.results import SteeredAnswer, SteerResults
+from personavec.evaluate.steer.results import PROMPTED, SteeredAnswer, SteerResults
 from personavec.evaluate.steer.writing import AnswerSoFar, Spelling
 from personavec.model import Directions, EarlierTurns, LoadedModel, Steering, chat
 from personavec.model.engine import (
@@ -195,6 +195,7 @@ class _Run:
             system=condition.system,
             response=self.loaded.chat.decode(generation.response_ids),
             n_tokens=len(generation.response_ids),
+            cut=not (generation.finished or generation.failed),
             state="failed" if generation.failed else state,
             sigma=self._sigma(generation),
         )
@@ -218,7 +219,7 @@ def _system_prompt(trait: str) -> SteerCondition | None:
         pair = load_trait(trait)[0].instruction[0]
     except SpecError:
         return None
-    return SteerCondition("system prompt", system=pair.pos, earlier=pair.turns("pos"))
+    return SteerCondition(PROMPTED, system=pair.pos, earlier=pair.turns("pos"))
 
 
 def run_folder(out: Path) -> Path:

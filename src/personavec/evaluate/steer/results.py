@@ -9,6 +9,9 @@ from personavec.data import DataReading
 from personavec.errors import ActivationError
 from personavec.wording import plural
 
+#: The condition of an unsteered answer whose system prompt asks for the trait.
+PROMPTED = "system prompt"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SteeredAnswer:
@@ -24,6 +27,8 @@ class SteeredAnswer:
     """The eliciting system prompt, under the condition of that name."""
     response: str
     n_tokens: int
+    cut: bool = False
+    """Whether it was longer than `max_tokens`, and ended there."""
     state: Literal["answered", "empty", "failed"]
     """`failed` where the numbers overflowed under that coefficient."""
     sigma: float | None = None

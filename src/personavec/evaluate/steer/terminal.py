@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from personavec.evaluate.steer.choice import ChosenCoefficients, said
-from personavec.evaluate.steer.results import SteerResults
+from personavec.evaluate.steer.results import PROMPTED, SteerResults
 from personavec.evaluate.steer.writing import AnswerSoFar
 from personavec.terminal import AWAY, TOWARD, Ending, console, show_ending, shown, trait_style
 from personavec.vectors import PersonaVector
-from personavec.wording import decimal
+from personavec.wording import decimal, plural
 
 #: Columns of a terminal that an answer needs beside others.
 _NARROWEST = 36
@@ -82,13 +82,21 @@ def answers_shown(trait: str) -> Iterator[AnswerScreen]:
 
 
 def show_choice(vector: PersonaVector, model: str, chosen: ChosenCoefficients) -> None:
-    """What steers, by which coefficients, and why, before the first answer."""
+    """What answers, how it is steered, and why so, before the first answer."""
     why = f": {chosen.why}" if chosen.why else ""
-    console.print(f"{vector.trait} on {model}, steered by {said(chosen.values)}{why}.\n")
+    once = chosen.values in ((1.0,), (-1.0,))
+    times = f"{said(chosen.values)} {'time' if once else 'times'}"
+    console.print(f"{model}, with the {vector.trait} vector added {times}{why}.\n")
 
 
-def show_end(found: SteerResults, ending: Ending) -> None:
-    """What readings and colours mean, and what may come next."""
+def show_end(found: SteerResults, max_tokens: int, ending: Ending) -> None:
+    """What was cut, what readings and colours mean, and what may come next."""
+    if cut := sum(answer.cut for answer in found.answers):
+        console.print(
+            f"{cut} of {plural(len(found.answers), 'answer')} "
+            f"{'was' if cut == 1 else 'were'} cut at {plural(max_tokens, 'token')}; "
+            f"--max-tokens {4 * max_tokens} shows more."
+        )
     if any(answer.sigma is not None for answer in found.answers):
         trait = shown(found.trait)
         console.print(
@@ -124,6 +132,8 @@ def _answer(answer: AnswerSoFar, trait: str) -> RenderableType:
     body = Text(overflow="fold")
     for piece in answer.pieces:
         body.append(shown(piece.text), trait_style(piece.sigma))
+    if answer.answer and answer.answer.cut:
+        body.append("… (cut)", "dim")
     state = answer.answer.state if answer.answer else "answered"
     if state != "answered":
         body = Text(f"({state})")
@@ -133,8 +143,10 @@ def _answer(answer: AnswerSoFar, trait: str) -> RenderableType:
 def _heading(answer: AnswerSoFar, trait: str) -> Text:
     """The coefficient, and in words and colour what it does."""
     c = answer.coefficient
+    if answer.condition == PROMPTED:
+        return Text(f"unsteered, told to be {shown(trait)}", "bold")
     if not c:
-        return Text("0: unsteered" if answer.condition == "0" else answer.condition, "bold")
+        return Text("0: unsteered", "bold")
     does = f"{'toward' if c > 0 else 'away from'} {shown(trait)}"
     return Text(f"{decimal(c, '+g')}: {does}", f"bold {TOWARD if c > 0 else AWAY}")
 

@@ -45,6 +45,20 @@ def test_every_question_is_answered_under_every_condition(
         assert llama.chat.decode(tuple(written[: answer.n_tokens])) == answer.response
 
 
+def test_an_answer_is_cut_unless_the_model_ended_it(
+    llama: LoadedModel, vector: PersonaVector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, coefficients=(0.0,))
+    (long,) = steer.run(llama, vector, QUESTIONS[:1], config).answers
+    assert (long.cut, long.n_tokens) == (True, config.max_tokens)
+    prompt = torch.tensor([llama.chat.prompt_ids([{"role": "user", "content": QUESTIONS[0]}])])
+    written = llama.model.generate(prompt, max_new_tokens=5, do_sample=False, pad_token_id=0)
+    ids = written[0, -5:].tolist()
+    monkeypatch.setattr(llama.model.generation_config, "eos_token_id", ids[-1])
+    (ended,) = steer.run(llama, vector, QUESTIONS[:1], config).answers
+    assert (ended.cut, ended.n_tokens) == (False, ids.index(ids[-1]))
+
+
 def test_an_answer_is_read_as_it_was_steered(llama: LoadedModel, vector: PersonaVector) -> None:
     """Against hidden states of plain generation, taken after the steered block."""
     found = steer.run(llama, vector, QUESTIONS[:1], CONFIG)
