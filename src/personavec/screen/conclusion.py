@@ -86,11 +86,11 @@ def _left(results: ScreenResults) -> Iterable[str]:
     n, end = rule[option], "highest" if option == "top" else "lowest"
     whose = "the" if len(results.traits) == 1 else "each trait's"
     above = {name: trait.left_above for name, trait in results.traits.items()}
-    found = [f"{n} above 0 along {name}" for name, n in above.items() if n]
+    found = [f"{count} above 0 along {name}" for name, count in above.items() if count]
     if found:
         shows = f"of them {joined(found)}"
     else:
         shows = "whatever they show" if None in above.values() else "none of them above 0"
     left = plural(results.rows - results.flagged_any, "row")
     flags = f"{whose} {plural(n, f'{end} row')} and no others"
-    yield f"--{option} {n} flags {flags}: {left} stay in the clean file, {shows}"
+    yield f"--{option} {n} flags {flags}; the clean file keeps {left}, {shows}"
