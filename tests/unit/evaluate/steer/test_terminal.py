@@ -141,7 +141,7 @@ def test_a_cut_answer_is_marked_and_the_option_that_lengthens_it_named(
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (ChosenCoefficients((-1.0, 0.0, 3.0), "so far"), "added -1, 0 and +3 times: so far.\n"),
+        (ChosenCoefficients((-1.0, 0.0, 3.0), "so far"), "added −1, 0 and +3 times: so far.\n"),
         (ChosenCoefficients((1.0,)), "added +1 time.\n"),
     ],
 )
