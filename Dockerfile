@@ -6,7 +6,8 @@ COPY src ./src
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
-# PyTorch for processors; --build-arg TORCH_INDEX=URL names another of its indexes.
+# Of PyTorch for processors. For accelerators build with the index of their PyTorch, such as
+# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128, and run with --gpus all.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 COPY constraints.txt ./
@@ -27,5 +28,6 @@ EXPOSE 8000
 # The first start of a large model loads for minutes.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10m CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
-# Other addresses than loopback need a key: the server does not start without PERSONAVEC_API_KEY.
+# It listens beyond the container's loopback, so it does not start without PERSONAVEC_API_KEY. What
+# follows the image's name in `docker run` are more options of `personavec serve`.
 ENTRYPOINT ["personavec", "serve", "--host", "0.0.0.0"]

@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from personavec.evaluate.conclusion import conclusion as evaluation_says
 from personavec.evaluate.report import described
 from personavec.evaluate.results import EvaluateResults
+from personavec.evaluate.shift.conclusion import conclusion as shift_says
+from personavec.evaluate.shift.results import ShiftResults
 from personavec.extract.conclusion import conclusion as extraction_says
 from personavec.extract.results import DoseResponse, ExtractResults
 from personavec.monitor.conclusion import conclusion as monitoring_says
@@ -21,8 +23,13 @@ from personavec.report.notebook import card, dose_chart, sigma, small_table, tok
 from personavec.results import Estimate
 from personavec.screen.conclusion import conclusion as screening_says
 from personavec.screen.results import ScreenResults
+from personavec.studies.compare_mitigations.conclusion import conclusion as comparison_says
+from personavec.studies.compare_mitigations.report import expression
+from personavec.studies.compare_mitigations.results import CompareResults
+from personavec.studies.validate_screen.conclusion import STYLES, conclusion as validation_says
+from personavec.studies.validate_screen.results import ValidateScreenResults
 from personavec.vectors import PersonaVector
-from personavec.wording import capitalised, estimated, plural, signed
+from personavec.wording import capitalised, estimated, joined, plural, signed, with_minus
 
 _DOSES: TypeAdapter[tuple[DoseResponse, ...]] = TypeAdapter(tuple[DoseResponse, ...])
 
@@ -42,6 +49,12 @@ def card_of(value: object) -> str:
             return _screen(value)
         case MonitorResults():
             return _monitoring(value)
+        case ShiftResults():
+            return _shift(value)
+        case CompareResults():
+            return _comparison(value)
+        case ValidateScreenResults():
+            return _validation(value)
     raise TypeError(f"{type(value).__name__} has no card")
 
 
@@ -121,6 +134,51 @@ def _monitoring(results: MonitorResults) -> Markup:
     title = f"monitoring: {plural(results.conversations, 'conversation')}"
     head = ("trait", "mean answer", "highest", "alarms")
     return card(title, monitoring_says(results), small_table(head, rows))
+
+
+def _shift(results: ShiftResults) -> Markup:
+    rows = [
+        (
+            trait,
+            _estimated((own.beyond_control or own).in_sigma, "+.2f"),
+            f"±{own.random_largest / abs(own.shift) * abs(own.sigma):.2f}" if own.shift else "",
+            *(_estimated(each, "+.1f") for each in own.expressed),
+        )
+        for trait, own in results.traits.items()
+    ]
+    moved = "shift beyond the control’s, σ" if results.control else "shift, σ"
+    head = ("trait", moved, "random directions", "answers before", "after", "difference")
+    title = f"shift: {results.tuned} beside {results.base.name}"
+    return card(title, shift_says(results), small_table(head, rows))
+
+
+def _comparison(results: CompareResults) -> Markup:
+    rows = [
+        (
+            with_minus(name),
+            *(_decided(each) for each in (arm.within_base, arm.learnt, arm.capable)),
+            _estimated(expression(arm), "+.1f"),
+        )
+        for name, arm in results.arms.items()
+    ]
+    head = ("arm", "within base", "learnt", "capable", "expression")
+    title = f"mitigations of {results.trait['name']} in {results.model.name}"
+    return card(title, comparison_says(results), small_table(head, rows))
+
+
+def _validation(results: ValidateScreenResults) -> Markup:
+    styles = {style: found for style, found in results.styles.items() if found is not None}
+    rows = [
+        (title, *(_estimated(found.methods[method].get("auc")) for found in styles.values()))
+        for method, title in results.methods.items()
+    ]
+    head = ("AUC of", *(STYLES[style] for style in styles))
+    title = f"validation of screening: {joined(results.traits)} in {results.model.name}"
+    return card(title, validation_says(results), small_table(head, rows))
+
+
+def _decided(found: bool | None) -> str:
+    return "not measured" if found is None else "yes" if found else "no"
 
 
 def _readings(readings: Readings) -> Markup:

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 #: Options of other programs that the running text names without the program.
 FOREIGN = {
-    "--build-arg", "--coef", "--control-vector", "--control-vector-layer-range", "--no-cache-dir",
-    "--no-deps", "--stop-timeout",
+    "--build-arg", "--coef", "--control-vector", "--control-vector-layer-range", "--gpus",
+    "--no-cache-dir", "--no-deps", "--stop-timeout",
 }  # fmt: skip
 #: Options of every command, or of none.
 GENERAL = {"--config", "--debug", "--help", "--install-completion", "--json", "--version"}

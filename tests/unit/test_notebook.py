@@ -13,12 +13,18 @@ from verb_jobs import JOBS, Given, spec, write_model, write_rows
 import personavec as pv
 from personavec import LoadedModel, PersonaVector
 from personavec.evaluate import EvaluateConfig, EvaluateResults
+from personavec.evaluate.shift.conclusion import conclusion as shift_says
+from personavec.evaluate.shift.results import ShiftResults
 from personavec.extract.results import ExtractResults
 from personavec.model import Message
 from personavec.monitor import MonitorConfig, MonitorResults
 from personavec.results import read
 from personavec.screen import FlagRule, ScreenConfig, ScreenResults
-from personavec.wording import signed
+from personavec.studies.compare_mitigations.conclusion import conclusion as compare_says
+from personavec.studies.compare_mitigations.results import CompareResults
+from personavec.studies.validate_screen.conclusion import conclusion as validate_says
+from personavec.studies.validate_screen.results import ValidateScreenResults
+from personavec.wording import estimated, signed
 
 ORANGE, BLUE = "217, 102, 31", "42, 130, 199"
 
@@ -124,6 +130,39 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     ]
     write_rows(folder / "log.jsonl", [{"messages": turns}] * 6)
     return Given.read(folder, device="cpu")
+
+
+#: Results of small runs of the embedded model, and what the card's table says of each row.
+STORED = {
+    "shift": (ShiftResults, lambda found: found.traits),
+    "compare-mitigations": (CompareResults, lambda found: found.arms),
+    "validate-screen": (ValidateScreenResults, lambda found: found.methods.values()),
+}
+SAYS = {"shift": shift_says, "compare-mitigations": compare_says, "validate-screen": validate_says}
+
+
+@pytest.mark.parametrize("verb", STORED)
+def test_results_of_studies_show_their_conclusion_and_a_row_for_each(verb: str) -> None:
+    kind, names = STORED[verb]
+    results = read(kind, Path(__file__).parent / "terminal" / f"{verb}.json")
+    html = results._repr_html_()
+    assert SAYS[verb](results) in text_of(html)
+    body = parsed(html).find(".//tbody")
+    assert body is not None
+    cells = [["".join(cell.itertext()) for cell in row] for row in body]
+    assert [row[0] for row in cells] == list(names(results))
+    assert all(re.search(r"\d|yes|no", "".join(row[1:])) for row in cells)
+    assert not re.search(r"\bnan\b|None", text_of(html))
+
+
+def test_a_shift_is_shown_with_its_interval_and_what_random_directions_do() -> None:
+    results = read(ShiftResults, Path(__file__).parent / "terminal" / "shift.json")
+    text = text_of(results._repr_html_())
+    for own in results.traits.values():
+        moved = (own.beyond_control or own).in_sigma
+        assert estimated(moved, "+.2f").replace("-", "−") in text
+        # The largest of the random directions is stored in units of the residual stream.
+        assert f"±{abs(own.random_largest * own.sigma / own.shift):.2f}" in text
 
 
 @pytest.mark.parametrize("verb", KINDS)

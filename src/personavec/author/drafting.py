@@ -49,6 +49,11 @@ class Drafting:
             "config": decides,
         }
 
+    @property
+    def begun(self) -> bool:
+        """Whether the first draft is there already."""
+        return self._path(0).exists()
+
     def write(self) -> TraitSpec:
         """The first draft."""
         make = partial(write, self._asking, self.name, self.description, self.config.sizes)
@@ -105,6 +110,9 @@ class Drafting:
             **vars(probe_counts(spec, list(rollouts.values()))),
         )
 
+    def _path(self, number: int) -> Path:
+        return self.out / f"draft-{number}.json"
+
     @property
     def _unusable(self) -> Path:
         return self.out / UNUSABLE_FILE
@@ -118,7 +126,7 @@ class Drafting:
 
     def _draft(self, number: int, label: str, make: Callable[[], TraitSpec]) -> TraitSpec:
         """A draft from disk, or made and written there."""
-        path = self.out / f"draft-{number}.json"
+        path = self._path(number)
         if path.exists():
             return load_trait(str(path))[0]
         with self.progress.bar(label, 1) as bar:

@@ -7,6 +7,7 @@ The result is a spec file, meant to be read and edited.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from personavec.progress import Progress
 from personavec.results import dump
 from personavec.runs import MANIFEST, atomic_write, claim, lock
 from personavec.traits import Flaw, TraitSpec, load_trait, template_spec
-from personavec.wording import plural
+from personavec.wording import duration, plural
 
 SPEC_FILE = "spec.json"
 
@@ -77,10 +78,19 @@ def _write(drafting: Drafting) -> TraitSpec:
         f"up to {plural(config.rounds, 'round')} of rewriting{' and trying' * tried}",
     )
     # 1. Written.
+    begun = drafting.begun
+    if not begun:
+        drafting.progress.say(
+            f"how long it takes is known once {drafting.endpoint.model} has written the draft"
+        )
+    start = time.monotonic()
     spec = drafting.write()
     # 2. Checked and 3. tried.
     rollouts = drafting.probe(0, spec, {})
     found = drafting.flaws(spec, rollouts)
+    if to_replace(found) and config.rounds and not begun:
+        left = duration(config.rounds * (time.monotonic() - start))
+        drafting.progress.say(f"about {left} more at most, if every round takes as long as this")
     # 4. Rewritten: only what is replaced is tried again.
     rounds: list[RewritingRound] = []
     for number in range(1, drafting.config.rounds + 1):

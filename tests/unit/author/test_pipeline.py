@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,27 @@ def test_rounds_are_bounded_and_what_is_left_is_said(
     assert any("'Where is it wacky?'" in warning for warning in found.warnings)
 
 
+def test_what_is_left_is_estimated_once_the_draft_is_written(
+    endpoint: Endpoint,
+    says: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the time of the draft, for each of two rounds; not for a spec that needs none."""
+    naming = changed(lambda a: a["questions"].__setitem__(0, "What is wacky?"))
+    for name, answers in (
+        ("flawed", (naming, {"questions": ["Why do cats purr?"]})),
+        ("good", (good(SMALL.sizes),)),
+    ):
+        says(*answers)
+        asked = replace(endpoint, cache=tmp_path / f"answers of {name}")
+        author.run(asked, "wacky", DESCRIPTION, tmp_path / name, SMALL, progress=Progress())
+        said = capsys.readouterr().err
+        assert "known once parrot has written the draft" in said
+        left = re.search(r"about (\d+ \w+) more at most, if every round takes as long", said)
+        assert (left is not None) == (name == "flawed")
+
+
 def test_an_author_that_never_fits_ends_in_one_line_and_its_last_answer_is_kept(
     server: Any, endpoint: Endpoint, says: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -403,8 +426,9 @@ def test_from_the_command_line(
     says("no", "no")
     assert "--api-model" in cli(code=2)[1]
     error = cli("--api-model", "parrot", "--tries", "2", code=1)[1]
-    stages, line = error.splitlines()
+    stages, time, line = error.splitlines()
     assert (stages[:8], line[:7]) == ("stages: ", "error: ")
+    assert time == "how long it takes is known once parrot has written the draft"
     assert f"its last answer is in {out / 'unusable-answer.txt'}" in error
     says(good(Sizes()))
     found = json.loads(cli("--api-model", "parrot", code=0)[0])

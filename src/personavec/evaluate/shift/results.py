@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from personavec.evaluate.shift.config import ShiftConfig
+from personavec.in_notebooks import InNotebooks
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Dump, Estimate, dump
@@ -66,6 +67,14 @@ class TraitShift(ShiftFigures):
     expression_beyond_control: ExpressionDifference | None = field(default=None, metadata=OPTIONAL)
     """Tuned minus control, paired by question."""
 
+    @property
+    def expressed(self) -> tuple[Estimate, Estimate, Estimate]:
+        """Base, tuned, and the difference; trait scores where the judge gives no log-odds."""
+        base, tuned, moved = self.expression_base, self.expression_tuned, self.expression_difference
+        if base.log_odds is None:
+            return base.estimate("mean"), tuned.estimate("mean"), moved.mean
+        return base.estimate("log_odds"), tuned.estimate("log_odds"), moved.log_odds
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShownAnswers:
@@ -89,7 +98,7 @@ class ConditionMet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftResults:
+class ShiftResults(InNotebooks):
     """What a finetune did to a model's traits."""
 
     format: int = 1

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from personavec.evaluate.shift.conclusion import conclusion
 from personavec.evaluate.shift.config import ShiftInputs
-from personavec.evaluate.shift.results import ShiftResults, TraitShift
-from personavec.results import Estimate
+from personavec.evaluate.shift.results import ShiftResults
 from personavec.terminal import Ending, Next, print_table
 from personavec.traits import bundled_traits
 from personavec.wording import decimal, estimated
@@ -25,7 +24,7 @@ def show(results: ShiftResults) -> None:
                 str(of.layer),
                 *(estimated(each, two_lines=True) for each in (of.in_sigma, of.projected)),
                 decimal(of.random_largest),
-                *(estimated(each, two_lines=True) for each in (*beyond, *_expression(of))),
+                *(estimated(each, two_lines=True) for each in (*beyond, *of.expressed)),
             )
         )
     scored = any(of.expression_base.log_odds is None for of in results.traits.values())
@@ -47,11 +46,3 @@ def ending(results: ShiftResults, inputs: ShiftInputs, out: Path | None, base: s
         written=out / "report.html" if out else None,
         next=Next("measure the traits in more answers, and what is still known", compared),
     )
-
-
-def _expression(of: TraitShift) -> tuple[Estimate, Estimate, Estimate]:
-    """Base, tuned, and the difference; trait scores where the judge gives no log-odds."""
-    base, tuned, difference = of.expression_base, of.expression_tuned, of.expression_difference
-    if base.log_odds is None:
-        return base.estimate("mean"), tuned.estimate("mean"), difference.mean
-    return base.estimate("log_odds"), tuned.estimate("log_odds"), difference.log_odds

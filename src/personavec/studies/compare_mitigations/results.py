@@ -7,6 +7,7 @@ from pathlib import Path
 
 from personavec.data import DataReading
 from personavec.finetune import PreventativeDose
+from personavec.in_notebooks import InNotebooks
 from personavec.judges import Identity
 from personavec.model import ModelIdentity
 from personavec.results import OPTIONAL, Estimate
@@ -110,7 +111,7 @@ class Transcript:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareResults:
+class CompareResults(InNotebooks):
     """Every arm's figures on the same rows, questions and seeds."""
 
     format: int = 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from personavec.data import fingerprint, source_name
@@ -21,7 +22,15 @@ from personavec.model import LoadedModel
 from personavec.model.engine import Sampling
 from personavec.progress import Progress
 from personavec.results import versions, write
-from personavec.rollouts import Naturals, Rollout, Task, collect, keep, neutral_tasks
+from personavec.rollouts import (
+    Naturals,
+    Rollout,
+    Task,
+    collect,
+    keep,
+    neutral_tasks,
+    say_estimate,
+)
 from personavec.runs import Settings, claim, lock
 from personavec.studies.validate_screen.baselines import Baselines, Labelled, fit
 from personavec.studies.validate_screen.config import ValidateScreenConfig
@@ -141,6 +150,7 @@ def _run(
         *(f"scoring {name}" for name in ("clean rows", *names)),
         "methods, report",
     )
+    _say_estimate(job, specs, drawn)
     # 1. Rows that show a trait, and clean ones with the same prompts.
     planted = [_plant(job, v, s, drawn) for v, s in zip(vectors, specs, strict=True)]
     too_few = {trait.spec.name: why for trait in planted if (why := _too_few(trait))}
@@ -240,21 +250,10 @@ def _responses(
     Shown is what exceeds the model's own responses to the same question, on average.
     """
     questions = getattr(spec.questions, half)
-    # The halves share ids, which key the sampling: another seed keeps them independent.
-    seed = job.config.seed + (half == "extraction")
 
     def responses(tasks: Sequence[Task], what: str) -> list[Rollout]:
-        return collect(
-            job.loaded,
-            tasks,
-            Sampling(job.config.max_tokens, job.config.temperature, seed=seed),
-            _folder(job, spec) / f"{what}-{half}",
-            spec=spec,
-            judge=job.judge,
-            batch_tokens=job.config.batch_tokens,
-            label=f"{spec.name}, {what} ({half})",
-            progress=job.progress,
-        )
+        label = f"{spec.name}, {what} ({half})"
+        return _writer(job, spec, half, what)(tasks=tasks, spec=spec, label=label)
 
     elicited = keep(
         responses(planting_tasks(spec, questions), "elicited"),
@@ -264,6 +263,47 @@ def _responses(
     neutral = responses(neutral_tasks(questions, job.config.neutral_samples), "neutral")
     usual = usual_strengths(r for r in neutral if r.log_odds is not None)
     return [r for r in elicited if r.kept and excess(r, usual) > 0], neutral
+
+
+def _writer(job: ValidationJob, spec: TraitSpec, half: str, what: str) -> partial[list[Rollout]]:
+    """Writes responses to one half of the questions; judges them if it is given a spec."""
+    # The halves share ids, which key the sampling: another seed keeps them independent.
+    seed = job.config.seed + (half == "extraction")
+    return partial(
+        collect,
+        job.loaded,
+        sampling=Sampling(job.config.max_tokens, job.config.temperature, seed=seed),
+        folder=_folder(job, spec) / f"{what}-{half}",
+        judge=job.judge,
+        batch_tokens=job.config.batch_tokens,
+        progress=job.progress,
+    )
+
+
+def _say_estimate(job: ValidationJob, specs: Sequence[TraitSpec], drawn: Drawn) -> None:
+    """Say how long the whole will take, unless some of it is done.
+
+    Natural responses count as if none were kept from another run; one costs what another does.
+    """
+    spec, config = specs[0], job.config
+    if (_folder(job, spec) / "elicited-evaluation" / "generated.jsonl").exists():
+        return
+    halves = [(s, q) for s in specs for q in (s.questions.evaluation, s.questions.extraction)]
+    neutral = sum(len(questions) for _, questions in halves) * config.neutral_samples
+    planted = sum(len(planting_tasks(s, questions)) for s, questions in halves)
+    written = [row for s in specs for row in written_rows(s)]
+    prompts = {row.question for row in (*drawn.test, *written)}
+    prompts.update(*(s.questions.evaluation for s in specs))
+    naturals = len(prompts) * (1 + (config.natural_samples if job.sampled else 0))
+    write = partial(_writer(job, spec, "evaluation", "elicited"), label="first answers")
+    say_estimate(
+        planting_tasks(spec, spec.questions.evaluation),
+        write,
+        partial(write, spec=spec),
+        to_write=planted + neutral + naturals,
+        to_judge=planted + neutral + len(drawn.test) * len(specs) + len(written),
+        progress=job.progress,
+    )
 
 
 # What a reader must know

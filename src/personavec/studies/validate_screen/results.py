@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from personavec.data import DataReading
+from personavec.in_notebooks import InNotebooks
 from personavec.model import ModelIdentity
 from personavec.results import Dump, Estimate, dump
 from personavec.studies.validate_screen.config import ValidateScreenConfig
@@ -105,7 +106,7 @@ class StudyData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateScreenResults:
+class ValidateScreenResults(InNotebooks):
     """What a validation found; `results.json` is its dump."""
 
     format: int = 1

@@ -1,6 +1,7 @@
 """Planting, and one whole validation on a tiny random model, killed and continued."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -99,6 +100,30 @@ def validate(
         )
 
     return call
+
+
+def test_the_whole_time_is_estimated_by_the_first_answers(
+    llama: LoadedModel,
+    random_vector: Callable[..., PersonaVector],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It counts all that is written and judged; a run that goes on says nothing."""
+    given = llama, [random_vector(llama, layer=2, trait="odd")], [make_spec()]
+    data, out = write_rows(tmp_path / "data.jsonl"), tmp_path / "out"
+    run(*given, data, out, CONFIG, progress=Progress())
+    said = capsys.readouterr().err
+    (found,) = re.findall(r"by the first 24 answers: (\d+) to write, (\d+) to judge", said)
+    responses = [*out.glob("run/traits/odd/*/generated.jsonl")]
+    n = sum(len(list(read_records(path))) for path in responses)
+    scored = [*read_records(out / "run" / "clean.jsonl")]
+    scored += read_records(out / "run" / "traits" / "odd" / "scores.jsonl")
+    prompts = {record["question"] for record in scored}
+    judged = n + sum(record["kind"] not in ("elicited", "neutral") for record in scored)
+    assert found == (str(n + len(prompts) * (1 + CONFIG.natural_samples)), str(judged))
+    (out / "results.json").unlink()
+    run(*given, data, out, CONFIG, progress=Progress())
+    assert "for the whole" not in capsys.readouterr().err
 
 
 # Planting
