@@ -29,7 +29,7 @@ from personavec.studies.compare_mitigations.results import CompareResults
 from personavec.studies.validate_screen.conclusion import STYLES, conclusion as validation_says
 from personavec.studies.validate_screen.results import ValidateScreenResults
 from personavec.vectors import PersonaVector
-from personavec.wording import capitalised, estimated, joined, plural, signed
+from personavec.wording import capitalised, estimated, joined, plural, signed, with_minus
 
 _DOSES: TypeAdapter[tuple[DoseResponse, ...]] = TypeAdapter(tuple[DoseResponse, ...])
 
@@ -155,7 +155,7 @@ def _shift(results: ShiftResults) -> Markup:
 def _comparison(results: CompareResults) -> Markup:
     rows = [
         (
-            name,
+            with_minus(name),
             *(_decided(each) for each in (arm.within_base, arm.learnt, arm.capable)),
             _estimated(expression(arm), "+.1f"),
         )
@@ -218,4 +218,4 @@ def _chart(doses: Iterable[DoseResponse]) -> Markup | None:
 
 
 def _estimated(found: Estimate | None, form: str = ".2f") -> str:
-    return estimated(found or Estimate(), form, missing="not measured").replace("-", "−")
+    return estimated(found or Estimate(), form, missing="not measured")

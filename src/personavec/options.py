@@ -106,6 +106,7 @@ def _layer(text: str) -> int | Literal["all"]:
 
 LayerOrAll = Annotated[int | Literal["all"] | None, parsed(_layer, "LAYER|all", show_choices=False)]
 Names = Annotated[tuple[str, ...], parsed(_names, "NAME,…", many=True)]
+Specs = Annotated[tuple[str, ...], Parameter(metavar="SPEC")]
 KeyValues = Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE")]
 Count = Annotated[int, between(1)]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 from rich.table import Table
@@ -57,6 +57,15 @@ def shown_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = text.encode(errors="backslashreplace").decode()
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def beginning(text: object, width: int) -> str:
+    """The beginning of a text on one line, so many columns wide, up to a word's end."""
+    line = shown(" ".join(("" if text is None else str(text)).split()))
+    if cell_len(line) <= width:
+        return line
+    cut = chop_cells(line, width)[0]
+    return f"{cut.rpartition(' ')[0] or cut} […]"
 
 
 def log(message: str) -> None:

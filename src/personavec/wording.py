@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from personavec.results import Estimate
+
+
+#: A hyphen before a number that stands alone, not one within a word or a range.
+_HYPHEN = re.compile(r"(?<![\w.)-])-(?=\.?\d)")
 
 
 def plural(n: int, noun: str, many: str = "") -> str:
@@ -24,10 +29,10 @@ def estimated(
     """
     if found.value is None:
         return missing
-    value = f"{found.value:{form}}"
+    value = decimal(found.value, form)
     if found.low is None or found.high is None:
         return value
-    low, high = f"{found.low:{form}}", f"{found.high:{form}}"
+    low, high = decimal(found.low, form), decimal(found.high, form)
     return f"{value}\n{low} to {high}" if two_lines else f"{value} [{low}, {high}]"
 
 
@@ -38,6 +43,19 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def decimal(value: float, form: str = ".2f") -> str:
+    """A number as people read it, with a true minus: "−1.50". What rounds to 0 has no minus."""
+    text = f"{value:{form}}"
+    if not re.search("[1-9]", text):
+        text = text.replace("-", "+" if form.startswith("+") else "")
+    return text.replace("-", "−")
+
+
+def with_minus(text: str) -> str:
+    """A stored sentence with a true minus before its numbers."""
+    return _HYPHEN.sub("−", text)
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -70,10 +88,10 @@ def moved(what: str, difference: Estimate, unit: str, form: str = ".1f") -> str:
     if value is None:
         return f"{what} was not measured"
     if low is None or high is None:
-        return f"{what} changes by {value:+z{form}} {unit}, without an interval".replace("-", "−")
+        return f"{what} changes by {decimal(value, '+' + form)} {unit}, without an interval"
     if low > 0:
-        return f"{what} rises by {value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]"
+        return f"{what} rises by {value:{form}} {unit} [{low:{form}}, {high:{form}}]"
     if high < 0:
         return f"{what} falls by {-value:{form}} {unit} [{-high:{form}}, {-low:{form}}]"
-    shown = f"{value:z{form}} {unit} [{low:z{form}}, {high:z{form}}]".replace("-", "−")
-    return f"no change of {what} is shown ({shown})"
+    own, least, most = (decimal(each, form) for each in (value, low, high))
+    return f"no change of {what} is shown ({own} {unit} [{least}, {most}])"

@@ -3,6 +3,7 @@
 The results are real ones of a tiny model, whose texts and names have no place to break.
 """
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ def test_a_report_fits_and_is_accessible(
         found = axe.Axe().run(page).response["violations"]
         assert [(each["id"], [n["html"] for n in each["nodes"]]) for each in found] == [], width
     assert not wrong
+    context.close()
+
+
+@pytest.mark.parametrize("verb", REPORTS)
+def test_numbers_have_true_minuses_and_texts_do_not_run_together(
+    verb: str, browser: Any, reports: dict[str, Path]
+) -> None:
+    """But in settings, code and models' answers; an interval after its value is such a text."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(reports[verb].as_uri())
+    left_out = "code, pre, style, script, .response, .facts, #answers, #data"
+    page.evaluate(f"document.querySelectorAll('{left_out}').forEach((part) => part.remove())")
+    text = page.evaluate("document.querySelector('main').textContent")
+    assert re.findall(r"\S*(?<![\w.)/-])-\.?\d\S*", text) == []
+    charts = page.evaluate(
+        "[...document.querySelectorAll('.plot')].map((each) => each.textContent).join(' ')"
+    )
+    assert re.findall(r"\d(?!th|st|nd|rd|s\b)[A-Za-z]{2,}", charts) == []
     context.close()
 
 

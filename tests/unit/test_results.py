@@ -83,7 +83,8 @@ def test_a_file_of_before_the_numbers_is_of_format_1(tmp_path: Path) -> None:
 
 def test_an_estimate_in_words() -> None:
     found = Estimate(1.5, -1.2, 1.8)
-    assert estimated(found, "+.1f") == "+1.5 [-1.2, +1.8]"
-    assert estimated(found, ".1f", two_lines=True) == "1.5\n-1.2 to 1.8"
+    assert estimated(found, "+.1f") == "+1.5 [−1.2, +1.8]"
+    assert estimated(found, ".1f", two_lines=True) == "1.5\n−1.2 to 1.8"
+    assert estimated(Estimate(-0.01, -0.2, 0.04), "+.1f") == "+0.0 [−0.2, +0.0]"
     assert estimated(Estimate(0.25), ".0%") == "25%"
     assert estimated(Estimate.of(None), missing="not measured") == "not measured"

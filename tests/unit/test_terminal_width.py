@@ -207,6 +207,15 @@ def test_what_is_printed_fits_and_no_word_is_cut(
 
 
 @pytest.mark.parametrize("command", PRINTED)
+def test_a_negative_number_has_a_true_minus(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But in commands, which can be pasted."""
+    paper = Paper(monkeypatch)
+    PRINTED[command]()
+    said = re.split(r"^next, ", paper.text, flags=re.MULTILINE)[0]
+    assert re.findall(r".*(?<![\w.)/-])-\.?\d.*", said) == []
+
+
+@pytest.mark.parametrize("command", PRINTED)
 def test_no_colour_is_no_colour(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     paper = Paper(monkeypatch, force_terminal=True, color_system="truecolor")

@@ -9,7 +9,7 @@ import pytest
 
 import personavec
 from personavec.results import Estimate
-from personavec.wording import joined, moved, plural
+from personavec.wording import joined, moved, plural, with_minus
 
 PACKAGE = Path(personavec.__file__).parent
 TREES = [ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
@@ -98,3 +98,27 @@ def test_only_an_interval_beside_zero_shows_a_change(found: Estimate, said: str)
 def test_names_are_listed_as_a_sentence_lists_them() -> None:
     assert [joined(["a", "b", "c"][:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
     assert joined(["a", "b"], "or") == "a or b"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("-1.5 (-2 to -1)", "−1.5 (−2 to −1)"),
+        ("split-half, 3-4, qwen-2, -a, 1e-5", "split-half, 3-4, qwen-2, -a, 1e-5"),
+    ],
+)
+def test_a_number_has_a_true_minus_and_a_hyphen_stays_one(written: str, read: str) -> None:
+    assert with_minus(written) == read
+
+
+def test_a_number_with_its_sign_is_written_by_one_function() -> None:
+    """A format with a sign stands nowhere but in ids, so that no text has a hyphen for a minus."""
+    found = {
+        ast.unparse(node)
+        for tree in TREES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue)
+        and node.format_spec is not None
+        and re.match(r"f['\"]\+", ast.unparse(node.format_spec))
+    }
+    assert len(found) <= 1, found

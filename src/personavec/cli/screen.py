@@ -60,8 +60,8 @@ def command(
 
     Example: `personavec screen chats.jsonl --vectors evil,sycophantic --reference clean.jsonl`
 
-    Writes all rows with scores, the clean and the flagged ones, and a report. A killed run
-    continues with the same command.
+    Writes all rows with scores, the flagged ones, all others as clean ones, and a report. A killed
+    run continues with the same command.
 
     Parameters
     ----------

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
 from personavec.errors import UsageError
 from personavec.options import MODEL, Count, LayerOrAll, Names, Numbers, between, options, panel
 from personavec.presets import Preset, choose_sizes, sizes
@@ -26,9 +28,9 @@ MIN_QUESTIONS = 2
 class EvaluateInputs:
     """What is evaluated, steered by what, against what."""
 
-    trait: tuple[str, ...]
+    trait: Annotated[tuple[str, ...], Parameter(metavar="TRAIT")]
     """A bundled trait or a spec file; repeatable."""
-    vectors: tuple[str, ...] = ()
+    vectors: Annotated[tuple[str, ...], Parameter(metavar="VECTOR")] = ()
     """Steer with this vector; repeatable."""
     coefficient: Numbers | None = None
     """One for all vectors or one each, e.g. 2,-1."""

@@ -34,6 +34,7 @@ from personavec.rollouts import Expression, ExpressionDifference, Measure
 from personavec.wording import plural
 
 _SCORE, _LOG_ODDS = "trait score (0–100)", "log-odds (nats)"
+_MEASURED = ("score (0–100)", _LOG_ODDS, "coherence (0–100)")
 
 #: What a model is called, and its traits.
 Group: TypeAlias = tuple[str, Mapping[str, Expression]]
@@ -135,7 +136,9 @@ def _expression(results: EvaluateResults, names: Mapping[Arm, str]) -> Markup:
     groups = [(names["model"], results.traits)]
     if results.compare_to:
         groups.append((names["other"], results.compare_to.traits))
-    return section("Trait expression", "expression", *_forests(groups), _trait_table(groups))
+    # Without another model, the first stands at the top of the page.
+    shown = _forests(groups)[0 if results.compare_to else 1 :]
+    return section("Trait expression", "expression", *shown, _trait_table(groups))
 
 
 def _forests(groups: Sequence[Group]) -> list[Markup]:
@@ -163,7 +166,8 @@ def _trait_table(groups: Sequence[Group]) -> Markup:
     several = len(groups) > 1
     all_of = [(trait, name, traits[trait]) for trait in groups[0][1] for name, traits in groups]
     refusals = any(of.refusals is not None for *_, of in all_of)
-    head = ["trait", *(["model"] if several else []), "score", "above 50", "log-odds", "coherence"]
+    head = ["trait", *(["model"] if several else []), *_MEASURED]
+    head.insert(-2, "above 50")
     head += [*(["refusals"] if refusals else []), "scored"]
     rows = [
         [
@@ -220,7 +224,7 @@ def _difference_charts(
         ]
         for trait, of in differences.items()
     ]
-    head = ["trait", "score", "log-odds", "coherence", "questions", "for half the width"]
+    head = ["trait", *_MEASURED, "questions", "questions for half the width"]
     return (
         difference_chart(differences, title),
         element(
@@ -337,7 +341,7 @@ def _answer(answer: TranscriptAnswer, names: Mapping[Arm, str]) -> Answer:
 def _what_was_done(results: EvaluateResults) -> Markup:
     facts = {
         "model": results.identity.name,
-        "revision": results.identity.revision,
+        "revision": results.identity.revision or "not recorded",
         "precision": results.identity.dtype,
         "steering": described(results) if results.steering else "none",
         "compared to": results.compare_to.model if results.compare_to else "nothing",

@@ -84,7 +84,7 @@ def _show_traits(found: EvaluateResults) -> None:
                     ", ".join([str(of.n), *(f"{n} {state}" for state, n in of.lost.items())]),
                 )
             )
-    headers = ("trait", "of", "score", "above 50", "log-odds", "coherence", "refused", "n")
+    headers = ("trait", "of", "score", "above 50", "log-odds, nats", "coherence", "refused", "n")
     print_table(headers, rows)
 
 

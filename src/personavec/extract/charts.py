@@ -24,7 +24,7 @@ from personavec.report.charts import (
 )
 from personavec.results import Estimate
 from personavec.traits import Polarity
-from personavec.wording import signed
+from personavec.wording import decimal, signed
 
 COEFFICIENT = "coefficient α (multiples of v)"
 #: The looks of the vector, of random directions, and of levels that are reached without steering.
@@ -224,7 +224,7 @@ def _control(
 
 def _dose_note(dose: DoseResponse, found: Estimate, unit: str) -> str:
     """What the reader sees on pointing at a dose."""
-    value = kit.minus(f"{found.value:.2f}")
+    value = decimal(found.value or 0.0)
     parts = [f"α = {signed(dose.coefficient)}: {value}{unit}{kit.interval(found)}"]
     if dose.relative_dose is not None:
         parts.append(f"relative dose {dose.relative_dose:.2f}")

@@ -36,7 +36,7 @@ from personavec.report import (
 from personavec.results import Estimate
 from personavec.traits import Polarity
 from personavec.vectors import STABLE, TELLS_APART, Estimator, verdict_of
-from personavec.wording import plural
+from personavec.wording import plural, with_minus
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ def _verdict(verdict: ValidationVerdict) -> Markup:
 def _check(check: ValidationCheck) -> Markup:
     mark, style = STATES[check.verdict]
     state = element("span", f"{mark} {check.verdict}", class_=f"state {style}")
-    detail = element("span", check.detail, class_="detail")
+    detail = element("span", with_minus(check.detail), class_="detail")
     return element("li", state, element("span", check.said, detail))
 
 

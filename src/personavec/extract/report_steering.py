@@ -242,7 +242,7 @@ def _transcript(transcript: Transcript, *, open_: bool) -> Markup:
 
 def steered(answer: SteeredAnswer) -> Answer:
     """A steered answer beside its scores, on the side that its coefficient steers to."""
-    log_odds = not_measured() if answer.log_odds is None else signed(answer.log_odds)
+    log_odds = not_measured() if answer.log_odds is None else f"{signed(answer.log_odds)} nats"
     scores = ["log-odds ", log_odds, ", coherence ", figure(answer.coherence, ".0f")]
     c = answer.coefficient
     title = f"α = {signed(c)}, {'away' if c < 0 else 'toward'}" if c else "α = 0, unsteered"

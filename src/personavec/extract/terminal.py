@@ -11,7 +11,7 @@ from personavec.extract.import_reference import ImportResult
 from personavec.extract.results import ExtractSummary
 from personavec.terminal import Ending, Next, console, print_table, show_ending
 from personavec.vectors import Verdict
-from personavec.wording import plural
+from personavec.wording import decimal, plural, with_minus
 
 _STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "not decided": "yellow"}
 
@@ -25,7 +25,7 @@ def show(found: ExtractSummary) -> None:
         f"{kept.pos} positive and {plural(kept.neg, 'negative rollout')} of {kept.of} each"
     )
     _show_doses(found)
-    rows = [(check.verdict, f"{check.said}: {check.detail}") for check in found.checks]
+    rows = [(check.verdict, f"{check.said}: {with_minus(check.detail)}") for check in found.checks]
     print_table(("verdict", "check"), rows, styles=[_STYLES[c.verdict] for c in found.checks])
     for note in found.notes:
         console.print(f"note: {note}")
@@ -64,10 +64,10 @@ def _show_doses(found: ExtractSummary) -> None:
         coherent = low <= c <= high
         rows.append(
             (
-                f"{c:+g}" if c else "0",
+                decimal(c, "+g") if c else "0",
                 f"{_number(dose.log_odds)} ({_number(dose.low)} to {_number(dose.high)})",
                 _number(dose.coherence) + ("" if coherent else ", too low"),
-                f"{min(others):.1f} to {max(others):.1f}" if others else "",
+                f"{_number(min(others))} to {_number(max(others))}" if others else "",
             )
         )
         styles.append("" if coherent else "dim")
@@ -76,4 +76,4 @@ def _show_doses(found: ExtractSummary) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1f}"
+    return "not measured" if value is None else decimal(value, ".1f")

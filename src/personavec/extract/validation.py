@@ -26,6 +26,7 @@ from personavec.results import Estimate
 from personavec.rollouts import Rollout, Task
 from personavec.stats import Interval, clustered_bootstrap
 from personavec.vectors import Estimator, random_directions
+from personavec.wording import decimal
 
 Collect = Callable[[Sequence[Task], str], list[Rollout]]
 
@@ -230,7 +231,8 @@ def first_pair(by_dose: Mapping[float, Sequence[Rollout]], end: float) -> str:
     if found is None or not steered:
         return "no question was answered both unsteered and steered towards the trait"
     plain, towards = (" ".join(rollout.response.split()) for rollout in found)
-    return f"{found[0].question}\n  unsteered: {plain}\n  steered by {steered:+g}: {towards}"
+    by = decimal(steered, "+g")
+    return f"{found[0].question}\n  unsteered: {plain}\n  steered by {by}: {towards}"
 
 
 def coherent_range(doses: Sequence[SteeredDose]) -> tuple[float, float]:

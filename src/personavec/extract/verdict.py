@@ -25,7 +25,7 @@ from personavec.judges import COHERENCE_FLOOR
 from personavec.results import Estimate
 from personavec.stats import Interval, monotone_within_intervals, times_as_many
 from personavec.vectors import STABLE, TELLS_APART, ReliabilityCheck, Verdict
-from personavec.wording import plural
+from personavec.wording import decimal, plural
 
 _SIDES = (("positive", 1), ("negative", -1))
 
@@ -95,7 +95,7 @@ def _reliability_check(
     check: ReliabilityCheck, found: Estimate, figure: str, remedy: str = ""
 ) -> ValidationCheck:
     shown = (
-        f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+        f"{decimal(found.value)} ({decimal(found.low)} to {decimal(found.high)})"
         if found.value is not None and found.low is not None and found.high is not None
         else "not measured"
     )
@@ -123,8 +123,8 @@ def _coherent(ordered: Sequence[SteeredDose], ends: tuple[float, float]) -> Vali
             fails=not (below and above)
             or any(each.high is None or each.high < COHERENCE_FLOOR for each in nearest),
         ),
-        detail=f"coefficients {ends[0]:g} to {ends[1]:g} keep mean coherence at or above "
-        f"{COHERENCE_FLOOR:g}; the intervals next to 0 reach down to "
+        detail=f"coefficients {decimal(ends[0], 'g')} to {decimal(ends[1], 'g')} keep mean "
+        f"coherence at or above {COHERENCE_FLOOR:g}; the intervals next to 0 reach down to "
         + ", ".join("nothing" if each.low is None else f"{each.low:.0f}" for each in nearest),
     )
 
@@ -141,8 +141,11 @@ def _rises(inside: Sequence[SteeredDose]) -> ValidationCheck:
     rise = found[-1].low - found[0].high
     may_fall = _largest([before.high - after.low for before, after in pairs])
     measured = not math.isnan(may_fall)
-    means = ", ".join(f"{d.coefficient:+g}: {d.log_odds_interval.value:.1f}" for d in inside)
-    sure = f"at least {rise:.1f} up from end to end, at most {may_fall:.1f} down on the way"
+    means = ", ".join(
+        f"{_coefficient(d)}: {decimal(d.log_odds_interval.value, '.1f')}" for d in inside
+    )
+    up, down = decimal(rise, ".1f"), decimal(may_fall, ".1f")
+    sure = f"at least {up} up from end to end, at most {down} down on the way"
     return ValidationCheck(
         name="dose-response rises, as far as its intervals tell",
         verdict=_stated(
@@ -167,18 +170,23 @@ def _beyond_random(
     own = dose.log_odds_interval
     bound = _largest([sign * _far(other, sign) for other in others])
     furthest = _largest([sign * other.value for other in others])
+    mean, low, high = (decimal(each, ".1f") for each in (own.value, own.low, own.high))
     return ValidationCheck(
         name=f"beyond every random direction's interval at the {name} end",
         verdict=_stated(
             holds=sign * own.value > bound,
             fails=furthest >= sign * _far(own, sign),
         ),
-        detail=f"log-odds {own.value:.1f} ({own.low:.1f} to {own.high:.1f}) at "
-        f"{dose.coefficient:+g}; the random directions' means reach {sign * furthest:.1f}, their "
-        f"intervals {sign * bound:.1f}"
+        detail=f"log-odds {mean} ({low} to {high}) at {_coefficient(dose)}; the random directions' "
+        f"means reach {decimal(sign * furthest, '.1f')}, their intervals "
+        f"{decimal(sign * bound, '.1f')}"
         if reached
         else "no coherent coefficient at this end",
     )
+
+
+def _coefficient(dose: SteeredDose) -> str:
+    return decimal(dose.coefficient, "+g") if dose.coefficient else "0"
 
 
 def _far(interval: Interval, sign: int) -> float:

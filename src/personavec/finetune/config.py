@@ -165,7 +165,7 @@ class TrainingConfig:
     """Seed of all sampling, of the adapter's first weights and of the order of the rows."""
     checkpoint_every: Count = 50
     """Steps between checkpoints, from which a killed run continues."""
-    report_to: tuple[str, ...] = ()
+    report_to: Annotated[tuple[str, ...], Parameter(metavar="TRACKER")] = ()
     """A tracker, e.g. tensorboard or wandb; repeatable."""
 
     def __post_init__(self) -> None:

@@ -27,11 +27,12 @@ from personavec.finetune.texts import TrainingText
 from personavec.finetune.training import train
 from personavec.model import Directions, LoadedModel, encode, project_tokens
 from personavec.progress import Progress
+from personavec.results import Estimate
 from personavec.rollouts import Naturals, prompt_key
 from personavec.runs import atomic_write, read_as, read_records
 from personavec.stats import Interval, clustered_bootstrap
 from personavec.vectors import PersonaVector
-from personavec.wording import plural
+from personavec.wording import decimal, estimated, plural
 
 #: Rows that the projection difference and the gradient are measured on, and steps of a trial.
 SAMPLE, TRIAL_STEPS = 32, 12
@@ -90,13 +91,13 @@ def check_sign(
     """
     found = pull_interval(pull)
     evidence = (
-        f"before training, descent at the layer has cosine {found.value:+.3f} "
-        f"({found.low:+.3f} to {found.high:+.3f}) with the {vector.trait} vector"
+        "before training, descent at the layer has cosine "
+        f"{estimated(Estimate.of(found), '+.3f')} with the {vector.trait} vector"
     )
     if difference is not None:
         evidence += (
-            f", and the data's projection difference is {difference.value:+.2f} "
-            f"({difference.low:+.2f} to {difference.high:+.2f})"
+            ", and the data's projection difference is "
+            f"{estimated(Estimate.of(difference), '+.2f')}"
         )
     if coefficient < 0:
         raise RefusedError(
@@ -148,9 +149,8 @@ def _dose(
     start = (difference.value if pulls else difference.high) / norm
     say = _progress(job).say
     say(
-        f"dose: the data lie {difference.value:+.2f} ({difference.low:+.2f} to "
-        f"{difference.high:+.2f}) along {vector.trait}, and steering by 1 adds {norm:.2f}: "
-        f"begin at {start:.2f}"
+        f"dose: the data lie {estimated(Estimate.of(difference), '+.2f')} along {vector.trait}, "
+        f"and steering by 1 adds {norm:.2f}: begin at {start:.2f}"
     )
     without = with_it = None
     if job.config.training.full:
@@ -181,14 +181,15 @@ def _dose(
 def _nothing_to_prevent(vector: PersonaVector, difference: Interval) -> RefusedError:
     return RefusedError(
         f"--dose auto: the data do not pull toward {vector.trait} (projection difference "
-        f"{difference.value:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}); there is "
-        "nothing to prevent; use --mitigation none"
+        f"{estimated(Estimate.of(difference), '+.2f')}); there is nothing to prevent; use "
+        "--mitigation none"
     )
 
 
 def _corrected(start: float, without: float, with_it: float, cancels: str) -> tuple[float, str]:
     """Where a line through the two trial runs' changes crosses 0, within limits; and why."""
-    trial = f"the trial runs moved the probes by {without:+.2f} sigma without, {with_it:+.2f} with"
+    moved = f"{decimal(without, '+.2f')} sigma without, {decimal(with_it, '+.2f')} with"
+    trial = f"the trial runs moved the probes by {moved}"
     if without <= 0 or with_it >= without:
         return start, f"{cancels}; not corrected, as {trial}"
     wanted = start * without / (without - with_it)
@@ -219,7 +220,7 @@ def _trial(job: FinetuneJob, texts: Sequence[TrainingText], coefficient: float |
     train(job.loaded, texts, folder / "run", short, setup=setup)
     found = float(read_records(folder / "drift.jsonl")[-1]["traits"][vector.trait]["change"])
     steps = plural(TRIAL_STEPS, "step")
-    progress.say(f"{label}: {vector.trait} changed by {found:+.2f} sigma in {steps}")
+    progress.say(f"{label}: {vector.trait} changed by {decimal(found, '+.2f')} sigma in {steps}")
     return found
 
 

@@ -48,10 +48,11 @@ from personavec.finetune.texts import TrainingText, encode_rows, reading_of
 from personavec.finetune.training import train
 from personavec.model import LoadedModel, hash_of_files
 from personavec.progress import Progress
-from personavec.results import read, versions, write
+from personavec.results import Estimate, read, versions, write
 from personavec.runs import atomic_write, claim, lock, read_records
 from personavec.traits import TraitSpec
 from personavec.vectors import PersonaVector, other_model_notes
+from personavec.wording import decimal, estimated
 
 RESULTS = "results.json"
 
@@ -328,8 +329,8 @@ def _printer(progress: Progress) -> Callable[[DriftReading], None]:
             return
         loss = "" if reading.loss is None else f", loss {reading.loss:.3f}"
         drifts = ", ".join(
-            f"{name} {of.sigma:+.2f} sigma (change {of.change:+.2f}, "
-            f"{of.low:+.2f} to {of.high:+.2f})"
+            f"{name} {decimal(of.sigma, '+.2f')} sigma (change "
+            f"{estimated(Estimate(of.change, of.low, of.high), '+.2f')})"
             for name, of in reading.traits.items()
         )
         terminal.log(f"step {reading.step}{loss}: {drifts}")
@@ -344,8 +345,8 @@ def _pull_notes(job: FinetuneJob, pulls: dict[str, Pull]) -> list[str]:
             found = pull_interval(pull)
             notes.append(
                 f"Before training, the descent of the loss at layer {job.directions[name][0]} has "
-                f"cosine {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}, "
-                f"{len(pull.rows)} texts) with the {name} vector."
+                f"cosine {estimated(Estimate.of(found), '+.3f')}, by {len(pull.rows)} texts, "
+                f"with the {name} vector."
             )
     return notes
 
@@ -353,9 +354,10 @@ def _pull_notes(job: FinetuneJob, pulls: dict[str, Pull]) -> list[str]:
 def _dose_notes(dose: PreventativeDose | None) -> list[str]:
     if dose is None:
         return []
+    difference = estimated(Estimate(dose.difference, dose.low, dose.high), "+.2f")
     return [
-        f"The data's projection difference is {dose.difference:+.2f} ({dose.low:+.2f} to "
-        f"{dose.high:+.2f}), the norm of v {dose.norm:.2f}: the dose begins at {dose.start:.2f}.",
+        f"The data's projection difference is {difference}, the norm of v {dose.norm:.2f}: the "
+        f"dose begins at {dose.start:.2f}.",
         f"Coefficient {dose.coefficient:g}: {dose.why}.",
     ]
 

@@ -15,9 +15,11 @@ from personavec.judges.results import (
     ScoreResults,
 )
 from personavec.judges.thresholds import Threshold
-from personavec.terminal import Ending, console, log_notes, print_table, show_ending
-from personavec.wording import estimated, plural
+from personavec.terminal import Ending, beginning, console, log_notes, print_table, show_ending
+from personavec.wording import decimal, estimated, plural
 
+#: Characters of a question or an answer.
+_LONGEST = 160
 _FIGURES = {
     "agreement": "same verdict at 50",
     "kappa": "Cohen's kappa",
@@ -75,7 +77,7 @@ def show_check(found: CheckResults, target: Path) -> None:
 
 
 def _threshold(found: Threshold) -> str:
-    nats = "" if found.log_odds is None else f" (log-odds {found.log_odds:.1f})"
+    nats = "" if found.log_odds is None else f" (log-odds {decimal(found.log_odds, '.1f')})"
     fitted = plural(found.answers, "answer")
     return f"{found.trait_score:.3g}{nats}, fitted on {fitted} of the tune half"
 
@@ -110,14 +112,11 @@ def _show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> 
         return
     shown = []
     for row in rows:
-        cells = [f"{v:.1f}" if isinstance(v := row.get(c), float) else str(v) for c in columns]
-        shown.append((*cells, _shortened(row.get("question")), _shortened(row.get("answer"))))
+        cells = [_cell(row.get(column)) for column in columns]
+        texts = [beginning(row.get(name), _LONGEST) for name in ("question", "answer")]
+        shown.append((*cells, *texts))
     print_table((*columns, "question", "answer"), shown)
 
 
-def _shortened(text: object, length: int = 160) -> str:
-    """The beginning of a text, up to a word's end."""
-    text = " ".join(("" if text is None else str(text)).split())
-    if len(text) <= length:
-        return text
-    return f"{text[:length].rpartition(' ')[0] or text[:length]} […]"
+def _cell(value: object) -> str:
+    return decimal(value, ".1f") if isinstance(value, float) else str(value)

@@ -27,6 +27,7 @@ from personavec.report import (
     not_measured,
     opening,
     page,
+    pictured_above,
     reading_section,
     section,
     signed,
@@ -54,7 +55,7 @@ def write_monitoring_report(results: MonitorResults, path: Path) -> None:
         _opening(results),
         _overview(results),
         _limits(results.limits),
-        *(_trait(name, found) for name, found in results.traits.items()),
+        *(_trait(name, found, results) for name, found in results.traits.items()),
         reading_section(results.data),
         _what_was_done(results),
     )
@@ -78,7 +79,7 @@ def _head(results: MonitorResults) -> Markup:
 
 def _opening(results: MonitorResults) -> Markup:
     """The picture and the answer are those of the trait with the most alarms."""
-    name = max(results.traits, key=lambda name: _foremost(results.traits[name]))
+    name = _foremost(results)
     found = results.traits[name]
     pair = next((_pair(name, turn) for turn in found.extremes), None)
     return opening(
@@ -94,12 +95,18 @@ def _opening(results: MonitorResults) -> Markup:
     )
 
 
-def _foremost(found: TraitReadings) -> tuple[int, float]:
-    return found.drift.conversations.hits, found.max or 0.0
+def _foremost(results: MonitorResults) -> str:
+    """The trait with the most alarms, of several the one with the highest answer."""
+
+    def rank(name: str) -> tuple[int, float]:
+        found = results.traits[name]
+        return found.drift.conversations.hits, found.max or 0.0
+
+    return max(results.traits, key=rank)
 
 
 def _pair(name: str, turn: ExtremeTurn) -> Pair:
-    reading = f"{signed(turn.response_mean, 1)} σ, {turn.conversation}, turn {turn.turn + 1}"
+    reading = f"{signed(turn.response_mean, 1)} σ, {_where(turn)}"
     shown = element("span", *map(_heat, turn.pieces), class_="heat")
     return Pair(turn.question, [Answer(f"The answer that reads most {name}", shown, reading)])
 
@@ -131,11 +138,11 @@ def _overview(results: MonitorResults) -> Markup:
             (
                 "trait",
                 "layer",
-                "before the answer",
-                "answer",
-                "highest answer",
+                "before the answer (σ)",
+                "answer (σ)",
+                "highest answer (σ)",
                 "alarms",
-                "in conversations",
+                "conversations with an alarm",
             ),
             rows,
             "numbers",
@@ -164,11 +171,11 @@ def _limits(limits: FittedLimits | None) -> Markup | None:
     )
 
 
-def _trait(name: str, found: TraitReadings) -> Markup:
+def _trait(name: str, found: TraitReadings, results: MonitorResults) -> Markup:
     return section(
         name,
         page.anchor(name),
-        _along(found),
+        pictured_above() if name == _foremost(results) else _along(found),
         *_drift(found.drift),
         element("h3", "Highest answers"),
         element("p", _COLOURS),
@@ -227,7 +234,7 @@ def _alarmed(turns: Sequence[AlarmedTurn]) -> Markup | None:
         (turn.conversation, str(turn.turn + 1), signed(turn.reading), signed(turn.level))
         for turn in turns
     ]
-    head = ("conversation", "turn", "reading (σ)", "chart")
+    head = ("conversation", "turn", "reading (σ)", "level of the chart")
     return table(head, rows, "numbers") if rows else None
 
 
@@ -238,7 +245,7 @@ def _extreme(turn: ExtremeTurn, *, open_: bool) -> Markup:
         element("summary", f"{signed(turn.response_mean, 1)} σ  {question}"),
         element(
             "p",
-            f"{turn.conversation} · assistant turn {turn.turn + 1} · "
+            f"{_where(turn)} · "
             f"{plural(turn.n_tokens, 'token')} · "
             f"before the answer {signed(turn.prompt_last, 1)} σ",
             class_="scores",
@@ -250,6 +257,10 @@ def _extreme(turn: ExtremeTurn, *, open_: bool) -> Markup:
         class_="transcript",
         open=open_,
     )
+
+
+def _where(turn: ExtremeTurn) -> str:
+    return f"conversation {turn.conversation}, assistant turn {turn.turn + 1}"
 
 
 def _heat(piece: Piece) -> Markup:

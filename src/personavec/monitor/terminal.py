@@ -10,7 +10,7 @@ from personavec.monitor.conclusion import conclusion
 from personavec.monitor.results import FittedLimits, MonitorResults
 from personavec.terminal import Ending, Next, console, log_notes, print_table, show_ending
 from personavec.vectors import Calibration
-from personavec.wording import estimated, plural
+from personavec.wording import decimal, estimated, plural
 
 _FAMILIES = {"all": "all", "prompts": "eight system prompts", "examples": "0 to 20 examples"}
 
@@ -24,12 +24,12 @@ def show(results: MonitorResults) -> None:
             name,
             str(found.layer),
             estimated(found.answers, "+.2f"),
-            "–" if found.max is None else f"{found.max:+.2f}",
+            "–" if found.max is None else decimal(found.max, "+.2f"),
             str(found.alarms),
         )
         for name, found in results.traits.items()
     ]
-    print_table(("trait", "layer", "mean answer, σ [95%]", "highest", "alarms"), rows)
+    print_table(("trait", "layer", "mean answer, σ [95%]", "highest, σ", "alarms"), rows)
     console.print("σ: standard deviations of first answers to neutral prompts")
     if results.limits is not None:
         console.print(_fitted(results.limits))
@@ -66,10 +66,11 @@ def show_calibration(found: Calibration, folder: Path, model: Sequence[str] | No
         rows.append((_FAMILIES[name], str(own.n), overall, within))
     title = f"{found.trait}: correlation of the prompt's projection with the answer's expression"
     print_table(("settings", "answers", "overall", "within condition"), rows, title=title)
+    figures = (found.intercept, found.slope, found.below, found.above)
+    intercept, slope, below, above = (decimal(each, "+.2f") for each in figures)
     unit = "nats" if found.unit == "log_odds" else "points"
     console.print(
-        f"forecast: {found.intercept:+.2f} {found.slope:+.2f} × projection, "
-        f"{found.below:+.2f} to {found.above:+.2f} {unit}; its interval held "
+        f"forecast: {intercept} {slope} × projection, {below} to {above} {unit}; its interval held "
         f"{estimated(results.coverage, missing='not measured')} of held-out answers"
     )
     command = ("serve", "--vectors", str(folder), *(model or ()))

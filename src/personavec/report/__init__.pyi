@@ -6,6 +6,7 @@ from .blocks import (
     answers as answers,
     clipped as clipped,
     opening as opening,
+    pictured_above as pictured_above,
     use_it as use_it,
 )
 from .charts import number as number, signed as signed

@@ -70,6 +70,13 @@ def _concluded(conclusion: str, look: Look) -> list[Markup]:
     return [headline, element("p", rest)] if rest else [headline]
 
 
+def pictured_above() -> Markup:
+    """What stands in a section whose picture is the opening's."""
+    return element(
+        "p", "Its picture stands ", element("a", "at the top of this page", href="#in-short"), "."
+    )
+
+
 def noted(notes: Iterable[str]) -> Markup | None:
     """What a reader must know before believing a number."""
     found = [element("p", note) for note in notes]

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from personavec.results import Estimate
-from personavec.wording import signed as signed
+from personavec.wording import decimal, signed as signed
 
 BLUE = "#2a82c7"
 ORANGE = "#d9661f"
@@ -200,7 +200,7 @@ def points(
             y=each.value,
             low=number(each.low),
             high=number(each.high),
-            said=f"{minus(f'{each.value:.2f}')}{interval(each)}{said(index)}",
+            said=f"{decimal(each.value)}{interval(each)}{said(index)}",
         )
         for index, (x, each) in enumerate(zip(along, found, strict=True))
         if each.value is not None
@@ -258,7 +258,7 @@ def _bar(*, by_side: bool) -> Callable[[Bar, float], Point]:
             y=height,
             low=number(bar.found.low),
             high=number(bar.found.high),
-            said=f"{bar.label}, {bar.series}: {minus(f'{value:.2f}')}{interval(bar.found)}",
+            said=f"{bar.label}, {bar.series}: {decimal(value)}{interval(bar.found)}",
             colour=side(value) if by_side else None,
         )
 
@@ -299,12 +299,7 @@ def level(name: str, found: Estimate, colour: str, dash: str) -> list[Mark]:
 def interval(found: Estimate) -> str:
     """What is said after a value: " [0.50, 1.50]", nothing where it is missing."""
     low, high = number(found.low), number(found.high)
-    return "" if low is None or high is None else minus(f" [{low:.2f}, {high:.2f}]")
-
-
-def minus(text: str) -> str:
-    """A number with the sign that texts have."""
-    return text.replace("-", "−")
+    return "" if low is None or high is None else f" [{decimal(low)}, {decimal(high)}]"
 
 
 def shortened(text: str, limit: int = 28) -> str:

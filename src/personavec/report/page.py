@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from personavec.report import svg
 from personavec.runs import atomic_write
-from personavec.wording import estimated
+from personavec.wording import decimal, estimated
 
 if TYPE_CHECKING:
     from personavec.report.charts import Chart
@@ -83,7 +83,7 @@ def not_measured(what: str = "") -> Markup:
 
 def figure(value: float | None, form: str) -> Content:
     """A number without an interval, such as a count or a share."""
-    return not_measured() if value is None else f"{value:{form}}".replace("-", "−")
+    return not_measured() if value is None else decimal(value, form)
 
 
 def code(value: str | None) -> Markup:
@@ -97,7 +97,7 @@ def estimate(found: Estimate, form: str = ".2f") -> Content:
     """An estimate with its interval, or a note of what was not measured."""
     if found.value is None:
         return not_measured()
-    value, _, interval = estimated(found, form).replace("-", "−").partition(" ")
+    value, _, interval = estimated(found, form).partition(" ")
     rest = element("span", interval, class_="interval") if interval else not_measured("interval")
     return [value, " ", rest]
 

@@ -7,6 +7,7 @@ a picture follows the reader's light or dark theme. Pointing at a value tells it
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ from personavec.report.charts import (
     Point,
     Rule,
     Series,
-    minus,
 )
+from personavec.wording import decimal
 
 #: Width of a letter of the labels, in pixels, on average.
 _LETTER = 6.6
@@ -64,9 +65,11 @@ def draw(chart: Chart, title: str, width: int, class_: str) -> Markup:
         *_axes(chart, frame, height),
         *(part for mark in _in_order(chart.marks) for part in _drawn(mark, frame)),
     ]
+    # A line for each text: without the shapes they would run together.
+    joined = re.sub("(</(?:text|title)>)", r"\1\n", "".join(parts))
     return Markup(
         f'<svg class="{class_}" viewBox="0 0 {width} {height:g}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(title)}">{joined}</svg>'
     )
 
 
@@ -129,7 +132,7 @@ def _ticks(axis: Axis, ends: tuple[float, float], pixels: float) -> list[tuple[f
 def _written(axis: Axis, value: float, digits: int) -> str:
     if axis.percent:
         return f"{100 * value:.{max(0, digits - 2)}f}%"
-    return minus(f"{value + 0.0:.{digits}f}")
+    return decimal(value + 0.0, f".{digits}f")
 
 
 # Legend and axes

@@ -14,8 +14,9 @@ Push: TypeAlias = Literal["toward", "away", "random", "none", "unknown"]
 _SAID: dict[Push, str] = {
     "toward": "training on these {rows} would push the model toward {traits}",
     "away": "training on these {rows} would push the model away from {traits}",
-    "random": "for {traits} a random direction shifts as far: no evidence, the texts merely differ",
-    "none": "no push is shown for {traits}",
+    "random": "along {traits} the mean of all {rows} shifts no further than along a random "
+    "direction, which is no evidence of a push",
+    "none": "the mean of all {rows} shows no push along {traits}",
     "unknown": "for {traits} raw projections are compared with nothing, and say nothing of a push",
 }
 
@@ -24,15 +25,15 @@ def conclusion(results: ScreenResults) -> str:
     """The traits by where the data would push, and how many rows are flagged."""
     rows = "pairs" if results.kind == "pair" else "rows"
     said = []
+    found = {name: pushes(trait, results.natural) for name, trait in results.traits.items()}
     for push, form in _SAID.items():
-        names = [
-            _named(name, trait, push)
-            for name, trait in results.traits.items()
-            if pushes(trait, results.natural) == push
-        ]
+        names = [_named(n, t, push) for n, t in results.traits.items() if found[n] == push]
         if names:
             said.append(form.format(traits=joined(names), rows=rows))
-    return " ".join(f"{capitalised(each)}." for each in [*said, *_flagged(results)])
+    said += _flagged(results)
+    if results.flagged_any and not {"toward", "away"}.issuperset(found.values()):
+        said.append(f"a mean says nothing of single {rows}: read those that are flagged")
+    return " ".join(f"{capitalised(each)}." for each in [*said, *_left(results)])
 
 
 def pushes(trait: ScreenedTrait, natural: str) -> Push:
@@ -62,8 +63,8 @@ def _named(name: str, trait: ScreenedTrait, push: Push) -> str:
     found = trait.against_reference or trait
     if push not in ("toward", "away") or not trait.sigma or found.mean is None:
         return name
-    beyond = "" if trait.against_reference is None else " beyond the reference"
-    return f"{name} ({signed(found.mean / trait.sigma)} σ{beyond})"
+    against = "" if trait.against_reference is None else " against the reference"
+    return f"{name} ({signed(found.mean / trait.sigma)} σ{against})"
 
 
 def _flagged(results: ScreenResults) -> Iterable[str]:
@@ -74,3 +75,22 @@ def _flagged(results: ScreenResults) -> Iterable[str]:
     verb = "is" if results.flagged_any == 1 else "are"
     said = f"{results.flagged_any} of {plural(results.rows, 'row')} {verb} flagged"
     yield f"{said}: {joined(each)}" if len(each) > 1 else said
+
+
+def _left(results: ScreenResults) -> Iterable[str]:
+    """Where rows are flagged by their number: that those left were compared with no line."""
+    rule = results.rule or {}
+    option = next((option for option in ("top", "bottom") if rule.get(option)), None)
+    if option is None or results.flagged_any is None:
+        return
+    n, end = rule[option], "highest" if option == "top" else "lowest"
+    whose = "the" if len(results.traits) == 1 else "each trait's"
+    above = {name: trait.left_above for name, trait in results.traits.items()}
+    found = [f"{count} above 0 along {name}" for name, count in above.items() if count]
+    if found:
+        shows = f"of them {joined(found)}"
+    else:
+        shows = "whatever they show" if None in above.values() else "none of them above 0"
+    left = plural(results.rows - results.flagged_any, "row")
+    flags = f"{whose} {plural(n, f'{end} row')} and no others"
+    yield f"--{option} {n} flags {flags}; the clean file keeps {left}, {shows}"

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from personavec.conditions import Unit, parse_condition
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
-from personavec.options import JUDGE, MODEL, Count, between, options, panel, parsed
+from personavec.options import JUDGE, MAIN, MODEL, Count, Specs, between, options, panel, parsed
 from personavec.runs import check_writable
 
 NaturalSide = Literal["generate", "last-prompt", "none", "two-stage"]
@@ -21,10 +21,11 @@ Format = Literal["jsonl", "parquet"]
 #: Units of a fixed cut.
 UNITS: tuple[Unit, ...] = ("sigma", "norm", "projection")
 
-LINE = panel("Line above which rows are flagged")
+LINE = panel("Which rows are flagged")
 NATURAL = panel("Natural responses")
 DATA = panel("Data")
 FILES = panel("Files and report")
+N = Parameter(metavar="N")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class FlagRule:
 
     percentile: Annotated[float | None, between(0, 100)] = None
     """A percentile of the reference in place of its 95th."""
-    top: Annotated[int | None, between(1)] = None
-    """Flag each trait's N highest."""
-    bottom: Annotated[int | None, between(1)] = None
-    """Flag each trait's N lowest."""
+    top: Annotated[int | None, MAIN, between(1), N] = None
+    """Flag each trait's N highest rows, high or not; all others stay in the clean file."""
+    bottom: Annotated[int | None, between(1), N] = None
+    """Flag each trait's N lowest rows."""
     cuts: Annotated[tuple[Cut, ...], CUTS] = ()
     """Flag above a number of sigma, norm or projection; repeat it."""
 
@@ -78,7 +79,7 @@ class FlagRule:
 class ScreenConfig:
     """Everything that decides a screen's result, beside the model, the vectors and the data."""
 
-    natural: NaturalSide = "last-prompt"
+    natural: Annotated[NaturalSide, NATURAL] = "last-prompt"
     """What stands for the model's own response: `generate` generates it, `last-prompt` takes the
     prompt's last token, `none` nothing; `two-stage` is `last-prompt` for all rows, then
     `generate` for some."""
@@ -94,10 +95,10 @@ class ScreenConfig:
         default_factory=ColumnMap
     )
     """Other column names, e.g. prompt=q,response=a."""
-    split: Annotated[str | None, DATA] = None
+    split: Annotated[str | None, DATA, Parameter(metavar="NAME")] = None
     """A dataset's split."""
-    by: Annotated[tuple[str, ...], DATA] = ()
-    """Totals and ranks by this column; repeat it."""
+    by: Annotated[tuple[str, ...], MAIN, Parameter(metavar="COLUMN")] = ()
+    """Compare the groups of rows in this column, e.g. source; repeat it. It flags no row."""
     rule: FlagRule = field(default_factory=FlagRule)
     remedy: Annotated[Literal["drop", "swap"], FILES] = "drop"
     """For flagged preference pairs, in the clean file."""
@@ -141,13 +142,13 @@ class ScreenConfig:
 class ScreenInputs:
     """What rows are compared with, and what scores them."""
 
-    reference: str | None = None
+    reference: Annotated[str | None, Parameter(metavar="DATA")] = None
     """A clean dataset; its 95th percentile draws the line."""
     natural_cache: Annotated[Path | None, NATURAL] = None
     """Folder that keeps natural responses between runs."""
     judge: Annotated[Literal["contrast"] | None, JUDGE] = None
     """Also score rows with a judge."""
-    trait: Annotated[tuple[str, ...], JUDGE] = ()
+    trait: Annotated[Specs, JUDGE] = ()
     """Spec file of a vector's trait that is not bundled; repeatable."""
     ray: Annotated[str | None, MODEL, Parameter(metavar="[ADDRESS]")] = None
     """Score on a Ray cluster: HOST:PORT, or without it, this machine's."""

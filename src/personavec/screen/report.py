@@ -9,12 +9,14 @@ from markupsafe import Markup
 
 from personavec.report import (
     Content,
+    Side,
     charts as kit,
     element,
     estimate,
     folded,
     not_measured,
     page,
+    pictured_above,
     reading_section,
     section,
     signed,
@@ -23,15 +25,17 @@ from personavec.report import (
 from personavec.screen import charts, report_opening
 from personavec.screen.report_controls import control_panels
 from personavec.screen.report_opening import NATURAL
-from personavec.screen.report_rows import row_panel
+from personavec.screen.report_rows import row_panel, row_side
 from personavec.screen.results import (
     DatasetCounts,
     GroupMean,
+    Mean,
     RankedRow,
     ScreenedTrait,
     ScreenResults,
     TwoStageMean,
 )
+from personavec.screen.shown import Shown, shown
 from personavec.wording import plural
 
 #: Groups in charts; the table has all.
@@ -41,14 +45,15 @@ _CHARTED_GROUPS = 30
 def write_screening_report(results: ScreenResults, path: Path) -> None:
     """Write the report of one screen; a missing value is shown as not measured."""
     title = ", ".join(dataset.name for dataset in results.datasets)
+    found = shown(results)
     page.write(
         path,
         f"Screen of {title}",
         _heading(results, title),
-        report_opening.opened(results),
-        _overview(results),
-        _comparison(results),
-        *(_trait(name, trait, results) for name, trait in results.traits.items()),
+        report_opening.opened(found),
+        _overview(found),
+        _comparison(found),
+        *(_trait(name, trait, found) for name, trait in found.results.traits.items()),
         _unseen(),
         reading_section(results.data),
         _what_was_done(results),
@@ -71,11 +76,8 @@ def _heading(results: ScreenResults, title: str) -> Markup:
     )
 
 
-def _overview(results: ScreenResults) -> Markup:
-    head = (
-        *("trait", "layer", "mean difference", "in σ of neutral prompts", "minus reference"),
-        *("line", "flagged"),
-    )
+def _overview(found: Shown) -> Markup:
+    results = found.results
     compared = (
         "Raw projections, compared with nothing. Intervals are 95%."
         if results.natural == "none"
@@ -83,27 +85,35 @@ def _overview(results: ScreenResults) -> Markup:
         f"{NATURAL[results.natural]}. Above 0, training on the data would push "
         "the model toward the trait. Intervals are 95%, over prompts."
     )
+    mean = "mean projection" if results.natural == "none" else "mean difference"
+    columns: dict[str, Sequence[Content]] = {
+        "trait": [element("a", n, href=f"#{page.anchor(n)}") for n in results.traits],
+        "layer": [str(trait.layer) for trait in results.traits.values()],
+        f"{mean} ({found.unit})": [_mean(trait) for trait in results.traits.values()],
+    }
+    if results.reference is not None:
+        against = [_mean(trait.against_reference) for trait in results.traits.values()]
+        columns[f"minus reference ({found.unit})"] = against
+    if results.rule is not None:
+        if found.row_unit:
+            lines = [_signed(trait.threshold) for trait in results.traits.values()]
+            columns[f"line ({found.unit})"] = lines
+        columns["rows flagged"] = [_flagged(trait) for trait in results.traits.values()]
     return section(
         "How far the data would push",
         "overview",
         element("p", compared),
-        table(head, [_overview_row(*item) for item in results.traits.items()], "numbers"),
-        _two_stages(results),
+        table(list(columns), zip(*columns.values(), strict=True), "numbers"),
+        _two_stages(found),
     )
 
 
-def _overview_row(name: str, trait: ScreenedTrait) -> tuple[Content, ...]:
-    in_sigma = _in_sigma(trait.mean, trait.sigma)
-    against = trait.against_reference
-    return (
-        element("a", name, href=f"#{page.anchor(name)}"),
-        str(trait.layer),
-        estimate(trait.estimate, "+.3f"),
-        not_measured() if in_sigma is None else signed(in_sigma, 3),
-        "–" if against is None else estimate(against.estimate, "+.3f"),
-        "–" if trait.threshold is None else signed(trait.threshold),
-        _flagged(trait),
-    )
+def _mean(found: Mean | None) -> Content:
+    return not_measured() if found is None else estimate(found.estimate, "+.2f")
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else signed(value)
 
 
 def _flagged(trait: ScreenedTrait) -> str:
@@ -111,24 +121,26 @@ def _flagged(trait: ScreenedTrait) -> str:
     return "–" if trait.flagged is None or share is None else f"{trait.flagged} ({share:.1%})"
 
 
-def _two_stages(results: ScreenResults) -> Markup | None:
-    staged = [(n, t, t.two_stage) for n, t in results.traits.items() if t.two_stage is not None]
+def _two_stages(found: Shown) -> Markup | None:
+    traits = found.results.traits
+    staged = [(n, t, t.two_stage) for n, t in traits.items() if t.two_stage is not None]
     if not staged:
         return None
     rows = [
         (
             name,
             signed(stage.cheap_mean),
-            estimate(trait.estimate, "+.3f"),
+            estimate(trait.estimate, "+.2f"),
             estimate(stage.recall.estimate, ".1%"),
         )
         for name, trait, stage in staged
     ]
+    head = ("trait", f"cheap mean ({found.unit})", f"corrected mean ({found.unit})", "recall")
     return element(
         "div",
         element("h3", "Two stages"),
         element("p", _what_two_stages_mean(staged[0][2])),
-        table(("trait", "cheap mean", "corrected mean", "recall"), rows, "numbers"),
+        table(head, rows, "numbers"),
     )
 
 
@@ -137,14 +149,14 @@ def _what_two_stages_mean(stage: TwoStageMean) -> str:
         f"{plural(stage.top, 'row')}, the highest of every trait by the cheap score, and "
         f"{plural(stage.sample, 'random other')} got the exact score. The corrected "
         "mean is the regression estimator of survey sampling, with the top slice as a "
-        "stratum taken whole. Recall is the share of rows over the line, by their exact "
+        "stratum taken whole. Recall is the share of rows above the line, by their exact "
         "score, that the top slice holds; it is estimated from the random sample."
     )
 
 
-def _comparison(results: ScreenResults) -> Markup | None:
-    """All groups and traits in one chart, for every column that rows were grouped by."""
-    columns = next(iter(results.traits.values())).groups
+def _comparison(found: Shown) -> Markup | None:
+    """All groups and traits in one table, for every column that rows were grouped by."""
+    columns = next(iter(found.results.traits.values())).groups
     if not columns:
         return None
     return section(
@@ -152,17 +164,17 @@ def _comparison(results: ScreenResults) -> Markup | None:
         "comparison",
         element(
             "p",
-            "Means in σ of neutral prompts. Orange with a plus pushes toward the trait, blue with "
+            f"Means in {found.unit}. Orange with a plus pushes toward the trait, blue with "
             "a minus away from it. Intervals stand in the tables below.",
         ),
-        *(_group_map(results, column) for column in columns),
+        *(_group_map(found.results, column) for column in columns),
     )
 
 
 def _group_map(results: ScreenResults, column: str) -> Markup:
     """Every group's mean for every trait, with a colour behind each number."""
     by_trait = {
-        name: {row.group: _in_sigma(row.mean, trait.sigma) for row in trait.groups[column]}
+        name: {row.group: row.mean for row in trait.groups[column]}
         for name, trait in results.traits.items()
     }
     groups = list(next(iter(by_trait.values())))
@@ -187,56 +199,76 @@ def _heat(value: float | None, reach: float) -> Content:
     return element("span", signed(value), style=look)
 
 
-def _in_sigma(mean: float | None, sigma: float) -> float | None:
-    return None if mean is None or not sigma else mean / sigma
-
-
-def _trait(name: str, trait: ScreenedTrait, results: ScreenResults) -> Markup:
-    unit = "projection" if results.natural == "none" else "projection difference"
+def _trait(name: str, trait: ScreenedTrait, found: Shown) -> Markup:
+    foremost = name == report_opening.foremost(found.results)
+    high, low = trait.ranked.high, trait.ranked.low
     return section(
         name,
         page.anchor(name),
         element("p", f"Rows without a natural response to compare with: {trait.missing}.")
         if trait.missing
         else None,
-        report_opening.histogram(trait, unit),
-        *(_groups(column, rows, unit) for column, rows in trait.groups.items()),
+        pictured_above() if foremost else report_opening.histogram(trait, found),
+        *(_groups(column, rows, found) for column, rows in trait.groups.items()),
         element("h3", "Is it only length, or any direction?"),
-        *control_panels(trait),
-        element("h3", "Rows that push toward it most"),
-        _rows(trait.ranked.high, opened=2),
-        folded("Rows that push away from it most", _rows(trait.ranked.low)),
+        *control_panels(trait, found.unit),
+        element("h3", _ranked_title(high, found, "toward")),
+        _combined(trait, found),
+        _rows(high, found, opened=2),
+        folded(_ranked_title(low, found, "away"), _rows(low, found)),
     )
 
 
-def _rows(rows: Sequence[RankedRow], opened: int = 0) -> Markup:
+def _combined(trait: ScreenedTrait, found: Shown) -> Markup | None:
+    """What rows are ranked by where a judge has a say."""
+    if found.results.judge is None:
+        return None
+    where = found.flagged_where(trait)
+    return element(
+        "p",
+        "Rows are ranked by the mean of projection and judge, each standardised"
+        + (f"; {where}." if where else "."),
+    )
+
+
+def _ranked_title(rows: Sequence[RankedRow], found: Shown, side: Side) -> str:
+    """The highest or the lowest rows, and how many of them push to that side."""
+    end, way = ("Highest rows", "toward") if side == "toward" else ("Lowest rows", "away from")
+    n = sum(row_side(row, found) == side for row in rows)
+    if not found.zero or not rows:
+        return end
+    if n == len(rows):
+        return f"Rows that push {way} it most"
+    return f"{end}, of which {n or 'none'} {'push' if n > 1 else 'pushes'} {way} it"
+
+
+def _rows(rows: Sequence[RankedRow], found: Shown, opened: int = 0) -> Markup:
     """Rows behind lines that unfold them, the first ones unfolded, with a field to search them."""
-    panels = (row_panel(row, open_=index < opened) for index, row in enumerate(rows))
+    panels = (row_panel(row, found, open_=index < opened) for index, row in enumerate(rows))
     return element("div", *panels, data_filter=True)
 
 
-def _groups(column: str, rows: Sequence[GroupMean], unit: str) -> Markup:
-    head = (column, "rank", "rows", "mean", "flagged", "mean without this group")
-    numbers = table(head, [_group_row(row) for row in rows], "numbers", searchable=True)
+def _groups(column: str, rows: Sequence[GroupMean], found: Shown) -> Markup:
+    ruled = found.results.rule is not None
+    flags = ("flagged",) if ruled else ()
+    of = f"({found.unit})"
+    head = (column, "rank", "rows", f"mean {of}", *flags, f"mean without this group {of}")
+    cells = [_group_row(row, ruled=ruled) for row in rows]
+    drawn = charts.group_means(rows[:_CHARTED_GROUPS], f"mean {found.value} {of}")
     return element(
         "div",
-        page.chart(charts.group_means(rows[:_CHARTED_GROUPS], unit), f"Mean by {column}")
-        if len(rows) > 1
-        else None,
-        folded(f"The numbers by {column}", numbers),
+        page.chart(drawn, f"Mean by {column}") if len(rows) > 1 else None,
+        folded(f"The numbers by {column}", table(head, cells, "numbers", searchable=True)),
     )
 
 
-def _group_row(row: GroupMean) -> tuple[Content, ...]:
-    shown = row.flagged is not None and row.n
-    return (
-        row.group,
-        str(row.rank),
-        str(row.n),
-        estimate(row.estimate, "+.3f"),
-        f"{row.flagged} ({row.flagged / row.n:.1%})" if row.flagged is not None and shown else "–",
-        not_measured() if row.mean_without is None else signed(row.mean_without),
-    )
+def _group_row(row: GroupMean, *, ruled: bool) -> list[Content]:
+    cells: list[Content] = [row.group, str(row.rank), str(row.n), estimate(row.estimate, "+.2f")]
+    if ruled:
+        known = row.flagged is not None and row.n
+        cells.append(f"{row.flagged} ({(row.flagged or 0) / row.n:.1%})" if known else "–")
+    cells.append(not_measured() if row.mean_without is None else signed(row.mean_without))
+    return cells
 
 
 def _unseen() -> Markup:

@@ -22,36 +22,38 @@ _WHAT_RANDOM_MEANS = (
 )
 
 
-def control_panels(trait: ScreenedTrait) -> list[Markup]:
+def control_panels(trait: ScreenedTrait, unit: str) -> list[Markup]:
     """What the controls found, or why they were not measured."""
     length, random = trait.controls.length, trait.controls.random
-    return [
-        *([_why("Length", length)] if isinstance(length, NotMeasured) else _length(trait, length)),
-        *(
-            [_why("Random directions", random)]
-            if isinstance(random, NotMeasured)
-            else _random(random)
-        ),
-    ]
+    found: list[Markup] = []
+    if isinstance(length, NotMeasured):
+        found.append(_why("Length", length))
+    else:
+        found += _length(trait, length, unit)
+    if isinstance(random, NotMeasured):
+        found.append(_why("Random directions", random))
+    else:
+        found += _random(random)
+    return found
 
 
 def _why(what: str, control: NotMeasured) -> Markup:
     return element("p", f"{what}: not measured, {control.why}.")
 
 
-def _length(trait: ScreenedTrait, control: LengthControl) -> list[Markup]:
+def _length(trait: ScreenedTrait, control: LengthControl, unit: str) -> list[Markup]:
     found = [
         element(
             "p",
             "Rank correlation of the value with the response’s length: ",
-            estimate(control.spearman, "+.3f"),
+            estimate(control.spearman, "+.2f"),
             ".",
         )
     ]
     if control.flags_by_length:
         found.append(_flags_by_length(control.flags_by_length))
     if isinstance(control.matched, MatchedMean):
-        found.append(_matched(trait, control.matched))
+        found.append(_matched(trait, control.matched, unit))
     return found
 
 
@@ -70,14 +72,14 @@ def _flags_by_length(flags: tuple[FlaggedByLength, ...]) -> Markup:
     )
 
 
-def _matched(trait: ScreenedTrait, matched: MatchedMean) -> Markup:
+def _matched(trait: ScreenedTrait, matched: MatchedMean, unit: str) -> Markup:
     against = trait.against_reference
     return element(
         "p",
-        "Mean minus reference: ",
-        not_measured() if against is None else estimate(against.estimate, "+.3f"),
-        "; against reference rows of like length: ",
-        estimate(matched.estimate, "+.3f"),
+        f"Mean minus reference, in {unit}: ",
+        not_measured() if against is None else estimate(against.estimate, "+.2f"),
+        "; minus reference rows of like length: ",
+        estimate(matched.estimate, "+.2f"),
         f" (rows without a counterpart of their length: {matched.without_match}).",
     )
 
@@ -90,12 +92,12 @@ def _random(control: RandomControl) -> list[Markup]:
             for i, direction in enumerate(control.directions, start=1)
         ),
     ]
-    head = ("direction", "mean shift in σ of the rows", "over the reference’s 95th percentile")
+    head = ["direction", "mean shift (standard deviations of the rows)"]
+    if control.trait.share_over is not None:
+        head.append("rows above the reference’s 95th percentile")
     return [table(head, rows, "numbers"), element("p", _WHAT_RANDOM_MEANS)]
 
 
-def _effect(found: DirectionEffect) -> tuple[Content, Content]:
-    return (
-        not_measured() if found.effect is None else signed(found.effect),
-        "–" if found.share_over is None else f"{found.share_over:.1%}",
-    )
+def _effect(found: DirectionEffect) -> list[Content]:
+    effect = not_measured() if found.effect is None else signed(found.effect)
+    return [effect, *([] if found.share_over is None else [f"{found.share_over:.1%}"])]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from personavec.report import Content, Pair, element, not_measured, opening, page, signed
+from personavec.report import Pair, element, not_measured, opening, page
 from personavec.screen import charts
 from personavec.screen.conclusion import conclusion, pushes
-from personavec.screen.report_rows import row_answers, row_question
+from personavec.screen.report_rows import row_answers, row_question, row_side
 from personavec.screen.results import RankedRow, ScreenedTrait, ScreenResults
+from personavec.screen.shown import Shown
 from personavec.wording import plural
 
 #: What responses are compared with, by `--natural`.
@@ -22,22 +23,22 @@ NATURAL = {
 }
 
 
-def opened(results: ScreenResults) -> Markup:
+def opened(found: Shown) -> Markup:
     """The picture and the row are those of the trait that the data push toward most."""
-    name = _foremost(results)
+    results = found.results
+    name = foremost(results)
     trait = results.traits[name]
-    unit = "projection" if results.natural == "none" else "projection difference"
-    pair = next((_pair(name, row) for row in trait.ranked.high), None)
+    pair = next((_pair(name, row, found) for row in trait.ranked.high), None)
     return opening(
-        _measured(results),
+        _measured(found),
         conclusion(results),
         notes=results.notes,
-        picture=histogram(trait, f"{unit}, {name}"),
+        picture=histogram(trait, found, f", {name}"),
         pair=pair,
     )
 
 
-def _foremost(results: ScreenResults) -> str:
+def foremost(results: ScreenResults) -> str:
     """The trait that is pushed toward most, else that of the highest mean."""
 
     def rank(name: str) -> tuple[bool, float]:
@@ -49,7 +50,8 @@ def _foremost(results: ScreenResults) -> str:
     return max(results.traits, key=rank)
 
 
-def _measured(results: ScreenResults) -> str:
+def _measured(found: Shown) -> str:
+    results = found.results
     if results.natural == "none":
         compared = "Nothing was subtracted: the projections also hold what the prompts are about."
     else:
@@ -57,11 +59,15 @@ def _measured(results: ScreenResults) -> str:
             f"From each was subtracted that of {NATURAL[results.natural]}, so that above 0 lies "
             "what training would push toward."
         )
+    if found.unit == "σ":
+        compared += (
+            " Values are in σ: standard deviations of the model’s projections on neutral prompts."
+        )
     reference = results.reference
     if reference is not None:
         compared += (
-            f" The {plural(reference.rows, 'row')} of {reference.name} are the reference: what "
-            "the data show beyond it counts."
+            f" The {plural(reference.rows, 'row')} of {reference.name} are the reference: the "
+            "means are compared with theirs."
         )
     pairs = "pair" if results.kind == "pair" else "row"
     return (
@@ -70,20 +76,24 @@ def _measured(results: ScreenResults) -> str:
     )
 
 
-def histogram(trait: ScreenedTrait, unit: str) -> Markup:
+def histogram(trait: ScreenedTrait, found: Shown, whose: str = "") -> Markup:
     """The rows of a trait by their value."""
     if not trait.histogram.edges:
         return element("p", not_measured())
     return page.chart(
-        charts.difference_histogram(trait.histogram, trait.threshold, unit),
-        f"Rows by {unit}",
-        "The outermost bins hold what lies beyond.",
+        charts.difference_histogram(trait, found),
+        f"Rows by {found.value}{whose}",
+        "The first and the last bar also hold the rows that lie further out.",
     )
 
 
-def _pair(name: str, row: RankedRow) -> Pair:
-    """The row that pushes most, beside what it is compared with."""
-    value: Content = "" if row.value is None else f" ({signed(row.value)})"
-    return Pair(
-        f"The row that pushes toward {name} most{value}: {row_question(row)}", row_answers(row)
-    )
+def _pair(name: str, row: RankedRow, found: Shown) -> Pair:
+    """The highest row, beside what it is compared with; by its sign, where that pushes."""
+    value, side = found.row_value(row), row_side(row, found)
+    if side == "toward":
+        said = f"The row that pushes toward {name} most ({value})"
+    elif side == "away":
+        said = f"The highest row along {name}, which pushes away from it ({value})"
+    else:
+        said = f"The highest row along {name} ({value})"
+    return Pair(f"{said}: {row_question(row)}", row_answers(row, found))

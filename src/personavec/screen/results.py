@@ -240,6 +240,8 @@ class ScreenedTrait(Mean):
     """The rows' mean minus the reference's."""
     controls: ScreenControls
     two_stage: TwoStageMean | None = field(default=None, metadata=OPTIONAL)
+    left_above: int | None = field(default=None, metadata=OPTIONAL)
+    """Rows above 0 that no trait flagged, where rows are flagged by their number, not by a line."""
 
 
 @dataclass(frozen=True, kw_only=True)

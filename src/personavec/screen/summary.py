@@ -125,7 +125,16 @@ def summarise_trait(job: ScreenJob, found: Scored, trait: int) -> ScreenedTrait:
         against_reference=_minus_reference(scores, reference, own),
         controls=controls(scores, reference, own, job.probe, comparable=job.side != "projection"),
         two_stage=staged,
+        left_above=_left_above(job, found, own),
     )
+
+
+def _left_above(job: ScreenJob, found: Scored, own: TraitScores) -> int | None:
+    """Raw projections have no 0 to lie above."""
+    by_number = job.rule.top is not None or job.rule.bottom is not None
+    if not by_number or job.side == "projection":
+        return None
+    return int((~any_flagged(found.traits) & (own.value > 0)).sum())
 
 
 def _reference_mean(reference: Scores | None, own: TraitScores) -> ReferenceMean | None:

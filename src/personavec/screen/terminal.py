@@ -7,30 +7,26 @@ from pathlib import Path
 
 from personavec.data.terminal import show_reading
 from personavec.screen.conclusion import conclusion
-from personavec.screen.results import ScreenedTrait, ScreenResults
-from personavec.terminal import Ending, Next, console, log_notes, print_table
-from personavec.wording import estimated, plural
+from personavec.screen.results import RankedRow, ScreenedTrait, ScreenResults
+from personavec.screen.shown import Shown, shown
+from personavec.terminal import Ending, Next, beginning, console, log_notes, print_table
+from personavec.wording import decimal, estimated, plural
+
+#: Rows that are printed, of all traits together; the report has more.
+_ROWS = 6
+#: Columns of a row's response.
+_RESPONSE = 40
 
 
 def show(results: ScreenResults) -> None:
-    """How data were read, tables of traits and of groups, and where all was written."""
+    """How data were read, tables of traits, of groups and of the highest rows, and counts."""
     show_reading(results.data)
     log_notes(results.notes)
-    rows = [
-        (
-            name,
-            str(trait.layer),
-            estimated(trait.estimate, "+.3f"),
-            _number(trait.mean, trait.sigma),
-            _number(trait.threshold),
-            "–" if trait.flagged is None else str(trait.flagged),
-        )
-        for name, trait in results.traits.items()
-    ]
-    headers = ("trait", "layer", "mean difference [95%]", "in σ", "line", "flagged")
-    print_table(headers, rows)
+    found = shown(results)
+    _show_traits(found)
     for column in next(iter(results.traits.values())).groups:
-        _show_groups(column, results.traits)
+        _show_groups(column, found)
+    _show_rows(found)
     flagged = results.flagged_any
     console.print(
         f"{plural(results.rows, 'row')}, {results.rejected} rejected"
@@ -66,15 +62,76 @@ def _next(
     return Next(to, ("finetune", clean, *watched))
 
 
-def _show_groups(column: str, traits: dict[str, ScreenedTrait]) -> None:
-    """Every group's mean for every trait, in σ of neutral prompts."""
-    rows = []
-    found = {name: {row.group: row for row in t.groups[column]} for name, t in traits.items()}
-    for group, row in next(iter(found.values())).items():
-        cells = [_number(found[name][group].mean, t.sigma) for name, t in traits.items()]
-        rows.append((group, str(row.n), *cells))
-    print_table((column, "rows", *traits), rows, title="mean in σ of neutral prompts")
+def _show_traits(found: Shown) -> None:
+    """Every trait's mean; the reference, the line and the flags where there are any."""
+    traits = found.results.traits
+    columns = {
+        "layer": [str(trait.layer) for trait in traits.values()],
+        "mean [95%]": [estimated(trait.estimate, "+.2f") for trait in traits.values()],
+    }
+    if found.results.reference is not None:
+        columns["minus reference [95%]"] = [_against(trait) for trait in traits.values()]
+    if found.results.rule is not None:
+        if found.row_unit:
+            columns["line"] = [_number(trait.threshold) for trait in traits.values()]
+        columns["flagged"] = [_count(trait.flagged) for trait in traits.values()]
+    rows = list(zip(traits, *columns.values(), strict=True))
+    print_table(("trait", *columns), rows, title=_in_unit(f"{found.value}s", found.unit))
 
 
-def _number(value: float | None, unit: float = 1.0) -> str:
-    return "–" if value is None or not unit else f"{value / unit:+.2f}"
+def _show_groups(column: str, found: Shown) -> None:
+    """Every group's mean for every trait."""
+    traits = found.results.traits
+    groups = {
+        name: {row.group: row for row in trait.groups[column]} for name, trait in traits.items()
+    }
+    rows = [
+        (group, str(row.n), *(_number(own[group].mean) for own in groups.values()))
+        for group, row in next(iter(groups.values())).items()
+    ]
+    print_table((column, "rows", *traits), rows, title=_in_unit("means", found.unit))
+
+
+def _show_rows(found: Shown) -> None:
+    """The highest rows of every trait: where they stand in the data, and how they begin."""
+    traits = found.results.traits
+    each = max(1, _ROWS // len(traits))
+    ranked = [(name, row) for name, trait in traits.items() for row in trait.ranked.high[:each]]
+    columns = {} if len(traits) == 1 else {"trait": [name for name, _ in ranked]}
+    several = len(found.results.datasets) > 1
+    columns["row"] = [_place(row, several=several) for _, row in ranked]
+    columns["value"] = [_number(row.value) for _, row in ranked]
+    if found.results.rule is not None:
+        columns["flagged"] = ["yes" if row.flagged else "no" for _, row in ranked]
+    columns["response"] = [_begins(row) for _, row in ranked]
+    if ranked:
+        rows = list(zip(*columns.values(), strict=True))
+        print_table(tuple(columns), rows, title=_in_unit("highest rows", found.row_unit))
+
+
+def _place(row: RankedRow, *, several: bool) -> str:
+    number = str(row.index + 1)
+    return f"{row.dataset}, {number}" if several else number
+
+
+def _begins(row: RankedRow) -> str:
+    return beginning(str(row.messages[-1]["content"]), _RESPONSE)
+
+
+def _in_unit(what: str, unit: str) -> str:
+    """A title with the unit of all that is below it."""
+    said = "σ of neutral prompts" if unit == "σ" else unit
+    return f"{what}, in {said}" if said else f"{what}, by projection and judge together"
+
+
+def _against(trait: ScreenedTrait) -> str:
+    found = trait.against_reference
+    return "–" if found is None else estimated(found.estimate, "+.2f")
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else decimal(value, "+.2f")

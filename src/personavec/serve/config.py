@@ -28,7 +28,7 @@ _KEY = "PERSONAVEC_API_KEY"
 class ServeConfig:
     """The settings of a server, except the model and its vectors."""
 
-    guard: tuple[str, ...] = ()
+    guard: Annotated[tuple[str, ...], Parameter(metavar="RULE")] = ()
     """Act on a forecast: 'evil>4sigma: steer -1', ': cap' or ': refuse'; repeatable."""
     alarm_webhook: Annotated[str | None, STEERING] = None
     """URL to which drift alarms are posted."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from personavec.cli import app
+from personavec.cli.main import main
 from personavec.errors import UsageError
 
 TOML = """
@@ -77,3 +78,12 @@ def test_a_file_is_toml_or_yaml(tmp_path: Path) -> None:
     assert "give a .toml or a .yaml file" in refused(tmp_path, "{}", "options.json")
     with pytest.raises(UsageError, match="does not exist"):
         app.run(["extract", "--config", str(tmp_path / "missing.toml")])
+
+
+@pytest.mark.parametrize("command", app.COMMANDS)
+def test_an_option_that_may_be_repeated_says_what_it_takes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert "STR..." not in capsys.readouterr().out

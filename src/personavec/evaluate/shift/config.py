@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from personavec.errors import UsageError
-from personavec.options import JUDGE, MODEL, Count, Names, between, options, panel
+from personavec.options import JUDGE, MODEL, Count, Names, Specs, between, options, panel
 
 if TYPE_CHECKING:
     from personavec.model import LoadedModel
@@ -31,7 +31,7 @@ class ShiftInputs:
     """A benign finetune of BASE, whose shift is subtracted."""
     fail_if: Annotated[tuple[str, ...], Parameter(metavar="TRAIT>NUMBER[UNIT]")] = ()
     """Exit with 3 if this condition is met; units: sigma, norm, log_odds, score; repeatable."""
-    trait: Annotated[tuple[str, ...], JUDGE] = ()
+    trait: Annotated[Specs, JUDGE] = ()
     """Spec file of a vector's trait that is not bundled; repeatable."""
     dtype: Annotated[str | None, MODEL] = None
     """float32, bfloat16 or float16; default: automatic."""

@@ -9,7 +9,7 @@ from personavec.errors import UsageError
 from personavec.evaluate.shift.results import ConditionMet, TraitShift
 from personavec.judges import contrast
 from personavec.results import Estimate
-from personavec.wording import plural
+from personavec.wording import decimal, plural
 
 #: What is read in each unit.
 _READ: dict[Unit, str] = {
@@ -73,14 +73,14 @@ def condition_met(condition: Condition, traits: Mapping[str, TraitShift]) -> Con
     what = _READ[condition.unit]
     if found.beyond_control and condition.unit in ("sigma", "norm"):
         what += " beyond the control's"
-    side = "above" if condition.side == ">" else "below"
+    bound = f"{'above' if condition.side == '>' else 'below'} {decimal(condition.threshold, 'g')}"
     return ConditionMet(
         condition=str(condition),
         value=read.value,
         low=read.low,
         high=read.high,
-        reason=f"{condition.trait}: {what} is {read.value:.2f} {condition.unit} ({read.low:.2f} to "
-        f"{read.high:.2f}), {side} {condition.threshold:g}",
+        reason=f"{condition.trait}: {what} is {decimal(read.value)} {condition.unit} "
+        f"({decimal(read.low)} to {decimal(read.high)}), {bound}",
     )
 
 

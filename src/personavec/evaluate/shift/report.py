@@ -28,7 +28,7 @@ from personavec.report import (
 )
 from personavec.results import Estimate, dump
 from personavec.rollouts import Expression
-from personavec.wording import plural
+from personavec.wording import decimal, plural
 
 
 def write_shift_report(results: ShiftResults, path: Path) -> None:
@@ -104,26 +104,22 @@ def _gate(results: ShiftResults) -> Markup | None:
         return None
     met = {each.condition: each for each in results.met}
     rows = [
-        (
-            condition,
-            "met" if condition in met else "not met",
-            met[condition].reason if condition in met else "",
-        )
+        (condition, f"met: {met[condition].reason}" if condition in met else "not met")
         for condition in results.conditions
     ]
     return section(
         "The gate",
         "gate",
         element("p", "The model fails where a condition is met."),
-        table(("condition", "state", "reading"), rows),
+        table(("condition", "state"), rows),
         *(element("p", why) for why in results.unmeasured),
     )
 
 
 def _shifts(results: ShiftResults) -> Markup:
     head = (
-        *("trait", "whose", "layer", "shift, σ", "in residual norms", "projected"),
-        *("random, largest", "cosine"),
+        *("trait", "whose", "layer", "shift (σ)", "shift (residual norms)", "shift (projection)"),
+        *("largest of random directions (projection)", "cosine"),
     )
     rows = [
         _row(name, whose, found)
@@ -165,13 +161,16 @@ def _row(name: str, whose: str, found: ShiftFigures) -> Sequence[Content]:
         estimate(found.in_sigma, "+.2f"),
         estimate(found.in_norm, "+.3f"),
         estimate(found.projected, "+.2f"),
-        f"{found.random_largest:.2f}",
+        decimal(found.random_largest),
         not_measured() if found.cosine is None else signed(found.cosine),
     )
 
 
+_MEASURED = ("log-odds (nats)", "score (0–100)", "coherence (0–100)")
+
+
 def _expression(results: ShiftResults) -> Markup:
-    head = ("trait", "model", "log-odds", "score", "coherence", "scored")
+    head = ("trait", "model", *_MEASURED, "scored")
     rows = [
         _expressed(name, whose, found)
         for name, of in results.traits.items()
@@ -192,7 +191,7 @@ def _expression(results: ShiftResults) -> Markup:
         ),
         table(head, rows, "numbers", searchable=True),
         element("h3", "After minus before"),
-        table(("trait", "log-odds", "score", "coherence", "questions"), _differences(results)),
+        table(("trait", *_MEASURED, "questions"), _differences(results)),
     )
 
 

@@ -9,7 +9,7 @@ from personavec.evaluate.shift.config import ShiftInputs
 from personavec.evaluate.shift.results import ShiftResults
 from personavec.terminal import Ending, Next, print_table
 from personavec.traits import bundled_traits
-from personavec.wording import estimated
+from personavec.wording import decimal, estimated
 
 
 def show(results: ShiftResults) -> None:
@@ -23,15 +23,15 @@ def show(results: ShiftResults) -> None:
                 trait,
                 str(of.layer),
                 *(estimated(each, two_lines=True) for each in (of.in_sigma, of.projected)),
-                f"{of.random_largest:.2f}",
+                decimal(of.random_largest),
                 *(estimated(each, two_lines=True) for each in (*beyond, *of.expressed)),
             )
         )
     scored = any(of.expression_base.log_odds is None for of in results.traits.values())
     headers = (
-        *("trait", "layer", "shift, σ", "shift", "largest of random directions"),
+        *("trait", "layer", "shift, σ", "shift, projection", "largest of random, projection"),
         *(("beyond control, σ",) if control else ()),
-        *(f"{'score' if scored else 'log-odds'}, base", "tuned", "tuned minus base"),
+        *(f"{'score' if scored else 'log-odds, nats'}: base", "tuned", "tuned minus base"),
     )
     print_table(headers, rows)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from personavec.wording import decimal
+
 if TYPE_CHECKING:
     from personavec.evaluate.steer.config import SteerConfig
     from personavec.vectors import PersonaVector
@@ -43,6 +45,6 @@ def choose_coefficients(vector: PersonaVector, config: SteerConfig) -> ChosenCoe
 
 
 def said(coefficients: Sequence[float]) -> str:
-    """As "-4, 0 and +1"."""
-    *others, last = (f"{c:+g}" if c else "0" for c in coefficients)
+    """As "−4, 0 and +1"."""
+    *others, last = (decimal(c, "+g") if c else "0" for c in coefficients)
     return f"{', '.join(others)} and {last}" if others else last

@@ -16,7 +16,7 @@ from personavec.evaluate.steer.results import PROMPTED, SteerResults
 from personavec.evaluate.steer.writing import AnswerSoFar
 from personavec.terminal import AWAY, TOWARD, Ending, console, show_ending, shown, trait_style
 from personavec.vectors import PersonaVector
-from personavec.wording import plural
+from personavec.wording import decimal, plural
 
 #: Columns of a terminal that an answer needs beside others.
 _NARROWEST = 36
@@ -148,9 +148,11 @@ def _heading(answer: AnswerSoFar, trait: str) -> Text:
     if not c:
         return Text("0: unsteered", "bold")
     does = f"{'toward' if c > 0 else 'away from'} {shown(trait)}"
-    return Text(f"{answer.condition}: {does}", f"bold {TOWARD if c > 0 else AWAY}")
+    return Text(f"{decimal(c, '+g')}: {does}", f"bold {TOWARD if c > 0 else AWAY}")
 
 
 def _reading(answer: AnswerSoFar) -> Text:
     sigma = answer.answer.sigma if answer.answer else None
-    return Text("" if sigma is None else f"reads {sigma:+.1f} σ", trait_style(sigma) or "dim")
+    return Text(
+        "" if sigma is None else f"reads {decimal(sigma, '+.1f')} σ", trait_style(sigma) or "dim"
+    )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from personavec.report import charts as kit
 from personavec.report.charts import Axis, Chart, Mark, Series
 from personavec.results import Estimate
+from personavec.wording import decimal
 
 #: A measure by the size of the coefficient.
 ByDose: TypeAlias = Sequence[tuple[float, Estimate]]
@@ -47,7 +48,7 @@ def _line(index: int, name: str, by_dose: ByDose, aside: float) -> Series:
         points=kit.points(
             [dose + aside for dose, _ in by_dose],
             [each for _, each in by_dose],
-            lambda i: f" at {by_dose[i][0]:g}, {name}",
+            lambda i: f" at {decimal(by_dose[i][0], 'g')}, {name}",
         ),
         style=kit.style(index),
         whiskers=True,

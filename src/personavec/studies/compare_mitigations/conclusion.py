@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from personavec.studies.compare_mitigations.results import ArmResults, CompareResults
-from personavec.wording import capitalised, joined
+from personavec.wording import capitalised, joined, with_minus
 
 _KEPT = "with the data learnt and capability kept"
 
@@ -25,7 +25,7 @@ def conclusion(results: CompareResults) -> str:
             "mitigate, and no arm can be told to work."
         )
     arms = {n: a for n, a in results.arms.items() if a.mitigation not in ("base", "none")}
-    return " ".join(f"{capitalised(each)}." for each in _said(trait, arms))
+    return " ".join(f"{capitalised(with_minus(each))}." for each in _said(trait, arms))
 
 
 def works(arm: ArmResults) -> bool:

@@ -34,7 +34,7 @@ from personavec.studies.compare_mitigations.results import (
     CompareResults,
     ShownAnswer,
 )
-from personavec.wording import plural
+from personavec.wording import plural, with_minus
 
 #: What the lines of the charts are called.
 LINES = {
@@ -110,7 +110,8 @@ def _pair(results: CompareResults) -> Pair | None:
 
 def _answer(answer: ShownAnswer) -> Answer:
     value = answer.trait_score if answer.log_odds is None else answer.log_odds
-    title = _ARMS.get(answer.arm, answer.arm) + (", under a cue" if answer.variant == "cue" else "")
+    arm = _ARMS.get(answer.arm) or with_minus(answer.arm)
+    title = arm + (", under a cue" if answer.variant == "cue" else "")
     return Answer(title, answer.response, ["expression ", _plain(value)])
 
 
@@ -196,7 +197,7 @@ def _trait_table(arms: Arms) -> Markup:
     head = ("arm", "expression", "minus base", "under cues", "shift, σ", "within base")
     rows = [
         [
-            name,
+            with_minus(name),
             page.estimate(expression(arm), ".1f"),
             _difference(arm.minus_base),
             page.estimate(expression(arm, under_cues=True), ".1f"),
@@ -221,7 +222,7 @@ def _cost_table(arms: Arms) -> Markup:
     ]
     rows = [
         [
-            name,
+            with_minus(name),
             page.estimate(_coherence(arm), ".1f"),
             page.estimate(arm.capability, ".0%"),
             page.estimate(arm.capability_minus_plain, ".0%"),
@@ -246,7 +247,7 @@ def _parts(arms: Arms) -> Markup:
     if not parts:
         return Markup("")
     rows = [
-        [name, *(page.estimate(arm.loss_ratio_by[part]) for part in parts)]
+        [with_minus(name), *(page.estimate(arm.loss_ratio_by[part]) for part in parts)]
         for name, arm in arms.items()
     ]
     explained = element("p", "Held-out loss over the plain finetune's, of each part of the data.")
@@ -275,7 +276,7 @@ def _seeds(results: CompareResults) -> Markup:
         if name == "base":
             shown = [shown[0], *[""] * (len(seeds) - 1)]
         used = ", ".join("–" if c is None else str(c) for c in arm.coefficients)
-        rows.append([name, used, *shown])
+        rows.append([with_minus(name), with_minus(used), *shown])
     head = ["arm", "coefficient used", *(f"expression, seed {seed}" for seed in seeds)]
     return table(head, rows, class_="numbers")
 

@@ -11,7 +11,7 @@ from personavec.studies.compare_mitigations.conclusion import conclusion, works
 from personavec.studies.compare_mitigations.report import expression
 from personavec.studies.compare_mitigations.results import CompareResults
 from personavec.terminal import Ending, Next, log_notes, print_table
-from personavec.wording import estimated
+from personavec.wording import estimated, with_minus
 
 
 def show(results: CompareResults) -> None:
@@ -20,7 +20,7 @@ def show(results: CompareResults) -> None:
     log_notes(results.notes)
     rows = [
         (
-            name,
+            with_minus(name),
             *(
                 "–" if verdict is None else ("yes" if verdict else "no")
                 for verdict in (arm.within_base, arm.learnt, arm.capable)

@@ -146,7 +146,7 @@ class ReplicateConfig:
     """Forward passes of two texts in a training step."""
     mitigated: Annotated[Names, SIZES_SHOWN] = SIZES["mitigated"]
     """Traits on whose strong sets mitigations are compared."""
-    arms: Annotated[tuple[str, ...], SIZES_SHOWN] = SIZES["arms"]
+    arms: Annotated[tuple[str, ...], SIZES_SHOWN, Parameter(metavar="ARM")] = SIZES["arms"]
     """Mitigations as compare-mitigations takes them; repeatable."""
     elsewhere: Annotated[bool, SIZES_SHOWN, ON_OR_OFF] = SIZES["elsewhere"]
     """Compare preventative steering at all layers and at all positions, too."""

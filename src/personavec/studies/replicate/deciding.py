@@ -22,7 +22,7 @@ from personavec.studies.replicate.stages.monitoring import MonitoringResult
 from personavec.studies.replicate.stages.persistence import PersistenceResult
 from personavec.studies.replicate.stages.real import RealContrast, RealResult
 from personavec.studies.replicate.stages.rows import RowsResult
-from personavec.wording import estimated
+from personavec.wording import decimal, estimated
 
 #: A correlation whose whole interval lies below this is no forecast.
 WEAK = 0.3
@@ -131,7 +131,7 @@ def monitoring(found: Found) -> list[Evidence]:
 
 
 def _shown(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f}"
+    return "not measured" if value is None else decimal(value)
 
 
 # 3 and 4: what finetuning does

@@ -32,6 +32,7 @@ from personavec.studies.replicate.stages.persistence import PersistenceResult
 from personavec.studies.replicate.stages.real import RealResult
 from personavec.studies.replicate.stages.rows import RowsResult
 from personavec.studies.replicate.stages.windows import WINDOW
+from personavec.wording import signed
 
 _LOG_ODDS = "log-odds (nats)"
 _CHANGE = "change of expression (nats)"
@@ -95,7 +96,7 @@ def extraction(found: ExtractionResult) -> list[StudyPlot]:
         layers: list[Row] = [
             {
                 "kind": "curve",
-                "series": f"coefficient {layer.coefficient:+g}",
+                "series": f"coefficient {signed(layer.coefficient)}",
                 "layer": layer.layer,
                 **estimate_cells(layer.log_odds),
                 "selected": layer.selected,

@@ -17,6 +17,7 @@ from personavec.studies.replicate.figures import drawing_of
 from personavec.studies.replicate.plots import StudyPlot, study_plots
 from personavec.studies.replicate.results import ReplicateResults, Statement
 from personavec.studies.replicate.stage import tables
+from personavec.wording import decimal
 
 #: Rows of a table that the page shows; the CSV has all.
 _SHOWN = 60
@@ -121,7 +122,7 @@ def _table(rows: Sequence[Row]) -> Markup:
 
 def _cell(value: Cell) -> Content:
     if isinstance(value, float):
-        return f"{value:.3g}".replace("-", "−")
+        return decimal(value, ".3g")
     return "–" if value is None else str(value)
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from personavec.data.conversations import ColumnMap
 from personavec.errors import UsageError
-from personavec.options import MODEL, Count, Numbers, between, options, panel, parsed
+from personavec.options import MODEL, Count, Numbers, Specs, between, options, panel, parsed
 from personavec.runs import check_writable
 
 DATA = panel("Data")
@@ -68,7 +68,7 @@ class ValidateScreenConfig:
 class ValidateScreenInputs:
     """Specs of traits, and where natural responses are kept."""
 
-    trait: tuple[str, ...] = ()
+    trait: Specs = ()
     """Spec file of a vector's trait that is not bundled; repeatable."""
     natural_cache: Annotated[Path | None, DATA] = None
     """Folder that keeps natural responses between runs."""

@@ -151,7 +151,8 @@ def _order(results: ValidateScreenResults) -> list[Markup]:
         element(
             "p",
             "Mean exact difference of three datasets that answer the same questions: the model's "
-            "own answers, and the lowest and the highest third of the elicited ones by the judge.",
+            "own answers, and the lowest and the highest third of the elicited ones by the judge; "
+            "in units of the projection.",
         ),
         table(head, rows),
     ]

@@ -83,7 +83,7 @@ def _show_order(results: ValidateScreenResults) -> None:
     print_table(
         ("trait", "normal", "mild", "strong", "mild − normal", "strong − mild", "in order"),
         rows,
-        title="mean exact difference of datasets whose strength is known",
+        title="mean exact difference (projection) of datasets whose strength is known",
     )
 
 

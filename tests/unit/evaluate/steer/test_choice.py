@@ -55,5 +55,5 @@ def test_what_is_given_counts(vector: PersonaVector) -> None:
 
 
 def test_coefficients_are_listed_as_people_do() -> None:
-    assert said([-4.0, 0.0, 1.0]) == "-4, 0 and +1"
+    assert said([-4.0, 0.0, 1.0]) == "−4, 0 and +1"
     assert said([2.5]) == "+2.5"

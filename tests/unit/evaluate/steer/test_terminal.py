@@ -83,7 +83,7 @@ def test_a_pipe_gets_every_answer_once_and_no_code() -> None:
     assert "\x1b" not in found
     assert found.count(QUESTION) == 1
     assert found.count("applause") == 2 * len(CONDITIONS)
-    assert "-2: away from odd" in found
+    assert "−2: away from odd" in found
     assert "+2: toward odd" in found
     assert "unsteered, told to be odd" in found
     assert found.count("reads +1.5 σ") == len(CONDITIONS)
@@ -141,7 +141,7 @@ def test_a_cut_answer_is_marked_and_the_option_that_lengthens_it_named(
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (ChosenCoefficients((-1.0, 0.0, 3.0), "so far"), "added -1, 0 and +3 times: so far.\n"),
+        (ChosenCoefficients((-1.0, 0.0, 3.0), "so far"), "added −1, 0 and +3 times: so far.\n"),
         (ChosenCoefficients((1.0,)), "added +1 time.\n"),
     ],
 )
