@@ -30,8 +30,7 @@ that are read; where responses are generated, all of them share every step's rea
 
 MACHINE = """Up to the last section: two processor cores, SmolLM2-135M. The machine is a virtual
 one whose speed changed between these runs and within them, as its measured limits show: compare the
-ways of one run, which took turns, and not the seconds of two. What is dated before 2026-11-28 was
-measured on the engines before this one.
+ways of one run, which took turns, and not the seconds of two.
 """
 
 GROWTH = """

@@ -150,7 +150,7 @@ def test_results_of_studies_show_their_conclusion_and_a_row_for_each(verb: str) 
     body = parsed(html).find(".//tbody")
     assert body is not None
     cells = [["".join(cell.itertext()) for cell in row] for row in body]
-    assert [row[0] for row in cells] == list(names(results))
+    assert [row[0] for row in cells] == [each.replace(" -", " −") for each in names(results)]
     assert all(re.search(r"\d|yes|no", "".join(row[1:])) for row in cells)
     assert not re.search(r"\bnan\b|None", text_of(html))
 
