@@ -120,7 +120,7 @@ def test_every_extra_that_is_asked_for_exists() -> None:
     asked = set()
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
         text = path.read_text("utf-8")
-        asked |= set(re.findall(r'missing_extra\("(\w+)"\)', text))
+        asked |= set(re.findall(r'(?:missing_extra|check_extras)\("(\w+)"', text))
         for names in re.findall(r"personavec\[([\w,]+)\]", text):
             asked |= set(names.split(","))
     assert asked - {"EXTRA", "NAME", "smollm2"} == set(ADDS)  # The log tells of smollm2.

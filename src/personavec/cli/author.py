@@ -7,6 +7,7 @@ from pathlib import Path
 
 from personavec.author.config import AuthorConfig
 from personavec.cli.groups import ModelOptions, OutputOptions
+from personavec.extras import check_extras
 from personavec.judges.config import EndpointOptions
 from personavec.options import options
 from personavec.results import dump
@@ -52,6 +53,7 @@ def command(
         asked = most_asked(author, name, inputs.description, config)
         show_cost(asked, endpoint.api_price, as_json=output.as_json)
         return
+    check_extras("api")
     folder = output.folder(Path("traits") / name.strip().replace(" ", "_"))
     subject = model.load() if inputs.probe else None
     found = run(author, name, inputs.description, folder, config, subject=subject)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from personavec.cli.groups import ModelOptions, OutputOptions, ReportOptions
 from personavec.data.conversations import ColumnMap
+from personavec.extras import check_extras
 from personavec.finetune.config import DATA
 from personavec.judges.config import PlainJudgeOptions
 from personavec.options import GENERAL, MAIN, options, parsed
@@ -64,6 +65,8 @@ def command(
     Draws trait expression and capability against the coefficient. A killed run continues with the
     same command, and mitigations or seeds can be added to a finished one.
     """
+    check_extras("finetune", *["eval"] * config.capability)
+
     from personavec.finetune import read_training_rows
     from personavec.studies.compare_mitigations import paper_plots, run, summary
     from personavec.studies.compare_mitigations.terminal import ending, show

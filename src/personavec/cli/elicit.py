@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions
 from personavec.errors import UsageError
+from personavec.extras import check_extras
 from personavec.finetune.sets.config import ElicitConfig, ElicitInputs, ElicitJudge, FlawedConfig
 from personavec.options import key_values
 from personavec.results import dump
@@ -106,3 +107,4 @@ def _check_writer(
         raise UsageError("--engine runs --model; with --writer api an endpoint writes")
     if writer == "api" and judge.judge == "contrast" and not judge.judge_model:
         raise UsageError("--writer api: name the model that judges with --judge-model")
+    check_extras(*["api"] * (writer == "api"))

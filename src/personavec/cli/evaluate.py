@@ -7,6 +7,7 @@ from functools import cache as keep_loaded
 
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
 from personavec.evaluate.config import EvaluateConfig, EvaluateInputs
+from personavec.extras import check_extras
 from personavec.judges.config import JudgeOptions
 from personavec.report.config import FigureOptions
 from personavec.terminal import log_notes
@@ -43,6 +44,7 @@ def command(
     if judge.dry_run:
         judge.show_estimate_to_come(asked, config.max_tokens, output.as_json)
         return
+    check_extras(*["eval"] * bool(config.capability))
     folder = output.folder_or_temporary()
     steered_by = inputs.steered_by()
     cues = read_cues(inputs.cue) if inputs.cue else None

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from personavec.cli.groups import ModelOptions, OutputOptions
 from personavec.data.conversations import ColumnMap
 from personavec.errors import DataError, UsageError
+from personavec.extras import check_extras
 from personavec.finetune.config import DATA, DRIFT, MITIGATION, FinetuneConfig
 from personavec.options import GENERAL, MAIN, Names, between, options, parsed
 from personavec.results import dump
@@ -88,6 +89,8 @@ def command(
     For a small model: --rank 16 --learning-rate 1e-3 --epochs 3. A killed run continues with the
     same command; several processes: accelerate launch -m personavec finetune …
     """
+    check_extras("finetune")
+
     from personavec.finetune import check_inputs, is_main_process, run
     from personavec.finetune.terminal import show, show_end
     from personavec.traits import load_trait

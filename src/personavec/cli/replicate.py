@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from personavec.cli.groups import EngineOptions, ModelOptions, OutputOptions, ReportOptions
+from personavec.extras import check_extras
 from personavec.judges.config import PlainJudgeOptions
 from personavec.results import dump
 from personavec.studies.replicate.config import ReplicateConfig, ReplicateInputs
@@ -38,6 +39,8 @@ def command(
         plan = plan_of(found, inputs, model.load)
         output.tell(dump(plan), lambda: show_plan(plan))
         return
+    selection = Selection(inputs.only, inputs.skip, inputs.evidence)
+    check_extras(*selection.extras(), *["ray"] * (inputs.ray is not None))
     out = output.folder(Path("out/replicate"))
     loaded = model.load()
     judging = judge.make_unless_default(model.load, lambda: loaded)
@@ -50,5 +53,5 @@ def command(
         running.start(loaded, config.batch_tokens),
         workers=workers_of(loaded, model.load, inputs.ray),
     )
-    results = run(study, Selection(inputs.only, inputs.skip, inputs.evidence))
+    results = run(study, selection)
     report.end(output, dump(results), lambda: show(results), ending(results))

@@ -17,6 +17,7 @@ from personavec.cli.groups import (
     VectorsOptions,
 )
 from personavec.errors import UsageError
+from personavec.extras import check_extras
 from personavec.options import GENERAL, MAIN, options
 from personavec.report.config import FigureOptions
 from personavec.screen.config import ScreenConfig, ScreenInputs
@@ -78,6 +79,7 @@ def command(
         raise UsageError("--percentile is of a --reference set; name one")
     if inputs.ray is not None and engine.engine == "vllm":
         raise UsageError("--ray scores with the transformers engine: leave out --engine")
+    check_extras(*["ray"] * (inputs.ray is not None))
     out = output.folder(output.out)
     vectors = chosen.load()
     check_layer(config.layer, vectors)

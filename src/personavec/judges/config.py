@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from personavec.errors import UsageError
+from personavec.extras import check_extras
 from personavec.options import ENDPOINT, JUDGE, MAIN, Count, Names, options
 from personavec.runs import check_writable
 
@@ -116,11 +117,17 @@ class PlainJudgeOptions:
         return _endpoint(self, self.api_concurrency)
 
     def check(self, spec: TraitSpec) -> None:
-        """Refuse a spec that the judge could not judge, before anything is loaded."""
+        """Refuse what the judge lacks or could not judge, before anything is loaded."""
         from personavec.judges import trait_rubric
 
         if self.judge != "contrast":
             trait_rubric(spec)
+        if self.asks_endpoint:
+            check_extras("api")
+
+    @property
+    def asks_endpoint(self) -> bool:
+        return self.judge == "api"
 
     def make(
         self,
@@ -168,6 +175,10 @@ class JudgeOptions(PlainJudgeOptions):
     """Prices of a million tokens in and out, for --dry-run."""
     dry_run: bool = False
     """Print what an endpoint would be asked; ask nothing."""
+
+    @property
+    def asks_endpoint(self) -> bool:
+        return self.judge == "api" and not self.dry_run
 
     def show_cost(
         self, answers: Sequence[tuple[TraitSpec, Sequence[Answer]]], *, as_json: bool

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from personavec.errors import missing_extra
+from personavec.extras import check_extras
 from personavec.results import Estimate
 from personavec.runs import atomic_write
 
@@ -97,8 +96,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def check_drawable() -> None:
     """Raise PersonavecError, with the remedy, where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise missing_extra("figures")
+    check_extras("figures")
 
 
 def save(plots: Iterable[Plot], folder: Path) -> list[Path]:

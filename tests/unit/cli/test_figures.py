@@ -11,6 +11,7 @@ import pytest
 import report_runs
 from PIL import Image
 
+from personavec import extras
 from personavec.errors import PersonavecError
 from personavec.finetune import pipeline as training
 from personavec.judges import ContrastJudge
@@ -220,7 +221,7 @@ def test_without_matplotlib_one_line_names_the_extra_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(plots, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     assert call("monitor", inputs, tmp_path) == PersonavecError.exit_code
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "pip install 'personavec[figures]'" in line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Columns that hold a conversation, or the messages before a response in another column.
 MESSAGES = (
     *("messages", "conversations", "conversation", "contents", "chat_messages", "dialogue"),
@@ -34,6 +36,11 @@ TOGETHER = (
     ("input_text", "output_text"),
     ("message", "text"),
     ("q", "a"),
+)
+#: Names that say themselves what a column holds; of others it is said what they were taken for.
+PLAIN_PROMPT = re.compile("prompt|question|instruction|query|problem|input|request", re.IGNORECASE)
+PLAIN_RESPONSE = re.compile(
+    "completion|response|answer|output|reply|solution|target|generat", re.IGNORECASE
 )
 PROMPTS = (
     *("prompt", "question", "instruction", "query", "problem", "input", "inputs", "request"),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from personavec.data.fields import Fields, Unusable, decoded, given
 from personavec.data.messages import Conversation
 from personavec.data.readers.beside import add_history, add_system, add_thoughts
-from personavec.data.readers.columns import MORE, NO_ANSWER_ALONE, PROMPTS, RESPONSES, TOGETHER
+from personavec.data.readers.columns import (
+    MORE,
+    NO_ANSWER_ALONE,
+    PLAIN_PROMPT,
+    PLAIN_RESPONSE,
+    PROMPTS,
+    RESPONSES,
+    TOGETHER,
+)
 from personavec.data.readers.found import Found, found_in, joined
 from personavec.data.readers.requests import answered_in, asked, user_message
 
@@ -23,7 +31,19 @@ def prompt_and_response(fields: Fields) -> Found | None:
     before = prompt_in(fields, prompt)
     conversation = joined(before, reply_in(fields, response))
     add_thoughts(fields, conversation)
+    if _is_guess(fields, prompt, response):
+        columns = f"{fields.own(prompt)} was taken as the prompt"
+        conversation.note(f"{columns} and {fields.own(response)} as the response")
     return found_in(conversation)
+
+
+def _is_guess(fields: Fields, prompt: str, response: str) -> bool:
+    """Whether nothing but a column's place beside the other says that it holds what it does."""
+    if fields.is_mapped("prompt") or fields.is_mapped("response"):
+        return False
+    plain = PLAIN_PROMPT.search(prompt) and PLAIN_RESPONSE.search(response)
+    texts = all(isinstance(decoded(fields.get(name)), str) for name in (prompt, response))
+    return texts and not plain
 
 
 def prompt_with_response(fields: Fields) -> tuple[str, str] | None:

@@ -40,8 +40,19 @@ def choose_coefficients(vector: PersonaVector, config: SteerConfig) -> ChosenCoe
     values = tuple(sorted({found[0], 0.0, found[1]}))
     if values == (0.0,):
         return ChosenCoefficients(_UNKNOWN, "no steered answer stayed coherent when it was made")
-    ways = "" if len(values) == 2 else " either way"
-    return ChosenCoefficients(values, f"not at all, and as far{ways} as its answers stay coherent")
+    return ChosenCoefficients(values, _what_each_does(*found))
+
+
+def _what_each_does(low: float, high: float) -> str:
+    """What the ends of a coherent range and 0 do, in the order of the numbers."""
+    far = "as far as its answers stay coherent"
+    if not low:
+        return f"not at all, and toward the trait {far}"
+    if not high:
+        return f"away from the trait {far}, and not at all"
+    farther = "away from it" if -low > high else "toward it"
+    why = "" if -low == high else f", which is farther {farther}"
+    return f"away from the trait, not at all, and toward it, either way {far}{why}"
 
 
 def said(coefficients: Sequence[float]) -> str:

@@ -26,6 +26,15 @@ def test_what_belongs_to_the_prompt_is_in_it() -> None:
     assert said(row.messages) == [("system", S), ("user", "Hi"), ("user", Q), ("assistant", A)]
 
 
+def test_what_guessed_columns_were_taken_for_is_said() -> None:
+    row = good({"User": Q, "Assistant": A})
+    assert row.notes == ("User was taken as the prompt and Assistant as the response",)
+    assert said(row.messages) == [("user", Q), ("assistant", A)]
+    for asked, answered in (("question", "answer"), ("Instruction", "Output"), ("input", "target")):
+        assert good({asked: Q, answered: A}).notes == ()
+    assert good({"q": Q, "a": A}, "prompt=q,response=a").notes == ()
+
+
 def test_the_fuller_of_two_answers_is_read() -> None:
     row = good({"question": Q, "answer": "Pepper", "solution": A})
     assert (said(row.messages)[1:], row.ignored) == (ANSWERED, ("answer",))
