@@ -28,6 +28,7 @@ def command(
     Stages run in order; a killed run continues with the same command.
     """
     from personavec.studies.replicate import Selection, Study, run
+    from personavec.studies.replicate.extras import extras_of
     from personavec.studies.replicate.spreading import workers_of
     from personavec.studies.replicate.study import read_inputs
     from personavec.studies.replicate.terminal import ending, plan_of, show, show_plan
@@ -40,7 +41,7 @@ def command(
         output.tell(dump(plan), lambda: show_plan(plan))
         return
     selection = Selection(inputs.only, inputs.skip, inputs.evidence)
-    check_extras(*selection.extras(), *["ray"] * (inputs.ray is not None))
+    check_extras(*extras_of(selection), *["ray"] * (inputs.ray is not None))
     out = output.folder(Path("out/replicate"))
     loaded = model.load()
     judging = judge.make_unless_default(model.load, lambda: loaded)

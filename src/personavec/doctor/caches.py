@@ -11,6 +11,12 @@ from personavec.doctor.privacy import private
 from personavec.doctor.results import Cache
 from personavec.runs import cache_folder
 
+#: What each cache holds; all of it is made or fetched again when it is needed.
+HOLDS = {
+    "personavec": "converted weights, endpoints' answers, readings",
+    "models": "models from the Hugging Face hub",
+    "datasets": "datasets from the Hugging Face hub",
+}
 #: Longest time for counting one cache; a larger one is said to be at least as large.
 SECONDS = 0.5
 

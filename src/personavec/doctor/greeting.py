@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from personavec.doctor.processor import find_processor
+from personavec.doctor.processor import find_processor, has_bf16
 from personavec.doctor.results import Processor
 from personavec.errors import ModelError
 from personavec.model.embedded import INSTALL_EMBEDDED, embedded_gguf
@@ -58,11 +57,6 @@ TRIALS = (
         plain=656,
     ),
 )
-
-
-def has_bf16(features: Mapping[str, bool]) -> bool:
-    """Whether a processor multiplies in bfloat16."""
-    return any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def greet() -> None:

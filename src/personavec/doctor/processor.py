@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from personavec.doctor.results import Processor
@@ -39,6 +40,11 @@ def features(cpuinfo: str) -> dict[str, bool]:
         return {}
     flags = set(named[2].split())
     return {name: flag in flags for name, flag in (X86 if named[1] == "flags" else ARM).items()}
+
+
+def has_bf16(features: Mapping[str, bool]) -> bool:
+    """Whether a processor multiplies in bfloat16."""
+    return any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def quota(cpu_max: str) -> float | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from personavec.doctor.caches import HOLDS
 from personavec.doctor.extras import UNKNOWN
+from personavec.doctor.processor import has_bf16
 from personavec.doctor.results import Cache, Device, DoctorResults, Extra, Processor, Weights
 from personavec.terminal import console, print_table, print_text
 from personavec.wording import plural
@@ -32,7 +36,7 @@ def show(found: DoctorResults) -> None:
 
 
 def said_processor(found: Processor) -> str:
-    """The processor's name, cores and memory, and which instructions it has and lacks."""
+    """The processor's name, cores and memory, its instructions, and what they mean for speed."""
     cores = plural(found.cores, "core")
     if found.quota is not None:
         cores += f" (the container has the time of {found.quota:g})"
@@ -41,7 +45,17 @@ def said_processor(found: Processor) -> str:
     lacks = [name for name, there in found.features.items() if not there]
     instructions = f"; it has {', '.join(has)}" if has else ""
     without = f"; it lacks {', '.join(lacks)}" if lacks else ""
-    return f"{found.name} ({found.architecture}), {cores}{memory}{instructions}{without}"
+    whole = f"{found.name} ({found.architecture}), {cores}{memory}{instructions}{without}"
+    return whole + (f"; {_speed(found.features)}" if found.features else "")
+
+
+def _speed(features: Mapping[str, bool]) -> str:
+    """What a processor's instructions mean for who runs a model on it."""
+    if not has_bf16(features):
+        return "without an instruction for bf16, models run but take longer"
+    if features.get("amx_bf16") is False:
+        return "models are fast with those for bf16, and need no amx_bf16"
+    return "models are fast with those for bf16"
 
 
 def said_device(found: Device) -> str:
@@ -58,8 +72,8 @@ def said_weights(found: Weights) -> str:
 
 
 def _show_caches(found: list[Cache]) -> None:
-    rows = [(cache.name, said_size(cache), cache.folder) for cache in found]
-    print_table(("cache", "size", "folder"), rows)
+    rows = [(c.name, said_size(c), HOLDS[c.name], c.folder) for c in found]
+    print_table(("cache", "size", "what it holds", "folder"), rows)
 
 
 def _show_extras(found: list[Extra]) -> None:
@@ -77,5 +91,5 @@ def said_extra(found: Extra) -> str:
 def said_size(cache: Cache) -> str:
     """A cache's size in MiB."""
     if cache.bytes is None:
-        return "no such folder"
+        return "not used yet"
     return f"{'' if cache.whole else 'over '}{cache.bytes / 2**20:,.0f} MiB"

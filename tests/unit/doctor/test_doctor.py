@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import torch
 from no_weights import hide_weights
 
 from personavec.doctor import run
-from personavec.doctor.caches import sizes
+from personavec.doctor.caches import HOLDS, sizes
 from personavec.doctor.device import chosen
 from personavec.doctor.extras import ADDS, find_extras
 from personavec.doctor.privacy import private
 from personavec.doctor.processor import features, quota
-from personavec.doctor.terminal import said_extra, said_size, show
+from personavec.doctor.results import Cache
+from personavec.doctor.terminal import said_extra, said_processor, said_size, show
 from personavec.model.embedded import INSTALL_EMBEDDED
 from personavec.model.loading import choose_device
 
@@ -88,6 +90,24 @@ def test_the_processors_features_are_read_from_its_flags() -> None:
     assert arm == {"neon": True, "sve": False, "i8mm": False, "bf16": True}
     assert features("model name: other\n") == {}
     assert (quota("150000 100000\n"), quota("max 100000\n"), quota("")) == (1.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "meant"),
+    [
+        ("avx2 avx512f avx512_bf16", "fast with those for bf16, and need no amx_bf16"),
+        ("avx2 avx512f avx512_bf16 amx_bf16", "fast with those for bf16"),
+        ("avx2 avx512f", "models run but take longer"),
+    ],
+)
+def test_what_the_instructions_mean_is_said(flags: str, meant: str) -> None:
+    found = replace(run().processor, features=features(f"flags\t\t: {flags}\n"))
+    assert said_processor(found).endswith(meant)
+
+
+def test_every_cache_says_what_it_holds() -> None:
+    assert [cache.name for cache in run().caches] == list(HOLDS)
+    assert "no such" not in said_size(Cache("models", "~/x", None, whole=True))
 
 
 def test_each_extra_says_what_is_missing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

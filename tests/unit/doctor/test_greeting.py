@@ -8,7 +8,8 @@ import pytest
 
 from personavec.cli import app
 from personavec.doctor import greeting
-from personavec.doctor.greeting import TRIALS, Trial, greet, has_bf16
+from personavec.doctor.greeting import TRIALS, Trial, greet
+from personavec.doctor.processor import has_bf16
 from personavec.doctor.results import Processor
 from personavec.errors import ModelError
 from personavec.model.embedded import INSTALL_EMBEDDED

@@ -38,12 +38,6 @@ _TIME = "time.jsonl"
 #: What identifies a model by content, whatever the machine.
 _BY_CONTENT = ("weights", "revision", "template_hash", "n_layers", "hidden_size")
 
-#: The extras that stages need.
-_EXTRAS: dict[str, tuple[StageName, ...]] = {
-    "finetune": ("finetunes", "mitigation", "real"),
-    "eval": ("mitigation",),
-}
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -57,12 +51,6 @@ class Selection:
     def wants(self, name: StageName) -> bool:
         wanted = needed(self.only) if self.only else {stage.name for stage in STAGES}
         return name in wanted and name not in self.skip
-
-    def extras(self) -> list[str]:
-        """What the stages need beside the core; nothing where evidence may take their place."""
-        if self.evidence is not None:
-            return []
-        return [name for name, stages in _EXTRAS.items() if any(map(self.wants, stages))]
 
 
 @dataclass
