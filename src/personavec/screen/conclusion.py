@@ -14,26 +14,25 @@ Push: TypeAlias = Literal["toward", "away", "random", "none", "unknown"]
 _SAID: dict[Push, str] = {
     "toward": "training on these {rows} would push the model toward {traits}",
     "away": "training on these {rows} would push the model away from {traits}",
-    "random": "along {traits} the mean of all {rows} shifts no further than along a random "
-    "direction, which is no evidence of a push",
+    "random": "the mean of all {rows} shifts no further along {traits} than along a random "
+    "direction, so it is no evidence that the {rows} as a whole push",
     "none": "the mean of all {rows} shows no push along {traits}",
     "unknown": "for {traits} raw projections are compared with nothing, and say nothing of a push",
 }
 
 
 def conclusion(results: ScreenResults) -> str:
-    """The traits by where the data would push, and how many rows are flagged."""
+    """How many rows are flagged, and where the data as a whole would push."""
     rows = "pairs" if results.kind == "pair" else "rows"
-    said = []
+    said = [*_flagged(results), *_left(results)]
     found = {name: pushes(trait, results.natural) for name, trait in results.traits.items()}
     for push, form in _SAID.items():
-        names = [_named(n, t, push) for n, t in results.traits.items() if found[n] == push]
+        names = [_named(n, results, push) for n in results.traits if found[n] == push]
         if names:
             said.append(form.format(traits=joined(names), rows=rows))
-    said += _flagged(results)
     if results.flagged_any and not {"toward", "away"}.issuperset(found.values()):
         said.append(f"a mean says nothing of single {rows}: read those that are flagged")
-    return " ".join(f"{capitalised(each)}." for each in [*said, *_left(results)])
+    return " ".join(f"{capitalised(each)}." for each in said)
 
 
 def pushes(trait: ScreenedTrait, natural: str) -> Push:
@@ -58,18 +57,24 @@ def _beyond(control: RandomControl) -> bool:
     return own is None or abs(own) > max(others, default=0.0)
 
 
-def _named(name: str, trait: ScreenedTrait, push: Push) -> str:
+def _named(name: str, results: ScreenResults, push: Push) -> str:
     """The trait, with its mean in σ of neutral prompts where that says something."""
+    trait, reference = results.traits[name], results.reference
     found = trait.against_reference or trait
     if push not in ("toward", "away") or not trait.sigma or found.mean is None:
         return name
-    against = "" if trait.against_reference is None else " against the reference"
+    against = ""
+    if trait.against_reference is not None and reference is not None:
+        against = f" against the reference's {plural(reference.rows, 'row')}"
     return f"{name} ({signed(found.mean / trait.sigma)} σ{against})"
 
 
 def _flagged(results: ScreenResults) -> Iterable[str]:
     if results.flagged_any is None:
-        yield "no line was drawn, so no row is flagged"
+        yield (
+            "no row is flagged, as nothing says above which value: give a clean --reference, or "
+            "--top, --bottom or --cut"
+        )
         return
     each = [f"{t.flagged} for {name}" for name, t in results.traits.items() if t.flagged]
     verb = "is" if results.flagged_any == 1 else "are"

@@ -129,7 +129,16 @@ def added_names(job: ScreenJob) -> list[str]:
     judged = ("log_odds", "combined") if job.judge is not None else ()
     paired = ("rejected_projection",) if job.plan.kind == "pair" else ()
     staged = ("exact_difference",) if job.natural == "two-stage" else ()
-    kinds = ("projection", "sigma", "difference", *paired, *staged, *judged, "flag")
+    kinds = (
+        "projection",
+        "sigma",
+        "difference",
+        "difference_sigma",
+        *paired,
+        *staged,
+        *judged,
+        "flag",
+    )
     return [*(f"{trait}_{kind}" for trait in job.probe.traits for kind in kinds), "any_flag"]
 
 
@@ -159,6 +168,8 @@ def _trait_columns(
         added["rejected_projection"] = scores.rejected_projection[:, i]
     raw = job.side == "projection"
     added["difference"] = np.full(len(scores), np.nan) if raw else own.value
+    if spread > 0:
+        added["difference_sigma"] = added["difference"] / spread
     if stage is not None:
         added["exact_difference"] = stage.exact[:, i]
     if job.judge is not None:

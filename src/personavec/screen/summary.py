@@ -243,9 +243,4 @@ def _notes(job: ScreenJob) -> list[str]:
     if job.judge is not None:
         found += [*judge_notes(job.judge), *spec_notes(job.specs, chat_formats(job.judge))]
     found += other_model_notes(job.vectors, job.loaded.identity.lineage)
-    if not job.rule:
-        found.append(
-            "No line was drawn, so no row is flagged: give a clean --reference, or --top, "
-            "--bottom or --cut."
-        )
     return found

@@ -32,6 +32,14 @@ def show(results: ScreenResults) -> None:
         f"{plural(results.rows, 'row')}, {results.rejected} rejected"
         + ("" if flagged is None else f", {flagged} flagged")
     )
+    for path in _flagged_files(results):
+        console.print(f"all flagged rows: {path}", soft_wrap=True)
+
+
+def _flagged_files(results: ScreenResults) -> list[str]:
+    """Where the flagged rows of each dataset are, if there are any."""
+    files = [own for own in results.files.values() if isinstance(own, dict)]
+    return [str(own["flagged"]) for own in files if results.flagged_any and own.get("flagged")]
 
 
 def ending(
@@ -50,7 +58,9 @@ def _next(
 ) -> Next | None:
     """Flag rows, where none are; else finetune on those that are left."""
     if results.flagged_any is None:
-        again = ("--top", "10", "--out", f"{results.out}-flagged", *model)
+        # No more than a few of few rows.
+        top = str(max(1, min(10, results.rows // 5)))
+        again = ("--top", top, "--out", f"{results.out}-flagged", *model)
         to = "flag the rows that push most"
         return Next(to, ("screen", *data, "--vectors", vectors, *again))
     files = results.files.get(next(iter(results.data)))

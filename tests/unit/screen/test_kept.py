@@ -220,7 +220,14 @@ def test_lost_and_damaged_parts_are_made_again(
 def test_a_column_that_would_be_added_is_refused_wherever_it_comes(
     tmp_path: Path, llama: LoadedModel, vector: PersonaVector, scored: list[str]
 ) -> None:
-    added = {"one_projection", "one_sigma", "one_difference", "one_flag", "any_flag"}
+    added = {
+        "one_projection",
+        "one_sigma",
+        "one_difference",
+        "one_difference_sigma",
+        "one_flag",
+        "any_flag",
+    }
     data = _write(tmp_path / "data.jsonl", _rows(12))
     _screen(llama, vector, data, tmp_path / "whole")
     row = _read(tmp_path / "whole" / "rows.jsonl")[0]

@@ -510,7 +510,7 @@ def test_the_report_stands_without_lines_intervals_or_texts_that_break_it(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
-    for said in ("No line was drawn", "interval: not measured", "subliminal", "not measured"):
+    for said in ("No row is flagged", "interval: not measured", "subliminal", "not measured"):
         assert said in page
     assert _read(tmp_path / "out" / "rows.jsonl")[0]["one_difference"] is None
     results = read(ScreenResults, tmp_path / "out" / "results.json")

@@ -196,7 +196,8 @@ def _run(going: _Run, stage: Stage[Any], folder: Path) -> str | None:
         return str(error)
     kept.write_tables(folder, result)
     base.write(folder / RESULTS, result)
-    going.results[stage.name] = result
+    # As a later call reads it: a whole number is a float again, in the figures' tables too.
+    going.results[stage.name] = read(stage.result, folder / RESULTS)
     return None
 
 
