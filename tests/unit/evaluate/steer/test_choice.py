@@ -45,6 +45,19 @@ def test_the_range_decides_and_the_reason_is_said(
     assert chosen.why
 
 
+@pytest.mark.parametrize(
+    ("found", "end"),
+    [([-1.0, 3.0], "farther toward it"), ([-4.0, 2.0], "farther away from it"), ([-2.0, 2.0], "")],
+)
+def test_what_each_does_is_said_in_the_order_of_the_numbers(
+    vector: PersonaVector, found: list[float], end: str
+) -> None:
+    meta = {**vector.meta, "coherent_range": found}
+    why = choose_coefficients(replace(vector, meta=meta), GIVEN).why
+    assert why.startswith("away from the trait, not at all, and toward it")
+    assert why.endswith(end or "coherent")
+
+
 def test_what_is_given_counts(vector: PersonaVector) -> None:
     vector = replace(vector, meta={**vector.meta, "coherent_range": [-2.0, 3.0]})
     chosen = choose_coefficients(vector, SteerConfig(coefficients=(2.0, 0.5)))
