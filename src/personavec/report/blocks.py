@@ -86,7 +86,7 @@ def noted(notes: Iterable[str]) -> Markup | None:
 def _shown(pair: Pair) -> Markup:
     found = [replace(each, text=_shortened(each.text)) for each in pair.answers]
     question = element("p", element("strong", clipped(pair.question, _SHORT)), dir="auto")
-    return element("div", element("h3", "One question"), question, answers(found), class_="shown")
+    return element("div", element("h3", "One example"), question, answers(found), class_="shown")
 
 
 def _shortened(text: Content) -> Content:

@@ -165,7 +165,7 @@ def _comparison(found: Shown) -> Markup | None:
         element(
             "p",
             f"Means in {found.unit}. Orange with a plus pushes toward the trait, blue with "
-            "a minus away from it. Intervals stand in the tables below.",
+            "a minus away from it. The traits’ own tables below have the intervals.",
         ),
         *(_group_map(found.results, column) for column in columns),
     )

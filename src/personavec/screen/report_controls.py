@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from personavec.report import Content, element, estimate, not_measured, signed, table
+from personavec.report import Content, element, estimate, not_measured, table
 from personavec.results import Estimate
 from personavec.screen.results import (
     DirectionEffect,
@@ -15,10 +15,12 @@ from personavec.screen.results import (
     RandomControl,
     ScreenedTrait,
 )
+from personavec.wording import decimal
 
 _WHAT_RANDOM_MEANS = (
-    "A vector that shifts no further than random directions at its layer says only that the texts "
-    "differ. No intervals here: the spread of the random directions is the measure."
+    "Random directions at the vector’s layer mean nothing. Compare sizes, whatever the sign: where "
+    "one of them shifts as far as the vector, the mean says only that these texts differ from what "
+    "they are compared with. No intervals here: the spread of the random directions is the measure."
 )
 
 
@@ -99,5 +101,5 @@ def _random(control: RandomControl) -> list[Markup]:
 
 
 def _effect(found: DirectionEffect) -> list[Content]:
-    effect = not_measured() if found.effect is None else signed(found.effect)
+    effect = not_measured() if found.effect is None else decimal(found.effect, "+.2f")
     return [effect, *([] if found.share_over is None else [f"{found.share_over:.1%}"])]

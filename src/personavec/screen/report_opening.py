@@ -15,7 +15,8 @@ from personavec.wording import plural
 #: What responses are compared with, by `--natural`.
 NATURAL = {
     "generate": "the model’s own greedy response to the same prompt",
-    "last-prompt": "the prompt’s last token, the paper’s stand-in for the model’s own response",
+    "last-prompt": "the prompt’s last token, which stands for the model’s own response (with "
+    "--natural generate that response itself is taken)",
     "none": "nothing: these are raw projections, which also hold what the prompt is about",
     "two-stage": "the last token of the prompt for every row, and the model’s own greedy response "
     "for the top slice and a random sample",
@@ -56,8 +57,8 @@ def _measured(found: Shown) -> str:
         compared = "Nothing was subtracted: the projections also hold what the prompts are about."
     else:
         compared = (
-            f"From each was subtracted that of {NATURAL[results.natural]}, so that above 0 lies "
-            "what training would push toward."
+            f"From each projection was subtracted that of {NATURAL[results.natural]}, so that "
+            "above 0 lies what training would push toward."
         )
     if found.unit == "σ":
         compared += (

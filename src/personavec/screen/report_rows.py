@@ -10,8 +10,8 @@ from personavec.screen.shown import Shown
 from personavec.wording import plural
 
 _LONGEST_QUESTION, _LONGEST_RESPONSE = 1500, 3000
-#: Characters of a question in the line that unfolds the row.
-_TITLE = 100
+#: Characters of a question, and of a response, in the line that unfolds the row.
+_TITLE = 60
 
 
 def row_question(row: RankedRow) -> str:
@@ -47,7 +47,7 @@ def row_panel(row: RankedRow, found: Shown, *, open_: bool) -> Markup:
     where = (f"row {row.index + 1} of {row.dataset}", *groups, f"id {row.id}")
     return element(
         "details",
-        element("summary", f"{found.row_value(row)}  {clipped(question, _TITLE)}"),
+        element("summary", f"{found.row_value(row)}  {_title(row)}"),
         element("p", " · ".join(where), class_="scores"),
         element("p", clipped(question, _LONGEST_QUESTION), class_="response", dir="auto")
         if len(question) > _TITLE
@@ -57,6 +57,12 @@ def row_panel(row: RankedRow, found: Shown, *, open_: bool) -> Markup:
         open=open_,
         data_flagged=row.flagged,
     )
+
+
+def _title(row: RankedRow) -> str:
+    """How the question and the response begin."""
+    response = " ".join(str(row.messages[-1]["content"]).split())
+    return f"{clipped(row_question(row), _TITLE)} → {clipped(response, _TITLE)}"
 
 
 def _scores(row: RankedRow, found: Shown) -> list[str]:
