@@ -17,7 +17,7 @@ from personavec.cli.main import main
 from personavec.judges import Identity
 from personavec.progress import Progress
 from personavec.results import dump
-from personavec.screen import FlagRule, ScreenConfig, pipeline as screen, report
+from personavec.screen import FlagRule, ScreenConfig, pipeline as screen, report, terminal
 from personavec.screen.conclusion import conclusion
 from personavec.screen.results import ScreenResults
 from personavec.screen.shown import shown
@@ -28,7 +28,9 @@ ODD = ("[bold]loud[/bold]", "\x1b[31mred", "a\u202eb", "\r" + "-" * 90, "雨" * 
 
 @pytest.fixture(scope="module")
 def vectors(llama: LoadedModel, random_vector: Callable[..., PersonaVector]) -> list[PersonaVector]:
-    return [random_vector(llama, 1, "one"), random_vector(llama, 3, "two")]
+    """Two, with an own σ each, which is not 1."""
+    made = (random_vector(llama, 1, "one"), 2.0), (random_vector(llama, 3, "two"), 0.5)
+    return [replace(v, neutral_response_mean=v.neutral_response_mean * by) for v, by in made]
 
 
 def _write(path: Path, n: int, seed: int, texts: tuple[str, ...] = ("sun", "rain", "yes")) -> Path:
@@ -106,6 +108,26 @@ def test_all_that_is_shown_is_in_sigma(screened: Callable[..., ScreenResults]) -
 
     for name, trait in dump(results)["traits"].items():
         assert check(trait, dump(found.results)["traits"][name], trait["sigma"]) > 80
+
+
+def test_the_files_have_the_values_that_are_shown(screened: Callable[..., ScreenResults]) -> None:
+    results = screened(FlagRule(top=3))
+    rows = _read(Path(results.out) / "rows.jsonl")
+    for name, trait in shown(results).results.traits.items():
+        for row in trait.ranked.high:
+            assert rows[row.index][f"{name}_difference_sigma"] == pytest.approx(row.value, abs=1e-5)
+
+
+def test_flagged_rows_are_said_before_the_mean_of_all(
+    screened: Callable[..., ScreenResults], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = screened(FlagRule(top=3))
+    assert conclusion(results).startswith(f"{results.flagged_any} of 40 rows are flagged")
+    terminal.show(results)
+    assert str(Path(results.out) / "flagged.jsonl") in capsys.readouterr().out
+    again = terminal.ending(screened(FlagRule()), ["data.jsonl"], ["one"], []).next
+    assert again is not None
+    assert again.command[again.command.index("--top") + 1] == "8"
 
 
 def test_what_projection_and_judge_rank_by_has_no_unit(
