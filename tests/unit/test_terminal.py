@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from markupsafe import escape
 from rich.table import Table
+from tiny_models import save
 
 from personavec import LoadedModel, PersonaVector, terminal
 from personavec.cli.groups import PrintOptions, ReportOptions
@@ -33,14 +34,18 @@ def _run(*arguments: str, **more: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
+def _written(folder: Path, loaded: LoadedModel, vector: PersonaVector) -> Path:
+    """Where the model is, beside the vector."""
+    save(loaded, folder / "model")
+    vector.save(folder / "vector")
+    return folder / "model"
+
+
 def test_a_screen_of_hostile_names(
     tmp_path: Path, llama: LoadedModel, random_vector: Callable[..., PersonaVector]
 ) -> None:
     """In a column's name, its values, a file's name and an error; and links in the report."""
-    model = tmp_path / "model"
-    llama.model.save_pretrained(model)
-    llama.tokenizer.save_pretrained(model)
-    random_vector(llama, 1, "one").save(tmp_path / "vector")
+    model = _written(tmp_path, llama, random_vector(llama, 1, "one"))
     link = '<a href="http://x.example">free</a>'
     rows = [
         {"prompt": f"Say {i}", "completion": "yes", "by": (link, f"[/red]{HOSTILE}")[i % 2]}
@@ -64,10 +69,7 @@ def test_what_was_found_goes_to_stdout_and_how_it_goes_on_to_stderr(
     tmp_path: Path, llama: LoadedModel, random_vector: Callable[..., PersonaVector]
 ) -> None:
     """As docs/commands.md says; with --json stdout is one object."""
-    model = tmp_path / "model"
-    llama.model.save_pretrained(model)
-    llama.tokenizer.save_pretrained(model)
-    random_vector(llama, 1, "one").save(tmp_path / "vector")
+    model = _written(tmp_path, llama, random_vector(llama, 1, "one"))
     data = tmp_path / "data.jsonl"
     rows = [{"prompt": f"Say {i}", "completion": "yes " * (i + 1)} for i in range(12)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
