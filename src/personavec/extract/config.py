@@ -40,7 +40,8 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
 #: on both sides included. It selects the layer among fewer, at a dose at which most vectors are
 #: still coherent, on as many questions, and tests on ten: intervals over fewer are too narrow (see
-#: `stats/bootstrap.py`). Its rollouts are as many as a stable direction needs.
+#: `stats/bootstrap.py`). Where one answer to each decides too little, the ends of the range get up
+#: to two more. Its rollouts are as many as a stable direction needs.
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
@@ -53,6 +54,7 @@ SIZES = sizes(
     coefficients=((-3, -2, -1, 0, 1, 2, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
     validation_questions=(10, None, None),
     validation_samples=(1, 2, 4),
+    end_samples=(2, 0, 0),
     random_directions=(5, 5, 10),
     neutral_prompts=(16, 48, 48),
 )
@@ -101,6 +103,8 @@ class ExtractConfig:
     """Only the last N evaluation questions for validation; default: all that are left."""
     validation_samples: Annotated[Count, VALIDATION] = SIZES["validation_samples"]
     """Steered responses per validation question and coefficient, controls included."""
+    end_samples: Annotated[int, VALIDATION, between(0)] = SIZES["end_samples"]
+    """At most so many more at both ends of the coherent range while checks are not decided."""
     random_directions: Annotated[Count, VALIDATION] = SIZES["random_directions"]
     """Random directions that the vector is compared with."""
     neutral_prompts: Annotated[Count, VALIDATION] = SIZES["neutral_prompts"]

@@ -19,7 +19,8 @@ from personavec.extract.results import (
     Transcript,
     WrongWay,
 )
-from personavec.extract.validation import Validation, mean_log_odds, wrong_way
+from personavec.extract.steered import mean_log_odds
+from personavec.extract.validation import Validation, wrong_way
 from personavec.extract.verdict import Reliability, verdict
 from personavec.judges import COHERENCE_FLOOR
 from personavec.results import Estimate, finite, versions
@@ -69,7 +70,7 @@ def results_of(
         judge=extraction.judge.identity(),
         settings=replace(config, samples=extraction.samples),
         versions=versions(),
-        notes=extraction.notes(),
+        notes=extraction.notes(validation.added),
         rejected=len(adopted.rejected) if adopted else 0,
         data=adopted.reading() if adopted else {},
         rollouts={p: _counts(group) for p, group in by_polarity.items()},

@@ -186,8 +186,14 @@ class Extraction:
             partial(first, spec=self.spec),
             to_write=to_judge + self.config.neutral_prompts,
             to_judge=to_judge,
+            may_add=self._added_at_most(),
             progress=self.progress,
         )
+
+    def _added_at_most(self) -> int:
+        """Steered answers that checks may still need: at 0, and with controls at both ends."""
+        c = self.config
+        return (3 + 2 * c.random_directions) * len(self.testing) * c.end_samples
 
     def _steered(self) -> int:
         """Answers of the layer sweep and of the validation, in which both ends have controls."""
@@ -235,7 +241,7 @@ class Extraction:
         self.clock.lap("neutral prompts")
         return found
 
-    def notes(self) -> tuple[str, ...]:
+    def notes(self, added_answers: int) -> tuple[str, ...]:
         """Sentences that a reader of the result must see."""
         found = [self.adopted.note] if self.adopted else []
         if self.judge is not self.measuring_judge:
@@ -247,6 +253,11 @@ class Extraction:
             found.append(
                 "Rollouts were added after a verdict was known (--more). Adding until it passes "
                 "makes a pass likelier than its intervals say."
+            )
+        if added_answers:
+            found.append(
+                f"{plural(added_answers, 'steered answer')} were added where a check was not "
+                "decided; docs/extract.md says what that does to a verdict."
             )
         found += [*judge_notes(self.judge), *self.loaded.chat.notes]
         if self.origin == "template":

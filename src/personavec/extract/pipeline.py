@@ -42,10 +42,8 @@ from personavec.vectors import (
 
 _RESPONSE, _PROMPT_MEAN, _PROMPT_LAST = range(len(SPANS))
 #: As the labels of progress name them.
-STAGES = (
-    *("extraction", "layer sweep", "dose-response"),
-    *("random directions", "system prompts", "neutral prompts", "report"),
-)
+_STAGES = ("extraction", "layer sweep", "dose-response", "random directions")
+_LAST_STAGES = ("system prompts", "neutral prompts", "report")
 #: Candidate layers, as shares of the network's depth.
 _LAYER_SHARES = (0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.75)
 
@@ -94,7 +92,8 @@ def run(
     )
     if more:
         check_can_grow(extraction)
-    extraction.progress.stages(*STAGES)
+    added = "added answers" if config.end_samples else ""
+    extraction.progress.stages(*_STAGES, added, *_LAST_STAGES)
     with lock(out):
         extraction = continued(extraction)
         claim(out, extraction.settings())

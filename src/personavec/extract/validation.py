@@ -13,87 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from personavec.errors import TooFewRolloutsError
-from personavec.extract.config import MIN_QUESTIONS
+from personavec.extract.config import MIN_QUESTIONS, ExtractConfig
 from personavec.extract.extraction import Extraction, PromptedRollouts
-from personavec.extract.results import (
-    DoseResponse,
-    RandomDose,
-    SteeredDose,
+from personavec.extract.results import DoseResponse, RandomDose, SteeredDose
+from personavec.extract.steered import (
+    VECTOR,
+    Collect,
+    SteeredRollouts,
+    coherent_range,
+    steered_tasks,
+    summarise,
 )
-from personavec.judges import COHERENCE_FLOOR
-from personavec.model import Steering
-from personavec.results import Estimate
+from personavec.extract.verdict import undecided
 from personavec.rollouts import Rollout, Task
 from personavec.stats import Interval, clustered_bootstrap
 from personavec.vectors import Estimator, random_directions
 from personavec.wording import decimal
-
-Collect = Callable[[Sequence[Task], str], list[Rollout]]
-
-
-def steered_tasks(
-    prefix: str,
-    questions: Sequence[str],
-    direction: Float[Tensor, " hidden"],
-    layer: int,
-    coefficient: float,
-    samples: int = 1,
-) -> list[Task]:
-    """Every question under one steering configuration, without a system prompt."""
-    steering = (Steering(layer, direction, coefficient),) if coefficient else ()
-    return [
-        Task(
-            id=f"{prefix}-l{layer}-c{coefficient:g}-q{number}-s{sample}",
-            question=question,
-            sample=sample,
-            steering=steering,
-        )
-        for number, question in enumerate(questions)
-        for sample in range(samples)
-    ]
-
-
-def summarise(
-    rollouts: Sequence[Rollout],
-    layer: int,
-    coefficient: float,
-    seed: int,
-    estimator: Estimator = "mean",
-) -> SteeredDose:
-    """Mean log-odds and coherence with 95% intervals clustered by question.
-
-    An empty response is counted and has no log-odds.
-    """
-    scored = [r for r in rollouts if r.state == "scored"]
-    log_odds = Estimate.of(mean_log_odds(rollouts, seed))
-    coherence = Estimate.of(_mean([(r.coherence, r.question) for r in rollouts], seed))
-    return SteeredDose(
-        layer=layer,
-        estimator=estimator,
-        coefficient=coefficient,
-        log_odds=log_odds.value,
-        low=log_odds.low,
-        high=log_odds.high,
-        coherence=coherence.value,
-        coherence_low=coherence.low,
-        coherence_high=coherence.high,
-        coherent=coherence.value is not None and coherence.value >= COHERENCE_FLOOR,
-        n=len(scored),
-        empty=len(rollouts) - len(scored),
-    )
-
-
-def mean_log_odds(rollouts: Sequence[Rollout], seed: int) -> Interval:
-    """Mean log-odds of the scored rollouts with its 95% interval; NaN without two questions."""
-    return _mean([(r.log_odds, r.question) for r in rollouts], seed)
-
-
-def _mean(pairs: Sequence[tuple[float | None, str]], seed: int) -> Interval:
-    values = [value for value, _ in pairs if value is not None]
-    questions = [question for value, question in pairs if value is not None]
-    if len(set(questions)) < MIN_QUESTIONS:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return clustered_bootstrap(values, questions, seed=seed)
 
 
 def sweep_layers(
@@ -151,17 +86,25 @@ def select(sweep: Sequence[SteeredDose]) -> SteeredDose:
     return max(measured, key=lambda dose: dose.coherence or 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """What steering did on evaluation questions that selected nothing, beside its controls."""
+@dataclass(frozen=True)
+class Measured:
+    """What steering did on evaluation questions that selected nothing, beside random directions."""
 
-    questions: Sequence[str]
-    by_dose: dict[float, list[Rollout]]
-    """Steered answers by coefficient; 0 is unsteered."""
     doses: tuple[DoseResponse, ...]
     ends: tuple[float, float]
     """The coherent range of coefficients."""
     control: tuple[RandomDose, ...]
+    added: int
+    """Answers that were added where a check was not decided."""
+
+
+@dataclass(frozen=True, eq=False)
+class Validation(Measured):
+    """The same, with the answers, and beside what system prompts alone do."""
+
+    questions: Sequence[str]
+    by_dose: dict[float, list[Rollout]]
+    """Steered answers by coefficient; 0 is unsteered."""
     prompted: PromptedRollouts
 
 
@@ -178,46 +121,45 @@ def validate(
     system prompts alone, without steering.
     """
     config, direction = extraction.config, directions[layer]
-    by_dose = dose_response(
-        direction,
-        layer,
-        config.coefficients,
-        questions,
-        extraction.collect_steered,
-        samples=config.validation_samples,
-    )
-    size = float(direction.norm() / residual_norm[layer])
-    doses = tuple(
-        DoseResponse(relative_dose=abs(c) * size, **vars(summarise(found, layer, c, config.seed)))
-        for c, found in by_dose.items()
-    )
-    ends = coherent_range(doses)
-    extraction.progress.say(first_pair(by_dose, ends[1]))
-    control = random_controls(
-        random_directions(direction, config.random_directions, seed=config.seed),
-        layer,
-        [end for end in ends if end],
-        questions,
-        extraction.collect_steered,
-        samples=config.validation_samples,
-        seed=config.seed,
-    )
+    random = random_directions(direction, config.random_directions, seed=config.seed)
+    steered = SteeredRollouts(layer, direction, random, questions, extraction.collect_steered)
+    measured = measure(steered, residual_norm, config, extraction.progress.say)
     prompted = extraction.prompted(questions)
-    return Validation(questions, by_dose, doses, ends, tuple(control), prompted)
+    return Validation(
+        **vars(measured), questions=questions, by_dose=steered.by_dose(), prompted=prompted
+    )
 
 
-def dose_response(
-    direction: Float[Tensor, " hidden"],
-    layer: int,
-    coefficients: Sequence[float],
-    questions: Sequence[str],
-    collect: Collect,
-    *,
-    samples: int,
-) -> dict[float, list[Rollout]]:
-    """Answers to the evaluation questions, steered by each coefficient."""
-    cells = [steered_tasks("dose", questions, direction, layer, c, samples) for c in coefficients]
-    return dict(zip(coefficients, _collected(cells, "dose-response", collect), strict=True))
+def measure(
+    steered: SteeredRollouts,
+    residual_norm: Float[Tensor, " layer"],
+    config: ExtractConfig,
+    say: Callable[[str], None],
+) -> Measured:
+    """Collect the answers that the checks of steering need, and what they come to.
+
+    Where a check is not decided, the doses that it rests on get another answer to every question,
+    up to `end_samples` times, and the coherent range is found again.
+    """
+    samples, at_most = config.validation_samples, config.validation_samples + config.end_samples
+    steered.add([(VECTOR, c) for c in config.coefficients], samples, "dose-response")
+    doses = steered.doses(residual_norm, config.seed)
+    ends = coherent_range(doses)
+    say(first_pair(steered.by_dose(), ends[1]))
+    added = 0
+    while True:
+        controls = steered.controls(ends)
+        steered.add(steered.fewer_than(samples, controls), samples, "random directions")
+        control = steered.control({end for end in ends if end}, config.seed)
+        open_at = undecided(doses, control, ends)
+        cells = [(VECTOR, c) for c in open_at.vector] + steered.controls(open_at.controls)
+        more = steered.fewer_than(at_most, cells)
+        if not more:
+            return Measured(tuple(doses), ends, tuple(control), added)
+        steered.add(more, 1, "added answers")
+        added += len(more) * len(steered.questions)
+        doses = steered.doses(residual_norm, config.seed)
+        ends = coherent_range(doses)
 
 
 def first_pair(by_dose: Mapping[float, Sequence[Rollout]], end: float) -> str:
@@ -233,41 +175,6 @@ def first_pair(by_dose: Mapping[float, Sequence[Rollout]], end: float) -> str:
     plain, towards = (" ".join(rollout.response.split()) for rollout in found)
     by = decimal(steered, "+g")
     return f"{found[0].question}\n  unsteered: {plain}\n  steered by {by}: {towards}"
-
-
-def coherent_range(doses: Sequence[SteeredDose]) -> tuple[float, float]:
-    """The widest run of coherent coefficients around 0."""
-    ordered = sorted(doses, key=lambda dose: dose.coefficient)
-    zero = next(i for i, dose in enumerate(ordered) if dose.coefficient == 0)
-    low = high = zero
-    while low > 0 and ordered[low - 1].coherent:
-        low -= 1
-    while high + 1 < len(ordered) and ordered[high + 1].coherent:
-        high += 1
-    return ordered[low].coefficient, ordered[high].coefficient
-
-
-def random_controls(
-    directions: Float[Tensor, "direction hidden"],
-    layer: int,
-    ends: Sequence[float],
-    questions: Sequence[str],
-    collect: Collect,
-    *,
-    samples: int,
-    seed: int,
-) -> list[RandomDose]:
-    """Random directions of the vector's norm, steered at both ends of the range."""
-    cells = [
-        (i, c, steered_tasks(f"random{i}", questions, direction, layer, c, samples))
-        for i, direction in enumerate(directions)
-        for c in ends
-    ]
-    answers = _collected([tasks for *_, tasks in cells], "random directions", collect)
-    return [
-        RandomDose(direction=i, **vars(summarise(found, layer, c, seed)))
-        for (i, c, _), found in zip(cells, answers, strict=True)
-    ]
 
 
 def wrong_way(

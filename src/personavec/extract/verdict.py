@@ -40,17 +40,54 @@ def verdict(
 
     Each check states its figures.
     """
+    steering = [check for check, _ in _steering_checks(doses, control, ends)]
+    return ValidationVerdict.of(
+        [*steering, _stable(reliability), _tells_apart(reliability.held_out)]
+    )
+
+
+@dataclass(frozen=True)
+class OpenAt:
+    """The coefficients at which more answers may decide checks of steering, in order."""
+
+    vector: tuple[float, ...] = ()
+    controls: tuple[float, ...] = ()
+    """At which the random directions need them, too."""
+
+
+def undecided(
+    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
+) -> OpenAt:
+    """Where the checks of steering that are not decided would have more answers.
+
+    Nowhere once one of them has failed: the verdict is known.
+    """
+    checks = _steering_checks(doses, control, ends)
+    if any(check.verdict == "failed" for check, _ in checks):
+        return OpenAt()
+    rests_on = [on for check, on in checks if check.verdict == "not decided"]
+    return OpenAt(
+        vector=tuple(sorted({c for on in rests_on for c in on.vector})),
+        controls=tuple(sorted({c for on in rests_on for c in on.controls})),
+    )
+
+
+def _steering_checks(
+    doses: Sequence[SteeredDose], control: Sequence[RandomDose], ends: tuple[float, float]
+) -> list[tuple[ValidationCheck, OpenAt]]:
+    """The checks of steering, and the coefficients whose answers each rests on most."""
     ordered = sorted(doses, key=lambda dose: dose.coefficient)
     inside = [dose for dose in ordered if ends[0] <= dose.coefficient <= ends[1]]
-    return ValidationVerdict.of(
-        [
-            _coherent(ordered, ends),
-            _rises(inside),
-            *(_beyond_random(name, sign, inside[-(sign > 0)], control) for name, sign in _SIDES),
-            _stable(reliability),
-            _tells_apart(reliability.held_out),
-        ]
-    )
+    nearest = _next_to_zero(ordered)
+    found = [
+        (_coherent(ordered, ends), OpenAt(tuple(dose.coefficient for dose in nearest))),
+        (_rises(inside), OpenAt((ends[0], 0.0, ends[1]))),
+    ]
+    for name, sign in _SIDES:
+        end = inside[-(sign > 0)]
+        at = (end.coefficient,) if end.coefficient else ()
+        found.append((_beyond_random(name, sign, end, control), OpenAt(at, at)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,21 +149,25 @@ def _stated(*, holds: bool, fails: bool) -> Verdict:
 
 def _coherent(ordered: Sequence[SteeredDose], ends: tuple[float, float]) -> ValidationCheck:
     """Whether the doses next to 0 are coherent on both sides, by their intervals."""
-    below = [dose for dose in ordered if dose.coefficient < 0][-1:]
-    above = [dose for dose in ordered if dose.coefficient > 0][:1]
-    nearest = [dose.coherence_estimate for dose in (*below, *above)]
+    nearest = [dose.coherence_estimate for dose in _next_to_zero(ordered)]
     return ValidationCheck(
         name="coherent over a range on both sides of 0",
         verdict=_stated(
             holds=ends[0] < 0 < ends[1]
             and all(each.low is not None and each.low >= COHERENCE_FLOOR for each in nearest),
-            fails=not (below and above)
+            fails=len(nearest) < len(_SIDES)
             or any(each.high is None or each.high < COHERENCE_FLOOR for each in nearest),
         ),
         detail=f"coefficients {decimal(ends[0], 'g')} to {decimal(ends[1], 'g')} keep mean "
         f"coherence at or above {COHERENCE_FLOOR:g}; the intervals next to 0 reach down to "
         + ", ".join("nothing" if each.low is None else f"{each.low:.0f}" for each in nearest),
     )
+
+
+def _next_to_zero(ordered: Sequence[SteeredDose]) -> list[SteeredDose]:
+    """The doses next to 0 on either side, as far as there are any."""
+    below = [dose for dose in ordered if dose.coefficient < 0][-1:]
+    return below + [dose for dose in ordered if dose.coefficient > 0][:1]
 
 
 def _rises(inside: Sequence[SteeredDose]) -> ValidationCheck:

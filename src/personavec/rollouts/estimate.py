@@ -20,14 +20,16 @@ def say_estimate(
     *,
     to_write: int,
     to_judge: int,
+    may_add: int = 0,
     progress: Progress,
 ) -> None:
     """Write and judge the first of the tasks, and say how long the whole will take.
 
     `write` stores the answers where the run finds them again, and `judge` the scores, so nothing
-    is done twice. `to_write` and `to_judge` count all answers of the run, these included. A run
-    that is not much longer than its first answers is not estimated. The first call of `judge`, on a
-    third of them, also encodes what its prompts share, which counts once.
+    is done twice. `to_write` and `to_judge` count all answers of the run, these included; up to
+    `may_add` come beside them if they are needed. A run that is not much longer than its first
+    answers is not estimated. The first call of `judge`, on a third of them, also encodes what its
+    prompts share, which counts once.
     """
     tried = tasks[:TRIED]
     if not tried or to_write < 3 * len(tried):
@@ -46,4 +48,5 @@ def say_estimate(
     progress.say(
         f"about {duration(whole)} for the whole, by the first {plural(len(tried), 'answer')}: "
         f"{to_write} to write, {to_judge} to judge"
+        + (f"; up to {may_add} more where checks are not decided" if may_add else "")
     )

@@ -53,10 +53,14 @@ def answered(answers: int, tokens: int, prompt: int = QUESTION) -> Work:
     return Work(generated=answers * tokens, read=answers * prompt)
 
 
-def judged(answers: int, tokens: int, pairs: int) -> Work:
-    """Answers read by a contrast judge: under each pair's sides, under its own prompt, alone."""
-    readings = 2 * pairs + 2
-    return Work(read=answers * readings * (min(tokens, JUDGED) + JUDGE_PROMPT))
+def judged(answers: int, tokens: int, pairs: int, own: int = 0) -> Work:
+    """Answers read by a contrast judge: under each pair's sides, under its own prompt, alone.
+
+    Of `own` answers, which the judging model wrote unsteered, it knows the reading under their own
+    prompt.
+    """
+    readings = answers * (2 * pairs + 2) - own
+    return Work(read=readings * (min(tokens, JUDGED) + JUDGE_PROMPT))
 
 
 def trained(rows: int, tokens: int, epochs: float) -> Work:

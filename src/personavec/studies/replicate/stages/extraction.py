@@ -111,15 +111,15 @@ def plan(inputs: Inputs) -> Work:
         sweeping = min(config.sweep_questions, held_out // 2)
         testing = min(config.validation_questions or held_out, held_out - sweeping)
         doses = len(config.coefficients) + 2 * config.random_directions
-        answers = (
-            2 * pairs * questions * config.samples
-            + config.candidates * len(config.sweep_coefficients) * sweeping
+        prompted = 2 * pairs * (questions * config.samples + testing)
+        steered = (
+            config.candidates * len(config.sweep_coefficients) * sweeping
             + doses * testing * config.validation_samples
-            + 2 * pairs * testing
+            + (3 + 2 * config.random_directions) * testing * config.end_samples
         )
-        tokens = config.max_tokens
+        answers, tokens = prompted + steered, config.max_tokens
         work += answered(answers + config.neutral_prompts, tokens)
-        work += judged(answers, tokens, judging_pairs(spec, config.judge_pairs))
+        work += judged(answers, tokens, judging_pairs(spec, config.judge_pairs), own=prompted)
     return work
 
 

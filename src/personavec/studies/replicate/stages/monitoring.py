@@ -81,10 +81,11 @@ def plan(inputs: Inputs) -> Work:
         asked = questions * (_PROMPTS + len(config.shots))
         # Examples are earlier turns; each is a question and an answer.
         examples = questions * sum(config.shots) * (QUESTION + tokens)
-        work += answered(asked + config.example_questions, tokens, QUESTION + INSTRUCTION)
+        answers = asked + config.example_questions
+        work += answered(answers, tokens, QUESTION + INSTRUCTION)
         work += answered(config.neutral_prompts, tokens)
         pairs = judging_pairs(spec, config.judge_pairs)
-        work += Work(read=examples) + judged(asked + config.example_questions, tokens, pairs)
+        work += Work(read=examples) + judged(answers, tokens, pairs, own=answers)
     return work
 
 

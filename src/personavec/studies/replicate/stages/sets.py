@@ -80,7 +80,8 @@ def plan(inputs: Inputs) -> Work:
         spec = inputs.specs[trait]
         asked = len(elicit.tasks_of(spec, spec.questions.extraction, config.elicited_answers))
         work += answered(asked, config.answer_tokens)
-        work += judged(asked, config.answer_tokens, judging_pairs(spec, config.judge_pairs))
+        pairs = judging_pairs(spec, config.judge_pairs)
+        work += judged(asked, config.answer_tokens, pairs, own=asked)
     return work
 
 
