@@ -21,7 +21,7 @@ from personavec.studies.replicate.stages.mitigation import MitigationArm, Mitiga
 from personavec.studies.replicate.stages.monitoring import MonitoringResult
 from personavec.studies.replicate.stages.persistence import PersistenceResult
 from personavec.studies.replicate.stages.real import RealContrast, RealResult
-from personavec.studies.replicate.stages.rows import RowsResult
+from personavec.studies.replicate.stages.rows import RowsResult, SetReading
 from personavec.wording import decimal, estimated
 
 #: A correlation whose whole interval lies below this is no forecast.
@@ -178,6 +178,7 @@ def shift_and_expression(found: Found) -> list[Evidence]:
         across = float(np.mean(known)) if known else None
         holds = _lies_above(r, 0) and (across is None or (r.value or 0) > across)
         null = f"0; the shift along other traits {_shown(across)}"
+        null += _by_writer([(e.shift.value, e.change.value, e.set, e.taught) for e in own])
         evidence.append(_evidence(trait, r, null, holds, _lies_below(r, WEAK)))
     return evidence
 
@@ -186,6 +187,17 @@ def _cross(own: Sequence[Expressed], other: Sequence[Expressed]) -> float | None
     """r of another trait's shift with this one's change over the same models."""
     shifts = {e.model: e.shift.value for e in other}
     return correlated([(shifts.get(e.model), e.change.value, str(e.set)) for e in own]).value
+
+
+def _by_writer(
+    points: Sequence[tuple[float | None, float | None, str | None, str | None]],
+) -> str:
+    """r over sets that the model wrote itself, which show a trait, and over others', in words."""
+    own, others = (
+        correlated([(x, y, str(name)) for x, y, name, taught in points if bool(taught) == mine])
+        for mine in (True, False)
+    )
+    return f"; sets of its own {_shown(own.value)}, others' {_shown(others.value)}"
 
 
 def correlated(points: Sequence[tuple[float | None, float | None, str]]) -> Estimate:
@@ -249,28 +261,54 @@ def forecast(found: Found) -> list[Evidence]:
         null = f"random directions {_shown(chance)}; " + ", ".join(
             f"{name.replace('_', ' ')} {_shown(value)}" for name, value in others.items()
         )
+        null += _by_writer(_forecast_points(found.rows, found.expression, trait))
         holds = _lies_above(ours, 0) and (chance is None or (ours.value or 0) > chance)
         evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, WEAK)))
     return evidence
 
 
-def forecasts(rows: RowsResult, expression: ExpressionResult, trait: str) -> dict[str, Estimate]:
-    """r over datasets of every reading before training with the change of expression after it."""
+def _forecast_points(
+    rows: RowsResult, expression: ExpressionResult, trait: str
+) -> list[tuple[float | None, float | None, str | None, str | None]]:
+    """Projection difference, change, set and the trait that it shows, by set and level."""
+    taught = {(e.set, e.level): e.taught for e in expression.expressed}
+    return [
+        (
+            reading.projection_difference.value,
+            change,
+            reading.set,
+            taught[reading.set, reading.level],
+        )
+        for reading, change in _after(rows, expression, trait)
+    ]
+
+
+def _after(
+    rows: RowsResult, expression: ExpressionResult, trait: str
+) -> list[tuple[SetReading, float]]:
+    """Every set's reading along a trait, with the mean change of its expression over seeds."""
     changes: dict[tuple[str | None, str | None], list[float]] = {}
     for own in expression.expressed:
         if own.trait == trait and own.change.value is not None:
             changes.setdefault((own.set, own.level), []).append(own.change.value)
-    readings = [r for r in rows.readings if r.trait == trait and (r.set, r.level) in changes]
-    after = {(r.set, r.level): float(np.mean(changes[r.set, r.level])) for r in readings}
+    return [
+        (reading, float(np.mean(changes[reading.set, reading.level])))
+        for reading in rows.readings
+        if reading.trait == trait and (reading.set, reading.level) in changes
+    ]
+
+
+def forecasts(rows: RowsResult, expression: ExpressionResult, trait: str) -> dict[str, Estimate]:
+    """r over datasets of every reading before training with the change of expression after it."""
+    after = _after(rows, expression, trait)
     names = ("projection_difference", "projection", "last_prompt", "judge", "length", "tfidf")
     found = {
-        name: correlated([(getattr(r, name).value, after[r.set, r.level], r.set) for r in readings])
+        name: correlated([(getattr(r, name).value, change, r.set) for r, change in after])
         for name in names
     }
-    n_random = min((len(r.random) for r in readings), default=0)
+    n_random = min((len(reading.random) for reading, _ in after), default=0)
     for i in range(n_random):
-        points = [(r.random[i], after[r.set, r.level], r.set) for r in readings]
-        found[f"random {i}"] = correlated(points)
+        found[f"random {i}"] = correlated([(r.random[i], change, r.set) for r, change in after])
     return found
 
 

@@ -152,12 +152,14 @@ def test_narrow_flaws(growth: Estimate, expected: Outcome) -> None:
     assert [own.of for own in said.evidence] == ["sums: evil"]
 
 
-def tuned(set: str, trait: str, shift: float, change: float) -> Expressed:
+def tuned(
+    set: str, trait: str, shift: float, change: float, taught: str | None = None
+) -> Expressed:
     return Expressed(
         model=f"{set}-strong-seed0",
         set=set,
         level="strong",
-        taught=None,
+        taught=taught,
         seed=0,
         trait=trait,
         expression=around(change),
@@ -194,6 +196,15 @@ def test_a_shift_that_tells_no_more_than_another_traits_decides_nothing() -> Non
     ]
     found = ExpressionResult(expressed=tuple(both), contrasts=())
     assert verdict(4, expression=found).outcome == OPEN
+
+
+def test_sets_of_the_model_and_of_others_stand_beside_the_whole() -> None:
+    """Among its own sets the shift goes with expression, among others' against it."""
+    own = [tuned(f"own{n}", "evil", x, y, taught="evil") for n, (x, y) in enumerate(RISING)]
+    others = [tuned(f"other{n}", "evil", x, y) for n, (x, y) in enumerate(FALLING)]
+    found = ExpressionResult(expressed=(*own, *others), contrasts=())
+    null = verdict(4, expression=found).evidence[0].null
+    assert "; sets of its own 0.99, others' \N{MINUS SIGN}0.99" in null
 
 
 # 5
