@@ -82,8 +82,8 @@ def model_page(model: Path) -> str:
     parts = [
         f"# The paper's statements on {model.name}",
         "Written by `python scripts/replication_pages.py` from the tables in these folders. "
-        "[replication.md](../../replication.md) has the rules, which were fixed before the first "
-        "run. Intervals are 95%; beside each figure stands what it is compared with.",
+        "[replication.md](../../replication.md) has the rules, and says when they were fixed. "
+        "Intervals are 95%; beside each figure stands what it is compared with.",
         "\n".join(_overview(statements)),
         *(_statement(own, model, plots) for own in statements if own.evidence),
         "## What could not be done",

@@ -335,5 +335,5 @@ def persistence(found: Found) -> list[Evidence]:
         strongest = max((abs(r.value) for r in by.values() if r.value is not None), default=0.0)
         holds = _lies_above(ours, 0) and (ours.value or 0) > strongest
         null = f"0; random directions and topics up to {strongest:.2f}"
-        evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, strongest)))
+        evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, WEAK)))
     return evidence

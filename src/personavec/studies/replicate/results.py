@@ -56,7 +56,7 @@ class Statement:
     papers: str
     """The paper's figure, or that it gives none."""
     rule: str
-    """When it counts as replicated; fixed before the first run."""
+    """When it counts as replicated."""
     outcome: Outcome
     ours: str
     """Our figure in words."""

@@ -1,8 +1,8 @@
 """The nine statements of the paper: what they claim, and when they count as replicated.
 
-Rules and lines were fixed before the first run; `docs/replication.md` lists them. Each verdict is a
-pure function of the stages' results. A statement rests on several figures, mostly one for each
-trait, and each is decided by itself:
+Rules and lines were fixed before the first run, all but one; `docs/replication.md` lists them. Each
+verdict is a pure function of the stages' results. A statement rests on several figures, mostly one
+for each trait, and each is decided by itself:
 
 - *replicates*: its 95% interval lies beyond the null, in the claimed direction;
 - *does not replicate*: the interval leaves no room for an effect that counts;
@@ -130,7 +130,7 @@ CLAIMS = (
         "discussion",
         f"Across a gap of {deciding.GAP} tokens, within system prompts and places in the answer, "
         "the interval of r lies above 0, and r above every random direction's and topic's. It does "
-        "not replicate where the interval lies below the strongest of these.",
+        f"not replicate where the interval lies below {deciding.WEAK:g}.",
         f"r of projection and expression {deciding.GAP} tokens later",
         deciding.persistence,
     ),

@@ -360,7 +360,8 @@ def test_real_conversations(
     [
         (around(0.6), 0.3, YES),
         (around(0.3), 0.4, OPEN),
-        (around(0.2), -0.5, NO),
+        (around(0.15), -0.5, NO),
+        (around(0.25), -0.9, OPEN),
         (NOTHING, 0.1, "not run"),
     ],
 )
