@@ -26,7 +26,7 @@ UNSCORED = 2
 
 def row(number: int, answer: str) -> DataRow:
     """Two turns, of which the last alone is scored."""
-    asked = chat(f"And {number * number}?", earlier=[(f"Ask {number}?", "Yes?")])
+    asked = chat(f"And {number * number}?", earlier=((f"Ask {number}?", "Yes?"),))
     return DataRow(number, str(number), (*asked, {"role": "assistant", "content": answer}))
 
 
