@@ -42,6 +42,12 @@ def keep(stage: Stage[Any], folder: Path, evidence: Path) -> None:
         _copy(path, evidence / stage.name / path.relative_to(folder))
 
 
+def holds_files(stage: Stage[Any], evidence: Path) -> bool:
+    """Whether the evidence has what later stages read of a stage; large files may be left out."""
+    own = evidence / stage.name
+    return stage.files_kept and all(any(own.glob(pattern)) for pattern in stage.kept)
+
+
 def restore(stage: Stage[Any], evidence: Path, folder: Path) -> None:
     """Copy a stage's evidence into its folder of the run; the manifest comes last."""
     own = evidence / stage.name

@@ -160,15 +160,16 @@ def _outcome(going: _Run, stage: Stage[Any], state: StageState, why: str | None)
 
 def _from_evidence(going: _Run, stage: Stage[Any]) -> bool:
     """Take a finished stage from the evidence, unless a later one needs what is not kept of it."""
-    if not going.is_kept(stage):
+    evidence = going.selection.evidence
+    if evidence is None or not going.is_kept(stage):
         return False
     later = [other for other in STAGES if stage.name in other.needs]
-    if not stage.files_kept and not all(going.is_kept(s) or going.is_done(s) for s in later):
+    finished = all(going.is_kept(s) or going.is_done(s) for s in later)
+    if not finished and not kept.holds_files(stage, evidence):
         return False
-    assert going.selection.evidence is not None
     # Refuses a folder that was begun with other settings.
     claim(going.folder(stage), going.manifests[stage.name])
-    kept.restore(stage, going.selection.evidence, going.folder(stage))
+    kept.restore(stage, evidence, going.folder(stage))
     return True
 
 

@@ -145,15 +145,18 @@ def test_a_fresh_folder_takes_the_evidence(
     shutil.copytree(evidence, part)
     for name in ("expression", "mitigation"):
         shutil.rmtree(part / name)
+    for vector in part.glob("extraction/*/vector.safetensors"):
+        vector.unlink()
     ran.clear()
     rest = run(
         study(base, inputs(data), tmp_path / "rest"),
         Selection(evidence=part, skip=("mitigation",)),
     )
-    # The finetuned models are not kept.
-    assert set(ran) == {"finetunes", "expression"}
+    # The finetuned models are not kept, and the vectors are not there.
+    assert set(ran) == {"extraction", "finetunes", "expression"}
     assert states(rest)["mitigation"] == "not run"
     assert statement(rest, 3) == statement(made, 3)
+    assert statement(rest, 1) == statement(made, 1)
     assert (part / "expression" / "expressed.csv").is_file()
 
 
