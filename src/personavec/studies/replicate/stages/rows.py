@@ -14,7 +14,7 @@ from personavec.rollouts import iter_rollouts
 from personavec.runs import Settings
 from personavec.stats import auc_interval, clustered_bootstrap
 from personavec.studies import Bench
-from personavec.studies.predict.row_scores import RowPredictors, RowScores, scored_rows
+from personavec.studies.replicate.row_scores import RowPredictors, RowScores, scored_rows
 from personavec.studies.replicate.stage import Stage
 from personavec.studies.replicate.stages import sets
 from personavec.studies.replicate.stages.sets import Dataset

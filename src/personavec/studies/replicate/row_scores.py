@@ -42,9 +42,9 @@ class RowPredictors:
     """Log-odds, in nats."""
     length: float | None
     """Tokens."""
-    last_prompt: float | None = None
+    last_prompt: float | None
     """Projection minus that of the last prompt token, which needs no natural response."""
-    random: tuple[float | None, ...] = ()
+    random: tuple[float | None, ...]
     """The projection difference along random directions at the trait's layer."""
 
 
@@ -70,12 +70,12 @@ def scored_rows(
     path: Path,
     *,
     label: str,
-    judged_rows: int | None = None,
-    random: int = 1,
+    judged_rows: int | None,
+    random: int,
 ) -> list[RowScores]:
     """Every row's predictors; those in the file at `path` stand.
 
-    The judge reads `judged_rows` rows, evenly over all of them, or all.
+    The judge reads `judged_rows` rows, evenly over all of them, or all for None.
     """
     own = probe(list(bench.vectors), bench.base, random=random)
     n = len(rows) if judged_rows is None else min(len(rows), judged_rows)
