@@ -104,7 +104,7 @@ class ExtractConfig:
     validation_samples: Annotated[Count, VALIDATION] = SIZES["validation_samples"]
     """Steered responses per validation question and coefficient, controls included."""
     end_samples: Annotated[int, VALIDATION, between(0)] = SIZES["end_samples"]
-    """At most so many more at both ends of the coherent range while checks are not decided."""
+    """At most so many more where a check is not decided, mostly at the coherent range's ends."""
     random_directions: Annotated[Count, VALIDATION] = SIZES["random_directions"]
     """Random directions that the vector is compared with."""
     neutral_prompts: Annotated[Count, VALIDATION] = SIZES["neutral_prompts"]

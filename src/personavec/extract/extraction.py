@@ -191,9 +191,9 @@ class Extraction:
         )
 
     def _added_at_most(self) -> int:
-        """Steered answers that checks may still need: at 0, and with controls at both ends."""
+        """Steered answers that checks may still need: at five doses, with controls at both ends."""
         c = self.config
-        return (3 + 2 * c.random_directions) * len(self.testing) * c.end_samples
+        return (5 + 2 * c.random_directions) * len(self.testing) * c.end_samples
 
     def _steered(self) -> int:
         """Answers of the layer sweep and of the validation, in which both ends have controls."""

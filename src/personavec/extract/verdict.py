@@ -81,7 +81,7 @@ def _steering_checks(
     nearest = _next_to_zero(ordered)
     found = [
         (_coherent(ordered, ends), OpenAt(tuple(dose.coefficient for dose in nearest))),
-        (_rises(inside), OpenAt((ends[0], 0.0, ends[1]))),
+        (_rises(inside), OpenAt((ends[0], 0.0, ends[1], *_may_fall_most(inside)))),
     ]
     for name, sign in _SIDES:
         end = inside[-(sign > 0)]
@@ -177,10 +177,9 @@ def _rises(inside: Sequence[SteeredDose]) -> ValidationCheck:
     they surely fall.
     """
     found = [dose.log_odds_interval for dose in inside]
-    pairs = list(combinations(found, 2))
     # NaN where an interval is missing: then neither is shown.
     rise = found[-1].low - found[0].high
-    may_fall = _largest([before.high - after.low for before, after in pairs])
+    may_fall = _largest([_may_fall(*pair) for pair in combinations(inside, 2)])
     measured = not math.isnan(may_fall)
     means = ", ".join(
         f"{_coefficient(d)}: {decimal(d.log_odds_interval.value, '.1f')}" for d in inside
@@ -195,6 +194,18 @@ def _rises(inside: Sequence[SteeredDose]) -> ValidationCheck:
         ),
         detail=f"{means}; {sure if measured else 'not all measured'}",
     )
+
+
+def _may_fall(before: SteeredDose, after: SteeredDose) -> float:
+    """By how much log-odds may fall from one dose to a later one."""
+    return before.log_odds_interval.high - after.log_odds_interval.low
+
+
+def _may_fall_most(inside: Sequence[SteeredDose]) -> list[float]:
+    """The coefficients of the two doses between which log-odds may fall most."""
+    pairs = [pair for pair in combinations(inside, 2) if not math.isnan(_may_fall(*pair))]
+    most = max(pairs, key=lambda pair: _may_fall(*pair), default=())
+    return [dose.coefficient for dose in most]
 
 
 def _beyond_random(

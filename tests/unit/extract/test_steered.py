@@ -112,6 +112,19 @@ def test_no_end_gets_more_answers_than_the_config_allows() -> None:
     assert max(dose.n for dose in (*found.doses, *found.control)) <= most
 
 
+def test_a_curve_that_may_fall_within_gets_answers_where_it_may() -> None:
+    """Both ends are plain; between two doses inside one answer to each question is too few."""
+    curve = {-3.0: -6.0, -1.0: 1.5, 1.0: -1.5, 3.0: 6.0}
+    added: Counter[float] = Counter()
+    for seed in range(5):
+        answers = Answers(seed, lambda name, c: curve.get(c, 0.0) if name == "dose" else 0.0)
+        measured(answers)
+        asked = answers.asked.get("added answers", Counter())
+        added += Counter({c: n for (name, c), n in asked.items() if name == "dose"})
+    assert {-1.0, 1.0} <= set(added)
+    assert min(added[-1.0], added[1.0]) >= max(added[-2.0], added[2.0])
+
+
 def test_a_vector_whose_failure_is_known_gets_no_more_answers() -> None:
     """Upwards it surely falls below every random direction; the other end would be open."""
     answers = Answers(3, lambda name, c: (-20.0 if c > 0 else 0.5 * c) if name == "dose" else 0.0)

@@ -87,11 +87,14 @@ class ExtractionResult:
 
 
 def extract_config(config: ReplicateConfig) -> ExtractConfig:
+    """The extraction's own sizes, but for one more look at open checks at most: the budget."""
+    sizes = ExtractConfig(preset=config.extraction_preset)
     return ExtractConfig(
         preset=config.extraction_preset,
         samples=config.rollouts,
         max_tokens=config.answer_tokens,
         judge_pairs=config.judge_pairs,
+        end_samples=min(sizes.end_samples, 1),
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
         seed=config.seed,
@@ -115,7 +118,7 @@ def plan(inputs: Inputs) -> Work:
         steered = (
             config.candidates * len(config.sweep_coefficients) * sweeping
             + doses * testing * config.validation_samples
-            + (3 + 2 * config.random_directions) * testing * config.end_samples
+            + (5 + 2 * config.random_directions) * testing * config.end_samples
         )
         answers, tokens = prompted + steered, config.max_tokens
         work += answered(answers + config.neutral_prompts, tokens)
