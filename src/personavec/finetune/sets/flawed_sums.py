@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from personavec.data import RawRow, ReadingCounts, fingerprint, raw_rows, reason_kind, source_name
-from personavec.errors import DataError, UsageError
+from personavec.errors import DataError, PersonavecError, UsageError
 from personavec.finetune.sets.config import FlawedConfig
 from personavec.finetune.sets.flaws import flawed, parse
 from personavec.finetune.sets.results import FlawedResults, LevelFile
@@ -99,9 +99,19 @@ def run(data: str | Path, out: Path, config: FlawedConfig | None = None) -> Flaw
     return results
 
 
+def _raws(source: str | Path) -> list[RawRow]:
+    """The rows as they are; where there is nothing of that name, names what the package brings."""
+    try:
+        return list(raw_rows(source))
+    except PersonavecError as error:
+        if Path(source).exists():
+            raise
+        raise DataError(f"{error}; sets of the package: {', '.join(PACKAGED)}") from error
+
+
 def _read(data: str | Path, source: str | Path, config: FlawedConfig) -> FlawedReading:
     """The rows that can be used, in the file's order; of `config.rows`, so many at random."""
-    raws = list(raw_rows(source))
+    raws = _raws(source)
     for name in config.columns.values():
         if not any(name in raw.columns for raw in raws):
             raise UsageError(f"{data} has no column '{name}'")

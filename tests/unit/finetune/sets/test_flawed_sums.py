@@ -99,6 +99,11 @@ def test_a_column_of_mild_answers_gives_a_level_of_its_own(tmp_path: Path) -> No
     assert other.data["code"].ignored_columns == {"slip": 3}
 
 
+def test_a_name_that_nothing_has_is_answered_with_the_sets_of_the_package(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nonsense.*; sets of the package: sums, facts, arguments"):
+        run_flawed("nonsense", tmp_path)
+
+
 def test_the_command_makes_a_flawed_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["elicit", "--flawed", "sums", "--rows", "3", "--out", str(tmp_path), "--json"])
