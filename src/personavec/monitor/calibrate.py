@@ -167,7 +167,7 @@ def _calibration(
     results = CalibrationResults(
         correlations=correlations(test, config.seed),
         coverage=line.coverage(test, config.seed),
-        conditions=condition_means(test),
+        conditions=condition_means(test, config.seed),
         fitted_on=fitted.counts(),
         tested_on=test.counts(),
         unscored=scored.unscored,

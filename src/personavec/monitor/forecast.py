@@ -135,16 +135,26 @@ def correlations(answers: ScoredAnswers, seed: int) -> dict[str, Correlation]:
     }
 
 
-def condition_means(answers: ScoredAnswers) -> tuple[ConditionMeans, ...]:
+def condition_means(answers: ScoredAnswers, seed: int) -> tuple[ConditionMeans, ...]:
     """Mean projection and expression under every condition."""
-    return tuple(
-        ConditionMeans(
-            condition=name,
-            n=int((answers.condition == name).sum()),
-            projection=float(answers.projection[answers.condition == name].mean()),
-            expression=float(answers.expression[answers.condition == name].mean()),
-        )
-        for name in dict.fromkeys(answers.condition.tolist())
+    names = dict.fromkeys(answers.condition.tolist())
+    return tuple(_means(name, answers.of(answers.condition == name), seed) for name in names)
+
+
+def _means(name: str, answers: ScoredAnswers, seed: int) -> ConditionMeans:
+    questions = answers.question.tolist()
+    interval = (
+        Estimate.of(clustered_bootstrap(answers.expression, questions, seed=seed))
+        if len(set(questions)) > 1
+        else Estimate()
+    )
+    return ConditionMeans(
+        condition=name,
+        n=len(answers.expression),
+        projection=float(answers.projection.mean()),
+        expression=float(answers.expression.mean()),
+        low=interval.low,
+        high=interval.high,
     )
 
 

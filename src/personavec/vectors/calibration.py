@@ -48,6 +48,9 @@ class ConditionMeans:
     """Mean projection of the last prompt token, in units of the residual stream."""
     expression: float
     """Mean expression, in the calibration's unit."""
+    low: float | None = None
+    """Ends of its interval over questions; None in files of earlier versions."""
+    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,9 +141,7 @@ def monitoring(found: MonitoringResult) -> list[StudyPlot]:
                 "series": "examples" if "example" in own.condition else "system prompts",
                 "label": own.condition,
                 "projection": own.projection,
-                "value": own.expression,
-                "low": None,
-                "high": None,
+                **estimate_cells(own.expression),
             }
             for own in found.conditions
             if own.trait == trait

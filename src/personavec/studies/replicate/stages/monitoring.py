@@ -46,7 +46,7 @@ class ConditionPoint:
     trait: str
     condition: str
     projection: float
-    expression: float
+    expression: Estimate
     unit: str
     n: int
 
@@ -135,7 +135,7 @@ def _conditions(trait: str, found: Calibration) -> list[ConditionPoint]:
             trait=trait,
             condition=own.condition,
             projection=own.projection,
-            expression=own.expression,
+            expression=Estimate(own.expression, own.low, own.high),
             unit=found.unit,
             n=own.n,
         )
