@@ -38,10 +38,11 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 
 
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
-#: on both sides included. It selects the layer among fewer, at a dose at which most vectors are
-#: still coherent, on as many questions, and tests on ten: intervals over fewer are too narrow (see
-#: `stats/bootstrap.py`). Where one answer to each decides too little, the ends of the range get up
-#: to two more. Its rollouts are as many as a stable direction needs.
+#: and the outermost included: a curve that bends at its end must not pass for want of a dose. It
+#: selects the layer among fewer, at a dose at which most vectors are still coherent, on as many
+#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`). Where
+#: one answer to each decides too little, the doses that matter get up to two more. Its rollouts are
+#: as many as a stable direction needs.
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
@@ -51,7 +52,7 @@ SIZES = sizes(
     sweep_coefficients=((2.0,), (2.0, 4.0), (2.0, 3.0, 4.0)),
     candidates=(4, 8, 8),
     sweep_questions=(8, 8, 8),
-    coefficients=((-3, -2, -1, 0, 1, 2, 3), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
+    coefficients=((-4, -2, -1, 0, 1, 2, 4), (-4, -3, -2, -1, 0, 1, 2, 3, 4), _halves(4)),
     validation_questions=(10, None, None),
     validation_samples=(1, 2, 4),
     end_samples=(2, 0, 0),
