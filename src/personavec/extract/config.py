@@ -40,9 +40,9 @@ ESTIMATORS = parsed(_estimators, "mean|logistic|both", name="--estimator", show_
 #: None is all that the spec has. The doses of `quick` are among those of `standard`, the innermost
 #: and the outermost included: a curve that bends at its end must not pass for want of a dose. It
 #: selects the layer among fewer, at a dose at which most vectors are still coherent, on as many
-#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`). Where
-#: one answer to each decides too little, the doses that matter get up to two more. Its rollouts are
-#: as many as a stable direction needs.
+#: questions, and tests on ten: intervals over fewer are too narrow (see `stats/bootstrap.py`).
+#: Where one answer to each decides too little, the doses that matter get up to two more. Its
+#: rollouts are as many as a stable direction needs.
 SIZES = sizes(
     #                       quick, standard, thorough
     samples=(1, 1, 2),
