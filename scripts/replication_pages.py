@@ -102,7 +102,8 @@ def _overview(statements: Iterable[Statement]) -> Iterable[str]:
 
 
 def _statement(of: Statement, model: Path, plots: Iterable[StudyPlot]) -> str:
-    parts = [f"## {of.number}. {of.title}: {of.outcome}", f"{of.claim} Rule: {of.rule}"]
+    papers = f" The paper's figures: {of.papers}." if of.papers else ""
+    parts = [f"## {of.number}. {of.title}: {of.outcome}", f"{of.claim} Rule: {of.rule}{papers}"]
     head = [_row("of", "our figure", "beside", "outcome"), _row(*["---"] * 4)]
     rows = [_row(own.of, estimated(own.ours), own.null, own.outcome) for own in of.evidence]
     parts.append("\n".join([*head, *rows]))

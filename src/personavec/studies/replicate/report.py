@@ -15,9 +15,9 @@ from personavec.report.plots import Cell, Row
 from personavec.studies.replicate.config import StageName
 from personavec.studies.replicate.figures import drawing_of
 from personavec.studies.replicate.plots import StudyPlot, study_plots
-from personavec.studies.replicate.results import ReplicateResults, Statement
+from personavec.studies.replicate.results import Outcome, ReplicateResults, Statement
 from personavec.studies.replicate.stage import tables
-from personavec.wording import decimal
+from personavec.wording import decimal, joined
 
 #: Rows of a table that the page shows; the CSV has all.
 _SHOWN = 60
@@ -49,31 +49,41 @@ def _heading(results: ReplicateResults) -> Markup:
     return page.heading(
         "Replication of “Persona vectors” (arXiv 2507.21509)",
         results.model.name,
-        element("p", headline(results)),
+        element("p", headline(results.statements)),
     )
 
 
-def headline(results: ReplicateResults) -> str:
+#: How a number of statements with an outcome is said, of one and of several.
+_SAID: dict[Outcome, tuple[str, str]] = {
+    "replicates": ("replicates", "replicate"),
+    "not decided": ("is not decided", "are not decided"),
+    "does not replicate": ("does not replicate", "do not replicate"),
+    "not run": ("was not run", "were not run"),
+}
+
+
+def headline(statements: Iterable[Statement]) -> str:
     """How many statements have each verdict."""
-    outcomes = [each.outcome for each in results.statements]
-    counts = {name: outcomes.count(name) for name in dict.fromkeys(outcomes)}
-    said = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return f"Of the paper's nine statements on this model: {said}."
+    outcomes = [each.outcome for each in statements]
+    said = [f"{n} {words[n > 1]}" for name, words in _SAID.items() if (n := outcomes.count(name))]
+    return f"Of the paper's nine statements, on this model {joined(said)}."
 
 
 def _statements(statements: Iterable[Statement]) -> Markup:
-    return table(
-        ("statement", "the paper", "here", "verdict"),
-        [
-            (
-                element("a", f"{each.number}. {each.title}", href=f"#statement-{each.number}"),
-                [each.claim, " (", each.source, "; its figure: ", each.papers, ")"],
-                each.ours,
-                element("strong", each.outcome),
-            )
-            for each in statements
-        ],
-    )
+    rows = [
+        (
+            element("a", f"{each.number}. {each.title}", href=f"#statement-{each.number}"),
+            [each.claim, f" ({each.source}{_papers(each)})"],
+            each.ours,
+            element("strong", each.outcome),
+        )
+        for each in statements
+    ]
+    return table(("statement", "the paper", "here", "verdict"), rows)
+
+
+def _papers(statement: Statement) -> str:
+    return f"; its figures: {statement.papers}" if statement.papers else ""
 
 
 def _statement(of: Statement, results: ReplicateResults, plots: Iterable[StudyPlot]) -> Markup:
@@ -82,7 +92,7 @@ def _statement(of: Statement, results: ReplicateResults, plots: Iterable[StudyPl
         f"{of.number}. {of.title}: {of.outcome}",
         f"statement-{of.number}",
         element("p", of.claim),
-        element("p", "Rule, fixed before: ", of.rule),
+        element("p", "Rule: ", of.rule),
         table(("of", "our figure, 95% interval", "beside", "outcome"), rows)
         if rows
         else element("p", "Not measured."),

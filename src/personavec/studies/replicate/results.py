@@ -53,8 +53,8 @@ class Statement:
     """In our words."""
     source: str
     """The paper's section."""
-    papers: str
-    """The paper's figure, or that it gives none."""
+    papers: str | None
+    """What the paper gives in the same unit; None where it gives no figure for the whole."""
     rule: str
     """When it counts as replicated."""
     outcome: Outcome

@@ -21,9 +21,6 @@ from personavec.studies.replicate.deciding import Found
 from personavec.studies.replicate.results import Evidence, Outcome, Statement
 from personavec.wording import estimated, plural
 
-#: The public summary of the paper gives no number for a statement.
-_NO_FIGURE = "none in its public summary"
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -36,6 +33,8 @@ class Claim:
     unit: str
     """What our figures are, in words."""
     figures: Callable[[Found], list[Evidence]]
+    papers: str | None = None
+    """What the paper gives in the same unit, for Qwen2.5-7B-Instruct and Llama-3.1-8B-Instruct."""
 
 
 CLAIMS = (
@@ -58,6 +57,7 @@ CLAIMS = (
         f"below {deciding.WEAK:g}.",
         "r over system prompts and examples",
         deciding.monitoring,
+        papers="0.75 to 0.83",
     ),
     Claim(
         "What finetuning does",
@@ -79,6 +79,7 @@ CLAIMS = (
         f"other traits. It does not replicate where the interval lies below {deciding.WEAK:g}.",
         "r of shift and change of expression over finetunes",
         deciding.shift_and_expression,
+        papers="0.76 to 0.97",
     ),
     Claim(
         "Mitigation",
@@ -150,7 +151,7 @@ def _decided(number: int, claim: Claim, found: Found) -> Statement:
         title=claim.title,
         claim=claim.claim,
         source=claim.source,
-        papers=_NO_FIGURE,
+        papers=claim.papers,
         rule=claim.rule,
         outcome=outcome,
         ours=_words(claim, figures),

@@ -32,7 +32,7 @@ def show(results: ReplicateResults) -> None:
 
 def ending(results: ReplicateResults) -> Ending:
     """The last lines."""
-    return Ending(conclusion=headline(results), written=results.out / "report.html")
+    return Ending(conclusion=headline(results.statements), written=results.out / "report.html")
 
 
 def plan_of(inputs: Inputs, given: ReplicateInputs, load: Callable[[], LoadedModel]) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from personavec.results import Estimate
 from personavec.studies.replicate.deciding import GAP, Found, correlated, forecasts, outcome_of
+from personavec.studies.replicate.report import headline
 from personavec.studies.replicate.results import Outcome, Statement
 from personavec.studies.replicate.stages.expression import Contrast, ExpressionResult
 from personavec.studies.replicate.stages.extraction import (
@@ -399,6 +401,17 @@ def test_nothing_that_has_not_run_is_decided() -> None:
     assert [own.number for own in found] == list(range(1, len(CLAIMS) + 1))
     assert {own.outcome for own in found} == {"not run"}
     assert {own.ours for own in found} == {"not measured"}
+
+
+def test_the_headline_counts_the_verdicts_in_words() -> None:
+    found = list(decide(Found()))
+    said = "Of the paper's nine statements, on this model "
+    assert headline(found) == f"{said}9 were not run."
+    for number, outcome in ((0, YES), (3, NO), (4, OPEN), (5, YES)):
+        found[number] = replace(found[number], outcome=outcome)
+    assert headline(found) == (
+        f"{said}2 replicate, 1 is not decided, 1 does not replicate and 5 were not run."
+    )
 
 
 @pytest.mark.parametrize(
