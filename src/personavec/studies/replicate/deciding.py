@@ -355,7 +355,7 @@ def _ordered(of: str, contrasts: Sequence[RealContrast], noise: float) -> Eviden
     steps = [by.get(what, Estimate()).value for what in ("high - random", "random - low")]
     ordered = all(step is not None and step > 0 for step in steps)
     null = (
-        f"high - random {_shown(steps[0])}, random - low {_shown(steps[1])}; "
+        f"high minus random {_shown(steps[0])}, random minus low {_shown(steps[1])}; "
         f"a second seed changes {noise:.2f}"
     )
     return _evidence(of, ours, null, ordered and _lies_above(ours, 0), _lies_below(ours, noise))

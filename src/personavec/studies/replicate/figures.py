@@ -26,7 +26,7 @@ def draw(plots: Sequence[StudyPlot], out: Path) -> None:
         table, drawing = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.svg")
         if table.is_file() and table.read_text("utf-8") == data and drawing.is_file():
             continue
-        for kind, content in drawn(own.plot).items() if can_draw() else ():
+        for kind, content in drawn(own.plot, own.width).items() if can_draw() else ():
             atomic_write(path.with_name(f"{path.name}.{kind}"), content)
         atomic_write(table, data)
 

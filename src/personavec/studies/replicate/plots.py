@@ -6,7 +6,7 @@ Each figure belongs to a statement, and its files lie in the folder of the stage
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from personavec.report.drawing import (
     forest,
     histogram,
 )
-from personavec.report.plots import Plot, Row, estimate_cells, file_name
+from personavec.report.plots import DOUBLE, SINGLE, Plot, Row, estimate_cells, file_name
 from personavec.studies.replicate.config import StageName
 from personavec.studies.replicate.deciding import forecasts
 from personavec.studies.replicate.points import scatter
@@ -50,6 +50,8 @@ class StudyPlot:
     stage: StageName
     caption: str
     plot: Plot
+    width: float = SINGLE
+    """In inches."""
 
 
 def study_plots(results: Mapping[StageName, Any]) -> list[StudyPlot]:
@@ -183,16 +185,18 @@ def expression(found: ExpressionResult) -> list[StudyPlot]:
         if own.shift.value is not None
     ]
     plane = Plane("shift", "value", _SHIFT, _CHANGE, zero=True)
-    return [
-        _plot(3, "expression", "change of expression after finetuning", cells, field_of_colour),
-        _plot(
-            4,
-            "expression",
-            "shift against change of expression",
-            points,
-            partial(scatter, plane=plane),
-        ),
-    ]
+    changes = _plot(
+        3, "expression", "change of expression after finetuning", cells, field_of_colour
+    )
+    against = _plot(
+        4,
+        "expression",
+        "shift against change of expression",
+        points,
+        partial(scatter, plane=plane),
+    )
+    # All traits in one figure need both columns of a paper.
+    return [replace(own, width=DOUBLE) for own in (changes, against)]
 
 
 def mitigation(found: MitigationResult) -> list[StudyPlot]:

@@ -87,7 +87,10 @@ def _papers(statement: Statement) -> str:
 
 
 def _statement(of: Statement, results: ReplicateResults, plots: Iterable[StudyPlot]) -> Markup:
-    rows = [(own.of, estimate(own.ours), own.null, own.outcome) for own in of.evidence]
+    rows = [
+        (element("span", own.of, class_="whole"), estimate(own.ours), own.null, own.outcome)
+        for own in of.evidence
+    ]
     return section(
         f"{of.number}. {of.title}: {of.outcome}",
         f"statement-{of.number}",
