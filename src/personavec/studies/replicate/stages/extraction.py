@@ -87,14 +87,13 @@ class ExtractionResult:
 
 
 def extract_config(config: ReplicateConfig) -> ExtractConfig:
-    """The extraction's own sizes, but for one more look at open checks at most: the budget."""
-    sizes = ExtractConfig(preset=config.extraction_preset)
+    """The sizes of the preset. No answers are added: the statements do not rest on the checks."""
     return ExtractConfig(
         preset=config.extraction_preset,
         samples=config.rollouts,
         max_tokens=config.answer_tokens,
         judge_pairs=config.judge_pairs,
-        end_samples=min(sizes.end_samples, 1),
+        end_samples=0,
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
         seed=config.seed,
@@ -118,7 +117,6 @@ def plan(inputs: Inputs) -> Work:
         steered = (
             config.candidates * len(config.sweep_coefficients) * sweeping
             + doses * testing * config.validation_samples
-            + (5 + 2 * config.random_directions) * testing * config.end_samples
         )
         answers, tokens = prompted + steered, config.max_tokens
         work += answered(answers + config.neutral_prompts, tokens)
