@@ -30,7 +30,7 @@ def test_extract(
     text = printed("01_extract", tmp_path, monkeypatch, capsys, QUESTIONS=6, TOKENS=12)
     assert re.search("^(passed|failed|not decided)", text, re.MULTILINE)
     doses = re.findall(r"α = (\S+): log-odds (\S+) \[", text)
-    assert [float(dose) for dose, _ in doses] == [-3, -2, -1, 0, 1, 2, 3]
+    assert [float(dose) for dose, _ in doses] == [-4, -2, -1, 0, 1, 2, 4]
     assert float(doses[-1][1]) > float(doses[0][1])
     assert (tmp_path / "report.html").exists()
 
