@@ -53,8 +53,8 @@ TRIALS = (
     Trial(
         "personavec extract --trait apathetic --preset quick",
         "a vector made anew and tested by steering, with a report",
-        bf16=274,
-        plain=656,
+        bf16=390,
+        plain=830,
     ),
 )
 
