@@ -62,7 +62,6 @@ class SteeredRollouts:
         self._random = {f"random{i}": found for i, found in enumerate(random)}
         self._directions = {VECTOR: direction, **self._random}
         self._found: dict[Cell, list[Rollout]] = {}
-        self._samples: dict[Cell, int] = {}
 
     def add(self, cells: Iterable[Cell], samples: int, label: str) -> None:
         """Collect so many more answers to every question, of all cells in one batch."""
@@ -73,10 +72,9 @@ class SteeredRollouts:
         rollouts = {r.id: r for r in self._collect(all_tasks, label)}
         for cell, own in tasks.items():
             self._found.setdefault(cell, []).extend(rollouts[task.id] for task in own)
-            self._samples[cell] = self._samples.get(cell, 0) + samples
 
     def _tasks(self, cell: Cell, samples: int) -> list[Task]:
-        (name, coefficient), first = cell, self._samples.get(cell, 0)
+        (name, coefficient), first = cell, self._samples(cell)
         return steered_tasks(
             name,
             self.questions,
@@ -86,13 +84,17 @@ class SteeredRollouts:
             range(first, first + samples),
         )
 
+    def _samples(self, cell: Cell) -> int:
+        """Answers of a cell to each question."""
+        return len(self._found.get(cell, ())) // len(self.questions)
+
     def controls(self, coefficients: Iterable[float]) -> list[Cell]:
         """Every random direction at every coefficient but 0, which steers by none."""
         return [(name, c) for name in self._random for c in coefficients if c]
 
     def fewer_than(self, samples: int, cells: Iterable[Cell]) -> list[Cell]:
         """Those of the cells that have fewer answers to a question."""
-        return [cell for cell in cells if self._samples.get(cell, 0) < samples]
+        return [cell for cell in cells if self._samples(cell) < samples]
 
     def by_dose(self) -> dict[float, list[Rollout]]:
         """The vector's answers by coefficient."""

@@ -87,7 +87,7 @@ def select(sweep: Sequence[SteeredDose]) -> SteeredDose:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SteeringFigures:
     """What steering did on evaluation questions that selected nothing, beside random directions."""
 
     doses: tuple[DoseResponse, ...]
@@ -99,7 +99,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Validation(Measured):
+class Validation(SteeringFigures):
     """The same, with the answers, and beside what system prompts alone do."""
 
     questions: Sequence[str]
@@ -135,7 +135,7 @@ def measure(
     residual_norm: Float[Tensor, " layer"],
     config: ExtractConfig,
     say: Callable[[str], None],
-) -> Measured:
+) -> SteeringFigures:
     """Collect the answers that the checks of steering need, and what they come to.
 
     Where a check is not decided, the doses that it rests on get another answer to every question,
@@ -155,7 +155,7 @@ def measure(
         cells = [(VECTOR, c) for c in open_at.vector] + steered.controls(open_at.controls)
         more = steered.fewer_than(at_most, cells)
         if not more:
-            return Measured(tuple(doses), ends, tuple(control), added)
+            return SteeringFigures(tuple(doses), ends, tuple(control), added)
         steered.add(more, 1, "added answers")
         added += len(more) * len(steered.questions)
         doses = steered.doses(residual_norm, config.seed)

@@ -12,7 +12,7 @@ import torch
 
 from personavec.extract import ExtractConfig
 from personavec.extract.steered import SteeredRollouts
-from personavec.extract.validation import Measured, measure
+from personavec.extract.validation import SteeringFigures, measure
 from personavec.extract.verdict import Reliability, verdict
 from personavec.model import Steering
 from personavec.results import Estimate
@@ -67,7 +67,7 @@ class Answers:
         )
 
 
-def measured(answers: Answers, config: ExtractConfig = QUICK) -> Measured:
+def measured(answers: Answers, config: ExtractConfig = QUICK) -> SteeringFigures:
     """Steering by a vector of length 2 at layer 1, and by random directions."""
     torch.manual_seed(0)
     random = torch.randn(config.random_directions, 4)
