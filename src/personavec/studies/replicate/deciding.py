@@ -197,7 +197,7 @@ def _by_writer(
         correlated([(x, y, str(name)) for x, y, name, taught in points if bool(taught) == mine])
         for mine in (True, False)
     )
-    return f"; sets of its own {_shown(own.value)}, others' {_shown(others.value)}"
+    return f"; sets of its own {estimated(own)}, others' {estimated(others)}"
 
 
 def correlated(points: Sequence[tuple[float | None, float | None, str]]) -> Estimate:
