@@ -5,7 +5,9 @@ trait's strongest monitoring prompt, and, to compare with, under its neutral one
 vector at the top of its coherent range. The chart reads each conversation from its first turn, and
 an alarm at one of the three turns is a catch. Beside it stands what a judge says of the replies: a
 model that does not follow a prompt has not drifted. Use conversations that fitted no limits: of the
-log only every second one, from the second on, is taken.
+log only every second one, from the second on, is taken. `--model` and `--vectors FOLDER`, as
+`personavec replicate` keeps it under `extraction`, take another model; without limits of ordinary
+talk there are no alarms, and only the replies are judged.
 
 `python scripts/drift_study.py --orders` asks instead how often a server's chart gives a false alarm
 on ordinary talk, by the order in which it is read. Logs are drawn from the bundled dialogues' own
@@ -63,11 +65,12 @@ def conversations(log: str, n: int) -> list[list[tuple[str, str]]]:
     return found
 
 
-def study(loaded: Any, name: str, talks: list[list[tuple[str, str]]], out: Path) -> dict[str, Any]:
+def study(
+    loaded: Any, vector: Any, talks: list[list[tuple[str, str]]], out: Path
+) -> dict[str, Any]:
     """One trait's catches and replies, for every arm."""
+    name = vector.trait
     spec, _ = load_trait(name)
-    vector = load_vector(name)
-    ordinary = vector.ordinary or Ordinary()
     top = (vector.coherent_range or (0.0, 1.0))[1]
     systems = {"encouraging prompt": spec.monitoring[7], "neutral prompt": spec.monitoring[3]}
     states = {(arm, i): list(talk[:FROM]) for arm in ARMS for i, talk in enumerate(talks)}
@@ -100,7 +103,7 @@ def study(loaded: Any, name: str, talks: list[list[tuple[str, str]]], out: Path)
             if reply.log_odds is not None:
                 expression[arm].append((reply.log_odds, i))
     return {
-        arm: _caught(loaded, vector, ordinary, systems.get(arm), states, arm)
+        arm: _caught(loaded, vector, systems.get(arm), states, arm)
         | {
             "log_odds": dump(
                 Estimate.of(
@@ -117,11 +120,13 @@ def study(loaded: Any, name: str, talks: list[list[tuple[str, str]]], out: Path)
 def _caught(
     loaded: Any,
     vector: Any,
-    ordinary: Ordinary,
     system: str | None,
     states: dict[tuple[str, int], list[tuple[str, str]]],
     arm: str,
 ) -> dict[str, Any]:
+    ordinary: Ordinary | None = vector.ordinary
+    if ordinary is None:
+        return {"caught": None, "turns": None}
     rows: list[Encoded] = []
     for (own, _), turns in states.items():
         if own != arm:
@@ -220,6 +225,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="with --orders: write the figures here too")
     parser.add_argument("--n", type=int, default=20, help="conversations for each trait and arm")
     parser.add_argument("--traits", default=",".join(bundled_vectors()))
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--vectors", type=Path, help="folder of vectors; default: the bundled ones")
     given = parser.parse_args()
     if given.orders:
         loaded = load_model("smollm2")
@@ -236,18 +243,19 @@ def main() -> None:
         return
     if given.log is None or given.out is None:
         parser.error("name a LOG and a folder OUT, or give --orders")
-    loaded = load_model("smollm2")
+    loaded = load_model(given.model)
     talks = conversations(given.log, given.n)
     results = {}
     print("| trait | arm | caught within 3 turns | turns | judge's log-odds |")
     print("| --- | --- | --- | --- | --- |")
     for name in given.traits.split(","):
-        results[name] = study(loaded, name, talks, given.out)
+        vector = load_vector(given.vectors / name if given.vectors else name)
+        results[name] = study(loaded, vector, talks, given.out)
         for arm, record in results[name].items():
             caught, level = record["caught"], record["log_odds"]
+            shown = "not measured" if caught is None else f"{share(caught)} of {caught['of']}"
             print(
-                f"| {name} | {arm} | {caught['value']:.0%} [{caught['low']:.0%}, "
-                f"{caught['high']:.0%}] of {caught['of']} | {record['turns'] or '–'} | "
+                f"| {name} | {arm} | {shown} | {record['turns'] or '–'} | "
                 f"{level['value']:+.1f} [{level['low']:+.1f}, {level['high']:+.1f}] |",
                 flush=True,
             )

@@ -3,13 +3,13 @@
 python scripts/replication_pages.py
 
 Every folder there is the evidence of one model. It gets a page, README.md, and docs/replication.md
-gets a table with the verdicts of all models side by side.
+gets the verdicts of all models side by side, and so the figures that more than one of them has.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from personavec.wording import estimated
 DOCS = Path(__file__).parents[1] / "docs"
 FOLDER = DOCS / "replication"
 PAGE = DOCS / "replication.md"
-BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     ).parse_args()
     for model in models():
         (model / "README.md").write_text(model_page(model), "utf-8")
-    PAGE.write_text(with_verdicts(PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
 
 
 def models() -> list[Path]:
@@ -50,21 +49,43 @@ def results_of(model: Path) -> dict[Any, Any]:
     }
 
 
-def with_verdicts(page: str) -> str:
-    """The page with the models' verdicts side by side between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{verdicts()}\n{END}{after}"
-
-
-def verdicts() -> str:
-    """The nine statements, a column for each model."""
+def with_tables(page: str) -> str:
+    """The page with its tables of all models between their markers."""
     found = {model.name: decide(Found.of(results_of(model))) for model in models()}
+    for name, made in (("verdicts", verdicts(found)), ("figures", figures(found))):
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{made}\n{end}{after}"
+    return page
+
+
+def verdicts(found: Mapping[str, Sequence[Statement]]) -> str:
+    """The nine statements, a column for each model."""
     heads = [f"[{name}](replication/{name}/README.md)" for name in found]
     lines = [_row("", "statement", *heads), _row(*["---"] * (2 + len(heads)))]
     for own in zip(*found.values(), strict=True):
         lines.append(_row(str(own[0].number), own[0].title, *map(_short, own)))
     return "\n".join(lines)
+
+
+def figures(found: Mapping[str, Sequence[Statement]]) -> str:
+    """What was measured on more than one model, a column for each."""
+    lines = [_row("", "of", *found), _row(*["---"] * (2 + len(found)))]
+    for own in zip(*found.values(), strict=True):
+        cells = [dict(_cells(statement)) for statement in own]
+        for of in dict.fromkeys(name for each in cells for name in each):
+            if sum(of in each for each in cells) > 1:
+                lines.append(_row(str(own[0].number), of, *(each.get(of, "–") for each in cells)))
+    return "\n".join(lines)
+
+
+def _cells(statement: Statement) -> Iterable[tuple[str, str]]:
+    """Of every figure what it is of, and its value with its outcome."""
+    for own in statement.evidence:
+        of, _, arm = own.of.partition(": ")
+        if own.outcome != "not run":
+            yield of, f"{estimated(own.ours)}{f' ({arm})' if arm else ''}: {own.outcome}"
 
 
 def _short(of: Statement) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from personavec.data import DataRow, fingerprint, parse_row, raw_rows
 from personavec.errors import DataError
@@ -34,6 +34,9 @@ from personavec.studies.replicate.config import (
 from personavec.studies.replicate.spreading import TrainingJob, Workers, train_all
 from personavec.traits import TraitSpec, load_trait
 from personavec.vectors import PersonaVector, load_vector
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: Rows of a source that are read: a dataset on the hub may have millions.
 READ = 50_000
@@ -187,6 +190,12 @@ class Study:
             for folder, (rows, seed) in jobs.items()
         ]
         return train_all(self.loaded, wanted, self.workers, self.progress)
+
+
+def sizes_of(config: DataclassInstance) -> Settings:
+    """A verb's config by what decides its result: the sizes themselves, not the preset's name."""
+    found = dataclasses.asdict(config)
+    return {name: found[name] for name in found if name not in ("preset", "batch_tokens")}
 
 
 def drawn(rows: TrainingRows, n: int | None, seed: int) -> TrainingRows:

@@ -20,7 +20,7 @@ from personavec.results import read
 from personavec.studies.replicate import ReplicateResults, Selection, run, spreading
 from personavec.studies.replicate.evidence import fits
 from personavec.studies.replicate.stage import manifests
-from personavec.studies.replicate.stages import STAGES, finetunes
+from personavec.studies.replicate.stages import STAGES, extraction, finetunes, monitoring
 from personavec.studies.replicate.stages.naturals import NaturalsResult
 
 NAMES = [stage.name for stage in STAGES]
@@ -171,6 +171,22 @@ def test_evidence_of_other_settings_does_not_count(
     assert all(fits(evidence / name, same[name]) for name in NAMES)
     with pytest.raises(SettingsMismatchError, match="answer_tokens"):
         run(study(base, given, made.out))
+
+
+def test_a_preset_is_known_by_its_sizes(data: Path) -> None:
+    """Evidence of a preset must not count for one of that name with other sizes."""
+    given = inputs(data)
+    own = manifests(STAGES, given, {})
+    for stage, verb, config in (
+        ("extraction", "extract", extraction.extract_config(given.config)),
+        ("monitoring", "calibrate", monitoring.calibrate_config(given.config)),
+    ):
+        sizes = own[stage]["settings"][verb]
+        assert set(sizes) == set(vars(config)) - {"preset", "batch_tokens"}
+        assert sizes["neutral_prompts"] == config.neutral_prompts
+    other = manifests(STAGES, inputs(data, extraction_preset="standard"), {})
+    assert other["extraction"] != own["extraction"]
+    assert other["rows"]["needs"] != own["rows"]["needs"]
 
 
 def test_only_runs_what_it_needs_and_skip_says_what_is_missing(

@@ -10,14 +10,10 @@ from personavec.results import Estimate
 from personavec.runs import Settings
 from personavec.studies.replicate.config import ReplicateConfig
 from personavec.studies.replicate.stage import Stage
-from personavec.studies.replicate.study import Inputs, LeftOut, Study
+from personavec.studies.replicate.study import Inputs, LeftOut, Study, sizes_of
 from personavec.studies.replicate.work import Work, answered, judged, judging_pairs
 from personavec.vectors import Verdict
 
-_FIELDS = (
-    *("traits", "extraction_preset", "rollouts", "answer_tokens", "judge_pairs", "seed"),
-    *("trait_threshold", "coherence_floor"),
-)
 #: Transcripts that are kept of each trait.
 _SHOWN = 2
 
@@ -125,7 +121,8 @@ def plan(inputs: Inputs) -> Work:
 
 
 def settings(inputs: Inputs) -> Settings:
-    return inputs.settings(_FIELDS, inputs.config.traits)
+    sizes = sizes_of(extract_config(inputs.config))
+    return {**inputs.settings(("traits",), inputs.config.traits), "extract": sizes}
 
 
 def run(study: Study) -> ExtractionResult:

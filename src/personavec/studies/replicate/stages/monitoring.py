@@ -10,7 +10,7 @@ from personavec.results import Estimate
 from personavec.runs import Settings
 from personavec.studies.replicate.config import ReplicateConfig
 from personavec.studies.replicate.stage import Stage
-from personavec.studies.replicate.study import Inputs, LeftOut, Study
+from personavec.studies.replicate.study import Inputs, LeftOut, Study, sizes_of
 from personavec.studies.replicate.work import (
     INSTRUCTION,
     QUESTION,
@@ -21,7 +21,6 @@ from personavec.studies.replicate.work import (
 )
 from personavec.vectors import Calibration
 
-_FIELDS = ("monitored", "monitoring_preset", "shots", "answer_tokens", "judge_pairs", "seed")
 #: Conditions of system prompts.
 _PROMPTS = 8
 
@@ -92,7 +91,9 @@ def plan(inputs: Inputs) -> Work:
 def settings(inputs: Inputs) -> Settings:
     monitored = inputs.config.monitored
     prompts = {trait: inputs.specs[trait].monitoring for trait in monitored}
-    return {**inputs.settings(_FIELDS, monitored), "monitoring": prompts}
+    sizes = sizes_of(calibrate_config(inputs.config))
+    shared = inputs.settings(("monitored",), monitored)
+    return {**shared, "monitoring": prompts, "calibrate": sizes}
 
 
 def run(study: Study) -> MonitoringResult:
