@@ -61,12 +61,23 @@ def outcome_of(holds: bool, fails: bool) -> Outcome:
     return "replicates" if holds else "does not replicate" if fails else "not decided"
 
 
-def _lies_above(found: Estimate, line: float) -> bool:
-    return found.low is not None and found.low > line
+def _lies_above(found: Estimate, line: float | None) -> bool:
+    """By its whole interval. Of a line that was not measured nothing can be said."""
+    return found.low is not None and line is not None and found.low > line
 
 
-def _lies_below(found: Estimate, line: float) -> bool:
-    return found.high is not None and found.high < line
+def _lies_below(found: Estimate, line: float | None) -> bool:
+    return found.high is not None and line is not None and found.high < line
+
+
+def _exceeds(found: Estimate, line: float | None) -> bool:
+    """By its value alone, as a null without an interval is compared."""
+    return found.value is not None and line is not None and found.value > line
+
+
+def _largest(found: Iterable[Estimate]) -> float | None:
+    """The largest value, whatever its sign; None where none was measured."""
+    return max((abs(own.value) for own in found if own.value is not None), default=None)
 
 
 def _evidence(of: str, ours: Estimate, null: str, holds: bool, fails: bool) -> Evidence:
@@ -106,7 +117,7 @@ def _steered(trait: str, end: float, doses: Sequence[SteeredAnswers]) -> Evidenc
     ]
     null = f"unsteered {estimated(unsteered)}, random directions up to "
     null += _shown(max(random, default=None))
-    if unsteered.value is None or unsteered.high is None:
+    if unsteered.value is None or unsteered.high is None or not random:
         return _evidence(trait, at_end, null, False, False)
     holds = _lies_above(at_end, max([unsteered.high, *random]))
     fails = _lies_below(at_end, max([unsteered.value, *random]))
@@ -143,7 +154,7 @@ def narrow_flaws(found: Found) -> list[Evidence]:
         return []
     contrasts = found.expression.contrasts
     noise = {
-        trait: max((abs(c.difference.value or 0.0) for c in own if _is_seed(c.what)), default=0.0)
+        trait: _largest(c.difference for c in own if _is_seed(c.what))
         for trait, own in _by(contrasts, "trait").items()
     }
     flawed = [c for c in contrasts if c.taught is None and c.trait not in HARMLESS]
@@ -152,10 +163,10 @@ def narrow_flaws(found: Found) -> list[Evidence]:
         known = [c for c in own if c.difference.value is not None]
         if not known:
             continue
-        most = max(known, key=lambda c: (c.difference.low or -np.inf) - noise[c.trait])
+        most = max(known, key=lambda c: (c.difference.low or -np.inf) - (noise[c.trait] or 0.0))
         holds = any(_lies_above(c.difference, noise[c.trait]) for c in known)
         fails = all(_lies_below(c.difference, noise[c.trait]) for c in known)
-        null = f"a second seed changes it by {noise[most.trait]:.2f}"
+        null = f"a second seed changes it by {_shown(noise[most.trait])}"
         evidence.append(_evidence(f"{name}: {most.trait}", most.difference, null, holds, fails))
     return evidence
 
@@ -176,7 +187,8 @@ def shift_and_expression(found: Found) -> list[Evidence]:
         others = [_cross(own, by_trait[other]) for other in by_trait if other != trait]
         known = [abs(value) for value in others if value is not None]
         across = float(np.mean(known)) if known else None
-        holds = _lies_above(r, 0) and (across is None or (r.value or 0) > across)
+        # A study of one trait has no other to compare with.
+        holds = _lies_above(r, 0) and (across is None or _exceeds(r, across))
         null = f"0; the shift along other traits {_shown(across)}"
         null += _by_writer([(e.shift.value, e.change.value, e.set, e.taught) for e in own])
         evidence.append(_evidence(trait, r, null, holds, _lies_below(r, WEAK)))
@@ -240,7 +252,7 @@ def _mitigated(trait: str, arms: Sequence[MitigationArm]) -> Evidence:
 def _keeps(arm: MitigationArm, chance: float | None) -> bool:
     """Whether an arm keeps the trait down by its direction, learns the data, stays capable."""
     value = arm.minus_plain.value or 0.0
-    directed = chance is None or value < chance
+    directed = chance is not None and value < chance
     return _lies_below(arm.minus_plain, 0) and directed and bool(arm.learnt and arm.capable)
 
 
@@ -262,7 +274,7 @@ def forecast(found: Found) -> list[Evidence]:
             f"{name.replace('_', ' ')} {_shown(value)}" for name, value in others.items()
         )
         null += _by_writer(_forecast_points(found.rows, found.expression, trait))
-        holds = _lies_above(ours, 0) and (chance is None or (ours.value or 0) > chance)
+        holds = _lies_above(ours, 0) and _exceeds(ours, chance)
         evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, WEAK)))
     return evidence
 
@@ -326,9 +338,9 @@ def rows(found: Found) -> list[Evidence]:
             for name, auc in by.items()
             if name.startswith("random") and auc.value is not None
         ]
-        chance = max(folded, default=0.5)
-        holds = _lies_above(ours, 0.5) and (ours.value or 0) > chance
-        null = f"0.5; random directions up to {chance:.2f}"
+        chance = max(folded, default=None)
+        holds = _lies_above(ours, 0.5) and _exceeds(ours, chance)
+        null = f"0.5; random directions up to {_shown(chance)}"
         evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, FAINT)))
     return evidence
 
@@ -342,21 +354,21 @@ def real(found: Found) -> list[Evidence]:
         return []
     evidence = []
     for trait, own in _by(found.real.contrasts, "trait").items():
-        noise = max((abs(c.difference.value or 0.0) for c in own if _is_seed(c.what)), default=0.0)
+        noise = _largest(c.difference for c in own if _is_seed(c.what))
         kept = [c for c in own if not _is_seed(c.what)]
         for drawn_from, three in _by(kept, "drawn_from").items():
             evidence.append(_ordered(f"{trait}, {drawn_from}", three, noise))
     return evidence
 
 
-def _ordered(of: str, contrasts: Sequence[RealContrast], noise: float) -> Evidence:
+def _ordered(of: str, contrasts: Sequence[RealContrast], noise: float | None) -> Evidence:
     by = {c.what: c.difference for c in contrasts}
     ours = by.get("high - low", Estimate())
     steps = [by.get(what, Estimate()).value for what in ("high - random", "random - low")]
     ordered = all(step is not None and step > 0 for step in steps)
     null = (
         f"high minus random {_shown(steps[0])}, random minus low {_shown(steps[1])}; "
-        f"a second seed changes {noise:.2f}"
+        f"a second seed changes {_shown(noise)}"
     )
     return _evidence(of, ours, null, ordered and _lies_above(ours, 0), _lies_below(ours, noise))
 
@@ -370,8 +382,8 @@ def persistence(found: Found) -> list[Evidence]:
         gap = max((lag.lag for lag in own if lag.lag <= GAP), default=None)
         by = {lag.direction: lag.within for lag in own if lag.lag == gap}
         ours = by.pop("vector", Estimate())
-        strongest = max((abs(r.value) for r in by.values() if r.value is not None), default=0.0)
-        holds = _lies_above(ours, 0) and (ours.value or 0) > strongest
-        null = f"0; random directions and topics up to {strongest:.2f}"
+        strongest = _largest(by.values())
+        holds = _lies_above(ours, 0) and _exceeds(ours, strongest)
+        null = f"0; random directions and topics up to {_shown(strongest)}"
         evidence.append(_evidence(trait, ours, null, holds, _lies_below(ours, WEAK)))
     return evidence

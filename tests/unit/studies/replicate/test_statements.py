@@ -398,6 +398,44 @@ def test_persistence(r: Estimate, topic: float, expected: Outcome) -> None:
 # All
 
 
+def without_null(number: int) -> Statement:
+    """A statement whose figures would replicate, had its null been measured."""
+    if number == 1:
+        own = extraction(around(2.0))
+        doses = [d for d in own.doses if d.direction == "vector"]
+        return verdict(1, extraction=replace(own, doses=tuple(doses)))
+    if number == 3:
+        grown = (contrast("sums", "strong", around(2.0)),)
+        return verdict(3, expression=ExpressionResult(expressed=(), contrasts=grown))
+    if number == 5:
+        arms = (arm("none", NOTHING, **RAISED), arm("preventative", around(-2.0)))
+        return verdict(5, mitigation=MitigationResult(task="packaged", arms=arms, left_out=()))
+    if number == 6:
+        readings = [reading(f"s{n}", x, ()) for n, (x, _) in enumerate(RISING)]
+        found = RowsResult(readings=tuple(readings), separations=(), bins=(), left_out=())
+        return verdict(6, rows=found, expression=expression(RISING))
+    if number == 7:
+        own_rows = Separation(
+            trait="evil", level="strong", by="projection_difference", auc=around(0.9, 0.05)
+        )
+        return verdict(
+            7, rows=RowsResult(readings=(), separations=(own_rows,), bins=(), left_out=())
+        )
+    lag = Lagged(
+        trait="evil", direction="vector", lag=GAP, overall=around(0.9), within=around(0.6), n=40
+    )
+    return verdict(
+        9, persistence=PersistenceResult(lags=(lag,), fading=(), dialogues=(), left_out=())
+    )
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 6, 7, 9])
+def test_a_null_that_was_not_measured_decides_nothing_and_is_said(number: int) -> None:
+    said = without_null(number)
+    assert said.outcome == OPEN
+    assert "not measured" in said.evidence[0].null
+
+
 def test_nothing_that_has_not_run_is_decided() -> None:
     found = decide(Found())
     assert [own.number for own in found] == list(range(1, len(CLAIMS) + 1))
