@@ -118,6 +118,8 @@ class ReplicateConfig:
     """Preset of each extraction."""
     rollouts: Annotated[Count, SIZES_SHOWN] = SIZES["rollouts"]
     """Responses for a question, pair and polarity of an extraction."""
+    dose_answers: Annotated[int | None, SIZES_SHOWN, between(1)] = None
+    """Answers to a question at each coefficient of an extraction; default: the preset's."""
     monitored: Annotated[Names, SIZES_SHOWN] = SIZES["monitored"]
     """Traits whose vectors are calibrated."""
     monitoring_preset: Annotated[Preset, SIZES_SHOWN] = SIZES["monitoring_preset"]

@@ -16,6 +16,7 @@ from personavec.presets import choose_sizes
 from personavec.studies.replicate import Inputs, Rate, ReplicateConfig, ReplicateInputs, Sources
 from personavec.studies.replicate.dry_run import planned
 from personavec.studies.replicate.stages import STAGES
+from personavec.studies.replicate.stages.extraction import extract_config
 from personavec.studies.replicate.study import read_inputs
 from personavec.studies.replicate.work import (
     JUDGE_PROMPT,
@@ -60,6 +61,16 @@ def test_paper_has_the_sizes_of_the_paper(data: ReplicateInputs) -> None:
     config = ReplicateConfig(scale="paper")
     assert (config.rollouts, config.real_rows, config.rank) == (10, 500, 32)
     assert forwards(config, data) > 100 * BUDGET
+
+
+def test_more_answers_at_each_dose_cost_more_and_are_the_presets_where_none_are_given(
+    data: ReplicateInputs,
+) -> None:
+    assert forwards(ReplicateConfig(dose_answers=3), data) > 1.1 * forwards(ReplicateConfig(), data)
+    for preset, usual in (("quick", 1), ("standard", 2)):
+        config = ReplicateConfig(extraction_preset=preset)
+        assert extract_config(config).validation_samples == usual
+    assert extract_config(ReplicateConfig(dose_answers=3)).validation_samples == 3
 
 
 def test_what_is_given_goes_before_the_scale() -> None:
