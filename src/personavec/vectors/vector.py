@@ -177,10 +177,13 @@ class PersonaVector(InNotebooks):
         """A warning when the vector comes from another model of the same shape.
 
         It does if its model's name is neither this one's nor that of this one's base, or if the
-        name is the same and the weights differ, where both are known.
+        name is the same and the weights differ. Where both weights are known and the same, it does
+        not, whatever the names: a model on disk may have been moved.
         """
         model = self.meta.get("model", {})
         own, own_weights = model.get("name"), model.get("weights")
+        if weights and own_weights == weights:
+            return None
         if own == model_name and weights and own_weights not in (None, weights):
             return f"vector '{self.trait}' was extracted from other weights of {own}"
         if own is None or own in (model_name, declared_base):

@@ -255,6 +255,8 @@ def test_other_weights_under_the_same_name_warn_where_both_are_known(
     assert older.other_model_warning(name, None, weights) is None
     # A base under another name settles it: the tuned model's weights are others by nature.
     assert vector.other_model_warning("tuned", name, "others") is None
+    # The same weights under another name are the same model, moved.
+    assert vector.other_model_warning("moved/to/here", None, weights) is None
 
 
 def test_it_shows_itself_without_running_what_it_holds(vector: PersonaVector) -> None:

@@ -8,7 +8,6 @@ finished: its folder is copied back and nothing is run.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,18 @@ def write_tables(folder: Path, result: Any) -> None:
         atomic_write(folder / f"{name}.csv", as_csv(rows))
 
 
-def keep(stage: Stage[Any], folder: Path, evidence: Path) -> None:
-    """Copy what is kept of a finished stage; the manifest comes last."""
+def keep(stage: Stage[Any], folder: Path, evidence: Path, model: str) -> None:
+    """Copy what is kept of a finished stage; the manifest comes last.
+
+    Evidence is published: a model on disk is named without the folder that it lies in.
+    """
+    named = json.dumps(model, ensure_ascii=False).encode()
+    bare = json.dumps(Path(model).name, ensure_ascii=False).encode()
     for path in _kept(stage, folder):
-        _copy(path, evidence / stage.name / path.relative_to(folder))
+        content = path.read_bytes()
+        if path.suffix == ".json" and Path(model).exists():
+            content = content.replace(named, bare)
+        _write(content, evidence / stage.name / path.relative_to(folder))
 
 
 def holds_files(stage: Stage[Any], evidence: Path) -> bool:
@@ -52,7 +59,7 @@ def restore(stage: Stage[Any], evidence: Path, folder: Path) -> None:
     """Copy a stage's evidence into its folder of the run; the manifest comes last."""
     own = evidence / stage.name
     for path in _kept(stage, own):
-        _copy(path, folder / path.relative_to(own))
+        _write(path.read_bytes(), folder / path.relative_to(own))
 
 
 def _kept(stage: Stage[Any], folder: Path) -> list[Path]:
@@ -60,9 +67,7 @@ def _kept(stage: Stage[Any], folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.name == MANIFEST, path))
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists() or target.read_bytes() != source.read_bytes():
-        aside = target.with_name(f".{target.name}.copying")
-        shutil.copyfile(source, aside)
-        aside.replace(target)
+def _write(content: bytes, target: Path) -> None:
+    if not target.exists() or target.read_bytes() != content:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, content)

@@ -140,7 +140,7 @@ def _stage(going: _Run, stage: Stage[Any]) -> StageOutcome:
         own = [plot for plot in study_plots(going.results) if plot.stage == stage.name]
         draw(own, going.study.out)
     if why is None and going.selection.evidence is not None:
-        kept.keep(stage, folder, going.selection.evidence)
+        kept.keep(stage, folder, going.selection.evidence, going.study.loaded.identity.name)
     return _outcome(going, stage, state, why)
 
 

@@ -173,6 +173,20 @@ def test_evidence_of_other_settings_does_not_count(
         run(study(base, given, made.out))
 
 
+def test_evidence_names_a_model_on_disk_without_its_folder(
+    made: ReplicateResults, folder: Path, evidence: Path
+) -> None:
+    """Evidence is published; where a user keeps models is nobody's business."""
+    vectors = list(evidence.glob("extraction/*/vector.json"))
+    assert vectors
+    for path in vectors:
+        inside = made.out / path.relative_to(evidence)
+        assert json.loads(inside.read_text("utf-8"))["model"]["name"] == str(folder)
+        assert json.loads(path.read_text("utf-8"))["model"]["name"] == folder.name
+    files = [p for p in evidence.rglob("*") if p.suffix in (".json", ".jsonl", ".csv", ".svg")]
+    assert not any(str(folder) in path.read_text("utf-8") for path in files)
+
+
 def test_a_preset_is_known_by_its_sizes(data: Path) -> None:
     """Evidence of a preset must not count for one of that name with other sizes."""
     given = inputs(data)
