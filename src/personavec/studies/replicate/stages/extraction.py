@@ -84,14 +84,14 @@ class ExtractionResult:
 
 def extract_config(config: ReplicateConfig) -> ExtractConfig:
     """The sizes of the preset. No answers are added: the statements do not rest on the checks."""
-    more = {} if config.dose_answers is None else {"validation_samples": config.dose_answers}
+    usual = ExtractConfig(preset=config.extraction_preset)
     return ExtractConfig(
         preset=config.extraction_preset,
         samples=config.rollouts,
         max_tokens=config.answer_tokens,
         judge_pairs=config.judge_pairs,
+        validation_samples=config.dose_answers or usual.validation_samples,
         end_samples=0,
-        **more,
         trait_threshold=config.trait_threshold,
         coherence_floor=config.coherence_floor,
         seed=config.seed,
