@@ -50,10 +50,12 @@ def results_of(model: Path) -> dict[Any, Any]:
 
 
 def with_tables(page: str) -> str:
-    """The page with its tables of all models between their markers."""
+    """The page with its tables of all models between their markers. Raises SystemExit without."""
     found = {model.name: decide(Found.of(results_of(model))) for model in models()}
     for name, made in (("verdicts", verdicts(found)), ("figures", figures(found))):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if begin not in page or end not in page:
+            raise SystemExit(f"{PAGE.name} has no place for the {name}; add {begin} and {end}")
         before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)
         page = f"{before}{begin}\n{made}\n{end}{after}"

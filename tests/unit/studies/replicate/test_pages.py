@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import replication_pages as pages
 
 from personavec.results import Estimate
@@ -14,6 +15,12 @@ def test_the_pages_are_those_of_the_evidence() -> None:
     assert pages.with_tables(page) == page
     for model in pages.models():
         assert (model / "README.md").read_text("utf-8") == pages.model_page(model)
+
+
+def test_a_table_without_a_place_is_not_written_elsewhere() -> None:
+    page = pages.PAGE.read_text("utf-8").replace("<!-- figures -->", "")
+    with pytest.raises(SystemExit, match="no place for the figures"):
+        pages.with_tables(page)
 
 
 def test_a_page_has_every_statement_and_says_what_was_not_run() -> None:
